@@ -1,0 +1,134 @@
+"""Frames, masked spectra and the running level: what the network is allowed to see."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rtsr.model.config import HOP, SAMPLE_RATE
+from rtsr.model.fourier import RealTransform
+from rtsr.model.streaming import State, StreamingModule, tensor
+
+ANALYSIS_FRAME = 1024
+RECENT_FALL = 128
+LOOK_BACK_HOPS = 2
+MASK_RAMP_HZ = 150.0
+LEVEL_DECAY_FRAMES = 20.0
+LEVEL_FLOOR = 1e-5
+
+
+class FrameHistory(StreamingModule):
+    """Cuts the newest 1440 samples, one frame per hop, out of the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Says on which device the state lives; there is no weight to ask.
+        self.register_buffer("place", torch.zeros(()), persistent=False)
+
+    def initial_state(self, batch: int) -> State:
+        return {"audio": self.zeros(batch, LOOK_BACK_HOPS * HOP)}
+
+    def step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, 1, 480 * frames)`` to ``(batch, frames, 1440)``, newest sample last."""
+        past = torch.cat([tensor(state, "audio"), audio[:, 0]], dim=1)
+        hops = past.reshape(past.shape[0], -1, HOP)
+        frames = torch.cat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:]], dim=2)
+        return frames, {"audio": past[:, -LOOK_BACK_HOPS * HOP :]}
+
+
+def analysis_window() -> Tensor:
+    """A long sine-squared rise and a short fall at the recent end, of unit mean square.
+
+    The long look back costs no latency; the short fall keeps the newest samples heard.
+    """
+    rise = ANALYSIS_FRAME - RECENT_FALL
+    up = torch.sin((torch.arange(rise) + 0.5) * math.pi / 2 / rise) ** 2
+    down = torch.cos((torch.arange(RECENT_FALL) + 0.5) * math.pi / 2 / RECENT_FALL) ** 2
+    window = torch.cat([up, down])
+    return window / window.square().mean().sqrt()
+
+
+def bin_frequencies(size: int) -> Tensor:
+    """Centre frequencies in Hz of the ``size / 2 + 1`` bins at 48 kHz."""
+    return torch.arange(size // 2 + 1) * (SAMPLE_RATE / size)
+
+
+class MaskedSpectrum(nn.Module):
+    """Spectrum of the newest 1024 samples with everything above the cutoff set to zero.
+
+    Without the mask a network learns to read the last traces above the cutoff, which real
+    8- and 16-bit inputs do not have.
+    """
+
+    window: Tensor
+    frequencies: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform = RealTransform(32, 32)
+        self.register_buffer("window", analysis_window(), persistent=False)
+        self.register_buffer("frequencies", bin_frequencies(ANALYSIS_FRAME), persistent=False)
+
+    def forward(self, frames: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+        """Map frames ``(batch, frames, 1440)`` and a cutoff in Hz ``(batch, 1, frames)`` to the
+        real and imaginary part, each ``(batch, frames, 513)``."""
+        real, imag = self.transform(frames[..., -ANALYSIS_FRAME:] * self.window)
+        mask = (cutoff.transpose(1, 2) - self.frequencies) / MASK_RAMP_HZ
+        mask = mask.clamp(0.0, 1.0)
+        return real * mask, imag * mask
+
+
+class RunningLevel(StreamingModule):
+    """Root mean square over the last 64 frames, weighted towards the newest.
+
+    Dividing the features by it and multiplying the output with it makes the engine follow the
+    level of the input exactly. It is a finite causal filter on frame energies with a floor of
+    -100 dBFS, not a per-chunk statistic.
+    """
+
+    weights: Tensor
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.past = window - 1
+        age = torch.arange(window - 1, -1, -1, dtype=torch.float32)
+        weights = torch.exp(-age / LEVEL_DECAY_FRAMES)
+        self.register_buffer("weights", (weights / weights.sum())[None, None], persistent=False)
+
+    def initial_state(self, batch: int) -> State:
+        return {"energies": self.zeros(batch, 1, self.past)}
+
+    def step(self, energy: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map frame energies ``(batch, 1, frames)`` to levels of the same shape."""
+        energies = torch.cat([tensor(state, "energies"), energy], dim=2)
+        with torch.autocast(energy.device.type, enabled=False):
+            mean = nn.functional.conv1d(energies, self.weights)
+        return (mean + LEVEL_FLOOR**2).sqrt(), {"energies": energies[:, :, -self.past :]}
+
+
+def spectral_energy(real: Tensor, imag: Tensor) -> Tensor:
+    """Mean square of the windowed samples, ``(batch, frames, bins)`` to ``(batch, 1, frames)``."""
+    power = real.square() + imag.square()
+    # Parseval for half a spectrum: inner bins stand for two.
+    total = 2 * power.sum(dim=2) - power[..., 0] - power[..., -1]
+    return (total / ANALYSIS_FRAME)[:, None]
+
+
+class Features(nn.Module):
+    """Log magnitude and compressed real and imaginary parts, relative to the running level."""
+
+    CHANNELS = 3 * (ANALYSIS_FRAME // 2 + 1)
+    POWER_FLOOR = 1e-9
+
+    def forward(self, real: Tensor, imag: Tensor, level: Tensor) -> Tensor:
+        """Map spectra ``(batch, frames, 513)`` and level ``(batch, 1, frames)`` to
+        ``(batch, 1539, frames)``."""
+        scale = 1.0 / level.transpose(1, 2)
+        real, imag = real * scale, imag * scale
+        log_power = torch.log(real.square() + imag.square() + self.POWER_FLOOR)
+        # |X|^-0.7 from the logarithm that is at hand anyway: compresses the magnitude to |X|^0.3.
+        compress = torch.exp(-0.35 * log_power)
+        features = [(log_power + 8.0) * 0.15, real * compress, imag * compress]
+        return torch.cat(features, dim=2).transpose(1, 2)

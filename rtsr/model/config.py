@@ -1,0 +1,90 @@
+"""Sizes and constants of the model, as one immutable value that travels with the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+SAMPLE_RATE = 48_000
+HOP = 480
+OVERLAP = 120
+SYNTHESIS_FRAME = HOP + OVERLAP
+LATENCY_SAMPLES = HOP + OVERLAP
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Configuration of :class:`rtsr.model.generator.Generator`.
+
+    Widths are channels, windows are frames of 10 ms. ``prior`` chooses where the flow starts:
+    ``"bridge"`` from ``z_LR + prior_scale * noise``, ``"gaussian"`` from noise alone.
+    """
+
+    name: str
+    latent: int = 64
+    encoder_width: int = 192
+    encoder_blocks: int = 2
+    flow_width: int = 160
+    flow_middle: int = 96
+    flow_blocks: int = 1
+    attention_heads: int = 4
+    attention_window: int = 32
+    decoder_width: int = 224
+    decoder_blocks: int = 3
+    expansion: int = 3
+    kernel: int = 7
+    level_window: int = 64
+    gain_bands: int = 64
+    envelope_points: int = 15
+    prior: str = "bridge"
+    prior_scale: float = 0.3
+    decoder_noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.prior not in ("bridge", "gaussian"):
+            raise ValueError(f"prior is {self.prior!r}; accepted: 'bridge', 'gaussian'")
+        if self.flow_middle % self.attention_heads:
+            raise ValueError("flow_middle must be a multiple of attention_heads")
+
+    @property
+    def noise_channels(self) -> int:
+        """Standard-normal values that one frame consumes: flow start and noise carrier."""
+        return self.latent + 2 * (SYNTHESIS_FRAME // 2 + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown model settings: {', '.join(unknown)}")
+        return cls(**values)
+
+
+_SMALL = ModelConfig(name="small")
+_BASE = ModelConfig(
+    name="base",
+    encoder_width=384,
+    encoder_blocks=3,
+    flow_width=320,
+    flow_middle=192,
+    flow_blocks=2,
+    attention_heads=6,
+    attention_window=48,
+    decoder_width=416,
+    decoder_blocks=4,
+)
+CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}
+
+
+def configuration(name: str, **changes: Any) -> ModelConfig:
+    """Return a named configuration, ``small`` or ``base``, with single settings changed.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in CONFIGURATIONS:
+        raise ValueError(f"no configuration {name!r}; there are: {', '.join(CONFIGURATIONS)}")
+    return replace(CONFIGURATIONS[name], **changes)

@@ -1,0 +1,73 @@
+"""Carriers of the high band: noise, harmonics of the low band, and the low band moved up.
+
+A small network is good at envelopes and poor at fine structure that must stay coherent from frame
+to frame. The three carriers bring that structure, each with a flat envelope, and the decoder says
+per band how much of each. Harmonics come from half-wave rectification (Makhoul and Berouti 1979,
+"High-frequency regeneration in speech coding systems"), the moved low band from spectral band
+replication (Dietz et al. 2002, AES 112).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rtsr.model.analysis import MASK_RAMP_HZ, bin_frequencies
+from rtsr.model.config import SYNTHESIS_FRAME
+from rtsr.model.fourier import InverseRealTransform, RealTransform
+
+BINS = SYNTHESIS_FRAME // 2 + 1
+BIN_HZ = 80.0
+# Five bins are 400 Hz: four whole periods per hop, so a moved partial keeps its phase.
+SHIFT_BINS = 5
+FIRST_SOURCE_BIN = 5
+WHITENING_BINS = 13
+WHITENING_FLOOR = 1e-8
+
+Spectrum = tuple[Tensor, Tensor]
+
+
+class Excitation(nn.Module):
+    """Makes the harmonic and the replicated carrier of each frame."""
+
+    bins: Tensor
+    frequencies: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward_transform = RealTransform(24, 25)
+        self.inverse_transform = InverseRealTransform(24, 25)
+        self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32), persistent=False)
+        self.register_buffer("frequencies", bin_frequencies(SYNTHESIS_FRAME), persistent=False)
+
+    def forward(self, frames: Tensor, level: Tensor, f_prior: Tensor) -> tuple[Spectrum, Spectrum]:
+        """Map frames ``(batch, frames, 1440)``, level and cutoff in Hz ``(batch, 1, frames)`` to
+        two carriers, each a real and an imaginary part ``(batch, frames, 301)``."""
+        cutoff = f_prior.transpose(1, 2)
+        newest = frames[..., -SYNTHESIS_FRAME:] / level.transpose(1, 2)
+        real, imag = self.forward_transform(newest)
+        mask = ((cutoff - self.frequencies) / MASK_RAMP_HZ).clamp(0.0, 1.0)
+        real, imag = real * mask, imag * mask
+        rectified = self.inverse_transform(real, imag).relu()
+        harmonic = _whiten(*self.forward_transform(rectified))
+        source = self._source_bins(cutoff)
+        flat_real, flat_imag = _whiten(real, imag)
+        replicated = flat_real.gather(2, source), flat_imag.gather(2, source)
+        return harmonic, replicated
+
+    def _source_bins(self, cutoff: Tensor) -> Tensor:
+        """``(batch, frames, 301)``: which low bin each bin copies, whole patches at a time."""
+        top = torch.floor(cutoff / BIN_HZ) - 2.0
+        patch = torch.floor((top - FIRST_SOURCE_BIN) / SHIFT_BINS).clamp(min=1.0) * SHIFT_BINS
+        lifted = torch.floor((self.bins - (top - patch)) / patch).clamp(min=0.0)
+        return (self.bins - lifted * patch).clamp(0.0, BINS - 1.0).long()
+
+
+def _whiten(real: Tensor, imag: Tensor) -> Spectrum:
+    """Divide by the magnitude's envelope, a moving average over about 1 kHz."""
+    power = real.square() + imag.square()
+    envelope = nn.functional.avg_pool1d(
+        power, WHITENING_BINS, 1, WHITENING_BINS // 2, count_include_pad=False
+    )
+    gain = torch.rsqrt(envelope + WHITENING_FLOOR)
+    return real * gain, imag * gain

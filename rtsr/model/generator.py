@@ -1,0 +1,134 @@
+"""The whole generator: band-limited audio in, generated high band out, state in, state out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rtsr.model.analysis import (
+    Features,
+    FrameHistory,
+    MaskedSpectrum,
+    RunningLevel,
+    spectral_energy,
+)
+from rtsr.model.config import ModelConfig
+from rtsr.model.excitation import BINS, Excitation, Spectrum
+from rtsr.model.flow import VelocityNet, euler, start_point
+from rtsr.model.nrae import Decoder, Encoder
+from rtsr.model.streaming import State, StreamingModule, branch
+from rtsr.model.synthesis import OverlapAdd, SynthesisMask
+
+
+class Heard:
+    """What one block of low-resolution input gives to every later part, per frame.
+
+    ``frames`` ``(batch, frames, 1440)``, ``level`` ``(batch, 1, frames)``, ``z`` ``(batch, latent,
+    frames)``, ``hidden`` ``(batch, encoder_width, frames)``.
+    """
+
+    def __init__(self, frames: Tensor, level: Tensor, z: Tensor, hidden: Tensor) -> None:
+        self.frames, self.level, self.z, self.hidden = frames, level, z, hidden
+
+
+class Generator(StreamingModule):
+    """NRAE and one-step flow as a single pure ``step``; 48 kHz, hop 480, 600 samples of latency."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.history = FrameHistory()
+        self.spectrum = MaskedSpectrum()
+        self.level = RunningLevel(config.level_window)
+        self.features = Features()
+        self.encoder = Encoder(config)
+        self.velocity = VelocityNet(config)
+        self.excitation = Excitation()
+        self.decoder = Decoder(config)
+        self.synthesis_mask = SynthesisMask()
+        self.overlap_add = OverlapAdd()
+
+    def hear(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Heard, State]:
+        """Analyse low-resolution audio ``(batch, 1, samples)`` that ends at ``f_prior`` Hz."""
+        frames, history = self.history.step(audio, branch(state, "history"))
+        real, imag = self.spectrum(frames, f_prior)
+        level, levels = self.level.step(spectral_energy(real, imag), branch(state, "level"))
+        features = self.features(real, imag, level)
+        (z, hidden), encoder = self.encoder.step(features, f_prior, branch(state, "encoder"))
+        following: State = {"history": history, "level": levels, "encoder": encoder}
+        return Heard(frames, level, z, hidden), following
+
+    def encode_truth(self, audio: Tensor, level: Tensor, f_target: Tensor) -> Tensor:
+        """Latent ``(batch, latent, frames)`` of full-band audio from its start, on the level of
+        the low-resolution version: only training can know it."""
+        fresh = self.initial_state(audio.shape[0])
+        frames, _ = self.history.step(audio, branch(fresh, "history"))
+        features = self.features(*self.spectrum(frames, f_target), level)
+        (z, _), _ = self.encoder.step(features, f_target, branch(fresh, "encoder"))
+        return z
+
+    def decode(
+        self, z: Tensor, heard: Heard, noise: Tensor, cutoffs: tuple[Tensor, Tensor], state: State
+    ) -> tuple[Tensor, State]:
+        """Synthesise the high band ``(batch, 1, samples)`` from a latent.
+
+        ``noise`` ``(batch, 602, frames)`` is the noise carrier's spectrum, ``cutoffs`` are
+        ``f_prior`` and ``f_target`` in Hz.
+        """
+        harmonic, replicated = self.excitation(heard.frames, heard.level, cutoffs[0])
+        # A complex bin of unit mean power has parts of variance one half.
+        spectrum = noise.transpose(1, 2) * 0.5**0.5
+        carriers: tuple[Spectrum, Spectrum, Spectrum] = (
+            (spectrum[..., :BINS], spectrum[..., BINS:]),
+            harmonic,
+            replicated,
+        )
+        mask = self.synthesis_mask(*cutoffs)
+        frames, decoder = self.decoder.step(
+            z, heard.hidden, cutoffs, carriers, mask, branch(state, "decoder")
+        )
+        frames = frames * heard.level.transpose(1, 2)
+        high_band, overlap_add = self.overlap_add.step(frames, branch(state, "overlap_add"))
+        return high_band, {"decoder": decoder, "overlap_add": overlap_add}
+
+    def step(
+        self, audio: Tensor, noise: Tensor, f_prior: Tensor, f_target: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """Generate what lies above the cutoff.
+
+        Args:
+            audio: band-limited input at 48 kHz, ``(batch, 1, 480 * frames)``.
+            noise: standard normal, ``(batch, config.noise_channels, frames)``.
+            f_prior: where the input's content ends, Hz, ``(batch, 1, frames)``.
+            f_target: where the output's content should end, Hz, ``(batch, 1, frames)``.
+            state: :meth:`initial_state` or what the last call returned.
+
+        Returns:
+            The high band ``(batch, 1, 480 * frames)``, 600 samples later than the input once it
+            leaves the engine's hop buffer, and the next state.
+        """
+        latent = self.config.latent
+        heard, following = self.hear(audio, f_prior, state)
+        z = start_point(self.config, heard.z, noise[:, :latent])
+        z, (following["velocity"],) = euler(
+            self.velocity,
+            z,
+            heard.z,
+            heard.hidden,
+            (f_prior, f_target),
+            [branch(state, "velocity")],
+        )
+        high_band, synthesis = self.decode(z, heard, noise[:, latent:], (f_prior, f_target), state)
+        return high_band, {**following, **synthesis}
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def seeded(config: ModelConfig, seed: int) -> Generator:
+    """Return a generator whose initial weights depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Generator(config)

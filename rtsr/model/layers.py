@@ -1,0 +1,150 @@
+"""Causal building blocks: convolution, ConvNeXt, residual block, windowed attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rtsr.model.streaming import Layer, State, StreamingModule, branch, tensor
+
+
+class CausalConv1d(Layer):
+    """Convolution over frames that sees the present frame and ``kernel - 1`` past ones."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int = 1) -> None:
+        super().__init__()
+        self.context = kernel - 1
+        self.channels_in = channels_in
+        self.conv = nn.Conv1d(channels_in, channels_out, kernel, groups=groups)
+
+    def initial_state(self, batch: int) -> State:
+        return {"past": self.zeros(batch, self.channels_in, self.context)}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, channels_in, frames)`` to ``(batch, channels_out, frames)``."""
+        x = torch.cat([tensor(state, "past").to(x.dtype), x], dim=2)
+        return self.conv(x), {"past": x[:, :, -self.context :]}
+
+
+class FrameNorm(nn.Module):
+    """Layer normalisation over the channels of one frame; no statistic crosses a frame."""
+
+    def __init__(self, channels: int, affine: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=1e-5, elementwise_affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, channels, frames)`` to the same shape."""
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
+class ConvNeXtBlock(Layer):
+    """Causal ConvNeXt block (Liu et al. 2022, arXiv 2201.03545; 1-D form of Vocos 2306.00814)."""
+
+    def __init__(self, channels: int, kernel: int, expansion: int) -> None:
+        super().__init__()
+        self.depthwise = CausalConv1d(channels, channels, kernel, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-5)
+        self.widen = nn.Linear(channels, expansion * channels)
+        self.narrow = nn.Linear(expansion * channels, channels)
+        self.scale = nn.Parameter(torch.full((channels,), 0.3))
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, channels, frames)`` to the same shape."""
+        y, following = self.depthwise.step(x, branch(state, "depthwise"))
+        y = self.norm(y.transpose(1, 2))
+        y = self.scale * self.narrow(functional.gelu(self.widen(y), approximate="tanh"))
+        return x + y.transpose(1, 2), {"depthwise": following}
+
+
+class ResidualBlock(StreamingModule):
+    """Causal ResNet block whose second half is shifted by a condition of the same width."""
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.norm_in = FrameNorm(channels)
+        self.conv_in = CausalConv1d(channels, channels, kernel)
+        self.norm_out = FrameNorm(channels)
+        self.conv_out = CausalConv1d(channels, channels, kernel)
+
+    def step(self, x: Tensor, condition: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, channels, frames)`` and a condition of that shape to the same shape."""
+        following: State = {}
+        y = functional.silu(self.norm_in(x))
+        y, following["conv_in"] = self.conv_in.step(y, branch(state, "conv_in"))
+        y = functional.silu(self.norm_out(y + condition))
+        y, following["conv_out"] = self.conv_out.step(y, branch(state, "conv_out"))
+        return x + y, following
+
+
+class WindowedAttention(Layer):
+    """Self-attention over the last ``window`` frames, the present one included.
+
+    Keys and values of the past are the state, so a frame costs the same at any time. The bias
+    depends on a key's age alone (Press et al. 2022, arXiv 2108.12409, but learned per age and
+    head). Keys from before the stream's start are zeros that a fresh stream really attends to:
+    their number shrinks in training exactly as it does live.
+    """
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.norm = nn.LayerNorm(channels, eps=1e-5)
+        self.project = nn.Linear(channels, 3 * channels)
+        self.merge = nn.Linear(channels, channels)
+        self.age_bias = nn.Parameter(torch.zeros(heads, window))
+
+    def initial_state(self, batch: int) -> State:
+        past = (batch, self.window - 1, self.merge.in_features)
+        return {"keys": self.zeros(*past), "values": self.zeros(*past)}
+
+    def _bias(self, frames: int) -> Tensor:
+        """``(heads, frames, window - 1 + frames)``: the bias of each key's age, -inf outside."""
+        device = self.age_bias.device
+        newest = torch.arange(frames, device=device)[:, None] + self.window - 1
+        age = newest - torch.arange(self.window - 1 + frames, device=device)[None, :]
+        outside = (age < 0) | (age >= self.window)
+        bias = self.age_bias[:, age.clamp(0, self.window - 1)]
+        return bias.masked_fill(outside, -1e4)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, channels, frames)`` to the same shape."""
+        batch, channels, frames = x.shape
+        query, key, value = self.project(self.norm(x.transpose(1, 2))).chunk(3, dim=2)
+        keys = torch.cat([tensor(state, "keys").to(key.dtype), key], dim=1)
+        values = torch.cat([tensor(state, "values").to(value.dtype), value], dim=1)
+
+        def by_head(y: Tensor) -> Tensor:
+            return y.reshape(batch, -1, self.heads, channels // self.heads).transpose(1, 2)
+
+        scores = by_head(query) @ by_head(keys).transpose(2, 3)
+        scores = scores * (channels // self.heads) ** -0.5 + self._bias(frames)
+        mixed = (scores.softmax(dim=3).to(values.dtype) @ by_head(values)).transpose(1, 2)
+        y = self.merge(mixed.reshape(batch, frames, channels))
+        kept = self.window - 1
+        return x + y.transpose(1, 2), {"keys": keys[:, -kept:], "values": values[:, -kept:]}
+
+
+class FrequencyEmbedding(nn.Module):
+    """Embeds numbers in [0, 1] (frequency / 24 kHz, flow time) as a sum of harmonic features."""
+
+    HARMONICS = 4
+    rates: Tensor
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer(
+            "rates", torch.pi * 2.0 ** torch.arange(self.HARMONICS), persistent=False
+        )
+        self.widen = nn.Linear(inputs * (2 * self.HARMONICS + 1), channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """Map tensors ``(batch, 1, frames)`` to ``(batch, channels, frames)``."""
+        features = []
+        for value in values:
+            angle = value.transpose(1, 2) * self.rates
+            features += [value.transpose(1, 2), angle.sin(), angle.cos()]
+        hidden = functional.silu(self.widen(torch.cat(features, dim=2)))
+        return self.out(hidden).transpose(1, 2)

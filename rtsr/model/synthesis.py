@@ -1,0 +1,64 @@
+"""Masks, synthesis window and overlap-add: from spectra back to a gapless high band."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rtsr.model.analysis import bin_frequencies
+from rtsr.model.config import HOP, OVERLAP, SYNTHESIS_FRAME
+from rtsr.model.streaming import State, StreamingModule, tensor
+
+CROSSOVER_START = 0.88
+CROSSOVER_RAMP_HZ = 300.0
+CEILING_RAMP_HZ = 300.0
+
+
+def synthesis_window() -> Tensor:
+    """Flat top with sine-squared ramps of 120 samples; neighbours add up to exactly one."""
+    ramp = torch.sin((torch.arange(OVERLAP) + 0.5) * math.pi / 2 / OVERLAP) ** 2
+    return torch.cat([ramp, torch.ones(HOP - OVERLAP), 1.0 - ramp])
+
+
+class SynthesisMask(nn.Module):
+    """Keeps the generated band between the input's cutoff and the wanted ceiling.
+
+    The lower ramp starts below the cutoff, where the input's own filter already fades: a gap
+    there is what listeners notice first.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", bin_frequencies(SYNTHESIS_FRAME), persistent=False)
+
+    def forward(self, f_prior: Tensor, f_target: Tensor) -> Tensor:
+        """Map two cutoffs in Hz ``(batch, 1, frames)`` to gains ``(batch, frames, 301)``."""
+        low = CROSSOVER_START * f_prior.transpose(1, 2)
+        up = ((self.frequencies - low) / CROSSOVER_RAMP_HZ).clamp(0.0, 1.0)
+        down = (f_target.transpose(1, 2) - self.frequencies) / CEILING_RAMP_HZ
+        return up * (down + 1.0).clamp(0.0, 1.0)
+
+
+class OverlapAdd(StreamingModule):
+    """Windows frames of 600 samples and adds them every 480."""
+
+    window: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", synthesis_window(), persistent=False)
+
+    def initial_state(self, batch: int) -> State:
+        return {"tail": self.zeros(batch, 1, OVERLAP)}
+
+    def step(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, frames, 600)`` to ``(batch, 1, 480 * frames)``."""
+        frames = frames * self.window
+        tails = torch.cat([tensor(state, "tail"), frames[..., HOP:]], dim=1)
+        ramp_up = frames[..., :OVERLAP] + tails[:, :-1]
+        hops = torch.cat([ramp_up, frames[..., OVERLAP:HOP]], dim=2)
+        return hops.reshape(hops.shape[0], 1, -1), {"tail": tails[:, -1:]}

@@ -1,0 +1,243 @@
+"""The generator: streaming equals one long block, causality, level, silence, masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from rtsr.model import CONFIGURATIONS, ModelConfig, configuration, parameter_count  # noqa: E402
+from rtsr.model.analysis import RunningLevel, analysis_window  # noqa: E402
+from rtsr.model.config import HOP, OVERLAP  # noqa: E402
+from rtsr.model.crossover import high_pass  # noqa: E402
+from rtsr.model.flow import VelocityNet, euler  # noqa: E402
+from rtsr.model.fourier import InverseRealTransform, RealTransform  # noqa: E402
+from rtsr.model.generator import seeded  # noqa: E402
+from rtsr.model.layers import CausalConv1d, ConvNeXtBlock, WindowedAttention  # noqa: E402
+from rtsr.model.nrae import band_interpolation, point_interpolation  # noqa: E402
+from rtsr.model.streaming import flatten, unflatten  # noqa: E402
+from rtsr.model.synthesis import OverlapAdd, synthesis_window  # noqa: E402
+
+FRAMES = 24
+TINY = replace(
+    CONFIGURATIONS["small"],
+    encoder_width=24,
+    flow_width=16,
+    flow_middle=8,
+    attention_heads=2,
+    attention_window=5,
+    decoder_width=24,
+    latent=8,
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return seeded(TINY, 3).eval()
+
+
+def signals(config: ModelConfig, frames: int = FRAMES, batch: int = 1, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(batch, 1, HOP * frames, generator=generator) * 0.1,
+        torch.randn(batch, config.noise_channels, frames, generator=generator),
+        torch.full((batch, 1, frames), 4000.0),
+        torch.full((batch, 1, frames), 20000.0),
+    )
+
+
+def run(generator, inputs, partition):
+    """Step through ``inputs`` in blocks of the given numbers of hops."""
+    audio, *others = inputs
+    state = generator.initial_state(audio.shape[0])
+    blocks, first = [], 0
+    with torch.no_grad():
+        for hops in partition:
+            cut = [value[:, :, first : first + hops] for value in others]
+            samples = audio[:, :, first * HOP : (first + hops) * HOP]
+            block, state = generator.step(samples, *cut, state)
+            blocks.append(block)
+            first += hops
+    return torch.cat(blocks, dim=2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=8))
+def test_any_partition_into_hops_equals_one_long_block(tiny, partition):
+    partition = [*partition, 3]
+    inputs = signals(TINY, sum(partition))
+    whole = run(tiny, inputs, [sum(partition)])
+    torch.testing.assert_close(run(tiny, inputs, partition), whole, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 11, FRAMES - 1])
+def test_the_future_changes_nothing_in_the_past(tiny, changed):
+    inputs = signals(TINY)
+    reference = run(tiny, inputs, [FRAMES])
+    audio = inputs[0].clone()
+    audio[:, :, changed * HOP :] += torch.randn(audio.shape[2] - changed * HOP)
+    noise = inputs[1].clone()
+    noise[:, :, changed:] = 0.0
+    disturbed = run(tiny, (audio, noise, *inputs[2:]), [FRAMES])
+    assert torch.equal(disturbed[:, :, : changed * HOP], reference[:, :, : changed * HOP])
+    assert not torch.equal(disturbed, reference)
+
+
+@pytest.mark.parametrize("decibels", [-20.0, 20.0])
+def test_output_follows_the_level_of_the_input(tiny, decibels):
+    gain = 10.0 ** (decibels / 20.0)
+    inputs = signals(TINY)
+    reference = run(tiny, inputs, [FRAMES])
+    scaled = run(tiny, (inputs[0] * gain, *inputs[1:]), [FRAMES])
+    level = 20.0 * torch.log10(scaled.std() / reference.std())
+    assert abs(float(level) - decibels) < 0.1
+
+
+def test_digital_silence_stays_below_minus_80_dbfs(tiny):
+    audio, *others = signals(TINY)
+    output = run(tiny, (torch.zeros_like(audio), *others), [FRAMES])
+    assert output.abs().max() < 1e-4
+
+
+def test_traces_above_the_cutoff_are_not_seen(tiny):
+    inputs = signals(TINY)
+    time = torch.arange(inputs[0].shape[2]) / 48_000
+    trace = 1e-3 * torch.sin(2 * torch.pi * 9000.0 * time)
+    reference = run(tiny, inputs, [FRAMES])
+    traced = run(tiny, (inputs[0] + trace, *inputs[1:]), [FRAMES])
+    # What is left is the trace's leakage through the analysis window.
+    assert (traced - reference).std() < 1e-2 * reference.std()
+
+
+def test_zero_state_equals_a_fresh_stream_and_batches_do_not_mix(tiny):
+    inputs = signals(TINY, batch=3)
+    together = run(tiny, inputs, [FRAMES])
+    alone = run(tiny, tuple(value[1:2] for value in inputs), [FRAMES])
+    torch.testing.assert_close(together[1:2], alone, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("small", 2.2e6, 2.9e6), ("base", 10e6, 12.5e6)])
+def test_sizes(name, low, high):
+    assert low < parameter_count(seeded(configuration(name), 0)) < high
+
+
+def test_generated_band_lies_between_cutoff_and_ceiling(tiny):
+    inputs = signals(TINY, 100)
+    output = run(tiny, inputs, [100])[0, 0, 4800:]
+    windows = output.unfold(0, 2048, 512) * torch.hann_window(2048)
+    power = torch.fft.rfft(windows).abs().square().mean(0)
+    frequency = torch.fft.rfftfreq(2048, 1 / 48_000)
+    inside = power[(frequency > 4200) & (frequency < 19_500)].mean()
+    assert power[frequency < 2500].mean() < 1e-3 * inside
+    assert power[frequency > 21_500].mean() < 1e-3 * inside
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 32), (24, 25), (3, 4)])
+def test_transform_is_the_orthonormal_dft_and_inverts(rows, columns):
+    x = torch.randn(2, 3, rows * columns)
+    real, imag = RealTransform(rows, columns)(x)
+    expected = torch.fft.rfft(x, norm="ortho")
+    torch.testing.assert_close(torch.complex(real, imag), expected, atol=1e-5, rtol=1e-4)
+    back = InverseRealTransform(rows, columns)(real, imag)
+    torch.testing.assert_close(back, x, atol=1e-5, rtol=1e-4)
+
+
+def test_synthesis_windows_add_up_to_one():
+    window = synthesis_window()
+    torch.testing.assert_close(window[:OVERLAP] + window[HOP:], torch.ones(OVERLAP))
+    overlap_add = OverlapAdd()
+    output, _ = overlap_add.step(torch.ones(1, 6, 600), {"tail": torch.zeros(1, 1, OVERLAP)})
+    torch.testing.assert_close(output[..., OVERLAP:], torch.ones(1, 1, 6 * HOP - OVERLAP))
+
+
+def test_analysis_window_hears_the_newest_samples_and_has_unit_power():
+    window = analysis_window()
+    assert abs(float(window.square().mean()) - 1.0) < 1e-5
+    assert window.argmax() >= 1024 - 130
+    assert window[-64] > 0.4 * window.max()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [CausalConv1d(6, 6, 4), ConvNeXtBlock(6, 7, 2), WindowedAttention(6, 2, 4)],
+    ids=lambda module: type(module).__name__,
+)
+def test_every_layer_streams(module):
+    x = torch.randn(2, 6, 13)
+    whole, last = module.step(x, module.initial_state(2))
+    state = module.initial_state(2)
+    blocks = []
+    for frame in range(13):
+        block, state = module.step(x[:, :, frame : frame + 1], state)
+        blocks.append(block)
+    torch.testing.assert_close(torch.cat(blocks, 2), whole, atol=1e-5, rtol=1e-4)
+    for name, value in flatten(last).items():
+        torch.testing.assert_close(flatten(state)[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_forgets_what_left_its_window():
+    module = WindowedAttention(6, 2, 4)
+    x = torch.randn(1, 6, 12)
+    reference, _ = module.step(x, module.initial_state(1))
+    x[:, :, 0] += 5.0
+    changed, _ = module.step(x, module.initial_state(1))
+    assert not torch.equal(changed[:, :, :4], reference[:, :, :4])
+    torch.testing.assert_close(changed[:, :, 4:], reference[:, :, 4:])
+
+
+def test_running_level_is_the_weighted_root_mean_square():
+    module = RunningLevel(64)
+    level, _ = module.step(torch.full((1, 1, 100), 0.25), module.initial_state(1))
+    assert abs(float(level[0, 0, -1]) - 0.5) < 1e-5
+    assert torch.all(level.diff() >= -1e-6)
+
+
+def test_interpolations_are_partitions_of_one():
+    assert torch.allclose(band_interpolation(64, 301).sum(0), torch.ones(301), atol=1e-5)
+    assert torch.allclose(point_interpolation(15, 600).sum(0), torch.ones(600), atol=1e-5)
+
+
+def test_euler_on_a_constant_field_reaches_the_same_point_in_any_number_of_steps(tiny):
+    net = VelocityNet(TINY)
+    with torch.no_grad():
+        net.leave.weight.zero_()
+        net.leave.bias.fill_(0.7)
+    z = torch.randn(1, TINY.latent, 5)
+    hidden = torch.randn(1, TINY.encoder_width, 5)
+    cutoffs = (torch.full((1, 1, 5), 4000.0), torch.full((1, 1, 5), 20000.0))
+    for steps in (1, 4):
+        end, states = euler(net, z, z, hidden, cutoffs, [net.initial_state(1)] * steps)
+        torch.testing.assert_close(end, z + 0.7)
+        assert len(states) == steps
+
+
+def test_crossover_of_training_is_the_run_times_filter():
+    import numpy as np
+
+    from rtsr_kernels import apply_sos, highpass_sos, highpass_state
+
+    x = torch.randn(1, 1, 9600) * 0.1
+    filtered = high_pass(x, [4000.0])[0, 0].numpy()
+    block = np.ascontiguousarray(x[0, 0].numpy()[:, None])
+    out = np.empty_like(block)
+    apply_sos(highpass_sos(4000.0), highpass_state(1), block, out)
+    assert np.abs(filtered - out[:, 0]).max() < 1e-5
+
+
+def test_state_flattens_and_comes_back(tiny):
+    state = tiny.initial_state(2)
+    flat = flatten(state)
+    assert all(value.shape[0] == 2 for value in flat.values())
+    assert unflatten(flat).keys() == state.keys()
+    assert list(flatten(unflatten(flat))) == list(flat)
+
+
+def test_unknown_configurations_are_refused():
+    with pytest.raises(ValueError, match="no configuration 'huge'"):
+        configuration("huge")
+    with pytest.raises(ValueError, match="unknown model settings: width"):
+        ModelConfig.from_dict({"name": "x", "width": 3})
