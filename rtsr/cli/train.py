@@ -1,0 +1,93 @@
+"""``rtsr train``: three stages from a folder of recordings to a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtsr.errors import MissingDependencyError, RtsrError
+
+
+def train_command(
+    data: Annotated[
+        Path,
+        typer.Argument(help="A folder with manifest.csv, or any folder of wav, flac, ogg or mp3."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the run: checkpoint and log; resumed if there.")
+    ] = Path("runs/small"),
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="Age at which the run ends, resumptions counted in.")
+    ] = 240.0,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with training settings.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model configuration: small or base.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and data.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Keep the decoded audio in this .npz file.")
+    ] = None,
+) -> None:
+    """Train a model, or continue a run that was stopped.
+
+    The three stages (autoencoder, flow, one-step refinement) share the minutes as the settings
+    say. Ctrl-C keeps the last checkpoint; the same command continues from it. Then:
+    rtsr export RUN/last.pt MODEL.onnx
+    """
+    if minutes <= 0:
+        raise RtsrError(f"--minutes is {minutes:g}; it must be above zero.")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("Training", "train") from error
+    from rtsr.train.data import load_corpus
+    from rtsr.train.settings import TrainSettings, load_settings
+    from rtsr.train.trainer import CHECKPOINT, Trainer
+
+    settings = load_settings(config) if config else TrainSettings()
+    if model is not None:
+        settings = replace(settings, model=model)
+    if seed is not None:
+        settings = replace(settings, seed=seed)
+    train_corpus = load_corpus(data, "train", cache=cache)
+    typer.echo(f"train: {train_corpus.describe()}")
+    valid_corpus = load_corpus(data, "valid", cache=cache)
+    typer.echo(f"valid: {valid_corpus.describe()}")
+    trainer = Trainer(settings, train_corpus, valid_corpus, out, device)
+    if trainer.resume():
+        typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
+    _run(trainer, minutes)
+    typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
+
+
+def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from rtsr.train.stages import STAGES
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("starting", total=minutes, completed=trainer.elapsed)
+
+        def show(trainer: "Trainer", terms: dict[str, float]) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
+            values = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            stage = STAGES[trainer.stage]
+            step = trainer.steps[trainer.stage]
+            bar.update(task, completed=trainer.elapsed, description=f"{stage} {step}  {values}")
+
+        try:
+            trainer.run(minutes, show)
+        except KeyboardInterrupt:
+            trainer.save()
+            raise

@@ -1,0 +1,1 @@
+"""Training in three stages: autoencoder, flow, one-step refinement (needs the extra ``train``)."""

@@ -1,0 +1,78 @@
+"""Checkpoints: written beside and renamed, so that the last good one survives anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtsr.errors import RtsrError
+from rtsr.model.config import ModelConfig
+from rtsr.model.generator import Generator
+
+FORMAT = 1
+
+
+class MovingAverage:
+    """Exponential moving average of a module's weights, with a warm-up of its own."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10.0))
+        for name, value in module.state_dict().items():
+            self.values[name].lerp_(value.detach(), 1.0 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "values": self.values}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        for name, value in state["values"].items():
+            self.values[name].copy_(value)
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` so that ``path`` always holds a whole checkpoint.
+
+    Raises:
+        RtsrError: the folder cannot be written or the disk is full.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"format": FORMAT, **content}, beside)
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        raise RtsrError(f"Cannot write the checkpoint {path}: {error}.") from error
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; raises RtsrError when it is missing, damaged or not one of ours."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise RtsrError(f"Cannot read the checkpoint {path}: {error.strerror}.") from error
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise RtsrError(f"{path} is damaged or is no checkpoint of rtsr train.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.")
+    return content
+
+
+def load_generator(path: Path) -> tuple[Generator, dict[str, Any]]:
+    """Return the averaged generator of a checkpoint and the facts of its training."""
+    content = load_checkpoint(path)
+    generator = Generator(ModelConfig.from_dict(content["model_config"]))
+    generator.load_state_dict(content["ema"]["values"])
+    return generator.eval(), content["facts"]

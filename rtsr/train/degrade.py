@@ -1,0 +1,193 @@
+"""Batched simulation of band-limited recordings on the training device.
+
+Varied filters, bit depths and cutoffs matter as much as the network: AudioLBM's ablation without
+them is 0.37 worse in LSD. Everything above the cutoff is really removed and the rest is rounded
+to 8-24 bits or companded, because a network trained on clean float input learns to read traces
+that no real file holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy import signal
+from torch import Tensor
+
+SAMPLE_RATE = 48_000
+
+
+@dataclass(frozen=True)
+class DegradeConfig:
+    """How inputs are degraded; shares are probabilities per clip."""
+
+    lowest_hz: float = 1000.0
+    highest_hz: float = 20000.0
+    narrow_share: float = 0.35
+    wide_share: float = 0.25
+    analog_share: float = 0.4
+    companding_share: float = 0.08
+    floor_share: float = 0.25
+    equalizer_share: float = 0.4
+    mix_share: float = 0.12
+    cutoff_jitter: float = 0.03
+
+
+@dataclass
+class Degraded:
+    """One batch: ``truth`` and ``narrow`` audio ``(batch, 1, samples)``; Hz per clip ``(batch,)``:
+    ``f_prior`` as the run-time would be told it, ``f_target`` where the truth ends."""
+
+    truth: Tensor
+    narrow: Tensor
+    f_prior: Tensor
+    f_target: Tensor
+
+
+@lru_cache(maxsize=256)
+def _prototype(kind: str, order: int, ripple: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Zeros, poles and gain of an analog low-pass with its band edge at 1 rad/s."""
+    if kind == "butterworth":
+        return signal.buttap(order)
+    if kind == "bessel":
+        return signal.besselap(order, norm="mag")
+    if kind == "chebyshev":
+        return signal.cheb1ap(order, ripple)
+    return signal.ellipap(order, ripple, 50.0 + 10.0 * order % 40)
+
+
+def _analog_response(
+    frequencies: np.ndarray, cutoff: float, rng: np.random.Generator
+) -> np.ndarray:
+    kind = str(rng.choice(["butterworth", "bessel", "chebyshev", "elliptic"]))
+    ripple = float(rng.choice([0.05, 0.2, 0.5, 1.0]))
+    zeros, poles, gain = _prototype(kind, int(rng.integers(2, 11)), ripple)
+    s = (1j * frequencies / cutoff).astype(np.complex64)
+    response = np.full_like(s, gain)
+    for zero in zeros:
+        response *= s - np.complex64(zero)
+    for pole in poles:
+        response /= s - np.complex64(pole)
+    return response
+
+
+def _resampler_response(
+    frequencies: np.ndarray, cutoff: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Linear-phase wall that is down at the cutoff and starts to fall at 84-97 % of it."""
+    start = cutoff * rng.uniform(0.84, 0.97)
+    position = ((frequencies - start) / (cutoff - start)).clip(0.0, 1.0)
+    return (0.5 + 0.5 * np.cos(np.pi * position)).astype(np.float32)
+
+
+def _equalizer(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random response of +-5 dB over octaves: another microphone, another room."""
+    knots = rng.uniform(-5.0, 5.0, 8)
+    octave = np.log2(np.maximum(frequencies, 60.0) / 60.0)
+    gain_db = np.interp(octave, np.linspace(0.0, octave[-1], 8), knots)
+    return (10.0 ** (gain_db / 20.0)).astype(np.float32)
+
+
+def _floor_spectrum(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Amplitude of a noise floor at -95 to -60 dBFS with a random tilt per octave."""
+    tilt_db = rng.uniform(-4.0, 1.0) * np.log2(np.maximum(frequencies, 100.0) / 1000.0)
+    return (10.0 ** ((rng.uniform(-95.0, -60.0) + tilt_db) / 20.0)).astype(np.float32)
+
+
+def draw_cutoffs(ends: np.ndarray, config: DegradeConfig, rng: np.random.Generator) -> np.ndarray:
+    """Draw each clip's cutoff in Hz, below 80 % of where its own content ends."""
+    cutoffs = np.empty(len(ends))
+    for index, end in enumerate(ends):
+        kind = rng.random()
+        if kind < config.narrow_share:
+            cutoff = rng.choice([4000.0, 4000.0, rng.uniform(3200.0, 4100.0)])
+        elif kind < config.narrow_share + config.wide_share:
+            cutoff = rng.choice([8000.0, 8000.0, rng.uniform(6500.0, 8100.0)])
+        else:
+            cutoff = rng.uniform(config.lowest_hz, config.highest_hz)
+        cutoffs[index] = min(cutoff, 0.8 * end)
+    return cutoffs
+
+
+def _compand(audio: Tensor) -> Tensor:
+    """Eight-bit mu-law (ITU-T G.711 in its continuous form, mu = 255)."""
+    mu = 255.0
+    coded = audio.sign() * torch.log1p(mu * audio.abs().clamp(max=1.0)) / np.log1p(mu)
+    coded = (coded * 127.5).round() / 127.5
+    return coded.sign() * (torch.expm1(coded.abs() * np.log1p(mu)) / mu)
+
+
+def _quantise(audio: Tensor, bits: Tensor, dither: Tensor) -> Tensor:
+    """Round to ``bits`` with triangular dither of two steps, as ``(batch, samples)``."""
+    step = 2.0 ** (1.0 - bits)[:, None]
+    return ((audio / step + dither).round() * step).clamp(-1.0, 1.0)
+
+
+def degrade(
+    clips: Tensor, ends: np.ndarray, config: DegradeConfig, rng: np.random.Generator
+) -> Degraded:
+    """Make truth and band-limited input from clips ``(batch, samples)`` that end at ``ends`` Hz."""
+    batch, samples = clips.shape
+    device = clips.device
+    ends = np.array(ends, dtype=np.float64)
+    frequencies = np.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE)
+    clips, ends = _mix(clips, ends, config, rng)
+
+    shaping = np.ones((batch, len(frequencies)), np.float32)
+    floors = np.zeros((batch, len(frequencies)), np.float32)
+    for index in range(batch):
+        if rng.random() < config.equalizer_share:
+            shaping[index] = _equalizer(frequencies, rng)
+        if rng.random() < config.floor_share:
+            floors[index] = _floor_spectrum(frequencies, rng) * (frequencies < ends[index])
+    spectrum = torch.fft.rfft(clips) * torch.from_numpy(shaping).to(device)
+    noise = torch.fft.rfft(torch.randn(batch, samples, device=device))
+    peak = _peak(torch.fft.irfft(spectrum, samples))
+    loudest = torch.from_numpy(10.0 ** (rng.uniform(-30.0, -0.5, batch) / 20.0)).float().to(device)
+    gain = (loudest[:, None] / peak.clamp(min=1e-3)).clamp(max=8.0)
+    spectrum = spectrum * gain + noise * torch.from_numpy(floors).to(device)
+    truth = torch.fft.irfft(spectrum, samples)
+
+    cutoffs = draw_cutoffs(ends, config, rng)
+    walls = np.empty((batch, len(frequencies)), np.float32)
+    filters = np.ones((batch, len(frequencies)), np.complex64)
+    bits = torch.from_numpy(
+        rng.choice([8.0, 12.0, 14.0, 16.0, 24.0], batch, p=[0.04, 0.06, 0.1, 0.6, 0.2])
+    ).float()
+    companded = torch.zeros(batch, 1, dtype=torch.bool)
+    for index, cutoff in enumerate(cutoffs):
+        walls[index] = _resampler_response(frequencies, cutoff, rng)
+        if rng.random() < config.analog_share:
+            edge = cutoff * rng.uniform(0.8, 1.05)
+            filters[index] = _analog_response(frequencies, edge, rng)
+        companded[index] = bool(cutoff < 4200.0 and rng.random() < config.companding_share)
+    wall = torch.from_numpy(walls).to(device)
+    narrow = torch.fft.irfft(spectrum * wall * torch.from_numpy(filters).to(device), samples)
+    dither = torch.rand(batch, samples, device=device) - torch.rand(batch, samples, device=device)
+    coded = _quantise(narrow, bits.to(device), dither)
+    coded = torch.where(companded.to(device), _compand(narrow), coded)
+    narrow = torch.fft.irfft(torch.fft.rfft(coded) * (wall > 0.0), samples)
+
+    jitter = 1.0 + rng.uniform(-config.cutoff_jitter, config.cutoff_jitter, batch)
+    return Degraded(
+        truth=truth[:, None],
+        narrow=narrow[:, None],
+        f_prior=torch.from_numpy(cutoffs * jitter).float().to(device),
+        f_target=torch.from_numpy(ends).float().to(device),
+    )
+
+
+def _peak(audio: Tensor) -> Tensor:
+    return audio.abs().amax(dim=1, keepdim=True)
+
+
+def _mix(
+    clips: Tensor, ends: np.ndarray, config: DegradeConfig, rng: np.random.Generator
+) -> tuple[Tensor, np.ndarray]:
+    """Add a neighbour to some clips, 0 to 20 dB below: real sound is rarely alone."""
+    share = (rng.random(len(ends)) < config.mix_share).astype(np.float32)
+    gains = torch.from_numpy(share * 10.0 ** (rng.uniform(-20.0, 0.0, len(ends)) / 20.0))
+    mixed = clips + gains.float().to(clips.device)[:, None] * clips.roll(1, 0)
+    return mixed, np.where(share > 0, np.minimum(ends, np.roll(ends, 1)), ends)

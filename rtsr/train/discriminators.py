@@ -1,0 +1,89 @@
+"""Adversaries that a CPU can afford: one-dimensional networks over mel frames.
+
+A two-dimensional STFT discriminator costs seconds per iteration on two cores. These look at log
+mel frames at three time scales, know from the untouched low bands what they are judging, and see
+what an over-smoothed output lacks: the spread of energies from frame to frame and band to band.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
+
+from rtsr.train.losses import POWER_FLOOR, Powers, mel_bank
+
+SCALES = ((256, 32), (512, 64), (2048, 128))
+
+
+class MelDiscriminator(nn.Module):
+    """Scores of one time scale, with the activations of every layer for feature matching."""
+
+    bank: Tensor
+    centres: Tensor
+
+    def __init__(self, n_fft: int, bands: int, width: int = 96) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        bank, centres = mel_bank(bands, n_fft)
+        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("centres", centres, persistent=False)
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv1d(channels, width, kernel, dilation=dilation))
+            for channels, kernel, dilation in ((2 * bands, 3, 1), (width, 3, 2), (width, 3, 4))
+        )
+        self.score = weight_norm(nn.Conv1d(width, 8, 1))
+
+    def forward(
+        self, power: Tensor, f_prior: Tensor, f_target: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Map power ``(batch, frames, bins)`` to scores ``(batch, 8, frames)`` and activations."""
+        with torch.autocast(power.device.type, enabled=False):
+            mel = power @ self.bank
+        log_mel = ((mel + POWER_FLOOR).log() + 12.0) * 0.2
+        known = (self.centres < 0.86 * f_prior[:, None])[:, None].float()
+        judged = (self.centres < 0.98 * f_target[:, None])[:, None].float()
+        x = torch.cat([log_mel * judged, (known - 0.5).expand_as(log_mel)], dim=2)
+        x = x.transpose(1, 2)
+        activations = []
+        for layer in self.layers:
+            x = functional.leaky_relu(layer(x), 0.2)
+            activations.append(x)
+        return self.score(x), activations
+
+
+class Discriminators(nn.Module):
+    """All time scales with the least-squares objective (Mao et al. 2017, arXiv 1611.04076)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(MelDiscriminator(*scale) for scale in SCALES)
+
+    def loss(self, spectra: Powers, f_prior: Tensor, f_target: Tensor) -> Tensor:
+        """The discriminators' own loss; gradients do not reach the estimate."""
+        total = f_prior.new_zeros(())
+        for scale in self.scales:
+            assert isinstance(scale, MelDiscriminator)
+            estimate, truth = spectra[scale.n_fft]
+            fake, _ = scale(estimate.detach(), f_prior, f_target)
+            real, _ = scale(truth, f_prior, f_target)
+            total = total + fake.float().square().mean() + (1.0 - real.float()).square().mean()
+        return total / len(self.scales)
+
+    def judge(self, spectra: Powers, f_prior: Tensor, f_target: Tensor) -> tuple[Tensor, Tensor]:
+        """The generator's adversarial loss and feature matching (Kumar et al. 2019, eq. 3)."""
+        adversarial = f_prior.new_zeros(())
+        matching = f_prior.new_zeros(())
+        for scale in self.scales:
+            assert isinstance(scale, MelDiscriminator)
+            estimate, truth = spectra[scale.n_fft]
+            fake, fake_activations = scale(estimate, f_prior, f_target)
+            with torch.no_grad():
+                _, real_activations = scale(truth, f_prior, f_target)
+            adversarial = adversarial + (1.0 - fake.float()).square().mean()
+            for fake_activation, real_activation in zip(
+                fake_activations, real_activations, strict=True
+            ):
+                matching = matching + (fake_activation - real_activation).float().abs().mean()
+        return adversarial / len(self.scales), matching / len(self.scales)

@@ -1,0 +1,104 @@
+"""Everything a training run can be told, read from a TOML file and kept in every checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rtsr.errors import RtsrError
+from rtsr.model.config import CONFIGURATIONS
+from rtsr.train.degrade import DegradeConfig
+from rtsr.train.losses import LossWeights
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training run. Lengths are in 10 ms frames, times in minutes, rates per step."""
+
+    model: str = "small"
+    seed: int = 1
+    batch: int = 12
+    frames: int = 128
+    shares: tuple[float, float, float] = (0.25, 0.25, 0.5)
+    learning_rates: tuple[float, float, float] = (1e-3, 1e-3, 7e-4)
+    final_learning_rate: float = 0.03
+    warm_up_steps: int = 200
+    weight_decay: float = 0.01
+    gradient_clip: float = 2.0
+    ema_decay: float = 0.999
+    precision: str = "auto"
+    checkpoint_minutes: float = 5.0
+    adversarial_start: float = 0.5
+    adversarial: float = 0.3
+    feature_matching: float = 1.0
+    discriminator_rate: float = 3e-4
+    distillation: float = 0.3
+    distillation_every: int = 4
+    teacher_steps: int = 4
+    distribution: float = 0.3
+    model_changes: dict[str, Any] = field(default_factory=dict)
+    losses: LossWeights = field(default_factory=LossWeights)
+    degrade: DegradeConfig = field(default_factory=DegradeConfig)
+
+    def __post_init__(self) -> None:
+        if self.model not in CONFIGURATIONS:
+            raise RtsrError(
+                f"There is no model configuration {self.model!r}; "
+                f"choose one of: {', '.join(CONFIGURATIONS)}."
+            )
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise RtsrError(f"precision is {self.precision!r}; accepted: auto, bf16, fp32.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
+        """Build settings from nested plain values; raises RtsrError for unknown names."""
+        return _fill(cls(), values, "")
+
+
+def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:
+    known = {entry.name for entry in fields(defaults)}
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise RtsrError(
+                f"The training configuration has an unknown setting {path + name!r}; "
+                f"known ones are: {', '.join(sorted(known))}."
+            )
+        present = getattr(defaults, name)
+        if is_dataclass(present) and isinstance(value, dict):
+            value = _fill(present, value, f"{path}{name}.")
+        elif isinstance(present, tuple):
+            value = tuple(value)
+        elif isinstance(present, bool | int | float | str):
+            if isinstance(present, float) and isinstance(value, int):
+                value = float(value)
+            if not isinstance(value, type(present)):
+                raise RtsrError(
+                    f"The training setting {path + name!r} is {value!r}; "
+                    f"it must be a {type(present).__name__}."
+                )
+        changes[name] = value
+    return replace(defaults, **changes)
+
+
+def load_settings(path: Path) -> TrainSettings:
+    """Read settings from TOML; raises RtsrError when it is missing, malformed or unknown."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise RtsrError(
+            f"Cannot read the training configuration {path}: {error.strerror}."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RtsrError(f"The training configuration {path} is not valid TOML: {error}.") from error
+    return TrainSettings.from_dict(values)

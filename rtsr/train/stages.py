@@ -1,0 +1,128 @@
+"""What is optimised in each of the three stages: one function per stage, from batch to losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rtsr.model.config import HOP, OVERLAP
+from rtsr.model.crossover import high_pass
+from rtsr.model.flow import euler, start_point
+from rtsr.model.generator import Generator, Heard
+from rtsr.model.streaming import State, branch
+from rtsr.train.degrade import Degraded
+from rtsr.train.discriminators import Discriminators
+from rtsr.train.losses import Powers, sliced_wasserstein
+from rtsr.train.settings import TrainSettings
+
+STAGES = ("autoencoder", "flow", "refinement")
+
+
+@dataclass
+class Pair:
+    """Estimate and truth ``(batch, samples)``, aligned, with each clip's band limits in Hz."""
+
+    estimate: Tensor
+    truth: Tensor
+    f_prior: Tensor
+    f_target: Tensor
+
+
+class Batch:
+    """A degraded batch with what every stage needs: per-frame cutoffs, noise, a fresh state."""
+
+    def __init__(self, generator: Generator, data: Degraded) -> None:
+        self.data = data
+        clips, _, samples = data.narrow.shape
+        shape = (clips, 1, samples // HOP)
+        self.f_prior = data.f_prior[:, None, None].expand(shape)
+        self.f_target = data.f_target[:, None, None].expand(shape)
+        self.noise = torch.randn(
+            clips, generator.config.noise_channels, shape[2], device=data.narrow.device
+        )
+        self.state: State = generator.initial_state(clips)
+
+    @property
+    def cutoffs(self) -> tuple[Tensor, Tensor]:
+        return self.f_prior, self.f_target
+
+    def pair(self, high_band: Tensor) -> Pair:
+        """Add the generated band to the input as the engine does and align it with the truth."""
+        data = self.data
+        generated = high_pass(high_band.float(), data.f_prior.tolist())[:, 0, OVERLAP:]
+        return Pair(
+            data.narrow[:, 0, :-OVERLAP] + generated,
+            data.truth[:, 0, :-OVERLAP],
+            data.f_prior,
+            data.f_target,
+        )
+
+
+def autoencode(generator: Generator, batch: Batch, settings: TrainSettings) -> Pair:
+    """Stage 1: decode the truth's own latent, disturbed by noise of random strength."""
+    latent = generator.config.latent
+    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
+    z = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
+    sigma = torch.rand(z.shape[0], 1, 1, device=z.device) * generator.config.decoder_noise
+    z = z + sigma * batch.noise[:, :latent]
+    high_band, _ = generator.decode(z, heard, batch.noise[:, latent:], batch.cutoffs, batch.state)
+    return batch.pair(high_band)
+
+
+def flow_matching(generator: Generator, batch: Batch) -> Tensor:
+    """Stage 2: conditional flow matching in the frozen latent (arXiv 2210.02747, eq. 23)."""
+    with torch.no_grad():
+        heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
+        end = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
+    begin = start_point(generator.config, heard.z, batch.noise[:, : generator.config.latent])
+    time = torch.rand(end.shape[0], 1, 1, device=end.device)
+    velocity, _ = generator.velocity.step(
+        (1.0 - time) * begin + time * end,
+        heard.z,
+        heard.hidden,
+        (time.expand_as(batch.f_prior), *batch.cutoffs),
+        branch(batch.state, "velocity"),
+    )
+    return (velocity.float() - (end - begin).float()).square().mean()
+
+
+def one_step(generator: Generator, batch: Batch) -> tuple[Pair, Tensor]:
+    """Stage 3: the live path end to end; also returns the latent after the Euler step."""
+    latent = generator.config.latent
+    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
+    z = integrate(generator, heard, batch, steps=1)
+    high_band, _ = generator.decode(z, heard, batch.noise[:, latent:], batch.cutoffs, batch.state)
+    return batch.pair(high_band), z
+
+
+def integrate(generator: Generator, heard: Heard, batch: Batch, steps: int) -> Tensor:
+    """Latent after ``steps`` Euler steps from the batch's own noise."""
+    begin = start_point(generator.config, heard.z, batch.noise[:, : generator.config.latent])
+    states = [branch(batch.state, "velocity")] * steps
+    z, _ = euler(generator.velocity, begin, heard.z, heard.hidden, batch.cutoffs, states)
+    return z
+
+
+def latent_losses(
+    z: Tensor, teacher: Generator, batch: Batch, settings: TrainSettings
+) -> dict[str, Tensor]:
+    """Distillation from the teacher's several steps, and distribution matching to the truth."""
+    with torch.no_grad():
+        heard, _ = teacher.hear(batch.data.narrow, batch.f_prior, batch.state)
+        target = integrate(teacher, heard, batch, settings.teacher_steps)
+        truth = teacher.encode_truth(batch.data.truth, heard.level, batch.f_target)
+    return {
+        "distillation": (z.float() - target.float()).abs().mean(),
+        "distribution": sliced_wasserstein(z, truth),
+    }
+
+
+def adversarial_losses(
+    spectra: Powers, pair: Pair, discriminators: Discriminators, settings: TrainSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of the adversarial and the feature-matching loss, and both terms."""
+    adversarial, matching = discriminators.judge(spectra, pair.f_prior, pair.f_target)
+    total = settings.adversarial * adversarial + settings.feature_matching * matching
+    return total, {"adversarial": adversarial, "matching": matching}
