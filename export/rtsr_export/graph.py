@@ -1,0 +1,159 @@
+"""Traces the generator's ``step`` into an ONNX graph with explicit state."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from rtsr.model.config import HOP, LATENCY_SAMPLES, OVERLAP, SAMPLE_RATE
+from rtsr.model.generator import Generator, parameter_count
+from rtsr.model.streaming import flatten, unflatten
+
+OPSET = 18
+FORMAT = 1
+SIGNALS = ("audio", "noise", "f_prior", "f_target")
+
+
+class _Step(nn.Module):
+    """The generator's step with its state as a flat row of tensors, which is what ONNX knows."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+        self.names = list(flatten(generator.initial_state(1)))
+
+    def forward(
+        self, audio: Tensor, noise: Tensor, f_prior: Tensor, f_target: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
+        nested = unflatten(dict(zip(self.names, state, strict=True)))
+        high_band, following = self.generator.step(audio, noise, f_prior, f_target, nested)
+        flat = flatten(following)
+        return (high_band, *(flat[name] for name in self.names))
+
+
+def example_inputs(generator: Generator, batch: int, frames: int) -> tuple[Tensor, ...]:
+    """Inputs of the right shapes: the four signals, then the state in its order."""
+    signals = (
+        torch.randn(batch, 1, HOP * frames) * 0.1,
+        torch.randn(batch, generator.config.noise_channels, frames),
+        torch.full((batch, 1, frames), 4000.0),
+        torch.full((batch, 1, frames), 22000.0),
+    )
+    return (*signals, *flatten(generator.initial_state(batch)).values())
+
+
+def weights_sha256(generator: Generator) -> str:
+    """Hash of all weights in the order of their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(generator.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def metadata(generator: Generator, card: dict[str, Any]) -> dict[str, Any]:
+    """What a run-time must know besides the graph; ``card`` says how the weights were made."""
+    states = {
+        name: list(value.shape) for name, value in flatten(generator.initial_state(1)).items()
+    }
+    return {
+        "format": FORMAT,
+        "name": generator.config.name,
+        "version": card.get("version", "0"),
+        "configuration": generator.config.to_dict(),
+        "sample_rate": SAMPLE_RATE,
+        "hop": HOP,
+        "overlap": OVERLAP,
+        "latency_samples": LATENCY_SAMPLES,
+        "noise_channels": generator.config.noise_channels,
+        "states": states,
+        "f_target_default": card.get("f_target_default", 22_000.0),
+        "weights_sha256": weights_sha256(generator),
+        "parameters": parameter_count(generator),
+        "licence": card.get("licence", "Apache-2.0"),
+        "card": card,
+    }
+
+
+def _trace(generator: Generator) -> onnx.ModelProto:
+    step = _Step(generator).eval()
+    inputs = [*SIGNALS, *(f"state.{name}" for name in step.names)]
+    outputs = ["high_band", *(f"next.{name}" for name in step.names)]
+    axes = {name: {0: "batch"} for name in (*inputs, *outputs)}
+    axes["audio"][2] = "samples"
+    axes["high_band"][2] = "samples"
+    for name in ("noise", "f_prior", "f_target"):
+        axes[name][2] = "frames"
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        # The tracing exporter keeps "frames" symbolic without any annotation of the model.
+        torch.onnx.export(
+            step,
+            example_inputs(generator, 2, 2),
+            buffer,  # type: ignore[arg-type]
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onnx.ModelProto:
+    """Return the checked ONNX model of one step, with every state an input and an output.
+
+    The axes ``batch``, ``frames`` and ``samples`` stay symbolic: a session fixes them, so that
+    one file serves one, two and four hops per step and any number of channels.
+    """
+    model = _trace(generator.eval())
+    model.producer_name = "rtsr"
+    states = {
+        name: list(value.shape) for name, value in flatten(generator.initial_state(1)).items()
+    }
+    for value in model.graph.output:
+        if value.name.startswith("next."):
+            _set_shape(value, ["batch", *states[value.name.removeprefix("next.")][1:]])
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "rtsr", json.dumps(metadata(generator, card or {}))
+    onnx.checker.check_model(model)
+    return model
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: list[str | int]) -> None:
+    dimensions = value.type.tensor_type.shape
+    dimensions.ClearField("dim")
+    for size in shape:
+        dimension = dimensions.dim.add()
+        if isinstance(size, str):
+            dimension.dim_param = size
+        else:
+            dimension.dim_value = size
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write beside, then rename: a file under the final name is always whole.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(model.SerializeToString())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise

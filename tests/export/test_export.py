@@ -1,0 +1,99 @@
+"""Export: the parity chain, the metadata, the file, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.model import CONFIGURATIONS  # noqa: E402
+from rtsr.model.generator import seeded  # noqa: E402
+from rtsr.model.streaming import flatten  # noqa: E402
+from rtsr_export import parity as chain  # noqa: E402
+from rtsr_export.graph import build_graph, weights_sha256, write_graph  # noqa: E402
+
+FRAMES = 200
+
+
+@pytest.fixture(scope="module", params=sorted(CONFIGURATIONS))
+def exported(request):
+    generator = seeded(CONFIGURATIONS[request.param], 5).eval()
+    return generator, build_graph(generator, {"licence": "CC0-1.0", "version": "9"})
+
+
+@pytest.fixture(scope="module")
+def signals_and_reference(exported):
+    signals = chain.parity_signals(exported[0], 2, FRAMES, 1)
+    return signals, chain.torch_long(exported[0], signals)
+
+
+@pytest.mark.parametrize("hops", chain.HOPS_PER_STEP)
+def test_onnx_hop_by_hop_equals_torch_long_block(exported, signals_and_reference, hops):
+    generator, model = exported
+    signals, reference = signals_and_reference
+    output = chain.onnx_hops(model, generator, signals, hops)
+    scale = np.sqrt(np.mean(reference**2))
+    assert np.abs(output - reference).max() < chain.TOLERANCE * scale
+
+
+@pytest.mark.parametrize("hops", chain.HOPS_PER_STEP)
+def test_torch_hop_by_hop_equals_torch_long_block(exported, signals_and_reference, hops):
+    signals, reference = signals_and_reference
+    output = chain.torch_hops(exported[0], signals, hops)
+    scale = np.sqrt(np.mean(reference**2))
+    assert np.abs(output - reference).max() < chain.TOLERANCE * scale
+
+
+def test_parity_notices_a_graph_with_other_weights(exported):
+    generator, model = exported
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    for weights in other.graph.initializer:
+        if weights.name.endswith("decoder.head.bias"):
+            values = onnx.numpy_helper.to_array(weights) + 0.01
+            weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+    with pytest.raises(RtsrError, match="differs from the model"):
+        chain.require_parity(chain.measure_parity(generator, other, frames=20))
+
+
+def test_metadata_is_enough_to_run_the_file(exported):
+    generator, model = exported
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    facts = json.loads(entries["rtsr"])
+    assert facts["latency_samples"] == 600
+    assert facts["licence"] == "CC0-1.0"
+    assert facts["weights_sha256"] == weights_sha256(generator)
+    states = {
+        value.name.removeprefix("state.")
+        for value in model.graph.input
+        if value.name.startswith("state.")
+    }
+    assert states == set(facts["states"]) == set(flatten(generator.initial_state(1)))
+    outputs = {value.name.removeprefix("next.") for value in model.graph.output[1:]}
+    assert outputs == states
+
+
+def test_no_complex_operator_and_no_control_flow(exported):
+    operators = {node.op_type for node in exported[1].graph.node}
+    assert not operators & {"If", "Loop", "Scan", "DFT", "STFT", "RandomNormal", "Complex"}
+
+
+def test_weights_hash_depends_on_the_weights():
+    config = replace(CONFIGURATIONS["small"], encoder_width=24, decoder_width=24)
+    assert weights_sha256(seeded(config, 1)) == weights_sha256(seeded(config, 1))
+    assert weights_sha256(seeded(config, 1)) != weights_sha256(seeded(config, 2))
+
+
+def test_a_failed_write_leaves_nothing(exported, tmp_path, monkeypatch):
+    target = tmp_path / "model.onnx"
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(OSError, match="No space"):
+        write_graph(exported[1], target)
+    assert list(tmp_path.iterdir()) == []
