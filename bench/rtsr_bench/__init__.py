@@ -1,0 +1,1 @@
+"""Benchmarks, the validation set and the floor that a network has to beat."""

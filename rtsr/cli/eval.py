@@ -1,0 +1,211 @@
+"""``rtsr eval``: judge files by their full-band originals."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rtsr.errors import RtsrError
+
+if TYPE_CHECKING:
+    from rtsr.quality.compare import FolderComparison
+
+# What a reader of the table wants to know first: which way is better.
+_MEANING = {
+    "visqol": "listening score, 1 to 4.73 (higher is better, blind above 15 kHz)",
+    "lsd": "log-spectral distance, log10 of power (lower is better)",
+    "lsd_lf": "the same below the cutoff",
+    "lsd_hf": "the same above the cutoff",
+    "lsd_near": "the same from the cutoff to twice the cutoff",
+    "mel_hf": "log10 mel magnitude error above the cutoff (lower is better)",
+    "hf_bias_db": "level of the high band against the original (0 is right)",
+    "hf_envelope_db": "how that level wavers: smearing in time (lower is better)",
+    "lf_sisdr": "low band kept intact, in dB (higher is better)",
+    "lf_gain_db": "level of the low band against the original (0 is right)",
+    "silence_dbfs": "level where the original is silent (lower is better)",
+}
+
+
+def eval_command(
+    reference: Annotated[
+        Path, typer.Argument(help="The full-band original: a file, or a folder of files.")
+    ],
+    estimate: Annotated[
+        Path, typer.Argument(help="What to judge: a file, or a folder with the same file names.")
+    ],
+    cutoff: Annotated[
+        float | None,
+        typer.Option(
+            "--cutoff",
+            metavar="HZ",
+            help="Where the narrow-band input's content ended; measured on --input if left out.",
+        ),
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="The narrow-band input: gives the cutoff, and a third panel in the picture.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", metavar="A,B", help="Only these metrics, for example visqol,lsd_near."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.png", help="Write a picture of the spectrograms."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+) -> None:
+    """Judge files by their full-band originals.
+
+    Two files, or two folders whose files are paired by name. Every estimate is first aligned with
+    its original to the sample; no gain is changed. Files at other rates are resampled to 48 kHz.
+    """
+    # Imported here: scipy and soundfile would slow down every other command's start.
+    from rtsr.quality.compare import FolderComparison, compare_files, compare_folders
+    from rtsr.quality.cutoff import measure_file_cutoff
+    from rtsr.quality.evaluation import check_cutoff, check_metrics
+
+    names = check_metrics(_split(metrics)) if metrics is not None else None
+    folders = _both_folders(reference, estimate)
+    if folders and plot is not None:
+        raise RtsrError("--plot draws one pair of files; give two files instead of two folders.")
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise RtsrError(f"There is no folder {plot.absolute().parent} to write the picture into.")
+    if cutoff is None:
+        if input_file is None:
+            raise RtsrError(
+                "The metrics depend on where the input's content ended: give --cutoff HZ "
+                "(4000 for an 8 kHz file), or --input FILE to have it measured."
+            )
+        cutoff = measure_file_cutoff(input_file)
+    check_cutoff(cutoff)
+
+    if folders:
+        with _Progress(enabled=not as_json) as progress:
+            result = compare_folders(reference, estimate, cutoff, names, progress.show)
+    else:
+        result = FolderComparison([compare_files(reference, estimate, cutoff, names)])
+    if plot is not None:
+        _plot(plot, reference, estimate, input_file, cutoff)
+    if as_json:
+        typer.echo(json.dumps(_as_object(result, cutoff), allow_nan=False))
+    else:
+        _print_table(result, cutoff, names is None)
+
+
+def _split(metrics: str) -> list[str]:
+    return [name.strip() for name in metrics.split(",") if name.strip()]
+
+
+def _both_folders(reference: Path, estimate: Path) -> bool:
+    if reference.is_dir() != estimate.is_dir():
+        raise RtsrError(
+            f"{reference} and {estimate} are a folder and a file; give two files or two folders."
+        )
+    return reference.is_dir()
+
+
+class _Progress:
+    """A progress bar on the terminal, and nothing where there is none."""
+
+    def __init__(self, enabled: bool) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._bar = Progress(console=console, transient=True, disable=not enabled)
+        self._task = self._bar.add_task("judging", total=None)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+
+def _plot(
+    path: Path, reference: Path, estimate: Path, input_file: Path | None, cutoff: float
+) -> None:
+    from rtsr.quality.align import align
+    from rtsr.quality.audio import read_audio
+    from rtsr.quality.spectrogram import save_spectrograms
+
+    truth, guess, _ = align(read_audio(reference), read_audio(estimate), cutoff)
+    panels = [(f"reference: {reference.name}", truth), (f"estimate: {estimate.name}", guess)]
+    if input_file is not None:
+        panels.insert(0, (f"input: {input_file.name}", read_audio(input_file)))
+    title = f"{estimate.stem}, input cutoff {cutoff:.0f} Hz"
+    save_spectrograms(path, panels, title=title, cutoff_hz=cutoff)
+
+
+def _as_object(result: FolderComparison, cutoff: float) -> dict[str, object]:
+    return {
+        "cutoff_hz": cutoff,
+        "files": [
+            {
+                "name": pair.name,
+                "reference": str(pair.reference),
+                "estimate": str(pair.estimate),
+                "metrics": _finite(pair.metrics),
+            }
+            for pair in result.files
+        ],
+        "median": _finite(result.median),
+        "unmatched": result.unmatched,
+    }
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN: a metric that is not defined for these signals is null."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _print_table(result: FolderComparison, cutoff: float, all_metrics: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rtsr.quality.visqol import visqol_available
+
+    table = Table(title=f"input cutoff {cutoff:.0f} Hz, {len(result.files)} pair(s)")
+    names = list(result.files[0].metrics)
+    if len(result.files) == 1:
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        table.add_column("meaning", overflow="fold")
+        for name in names:
+            table.add_row(name, _number(result.files[0].metrics[name]), _MEANING[name])
+    else:
+        table.add_column("file", overflow="fold")
+        for name in names:
+            table.add_column(name, justify="right")
+        for pair in result.files:
+            table.add_row(pair.name, *(_number(pair.metrics[name]) for name in names))
+        table.add_section()
+        table.add_row("median", *(_number(result.median[name]) for name in names), style="bold")
+    # Without a terminal there is no width to fit into, and a folded table is hard to read.
+    Console(width=None if sys.stdout.isatty() else 220).print(table)
+    if result.unmatched:
+        typer.echo(f"without a partner: {', '.join(result.unmatched)}", err=True)
+    if all_metrics and not visqol_available():
+        typer.echo('visqol left out; it needs: pip install "rtsr[eval]"', err=True)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

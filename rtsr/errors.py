@@ -1,0 +1,40 @@
+"""Errors that rtsr raises on purpose.
+
+Every message is one sentence a user can act on: what was wrong, what is accepted, what to do.
+The command line prints it after ``rtsr:`` and exits with code 2; anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+
+class RtsrError(Exception):
+    """Base of all errors rtsr raises on purpose; ``str(error)`` is one complete sentence."""
+
+
+class AudioFormatError(RtsrError):
+    """The audio cannot be processed: its rate, channel count, sample format or container."""
+
+
+class ModelError(RtsrError):
+    """A model is unknown, unreadable, or not one that rtsr exported."""
+
+
+class ProviderError(RtsrError):
+    """The execution provider that was asked for is not there, or did not start."""
+
+
+class MissingDependencyError(RtsrError):
+    """An optional package is not installed.
+
+    Args:
+        what_for: what needs it, as the subject of a sentence ("Running a model").
+        extra: the extra of the ``rtsr`` distribution that brings it, or several, for example
+            ``"train"`` or ``("cpu", "gpu")``.
+    """
+
+    def __init__(self, what_for: str, extra: str | tuple[str, ...]) -> None:
+        extras = (extra,) if isinstance(extra, str) else extra
+        commands = " or ".join(f'pip install "rtsr[{name}]"' for name in extras)
+        super().__init__(f"{what_for} needs a package that is not installed: {commands}.")
+        self.what_for = what_for
+        self.extras = extras

@@ -1,0 +1,60 @@
+"""Whole files as 48 kHz arrays, for judging them; the streaming reader is :mod:`rtsr.files`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from rtsr.errors import AudioFormatError, MissingDependencyError
+from rtsr.quality.stft import Signal
+
+SAMPLE_RATE = 48000
+
+
+def read_native(path: str | Path) -> tuple[Signal, int]:
+    """A file's samples at its own rate: shape (samples, channels), and the rate in Hz.
+
+    Raises:
+        AudioFormatError: the file is missing, not audio, empty, or holds NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AudioFormatError(f"There is no file {path}; give the path of an audio file.")
+    try:
+        samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioFormatError(
+            f"{path} cannot be read as audio; convert it to WAV or FLAC first."
+        ) from error
+    if samples.shape[0] == 0:
+        raise AudioFormatError(f"{path} holds no samples, so there is nothing to judge.")
+    if not np.isfinite(samples).all():
+        raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be judged.")
+    return samples, int(rate)
+
+
+def to_rate(samples: Signal, rate: int, new_rate: int = SAMPLE_RATE) -> Signal:
+    """``samples`` (samples, channels) at another rate, time-aligned (linear phase, "VHQ").
+
+    Raises:
+        MissingDependencyError: the rates differ and soxr is not installed.
+    """
+    if rate == new_rate:
+        return samples
+    try:
+        import soxr
+    except ImportError as error:
+        raise MissingDependencyError(f"Judging a file of {rate} Hz", "eval") from error
+    return np.asarray(soxr.resample(samples, rate, new_rate, quality="VHQ"), dtype=np.float64)
+
+
+def read_audio(path: str | Path) -> Signal:
+    """A file's samples at 48 kHz, shape (samples, channels), float64.
+
+    Raises:
+        AudioFormatError: as :func:`read_native`.
+        MissingDependencyError: as :func:`to_rate`.
+    """
+    return to_rate(*read_native(path))

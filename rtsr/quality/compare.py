@@ -1,0 +1,138 @@
+"""Compare files with files, and folders with folders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rtsr.errors import RtsrError
+from rtsr.quality.audio import SAMPLE_RATE, read_audio
+from rtsr.quality.evaluation import check_cutoff, check_metrics, evaluate
+
+#: what counts as audio in a folder
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".caf")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One estimate judged against its reference."""
+
+    name: str
+    reference: Path
+    estimate: Path
+    cutoff_hz: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FolderComparison:
+    """All pairs of two folders; ``unmatched`` names what had no partner on the other side."""
+
+    files: list[Comparison]
+    unmatched: list[str] = field(default_factory=list)
+
+    @property
+    def median(self) -> dict[str, float]:
+        """Median of every metric over the files."""
+        return medians(comparison.metrics for comparison in self.files)
+
+
+def compare_files(
+    reference: str | Path,
+    estimate: str | Path,
+    cutoff_hz: float,
+    metrics: Sequence[str] | None = None,
+) -> Comparison:
+    """Judge one file by another; both are brought to 48 kHz first.
+
+    Args:
+        reference: the truth, any rate and container that soundfile reads.
+        estimate: the processed file; the same number of channels.
+        cutoff_hz: where the content of the processed system's input ended, in Hz.
+        metrics: as for :func:`rtsr.quality.evaluate`.
+
+    Raises:
+        RtsrError: a file cannot be read, or the two cannot be compared.
+        MissingDependencyError: ``visqol`` was asked for and its package is not installed.
+    """
+    truth, guess = read_audio(reference), read_audio(estimate)
+    values = evaluate(truth, guess, cutoff_hz, metrics, SAMPLE_RATE)
+    return Comparison(Path(estimate).stem, Path(reference), Path(estimate), cutoff_hz, values)
+
+
+def compare_folders(
+    references: str | Path,
+    estimates: str | Path,
+    cutoff_hz: float,
+    metrics: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderComparison:
+    """Judge every file of a folder by the file with the same stem in another folder.
+
+    Sub-folders count: ``speech/a.wav`` is paired with ``speech/a.flac``.
+
+    Args:
+        references, estimates: the two folders.
+        cutoff_hz, metrics: as for :func:`compare_files`.
+        progress: called with (pairs done, pairs in all) before the first pair and after each.
+
+    Raises:
+        RtsrError: no two files have the same stem, a stem is not unique, or a pair cannot be
+            compared.
+    """
+    check_metrics(metrics)
+    check_cutoff(cutoff_hz)
+    truths, guesses = audio_by_stem(references), audio_by_stem(estimates)
+    names = sorted(truths.keys() & guesses.keys())
+    if not names:
+        raise RtsrError(
+            f"No audio file in {references} has a partner of the same name in {estimates}; "
+            "pairs are made by name without the suffix."
+        )
+    files = []
+    for done, name in enumerate(names):
+        if progress:
+            progress(done, len(names))
+        pair = compare_files(truths[name], guesses[name], cutoff_hz, metrics)
+        files.append(Comparison(name, pair.reference, pair.estimate, cutoff_hz, pair.metrics))
+    if progress:
+        progress(len(names), len(names))
+    return FolderComparison(files, sorted(truths.keys() ^ guesses.keys()))
+
+
+def audio_by_stem(folder: str | Path) -> dict[str, Path]:
+    """Every audio file below a folder, by its path inside it without the suffix.
+
+    Raises:
+        RtsrError: the folder is missing, or two files differ in nothing but the suffix.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RtsrError(f"There is no folder {folder}; give two files or two folders.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in AUDIO_SUFFIXES or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise RtsrError(
+                f"{found[name]} and {path} have the same name but for the suffix, so it is not "
+                "clear which one is meant; keep one of them."
+            )
+        found[name] = path
+    return found
+
+
+def medians(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Median of each metric over several results, leaving NaN out; NaN where nothing is left."""
+    table = list(rows)
+    names = list(dict.fromkeys(name for row in table for name in row))
+    result = {}
+    for name in names:
+        known = [row[name] for row in table if name in row and not math.isnan(row[name])]
+        result[name] = float(np.median(known)) if known else math.nan
+    return result

@@ -1,0 +1,31 @@
+"""Where the content of a file to be judged ends, measured on the whole file at leisure.
+
+The streaming engine has to decide this hop by hop (:mod:`rtsr.bandwidth`); a comparison need not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rtsr.errors import RtsrError
+from rtsr.quality.audio import read_native
+from rtsr.train.cutoff import measure_cutoff
+
+# The last part below half the rate belongs to the resampler's roll-off: content that reaches into
+# it was cut by the rate itself.
+_FULL_FROM = 0.85
+
+
+def measure_file_cutoff(path: str | Path) -> float:
+    """The frequency in Hz above which a file holds nothing: that of its widest channel.
+
+    Content above 0.85 of half the sample rate counts as full, and half the rate is returned.
+
+    Raises:
+        RtsrError: the file cannot be read or is silent.
+    """
+    samples, rate = read_native(path)
+    if not samples.any():
+        raise RtsrError(f"{path} is silent, so no cutoff can be measured; give it with --cutoff.")
+    widest = max(measure_cutoff(samples[:, channel], rate) for channel in range(samples.shape[1]))
+    return rate / 2.0 if widest > _FULL_FROM * rate / 2.0 else widest

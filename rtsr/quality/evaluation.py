@@ -1,0 +1,142 @@
+"""All metrics of one pair of signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import RtsrError
+from rtsr.quality import metrics as definitions
+from rtsr.quality.align import align
+from rtsr.quality.stft import Signal
+from rtsr.quality.visqol import visqol, visqol_available
+
+MIN_CUTOFF_HZ = 500.0
+MAX_CUTOFF_HZ = 23000.0
+_MIN_SAMPLES = 480
+
+Metric = Callable[[Signal, Signal, float, int], float]
+
+#: every metric by name, in the order in which tables show them
+METRICS: dict[str, Metric] = {
+    "visqol": lambda reference, estimate, cutoff, rate: visqol(reference, estimate, rate),
+    "lsd": lambda reference, estimate, cutoff, rate: definitions.lsd(reference, estimate, rate),
+    "lsd_lf": definitions.lsd_lf,
+    "lsd_hf": definitions.lsd_hf,
+    "lsd_near": definitions.lsd_near,
+    "mel_hf": definitions.mel_hf,
+    "hf_bias_db": definitions.hf_bias_db,
+    "hf_envelope_db": definitions.hf_envelope_db,
+    "lf_sisdr": definitions.lf_sisdr,
+    "lf_gain_db": definitions.lf_gain_db,
+    "silence_dbfs": lambda reference, estimate, cutoff, rate: definitions.silence_dbfs(
+        reference, estimate, rate
+    ),
+}
+
+
+def default_metrics() -> tuple[str, ...]:
+    """All metrics that can be computed here: ViSQOL only where its package is installed."""
+    return tuple(name for name in METRICS if name != "visqol" or visqol_available())
+
+
+def check_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The metrics to compute, in the order asked for.
+
+    Raises:
+        RtsrError: a name is unknown.
+    """
+    if names is None:
+        return default_metrics()
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise RtsrError(
+            f"There is no metric named {', '.join(map(repr, unknown)) or 'nothing'}; "
+            f"choose from {', '.join(METRICS)}."
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def check_cutoff(cutoff_hz: float) -> float:
+    """``cutoff_hz`` itself.
+
+    Raises:
+        RtsrError: it is not between 500 and 23000 Hz.
+    """
+    if not MIN_CUTOFF_HZ <= cutoff_hz <= MAX_CUTOFF_HZ:
+        raise RtsrError(
+            f"The cutoff must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
+            f"not at {cutoff_hz:g} Hz: it is where the input's real content ended."
+        )
+    return float(cutoff_hz)
+
+
+def evaluate(
+    reference: NDArray[np.floating],
+    estimate: NDArray[np.floating],
+    cutoff_hz: float,
+    metrics: Sequence[str] | None = None,
+    sample_rate: int = 48000,
+) -> dict[str, float]:
+    """Align an estimate with its reference and compute metrics, without changing any gain.
+
+    Args:
+        reference: the truth, shape (samples,) or (samples, channels), full scale at 1.
+        estimate: the processed signal, same channels; lengths may differ and are cut to the part
+            that both have.
+        cutoff_hz: where the content of the processed system's *input* ended, in Hz.
+        metrics: names from :data:`METRICS`; ``None`` for all that can be computed here.
+        sample_rate: of both signals, in Hz.
+
+    Returns:
+        one value per metric, the mean over channels; NaN where a metric is not defined for these
+        signals (no digital silence in them, too short for ViSQOL).
+
+    Raises:
+        RtsrError: the shapes do not fit, a signal is shorter than 10 ms or holds NaN or infinity,
+            or the cutoff or a metric's name is not accepted.
+        MissingDependencyError: ``visqol`` was asked for by name and its package is not installed.
+    """
+    names = check_metrics(metrics)
+    cutoff_hz = check_cutoff(cutoff_hz)
+    truth, guess = _as_channels(reference, "reference"), _as_channels(estimate, "estimate")
+    if truth.shape[1] != guess.shape[1]:
+        raise RtsrError(
+            f"The reference has {truth.shape[1]} channels and the estimate {guess.shape[1]}; "
+            "they must have the same number."
+        )
+    truth, guess, _ = align(truth, guess, cutoff_hz, sample_rate)
+    if truth.shape[0] < _MIN_SAMPLES:
+        raise RtsrError(
+            f"Reference and estimate share only {truth.shape[0]} samples; "
+            f"at least {_MIN_SAMPLES} are needed."
+        )
+    return {
+        name: _mean(
+            METRICS[name](truth[:, channel], guess[:, channel], cutoff_hz, sample_rate)
+            for channel in range(truth.shape[1])
+        )
+        for name in names
+    }
+
+
+def _as_channels(signal: NDArray[np.floating], what: str) -> Signal:
+    samples = np.asarray(signal, dtype=np.float64)
+    if samples.ndim == 1:
+        samples = samples[:, np.newaxis]
+    if samples.ndim != 2 or samples.shape[0] < _MIN_SAMPLES or samples.shape[1] == 0:
+        raise RtsrError(
+            f"The {what} has shape {np.shape(signal)}; it must be (samples,) or "
+            f"(samples, channels) with at least {_MIN_SAMPLES} samples."
+        )
+    if not np.isfinite(samples).all():
+        raise RtsrError(f"The {what} holds NaN or infinite samples and cannot be judged.")
+    return samples
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan

@@ -1,0 +1,63 @@
+"""ViSQOL through its optional package: known pairs, and one clear sentence without it."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.quality import evaluate
+from rtsr.quality import visqol as listener
+
+RATE = 48000
+
+
+def harmonic_tone(seconds: float = 1.5) -> np.ndarray:
+    time = np.arange(int(seconds * RATE)) / RATE
+    swell = 0.6 + 0.4 * np.sin(2 * np.pi * 3.0 * time)
+    return 0.1 * swell * sum(np.sin(2 * np.pi * 220.0 * k * time) / k**0.5 for k in range(1, 60))
+
+
+def low_pass(signal: np.ndarray, cutoff: float) -> np.ndarray:
+    spectrum = np.fft.rfft(signal)
+    spectrum[np.fft.rfftfreq(signal.size, 1 / RATE) > cutoff] = 0
+    return np.fft.irfft(spectrum, signal.size)
+
+
+def test_identical_signals_score_4_732_and_less_band_scores_less() -> None:
+    pytest.importorskip("visqol")
+    truth = harmonic_tone()
+    scores = [
+        listener.visqol(truth, estimate)
+        for estimate in (truth, low_pass(truth, 11000), low_pass(truth, 4000))
+    ]
+    assert scores[0] == pytest.approx(4.732, abs=1e-3)
+    assert scores[0] > scores[1] > scores[2]
+    assert scores[2] < 3.0
+
+
+def test_too_short_or_silent_is_not_a_number() -> None:
+    pytest.importorskip("visqol")
+    assert math.isnan(listener.visqol(harmonic_tone(0.5), harmonic_tone(0.5)))
+    assert math.isnan(listener.visqol(harmonic_tone(), np.zeros(int(1.5 * RATE))))
+
+
+def test_another_rate_is_refused() -> None:
+    with pytest.raises(RtsrError, match="48000 Hz"):
+        listener.visqol(harmonic_tone(), harmonic_tone(), 44100)
+
+
+def test_without_the_package_it_is_missed_only_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "visqol", None)
+    monkeypatch.setattr("rtsr.quality.evaluation.visqol_available", lambda: False)
+    listener._listener.cache_clear()
+    truth = harmonic_tone()
+    assert "visqol" not in evaluate(truth, truth, 4000.0)
+    with pytest.raises(MissingDependencyError, match=r'pip install "rtsr\[eval\]"'):
+        evaluate(truth, truth, 4000.0, ["visqol"])
+    listener._listener.cache_clear()
