@@ -1,7 +1,8 @@
 """Errors that rtsr raises on purpose.
 
 Every message is one sentence a user can act on: what was wrong, what is accepted, what to do.
-The command line prints it after ``rtsr:`` and exits with code 2; anything else that escapes is a bug.
+The command line prints it after ``rtsr:`` and exits with code 2; anything else that escapes is a
+bug.
 """
 
 from __future__ import annotations

@@ -1,0 +1,154 @@
+"""The ``rtsr`` application: finds its commands, and turns errors into one sentence and a code.
+
+A command's module is imported when the command is used or listed; what a command needs to run it
+imports inside its function. So ``rtsr --help`` is quick and ``rtsr pipe`` starts without the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rtsr.errors import RtsrError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+PLUG_INS = "rtsr.commands"
+
+_COMMANDS = {
+    "enhance": "rtsr.cli.enhance:enhance_command",
+    "pipe": "rtsr.cli.pipe:pipe_command",
+    "demo": "rtsr.cli.demo:demo_command",
+    "models": "rtsr.cli.models:models_command",
+    "eval": "rtsr.cli.eval:eval_command",
+    "train": "rtsr.cli.train:train_command",
+}
+
+
+class _Commands(TyperGroup):
+    """Loads commands on demand: ours, and those of other distributions (entry points)."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Ours in the order in which one learns them, then the others."""
+        return [*_COMMANDS, *sorted(set(_plug_ins()) - set(_COMMANDS))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or ``None``."""
+        if cmd_name in _COMMANDS:
+            module, _, function = _COMMANDS[cmd_name].partition(":")
+            return _as_command(cmd_name, getattr(importlib.import_module(module), function))
+        entry_point = _plug_ins().get(cmd_name)
+        if entry_point is None:
+            return None
+        try:
+            return _as_command(cmd_name, entry_point.load())
+        except Exception as error:  # a broken plug-in must not take the others with it
+            return _as_command(cmd_name, _not_loadable(cmd_name, entry_point.value, error))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what goes wrong on purpose ends in one sentence on stderr."""
+        try:
+            return super().invoke(ctx)
+        except RtsrError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            _silence_stdout()
+            sys.exit(EXIT_BROKEN_PIPE)
+        except OSError as error:
+            subject = f"'{error.filename}': " if error.filename else ""
+            _fail(f"{subject}{error.strerror or error}.")
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import rtsr
+
+        typer.echo(f"rtsr {rtsr.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def rtsr_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Real-time audio super-resolution: narrow-band sound in, full-band sound out.
+
+    Everything runs as a stream with about 13 ms of algorithmic latency,
+    on one core of a CPU.
+
+    [bold]Try it[/bold]
+
+      rtsr demo                           stream a packaged recording
+      rtsr enhance call.wav call-48k.wav  a file, whatever its format
+      rtsr eval original.wav call-48k.wav --input call.wav --plot spectra.png
+
+    [bold]In a chain of programs[/bold]
+
+      ffmpeg -v 0 -i call.mp3 -f s16le -ac 1 -ar 8000 - \\
+        | rtsr pipe --rate 8000 | play -t raw -e signed -b 16 -r 48000 -
+
+    Bad input ends with one sentence on stderr and exit code 2.
+    [bold]rtsr COMMAND --help[/bold] explains a command.
+    """
+
+
+def _plug_ins() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=PLUG_INS)}
+
+
+def _as_command(name: str, function: Callable[..., None]) -> Any:
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    single.command(name)(function)
+    return typer.main.get_command(single)
+
+
+def _not_loadable(name: str, origin: str, error: Exception) -> Callable[[], None]:
+    reason = f"{type(error).__name__}: {error}"
+
+    def not_loadable() -> None:
+        raise RtsrError(f"Command {name!r} ({origin}) cannot be loaded ({reason}).")
+
+    not_loadable.__doc__ = f"(cannot be loaded: {reason})"
+    return not_loadable
+
+
+def _fail(sentence: str) -> None:
+    sys.stdout.flush()
+    print(f"rtsr: {sentence}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def _silence_stdout() -> None:
+    # The interpreter flushes stdout once more on its way out, and would complain about it.
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -1,0 +1,66 @@
+"""``rtsr models``: what is bundled, and what its makers measured."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rtsr.runtime.models import Model
+
+
+def models_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the bundled models and their cards."""
+    from rtsr.runtime.models import bundled, find_model
+
+    models = [find_model(name) for name in bundled()]
+    if as_json:
+        typer.echo(json.dumps({"models": [_as_object(model) for model in models]}))
+        return
+    if not models:
+        typer.echo("No model is bundled with this installation; `rtsr export` writes one.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("model", "version", "parameters", "file", "latency", "licence"):
+        table.add_column(heading)
+    for model in models:
+        facts = model.metadata
+        table.add_row(
+            model.name,
+            facts.version,
+            f"{facts.parameters / 1e6:.2f} M",
+            f"{model.path.stat().st_size / 1e6:.1f} MB",
+            f"{_latency_ms(model):.1f} ms",
+            facts.licence,
+        )
+    console = Console()
+    console.print(table)
+    for model in models:
+        if model.metadata.card:
+            console.print(f"\n[bold]{model.name}[/bold]")
+            console.print_json(json.dumps(model.metadata.card))
+
+
+def _latency_ms(model: Model) -> float:
+    return 1000.0 * model.metadata.latency_samples / model.metadata.sample_rate
+
+
+def _as_object(model: Model) -> dict[str, Any]:
+    facts = model.metadata
+    return {
+        "name": model.name,
+        "version": facts.version,
+        "parameters": facts.parameters,
+        "file_bytes": model.path.stat().st_size,
+        "latency_ms": _latency_ms(model),
+        "licence": facts.licence,
+        "weights_sha256": facts.weights_sha256,
+        "card": facts.card,
+    }

@@ -1,0 +1,96 @@
+"""Options that several commands share, declared once so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rtsr.errors import RtsrError
+
+_ENGINE = "Engine"
+_SOUND = "Sound"
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A bundled model (see `rtsr models`) or the path of an .onnx file.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Provider = Annotated[
+    str,
+    typer.Option("--provider", help="auto, cpu, cuda or tensorrt.", rich_help_panel=_ENGINE),
+]
+BlockMs = Annotated[
+    int,
+    typer.Option(
+        "--block-ms",
+        metavar="10|20|40",
+        help="Audio per model step; longer is cheaper and later.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", help="CPU threads per step.", rich_help_panel=_ENGINE)
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        help="Of the generated texture: the same seed, the same output.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Cutoff = Annotated[
+    float | None,
+    typer.Option(
+        "--cutoff",
+        metavar="HZ",
+        help="Where the input's real content ends. Measured if left out.",
+        rich_help_panel=_SOUND,
+    ),
+]
+Ceiling = Annotated[
+    float | None,
+    typer.Option(
+        "--ceiling",
+        metavar="HZ",
+        help="Where the output should end. The model's default if left out.",
+        rich_help_panel=_SOUND,
+    ),
+]
+Wet = Annotated[
+    float,
+    typer.Option(
+        "--wet",
+        metavar="0..1",
+        help="Gain of the generated band; 0 leaves the input as it is.",
+        rich_help_panel=_SOUND,
+    ),
+]
+OutRate = Annotated[
+    int,
+    typer.Option(
+        "--out-rate",
+        metavar="48000|44100",
+        help="Sample rate of the output in Hz.",
+        rich_help_panel=_SOUND,
+    ),
+]
+
+
+def hops_of_block(block_ms: int) -> int:
+    """Hops per step for a block length in milliseconds.
+
+    Raises:
+        RtsrError: the length is not offered.
+    """
+    from rtsr.files import HOPS_OF_BLOCK_MS
+
+    if block_ms not in HOPS_OF_BLOCK_MS:
+        accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
+        raise RtsrError(f"The block length must be one of {accepted} ms, not {block_ms}.")
+    return HOPS_OF_BLOCK_MS[block_ms]

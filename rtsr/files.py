@@ -1,0 +1,245 @@
+"""Enhancing a whole file: as a stream, aligned to the sample, with constant memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtsr.arguments import check_audio_format
+from rtsr.bandwidth import BandwidthDetector
+from rtsr.errors import RtsrError
+from rtsr.input_file import BLOCK_FRAMES, InputFile
+from rtsr.latency import ENGINE_RATE, Latency
+from rtsr.output_file import OutputFile
+from rtsr.runtime.metadata import HOP
+from rtsr.runtime.statistics import StepTimes
+from rtsr.upsampler import Upsampler
+from rtsr_kernels.resample import StreamingResampler
+
+HOPS_OF_BLOCK_MS = {10: 1, 20: 2, 40: 4}
+_SCANNED_SECONDS = 20
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EnhanceReport:
+    """What :func:`enhance_file` did.
+
+    Attributes:
+        real_time_factor: seconds of audio per second of compute, reading and writing included,
+            loading the model not.
+        degraded_blocks: 10 ms blocks that came out without a high band.
+        repaired_samples: input samples that were not usable numbers.
+        clipped_samples: output samples held at full scale.
+        missing_samples: samples per channel that the input promised and did not hold.
+    """
+
+    input: Path
+    input_rate: int
+    channels: int
+    seconds: float
+    cutoff_hz: float
+    output: Path
+    output_rate: int
+    model: str
+    provider: str
+    block_ms: int
+    latency: Latency
+    step_ms: StepTimes
+    real_time_factor: float
+    degraded_blocks: int
+    repaired_samples: int
+    clipped_samples: int
+    missing_samples: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as an object for ``json.dumps``."""
+        return {
+            "input": {
+                "rate": self.input_rate,
+                "channels": self.channels,
+                "seconds": round(self.seconds, 6),
+                "cutoff_hz": round(self.cutoff_hz, 1),
+                "missing_samples": self.missing_samples,
+            },
+            "output": str(self.output),
+            "model": self.model,
+            "provider": self.provider,
+            "block_ms": self.block_ms,
+            "latency": {
+                "parts": _rounded(self.latency.parts_ms),
+                "algorithmic_ms": round(self.latency.algorithmic_ms, 4),
+                "algorithmic_samples": self.latency.algorithmic_samples,
+            },
+            "step_ms": _rounded(asdict(self.step_ms)),
+            "real_time_factor": round(self.real_time_factor, 3),
+            "degraded_blocks": self.degraded_blocks,
+            "repaired_samples": self.repaired_samples,
+            "clipped_samples": self.clipped_samples,
+        }
+
+    def warnings(self) -> list[str]:
+        """One sentence for each repair that was made."""
+        sentences = []
+        if self.missing_samples:
+            sentences.append(
+                f"Input file '{self.input}' is truncated: {self.missing_samples} samples that it "
+                "promises are not there; the output ends where the input does."
+            )
+        if self.repaired_samples:
+            sentences.append(
+                f"{self.repaired_samples} input samples were not usable numbers and were replaced."
+            )
+        if self.clipped_samples:
+            sentences.append(
+                f"{self.clipped_samples} output samples exceeded full scale and were held there; "
+                "lower the input's level or write --subtype FLOAT."
+            )
+        if self.degraded_blocks:
+            sentences.append(f"{self.degraded_blocks} blocks came out without a high band.")
+        return sentences
+
+
+def enhance_file(
+    input: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path = "small",
+    provider: str = "auto",
+    block_ms: int = 10,
+    seed: int = 0,
+    wet: float = 1.0,
+    cutoff: float | None = None,
+    ceiling: float | None = None,
+    threads: int = 1,
+    output_rate: int = ENGINE_RATE,
+    subtype: str | None = None,
+    progress: Progress | None = None,
+) -> EnhanceReport:
+    """Read a sound file, write its full-band version.
+
+    The output has exactly ``round(n * output_rate / input_rate)`` samples per channel and is
+    aligned with the input to the sample. It appears under its name only when it is whole.
+
+    Args:
+        input: any file that libsndfile reads, 8 to 48 kHz, up to 8 channels.
+        output: written in the format that its extension names.
+        block_ms: 10, 20 or 40; larger blocks are faster and give the same within rounding.
+        subtype: sample format of the output (``PCM_16``, ``PCM_24``, ``FLOAT``, ...); that of the
+            input if it is at least 16 bits and the output can hold it.
+        progress: called with the frames done and the frames in total.
+
+    The other arguments are those of :class:`~rtsr.upsampler.Upsampler`.
+
+    Raises:
+        AudioFormatError: input or output in a form that is not accepted.
+        RtsrError: equal paths, nothing in the input, a full disk, an argument out of range.
+    """
+    source, target = Path(input), Path(output)
+    if block_ms not in HOPS_OF_BLOCK_MS:
+        accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
+        raise RtsrError(f"The block length must be one of {accepted} ms, not {block_ms}.")
+    with InputFile(source) as reader:
+        _check_different(source, target)
+        settings: dict[str, Any] = {
+            "model": model,
+            "provider": provider,
+            "channels": reader.channels,
+            "hops_per_step": HOPS_OF_BLOCK_MS[block_ms],
+            "seed": seed,
+            "wet": wet,
+            "cutoff": cutoff,
+            "ceiling": ceiling,
+            "threads": threads,
+            "output_rate": output_rate,
+        }
+        check_audio_format(reader.rate, output_rate, reader.channels)
+        scanning = time.perf_counter()
+        expected = _scan(source, reader) if cutoff is None else None
+        scanned = time.perf_counter() - scanning
+        with Upsampler(reader.rate, **settings, expected_cutoff=expected) as upsampler:
+            frames = round(reader.frames * output_rate / reader.rate)
+            with OutputFile(
+                target, output_rate, reader.channels, frames, reader.subtype, subtype
+            ) as writer:
+                started = time.perf_counter()
+                received, cutoff_hz = _stream(reader, upsampler, writer, progress)
+                writer.commit()
+                elapsed = time.perf_counter() - started + scanned
+            return EnhanceReport(
+                input=source,
+                input_rate=reader.rate,
+                channels=reader.channels,
+                seconds=received / reader.rate,
+                cutoff_hz=cutoff_hz,
+                output=target,
+                output_rate=output_rate,
+                model=upsampler.model.name,
+                provider=upsampler.provider,
+                block_ms=block_ms,
+                latency=upsampler.latency,
+                step_ms=upsampler.statistics.step_ms,
+                real_time_factor=received / reader.rate / elapsed,
+                degraded_blocks=upsampler.statistics.degraded_blocks,
+                repaired_samples=upsampler.statistics.repaired_samples,
+                clipped_samples=writer.clipped_samples,
+                missing_samples=reader.missing_frames,
+            )
+
+
+def _stream(
+    reader: InputFile, upsampler: Upsampler, writer: OutputFile, progress: Progress | None
+) -> tuple[int, float]:
+    """Move all blocks; returns the frames read and the cutoff at the end of the input."""
+    early = upsampler.latency.algorithmic_samples
+    received = 0
+    for block in reader.blocks():
+        received += len(block)
+        wide = upsampler.process(block)
+        if early < len(wide):
+            writer.write(wide[early:])
+        early = max(0, early - len(wide))
+        if progress is not None:
+            progress(received, max(received, reader.frames))
+    if not received:
+        raise RtsrError(f"Input file '{reader.path}' is damaged: no sample of it can be decoded.")
+    cutoff_hz = upsampler.cutoff_hz
+    rest = upsampler.flush().reshape(-1, upsampler.channels)
+    writer.write(rest[early:])
+    return received, cutoff_hz
+
+
+def _scan(source: Path, reader: InputFile) -> float:
+    """Look through the beginning, so that the high band is right from the first sample on."""
+    resampler = StreamingResampler(reader.rate, ENGINE_RATE, reader.channels)
+    detector = BandwidthDetector(ENGINE_RATE, native_hz=reader.rate / 2)
+    cutoff = reader.rate / 2
+    waiting = np.zeros((0, reader.channels), np.float32)
+    with InputFile(source) as file:
+        for block in islice(file.blocks(), _SCANNED_SECONDS * reader.rate // BLOCK_FRAMES + 1):
+            usable = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+            waiting = np.concatenate([waiting, resampler.process(usable)])
+            whole = len(waiting) // HOP
+            for hop in range(whole):
+                cutoff = detector.update(waiting[hop * HOP : (hop + 1) * HOP])
+            waiting = waiting[whole * HOP :]
+    return cutoff
+
+
+def _check_different(source: Path, target: Path) -> None:
+    if target.exists() and os.path.samefile(source, target):
+        raise RtsrError(
+            f"Input and output are the same file '{source}'; give the output another name."
+        )
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}

@@ -1,0 +1,160 @@
+"""Reading a sound file as a stream of blocks, with errors a user can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import AudioFormatError, RtsrError
+
+Audio = NDArray[np.float32]
+
+# Small enough that little is lost where a damaged file stops decoding.
+BLOCK_FRAMES = 4096
+
+# libsndfile corrects a header that promises more than the file holds, and says so in its log.
+_CORRECTED_LENGTH = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
+# A program that writes WAV into a pipe cannot know the length and fills in the largest number.
+_UNKNOWN_LENGTH = 0x7FFFF000
+# Decoders of MP3 count whole frames and drop the encoder's padding: this much is no damage.
+_PADDING_FRAMES = 4 * 1152
+# A first MPEG frame further behind the tags than this is nothing that players find either.
+_MPEG_SEARCH_BYTES = 1 << 16
+
+_NOT_A_SOUND_FILE = (
+    "Input file '{path}' is not a sound file that can be read; "
+    "accepted: WAV, FLAC, Ogg, Opus, MP3, AIFF and what else libsndfile reads."
+)
+
+
+class InputFile:
+    """A sound file opened for reading.
+
+    Attributes:
+        frames: length that the file promises.
+        missing_frames: frames that it promised and that could not be read, known at the end.
+
+    Raises:
+        AudioFormatError: the file is not there, empty, or not audio that libsndfile reads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import soundfile
+
+        _check_readable(path)
+        self.path = path
+        self._decoding_error = soundfile.LibsndfileError
+        try:
+            self._file: Any = soundfile.SoundFile(str(path))
+        except (soundfile.LibsndfileError, TypeError) as error:
+            raise AudioFormatError(_refusal(path, error)) from None
+        self.rate = int(self._file.samplerate)
+        self.channels = int(self._file.channels)
+        self.frames = int(self._file.frames)
+        self.subtype = str(self._file.subtype)
+        self.missing_frames = self._cut_off_frames()
+        if self.frames <= 0:
+            self.close()
+            raise RtsrError(
+                f"Input file '{path}' holds no samples; give one with some sound in it."
+            )
+
+    def blocks(self) -> Iterator[Audio]:
+        """Yield float32 ``(frames, channels)`` until the end, or until nothing can be decoded."""
+        done = 0
+        while True:
+            try:
+                block = self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+            except self._decoding_error:
+                break
+            if not len(block):
+                break
+            done += len(block)
+            yield block
+        if self.frames - done > (_PADDING_FRAMES if self._file.format == "MP3" else 0):
+            self.missing_frames += self.frames - done
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> InputFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _cut_off_frames(self) -> int:
+        for match in _CORRECTED_LENGTH.finditer(self._file.extra_info):
+            promised, present = int(match[1]), int(match[2])
+            if present < promised < _UNKNOWN_LENGTH and present > 0:
+                return round(self.frames * (promised - present) / present)
+        return 0
+
+
+def _check_readable(path: Path) -> None:
+    if not path.exists():
+        raise AudioFormatError(f"Input file '{path}' does not exist.")
+    if path.is_dir():
+        raise AudioFormatError(f"Input '{path}' is a folder; give one sound file.")
+    try:
+        with path.open("rb") as file:
+            empty = path.is_file() and not file.read(1)
+    except OSError as error:
+        raise AudioFormatError(
+            f"Input file '{path}' cannot be read: {error.strerror or error}."
+        ) from None
+    if empty:
+        raise AudioFormatError(f"Input file '{path}' is empty (0 bytes).")
+    # libsndfile's MP3 decoder believes the extension and complains on stderr by itself.
+    if path.suffix.lower() == ".mp3" and path.is_file() and not _holds_mpeg_header(path):
+        raise AudioFormatError(_NOT_A_SOUND_FILE.format(path=path))
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    if isinstance(error, TypeError):
+        return (
+            f"Input file '{path}' is raw PCM without a header; "
+            "send it through `rtsr pipe`, which is told its rate and format."
+        )
+    reason = str(error).split(": ", 1)[-1].rstrip(".")
+    if "not recognised" in reason:
+        return _NOT_A_SOUND_FILE.format(path=path)
+    return f"Input file '{path}' is damaged and cannot be read ({reason})."
+
+
+def _holds_mpeg_header(path: Path) -> bool:
+    """Whether an MPEG audio frame, or another container, begins where it should."""
+    with path.open("rb") as file:
+        start = file.read(10)
+        if start[:3] == b"ID3" and len(start) == 10:
+            file.seek(10 + (start[6] << 21 | start[7] << 14 | start[8] << 7 | start[9]))
+        elif start[:4] in (b"RIFF", b"OggS", b"fLaC", b"FORM"):
+            return True
+        else:
+            file.seek(0)
+        data = file.read(_MPEG_SEARCH_BYTES)
+    place = data.find(b"\xff")
+    while 0 <= place < len(data) - 2:
+        version_and_layer, rates = data[place + 1], data[place + 2]
+        if (
+            version_and_layer & 0xE0 == 0xE0
+            and version_and_layer & 0x18 != 0x08
+            and version_and_layer & 0x06
+            and rates & 0xF0 != 0xF0
+            and rates & 0x0C != 0x0C
+        ):
+            return True
+        place = data.find(b"\xff", place + 1)
+    return False

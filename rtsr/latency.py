@@ -1,0 +1,69 @@
+"""The latency formula, in whole samples and in parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+ENGINE_RATE = 48000
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Algorithmic latency of one :class:`~rtsr.upsampler.Upsampler`, in parts.
+
+    All but the last part are in samples at 48 kHz, the engine's rate::
+
+        algorithmic_samples = resampler + hop + overlap               at 48 kHz out
+        algorithmic_samples = (resampler + hop + overlap + alignment)
+                              * output_rate / 48000 + output_resampler    otherwise
+
+    Output sample ``o`` belongs to input time ``(o - algorithmic_samples) / output_rate``. Time that
+    computing takes and the buffers of a device come on top.
+
+    Attributes:
+        resampler: delay of the conversion of the input to 48 kHz; 0 for a 48 kHz input.
+        hop: samples that must have arrived before a step can start: 480 per hop.
+        overlap: samples of the newest synthesis frame that wait for the next one.
+        alignment: padding that makes the total a whole number of output samples.
+        output_resampler: delay of the conversion to ``output_rate``, in output samples.
+        output_rate: rate in Hz of what comes out.
+    """
+
+    resampler: int
+    hop: int
+    overlap: int
+    alignment: int = 0
+    output_resampler: int = 0
+    output_rate: int = ENGINE_RATE
+
+    @property
+    def algorithmic_samples(self) -> int:
+        """Total delay in samples of the output."""
+        inner = Fraction(self.resampler + self.hop + self.overlap + self.alignment)
+        return int(inner * self.output_rate / ENGINE_RATE) + self.output_resampler
+
+    @property
+    def algorithmic_ms(self) -> float:
+        """Total delay in milliseconds."""
+        return 1000.0 * self.algorithmic_samples / self.output_rate
+
+    @property
+    def parts_ms(self) -> dict[str, float]:
+        """Every part in milliseconds, in the order in which a sample meets them."""
+        parts = {
+            "resampler": self.resampler,
+            "hop": self.hop,
+            "overlap": self.overlap,
+            "alignment": self.alignment,
+        }
+        milliseconds = {name: 1000.0 * count / ENGINE_RATE for name, count in parts.items()}
+        milliseconds["output_resampler"] = 1000.0 * self.output_resampler / self.output_rate
+        return milliseconds
+
+
+def alignment_samples(inner: int, output_rate: int) -> int:
+    """Padding at 48 kHz after which a delay of ``inner`` samples is whole at ``output_rate``."""
+    whole = ENGINE_RATE // math.gcd(ENGINE_RATE, output_rate)
+    return -inner % whole

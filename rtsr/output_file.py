@@ -1,0 +1,246 @@
+"""Writing a sound file that lies under its final name only when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import AudioFormatError, RtsrError
+
+Audio = NDArray[np.float32]
+
+_FORMAT_OF_EXTENSION = {
+    "aif": "AIFF",
+    "aifc": "AIFF",
+    "oga": "OGG",
+    "opus": "OGG",
+    "snd": "AU",
+    "wave": "WAV",
+}
+_SUGGESTED = "wav, flac, ogg, opus, mp3, aiff, caf, au, w64"
+
+# Bit depths that hold what rtsr adds; 8 bits and telephone codes would bury it in their noise.
+_KEPT_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+_FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_INTEGER_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+# A WAV file counts its bytes in 32 bits; some room is left for its header.
+_LARGEST_WAV = 2**32 - 2**16
+# The length that a decoder reports may differ by what its encoder pads.
+_LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
+
+
+class OutputFile:
+    """A sound file that is written beside its final place, and renamed by :meth:`commit`.
+
+    Leaving the ``with`` block without a commit removes what was written.
+
+    Args:
+        frames: expected length; decides whether a WAV file needs 64-bit sizes (RF64).
+        input_subtype: sample format of the input, kept where the output can hold it and it is
+            fine enough.
+        subtype: sample format to use instead, as libsndfile names it.
+
+    Attributes:
+        clipped_samples: samples beyond full scale, held at full scale in an integer format.
+
+    Raises:
+        AudioFormatError: extension, sample format, rate or channels do not go together.
+        RtsrError: the place cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rate: int,
+        channels: int,
+        frames: int,
+        input_subtype: str = "PCM_16",
+        subtype: str | None = None,
+    ) -> None:
+        import soundfile
+
+        self.path = path
+        self.format = _choose_format(soundfile, path)
+        self.subtype = _choose_subtype(soundfile, path, self.format, input_subtype, subtype)
+        size = frames * channels * _BYTES.get(self.subtype, 1)
+        if self.format == "WAV" and size > _LARGEST_WAV:
+            self.format = "RF64"
+        self.clipped_samples = 0
+        self.frames = 0
+        self._soundfile = soundfile
+        self._final = _writable_place(path)
+        self._beside = self._final.with_name(
+            f".{self._final.name[:200]}.{secrets.token_hex(4)}.partial"
+        )
+        self._file: Any = None
+        self._create()
+        try:
+            self._file = soundfile.SoundFile(
+                str(self._beside),
+                "w",
+                samplerate=rate,
+                channels=channels,
+                format=self.format,
+                subtype=self.subtype,
+            )
+        except soundfile.LibsndfileError:
+            self.discard()
+            raise AudioFormatError(
+                f"Output '{path}' ({self.format}, {self.subtype}) cannot hold {channels} "
+                f"channel(s) at {rate} Hz; write wav or flac instead."
+            ) from None
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, block: Audio) -> None:
+        """Append float32 ``(frames, channels)`` in [-1, 1].
+
+        Raises:
+            RtsrError: the disk is full or the file cannot be written for another reason.
+        """
+        samples = self._as_stored(block)
+        try:
+            self._file.write(samples)
+        except (self._soundfile.LibsndfileError, AssertionError, OSError) as error:
+            raise self._write_error(error) from None
+        self.frames += len(block)
+
+    def commit(self) -> None:
+        """Close the file, check that it is whole, and give it its final name.
+
+        Raises:
+            RtsrError: it is not whole, for example because the disk is full.
+        """
+        try:
+            self._file.close()
+            with self._beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            held = int(self._soundfile.info(str(self._beside)).frames)
+        except (self._soundfile.LibsndfileError, OSError) as error:
+            raise self._write_error(error) from None
+        tolerance = 4800 if self.subtype in _LOSSY_SUBTYPES else 0
+        if held < self.frames - tolerance:
+            raise self._write_error(None)
+        try:
+            os.replace(self._beside, self._final)
+        except OSError as error:
+            raise self._write_error(error) from None
+
+    def discard(self) -> None:
+        """Remove what was written; does nothing after a commit."""
+        if self._file is not None and not self._file.closed:
+            # It often cannot be written to its end, and is removed now.
+            with contextlib.suppress(self._soundfile.LibsndfileError):
+                self._file.close()
+        self._beside.unlink(missing_ok=True)
+
+    def __enter__(self) -> OutputFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def _create(self) -> None:
+        try:
+            # Created here rather than by libsndfile, whose errors do not say what is wrong.
+            with self._beside.open("xb"):
+                pass
+        except OSError as error:
+            raise RtsrError(
+                f"Output '{self.path}' cannot be written: {error.strerror or error}."
+            ) from None
+
+    def _as_stored(self, block: Audio) -> NDArray[Any]:
+        bits = _INTEGER_BITS.get(self.subtype)
+        if bits is None:
+            return block
+        # libsndfile would cut the fraction off; rounded, what was read is written back bit for bit.
+        full_scale = 2.0 ** (bits - 1)
+        scaled = np.rint(
+            block * full_scale if bits == 16 else block.astype(np.float64) * full_scale
+        )
+        self.clipped_samples += int(
+            np.count_nonzero((scaled < -full_scale) | (scaled >= full_scale))
+        )
+        np.clip(scaled, -full_scale, full_scale - 1, out=scaled)
+        if bits == 16:
+            return scaled.astype(np.int16)
+        return scaled.astype(np.int32) << (32 - bits)
+
+    def _write_error(self, error: Exception | None) -> RtsrError:
+        try:
+            status = os.statvfs(self._beside.parent)
+            full = status.f_bavail * status.f_frsize < 1 << 16
+        except (OSError, AttributeError):  # not on Windows
+            full = False
+        if full:
+            reason = "the disk is full"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        else:
+            reason = "the system refused to write; is the disk full or gone?"
+        return RtsrError(f"Output '{self.path}' could not be written: {reason}.")
+
+
+def _choose_format(soundfile: Any, path: Path) -> str:
+    extension = path.suffix.lstrip(".").lower()
+    name = _FORMAT_OF_EXTENSION.get(extension, extension.upper())
+    if name == "RAW" or name not in soundfile.available_formats():
+        found = f"'.{extension}'" if extension else "no extension"
+        raise AudioFormatError(
+            f"Output '{path}' has {found}, which names no format that can be written; "
+            f"use one of {_SUGGESTED}."
+        )
+    return name
+
+
+def _choose_subtype(
+    soundfile: Any, path: Path, file_format: str, input_subtype: str, wanted: str | None
+) -> str:
+    if wanted is not None:
+        name = wanted.upper()
+        known = list(soundfile.available_subtypes(file_format))
+        if name not in known:
+            raise AudioFormatError(
+                f"Sample format {wanted!r} does not exist in {file_format} files; "
+                f"use one of {', '.join(known)}."
+            )
+        return name
+    if path.suffix.lower() == ".opus":
+        return "OPUS"
+    candidates = [input_subtype] if input_subtype in _KEPT_SUBTYPES else []
+    if input_subtype in _FINE_SUBTYPES:
+        candidates.append("PCM_24")
+    candidates.append("PCM_16")
+    for name in candidates:
+        if soundfile.check_format(file_format, name):
+            return name
+    return str(soundfile.default_subtype(file_format))
+
+
+def _writable_place(path: Path) -> Path:
+    """Where the file will really lie: a link is followed, not replaced."""
+    final = Path(os.path.realpath(path))
+    if final.is_dir():
+        raise RtsrError(f"Output '{path}' is a folder; give the name of a file.")
+    if final.exists() and not final.is_file():
+        raise RtsrError(f"Output '{path}' is a device or a pipe; write a file, or use `rtsr pipe`.")
+    if not final.parent.is_dir():
+        raise RtsrError(f"Output '{path}' cannot be written: there is no folder '{path.parent}'.")
+    if final.exists() and not os.access(final, os.W_OK):
+        raise RtsrError(f"Output '{path}' cannot be written: the file is write-protected.")
+    return final

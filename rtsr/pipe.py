@@ -1,0 +1,111 @@
+"""Raw PCM in, raw PCM out, through file descriptors: for ``ffmpeg``, ``sox`` and the like."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import RtsrError
+from rtsr.upsampler import Upsampler
+
+#: sample formats by the names that sox and ffmpeg users know: always little-endian
+FORMATS: dict[str, np.dtype[Any]] = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
+
+# A pipe holds this much on most systems: a busy sender is read in few calls, a slow one at once.
+_READ_BYTES = 1 << 16
+_FULL_SCALE = 32768.0
+
+
+@dataclass
+class PipeReport:
+    """What went through a pipe.
+
+    Attributes:
+        received: samples per channel read.
+        sent: samples per channel written.
+        left_over_bytes: bytes at the end that made no whole sample of all channels.
+        clipped_samples: output samples held at full scale.
+    """
+
+    received: int = 0
+    sent: int = 0
+    left_over_bytes: int = 0
+    clipped_samples: int = 0
+
+
+def run_pipe(
+    upsampler: Upsampler,
+    source: int,
+    sink: int,
+    *,
+    input_format: str = "s16",
+    output_format: str | None = None,
+    drop_latency: bool = False,
+) -> PipeReport:
+    """Enhance interleaved PCM from one file descriptor to another until the end of the input.
+
+    Whatever has arrived is processed and written at once: nothing waits for a buffer to fill.
+
+    Args:
+        source: descriptor to read, for example 0.
+        sink: descriptor to write, for example 1.
+        input_format: ``s16`` or ``f32``.
+        output_format: the same choice; that of the input if ``None``.
+        drop_latency: leave out the first ``algorithmic_samples``, so that the output is aligned
+            with the input and ``round(n * output_rate / input_rate)`` long.
+
+    Raises:
+        BrokenPipeError: the reader of the output went away.
+        OSError: another error of the system, a full disk for example.
+    """
+    reading = check_format(input_format)
+    writing = check_format(output_format or input_format)
+    frame_bytes = reading.itemsize * upsampler.channels
+    report = PipeReport()
+    early = upsampler.latency.algorithmic_samples if drop_latency else 0
+    rest = b""
+    while data := os.read(source, _READ_BYTES):
+        data = rest + data
+        whole = len(data) - len(data) % frame_bytes
+        rest = data[whole:]
+        samples = np.frombuffer(data, reading, count=whole // reading.itemsize)
+        block = _to_float(samples).reshape(-1, upsampler.channels)
+        report.received += len(block)
+        wide = upsampler.process(block)
+        _send(sink, wide[early:], writing, report)
+        early = max(0, early - len(wide))
+    report.left_over_bytes = len(rest)
+    if report.received:
+        tail = upsampler.flush().reshape(-1, upsampler.channels)
+        _send(sink, tail[early:], writing, report)
+    return report
+
+
+def check_format(name: str) -> np.dtype[Any]:
+    """The numpy type of a format's name; raises :class:`RtsrError` if it is unknown."""
+    if name not in FORMATS:
+        raise RtsrError(f"Sample format {name!r} is unknown; use one of {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _to_float(samples: NDArray[Any]) -> NDArray[np.float32]:
+    if samples.dtype.kind == "i":
+        return samples.astype(np.float32) / np.float32(_FULL_SCALE)
+    return samples.astype(np.float32, copy=False)
+
+
+def _send(sink: int, block: NDArray[np.float32], dtype: np.dtype[Any], report: PipeReport) -> None:
+    if not len(block):
+        return
+    if dtype.kind == "i":
+        scaled = np.rint(block * np.float32(_FULL_SCALE))
+        report.clipped_samples += int(np.count_nonzero(np.abs(scaled + 0.5) > _FULL_SCALE))
+        block = np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1)
+    remaining = memoryview(block.astype(dtype).tobytes())
+    while remaining:
+        remaining = remaining[os.write(sink, remaining) :]
+    report.sent += len(block)

@@ -1,0 +1,185 @@
+"""What an exported graph says about itself: the JSON object under the metadata key ``rtsr``.
+
+It is read straight from the protobuf, without ONNX and without ONNX Runtime, skipping over the
+weights: listing models needs neither, and a file that is not ours is refused before it is loaded.
+Field numbers are those of ``ModelProto`` and ``StringStringEntryProto`` in the ONNX specification
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), the encoding is
+https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rtsr.errors import ModelError
+
+KEY = "rtsr"
+FORMAT = 1
+SAMPLE_RATE = 48000
+HOP = 480
+
+_METADATA_PROPS = 14
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_LONGEST_ENTRY = 1 << 24
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The facts of one exported graph that the engine needs, and its card.
+
+    Attributes:
+        latency_samples: algorithmic latency at 48 kHz with one hop per step (hop + overlap).
+        states: shape of each state tensor for a batch of one; a fresh state is all zeros.
+        f_target_default: frequency in Hz where the output ends unless a ceiling is asked for.
+        card: training facts and measured metrics, as the export wrote them.
+    """
+
+    name: str
+    version: str
+    overlap: int
+    latency_samples: int
+    noise_channels: int
+    states: dict[str, tuple[int, ...]]
+    f_target_default: float
+    parameters: int
+    licence: str
+    weights_sha256: str
+    sample_rate: int = SAMPLE_RATE
+    hop: int = HOP
+    configuration: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    """Read and check the metadata of an ``.onnx`` file.
+
+    Raises:
+        ModelError: the file is not there, not ONNX, or was not exported by rtsr in this format.
+    """
+    try:
+        with path.open("rb") as file:
+            entries = dict(_metadata_entries(file))
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise ModelError(f"Model file '{path}' cannot be opened: {reason}.") from None
+    except _NotProtobufError:
+        raise ModelError(
+            f"Model file '{path}' is not an ONNX model; rtsr runs .onnx files written by "
+            "`rtsr export`."
+        ) from None
+    if KEY not in entries:
+        raise ModelError(
+            f"Model file '{path}' is an ONNX model but not one of rtsr's (no '{KEY}' metadata); "
+            "use a bundled model (`rtsr models`) or one written by `rtsr export`."
+        )
+    return parse_metadata(entries[KEY], str(path))
+
+
+def parse_metadata(text: str, origin: str) -> ModelMetadata:
+    """Check the JSON text of the ``rtsr`` key; ``origin`` names the file in the error."""
+    try:
+        values = json.loads(text)
+        found = values["format"]
+        if found != FORMAT:
+            raise ModelError(
+                f"Model file '{origin}' has format {found!r}, this rtsr reads format {FORMAT}; "
+                "export the model again with this version."
+            )
+        metadata = ModelMetadata(
+            name=str(values["name"]),
+            version=str(values["version"]),
+            overlap=int(values["overlap"]),
+            latency_samples=int(values["latency_samples"]),
+            noise_channels=int(values["noise_channels"]),
+            states={
+                str(name): tuple(int(size) for size in shape)
+                for name, shape in values["states"].items()
+            },
+            f_target_default=float(values["f_target_default"]),
+            parameters=int(values["parameters"]),
+            licence=str(values["licence"]),
+            weights_sha256=str(values["weights_sha256"]),
+            sample_rate=int(values["sample_rate"]),
+            hop=int(values["hop"]),
+            configuration=dict(values.get("configuration") or {}),
+            card=dict(values.get("card") or {}),
+        )
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ModelError(
+            f"Model file '{origin}' has damaged '{KEY}' metadata ({error}); export it again."
+        ) from None
+    if metadata.sample_rate != SAMPLE_RATE or metadata.hop != HOP:
+        raise ModelError(
+            f"Model file '{origin}' works at {metadata.sample_rate} Hz in hops of {metadata.hop}; "
+            f"rtsr runs models at {SAMPLE_RATE} Hz in hops of {HOP}."
+        )
+    if metadata.latency_samples != metadata.hop + metadata.overlap or metadata.overlap < 0:
+        raise ModelError(
+            f"Model file '{origin}' states a latency of {metadata.latency_samples} samples, but "
+            f"its hop and overlap add up to {metadata.hop + metadata.overlap}; export it again."
+        )
+    return metadata
+
+
+class _NotProtobufError(Exception):
+    """The bytes are not a protobuf message that could be an ONNX model."""
+
+
+def _metadata_entries(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    size = file.seek(0, 2)
+    file.seek(0)
+    fields = 0
+    while file.tell() < size:
+        number, wire_type = divmod(_varint(file), 8)
+        # ModelProto's fields end at 26: some room for later ones, and text files still fail here.
+        if not 1 <= number <= 64:
+            raise _NotProtobufError
+        fields += 1
+        if wire_type == _VARINT:
+            _varint(file)
+        elif wire_type in (_FIXED64, _FIXED32):
+            file.seek(8 if wire_type == _FIXED64 else 4, 1)
+        elif wire_type == _BYTES:
+            length = _varint(file)
+            if file.tell() + length > size:
+                raise _NotProtobufError
+            if number == _METADATA_PROPS and length <= _LONGEST_ENTRY:
+                yield _string_entry(file.read(length))
+            else:
+                file.seek(length, 1)
+        else:
+            raise _NotProtobufError
+    if not fields or file.tell() != size:
+        raise _NotProtobufError
+
+
+def _string_entry(data: bytes) -> tuple[str, str]:
+    file = BytesIO(data)
+    parts = {1: "", 2: ""}
+    while file.tell() < len(data):
+        number, wire_type = divmod(_varint(file), 8)
+        if wire_type != _BYTES:
+            raise _NotProtobufError
+        raw = file.read(_varint(file))
+        try:
+            parts[number] = raw.decode()
+        except UnicodeDecodeError:
+            raise _NotProtobufError from None
+    return parts[1], parts[2]
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise _NotProtobufError
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise _NotProtobufError

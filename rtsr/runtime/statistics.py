@@ -1,0 +1,79 @@
+"""What a stream did so far: step times and counted repairs, recorded without allocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_KEPT_STEPS = 1 << 16
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Time of one step of the engine in milliseconds.
+
+    ``first`` and ``max`` are over all steps, the percentiles over the newest 65536.
+    """
+
+    first: float = 0.0
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    p99_9: float = 0.0
+    max: float = 0.0
+
+
+class Statistics:
+    """Counters of one stream; reading them never disturbs it.
+
+    Attributes:
+        steps: steps taken.
+        repaired_samples: input samples that were not numbers (replaced by 0) or absurdly large.
+        degraded_blocks: hops that came out without a high band, because the model's output for
+            them was unusable.
+    """
+
+    def __init__(self) -> None:
+        self._nanoseconds = np.zeros(_KEPT_STEPS, np.int64)
+        self.clear()
+
+    def clear(self) -> None:
+        """Set all counters to zero."""
+        self.steps = 0
+        self.repaired_samples = 0
+        self.degraded_blocks = 0
+        self._first = 0
+        self._longest = 0
+        self._total = 0
+
+    def record_step(self, nanoseconds: int) -> None:
+        """Count one step."""
+        self._nanoseconds[self.steps % _KEPT_STEPS] = nanoseconds
+        if self.steps == 0:
+            self._first = nanoseconds
+        if nanoseconds > self._longest:
+            self._longest = nanoseconds
+        self._total += nanoseconds
+        self.steps += 1
+
+    @property
+    def compute_seconds(self) -> float:
+        """Time spent in steps."""
+        return self._total * 1e-9
+
+    @property
+    def step_ms(self) -> StepTimes:
+        """Percentiles of the step time; all zero before the first step."""
+        if not self.steps:
+            return StepTimes()
+        kept = self._nanoseconds[: min(self.steps, _KEPT_STEPS)]
+        p50, p95, p99, p99_9 = np.percentile(kept, [50, 95, 99, 99.9]) * 1e-6
+        return StepTimes(
+            first=self._first * 1e-6,
+            p50=float(p50),
+            p95=float(p95),
+            p99=float(p99),
+            p99_9=float(p99_9),
+            max=self._longest * 1e-6,
+        )

@@ -1,0 +1,169 @@
+"""Fixtures for the tests of every package; heavy imports stay inside, most tests need none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+HISTORY = 120
+NOISE_CHANNELS = 4
+
+
+def _stand_in_metadata() -> dict[str, Any]:
+    return {
+        "format": 1,
+        "name": "stand-in",
+        "version": "1",
+        "configuration": {},
+        "sample_rate": 48000,
+        "hop": 480,
+        "overlap": HISTORY,
+        "latency_samples": 480 + HISTORY,
+        "noise_channels": NOISE_CHANNELS,
+        "states": {"history": [1, 1, HISTORY]},
+        "f_target_default": 22000.0,
+        "weights_sha256": "",
+        "parameters": 0,
+        "licence": "Apache-2.0",
+        "card": {},
+    }
+
+
+def _write_stand_in(path: Path, metadata: dict[str, Any] | str | None, broken: bool) -> Path:
+    """A graph with the contract of the real ones and arithmetic that a test can follow.
+
+    The high band is a tenth of the rectified input, delayed by the overlap, and a little of the
+    noise modulated by it. ``broken`` takes a root instead of rectifying: NaN wherever the input is
+    negative.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    def tensor(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    def constant(name: str, kind: int, values: list[Any]) -> onnx.TensorProto:
+        return helper.make_tensor(name, kind, [len(values)], values)
+
+    rectify = ["Sqrt" if broken else "Abs", ["delayed"], ["rectified"]]
+    nodes = [
+        helper.make_node("Concat", ["state.history", "audio"], ["long"], axis=2),
+        helper.make_node("Slice", ["long", "zero", "minus_history", "time"], ["delayed"]),
+        helper.make_node("Slice", ["long", "minus_history", "end", "time"], ["next.history"]),
+        helper.make_node(*rectify),
+        helper.make_node("ReduceMean", ["noise", "noise_axes"], ["texture"]),
+        helper.make_node("Mul", ["delayed", "texture"], ["modulated"]),
+        helper.make_node("Add", ["rectified", "modulated"], ["sum"]),
+        helper.make_node("Mul", ["sum", "tenth"], ["scaled"]),
+        # Both frequencies are inputs that the optimiser must not remove.
+        helper.make_node("Sub", ["f_target", "f_prior"], ["room"]),
+        helper.make_node("ReduceMax", ["room", "time"], ["widest"]),
+        helper.make_node("Clip", ["widest", "nought", "one"], ["gate"]),
+        helper.make_node("Mul", ["scaled", "gate"], ["high_band"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "stand-in",
+        [
+            tensor("audio", ["batch", 1, "samples"]),
+            tensor("noise", ["batch", NOISE_CHANNELS, "frames"]),
+            tensor("f_prior", ["batch", 1, "frames"]),
+            tensor("f_target", ["batch", 1, "frames"]),
+            tensor("state.history", ["batch", 1, HISTORY]),
+        ],
+        [
+            tensor("high_band", ["batch", 1, "samples"]),
+            tensor("next.history", ["batch", 1, HISTORY]),
+        ],
+        [
+            constant("zero", TensorProto.INT64, [0]),
+            constant("minus_history", TensorProto.INT64, [-HISTORY]),
+            constant("end", TensorProto.INT64, [1 << 40]),
+            constant("time", TensorProto.INT64, [2]),
+            constant("noise_axes", TensorProto.INT64, [1, 2]),
+            constant("tenth", TensorProto.FLOAT, [0.1]),
+            helper.make_tensor("nought", TensorProto.FLOAT, [], [0.0]),
+            helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    if metadata is not None:
+        text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+        model.metadata_props.add(key="rtsr", value=text)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a tiny graph that keeps the contract of the exported ones."""
+    path = tmp_path_factory.mktemp("model") / "stand-in.onnx"
+    return _write_stand_in(path, _stand_in_metadata(), broken=False)
+
+
+@pytest.fixture(scope="session")
+def failing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but its output is not a number for any real sound."""
+    path = tmp_path_factory.mktemp("model") / "failing.onnx"
+    return _write_stand_in(path, _stand_in_metadata(), broken=True)
+
+
+@pytest.fixture
+def write_model(tmp_path: Path) -> Callable[..., Path]:
+    """``write_model(**changes)``: the graph with other metadata; ``text=`` for anything at all."""
+
+    def write(text: str | None = "", **changes: Any) -> Path:
+        metadata: Any = {**_stand_in_metadata(), **changes} if text == "" else text
+        return _write_stand_in(tmp_path / "changed.onnx", metadata, broken=False)
+
+    return write
+
+
+@pytest.fixture(params=["stand-in", "small"])
+def model(request: pytest.FixtureRequest, stand_in: Path) -> str:
+    """Each graph that the engine's promises are tested with."""
+    from rtsr.runtime.models import bundled
+
+    if request.param == "small":
+        if "small" not in bundled():
+            pytest.skip("the small model is not bundled in this tree")
+        return "small"
+    return str(stand_in)
+
+
+@pytest.fixture(scope="session")
+def make_sound() -> Callable[..., np.ndarray]:
+    """``make_sound(rate, seconds, cutoff=..., channels=1, level=0.1, seed=0)``.
+
+    Noise with the slope and the syllables of speech, brick-walled at ``cutoff``: float32
+    ``(samples, channels)``, every channel different.
+    """
+
+    def make(
+        rate: int,
+        seconds: float,
+        cutoff: float | None = None,
+        channels: int = 1,
+        level: float = 0.1,
+        seed: int = 0,
+    ) -> np.ndarray:
+        samples = round(rate * seconds)
+        noise = np.random.default_rng(seed).standard_normal((samples, channels))
+        spectrum = np.fft.rfft(noise, axis=0)
+        frequency = np.fft.rfftfreq(samples, 1.0 / rate)
+        slope = 1.0 / np.maximum(frequency, 100.0)
+        slope[frequency < 60.0] = 0.0
+        if cutoff is not None:
+            slope[frequency > cutoff] = 0.0
+        sound = np.fft.irfft(spectrum * slope[:, None], samples, axis=0)
+        syllables = 0.6 + 0.4 * np.sin(2 * np.pi * 4.0 * np.arange(samples) / rate)
+        sound *= syllables[:, None]
+        return (level * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
+
+    return make

@@ -1,0 +1,152 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+from typer.testing import CliRunner
+
+import rtsr
+from rtsr.cli import app as application
+from rtsr.runtime.models import bundled
+
+RTSR = [sys.executable, "-m", "rtsr.cli"]
+COMMANDS = ["enhance", "pipe", "demo", "models", "eval", "train"]
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
+
+
+def test_help_names_every_command(runner: CliRunner) -> None:
+    result = runner.invoke(application.app, ["--help"])
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert command in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, runner: CliRunner) -> None:
+    result = runner.invoke(application.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+def test_help_is_quick() -> None:
+    program = (
+        "import sys, time; start = time.process_time()\n"
+        "from rtsr.cli.app import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(time.process_time() - start, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert float(done.stderr) < 0.7
+
+
+def test_version(runner: CliRunner) -> None:
+    result = runner.invoke(application.app, ["--version"])
+    assert result.stdout.strip() == f"rtsr {rtsr.__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["enhance"], ["enhance", "one.wav"], ["pipe"], ["enhance", "--nonsense"]],
+    ids=" ".join,
+)
+def test_wrong_use_exits_2(arguments: list[str], runner: CliRunner) -> None:
+    result = runner.invoke(application.app, arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_enhance_prints_json(tmp_path: Path, stand_in: Path, runner: CliRunner) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    arguments = ["enhance", str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+    result = runner.invoke(application.app, [*arguments, "--model", str(stand_in), "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["input"]["rate"] == 8000
+    assert soundfile.info(tmp_path / "out.wav").frames == 4800
+
+
+def test_enhance_says_what_it_did(tmp_path: Path, stand_in: Path, runner: CliRunner) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full((800, 2), 0.1), 8000)
+    arguments = ["enhance", str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+    options = ["--model", str(stand_in), "--out-rate", "44100", "--block-ms", "20", "--wet", "0.5"]
+    result = runner.invoke(application.app, [*arguments, *options])
+    assert result.exit_code == 0
+    assert "2 channel(s) at 44100 Hz" in result.stdout
+    quiet = runner.invoke(application.app, [*arguments, *options, "--quiet"])
+    assert quiet.stdout == ""
+
+
+def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
+    listed = json.loads(runner.invoke(application.app, ["models", "--json"]).stdout)["models"]
+    assert [model["name"] for model in listed] == list(bundled())
+    for model in listed:
+        assert model["latency_ms"] == 12.5
+    result = runner.invoke(application.app, ["models"])
+    assert result.exit_code == 0
+    for name in bundled():
+        assert name in result.stdout
+
+
+def test_demo_shows_what_happened(tmp_path: Path, runner: CliRunner) -> None:
+    from rtsr.cli.demo import _clip_files
+    from rtsr.errors import RtsrError
+
+    try:
+        _clip_files("speech")
+    except RtsrError:
+        pytest.skip("the recordings are not in this tree")
+    if "small" not in bundled():
+        pytest.skip("the small model is not bundled in this tree")
+    result = runner.invoke(application.app, ["demo", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "algorithmic" in result.stdout
+    assert {"speech-input.wav", "speech-enhanced.wav"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+class _EntryPoint:
+    value = "elsewhere:command"
+
+    def __init__(self, loaded: object) -> None:
+        self._loaded = loaded
+
+    def load(self) -> object:
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+
+def test_plug_ins_add_commands(monkeypatch: pytest.MonkeyPatch, runner: CliRunner) -> None:
+    def greet(name: str) -> None:
+        """Say hello."""
+        typer.echo(f"hello {name}")
+
+    points = {"greet": _EntryPoint(greet), "broken": _EntryPoint(ImportError("no torch"))}
+    monkeypatch.setattr(application, "_plug_ins", lambda: points)
+    listing = runner.invoke(application.app, ["--help"]).stdout
+    assert "Say hello." in listing
+    assert "broken" in listing
+    assert runner.invoke(application.app, ["greet", "you"]).stdout == "hello you\n"
+    result = runner.invoke(application.app, ["broken"])
+    assert result.exit_code == 2
+    assert "no torch" in result.stderr
+
+
+def test_plug_ins_come_from_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("shout", "module:function", application.PLUG_INS)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: metadata.EntryPoints([point]))
+    assert application._plug_ins() == {"shout": point}

@@ -1,0 +1,318 @@
+"""Whole files: length, alignment, formats, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rtsr import RtsrError, enhance_file, output_file
+from rtsr_kernels.resample import SUPPORTED_RATES
+
+MakeSound = Callable[..., np.ndarray]
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("out_rate", [48000, 44100])
+@pytest.mark.parametrize("rate", SUPPORTED_RATES)
+def test_output_has_exactly_the_right_length(
+    rate: int, out_rate: int, tmp_path: Path, stand_in: Path
+) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    for samples in (2, rate // 10, rate // 7 + 1):
+        soundfile.write(source, np.full(samples, 0.1), rate)
+        enhance_file(source, target, model=stand_in, output_rate=out_rate)
+        assert soundfile.info(target).frames == round(samples * out_rate / rate)
+        assert soundfile.info(target).samplerate == out_rate
+
+
+def test_one_sample_is_enough(tmp_path: Path, model: str) -> None:
+    soundfile.write(tmp_path / "in.wav", np.array([0.5]), 8000)
+    report = enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=model)
+    assert soundfile.info(tmp_path / "out.wav").frames == 6
+    assert report.seconds == 1 / 8000
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_dry_48_khz_file_is_written_back_bit_for_bit(
+    subtype: str, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    soundfile.write(source, make_sound(48000, 0.5, channels=2), 48000, subtype=subtype)
+    enhance_file(source, target, model=stand_in, wet=0.0)
+    assert soundfile.info(target).subtype == subtype
+    assert np.array_equal(soundfile.read(source)[0], soundfile.read(target)[0])
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_output_is_aligned_with_the_input(
+    rate: int, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    wide = make_sound(48000, 1.0, cutoff=3000)[:, 0]
+    spectrum = np.fft.rfft(wide)[: rate // 2 + 1]
+    soundfile.write(source, np.fft.irfft(spectrum, rate) * rate / 48000, rate, subtype="FLOAT")
+    enhance_file(source, target, model=stand_in, wet=0.0)
+    out = soundfile.read(target)[0]
+    middle = slice(4800, -4800)
+    assert np.max(np.abs(out[middle] - wide[middle])) < 0.02 * np.max(np.abs(wide))
+
+
+def test_band_limited_48_khz_file_is_enhanced_from_its_first_samples(
+    tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    sound = make_sound(48000, 4.0, cutoff=4000)
+    soundfile.write(source, sound, 48000)
+    report = enhance_file(source, target, model=stand_in)
+    assert 3400 < report.cutoff_hz < 4600
+    out = soundfile.read(target)[0]
+    early = np.abs(np.fft.rfft((out - sound[:, 0])[2400:12000]))
+    assert early[1200:].max() > 1e-3
+
+
+def test_enhanced_file_equals_the_stream(
+    tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    from rtsr import Upsampler
+
+    sound = make_sound(8000, 1.0, channels=3)
+    soundfile.write(tmp_path / "in.wav", sound, 8000, subtype="FLOAT")
+    enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in, cutoff=4000)
+    upsampler = Upsampler(8000, model=stand_in, cutoff=4000, channels=3)
+    stream = np.concatenate([upsampler.process(sound), upsampler.flush()])
+    stream = stream[upsampler.latency.algorithmic_samples :]
+    assert np.array_equal(soundfile.read(tmp_path / "out.wav", dtype="float32")[0], stream)
+
+
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_up_to_eight_channels(
+    channels: int, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    soundfile.write(tmp_path / "in.wav", make_sound(8000, 0.1, channels=channels), 8000)
+    report = enhance_file(tmp_path / "in.wav", tmp_path / "out.flac", model=stand_in)
+    assert soundfile.info(tmp_path / "out.flac").channels == channels == report.channels
+
+
+@pytest.mark.parametrize(
+    ("extension", "expected_format", "expected_subtype"),
+    [
+        ("wav", "WAV", "PCM_16"),
+        ("WAV", "WAV", "PCM_16"),
+        ("flac", "FLAC", "PCM_16"),
+        ("ogg", "OGG", "VORBIS"),
+        ("opus", "OGG", "OPUS"),
+        ("mp3", "MP3", "MPEG_LAYER_III"),
+        ("aiff", "AIFF", "PCM_16"),
+        ("aif", "AIFF", "PCM_16"),
+        ("caf", "CAF", "PCM_16"),
+        ("au", "AU", "PCM_16"),
+        ("w64", "W64", "PCM_16"),
+        ("rf64", "RF64", "PCM_16"),
+    ],
+)
+def test_extension_names_the_format(
+    extension: str, expected_format: str, expected_subtype: str, tmp_path: Path, stand_in: Path
+) -> None:
+    if expected_format not in soundfile.available_formats():
+        pytest.skip(f"this libsndfile does not write {expected_format}")
+    source, target = tmp_path / "in.wav", tmp_path / f"out.{extension}"
+    time = np.arange(4000) / 8000
+    soundfile.write(source, 0.3 * np.sin(2 * np.pi * 440 * time), 8000)
+    enhance_file(source, target, model=stand_in)
+    info = soundfile.info(target)
+    assert (info.format, info.subtype) == (expected_format, expected_subtype)
+    again = tmp_path / "again.wav"
+    enhance_file(target, again, model=stand_in)
+    assert abs(soundfile.info(again).frames - 24000) <= 2400
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("PCM_16", "wav", "PCM_16"),
+        ("PCM_24", "wav", "PCM_24"),
+        ("PCM_32", "wav", "PCM_32"),
+        ("FLOAT", "wav", "FLOAT"),
+        ("DOUBLE", "wav", "DOUBLE"),
+        ("PCM_U8", "wav", "PCM_16"),
+        ("ULAW", "wav", "PCM_16"),
+        ("GSM610", "wav", "PCM_16"),
+        ("FLOAT", "flac", "PCM_24"),
+        ("PCM_32", "flac", "PCM_24"),
+    ],
+)
+def test_sample_format_follows_the_input(
+    source: str, target: str, expected: str, tmp_path: Path, stand_in: Path
+) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000, subtype=source)
+    enhance_file(tmp_path / "in.wav", tmp_path / f"out.{target}", model=stand_in)
+    assert soundfile.info(tmp_path / f"out.{target}").subtype == expected
+
+
+def test_subtype_can_be_chosen(tmp_path: Path, stand_in: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in, subtype="pcm_24")
+    assert soundfile.info(tmp_path / "out.wav").subtype == "PCM_24"
+    with pytest.raises(RtsrError, match="use one of"):
+        enhance_file(tmp_path / "in.wav", tmp_path / "out.flac", model=stand_in, subtype="FLOAT")
+
+
+def test_large_wav_becomes_rf64(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_file, "_LARGEST_WAV", 5000)
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in)
+    assert soundfile.info(tmp_path / "out.wav").format == "RF64"
+    assert soundfile.info(tmp_path / "out.wav").frames == 4800
+
+
+def test_clipping_is_held_and_counted(tmp_path: Path, stand_in: Path) -> None:
+    sound = np.array([0.5, 1.5, -1.5, 1.0, -1.0] * 100)
+    soundfile.write(tmp_path / "in.wav", sound, 48000, subtype="FLOAT")
+    report = enhance_file(
+        tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in, wet=0.0, subtype="PCM_16"
+    )
+    out = soundfile.read(tmp_path / "out.wav", dtype="int16")[0]
+    assert list(out[:5]) == [16384, 32767, -32768, 32767, -32768]
+    assert report.clipped_samples == 300
+    assert any("full scale" in sentence for sentence in report.warnings())
+    kept = enhance_file(tmp_path / "in.wav", tmp_path / "float.wav", model=stand_in, wet=0.0)
+    assert kept.clipped_samples == 0
+    assert np.array_equal(soundfile.read(tmp_path / "float.wav")[0], sound.astype(np.float32))
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac", "aiff"])
+def test_truncated_file_gives_what_is_there(
+    extension: str, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source, target = tmp_path / f"in.{extension}", tmp_path / "out.wav"
+    soundfile.write(source, make_sound(8000, 4.0), 8000)
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) // 2])
+    report = enhance_file(source, target, model=stand_in)
+    held = round(report.seconds * 8000)
+    assert 8000 < held < 17000
+    assert report.missing_samples == pytest.approx(32000 - held, abs=32)
+    assert soundfile.info(target).frames == 6 * held
+    assert any("truncated" in sentence for sentence in report.warnings())
+
+
+def test_wav_with_unknown_length_is_not_truncated(
+    tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source = tmp_path / "in.wav"
+    soundfile.write(source, make_sound(8000, 0.5), 8000)
+    data = bytearray(source.read_bytes())
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+    source.write_bytes(bytes(data))
+    report = enhance_file(source, tmp_path / "out.wav", model=stand_in)
+    assert report.missing_samples == 0
+    assert soundfile.info(tmp_path / "out.wav").frames == 24000
+
+
+def test_unusable_samples_are_counted(tmp_path: Path, stand_in: Path) -> None:
+    sound = np.full(4800, 0.1, np.float32)
+    sound[7] = np.nan
+    sound[9] = np.inf
+    soundfile.write(tmp_path / "in.wav", sound, 48000, subtype="FLOAT")
+    report = enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in)
+    assert report.repaired_samples == 2
+    assert np.isfinite(soundfile.read(tmp_path / "out.wav")[0]).all()
+
+
+def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(1600, 0.1), 8000)
+    report = enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=model)
+    fields = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert set(fields) == {
+        "input",
+        "output",
+        "model",
+        "provider",
+        "block_ms",
+        "latency",
+        "step_ms",
+        "real_time_factor",
+        "degraded_blocks",
+        "repaired_samples",
+        "clipped_samples",
+    }
+    assert {"rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
+    assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
+    assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
+    assert fields["block_ms"] == 10
+    assert fields["real_time_factor"] > 0
+
+
+class _StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, _StopError])
+def test_interrupted_work_leaves_nothing(
+    error: type[BaseException], tmp_path: Path, stand_in: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise error
+
+    soundfile.write(tmp_path / "in.wav", np.full(80000, 0.1), 8000)
+    with pytest.raises(error):
+        enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in, progress=stop)
+    assert _names(tmp_path) == {"in.wav"}
+    (tmp_path / "out.wav").write_bytes(b"before")
+    with pytest.raises(error):
+        enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in, progress=stop)
+    assert _names(tmp_path) == {"in.wav", "out.wav"}
+    assert (tmp_path / "out.wav").read_bytes() == b"before"
+
+
+def test_link_is_followed_not_replaced(tmp_path: Path, stand_in: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.wav").symlink_to(tmp_path / "elsewhere" / "real.wav")
+    enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in)
+    assert (tmp_path / "out.wav").is_symlink()
+    assert _names(tmp_path / "elsewhere") == {"real.wav"}
+
+
+def test_output_has_the_usual_permissions(tmp_path: Path, stand_in: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "out.wav").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux' peak memory")
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, stand_in: Path) -> None:
+    # VmHWM, because what getrusage() tells a program includes the peak of the one it came from.
+    program = (
+        "import sys, rtsr; rtsr.enhance_file(*sys.argv[1:3], model=sys.argv[3], wet=0.0);"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    peaks = []
+    for minutes in (0.05, 8):
+        soundfile.write(tmp_path / "in.wav", np.full(round(minutes * 60 * 48000), 0.1), 48000)
+        done = subprocess.run(
+            [sys.executable, "-c", program, "in.wav", "out.wav", str(stand_in)],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] < 400
+    assert peaks[1] - peaks[0] < 16

@@ -1,0 +1,178 @@
+"""Raw PCM through pipes: formats, latency, ends of all kinds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rtsr import RtsrError, Upsampler
+from rtsr.pipe import PipeReport, run_pipe
+
+MakeSound = Callable[..., np.ndarray]
+RTSR = [sys.executable, "-m", "rtsr.cli"]
+
+
+def _through(
+    upsampler: Upsampler, data: bytes, chunk: int = 999, **options: object
+) -> tuple[bytes, PipeReport]:
+    source, feeding = os.pipe()
+    draining, sink = os.pipe()
+    out: list[bytes] = []
+
+    def feed() -> None:
+        for start in range(0, len(data), chunk):
+            os.write(feeding, data[start : start + chunk])
+        os.close(feeding)
+
+    def drain() -> None:
+        while got := os.read(draining, 65536):
+            out.append(got)
+
+    threads = [threading.Thread(target=feed), threading.Thread(target=drain)]
+    for thread in threads:
+        thread.start()
+    report = run_pipe(upsampler, source, sink, **options)  # type: ignore[arg-type]
+    os.close(sink)
+    for thread in threads:
+        thread.join()
+    os.close(source)
+    os.close(draining)
+    return b"".join(out), report
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("drop", [False, True])
+def test_pipe_equals_the_stream(
+    channels: int, drop: bool, stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(8000, 0.5, channels=channels)
+    upsampler = Upsampler(8000, model=stand_in, channels=channels)
+    expected = np.concatenate([upsampler.process(sound), upsampler.flush()])
+    if drop:
+        expected = expected[upsampler.latency.algorithmic_samples :]
+    data, report = _through(upsampler, sound.tobytes(), input_format="f32", drop_latency=drop)
+    assert np.array_equal(np.frombuffer(data, "<f4").reshape(-1, channels), expected)
+    assert report.received == 4000
+    assert report.sent == len(expected)
+
+
+@pytest.mark.parametrize(("out", "size"), [("s16", 2), ("f32", 4), (None, 2)])
+def test_formats(out: str | None, size: int, stand_in: Path) -> None:
+    samples = np.array([0, 1, -1, 32767, -32768, 100] * 80, "<i2")
+    upsampler = Upsampler(48000, model=stand_in, wet=0.0)
+    data, _ = _through(upsampler, samples.tobytes(), output_format=out, drop_latency=True)
+    assert len(data) == size * len(samples)
+    back = np.frombuffer(data, "<i2" if size == 2 else "<f4")
+    assert np.array_equal(back, samples if size == 2 else samples / np.float32(32768))
+
+
+def test_full_scale_is_held(stand_in: Path) -> None:
+    loud = np.array([2.0, -2.0, 0.5, 1.0, -1.0] * 96, "<f4")
+    upsampler = Upsampler(48000, model=stand_in, wet=0.0)
+    data, report = _through(
+        upsampler, loud.tobytes(), input_format="f32", output_format="s16", drop_latency=True
+    )
+    assert list(np.frombuffer(data, "<i2")[:5]) == [32767, -32768, 16384, 32767, -32768]
+    assert report.clipped_samples == 3 * 96
+
+
+@pytest.mark.parametrize("extra", [1, 2, 3])
+def test_bytes_left_over_are_reported(extra: int, stand_in: Path) -> None:
+    upsampler = Upsampler(8000, model=stand_in, channels=2)
+    data, report = _through(upsampler, bytes(4 * 80 + extra), chunk=7, drop_latency=True)
+    assert report.left_over_bytes == extra
+    assert len(data) == 480 * 4
+
+
+def test_nothing_in_nothing_out(stand_in: Path) -> None:
+    data, report = _through(Upsampler(8000, model=stand_in), b"")
+    assert data == b""
+    assert report == PipeReport()
+
+
+def test_unknown_format(stand_in: Path) -> None:
+    with pytest.raises(RtsrError, match="use one of s16, f32"):
+        run_pipe(Upsampler(8000, model=stand_in), 0, 1, input_format="s24")
+
+
+def test_sound_comes_out_while_more_goes_in(stand_in: Path) -> None:
+    process = subprocess.Popen(
+        [*RTSR, "pipe", "--rate", "8000", "--model", str(stand_in)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    )
+    assert process.stdin
+    assert process.stdout
+    for _ in range(5):
+        process.stdin.write(bytes(2 * 80))
+        got = 0
+        while got < 2 * 480:
+            got += len(process.stdout.read(2 * 480 - got))
+    process.stdin.close()
+    assert (
+        len(process.stdout.read())
+        == 2 * Upsampler(8000, model=stand_in).latency.algorithmic_samples
+    )
+    assert process.wait() == 0
+
+
+def test_reader_that_leaves_ends_quietly(stand_in: Path) -> None:
+    process = subprocess.Popen(
+        [*RTSR, "pipe", "--rate", "8000", "--model", str(stand_in)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    process.stdout.close()
+    _, errors = process.communicate(bytes(1 << 20))
+    assert process.returncode == 141
+    assert errors == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_is_quiet(number: signal.Signals, code: int, stand_in: Path) -> None:
+    process = subprocess.Popen(
+        [*RTSR, "pipe", "--rate", "8000", "--model", str(stand_in)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(bytes(160))
+    process.stdin.flush()
+    process.stdout.read(960)
+    time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert errors == b""
+
+
+@pytest.mark.skipif(
+    not (shutil.which("ffmpeg") and shutil.which("sox")), reason="needs ffmpeg and sox"
+)
+def test_between_ffmpeg_and_sox(tmp_path: Path, stand_in: Path, make_sound: MakeSound) -> None:
+    soundfile.write(tmp_path / "in.wav", make_sound(44100, 1.0, channels=2), 44100)
+    command = (
+        "ffmpeg -v error -i in.wav -f s16le -ac 2 -ar 16000 - | "
+        f"'{sys.executable}' -m rtsr.cli pipe -r 16000 -c 2 --drop-latency --model '{stand_in}' | "
+        "sox -t raw -e signed -b 16 -r 48000 -c 2 - out.wav"
+    )
+    subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, check=True)
+    info = soundfile.info(tmp_path / "out.wav")
+    assert (info.samplerate, info.channels, info.frames) == (48000, 2, 48000)
+    assert np.std(soundfile.read(tmp_path / "out.wav")[0]) == pytest.approx(0.1, rel=0.1)

@@ -1,0 +1,203 @@
+"""The run-time: metadata, models, providers, and one session with its state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtsr.errors import MissingDependencyError, ModelError, ProviderError
+from rtsr.runtime import providers
+from rtsr.runtime.metadata import read_metadata
+from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.session import OnnxStep
+
+WriteModel = Callable[..., Path]
+
+
+def test_metadata_is_what_the_runtime_itself_reads(model: str) -> None:
+    import json
+
+    import onnxruntime
+
+    found = find_model(model)
+    session = onnxruntime.InferenceSession(str(found.path), providers=["CPUExecutionProvider"])
+    values = json.loads(session.get_modelmeta().custom_metadata_map["rtsr"])
+    assert found.metadata.name == values["name"]
+    assert found.metadata.noise_channels == values["noise_channels"]
+    assert {name: list(shape) for name, shape in found.metadata.states.items()} == values["states"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": None}, "not one of rtsr's"),
+        ({"text": "no json"}, "damaged"),
+        ({"text": "[]"}, "damaged"),
+        ({"text": "{}"}, "damaged"),
+        ({"format": 2}, "has format 2"),
+        ({"sample_rate": 16000}, "works at 16000 Hz"),
+        ({"hop": 240}, "hops of 240"),
+        ({"latency_samples": 1}, "add up to 600"),
+        ({"states": {"history": 3}}, "damaged"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_foreign_metadata_is_refused(
+    changes: dict[str, object], message: str, write_model: WriteModel
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        find_model(write_model(**changes))
+
+
+@pytest.mark.parametrize(
+    "states", [{}, {"other": [1, 1, 120]}, {"history": [1, 1, 64]}], ids=["none", "name", "shape"]
+)
+def test_graph_must_match_its_metadata(
+    states: dict[str, list[int]], write_model: WriteModel
+) -> None:
+    with pytest.raises(ModelError, match="does not match its metadata"):
+        OnnxStep(write_model(states=states))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello, this is text\n" * 20, b"\x00" * 64, b"RIFF\x24\x00\x00\x00WAVEfmt ", b"\x08"],
+    ids=["empty", "text", "zeros", "wav", "one byte"],
+)
+def test_what_is_not_onnx_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        find_model(path)
+
+
+def test_truncated_model_is_refused(stand_in: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(stand_in.read_bytes()[:-20])
+    with pytest.raises(ModelError):
+        OnnxStep(path)
+
+
+def test_damaged_graph_is_refused(stand_in: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(stand_in.read_bytes().replace(b"ReduceMax", b"ReduceFox"))
+    with pytest.raises(ModelError, match="cannot load"):
+        OnnxStep(path)
+
+
+def test_folder_is_not_a_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model.onnx"
+    folder.mkdir()
+    with pytest.raises(ModelError, match="cannot be opened"):
+        find_model(folder)
+
+
+def test_bundled_models_are_found_by_name() -> None:
+    for name, path in bundled().items():
+        metadata = find_model(name).metadata
+        assert metadata.parameters > 0
+        assert metadata.licence
+        assert read_metadata(path) == metadata
+
+
+@pytest.mark.parametrize("hops", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_steps_equal_runs_with_explicit_state(model: str, hops: int, batch: int) -> None:
+    import onnxruntime
+
+    step = OnnxStep(model, batch=batch, hops_per_step=hops)
+    metadata = step.metadata
+    plain = onnxruntime.InferenceSession(str(step.model.path), providers=["CPUExecutionProvider"])
+    state = {
+        name: np.zeros((batch, *shape[1:]), np.float32) for name, shape in metadata.states.items()
+    }
+    random = np.random.default_rng(0)
+    for _ in range(12):
+        signals = {
+            "audio": (0.1 * random.standard_normal(step.audio.shape)).astype(np.float32),
+            "noise": random.standard_normal(step.noise.shape).astype(np.float32),
+            "f_prior": np.full(step.f_prior.shape, 4000.0, np.float32),
+            "f_target": np.full(step.f_target.shape, 20000.0, np.float32),
+        }
+        feed = {**signals, **{f"state.{name}": value for name, value in state.items()}}
+        names = ["high_band", *(f"next.{name}" for name in state)]
+        expected, *following = plain.run(names, feed)
+        state = dict(zip(state, following, strict=True))
+        high_band = step.step(**signals)
+        scale = max(float(np.abs(expected).max()), 1e-3)
+        assert np.abs(high_band - expected).max() <= 1e-3 * scale
+    for name, value in step.state().items():
+        assert np.allclose(value, state[name], rtol=1e-2, atol=1e-3), name
+
+
+def test_reset_session_is_fresh(model: str) -> None:
+    step = OnnxStep(model)
+    step.f_prior.fill(4000.0)
+    step.audio[...] = 0.1 * np.random.default_rng(0).standard_normal(step.audio.shape)
+    first = step.run().copy()
+    second = step.run().copy()
+    step.run()
+    assert not np.array_equal(first, second)
+    step.reset()
+    assert not any(value.any() for value in step.state().values())
+    assert np.array_equal(step.run(), first)
+    assert np.array_equal(step.run(), second)
+
+
+def test_missing_runtime_is_one_sentence(monkeypatch: pytest.MonkeyPatch, stand_in: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "rtsr\[cpu\]" or .*\[gpu\]'):
+        OnnxStep(stand_in)
+
+
+def test_leftover_runtime_counts_as_missing(
+    monkeypatch: pytest.MonkeyPatch, stand_in: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    with pytest.raises(MissingDependencyError):
+        OnnxStep(stand_in)
+
+
+def test_absent_provider_names_those_present(stand_in: Path) -> None:
+    import onnxruntime
+
+    absent = [name for name in ("cuda", "tensorrt") if name not in providers.available(onnxruntime)]
+    if not absent:
+        pytest.skip("every provider is installed here")
+    with pytest.raises(ProviderError, match=r"present: .*cpu"):
+        OnnxStep(stand_in, provider=absent[0])
+
+
+def test_silent_fall_back_is_refused(monkeypatch: pytest.MonkeyPatch, stand_in: Path) -> None:
+    monkeypatch.setattr(providers, "started", lambda session, provider: False)
+    with pytest.raises(ProviderError, match="did not start"):
+        OnnxStep(stand_in, provider="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_auto_takes_what_starts(monkeypatch: pytest.MonkeyPatch, stand_in: Path) -> None:
+    import onnxruntime
+
+    everything = list(providers.ONNX_NAMES.values())
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: everything)
+    assert providers.candidates("auto", onnxruntime) == ["cuda", "cpu"]
+    assert providers.candidates("tensorrt", onnxruntime) == ["tensorrt"]
+    assert OnnxStep(stand_in, provider="auto").provider in ("cuda", "cpu")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import rtsr", "import rtsr.cli.app", "import rtsr.upsampler"]
+)
+def test_imports_stay_light(statement: str) -> None:
+    program = (
+        f"import sys; {statement}; "
+        "heavy = {'torch', 'onnxruntime', 'onnx', 'matplotlib', 'soundfile'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
