@@ -1,0 +1,49 @@
+"""How every kernel of this package is compiled: ahead of its first call, without the GIL, cached.
+
+Compiling happens at import, so that the first audio block is as fast as every later one. The
+machine code is kept on disk by numba: beside the module where that is writable, else in
+`NUMBA_CACHE_DIR` or the user's cache directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import float32, float64, int64, njit, types
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+AUDIO = types.Array(float32, 2, "C")
+"""Writable float32 audio, C-contiguous `(frames, channels)`."""
+
+# numba converts a writable array to a read-only one but never the other way round, so one
+# signature with read-only inputs also takes what `numpy.frombuffer` and shared memory hand out.
+AUDIO_IN = types.Array(float32, 2, "C", readonly=True)
+"""float32 audio that is only read, C-contiguous `(frames, channels)`."""
+
+VECTOR = types.Array(float64, 1, "C")
+VECTOR_IN = types.Array(float64, 1, "C", readonly=True)
+MATRIX_IN = types.Array(float64, 2, "C", readonly=True)
+STATE = types.Array(float64, 3, "C")
+INDICES = types.Array(int64, 1, "C")
+
+
+def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
+    """Compile a function at once for one signature, cached on disk where any place for it exists.
+
+    Where numba finds no writable directory at all (a read-only container without a home), or the
+    disk is full, the function is compiled in memory instead: a slower import, never a failed one.
+    """
+
+    def compile_now(function: Function) -> Function:
+        try:
+            return njit(signature, nogil=True, cache=True, **options)(function)
+        except OSError:
+            pass
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+        return njit(signature, nogil=True, **options)(function)
+
+    return compile_now

@@ -1,0 +1,165 @@
+"""Streaming polyphase resampler between the usual audio rates, with a small exact delay."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import float32, int64, types
+
+from .compiled import AUDIO, AUDIO_IN, kernel
+from .resample_design import conversion_ratio, delay_samples, phase_table
+
+SUPPORTED_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+_CHUNK_FRAMES = 512
+_TABLE = types.Array(float32, 2, "C", readonly=True)
+
+
+@kernel(
+    int64(AUDIO_IN, AUDIO, float32[:, ::1], _TABLE, int64, int64),
+    # Lets the sum over the taps use vector registers. Its order then depends on the number of taps
+    # alone, never on the block, so any partition of the input still gives the same bits.
+    fastmath={"reassoc", "contract", "nsz"},
+)
+def _resample(
+    block: np.ndarray,
+    out: np.ndarray,
+    history: np.ndarray,
+    table: np.ndarray,
+    position: int,
+    down: int,
+) -> int:
+    """Consume all of `block` `(frames, channels)`, return the position for the next block.
+
+    `history` `(channels, taps - 1 + chunk)` holds the newest `taps - 1` inputs in front. `position`
+    is the next output's newest needed instant on the common grid, from the start of the block.
+    """
+    up, taps = table.shape
+    frames, channels = block.shape
+    past = taps - 1
+    chunk = history.shape[1] - past
+    step = down // up
+    step_phase = down - step * up
+    written = 0
+    start = 0
+    while start < frames:
+        count = min(chunk, frames - start)
+        end = count * up
+        due = 0
+        if position < end:
+            due = (end - 1 - position) // down + 1
+        for channel in range(channels):
+            line = history[channel]
+            for i in range(count):
+                line[past + i] = block[start + i, channel]
+            newest = position // up
+            phase = position - newest * up
+            for i in range(due):
+                row = table[phase]
+                total = float32(0.0)
+                for tap in range(taps):
+                    total += row[tap] * line[newest + tap]
+                out[written + i, channel] = total
+                newest += step
+                phase += step_phase
+                if phase >= up:
+                    phase -= up
+                    newest += 1
+            for i in range(past):
+                line[i] = line[count + i]
+        written += due
+        position += due * down - end
+        start += count
+    return position
+
+
+class StreamingResampler:
+    """Converts blocks of any length from `input_rate` to `output_rate`, both in hertz.
+
+    After `n` input frames in total exactly `floor(n * output_rate / input_rate)` frames have come
+    out, the same bits however the input was cut into blocks. Output frame `o` belongs to input time
+    `o - delay`, counted in output frames. Flat within 0.1 dB up to 0.9 of the narrower Nyquist
+    frequency, images and aliases below -70 dB from 1.1 of it. Equal rates pass through untouched.
+
+    Raises `ValueError` for a rate that is not in `SUPPORTED_RATES` or fewer than one channel.
+    """
+
+    def __init__(self, input_rate: int, output_rate: int, channels: int = 1) -> None:
+        for rate in (input_rate, output_rate):
+            if rate not in SUPPORTED_RATES:
+                known = ", ".join(str(r) for r in SUPPORTED_RATES)
+                raise ValueError(f"sample rate {rate} Hz is not supported, use one of {known}")
+        if channels < 1:
+            raise ValueError(f"a resampler needs at least one channel, not {channels}")
+        self.input_rate = int(input_rate)
+        self.output_rate = int(output_rate)
+        self.channels = int(channels)
+        self._up, self._down = conversion_ratio(self.input_rate, self.output_rate)
+        self._delay = delay_samples(self.input_rate, self.output_rate)
+        self._passes_through = self._up == self._down
+        if not self._passes_through:
+            self._table = phase_table(self.input_rate, self.output_rate)
+            past = self._table.shape[1] - 1
+            self._history = np.zeros((self.channels, past + _CHUNK_FRAMES), dtype=np.float32)
+        self.reset()
+
+    @property
+    def delay(self) -> int:
+        """Exact delay in samples of the output rate."""
+        return self._delay
+
+    @property
+    def delay_ms(self) -> float:
+        """Exact delay in milliseconds."""
+        return 1000.0 * self._delay / self.output_rate
+
+    def reset(self) -> None:
+        """Forget the past: the next block is treated as the first."""
+        self._position = self._down - 1
+        if not self._passes_through:
+            self._history.fill(0.0)
+
+    def output_frames(self, frames: int) -> int:
+        """How many frames the next block of `frames` frames will yield."""
+        if self._passes_through:
+            return frames
+        return max(0, (frames * self._up - 1 - self._position) // self._down + 1)
+
+    def process(self, block: np.ndarray) -> np.ndarray:
+        """Convert `(frames, channels)` and return a new float32 `(output frames, channels)`.
+
+        Raises `ValueError` if the block is not two-dimensional with this number of channels.
+        """
+        self._check_channels("block", block)
+        block = np.ascontiguousarray(block, dtype=np.float32)
+        out = np.empty((self.output_frames(block.shape[0]), self.channels), dtype=np.float32)
+        self.process_into(block, out)
+        return out
+
+    def process_into(self, block: np.ndarray, out: np.ndarray) -> int:
+        """Convert float32 `(frames, channels)` into the front of `out`; return the frames written.
+
+        Allocates nothing. `block` and `out` are C-contiguous float32 and do not overlap; `out` has
+        at least `output_frames(len(block))` frames, otherwise `ValueError` is raised and nothing is
+        consumed.
+        """
+        self._check_channels("block", block)
+        self._check_channels("out", out)
+        for name, array in (("block", block), ("out", out)):
+            if array.dtype != np.float32 or not array.flags.c_contiguous:
+                raise ValueError(f"{name} must be a C-contiguous float32 array")
+        due = self.output_frames(block.shape[0])
+        if out.shape[0] < due:
+            raise ValueError(f"out has room for {out.shape[0]} frames but {due} are due")
+        if self._passes_through:
+            out[:due] = block
+        else:
+            self._position = _resample(
+                block, out, self._history, self._table, self._position, self._down
+            )
+        return due
+
+    def _check_channels(self, name: str, array: np.ndarray) -> None:
+        if array.ndim != 2 or array.shape[1] != self.channels:
+            raise ValueError(
+                f"{name} must have shape (frames, {self.channels}), not {tuple(array.shape)}"
+            )

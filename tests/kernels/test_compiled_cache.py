@@ -1,0 +1,132 @@
+"""Compiled code on disk: found again, never in the way when nothing can be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+from numba.core.runtime import rtsys
+
+import rtsr_kernels
+from rtsr_kernels import crossfade, highpass, noise, overlap_add, resample, ring
+
+REPORT = """
+import time
+import numba
+start = time.process_time()
+import rtsr_kernels
+seconds = time.process_time() - start
+import rtsr_kernels.ring, rtsr_kernels.resample
+hits = sum(rtsr_kernels.ring.ring_write.stats.cache_hits.values())
+place = rtsr_kernels.ring.ring_write.stats.cache_path
+print(rtsr_kernels.__file__, seconds, hits, place, sep="|")
+"""
+
+
+@pytest.fixture
+def read_only_install(tmp_path: Path) -> Path:
+    """A copy whose `__pycache__` cannot be made, not even by root, who ignores permissions."""
+    package = tmp_path / "site" / "rtsr_kernels"
+    source = Path(rtsr_kernels.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__pycache__").write_text("")
+    for path in [*package.iterdir(), package]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return package.parent
+
+
+def import_in_subprocess(site: Path, **environment: str) -> tuple[str, float, int, str]:
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA", "XDG"))}
+    variables |= {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    result = subprocess.run(
+        [sys.executable, "-c", REPORT], env=variables, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    file, seconds, hits, place = result.stdout.strip().split("|")
+    assert Path(file).is_relative_to(site)
+    return file, float(seconds), int(hits), place
+
+
+def test_read_only_install_caches_for_the_user(read_only_install: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    _, cold, hits, place = import_in_subprocess(read_only_install, HOME=str(home))
+    assert hits == 0
+    _, warm, hits, again = import_in_subprocess(read_only_install, HOME=str(home))
+    assert hits == 1
+    assert place == again
+    assert warm < cold
+    if sys.platform == "linux":
+        assert Path(place).is_relative_to(home)
+
+
+def test_read_only_install_obeys_the_cache_variable(
+    read_only_install: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    places = {import_in_subprocess(read_only_install, NUMBA_CACHE_DIR=str(cache))[2:] for _ in "12"}
+    assert {hits for hits, _ in places} == {0, 1}
+    assert all(Path(place).is_relative_to(cache) for _, place in places)
+
+
+def test_nothing_writable_still_imports(read_only_install: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert import_in_subprocess(read_only_install, HOME=str(blocked))[2] == 0
+
+
+def test_warm_import_is_quick() -> None:
+    site = Path(rtsr_kernels.__file__).parent.parent
+    # Processor time and the best of three: other work on the machine must not fail this.
+    assert min(import_in_subprocess(site)[1] for _ in range(3)) < 0.5
+
+
+@njit
+def _rounds(count, header, data, audio, other, out, tail, frame, values, sos, state, resampler):  # type: ignore[no-untyped-def]
+    history, table = resampler
+    position = 0
+    for i in range(count):
+        ring.ring_write(header, data, audio)
+        ring.ring_read(header, data, out)
+        ring.ring_skip(header, 3)
+        crossfade.crossfade_linear(audio, other, out)
+        crossfade.crossfade_equal_power(audio, other, out)
+        overlap_add(frame, tail, out)
+        highpass.apply_sos(sos, state, audio, out)
+        noise.fill_noise(1, i, 0, values)
+        position = resample._resample(audio, out, history, table, position, 160)
+
+
+def test_no_block_allocates() -> None:
+    queue = ring.Ring(1024, 2)
+    resampler = resample.StreamingResampler(48000, 44100, 2)
+    arguments = [
+        queue.header,
+        queue.data,
+        np.ones((480, 2), dtype=np.float32),
+        np.zeros((480, 2), dtype=np.float32),
+        np.empty((480, 2), dtype=np.float32),
+        np.zeros((120, 2), dtype=np.float32),
+        np.ones((600, 2), dtype=np.float32),
+        np.empty(64, dtype=np.float32),
+        highpass.highpass_sos(4000.0),
+        highpass.highpass_state(2),
+        (resampler._history, resampler._table),
+    ]
+
+    def allocations(rounds: int) -> int:
+        before = rtsys.get_allocation_stats().alloc
+        _rounds(rounds, *arguments)
+        return rtsys.get_allocation_stats().alloc - before
+
+    import_module("numba.core.runtime._nrt_python").memsys_enable_stats()
+    allocations(1)
+    # numba makes one small handle for each array that enters from Python, and nothing more.
+    assert allocations(50) == allocations(1)
