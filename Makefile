@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 .PHONY: demo test bench lint clean
 
 demo: $(VENV)/.demo
-	$(BIN)/rtsr demo --out demo
+	$(BIN)/rtsr demo demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

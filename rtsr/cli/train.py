@@ -31,7 +31,10 @@ def train_command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and data.")] = None,
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="Keep the decoded audio in this .npz file.")
+        Path | None,
+        typer.Option(
+            "--cache", help="Keep the decoded audio beside this name, one .npz file per split."
+        ),
     ] = None,
 ) -> None:
     """Train a model, or continue a run that was stopped.
@@ -55,9 +58,13 @@ def train_command(
         settings = replace(settings, model=model)
     if seed is not None:
         settings = replace(settings, seed=seed)
-    train_corpus = load_corpus(data, "train", cache=cache)
+
+    def kept(split: str) -> Path | None:
+        return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
+
+    train_corpus = load_corpus(data, "train", cache=kept("train"))
     typer.echo(f"train: {train_corpus.describe()}")
-    valid_corpus = load_corpus(data, "valid", cache=cache)
+    valid_corpus = load_corpus(data, "valid", cache=kept("valid"))
     typer.echo(f"valid: {valid_corpus.describe()}")
     trainer = Trainer(settings, train_corpus, valid_corpus, out, device)
     if trainer.resume():

@@ -13,6 +13,8 @@ from rtsr.model.streaming import State, StreamingModule, tensor
 
 CROSSOVER_START = 0.88
 CROSSOVER_RAMP_HZ = 300.0
+# Training compares nothing closer to the end of a recording's band than this.
+CEILING_END = 0.98
 CEILING_RAMP_HZ = 300.0
 
 
@@ -39,8 +41,9 @@ class SynthesisMask(nn.Module):
         """Map two cutoffs in Hz ``(batch, 1, frames)`` to gains ``(batch, frames, 301)``."""
         low = CROSSOVER_START * f_prior.transpose(1, 2)
         up = ((self.frequencies - low) / CROSSOVER_RAMP_HZ).clamp(0.0, 1.0)
-        down = (f_target.transpose(1, 2) - self.frequencies) / CEILING_RAMP_HZ
-        return up * (down + 1.0).clamp(0.0, 1.0)
+        high = CEILING_END * f_target.transpose(1, 2)
+        down = ((high - self.frequencies) / CEILING_RAMP_HZ).clamp(0.0, 1.0)
+        return up * down
 
 
 class OverlapAdd(StreamingModule):
