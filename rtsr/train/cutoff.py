@@ -1,0 +1,122 @@
+"""Where a recording's real content ends, measured on the whole file.
+
+A file's sample rate says little about its bandwidth: most public recordings were once MP3 or
+Vorbis. The training loss must not be asked for content above that point: the file does not hold it.
+
+Three marks are looked for in the 99th percentile, over time, of the power spectrum. The lowest
+wins:
+
+* emptiness: above it nothing stands out from the noise of 16-bit samples;
+* a brick wall: the level falls by more than 20 dB within 600 Hz and never comes back;
+* for speech, stationary noise: above it the loud frames are hardly louder than the quiet ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtsr.errors import AudioFormatError
+
+FRAME = 2048
+#: More frames than this are not looked at: they are taken evenly from the whole file.
+MAX_FRAMES = 3000
+#: 99th percentile of the noise of 16-bit samples with triangular dither, in one bin of a Hann
+#: window of `FRAME`, in dB of a full-scale sine: step^2 / 4 over the bins, and ln(100) for an
+#: exponentially distributed power.
+NOISE_DB = float(10 * np.log10((2.0**-15) ** 2 / 4) + 3.01 + 10 * np.log10(2 * 1.5 / FRAME) + 6.63)
+ABOVE_NOISE_DB = 10.0
+WALL_DB = 20.0
+WALL_WIDTH_HZ = 600.0
+#: The band below a wall whose median level is compared with what is left above it.
+PLATEAU_HZ = 1500.0
+#: What must be gone after `PLATEAU_HZ`, by where the wall stands (Hz, dB): formants and resonances
+#: also end in falls of 20-25 dB, and the lower, the steeper; above 16 kHz there are only walls.
+DEEP_WALLS = ((3000.0, 40.0), (5000.0, 26.0), (16000.0, WALL_DB))
+#: Speech must move by this much in a bin; stationary noise moves by 16 dB between the percentiles.
+SPEECH_RANGE_DB = 22.0
+
+
+def measure_cutoff(samples: np.ndarray, sample_rate: int, *, speech: bool = False) -> float:
+    """Return the frequency in Hz above which `samples` hold nothing of their own.
+
+    Args:
+        samples: ``(samples,)`` float in [-1, 1] or int16.
+        sample_rate: of `samples`, in Hz.
+        speech: also discount stationary noise, which is what a voice recording ends in.
+
+    Raises:
+        AudioFormatError: `samples` is not one channel.
+    """
+    if samples.ndim != 1:
+        raise AudioFormatError(
+            f"measure_cutoff takes one channel of shape (samples,), not {samples.shape}; "
+            "pass the channels one by one."
+        )
+    loud, quiet = _percentile_spectra(samples)
+    return _cutoff_of_spectra(loud, quiet, sample_rate, speech)
+
+
+def _percentile_spectra(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 99th and 10th percentile power spectra, ``(bins,)`` each, in dB of a full-scale sine."""
+    if len(samples) < FRAME:
+        samples = np.pad(samples, (0, FRAME - len(samples)))
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[:: FRAME // 2]
+    if len(frames) > MAX_FRAMES:
+        frames = frames[np.linspace(0, len(frames) - 1, MAX_FRAMES).astype(np.int64)]
+    window = np.hanning(FRAME + 1)[:FRAME].astype(np.float32)
+    window *= 2.0 / window.sum() / (32768.0 if samples.dtype == np.int16 else 1.0)
+    power = np.empty((len(frames), FRAME // 2 + 1), np.float32)
+    for start in range(0, len(frames), 256):
+        spectrum = np.fft.rfft(frames[start : start + 256] * window)
+        power[start : start + 256] = spectrum.real**2 + spectrum.imag**2
+    ranks = [int(0.10 * (len(power) - 1)), int(np.ceil(0.99 * (len(power) - 1)))]
+    power.partition(ranks, axis=0)
+    quiet, loud = (10 * np.log10(power[rank] + 1e-20) for rank in ranks)
+    return loud, quiet
+
+
+def _smooth(spectrum: np.ndarray, width: int) -> np.ndarray:
+    padded = np.pad(spectrum, (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
+
+
+def _cutoff_of_spectra(
+    loud: np.ndarray, quiet: np.ndarray, sample_rate: int, speech: bool
+) -> float:
+    hz_per_bin = sample_rate / FRAME
+    # About 100 Hz: one bin's percentile is too ragged to be compared with a threshold.
+    width = max(3, round(100.0 / hz_per_bin))
+    level = _smooth(loud, width)
+    content = level > NOISE_DB + ABOVE_NOISE_DB
+    if speech:
+        content &= level - _smooth(quiet, width) > SPEECH_RANGE_DB
+    above = np.flatnonzero(content)
+    if len(above) == 0:
+        return 0.0
+    end = int(above[-1]) + 1
+
+    end = min(end, _foot_of_wall(level, hz_per_bin, end))
+    return float(min(end * hz_per_bin, sample_rate / 2))
+
+
+def _foot_of_wall(level: np.ndarray, hz_per_bin: float, otherwise: int) -> int:
+    """The first bin behind the lowest brick wall of a spectrum in dB, or `otherwise`."""
+    step = round(WALL_WIDTH_HZ / hz_per_bin)
+    plateau = round(PLATEAU_HZ / hz_per_bin)
+    # A partial or a resonance that stands alone also falls by 20 dB on its upper side; below a
+    # wall there is a whole band, so the middle of that band is what must fall.
+    below = np.median(np.lib.stride_tricks.sliding_window_view(level, plateau), axis=1)
+    loudest_above = np.maximum.accumulate(level[::-1])[::-1]
+    corners = np.arange(int(np.ceil(DEEP_WALLS[0][0] / hz_per_bin)), len(level) - plateau)
+    before = below[corners - plateau + 1]
+    starts, depths = np.array(DEEP_WALLS).T
+    deep = depths[np.searchsorted(starts, corners * hz_per_bin, side="right") - 1]
+    is_wall = (before - loudest_above[corners + step] > WALL_DB) & (
+        before - loudest_above[corners + plateau] > deep
+    )
+    walls = corners[is_wall]
+    if len(walls) == 0:
+        return otherwise
+    wall = int(walls[0])
+    floor = loudest_above[wall + step]
+    return wall + int(np.argmax(level[wall : wall + step + 1] <= floor + 3.0))
