@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +14,13 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from rtsr import enhance_file
 from rtsr.errors import RtsrError
 from rtsr_bench.ridge import RidgeFloor
 from rtsr_bench.validation import (
     Scores,
-    judge,
     list_clips,
     markdown_table,
-    prepare_references,
     validate,
 )
 
@@ -69,16 +69,13 @@ def evaluate(
     cutoff: Cutoffs = [4000.0, 8000.0],  # noqa: B006 - typer copies it
     floors: Floors = Path("floors"),
     work: Annotated[Path, typer.Option(help="Folder for inputs and outputs.")] = Path("validation"),
-    outputs: Annotated[
-        Path | None,
-        typer.Option(
-            help="A model's outputs, OUTPUTS/<cutoff>/<domain>/<clip>.wav, made from the inputs "
-            "that an earlier run left in WORK."
-        ),
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Also judge this model: a bundled name or an .onnx file."),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all values.")] = None,
 ) -> None:
-    """Medians per domain of input, floor and, with --outputs, a model over the valid split."""
+    """Medians per domain of input, floor and, with --model, models over the valid split."""
     clips = list_clips(data)
     report = {}
     for cutoff_hz in cutoff:
@@ -101,14 +98,15 @@ def evaluate(
                     name=name.replace(", ", "-"),
                     progress=show,
                 )
-            if outputs is not None:
-                references = prepare_references(clips, work / "references-6s")
-                made = {
-                    name: outputs / f"{cutoff_hz:g}" / f"{name}.wav"
-                    for name in references
-                    if (outputs / f"{cutoff_hz:g}" / f"{name}.wav").is_file()
-                }
-                rows["model"] = judge(references, made, cutoff_hz, progress=show)
+            for name in model or ():
+                rows[Path(name).stem] = validate(
+                    partial(enhance_file, model=name),
+                    clips,
+                    work,
+                    cutoff_hz,
+                    name=Path(name).stem,
+                    progress=show,
+                )
         typer.echo(f"\ninput cutoff {cutoff_hz:g} Hz, medians speech / effects / music\n")
         typer.echo(markdown_table(rows))
         report[f"{cutoff_hz:g}"] = {name: scores.as_json() for name, scores in rows.items()}
