@@ -33,7 +33,7 @@ HOP = 480
 
 #: Content that reaches this far leaves nothing to add.
 FULL_FROM_HZ = 20000.0
-#: Quieter frames (mean power in dB of a full-scale sine) are taken for silence.
+#: Quieter hops (mean power of the channels, in dB of a full-scale sine) are taken for silence.
 ACTIVE_DB = -62.0
 
 #: The long memory: so many blocks of active frames, 0.5 s each.
@@ -47,6 +47,8 @@ LOW_WALL_DOWN_FRAMES = 300
 #: stands until the memory holds nothing of what it was measured on.
 LONG_DOWN_FRAMES = BLOCKS * BLOCK_FRAMES + 50
 TREBLE_HZ = 14000.0
+#: Every time it had to go up again it waits twice as long, up to so many times.
+LONGEST_PATIENCE = 16
 #: Active frames with content above the estimate, among the newest `UP_MEMORY`, to go up. A
 #: sibilant has at most 20, and two more for the length of a frame.
 UP_FRAMES = 52
@@ -57,21 +59,17 @@ ABOVE_REST_DB = 10.0
 HYSTERESIS = 0.05
 EVALUATE_EVERY = 5
 
+_ACTIVE_POWER = 0.5 * 10 ** (ACTIVE_DB / 10)
 _POWER = types.Array(float64, 1, "C")
 _SPECTRA = types.Array(complex128, 2, "C")
 _BLOCKS = types.Array(float32, 2, "C")
 
 
-@kernel(float64(_SPECTRA, _POWER))
-def _frame_power(spectra: NDArray[np.complex128], power: NDArray[np.float64]) -> float:
-    """Fill `power` ``(bins,)`` with the strongest channel's, smoothed over three bins.
-
-    Returns the sum of the strongest channel, or infinity if a sample was not a number.
-    """
+@kernel(void(_SPECTRA, _POWER))
+def _frame_power(spectra: NDArray[np.complex128], power: NDArray[np.float64]) -> None:
+    """Fill `power` ``(bins,)`` with the strongest channel's, smoothed over three bins."""
     channels, bins = spectra.shape
-    total = 0.0
     for channel in range(channels):
-        mine = 0.0
         before = 0.0
         here = spectra[channel, 0].real ** 2
         for k in range(bins):
@@ -81,13 +79,8 @@ def _frame_power(spectra: NDArray[np.complex128], power: NDArray[np.float64]) ->
             smooth = 0.25 * before + 0.5 * here + 0.25 * after
             if channel == 0 or smooth > power[k]:
                 power[k] = smooth
-            mine += here
             before = here
             here = after
-        if not mine < np.inf:
-            return np.inf
-        total = max(total, mine)
-    return total
 
 
 @kernel(void(_POWER, _BLOCKS, int64, boolean))
@@ -156,12 +149,13 @@ class BandwidthDetector:
         self._start_hz = FULL_BAND_HZ if start >= FULL_FROM_HZ else start
         window = np.hanning(FRAME + 1)[:FRAME]
         self._window = window * (2.0 / window.sum())
-        self._active = 10 ** (ACTIVE_DB / 10) * 1.5  # of a sine, a Hann window makes 1.5 bins
         self._blocks = np.zeros((BLOCKS, BINS), np.float32)
         self._wide = np.zeros((1, BINS), np.float32)
         self._power = np.zeros(BINS)
         self._levels = np.zeros(BINS)
         self._flags = np.zeros(UP_MEMORY, np.bool_)
+        self._flag = 0
+        self._wide_frames = 0
         self._history = np.zeros((1, FRAME))
         self.reset()
 
@@ -169,10 +163,13 @@ class BandwidthDetector:
         """Forget the stream; the next hop is the first."""
         self.cutoff_hz = self._start_hz
         self._history.fill(0.0)
+        self._active_hops = 0
+        self._spectrum_is_due = False
         self._frames = 0
         self._known = self._start_hz < FULL_BAND_HZ
         self._candidate_hz = FULL_BAND_HZ
         self._agreed = 0
+        self._patience = 1
         self._forget_content_above()
         self._rest_db = FLOOR_DB
 
@@ -188,18 +185,29 @@ class BandwidthDetector:
             )
         if hop.shape[1] != len(self._history):
             self._history = np.zeros((hop.shape[1], FRAME))
+            self._active_hops = 0
+            self._spectrum_is_due = False
+        # A stream that is muted or that begins in the middle of a sound clicks, and a click is full
+        # band: a spectrum counts only if all hops in it and the one behind it are sound. What is
+        # not a number compares as silence here.
+        active = _ACTIVE_POWER * hop.size < float(np.vdot(hop, hop)) < np.inf
+        if active and self._spectrum_is_due:
+            self._consider()
         history = self._history
         history[:, :-HOP] = history[:, HOP:]
         history[:, -HOP:] = hop.T
-        total = _frame_power(np.fft.rfft(history * self._window), self._power)
-        if not self._active < total < np.inf:
-            return self.cutoff_hz
+        self._active_hops = self._active_hops + 1 if active else 0
+        self._spectrum_is_due = self._active_hops * HOP >= FRAME
+        if self._spectrum_is_due:
+            _frame_power(np.fft.rfft(history * self._window), self._power)
+        return self.cutoff_hz
+
+    def _consider(self) -> None:
         self._remember()
         if self._frames % EVALUATE_EVERY == 0:
             self._consider_going_down()
         if self.cutoff_hz < self._bound:
             self._consider_going_up()
-        return self.cutoff_hz
 
     def _remember(self) -> None:
         block, frame = divmod(self._frames, BLOCK_FRAMES)
@@ -222,7 +230,7 @@ class BandwidthDetector:
             enough = LONG_DOWN_FRAMES
         else:
             enough = DOWN_FRAMES if height >= HIGH_WALL_DB else LOW_WALL_DOWN_FRAMES
-        if self._agreed > enough:
+        if self._agreed > enough * self._patience:
             self._move(found, rest)
 
     def _consider_going_up(self) -> None:
@@ -240,6 +248,7 @@ class BandwidthDetector:
         found, rest, _ = find_wall(self._levels)
         if found > self.cutoff_hz * (1.0 + HYSTERESIS):
             self._move(found, rest)
+            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         else:
             self._rest_db = max(self._rest_db, rest)
             self._forget_content_above()

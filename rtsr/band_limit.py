@@ -1,0 +1,122 @@
+"""The mark of a band limit in a long-term spectrum: a wall.
+
+More than 20 dB are lost within 600 Hz and never come back. A voice or an instrument rolls off,
+which is no wall; resamplers and lossy coders make walls.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import float64, int64, types
+from numpy.typing import NDArray
+
+from rtsr_kernels.compiled import kernel
+
+FULL_BAND_HZ = 24000.0
+"""The answer where nothing is missing."""
+
+FRAME = 1024
+BINS = FRAME // 2 + 1
+HZ_PER_BIN = 48000 / FRAME
+
+#: The strongest that the noise of 16-bit samples shows in one bin in several seconds, in dB of a
+#: full-scale sine.
+FLOOR_DB = -104.0
+LOWEST_WALL_HZ = 2000.0
+#: Lossy coders leave holes at the top of quiet passages: no ear misses what lies above.
+HIGHEST_WALL_HZ = 17500.0
+
+WALL_DB = 20.0
+WALL_BINS = 13  # 600 Hz
+PLATEAU_BINS = 20
+STEEP_DB = 3.0
+#: A wall that does not end in emptiness must be higher, because formants and resonances also end
+#: in falls of 20 to 30 dB, the more so the lower they are.
+EMPTY_DB = FLOOR_DB + 6.0
+HIGH_WALL_DB = 30.0
+LOW_FREQUENCY_HZ = 3000.0
+LOW_FREQUENCY_WALL_DB = 40.0
+
+#: Half of the common sample rates, where a resampler starts to lose content, and what is told
+#: then, as a share of it.
+COMMON_NYQUIST_HZ = (4000.0, 6000.0, 8000.0, 12000.0, 16000.0)
+SHOULDER = 0.965
+NOMINAL = 0.975
+
+LEVELS = types.Array(float64, 1, "C")
+
+
+@kernel(int64(LEVELS, int64, float64))
+def _last_above(levels: NDArray[np.float64], foot: int, least: float) -> int:
+    """The highest bin up to `foot` that reaches `least`."""
+    k = foot
+    while k > 0 and levels[k] < least:
+        k -= 1
+    return k
+
+
+@kernel(float64(LEVELS, int64, float64))
+def _edge_of_wall(levels: NDArray[np.float64], foot: int, rest: float) -> float:
+    """Where content ends, in Hz, given the first bin behind a wall and what is left there.
+
+    A good resampler leaves 5 % between the first loss and the foot, a simple one 20 %, filled with
+    images. Most band limits are half of a common sample rate, so what looks like one is one.
+    """
+    first = int(0.68 * foot)
+    last = int(0.80 * foot)
+    plateau = 0.0
+    for k in range(first, last):
+        plateau += levels[k] / (last - first)
+    height = plateau - rest
+    upper = _last_above(levels, foot, rest + 0.75 * height) * HZ_PER_BIN
+    middle = _last_above(levels, foot, rest + 0.6 * height) * HZ_PER_BIN
+    shoulder = _last_above(levels, foot, plateau - 12.0) * HZ_PER_BIN
+    foot_hz = foot * HZ_PER_BIN
+    if foot_hz - upper < 0.06 * foot_hz + 60.0:
+        for nyquist in COMMON_NYQUIST_HZ:
+            if 0.94 * nyquist < middle < 0.99 * nyquist:
+                return NOMINAL * nyquist
+        return _last_above(levels, foot, rest + 0.3 * height) * HZ_PER_BIN
+    nearest = COMMON_NYQUIST_HZ[0]
+    for nyquist in COMMON_NYQUIST_HZ:
+        if abs(shoulder - SHOULDER * nyquist) < abs(shoulder - SHOULDER * nearest):
+            nearest = nyquist
+    if 0.86 * nearest < shoulder < 1.15 * nearest:
+        return NOMINAL * nearest
+    return 0.5 * (shoulder + middle)
+
+
+@kernel(types.UniTuple(float64, 3)(LEVELS))
+def find_wall(levels: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The lowest wall in `levels` ``(bins,)`` dB: its frequency in Hz, what is left above it and
+    its height in dB; `FULL_BAND_HZ` where there is none.
+    """
+    bins = levels.size
+    loudest_above = np.empty(bins)
+    loudest_above[bins - 1] = levels[bins - 1]
+    for k in range(bins - 2, -1, -1):
+        loudest_above[k] = max(levels[k], loudest_above[k + 1])
+    first = int(LOWEST_WALL_HZ / HZ_PER_BIN)
+    plateau = 0.0
+    for k in range(first - PLATEAU_BINS, first):
+        plateau += levels[k]
+    for k in range(first, int(HIGHEST_WALL_HZ / HZ_PER_BIN)):
+        plateau += levels[k] - levels[k - PLATEAU_BINS]
+        before = plateau / PLATEAU_BINS
+        foot = k + WALL_BINS
+        if before - loudest_above[foot] <= WALL_DB:
+            continue
+        while foot + 2 < bins and loudest_above[foot] - loudest_above[foot + 2] > STEEP_DB:
+            foot += 1
+        rest = loudest_above[foot]
+        height = before - rest
+        low = k * HZ_PER_BIN < LOW_FREQUENCY_HZ
+        if rest > EMPTY_DB and height < (LOW_FREQUENCY_WALL_DB if low else HIGH_WALL_DB):
+            continue
+        while foot > k and loudest_above[foot - 1] < rest + STEEP_DB:
+            foot -= 1
+        edge = _edge_of_wall(levels, foot, rest)
+        if edge > HIGHEST_WALL_HZ:
+            break
+        return edge, rest, height
+    return FULL_BAND_HZ, FLOOR_DB, 0.0

@@ -1,0 +1,253 @@
+"""The detector: right, soon enough, and never nervous."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import resources
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from rtsr.bandwidth import FULL_BAND_HZ, HOP, BandwidthDetector, measure_cutoff_stream
+from rtsr.errors import AudioFormatError, RtsrError
+from rtsr_kernels.resample import StreamingResampler
+
+RATE = 48000
+Sound = Callable[..., NDArray[np.float32]]
+
+
+def demo(name: str) -> NDArray[np.float32]:
+    """A demo clip at its own rate, ``(samples, 1)``."""
+    path = resources.files("rtsr") / "demo_data" / name
+    with resources.as_file(path) as file:
+        samples, _ = soundfile.read(file, dtype="float32", always_2d=True)
+    return samples
+
+
+def rounded(sound: NDArray[np.floating]) -> NDArray[np.float32]:
+    """What is left of a sound in a 16-bit file."""
+    return (np.clip(np.rint(sound * 32768.0), -32768, 32767) / 32768.0).astype(np.float32)
+
+
+def narrowed(sound: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """A 48 kHz file of what was once sampled at `rate`."""
+    low = soxr.resample(0.7 * sound, RATE, rate, quality="HQ")
+    return rounded(soxr.resample(low, rate, RATE, quality="HQ")[: len(sound)])
+
+
+def run(
+    sound: NDArray[np.float32], initial_hz: float | None = None, native_hz: float = FULL_BAND_HZ
+) -> NDArray[np.float64]:
+    """The detector's answer for every hop of `sound` ``(samples, channels)``."""
+    detector = BandwidthDetector(initial_hz=initial_hz, native_hz=native_hz)
+    hops = [
+        detector.update(sound[start : start + HOP]) for start in range(0, len(sound) - HOP + 1, HOP)
+    ]
+    return np.array(hops)
+
+
+def changes(answers: NDArray[np.float64]) -> int:
+    return int(np.count_nonzero(np.diff(answers)))
+
+
+@pytest.mark.parametrize("name", ["speech_reference.flac", "music_reference.flac"])
+def test_full_band_recording_is_full_band_from_the_first_hop(name: str) -> None:
+    assert (run(demo(name)) == FULL_BAND_HZ).all()
+
+
+@pytest.mark.parametrize("start", [0.0, 0.7, 1.9, 3.1, 4.4])
+def test_full_band_recording_stays_so_wherever_it_is_entered(start: float) -> None:
+    sound = demo("speech_reference.flac")[int(start * RATE) :]
+    assert (run(sound) == FULL_BAND_HZ).all()
+
+
+@pytest.mark.parametrize("rate", [8000, 12000, 16000, 24000])
+@pytest.mark.parametrize("name", ["speech_reference.flac", "music_reference.flac"])
+def test_limit_of_upsampled_recording_is_found(name: str, rate: int) -> None:
+    answers = run(narrowed(demo(name), rate))
+    assert 0.95 * rate / 2 < answers[-1] < 1.025 * rate / 2
+    assert changes(answers) == 1
+    assert np.argmax(answers < FULL_BAND_HZ) < 400
+
+
+@pytest.mark.parametrize("cutoff", [2500.0, 3400.0, 5000.0, 7000.0, 10000.0])
+def test_unusual_limit_is_found(make_sound: Sound, cutoff: float) -> None:
+    answers = run(rounded(make_sound(RATE, 3.0, cutoff=cutoff)))
+    assert answers[-1] == pytest.approx(cutoff, rel=0.06)
+    assert changes(answers) == 1
+
+
+def test_half_a_second_of_sound_comes_before_going_down(make_sound: Sound) -> None:
+    answers = run(rounded(make_sound(RATE, 2.0, cutoff=4000.0)))
+    assert (answers[:50] == FULL_BAND_HZ).all()
+    assert answers[100] == pytest.approx(4000.0, rel=0.05)
+
+
+@pytest.mark.parametrize("level", [0.15, 0.05, 0.01])
+def test_level_does_not_matter(make_sound: Sound, level: float) -> None:
+    answers = run(rounded(make_sound(RATE, 2.0, cutoff=4000.0, level=level)))
+    assert answers[-1] == pytest.approx(4000.0, rel=0.05)
+
+
+def test_natural_roll_off_is_no_limit(make_sound: Sound) -> None:
+    sound = make_sound(RATE, 10.0)[:, 0]
+    # 60 dB lower an octave above 5 kHz: a dark vowel, for ten seconds.
+    spectrum = np.fft.rfft(sound)
+    frequency = np.fft.rfftfreq(len(sound), 1 / RATE)
+    spectrum /= 1.0 + (frequency / 5000.0) ** 10
+    dark = np.fft.irfft(spectrum, len(sound)).astype(np.float32)[:, None]
+    assert (run(rounded(dark)) == FULL_BAND_HZ).all()
+
+
+def test_vowels_between_sibilants_are_no_limit() -> None:
+    time = np.arange(RATE * 12) / RATE
+    vowel = np.zeros_like(time)
+    for partial in range(1, 60):
+        frequency = 110.0 * partial
+        gain = 10 ** (-frequency / 1000.0 * 9.0 / 20)
+        vowel += gain * np.sin(2 * np.pi * (frequency * time + 4 * np.sin(2 * np.pi * 3 * time)))
+    sibilant = np.diff(np.random.default_rng(1).standard_normal(len(time)), prepend=0.0)
+    loud = (time % 2.0) < 0.15
+    sound = 0.1 * vowel + np.where(loud, 0.05 * sibilant, 3e-4 * sibilant)
+    assert (run(rounded(sound.astype(np.float32)[:, None])) == FULL_BAND_HZ).all()
+
+
+@pytest.mark.parametrize("milliseconds", [50, 200])
+def test_one_loud_sibilant_changes_nothing(make_sound: Sound, milliseconds: int) -> None:
+    sound = rounded(make_sound(RATE, 8.0, cutoff=4000.0))
+    length = milliseconds * RATE // 1000
+    noise = np.diff(np.random.default_rng(2).standard_normal(length), prepend=0.0)
+    sound[3 * RATE : 3 * RATE + length, 0] += (0.3 * noise).astype(np.float32)
+    answers = run(sound)
+    assert changes(answers) == 1
+    assert answers[-1] == pytest.approx(4000.0, rel=0.05)
+
+
+def test_goes_up_after_half_a_second_of_content_above(make_sound: Sound) -> None:
+    sound = make_sound(RATE, 8.0)
+    sound[: 4 * RATE] = make_sound(RATE, 8.0, cutoff=4000.0)[: 4 * RATE]
+    answers = run(rounded(sound))
+    switch = 4 * RATE // HOP
+    assert answers[switch - 1] == pytest.approx(4000.0, rel=0.05)
+    assert (answers[switch : switch + 50] == answers[switch - 1]).all()
+    assert answers[switch + 150] == FULL_BAND_HZ
+    assert changes(answers) == 2
+
+
+def test_follows_a_stream_that_becomes_narrow(make_sound: Sound) -> None:
+    sound = make_sound(RATE, 16.0)
+    sound[4 * RATE :] = make_sound(RATE, 16.0, cutoff=4000.0)[4 * RATE :]
+    answers = run(rounded(sound))
+    assert (answers[: 4 * RATE // HOP + 50] == FULL_BAND_HZ).all()
+    assert answers[-1] == pytest.approx(4000.0, rel=0.05)
+    assert changes(answers) == 1
+
+
+def test_alternating_stream_does_not_make_it_flap(make_sound: Sound) -> None:
+    wide, narrow = make_sound(RATE, 20.0), make_sound(RATE, 20.0, cutoff=4000.0)
+    third = (np.arange(len(wide)) // (RATE // 4)) % 3 == 0
+    answers = run(rounded(np.where(third[:, None], wide, narrow)))
+    assert changes(answers) <= 2
+
+
+def test_silence_changes_nothing(make_sound: Sound) -> None:
+    sound = rounded(make_sound(RATE, 2.0, cutoff=4000.0))
+    rest = np.zeros((5 * RATE, 1), np.float32)
+    rest[:, 0] = rounded(1e-4 * np.random.default_rng(3).standard_normal(len(rest)))
+    answers = run(np.concatenate([rest, sound, rest]))
+    before, after = len(rest) // HOP, (len(rest) + len(sound)) // HOP
+    assert (answers[:before] == FULL_BAND_HZ).all()
+    assert (answers[after:] == answers[after - 1]).all()
+
+
+def test_clicks_of_a_muted_stream_are_not_content(make_sound: Sound) -> None:
+    sound = rounded(make_sound(RATE, 6.0, cutoff=4000.0))
+    muted = (np.arange(len(sound)) // 10007) % 3 == 0
+    sound[muted] = 0.0
+    answers = run(sound)
+    assert answers[-1] == pytest.approx(4000.0, rel=0.05)
+    assert changes(answers) == 1
+
+
+def test_widest_channel_counts(make_sound: Sound) -> None:
+    wide, narrow = make_sound(RATE, 3.0), make_sound(RATE, 3.0, cutoff=4000.0)
+    assert (run(rounded(np.hstack([narrow, wide]))) == FULL_BAND_HZ).all()
+    assert run(rounded(np.hstack([narrow, narrow])))[-1] == pytest.approx(4000.0, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["speech_8k.wav", "music_8k.wav"])
+def test_native_rate_is_the_bound_from_the_first_hop(name: str) -> None:
+    resampled = StreamingResampler(8000, RATE, 1).process(demo(name))
+    answers = run(resampled, native_hz=4000.0)
+    assert answers[0] == 4000.0
+    assert answers.max() == 4000.0
+    assert answers.min() > 3700.0
+
+
+def test_native_rate_bounds_even_what_content_says(make_sound: Sound) -> None:
+    assert (run(make_sound(RATE, 3.0), native_hz=8000.0) == 8000.0).all()
+
+
+@pytest.mark.parametrize("native", [20000.0, 22050.0, 24000.0])
+def test_wide_native_rate_is_full_band(native: float) -> None:
+    assert BandwidthDetector(native_hz=native).cutoff_hz == FULL_BAND_HZ
+
+
+def test_starts_from_what_is_expected_and_corrects_it(make_sound: Sound) -> None:
+    answers = run(rounded(make_sound(RATE, 4.0)), initial_hz=4000.0)
+    assert answers[0] == 4000.0
+    assert answers[-1] == FULL_BAND_HZ
+    assert (run(rounded(make_sound(RATE, 4.0, cutoff=4000.0)), initial_hz=3900.0) == 3900.0).all()
+
+
+def test_reset_equals_fresh(make_sound: Sound) -> None:
+    sound = rounded(make_sound(RATE, 3.0, cutoff=4000.0))
+    detector = BandwidthDetector()
+    passes = []
+    for _ in range(2):
+        passes.append([detector.update(hop) for hop in sound.reshape(-1, HOP, 1)])
+        detector.reset()
+    assert passes[0] == passes[1]
+
+
+def test_samples_that_are_not_numbers_are_forgotten(make_sound: Sound) -> None:
+    sound = rounded(make_sound(RATE, 4.0, cutoff=4000.0))
+    sound[RATE + 17, 0] = np.nan
+    sound[RATE + 999, 0] = np.inf
+    assert run(sound)[-1] == pytest.approx(4000.0, rel=0.05)
+
+
+def test_stream_is_measured_from_any_blocks(make_sound: Sound) -> None:
+    sound = rounded(make_sound(RATE, 3.0, cutoff=4000.0, channels=2))
+    blocks = np.split(sound, [0, 100, 101, 50000, 90000])
+    assert measure_cutoff_stream(blocks) == measure_cutoff_stream([sound]) == run(sound)[-1]
+
+
+def test_stream_is_measured_no_longer_than_asked(make_sound: Sound) -> None:
+    taken = []
+
+    def endless() -> Iterator[NDArray[np.float32]]:
+        while True:
+            taken.append(1)
+            yield make_sound(RATE, 1.0, cutoff=4000.0)
+
+    measure_cutoff_stream(endless(), seconds=3.0)
+    assert len(taken) == 3
+
+
+def test_empty_stream_is_what_its_rate_says() -> None:
+    assert measure_cutoff_stream([], native_hz=4000.0) == 4000.0
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(AudioFormatError, match="48000"):
+        BandwidthDetector(44100)
+    with pytest.raises(RtsrError, match="above 0"):
+        BandwidthDetector(initial_hz=0.0)
+    with pytest.raises(AudioFormatError, match=r"\(480, channels\)"):
+        BandwidthDetector().update(np.zeros((100, 1), np.float32))
+    with pytest.raises(AudioFormatError, match="samples, channels"):
+        measure_cutoff_stream([np.zeros(480, np.float32)])

@@ -1,0 +1,283 @@
+"""Loading a corpus: whose files, which split, what is in the crops."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.train.cutoff import measure_cutoff
+from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
+
+RATE = 48000
+Sound = Callable[..., NDArray[np.float32]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_sound: Sound) -> Path:
+    """A user's recordings: several rates, containers and channel counts, and rubbish."""
+    root = tmp_path / "recordings"
+    (root / "anna").mkdir(parents=True)
+    (root / "bert").mkdir()
+    soundfile.write(root / "anna" / "one.wav", make_sound(48000, 1.0, seed=1), 48000)
+    soundfile.write(
+        root / "anna" / "two.FLAC", make_sound(44100, 1.5, seed=2), 44100, format="FLAC"
+    )
+    soundfile.write(root / "bert" / "three.ogg", make_sound(32000, 2.0, seed=3), 32000)
+    soundfile.write(root / "bert" / "four.mp3", make_sound(44100, 2.0, seed=4), 44100)
+    stereo = make_sound(48000, 0.5, channels=2, seed=5)
+    stereo[:, 0] = 0.0
+    soundfile.write(root / "bert" / "right-only.wav", stereo, 48000, subtype="FLOAT")
+    (root / "bert" / "broken.wav").write_text("This is not audio.")
+    (root / "notes.txt").write_text("neither is this")
+    return root
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    """Three domains, one clip of 2 s and one of 0.2 s each, told apart by their sample values."""
+    lengths = np.array([2 * RATE, RATE // 5] * 3)
+    values = np.array([1000, 2000, 3000, 4000, 5000, 6000])
+    return Corpus(
+        samples=np.repeat(values, lengths).astype(np.int16),
+        starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+        lengths=lengths,
+        cutoffs_hz=np.array([10e3, 11e3, 12e3, 13e3, 14e3, 15e3], np.float32),
+        domains=["effects", "music", "speech"],
+        domain_codes=np.array([0, 0, 1, 1, 2, 2]),
+        names=list("abcdef"),
+        groups=list("abcdef"),
+    )
+
+
+def write_manifest(root: Path, rows: list[dict[str, str]]) -> None:
+    with (root / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_any_folder_is_a_corpus(folder: Path) -> None:
+    train, valid = load_corpus(folder, "train"), load_corpus(folder, "valid")
+    names = set(train.names) | set(valid.names)
+    assert names == {
+        "anna/one.wav",
+        "anna/two.FLAC",
+        "bert/three.ogg",
+        "bert/four.mp3",
+        "bert/right-only.wav",
+    }
+    assert set(train.names).isdisjoint(valid.names)
+    assert len(valid) >= 1
+    assert train.domains == ["unknown"]
+    assert train.samples.dtype == np.int16
+    assert train.lengths.sum() == len(train.samples)
+    skipped = dict(train.skipped + valid.skipped)
+    assert "not decodable" in skipped["bert/broken.wav"]
+    assert load_corpus(folder, "train").names == train.names
+
+
+def test_everything_is_at_48_khz_with_its_level(folder: Path, make_sound: Sound) -> None:
+    everything = [load_corpus(folder, split) for split in ("train", "valid")]
+    clips = {name: c.clip(i) for c in everything for i, name in enumerate(c.names)}
+    original = make_sound(48000, 1.0, seed=1)[:, 0]
+    np.testing.assert_allclose(clips["anna/one.wav"] / 32768.0, original, atol=1.1 / 32768)
+    assert len(clips["anna/two.FLAC"]) == 72000
+    assert len(clips["bert/three.ogg"]) == 96000
+    resampled = clips["anna/two.FLAC"].astype(float)
+    assert np.sqrt(np.mean((resampled / 32768) ** 2)) == pytest.approx(0.1, rel=0.01)
+
+
+def test_silent_first_channel_is_passed_over(folder: Path) -> None:
+    everything = [load_corpus(folder, split) for split in ("train", "valid")]
+    clips = {name: c.clip(i) for c in everything for i, name in enumerate(c.names)}
+    assert np.abs(clips["bert/right-only.wav"]).max() > 1000
+
+
+def test_cutoff_is_measured_not_believed(tmp_path: Path, make_sound: Sound) -> None:
+    soundfile.write(tmp_path / "narrow.wav", make_sound(48000, 3.0, cutoff=8000.0), 48000)
+    soundfile.write(tmp_path / "wide.wav", make_sound(48000, 3.0), 48000)
+    row = {"split": "train", "domain": "speech", "measured_cutoff_hz": "20000"}
+    write_manifest(tmp_path, [{"path": "narrow.wav", **row}, {"path": "wide.wav", **row}])
+    corpus = load_corpus(tmp_path, "train")
+    assert corpus.names == ["narrow.wav", "wide.wav"]
+    assert corpus.cutoffs_hz[0] == pytest.approx(8000.0, rel=0.03)
+    assert corpus.cutoffs_hz[1] == 20000.0
+
+
+def test_resampled_recording_ends_below_its_own_nyquist(folder: Path) -> None:
+    for split in ("train", "valid"):
+        corpus = load_corpus(folder, split)
+        for name, cutoff in zip(corpus.names, corpus.cutoffs_hz, strict=True):
+            if name.startswith("anna/two"):
+                assert cutoff <= 0.95 * 22050
+
+
+def test_manifest_says_what_belongs_to_a_split(folder: Path) -> None:
+    write_manifest(
+        folder,
+        [
+            {"path": "anna/one.wav", "split": "train", "domain": "speech", "speaker_or_group": "A"},
+            {"path": "anna/two.FLAC", "split": "valid", "domain": "", "speaker_or_group": ""},
+            {"path": "gone.wav", "split": "train", "domain": "music", "speaker_or_group": ""},
+        ],
+    )
+    train = load_corpus(folder, "train")
+    assert train.names == ["anna/one.wav"]
+    assert train.groups == ["A"]
+    assert train.domains == ["speech"]
+    assert [name for name, _ in train.skipped] == ["gone.wav"]
+    assert load_corpus(folder, "valid").domains == ["unknown"]
+
+
+def test_exclusions_and_limit(folder: Path) -> None:
+    assert all(
+        not name.startswith("bert/")
+        for name in load_corpus(folder, "train", exclude=["bert/*"]).names
+    )
+    assert len(load_corpus(folder, "train", limit=2, exclude=["bert/broken.wav"])) == 2
+
+
+def test_demo_sources_are_never_trained_on(tmp_path: Path, make_sound: Sound) -> None:
+    (tmp_path / "train" / "speech").mkdir(parents=True)
+    demo = next(path for path in DEMO_SOURCES if "speech" in path)
+    for path in (demo, "train/speech/other.ogg"):
+        soundfile.write(tmp_path / path, make_sound(48000, 1.0), 48000)
+    write_manifest(
+        tmp_path,
+        [{"path": path, "split": "train"} for path in (demo, "train/speech/other.ogg")],
+    )
+    assert load_corpus(tmp_path, "train").names == ["train/speech/other.ogg"]
+
+
+def test_unusable_corpora_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RtsrError, match="not a folder"):
+        load_corpus(tmp_path / "nothing", "train")
+    with pytest.raises(RtsrError, match="no recordings"):
+        load_corpus(tmp_path, "train")
+    with pytest.raises(RtsrError, match="'train' or 'valid'"):
+        load_corpus(tmp_path, "test")
+    (tmp_path / "a.wav").write_text("text")
+    with pytest.raises(RtsrError, match=r"a\.wav: not decodable"):
+        load_corpus(tmp_path, "train")
+    (tmp_path / "manifest.csv").write_text("file,kind\n1,2\n")
+    with pytest.raises(RtsrError, match="path and split"):
+        load_corpus(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cutoff", "reason"),
+    [(0.05, None, "shorter"), (1.0, 3000.0, "ends at")],
+)
+def test_recordings_with_nothing_to_learn_from_are_named(
+    tmp_path: Path, make_sound: Sound, seconds: float, cutoff: float | None, reason: str
+) -> None:
+    soundfile.write(tmp_path / "useless.wav", make_sound(48000, seconds, cutoff=cutoff), 48000)
+    soundfile.write(tmp_path / "good.wav", make_sound(48000, 1.0), 48000)
+    write_manifest(
+        tmp_path, [{"path": path, "split": "train"} for path in ("useless.wav", "good.wav")]
+    )
+    corpus = load_corpus(tmp_path, "train")
+    assert corpus.names == ["good.wav"]
+    assert reason in corpus.skipped[0][1]
+    assert "useless.wav" in corpus.describe()
+
+
+def test_cache_is_used_and_noticed_to_be_old(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "kept" / "train.npz"
+    first = load_corpus(folder, "train", cache=cache)
+    calls: list[tuple[int, int]] = []
+    second = load_corpus(folder, "train", cache=cache, progress=lambda *at: calls.append(at))
+    assert calls == []
+    np.testing.assert_array_equal(first.samples, second.samples)
+    assert (first.names, first.skipped) == (second.names, second.skipped)
+
+    (folder / "bert" / "broken.wav").unlink()
+    third = load_corpus(folder, "train", cache=cache, progress=lambda *at: calls.append(at))
+    assert calls
+    assert third.names == first.names
+    cache.write_bytes(b"damaged")
+    assert load_corpus(folder, "train", cache=cache).names == first.names
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_crops_have_their_shape_and_the_lowest_cutoff(corpus: Corpus) -> None:
+    rng = np.random.default_rng(0)
+    audio, cutoffs = corpus.sample_batch(rng, 64, RATE)
+    assert (audio.shape, audio.dtype) == ((64, RATE), np.float32)
+    assert (cutoffs.shape, cutoffs.dtype) == ((64,), np.float32)
+    truth = dict(zip(range(1000, 7000, 1000), corpus.cutoffs_hz, strict=True))
+    for crop, cutoff in zip(audio, cutoffs, strict=True):
+        values = np.unique(np.rint(crop * 32768))
+        present = [truth[int(value)] for value in values if int(value) in truth]
+        assert cutoff == min(present)
+
+
+def test_seed_gives_the_same_crops_again(corpus: Corpus) -> None:
+    first, second = (corpus.sample_batch(np.random.default_rng(7), 8, RATE)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_domains_are_drawn_by_weight(corpus: Corpus) -> None:
+    rng = np.random.default_rng(1)
+    _, cutoffs = corpus.sample_batch(rng, 3000, 480)
+    assert np.mean(cutoffs >= 14e3) == pytest.approx(0.4, abs=0.04)
+    assert np.mean(cutoffs < 12e3) == pytest.approx(0.3, abs=0.04)
+    _, cutoffs = corpus.sample_batch(rng, 100, 480, {"music": 1.0})
+    assert ((cutoffs == 12e3) | (cutoffs == 13e3)).all()
+    with pytest.raises(RtsrError, match="weight above zero"):
+        corpus.sample_batch(rng, 1, 480, {"unheard": 1.0})
+
+
+def test_short_clips_are_padded_in_front_or_joined(corpus: Corpus) -> None:
+    rng = np.random.default_rng(2)
+    corpus.domain_codes[:] = [0, 1, 2, 2, 2, 2]  # the second domain is one short clip
+    audio, _ = corpus.sample_batch(rng, 40, RATE, {"music": 1.0})
+    padded = [crop for crop in audio if not crop[: RATE // 2].any()]
+    joined = [crop for crop in audio if (np.abs(crop) > 0).mean() > 0.95]
+    assert len(padded) + len(joined) == 40
+    assert padded
+    assert joined
+    assert all(crop[-1000] == 2000 / 32768 for crop in padded)
+
+
+def test_mostly_silent_crops_are_rare(corpus: Corpus) -> None:
+    start = int(corpus.starts[4])
+    corpus.samples[start : start + RATE * 18 // 10] = 3
+    audio, _ = corpus.sample_batch(np.random.default_rng(3), 400, RATE // 10, {"speech": 1.0})
+    silent = np.mean(np.abs(audio).max(axis=1) < 1e-3)
+    assert 0.005 < silent < 0.5
+
+
+@pytest.mark.parametrize("cutoff", [5500.0, 8000.0, 12000.0, 16000.0, 19000.0])
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_wall_is_measured(make_sound: Sound, rate: int, cutoff: float) -> None:
+    sound = make_sound(rate, 3.0, cutoff=cutoff)[:, 0]
+    assert measure_cutoff(sound, rate) == pytest.approx(cutoff, rel=0.03)
+    whole = np.rint(sound * 32768).astype(np.int16)
+    assert measure_cutoff(whole, rate) == pytest.approx(cutoff, rel=0.03)
+
+
+def test_full_band_reaches_nyquist(make_sound: Sound) -> None:
+    assert measure_cutoff(make_sound(48000, 3.0)[:, 0], 48000) > 23800.0
+
+
+def test_stationary_noise_is_no_speech(make_sound: Sound) -> None:
+    loudness = (np.arange(3 * RATE) // (RATE // 2)) % 2
+    voice = make_sound(48000, 3.0, cutoff=9000.0)[:, 0] * loudness
+    noise = 1e-3 * np.random.default_rng(4).standard_normal(len(voice))
+    recording = (voice + noise).astype(np.float32)
+    assert measure_cutoff(recording, RATE, speech=True) == pytest.approx(9000.0, rel=0.05)
+
+
+def test_silence_and_scraps_hold_nothing() -> None:
+    assert measure_cutoff(np.zeros(RATE, np.float32), RATE) == 0.0
+    assert measure_cutoff(np.zeros(10, np.int16), RATE) == 0.0
+    with pytest.raises(AudioFormatError, match="one channel"):
+        measure_cutoff(np.zeros((10, 2), np.float32), RATE)
