@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.latency import ENGINE_RATE
 from rtsr.runtime.session import HOPS_PER_STEP
@@ -51,8 +53,9 @@ def check_arguments(
                 f"The {name} must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
                 f"not at {value:g} Hz."
             )
-    if threads < 1:
-        raise RtsrError(f"A step needs at least one thread, not {threads}.")
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise RtsrError(f"A step takes 1 to {cores} threads on this machine, not {threads}.")
 
 
 def check_wet(wet: float) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rtsr.errors import RtsrError
+from rtsr.file_cutoff import measure_cutoff
 from rtsr.quality.audio import read_native
-from rtsr.train.cutoff import measure_cutoff
 
 # The last part below half the rate belongs to the resampler's roll-off: content that reaches into
 # it was cut by the rate itself.

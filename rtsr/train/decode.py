@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rtsr.errors import MissingDependencyError
-from rtsr.train.cutoff import measure_cutoff
+from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.listing import Listed
 
 if TYPE_CHECKING:

@@ -125,7 +125,8 @@ def test_protected_output(good: Path, stand_in: Path) -> None:
         (["--block-ms", "15"], "10, 20, 40"),
         (["--provider", "npu"], "choose one of auto"),
         (["--subtype", "PCM_99"], "use one of"),
-        (["--threads", "0"], "at least one thread"),
+        (["--threads", "0"], "threads on this machine, not 0"),
+        (["--threads", "100000"], "threads on this machine, not 100000"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -12,7 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.train.cutoff import measure_cutoff
+from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
 
 RATE = 48000
