@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:
         raise RtsrError(f"Cannot read the checkpoint {path}: {error.strerror}.") from error
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what unpickling foreign bytes raises has no common base
         raise RtsrError(f"{path} is damaged or is no checkpoint of rtsr train.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.")
@@ -73,6 +72,10 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
 def load_generator(path: Path) -> tuple[Generator, dict[str, Any]]:
     """Return the averaged generator of a checkpoint and the facts of its training."""
     content = load_checkpoint(path)
-    generator = Generator(ModelConfig.from_dict(content["model_config"]))
-    generator.load_state_dict(content["ema"]["values"])
-    return generator.eval(), content["facts"]
+    try:
+        generator = Generator(ModelConfig.from_dict(content["model_config"]))
+        generator.load_state_dict(content["ema"]["values"])
+        facts = content["facts"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
+    return generator.eval(), facts

@@ -206,9 +206,13 @@ def test_learning_lowers_the_loss(tmp_path):
 
 def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
     damaged = tmp_path / "last.pt"
-    damaged.write_bytes(b"not a checkpoint")
-    with pytest.raises(RtsrError, match="damaged or is no checkpoint"):
-        load_checkpoint(damaged)
+    for content in (b"not a checkpoint", b"RIFF\x24\0\0\0WAVEfmt ", b"\x80\x02."):
+        damaged.write_bytes(content)
+        with pytest.raises(RtsrError, match="damaged or is no checkpoint"):
+            load_checkpoint(damaged)
+    save_checkpoint(damaged, {"model_config": {"name": "small"}})
+    with pytest.raises(RtsrError, match="not a checkpoint of this version"):
+        load_generator(damaged)
     torch.save({"anything": 1}, damaged)
     with pytest.raises(RtsrError, match="not a checkpoint of this version"):
         load_checkpoint(damaged)
