@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
 import os
+from typing import Any
 
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.latency import ENGINE_RATE
@@ -17,6 +20,12 @@ MAX_CUTOFF_HZ = 24000.0
 
 def check_audio_format(input_rate: int, output_rate: int, channels: int) -> None:
     """Raise :class:`AudioFormatError` unless an :class:`Upsampler` takes this format."""
+    for name, value in (
+        ("sample rate", input_rate),
+        ("output rate", output_rate),
+        ("number of channels", channels),
+    ):
+        _check_integer(name, value, AudioFormatError)
     if input_rate not in SUPPORTED_RATES:
         accepted = ", ".join(map(str, SUPPORTED_RATES))
         hint = "; there is nothing to add above 48 kHz" if input_rate > ENGINE_RATE else ""
@@ -41,17 +50,26 @@ def check_arguments(
     threads: int,
 ) -> None:
     """Raise :class:`RtsrError` if one of these arguments is out of range."""
+    for name, value in (
+        ("number of hops per step", hops_per_step),
+        ("seed", seed),
+        ("number of threads", threads),
+    ):
+        _check_integer(name, value, RtsrError)
     if hops_per_step not in HOPS_PER_STEP:
         accepted = ", ".join(map(str, HOPS_PER_STEP))
         raise RtsrError(f"hops_per_step must be one of {accepted}, not {hops_per_step}.")
     if not -(2**63) <= seed < 2**63:
         raise RtsrError(f"The seed must be a 64-bit integer, not {seed}.")
     check_wet(wet)
-    for name, value in (("cutoff", cutoff), ("ceiling", ceiling)):
-        if value is not None and not MIN_CUTOFF_HZ <= value <= MAX_CUTOFF_HZ:
+    for name, frequency in (("cutoff", cutoff), ("ceiling", ceiling)):
+        if frequency is None:
+            continue
+        _check_real(name, frequency)
+        if not MIN_CUTOFF_HZ <= frequency <= MAX_CUTOFF_HZ:
             raise RtsrError(
                 f"The {name} must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
-                f"not at {value:g} Hz."
+                f"not at {frequency:g} Hz."
             )
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:
@@ -60,5 +78,18 @@ def check_arguments(
 
 def check_wet(wet: float) -> None:
     """Raise :class:`RtsrError` unless the gain lies between 0 and 1."""
+    _check_real("wet gain", wet)
     if not 0.0 <= wet <= 1.0:
         raise RtsrError(f"The wet gain must lie between 0 and 1, not at {wet:g}.")
+
+
+def _check_integer(name: str, value: Any, error: type[RtsrError]) -> None:
+    try:
+        operator.index(value)
+    except TypeError:
+        raise error(f"The {name} must be an integer, not {value!r}.") from None
+
+
+def _check_real(name: str, value: Any) -> None:
+    if not isinstance(value, numbers.Real):
+        raise RtsrError(f"The {name} must be a number, not {value!r}.")

@@ -40,6 +40,8 @@ class EnhanceReport:
         repaired_samples: input samples that were not usable numbers.
         clipped_samples: output samples held at full scale.
         missing_samples: samples per channel that the input promised and did not hold.
+        truncated: whether the input stops before its end; ``missing_samples`` is then 0 where
+            nothing in it says how long it was.
     """
 
     input: Path
@@ -59,6 +61,7 @@ class EnhanceReport:
     repaired_samples: int
     clipped_samples: int
     missing_samples: int
+    truncated: bool
 
     def to_json(self) -> dict[str, Any]:
         """The report as an object for ``json.dumps``."""
@@ -69,6 +72,7 @@ class EnhanceReport:
                 "seconds": round(self.seconds, 6),
                 "cutoff_hz": round(self.cutoff_hz, 1),
                 "missing_samples": self.missing_samples,
+                "truncated": self.truncated,
             },
             "output": str(self.output),
             "model": self.model,
@@ -93,6 +97,11 @@ class EnhanceReport:
             sentences.append(
                 f"Input file '{self.input}' is truncated: {self.missing_samples} samples that it "
                 "promises are not there; the output ends where the input does."
+            )
+        elif self.truncated:
+            sentences.append(
+                f"Input file '{self.input}' is truncated: it ends before its stream does, by an "
+                "unknown length; the output ends where the input does."
             )
         if self.repaired_samples:
             sentences.append(
@@ -192,6 +201,7 @@ def enhance_file(
                 repaired_samples=upsampler.statistics.repaired_samples,
                 clipped_samples=writer.clipped_samples,
                 missing_samples=reader.missing_frames,
+                truncated=reader.truncated,
             )
 
 

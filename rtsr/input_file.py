@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.truncation import counted_mp3_samples, ogg_ends_early
 
 Audio = NDArray[np.float32]
 
@@ -24,6 +27,8 @@ _CORRECTED_LENGTH = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (
 _UNKNOWN_LENGTH = 0x7FFFF000
 # Decoders of MP3 count whole frames and drop the encoder's padding: this much is no damage.
 _PADDING_FRAMES = 4 * 1152
+# Some encoders count the frame that holds the count.
+_MISCOUNTED_FRAMES = 1152
 # A first MPEG frame further behind the tags than this is nothing that players find either.
 _MPEG_SEARCH_BYTES = 1 << 16
 
@@ -39,6 +44,8 @@ class InputFile:
     Attributes:
         frames: length that the file promises.
         missing_frames: frames that it promised and that could not be read, known at the end.
+        truncated: whether its stream stops before its end, also where nothing says by how much;
+            known at the end.
 
     Raises:
         AudioFormatError: the file is not there, empty, or not audio that libsndfile reads.
@@ -50,8 +57,10 @@ class InputFile:
         _check_readable(path)
         self.path = path
         self._decoding_error = soundfile.LibsndfileError
+        self._is_mpeg = _looks_like_mpeg(path)
         try:
-            self._file: Any = soundfile.SoundFile(str(path))
+            with _quiet_decoder(self._is_mpeg):
+                self._file: Any = soundfile.SoundFile(str(path))
         except (soundfile.LibsndfileError, TypeError) as error:
             raise AudioFormatError(_refusal(path, error)) from None
         self.rate = int(self._file.samplerate)
@@ -59,6 +68,19 @@ class InputFile:
         self.frames = int(self._file.frames)
         self.subtype = str(self._file.subtype)
         self.missing_frames = self._cut_off_frames()
+        self.truncated = self.missing_frames > 0
+        self._spare_frames = 0
+        if self._file.format == "MP3":
+            counted = counted_mp3_samples(path) if path.is_file() else None
+            self._spare_frames = _PADDING_FRAMES if counted is None else _MISCOUNTED_FRAMES
+            self.frames = counted if counted and counted > 0 else self.frames
+        elif self._file.format == "OGG" and path.is_file():
+            self.truncated = ogg_ends_early(path)
+        if self.frames <= 0 and self.truncated:
+            self.close()
+            raise RtsrError(
+                f"Input file '{path}' ends before its stream does, and no sample of it is whole."
+            )
         if self.frames <= 0:
             self.close()
             raise RtsrError(
@@ -70,19 +92,22 @@ class InputFile:
         done = 0
         while True:
             try:
-                block = self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+                with _quiet_decoder(self._is_mpeg):
+                    block = self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
             except self._decoding_error:
                 break
             if not len(block):
                 break
             done += len(block)
             yield block
-        if self.frames - done > (_PADDING_FRAMES if self._file.format == "MP3" else 0):
+        if self.frames - done > self._spare_frames:
             self.missing_frames += self.frames - done
+            self.truncated = True
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with _quiet_decoder(self._is_mpeg):
+            self._file.close()
 
     def __enter__(self) -> InputFile:
         return self
@@ -131,7 +156,48 @@ def _refusal(path: Path, error: Exception) -> str:
     reason = str(error).split(": ", 1)[-1].rstrip(".")
     if "not recognised" in reason:
         return _NOT_A_SOUND_FILE.format(path=path)
+    if "does not exist" in reason:  # what libsndfile says of any MP3 that it cannot decode
+        return f"Input file '{path}' is damaged and cannot be read."
+    if "malformed" in reason and path.is_file() and _is_cut_off_ogg(path):
+        return f"Input file '{path}' ends before its stream does, and no sample of it is whole."
     return f"Input file '{path}' is damaged and cannot be read ({reason})."
+
+
+@contextlib.contextmanager
+def _quiet_decoder(is_mpeg: bool) -> Iterator[None]:
+    """Keep libmpg123, which comments on damage by itself, from writing to stderr."""
+    if not is_mpeg:
+        yield
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _looks_like_mpeg(path: Path) -> bool:
+    if path.suffix.lower() == ".mp3":
+        return True
+    if not path.is_file():  # what is read from a pipe here would be missing later
+        return False
+    with path.open("rb") as file:
+        start = file.read(3)
+    return start == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
+
+
+def _is_cut_off_ogg(path: Path) -> bool:
+    with path.open("rb") as file:
+        is_ogg = file.read(4) == b"OggS"
+    return is_ogg and ogg_ends_early(path)
 
 
 def _holds_mpeg_header(path: Path) -> bool:

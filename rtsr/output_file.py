@@ -93,6 +93,10 @@ class OutputFile:
             )
         except soundfile.LibsndfileError:
             self.discard()
+            if _disk_is_full(self._beside.parent):
+                raise RtsrError(
+                    f"Output '{path}' could not be written: the disk is full."
+                ) from None
             raise AudioFormatError(
                 f"Output '{path}' ({self.format}, {self.subtype}) cannot hold {channels} "
                 f"channel(s) at {rate} Hz; write wav or flac instead."
@@ -182,18 +186,21 @@ class OutputFile:
         return scaled.astype(np.int32) << (32 - bits)
 
     def _write_error(self, error: Exception | None) -> RtsrError:
-        try:
-            status = os.statvfs(self._beside.parent)
-            full = status.f_bavail * status.f_frsize < 1 << 16
-        except (OSError, AttributeError):  # not on Windows
-            full = False
-        if full:
+        if _disk_is_full(self._beside.parent):
             reason = "the disk is full"
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         else:
             reason = "the system refused to write; is the disk full or gone?"
         return RtsrError(f"Output '{self.path}' could not be written: {reason}.")
+
+
+def _disk_is_full(folder: Path) -> bool:
+    try:
+        status = os.statvfs(folder)
+    except (OSError, AttributeError):  # not on Windows
+        return False
+    return status.f_bavail * status.f_frsize < 1 << 16
 
 
 def _choose_format(soundfile: Any, path: Path) -> str:

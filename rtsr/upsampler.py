@@ -36,7 +36,8 @@ class Upsampler:
     input was cut into blocks. Output sample ``o`` belongs to input time
     ``(o - latency.algorithmic_samples) / output_rate``.
 
-    What is in the audio never raises: samples that are not numbers become 0 and are counted.
+    What is in the audio never raises: samples that are not numbers, or beyond
+    1e10 in magnitude, become 0 and are counted.
 
     Args:
         input_rate: Hz, one of 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000.
@@ -258,10 +259,9 @@ class Upsampler:
             return audio
         clean = self._clean[: len(audio)]
         np.copyto(clean, audio)
-        broken = ~np.isfinite(clean)
+        # A NaN fails this comparison, too.
+        broken = ~(np.abs(clean) <= _LARGEST_SAMPLE)
         clean[broken] = 0.0
-        broken |= np.abs(clean) > _LARGEST_SAMPLE
-        np.clip(clean, -_LARGEST_SAMPLE, _LARGEST_SAMPLE, out=clean)
         self.statistics.repaired_samples += int(broken.sum())
         return clean
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -34,8 +34,43 @@ _COMMANDS = {
 }
 
 
+# Typer brings its own copy of click's exceptions; this is the public way to their base.
+_UsageError: Any = typer.BadParameter.__base__
+
+
 class _Commands(TyperGroup):
     """Loads commands on demand: ours, and those of other distributions (entry points)."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run as a program; wrong use ends in one sentence on stderr, too."""
+        # Without arguments the help is printed, which is an error to typer.
+        without_arguments = not (sys.argv[1:] if args is None else args)
+        standalone = standalone_mode and without_arguments
+
+        def run() -> Any:
+            return super(_Commands, self).main(
+                args, prog_name, complete_var, standalone, windows_expand_args, **extra
+            )
+
+        if standalone or not standalone_mode:
+            return run()
+        try:
+            code = run()
+        except _UsageError as error:
+            message = " ".join(error.format_message().split()).rstrip(".")
+            program = error.ctx.command_path if error.ctx else "rtsr"
+            _fail(f"{message}; see `{program} --help`.")
+        except typer.Abort:
+            sys.exit(EXIT_INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Ours in the order in which one learns them, then the others."""
@@ -138,8 +173,10 @@ def _not_loadable(name: str, origin: str, error: Exception) -> Callable[[], None
 
 
 def _fail(sentence: str) -> None:
-    sys.stdout.flush()
-    print(f"rtsr: {sentence}", file=sys.stderr)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    if sys.stderr is not None:  # print() would take stdout instead
+        print(f"rtsr: {sentence}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
 
 
@@ -147,7 +184,7 @@ def _silence_stdout() -> None:
     # The interpreter flushes stdout once more on its way out, and would complain about it.
     try:
         descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)

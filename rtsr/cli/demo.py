@@ -62,6 +62,8 @@ def demo_command(
     from rtsr.input_file import InputFile
     from rtsr.upsampler import Upsampler
 
+    if as_json:
+        options.check_stdout()
     narrow_file, reference_file = _clip_files(clip)
     with InputFile(narrow_file) as file:
         narrow, rate = _read(file), file.rate

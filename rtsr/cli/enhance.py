@@ -49,7 +49,11 @@ def enhance_command(
     from rtsr.cli.progress import AudioProgress
     from rtsr.files import enhance_file
 
-    with AudioProgress(input_file.name, _rate_of(input_file), not (as_json or quiet)) as progress:
+    if as_json:
+        options.check_stdout()
+    shown = not (as_json or quiet)
+    rate = _rate_of(input_file) if shown else None
+    with AudioProgress(input_file.name, rate, shown) as progress:
         report = enhance_file(
             input_file,
             output_file,
@@ -65,7 +69,8 @@ def enhance_command(
             subtype=subtype,
             progress=progress.show,
         )
-    for sentence in report.warnings():
+    unusable = options.cutoff_warning(cutoff, report.input_rate)
+    for sentence in [*([unusable] if unusable else []), *report.warnings()]:
         typer.echo(f"rtsr: {sentence}", err=True)
     if as_json:
         typer.echo(json.dumps(report.to_json(), allow_nan=False))
@@ -83,9 +88,11 @@ def enhance_command(
 
 def _rate_of(path: Path) -> int | None:
     """The file's rate for the progress bar; whatever is wrong with the file is said later."""
-    import soundfile
+    from rtsr.errors import RtsrError
+    from rtsr.input_file import InputFile
 
     try:
-        return int(soundfile.info(str(path)).samplerate)
-    except (soundfile.LibsndfileError, TypeError):
+        with InputFile(path) as file:
+            return file.rate
+    except RtsrError:
         return None

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtsr.cli import options
 from rtsr.errors import RtsrError
 
 if TYPE_CHECKING:
     from rtsr.quality.compare import FolderComparison
+
+# One hop: the metrics refuse anything shorter.
+_SHORTEST_SECONDS = 0.01
 
 # What a reader of the table wants to know first: which way is better.
 _MEANING = {
@@ -92,6 +96,9 @@ def eval_command(
             )
         cutoff = measure_file_cutoff(input_file)
     check_cutoff(cutoff)
+    if as_json:
+        options.check_stdout()
+    _check_lengths(reference, estimate)
 
     if folders:
         with _Progress(enabled=not as_json) as progress:
@@ -116,6 +123,23 @@ def _both_folders(reference: Path, estimate: Path) -> bool:
             f"{reference} and {estimate} are a folder and a file; give two files or two folders."
         )
     return reference.is_dir()
+
+
+def _check_lengths(*places: Path) -> None:
+    """Refuse what is too short to be judged; what cannot be opened is refused when it is read."""
+    import soundfile
+
+    for place in places:
+        for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+            try:
+                info = soundfile.info(str(path))
+            except (soundfile.LibsndfileError, TypeError):
+                continue
+            if 0 < info.frames < _SHORTEST_SECONDS * info.samplerate:
+                raise RtsrError(
+                    f"'{path}' is shorter than {_SHORTEST_SECONDS * 1000:.0f} ms "
+                    f"({info.frames} samples at {info.samplerate} Hz), too short to be judged."
+                )
 
 
 class _Progress:

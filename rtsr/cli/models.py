@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtsr.cli import options
+
 if TYPE_CHECKING:
     from rtsr.runtime.models import Model
 
@@ -17,6 +19,8 @@ def models_command(
     """List the bundled models and their cards."""
     from rtsr.runtime.models import bundled, find_model
 
+    if as_json:
+        options.check_stdout()
     models = [find_model(name) for name in bundled()]
     if as_json:
         typer.echo(json.dumps({"models": [_as_object(model) for model in models]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -80,6 +81,22 @@ OutRate = Annotated[
         rich_help_panel=_SOUND,
     ),
 ]
+
+
+def check_stdout() -> None:
+    """Raise :class:`RtsrError` if what a command prints would be lost."""
+    if sys.stdout is None:
+        raise RtsrError("stdout is closed; connect it to a program or file.")
+
+
+def cutoff_warning(cutoff: float | None, input_rate: int) -> str | None:
+    """A sentence if the cutoff that was asked for cannot be in the input, else ``None``."""
+    if cutoff is None or cutoff <= input_rate / 2:
+        return None
+    return (
+        f"--cutoff {cutoff:g} Hz is beyond what a rate of {input_rate} Hz can hold; "
+        f"{input_rate / 2:g} Hz is used."
+    )
 
 
 def hops_of_block(block_ms: int) -> int:

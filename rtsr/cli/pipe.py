@@ -55,6 +55,9 @@ def pipe_command(
     check_format(sample_format)
     if out_format is not None:
         check_format(out_format)
+    for stream, name in ((sys.stdin, "stdin"), (sys.stdout, "stdout")):
+        if stream is None:
+            raise RtsrError(f"{name} is closed; connect it to a program or file.")
     if sys.stdin.isatty() or sys.stdout.isatty():
         side = "stdin" if sys.stdin.isatty() else "stdout"
         raise RtsrError(
@@ -75,6 +78,8 @@ def pipe_command(
         wet=wet,
         output_rate=out_rate,
     ) as upsampler:
+        if unusable := options.cutoff_warning(cutoff, rate):
+            typer.echo(f"rtsr: {unusable}", err=True)
         report = run_pipe(
             upsampler,
             sys.stdin.fileno(),
@@ -94,6 +99,17 @@ def pipe_command(
             typer.echo(
                 f"rtsr: {statistics.repaired_samples} input samples were not usable numbers and "
                 "were replaced.",
+                err=True,
+            )
+        if report.clipped_samples:
+            typer.echo(
+                f"rtsr: {report.clipped_samples} output samples exceeded full scale and were held "
+                "there; lower the input's level or write --out-format f32.",
+                err=True,
+            )
+        if statistics.degraded_blocks:
+            typer.echo(
+                f"rtsr: {statistics.degraded_blocks} blocks came out without a high band.",
                 err=True,
             )
         if verbose:

@@ -6,6 +6,7 @@ the provider a session reports is the one it runs on.
 
 from __future__ import annotations
 
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -28,13 +29,40 @@ def load_onnxruntime() -> ModuleType:
     """Import ONNX Runtime, which comes from one of two distributions, or say how to get it."""
     try:
         import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("Running a model", ("cpu", "gpu")) from None
+    except ImportError as error:
+        if _was_interrupted(error):
+            raise KeyboardInterrupt from None
+        if _is_absent("onnxruntime"):
+            raise MissingDependencyError("Running a model", ("cpu", "gpu")) from None
+        raise ProviderError(
+            f"ONNX Runtime is installed but cannot be loaded ({_one_line(error)}); reinstall it."
+        ) from None
     if not hasattr(onnxruntime, "InferenceSession"):
         # what is left of the package when one of its two distributions was uninstalled over the
         # other: an importable, empty namespace
         raise MissingDependencyError("Running a model", ("cpu", "gpu"))
     return onnxruntime
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: extension modules pass that on as a failed import."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_absent(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is None
+    except ValueError:  # in sys.modules, but without a place that it came from
+        return True
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def available(onnxruntime: ModuleType) -> list[str]:

@@ -29,7 +29,7 @@ class Statistics:
 
     Attributes:
         steps: steps taken.
-        repaired_samples: input samples that were not numbers (replaced by 0) or absurdly large.
+        repaired_samples: input samples that were not numbers or absurdly large, replaced by 0.
         degraded_blocks: hops that came out without a high band, because the model's output for
             them was unusable.
     """

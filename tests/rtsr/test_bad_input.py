@@ -17,6 +17,8 @@ import soundfile
 from typer.testing import CliRunner
 
 from rtsr.cli.app import app
+from rtsr.errors import RtsrError
+from rtsr.output_file import OutputFile
 
 WriteModel = Callable[..., Path]
 RTSR = [sys.executable, "-m", "rtsr.cli"]
@@ -223,6 +225,89 @@ def test_full_disk(extension: str, tmp_path: Path, stand_in: Path) -> None:
         _refused([*arguments, "--model", stand_in], disk, "the disk is full")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.geteuid() != 0, reason="mounts a small disk"
+)
+def test_disk_that_is_full_from_the_start(good: Path, stand_in: Path) -> None:
+    disk = good.parent / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("may not mount a disk here")
+    try:
+        (disk / "filling").write_bytes(bytes(65536))
+        arguments = ["enhance", good, disk / "out.wav", "--model", stand_in]
+        _refused(arguments, disk, "the disk is full")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_output_that_cannot_be_created_for_want_of_space(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class _FullDisk:
+        f_bavail, f_frsize = 0, 4096
+
+    monkeypatch.setattr(os, "statvfs", lambda folder: _FullDisk)
+    with pytest.raises(RtsrError, match="the disk is full"):
+        OutputFile(good.parent / "out.mp3", 48000, 8, 480)
+    assert {path.name for path in good.parent.iterdir()} == {"good.wav"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes descriptors")
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("pipe -r 8000 <&-", "stdin is closed"),
+        ("pipe -r 8000 </dev/null >&-", "stdout is closed"),
+        ("enhance good.wav out.wav --json >&-", "stdout is closed"),
+    ],
+)
+def test_closed_descriptor(command: str, sentence: str, good: Path) -> None:
+    program = f"'{sys.executable}' -m rtsr.cli {command}"
+    done = subprocess.run(
+        ["sh", "-c", program], cwd=good.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"rtsr: {sentence}; connect it to a program or file.\n"
+    assert {path.name for path in good.parent.iterdir()} == {"good.wav"}
+
+
+@pytest.mark.skipif("MP3" not in soundfile.available_formats(), reason="no MP3 here")
+@pytest.mark.parametrize(
+    ("content", "lines", "code"),
+    [
+        (lambda whole: b"hello, this is text\n" * 99, 1, 2),
+        (lambda whole: whole[:400], 1, 2),
+        (lambda whole: whole[:200] + bytes(len(whole) - 200), 1, 2),
+        (lambda whole: whole[: len(whole) // 2], 1, 0),
+        (lambda whole: whole, 0, 0),
+    ],
+    ids=["text", "half a frame", "zeros", "truncated", "whole"],
+)
+def test_mp3_decoder_writes_nothing_of_its_own(
+    content: Callable[[bytes], bytes], lines: int, code: int, tmp_path: Path, stand_in: Path
+) -> None:
+    path = tmp_path / "in.mp3"
+    soundfile.write(path, 0.3 * np.sin(0.1 * np.arange(48000)), 48000)
+    path.write_bytes(content(path.read_bytes()))
+    done = subprocess.run(
+        [*RTSR, "enhance", "in.mp3", "out.wav", "--model", str(stand_in)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.splitlines()) == lines, done.stderr
+    assert not lines or done.stderr.startswith("rtsr: Input file 'in.mp3' is ")
+    assert "does not exist" not in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

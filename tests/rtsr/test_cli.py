@@ -60,13 +60,49 @@ def test_version(runner: CliRunner) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nothing"], ["enhance"], ["enhance", "one.wav"], ["pipe"], ["enhance", "--nonsense"]],
+    [
+        ["nothing"],
+        ["enhance"],
+        ["enhance", "one.wav"],
+        ["pipe"],
+        ["enhance", "--nonsense"],
+        ["pipe", "--rate", "8000", "--cutoff", "abc"],
+    ],
     ids=" ".join,
 )
 def test_wrong_use_exits_2(arguments: list[str], runner: CliRunner) -> None:
     result = runner.invoke(application.app, arguments)
     assert result.exit_code == 2
-    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("rtsr: ")
+    assert result.stderr.endswith("--help`.\n")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_no_arguments_print_the_help(runner: CliRunner) -> None:
+    assert "Usage" in runner.invoke(application.app, []).output
+
+
+def test_too_short_file_is_not_judged(tmp_path: Path, runner: CliRunner) -> None:
+    soundfile.write(tmp_path / "long.wav", np.full(48000, 0.1), 48000)
+    soundfile.write(tmp_path / "short.wav", np.full(6, 0.1), 48000)
+    arguments = ["eval", str(tmp_path / "long.wav"), str(tmp_path / "short.wav")]
+    result = runner.invoke(application.app, [*arguments, "--cutoff", "4000"])
+    assert result.exit_code == 2
+    assert "short.wav' is shorter than 10 ms (6 samples at 48000 Hz)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_cutoff_beyond_the_input_is_said(tmp_path: Path, stand_in: Path, runner: CliRunner) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    arguments = ["enhance", str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "--quiet"]
+    arguments += ["--model", str(stand_in), "--cutoff"]
+    result = runner.invoke(application.app, [*arguments, "12000"])
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "rtsr: --cutoff 12000 Hz is beyond what a rate of 8000 Hz can hold; 4000 Hz is used.\n"
+    )
+    assert runner.invoke(application.app, [*arguments, "4000"]).stderr == ""
 
 
 def test_enhance_prints_json(tmp_path: Path, stand_in: Path, runner: CliRunner) -> None:

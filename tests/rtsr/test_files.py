@@ -209,6 +209,37 @@ def test_truncated_file_gives_what_is_there(
     assert any("truncated" in sentence for sentence in report.warnings())
 
 
+@pytest.mark.parametrize(
+    ("extension", "options"),
+    [("ogg", {}), ("opus", {"format": "OGG", "subtype": "OPUS"}), ("mp3", {})],
+)
+def test_truncated_lossy_file_is_said(
+    extension: str, options: dict[str, str], tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source, target = tmp_path / f"in.{extension}", tmp_path / "out.wav"
+    soundfile.write(source, make_sound(48000, 4.0, cutoff=8000), 48000, **options)
+    whole = enhance_file(source, target, model=stand_in, wet=0.0)
+    assert (whole.truncated, whole.missing_samples, whole.warnings()) == (False, 0, [])
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) * 3 // 4])
+    report = enhance_file(source, target, model=stand_in, wet=0.0)
+    assert report.truncated
+    assert report.to_json()["input"]["truncated"] is True
+    assert [sentence for sentence in report.warnings() if "is truncated" in sentence]
+    assert soundfile.info(target).frames == round(report.seconds * 48000) < 4 * 48000
+    # Only MP3 files count their frames in advance.
+    held = round(report.seconds * 48000)
+    assert report.missing_samples == (4 * 48000 - held if extension == "mp3" else 0)
+
+
+def test_ogg_without_a_whole_sample_is_called_truncated(tmp_path: Path, stand_in: Path) -> None:
+    source = tmp_path / "in.ogg"
+    soundfile.write(source, np.full(48000, 0.1), 48000)
+    source.write_bytes(source.read_bytes()[:1000])
+    with pytest.raises(RtsrError, match="ends before its stream does"):
+        enhance_file(source, tmp_path / "out.wav", model=stand_in)
+
+
 def test_wav_with_unknown_length_is_not_truncated(
     tmp_path: Path, stand_in: Path, make_sound: MakeSound
 ) -> None:

@@ -142,6 +142,37 @@ def test_reader_that_leaves_ends_quietly(stand_in: Path) -> None:
     assert errors == b""
 
 
+def _run(data: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*RTSR, "pipe", *options], input=data, capture_output=True, check=False)
+
+
+def test_repairs_are_said_at_the_end(stand_in: Path) -> None:
+    sound = np.full(4800, 0.5, "<f4")
+    sound[7], sound[4000] = np.nan, 2.0
+    options = ["-r", "48000", "-f", "f32", "--out-format", "s16", "--wet", "0"]
+    done = _run(sound.tobytes(), *options, "--model", str(stand_in))
+    assert done.returncode == 0
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("rtsr: 1 input samples were not usable")
+    assert lines[1].startswith("rtsr: 1 output samples exceeded full scale")
+    assert _run(bytes(960), "-r", "8000", "--model", str(stand_in)).stderr == b""
+
+
+def test_degraded_blocks_are_said_at_the_end(failing_model: Path, make_sound: MakeSound) -> None:
+    sound = make_sound(8000, 0.1).tobytes()
+    done = _run(sound, "-r", "8000", "-f", "f32", "--model", str(failing_model))
+    assert done.returncode == 0
+    assert b"blocks came out without a high band.\n" in done.stderr
+
+
+def test_cutoff_beyond_the_input_is_said(stand_in: Path) -> None:
+    done = _run(bytes(960), "-r", "8000", "--cutoff", "12000", "--model", str(stand_in))
+    assert done.returncode == 0
+    assert done.stderr.endswith(b"4000 Hz is used.\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_is_quiet(number: signal.Signals, code: int, stand_in: Path) -> None:
     process = subprocess.Popen(

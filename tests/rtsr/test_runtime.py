@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,43 @@ def test_leftover_runtime_counts_as_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
     with pytest.raises(MissingDependencyError):
+        OnnxStep(stand_in)
+
+
+class _FailingImport:
+    """A finder under which importing ONNX Runtime ends in the given error."""
+
+    def __init__(self, error: ImportError) -> None:
+        self._error = error
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name == "onnxruntime" else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        raise self._error
+
+
+def test_runtime_that_cannot_be_loaded_is_not_called_missing(
+    monkeypatch: pytest.MonkeyPatch, stand_in: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    broken = _FailingImport(ImportError("libgomp.so.1:\ncannot open shared object file"))
+    monkeypatch.setattr(sys, "meta_path", [broken, *sys.meta_path])
+    with pytest.raises(ProviderError, match=r"cannot be loaded \(libgomp.so.1: cannot open"):
+        OnnxStep(stand_in)
+
+
+def test_interrupted_import_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, stand_in: Path
+) -> None:
+    error = ImportError("numpy failed to import")
+    error.__context__ = KeyboardInterrupt()
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_FailingImport(error), *sys.meta_path])
+    with pytest.raises(KeyboardInterrupt):
         OnnxStep(stand_in)
 
 

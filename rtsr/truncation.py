@@ -1,0 +1,63 @@
+"""Whether an Ogg or MP3 file was cut off: libsndfile decodes what is left and says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# An Ogg page is at most 65307 bytes long, so that the last one begins within this.
+_OGG_TAIL_BYTES = 1 << 16
+_OGG_HEADER_BYTES = 27
+_OGG_END_OF_STREAM = 4
+_MPEG_HEAD_BYTES = 1 << 16
+_XING_FRAMES = 1
+# Only the first frame can be the one that counts the others; its tag stands at these places.
+_XING_LONGEST_OFFSET = 4 + 2 + 32
+
+
+def ogg_ends_early(path: Path) -> bool:
+    """Whether the last Ogg page lacks the end-of-stream flag, or is not whole (RFC 3533)."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _OGG_TAIL_BYTES))
+        tail = file.read()
+    place = tail.rfind(b"OggS\0")
+    if place < 0 or place + _OGG_HEADER_BYTES > len(tail):
+        return True
+    segments = tail[place + 26]
+    body = place + _OGG_HEADER_BYTES + segments
+    lengths = tail[place + _OGG_HEADER_BYTES : body]
+    if len(lengths) < segments or body + sum(lengths) > len(tail):
+        return True
+    return not tail[place + 5] & _OGG_END_OF_STREAM
+
+
+def counted_mp3_samples(path: Path) -> int | None:
+    """Samples per channel by the frame count of a Xing or Info tag, or ``None`` without one.
+
+    The encoder's delay and padding are taken off where a LAME tag follows that names them.
+    """
+    with path.open("rb") as file:
+        start = file.read(10)
+        if start[:3] == b"ID3" and len(start) == 10:
+            file.seek(10 + (start[6] << 21 | start[7] << 14 | start[8] << 7 | start[9]))
+        else:
+            file.seek(0)
+        head = file.read(_MPEG_HEAD_BYTES)
+    sync = head.find(b"\xff")
+    while 0 <= sync < len(head) - 3 and head[sync + 1] & 0xE6 != 0xE2:
+        sync = head.find(b"\xff", sync + 1)
+    if sync < 0:
+        return None
+    window = head[sync : sync + _XING_LONGEST_OFFSET + 4]
+    tag = sync + max(window.find(b"Xing"), window.find(b"Info"))
+    if tag < sync or len(head) < tag + 12 or not head[tag + 7] & _XING_FRAMES:
+        return None
+    is_mpeg_1 = head[sync + 1] & 0x18 == 0x18
+    samples = int.from_bytes(head[tag + 8 : tag + 12], "big") * (1152 if is_mpeg_1 else 576)
+    flags = head[tag + 7]
+    lame = tag + 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1)
+    lame += 4 * (flags >> 3 & 1)
+    if head[lame : lame + 4] in (b"LAME", b"Lavf", b"Lavc") and len(head) >= lame + 24:
+        padding = int.from_bytes(head[lame + 21 : lame + 24], "big")
+        samples -= (padding >> 12) + (padding & 0xFFF)
+    return samples
