@@ -6,25 +6,22 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rtsr.arguments import check_audio_format
-from rtsr.bandwidth import BandwidthDetector
+from rtsr.bandwidth import measure_cutoff_stream
 from rtsr.errors import RtsrError
-from rtsr.input_file import BLOCK_FRAMES, InputFile
+from rtsr.input_file import InputFile
 from rtsr.latency import ENGINE_RATE, Latency
 from rtsr.output_file import OutputFile
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.statistics import StepTimes
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import StreamingResampler
 
 HOPS_OF_BLOCK_MS = {10: 1, 20: 2, 40: 4}
-_SCANNED_SECONDS = 20
 
 Progress = Callable[[int, int], None]
 
@@ -230,18 +227,12 @@ def _stream(
 def _scan(source: Path, reader: InputFile) -> float:
     """Look through the beginning, so that the high band is right from the first sample on."""
     resampler = StreamingResampler(reader.rate, ENGINE_RATE, reader.channels)
-    detector = BandwidthDetector(ENGINE_RATE, native_hz=reader.rate / 2)
-    cutoff = reader.rate / 2
-    waiting = np.zeros((0, reader.channels), np.float32)
     with InputFile(source) as file:
-        for block in islice(file.blocks(), _SCANNED_SECONDS * reader.rate // BLOCK_FRAMES + 1):
-            usable = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
-            waiting = np.concatenate([waiting, resampler.process(usable)])
-            whole = len(waiting) // HOP
-            for hop in range(whole):
-                cutoff = detector.update(waiting[hop * HOP : (hop + 1) * HOP])
-            waiting = waiting[whole * HOP :]
-    return cutoff
+        wide = (
+            resampler.process(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0))
+            for block in file.blocks()
+        )
+        return measure_cutoff_stream(wide, native_hz=reader.rate / 2)
 
 
 def _check_different(source: Path, target: Path) -> None:

@@ -61,11 +61,12 @@ def weights_sha256(generator: Generator) -> str:
     return digest.hexdigest()
 
 
+def _state_shapes(generator: Generator) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in flatten(generator.initial_state(1)).items()}
+
+
 def metadata(generator: Generator, card: dict[str, Any]) -> dict[str, Any]:
     """What a run-time must know besides the graph; ``card`` says how the weights were made."""
-    states = {
-        name: list(value.shape) for name, value in flatten(generator.initial_state(1)).items()
-    }
     return {
         "format": FORMAT,
         "name": generator.config.name,
@@ -76,7 +77,7 @@ def metadata(generator: Generator, card: dict[str, Any]) -> dict[str, Any]:
         "overlap": OVERLAP,
         "latency_samples": LATENCY_SAMPLES,
         "noise_channels": generator.config.noise_channels,
-        "states": states,
+        "states": _state_shapes(generator),
         "f_target_default": card.get("f_target_default", 22_000.0),
         "weights_sha256": weights_sha256(generator),
         "parameters": parameter_count(generator),
@@ -119,9 +120,7 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
     """
     model = _trace(generator.eval())
     model.producer_name = "rtsr"
-    states = {
-        name: list(value.shape) for name, value in flatten(generator.initial_state(1)).items()
-    }
+    states = _state_shapes(generator)
     for value in model.graph.output:
         if value.name.startswith("next."):
             _set_shape(value, ["batch", *states[value.name.removeprefix("next.")][1:]])

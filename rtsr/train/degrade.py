@@ -16,7 +16,7 @@ import torch
 from scipy import signal
 from torch import Tensor
 
-SAMPLE_RATE = 48_000
+from rtsr.model.config import SAMPLE_RATE
 
 
 @dataclass(frozen=True)

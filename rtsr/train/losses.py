@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SAMPLE_RATE = 48_000
+from rtsr.model.config import SAMPLE_RATE
+
 POWER_FLOOR = 1e-10
 
 Powers = dict[int, tuple[Tensor, Tensor]]

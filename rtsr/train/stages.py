@@ -60,7 +60,7 @@ class Batch:
         )
 
 
-def autoencode(generator: Generator, batch: Batch, settings: TrainSettings) -> Pair:
+def autoencode(generator: Generator, batch: Batch) -> Pair:
     """Stage 1: decode the truth's own latent, disturbed by noise of random strength."""
     latent = generator.config.latent
     heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)

@@ -36,6 +36,7 @@ from rtsr.train.stages import (
 
 CHECKPOINT = "last.pt"
 LOG = "log.jsonl"
+LOG_EVERY = 20
 
 Progress = Callable[["Trainer", dict[str, float]], None]
 
@@ -56,6 +57,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
         fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
         name = "bf16" if fast else "fp32"
     return torch.bfloat16 if name == "bf16" else None
+
+
+def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in terms.items()}
 
 
 class Trainer:
@@ -107,13 +112,11 @@ class Trainer:
                 terms.update(self.validate())
                 self.save()
                 saved = self.elapsed
-            if progress is not None or sum(self.steps) % 20 == 0 or "valid_total" in terms:
-                values = {name: float(value) for name, value in terms.items()}
-                if sum(self.steps) % 20 == 0 or "valid_total" in terms:
-                    self._log(values)
-                if progress is not None:
-                    progress(self, values)
-        self._log({name: float(value) for name, value in self.validate().items()})
+            if sum(self.steps) % LOG_EVERY == 0 or "valid_total" in terms:
+                self._log(_plain(terms))
+            if progress is not None:
+                progress(self, _plain(terms))
+        self._log(_plain(self.validate()))
         self.save()
 
     def _step(self, fraction: float) -> dict[str, Tensor]:
@@ -127,7 +130,7 @@ class Trainer:
                 terms = {"flow": total}
                 pair = None
             elif self.stage == 0:
-                pair = autoencode(self.generator, batch, settings)
+                pair = autoencode(self.generator, batch)
             else:
                 pair, z = one_step(self.generator, batch)
         if pair is not None:
@@ -186,7 +189,7 @@ class Trainer:
                     if self.stage == 2:
                         pair, _ = one_step(generator, batch)
                     else:
-                        pair = autoencode(generator, batch, self.settings)
+                        pair = autoencode(generator, batch)
                 spectra = self.spectral.powers(pair.estimate, pair.truth)
                 for name, value in self.spectral(spectra, pair.f_prior, pair.f_target).items():
                     sums[f"valid_{name}"] = sums.get(f"valid_{name}", 0.0) + value / 2
