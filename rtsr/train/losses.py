@@ -1,8 +1,8 @@
 """Losses on the restored band: fine spectra, mel bands and smoothed band energies.
 
-Three views because each alone fails: log magnitudes of single bins teach the median, which is too
-quiet for noisy sounds; band energies teach the level but no structure; energies over 80 ms are
-what a listener (and ViSQOL's gammatone frames) compare.
+Several views because each alone fails: log magnitudes of single bins teach the median, which is
+too quiet for noisy sounds; band energies teach the level but no structure; energies over 80 ms are
+what a listener (and ViSQOL's gammatone frames) compare, in level and in shape.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtsr.model.config import SAMPLE_RATE
+from rtsr.train.similarity import dissimilarity
 
 POWER_FLOOR = 1e-10
+
+TERMS = ("bins", "mel", "smooth", "level", "shape")
 
 Powers = dict[int, tuple[Tensor, Tensor]]
 
@@ -29,6 +32,7 @@ class LossWeights:
     mel: float = 1.0
     smooth: float = 1.5
     level: float = 0.5
+    shape: float = 2.0
 
 
 def mel_bank(bands: int, n_fft: int) -> tuple[Tensor, Tensor]:
@@ -53,6 +57,16 @@ def band_mask(centres: Tensor, f_prior: Tensor, f_target: Tensor) -> Tensor:
     return ((centres > low) & (centres < high)).float()[:, None]
 
 
+def bin_weights(centres: Tensor, f_prior: Tensor, f_target: Tensor) -> Tensor:
+    """As :func:`band_mask` for bins of equal width, falling with frequency above the cutoff.
+
+    The ear's filters widen in proportion to frequency (Glasberg and Moore 1990, eq. 3), so a bin at
+    twice the cutoff counts half.
+    """
+    decline = (f_prior[:, None, None] / centres.clamp(min=1.0)).clamp(max=1.0)
+    return band_mask(centres, f_prior, f_target) * decline
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over what the mask keeps, every clip with the same weight."""
     per_clip = (values * mask).sum((1, 2)) / (mask.sum((1, 2)) * values.shape[1] + 1e-3)
@@ -60,7 +74,9 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def spectral_distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Root mean square over bins of two log spectra ``(batch, frames, bins)``, mean over frames.
+    """Weighted root mean square over bins of two log spectra, mean over frames.
+
+    Both spectra are ``(batch, frames, bins)``, the weights ``(batch, 1, bins)``.
 
     That is the log-spectral distance (Gray and Markel 1976, eq. 4 with p = 2) on natural
     logarithms of power. Unlike a mean of absolute values it is least at the mean of the
@@ -110,7 +126,7 @@ class SpectralLoss(nn.Module):
 
     def forward(self, spectra: Powers, f_prior: Tensor, f_target: Tensor) -> dict[str, Tensor]:
         """Compare spectra from :meth:`powers`; returns every term unweighted, and ``total``."""
-        terms = {name: f_prior.new_zeros(()) for name in ("bins", "mel", "smooth", "level")}
+        terms = {name: f_prior.new_zeros(()) for name in TERMS}
         for n_fft, bands in self.RESOLUTIONS:
             powers = spectra[n_fft]
             bank = getattr(self, f"bank_{n_fft}_{bands}")
@@ -121,23 +137,18 @@ class SpectralLoss(nn.Module):
             if n_fft >= 1024:
                 frequency = torch.arange(n_fft // 2 + 1, device=mask.device) * SAMPLE_RATE / n_fft
                 fine = [(power + POWER_FLOOR).log() for power in powers]
-                bin_mask = band_mask(frequency, f_prior, f_target)
+                bin_mask = bin_weights(frequency, f_prior, f_target)
                 terms["bins"] = terms["bins"] + 0.5 * spectral_distance(fine[0], fine[1], bin_mask)
             if n_fft == self.SMOOTH[0]:
-                smooth, level = self._smoothed(powers, f_prior, f_target)
-                terms["smooth"], terms["level"] = smooth, level
-        weights = self.weights
-        terms["total"] = (
-            weights.bins * terms["bins"]
-            + weights.mel * terms["mel"]
-            + weights.smooth * terms["smooth"]
-            + weights.level * terms["level"]
+                terms.update(self._smoothed(powers, f_prior, f_target))
+        terms["total"] = sum(
+            (getattr(self.weights, name) * terms[name] for name in TERMS), f_prior.new_zeros(())
         )
         return terms
 
     def _smoothed(
         self, powers: tuple[Tensor, Tensor], f_prior: Tensor, f_target: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> dict[str, Tensor]:
         n_fft, bands = self.SMOOTH
         bank = getattr(self, f"bank_{n_fft}_{bands}")
         mask = band_mask(getattr(self, f"centres_{n_fft}_{bands}"), f_prior, f_target)
@@ -149,7 +160,11 @@ class SpectralLoss(nn.Module):
         difference = logs[0] - logs[1]
         # The mean error per clip and band is the level that a listener hears first.
         level = difference.mean(dim=1, keepdim=True).abs()
-        return masked_mean(difference.abs(), mask), masked_mean(level, mask)
+        return {
+            "smooth": masked_mean(difference.abs(), mask),
+            "level": masked_mean(level, mask),
+            "shape": dissimilarity(logs[0], logs[1], mask),
+        }
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 32) -> Tensor:

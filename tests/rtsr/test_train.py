@@ -17,6 +17,7 @@ from rtsr.train.degrade import DegradeConfig, degrade, draw_cutoffs  # noqa: E40
 from rtsr.train.discriminators import Discriminators  # noqa: E402
 from rtsr.train.losses import LossWeights, SpectralLoss, sliced_wasserstein  # noqa: E402
 from rtsr.train.settings import TrainSettings, load_settings  # noqa: E402
+from rtsr.train.similarity import dissimilarity  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, LOG, Trainer, choose_device  # noqa: E402
 
 SAMPLES = 48_000
@@ -117,6 +118,41 @@ def test_a_gain_is_measured_as_its_logarithm():
     terms = spectral(truth * 2.0, truth)
     for name in ("bins", "mel", "smooth", "level"):
         assert float(terms[name]) == pytest.approx(2 * np.log(2.0), abs=0.02)
+
+
+def test_near_the_cutoff_an_error_counts_more_than_far_above_it():
+    truth = torch.randn(2, SAMPLES) * 0.1
+    spectrum = torch.fft.rfft(truth)
+    frequency = torch.fft.rfftfreq(SAMPLES, 1 / 48_000)
+
+    def louder(low):
+        gain = 1.0 + ((frequency > low) & (frequency < low + 3000.0)).float()
+        return torch.fft.irfft(spectrum * gain, SAMPLES)
+
+    near, far = (float(spectral(louder(low), truth)["bins"]) for low in (4500.0, 15_000.0))
+    assert near > 1.3 * far > 0.0
+
+
+def test_similarity_prefers_the_true_contour_to_a_flat_one_of_equal_error():
+    truth = torch.randn(2, 60, 24)
+    flat = torch.zeros_like(truth)
+    mask = torch.ones(2, 1, 24)
+    contour = 2.0 * truth
+    assert float((contour - truth).abs().mean()) == pytest.approx(
+        float((flat - truth).abs().mean()), rel=1e-3
+    )
+    assert float(dissimilarity(truth, truth, mask)) == pytest.approx(0.0, abs=1e-4)
+    assert float(dissimilarity(contour, truth, mask)) < 0.8 * float(
+        dissimilarity(flat, truth, mask)
+    )
+
+
+def test_what_lies_far_below_the_loudest_band_is_not_compared():
+    truth = torch.zeros(1, 40, 24)
+    truth[:, :, 12:] = -30.0
+    quiet_noise = truth.clone()
+    quiet_noise[:, :, 12:] += torch.randn(1, 40, 12)
+    assert float(dissimilarity(quiet_noise, truth, torch.ones(1, 1, 24))) < 1e-3
 
 
 def test_wasserstein_sees_distributions_not_pairs():
