@@ -1,10 +1,10 @@
 """Acquire loads and release stores on array elements: what a lock-free queue needs, for any CPU.
 
 numba offers no CPU atomics, and a plain load or store may be moved by the compiler (everywhere) or
-by the processor (ARM) past the copying of samples that it is meant to guard. Both functions are for
-compiled code only.
+by the processor (ARM) past the copying of samples that it is meant to guard. A fence does the same
+for the side that an acquire load or a release store leaves open. All are for compiled code only.
 
-numba's disk cache notices a change of the module that uses these two, not a change made here: after
+numba's disk cache notices a change of the module that uses these, not a change made here: after
 one, touch the text of that module too.
 """
 
@@ -79,6 +79,28 @@ def _store_release(typing_context: Any, array: Any, index: Any, value: Any) -> A
     return types.void(array, index, value), generate
 
 
+def _fence_acquire(typing_context: Any) -> Any:
+    """No later read or write of this thread moves in front of any earlier read."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("acquire")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _fence_release(typing_context: Any) -> Any:
+    """No earlier read or write of this thread moves behind any later write."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("release")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 # An intrinsic is called with one argument fewer than it is written with: hence the bare type.
 load_acquire: Any = intrinsic(_load_acquire)
 store_release: Any = intrinsic(_store_release)
+fence_acquire: Any = intrinsic(_fence_acquire)
+fence_release: Any = intrinsic(_fence_release)

@@ -20,7 +20,7 @@ _TABLE = types.Array(float32, 2, "C", readonly=True)
     # alone, never on the block, so any partition of the input still gives the same bits.
     fastmath={"reassoc", "contract", "nsz"},
 )
-def _resample(
+def resample_block(
     block: np.ndarray,
     out: np.ndarray,
     history: np.ndarray,
@@ -153,7 +153,7 @@ class StreamingResampler:
         if self._passes_through:
             out[:due] = block
         else:
-            self._position = _resample(
+            self._position = resample_block(
                 block, out, self._history, self._table, self._position, self._down
             )
         return due

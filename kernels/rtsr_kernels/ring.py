@@ -15,19 +15,38 @@ import numpy as np
 from numba import int64
 
 from .atomics import load_acquire, store_release
+from .buffers import (
+    CAPACITY,
+    CHANNELS,
+    HEADER_WORDS,
+    MAGIC,
+    aligned_bytes,
+    bytes_needed,
+    check_frames,
+    check_size,
+    frames_view,
+    header_words,
+)
 from .compiled import AUDIO, AUDIO_IN, INDICES, kernel
+
+__all__ = [
+    "HEADER_WORDS",
+    "OVERRUNS",
+    "READ_INDEX",
+    "UNDERRUNS",
+    "WRITE_INDEX",
+    "Ring",
+    "ring_counter",
+    "ring_read",
+    "ring_skip",
+    "ring_write",
+]
 
 # Each side's words start 128 bytes from the other's: a cache line is 64 bytes, but processors fetch
 # lines in pairs, and some have lines of 128.
-_MAGIC, _CAPACITY, _CHANNELS = 0, 1, 2
 WRITE_INDEX, OVERRUNS = 16, 17
 READ_INDEX, UNDERRUNS = 32, 33
-HEADER_WORDS = 48
 
-_WORD_BYTES = 8
-_SAMPLE_BYTES = 4
-_ALIGNMENT = 64
-_HEADER_BYTES = HEADER_WORDS * _WORD_BYTES
 _MAGIC_VALUE = 0x31474E4952525354
 
 
@@ -109,40 +128,31 @@ class Ring:
     unfit buffer.
     """
 
+    bytes_needed = staticmethod(bytes_needed)
+
     def __init__(self, capacity: int, channels: int, buffer: Any = None) -> None:
-        if capacity < 1 or capacity & (capacity - 1):
-            raise ValueError(
-                f"ring capacity must be a power of two, not {capacity}; "
-                f"the next one is {self.capacity_for(capacity)}"
-            )
-        if channels < 1:
-            raise ValueError(f"a ring needs at least one channel, not {channels}")
+        check_size("ring", capacity, channels)
         if buffer is None:
-            buffer = _aligned_bytes(self.bytes_needed(capacity, channels))
-        header = _header_words(buffer)
+            buffer = aligned_bytes(bytes_needed(capacity, channels))
+        header = header_words("ring", buffer)
         self._map(buffer, header, capacity, channels)
         # The magic word comes last: a half-made ring must not be taken for a whole one.
-        header[_MAGIC] = 0
+        header[MAGIC] = 0
         header[WRITE_INDEX:] = 0
-        header[_CAPACITY] = capacity
-        header[_CHANNELS] = channels
+        header[CAPACITY] = capacity
+        header[CHANNELS] = channels
         self.data.fill(0.0)
-        header[_MAGIC] = _MAGIC_VALUE
+        header[MAGIC] = _MAGIC_VALUE
 
     @classmethod
     def attach(cls, buffer: Any) -> Ring:
         """Join the ring that lives in `buffer`, as it is. `ValueError` if there is none."""
-        header = _header_words(buffer)
-        if header[_MAGIC] != _MAGIC_VALUE:
+        header = header_words("ring", buffer)
+        if header[MAGIC] != _MAGIC_VALUE:
             raise ValueError("buffer holds no ring: create it with Ring(..., buffer=buffer) first")
         ring = cls.__new__(cls)
-        ring._map(buffer, header, int(header[_CAPACITY]), int(header[_CHANNELS]))
+        ring._map(buffer, header, int(header[CAPACITY]), int(header[CHANNELS]))
         return ring
-
-    @staticmethod
-    def bytes_needed(capacity: int, channels: int) -> int:
-        """Length of the buffer for a ring of this size."""
-        return _HEADER_BYTES + capacity * channels * _SAMPLE_BYTES
 
     @staticmethod
     def capacity_for(frames: int) -> int:
@@ -150,23 +160,17 @@ class Ring:
         return 1 << max(0, int(frames) - 1).bit_length()
 
     def _map(self, buffer: Any, header: np.ndarray, capacity: int, channels: int) -> None:
-        needed = self.bytes_needed(capacity, channels)
-        available = memoryview(buffer).nbytes
-        if available < needed:
-            raise ValueError(f"buffer has {available} bytes but this ring needs {needed}")
+        self.data = frames_view("ring", buffer, capacity, channels)
+        self.header = header
         self.capacity = capacity
         self.channels = channels
-        self.header = header
-        self.data: np.ndarray = np.frombuffer(
-            buffer, dtype=np.float32, count=capacity * channels, offset=_HEADER_BYTES
-        ).reshape(capacity, channels)
 
     def write(self, block: np.ndarray) -> int:
         """Append as many frames of `(frames, channels)` float32 as fit; return how many.
 
         Raises `ValueError` for another shape, type or memory layout.
         """
-        self._check("block", block)
+        check_frames("block", block, self.channels)
         return ring_write(self.header, self.data, block)
 
     def read(self, out: np.ndarray) -> int:
@@ -175,7 +179,7 @@ class Ring:
         Raises `ValueError` for another shape, type or memory layout than C-contiguous float32
         `(frames, channels)`.
         """
-        self._check("out", out)
+        check_frames("out", out, self.channels)
         return ring_read(self.header, self.data, out)
 
     def skip(self, frames: int) -> int:
@@ -217,31 +221,3 @@ class Ring:
     def release(self) -> None:
         """Let go of the buffer, so that shared memory can be closed. The ring is unusable after."""
         del self.header, self.data
-
-    def _check(self, name: str, array: np.ndarray) -> None:
-        if array.ndim != 2 or array.shape[1] != self.channels:
-            raise ValueError(
-                f"{name} must have shape (frames, {self.channels}), not {tuple(array.shape)}"
-            )
-        if array.dtype != np.float32 or not array.flags.c_contiguous:
-            raise ValueError(f"{name} must be a C-contiguous float32 array")
-
-
-def _aligned_bytes(count: int) -> np.ndarray:
-    memory = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
-    offset = -memory.ctypes.data % _ALIGNMENT
-    return memory[offset : offset + count]
-
-
-def _header_words(buffer: Any) -> np.ndarray:
-    view = memoryview(buffer)
-    if view.readonly or not view.c_contiguous:
-        raise ValueError("a ring needs a writable, contiguous buffer")
-    if view.nbytes < _HEADER_BYTES:
-        raise ValueError(f"a ring's buffer has at least {_HEADER_BYTES} bytes, not {view.nbytes}")
-    header: np.ndarray = np.frombuffer(buffer, dtype=np.int64, count=HEADER_WORDS)
-    if header.ctypes.data % _WORD_BYTES:
-        raise ValueError(
-            "a ring's buffer must be aligned to 8 bytes, else its indices are not atomic"
-        )
-    return header

@@ -1,0 +1,77 @@
+"""Memory that a ring or timeline lives in: a header of 64-bit words, then float32 frames.
+
+The memory may be anything with a buffer, such as `SharedMemory.buf`, so that two processes can look
+at the same frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+HEADER_WORDS = 48
+HEADER_BYTES = HEADER_WORDS * 8
+MAGIC, CAPACITY, CHANNELS = 0, 1, 2
+
+_WORD_BYTES = 8
+_SAMPLE_BYTES = 4
+_ALIGNMENT = 64
+
+
+def bytes_needed(capacity: int, channels: int) -> int:
+    """Length of the buffer for `capacity` frames of `channels` channels and their header."""
+    return HEADER_BYTES + capacity * channels * _SAMPLE_BYTES
+
+
+def check_size(kind: str, capacity: int, channels: int) -> None:
+    """Raise `ValueError` unless the capacity is a power of two and there is a channel."""
+    if capacity < 1 or capacity & (capacity - 1):
+        raise ValueError(
+            f"{kind} capacity must be a power of two, not {capacity}; "
+            f"the next one is {1 << max(0, int(capacity) - 1).bit_length()}"
+        )
+    if channels < 1:
+        raise ValueError(f"a {kind} needs at least one channel, not {channels}")
+
+
+def check_frames(name: str, array: np.ndarray, channels: int) -> None:
+    """Raise `ValueError` unless `array` is C-contiguous float32 `(frames, channels)`."""
+    if array.ndim != 2 or array.shape[1] != channels:
+        raise ValueError(f"{name} must have shape (frames, {channels}), not {tuple(array.shape)}")
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be a C-contiguous float32 array")
+
+
+def aligned_bytes(count: int) -> np.ndarray:
+    """Fresh zeroed memory that starts on a cache line."""
+    memory = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
+    offset = -memory.ctypes.data % _ALIGNMENT
+    return memory[offset : offset + count]
+
+
+def header_words(kind: str, buffer: Any) -> np.ndarray:
+    """The header, int64 `(HEADER_WORDS,)`; `ValueError` for a buffer that cannot hold one."""
+    view = memoryview(buffer)
+    if view.readonly or not view.c_contiguous:
+        raise ValueError(f"a {kind} needs a writable, contiguous buffer")
+    if view.nbytes < HEADER_BYTES:
+        raise ValueError(f"a {kind}'s buffer has at least {HEADER_BYTES} bytes, not {view.nbytes}")
+    header: np.ndarray = np.frombuffer(buffer, dtype=np.int64, count=HEADER_WORDS)
+    if header.ctypes.data % _WORD_BYTES:
+        raise ValueError(
+            f"a {kind}'s buffer must be aligned to 8 bytes, else its indices are not atomic"
+        )
+    return header
+
+
+def frames_view(kind: str, buffer: Any, capacity: int, channels: int) -> np.ndarray:
+    """The frames, float32 `(capacity, channels)`; `ValueError` if the buffer is too short."""
+    needed = bytes_needed(capacity, channels)
+    available = memoryview(buffer).nbytes
+    if available < needed:
+        raise ValueError(f"buffer has {available} bytes but this {kind} needs {needed}")
+    data: np.ndarray = np.frombuffer(
+        buffer, dtype=np.float32, count=capacity * channels, offset=HEADER_BYTES
+    )
+    return data.reshape(capacity, channels)
