@@ -15,7 +15,7 @@ from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.latency import ENGINE_RATE, Latency, alignment_samples
 from rtsr.runtime.engine import CutoffSource, Engine, FixedCutoff
 from rtsr.runtime.models import Model
-from rtsr.runtime.session import OnnxStep
+from rtsr.runtime.open_source import open_source
 from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.resample import StreamingResampler
 
@@ -41,7 +41,8 @@ class Upsampler:
 
     Args:
         input_rate: Hz, one of 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000.
-        model: name of a bundled model, path of an ``.onnx`` file that rtsr exported, or a
+        model: name of a bundled model, ``replicate`` (no network: spectral band replication at a
+            tenth of the cost), path of an ``.onnx`` file that rtsr exported, or a
             :class:`~rtsr.runtime.models.Model`.
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         channels: 1 to 8.
@@ -51,7 +52,7 @@ class Upsampler:
             attribute ``wet`` may be changed at any time and is faded.
         cutoff: Hz where the input's real content ends; measured continuously if ``None``.
         ceiling: Hz where the output should end; the model's default if ``None``.
-        threads: threads of one step on the CPU.
+        threads: threads of one step of a network on the CPU.
         output_rate: 48000 or 44100 Hz.
         expected_cutoff: Hz that the measurement starts from, if it is known beforehand, as for a
             file that was looked through first.
@@ -86,15 +87,17 @@ class Upsampler:
         self.channels = int(channels)
         self.statistics = Statistics()
 
-        session = OnnxStep(
+        source = open_source(
             model,
             provider=provider,
-            batch=self.channels,
+            channels=self.channels,
             hops_per_step=hops_per_step,
             threads=threads,
+            seed=int(seed),
+            statistics=self.statistics,
         )
-        self.model = session.model
-        self.provider = session.provider
+        self.model = source.model
+        self.provider = source.provider
         native = self.input_rate / 2
 
         def new_cutoff_source() -> CutoffSource:
@@ -103,22 +106,21 @@ class Upsampler:
             return BandwidthDetector(ENGINE_RATE, initial_hz=expected_cutoff, native_hz=native)
 
         self._engine: Engine | None = Engine(
-            session,
+            source,
             new_cutoff_source,
             native,
-            session.metadata.f_target_default if ceiling is None else float(ceiling),
-            int(seed),
+            source.model.metadata.f_target_default if ceiling is None else float(ceiling),
             float(wet),
             self.statistics,
         )
         self._wet = float(wet)
         self._before = StreamingResampler(self.input_rate, ENGINE_RATE, self.channels)
         self._after = StreamingResampler(ENGINE_RATE, self.output_rate, self.channels)
-        inner = self._before.delay + session.metadata.overlap + self._engine.step_samples
+        inner = self._before.delay + source.overlap + self._engine.step_samples
         self.latency = Latency(
             resampler=self._before.delay,
             hop=self._engine.step_samples,
-            overlap=session.metadata.overlap,
+            overlap=source.overlap,
             alignment=alignment_samples(inner, self.output_rate),
             output_resampler=self._after.delay,
             output_rate=self.output_rate,

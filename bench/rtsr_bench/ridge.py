@@ -143,7 +143,7 @@ def degrade(full: Array, cutoff_hz: float) -> Array:
     return fit_length(soxr.resample(low, 2.0 * cutoff_hz, SAMPLE_RATE, quality="HQ"), full.size)
 
 
-def _load_full_band(path: str | Path, seconds: float) -> Array:
+def load_full_band(path: str | Path, seconds: float) -> Array:
     """The loudest part of a file's first channel, at 48 kHz."""
     samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
     part = loudest_part(samples[:, 0], round(seconds * rate))
@@ -193,7 +193,7 @@ class RidgeFloor:
         gram = np.zeros((tops.size, size, size))
         moment = np.zeros((tops.size, size))
         for path in files:
-            full = _load_full_band(path, seconds_per_file)
+            full = load_full_band(path, seconds_per_file)
             seen, silent = features(degrade(full, cutoff_hz), cutoff_hz)
             seen = np.concatenate([np.ones((seen.shape[0], 1)), seen], axis=1)[~silent]
             wanted = targets(full, cutoff_hz)[~silent]
@@ -221,7 +221,7 @@ class RidgeFloor:
         widths = np.diff(high_edges(self.cutoff_hz))
         ratios = []
         for path in files[::_LEVEL_EVERY]:
-            full = _load_full_band(path, seconds_per_file)
+            full = load_full_band(path, seconds_per_file)
             truth = 10.0 ** targets(full, self.cutoff_hz) @ widths
             guess = 10.0 ** self.predict(degrade(full, self.cutoff_hz)) @ widths
             active = (truth > 1e-4 * truth.max()) & (guess > 0.0)

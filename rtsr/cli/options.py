@@ -17,7 +17,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A bundled model (see `rtsr models`) or the path of an .onnx file.",
+        help="A bundled model (see `rtsr models`), `replicate`, or the path of an .onnx file.",
         rich_help_panel=_ENGINE,
     ),
 ]

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from rtsr.errors import ModelError
+from rtsr.runtime import replicate_file
 from rtsr.runtime.metadata import ModelMetadata, read_metadata
 
 SUFFIX = ".onnx"
@@ -20,9 +21,14 @@ class Model:
     path: Path
     metadata: ModelMetadata
 
+    @property
+    def is_network(self) -> bool:
+        """Whether it is an ONNX graph; ``replicate`` is not."""
+        return self.path.suffix == SUFFIX
+
 
 def bundled() -> dict[str, Path]:
-    """Names and files of the models in the package, smallest file first."""
+    """Names and files of the networks in the package, smallest file first."""
     folder = resources.files("rtsr").joinpath("weights")
     if not folder.is_dir():
         return {}
@@ -30,23 +36,31 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(files, key=lambda path: path.stat().st_size)}
 
 
+def names() -> list[str]:
+    """Everything that can be run by name: the bundled networks, and ``replicate``."""
+    return [*bundled(), replicate_file.NAME]
+
+
 def find_model(name_or_path: str | Path) -> Model:
-    """The model of that name, or the exported graph at that path.
+    """The model of that name (see :func:`names`), or the exported graph at that path.
 
     Raises:
         ModelError: no such model, or the file is not one of rtsr's.
     """
     text = str(name_or_path)
-    names = bundled()
-    if text in names:
-        return Model(text, names[text], read_metadata(names[text]))
+    networks = bundled()
+    if text in networks:
+        return Model(text, networks[text], read_metadata(networks[text]))
+    if text == replicate_file.NAME:
+        file = replicate_file.bundled_path()
+        return Model(text, file, replicate_file.read_facts(file))
     path = Path(name_or_path)
     looks_like_a_path = path.suffix == SUFFIX or len(path.parts) > 1
     if path.is_file() or (looks_like_a_path and path.exists()):
         return Model(text, path, read_metadata(path))
     if looks_like_a_path:
         raise ModelError(f"Model file '{path}' does not exist.")
-    known = ", ".join(names) or "none in this installation"
+    known = ", ".join(names())
     raise ModelError(
         f"Model {text!r} is unknown; bundled: {known}; or give the path of an {SUFFIX} file."
     )

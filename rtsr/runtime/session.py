@@ -63,6 +63,10 @@ class OnnxStep:
     ) -> None:
         self.model = model if isinstance(model, Model) else find_model(model)
         self.metadata = self.model.metadata
+        if not self.model.is_network:
+            raise ModelError(
+                f"Model '{self.model.name}' is no network; use it through rtsr.Upsampler."
+            )
         onnxruntime = providers.load_onnxruntime()
         options = _session_options(onnxruntime, batch, hops_per_step, threads)
         self._session, self.provider = _create(onnxruntime, self.model.path, options, provider)

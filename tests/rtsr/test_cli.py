@@ -127,12 +127,13 @@ def test_enhance_says_what_it_did(tmp_path: Path, stand_in: Path, runner: CliRun
 
 def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
     listed = json.loads(runner.invoke(application.app, ["models", "--json"]).stdout)["models"]
-    assert [model["name"] for model in listed] == list(bundled())
+    assert [model["name"] for model in listed] == [*bundled(), "replicate"]
+    assert [model["kind"] for model in listed] == ["network"] * len(bundled()) + ["no network"]
     for model in listed:
         assert model["latency_ms"] == 12.5
     result = runner.invoke(application.app, ["models"])
     assert result.exit_code == 0
-    for name in bundled():
+    for name in (*bundled(), "replicate", "no network"):
         assert name in result.stdout
 
 

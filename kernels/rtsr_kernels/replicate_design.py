@@ -1,0 +1,112 @@
+"""Bands, windows and tables of the spectral band replication in :mod:`rtsr_kernels.replicate`."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+SAMPLE_RATE = 48000
+HOP = 480
+ANALYSIS = 1024
+BINS = ANALYSIS // 2 + 1
+HZ_PER_BIN = SAMPLE_RATE / ANALYSIS
+SYNTHESIS = 600
+OVERLAP = SYNTHESIS - HOP
+
+#: Frames that the features of one frame look at, the newest last.
+CONTEXT = 23
+#: Features per band: the three newest frames, the mean of four and of sixteen before them.
+FEATURES_PER_BAND = 5
+
+#: Of the cutoff: what lies above belongs to the slope of whatever filter made the limit.
+TRUSTED = 0.93
+
+_LOWEST_HZ = 50.0
+_FEWEST_HZ = 600.0
+
+
+def _erb_hz(frequency_hz: float) -> float:
+    """Glasberg and Moore (1990): ``24.7 (1 + 0.00437 f)``."""
+    return 24.7 * (1.0 + 0.00437 * frequency_hz)
+
+
+@functools.lru_cache(maxsize=1)
+def band_edges() -> np.ndarray:
+    """Edges in Hz of one grid from 50 Hz to 24 kHz, an ERB each but never under two bins.
+
+    One grid serves every cutoff: bands below it are heard, bands above it are predicted.
+    """
+    top = SAMPLE_RATE / 2
+    edges = [_LOWEST_HZ]
+    while edges[-1] < top:
+        edges.append(edges[-1] + max(_erb_hz(edges[-1]), 2.0 * HZ_PER_BIN))
+    # A last band of less than half its width would be a poor estimate: its neighbour takes it.
+    if top - edges[-2] < 0.5 * (edges[-1] - edges[-2]):
+        edges.pop()
+    edges[-1] = top
+    result = np.array(edges)
+    result.setflags(write=False)
+    return result
+
+
+BANDS = len(band_edges()) - 1
+#: The fewest bands that a prediction starts from.
+FEWEST_BANDS = int(np.searchsorted(band_edges(), _FEWEST_HZ))
+#: The most: at least two bands are predicted.
+MOST_BANDS = BANDS - 2
+
+
+def analysis_window() -> np.ndarray:
+    """``(1024,)``, a long rise and a short fall: the newest samples say most.
+
+    The fall is the falling ramp of a synthesis frame, so that a frame that was analysed can be
+    turned into one without dividing by small numbers.
+    """
+    rise, fall = ANALYSIS - OVERLAP, OVERLAP
+    return np.concatenate(
+        [
+            np.sin(0.5 * np.pi * (np.arange(rise) + 0.5) / rise) ** 2,
+            np.cos(0.5 * np.pi * (np.arange(fall) + 0.5) / fall) ** 2,
+        ]
+    )
+
+
+def synthesis_window(power: float) -> np.ndarray:
+    """``(600,)``, flat with ramps ``sin ** power``.
+
+    With 2 the ramps of two frames add up to one, right for what continues from frame to frame;
+    with 1 their squares do, right for independent noise.
+    """
+    ramp = np.sin(0.5 * np.pi * (np.arange(OVERLAP) + 0.5) / OVERLAP) ** power
+    return np.concatenate([ramp, np.ones(HOP - OVERLAP), ramp[::-1]])
+
+
+def replica_window() -> np.ndarray:
+    """``(600,)``: turns the newest samples of an analysed frame into a synthesis frame."""
+    return synthesis_window(2.0) / analysis_window()[-SYNTHESIS:]
+
+
+def band_of_bin(bins: int = BINS) -> np.ndarray:
+    """``(bins,)`` int64: the band that each bin from 0 to 24 kHz lies in, -1 below the first."""
+    frequency = np.linspace(0.0, SAMPLE_RATE / 2, bins)
+    return np.minimum(np.searchsorted(band_edges(), frequency, side="right") - 1, BANDS - 1)
+
+
+def place_of_bin() -> np.ndarray:
+    """``(513,)``: each bin's place among the centres of the bands, as a fraction of bands."""
+    edges = band_edges()
+    centres = 0.5 * (edges[:-1] + edges[1:])
+    frequency = np.arange(BINS) * HZ_PER_BIN
+    return np.interp(frequency, centres, np.arange(BANDS, dtype=np.float64))
+
+
+def bands_below(cutoff_hz: float) -> int:
+    """How many bands, from the lowest, are heard where content ends at ``cutoff_hz``.
+
+    At least half of a band must be trusted.
+    """
+    edges = band_edges()
+    centres = 0.5 * (edges[:-1] + edges[1:])
+    heard = int(np.searchsorted(centres, TRUSTED * cutoff_hz, side="right"))
+    return min(max(heard, FEWEST_BANDS), MOST_BANDS)

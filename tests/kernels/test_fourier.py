@@ -1,0 +1,31 @@
+"""The transform against numpy's, both ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rtsr_kernels.fourier import fourier_tables, transform
+
+
+@pytest.mark.parametrize("length", [2, 8, 1024])
+def test_forward_and_back(length: int) -> None:
+    tables = fourier_tables(length)
+    numbers = np.random.default_rng(length).standard_normal((2, length)) @ np.eye(length)
+    signal = numbers[0] + 1j * numbers[1]
+    real, imaginary = signal.real.copy(), signal.imag.copy()
+    transform(real, imaginary, *tables)
+    np.testing.assert_allclose(real + 1j * imaginary, np.fft.fft(signal), atol=1e-11 * length)
+    transform(imaginary, real, *tables)
+    np.testing.assert_allclose((real + 1j * imaginary) / length, signal, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 600])
+def test_other_lengths_are_refused(length: int) -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        fourier_tables(length)
+
+
+def test_numbers_and_tables_must_fit() -> None:
+    with pytest.raises(ValueError, match="differ in length"):
+        transform(np.zeros(16), np.zeros(16), *fourier_tables(8))
