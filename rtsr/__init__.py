@@ -24,12 +24,16 @@ from rtsr.errors import (
 )
 
 if TYPE_CHECKING:
+    from rtsr.batch import BatchUpsampler
+    from rtsr.batch_stream import BatchStream
     from rtsr.files import EnhanceReport, enhance_file
     from rtsr.latency import Latency
     from rtsr.upsampler import Upsampler
 
 __all__ = [
     "AudioFormatError",
+    "BatchStream",
+    "BatchUpsampler",
     "EnhanceReport",
     "Latency",
     "MissingDependencyError",
@@ -41,6 +45,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "BatchStream": "rtsr.batch_stream",
+    "BatchUpsampler": "rtsr.batch",
     "EnhanceReport": "rtsr.files",
     "enhance_file": "rtsr.files",
     "Latency": "rtsr.latency",

@@ -13,7 +13,7 @@ _KEPT_STEPS = 1 << 16
 class StepTimes:
     """Time of one step of the engine in milliseconds.
 
-    ``first`` and ``max`` are over all steps, the percentiles over the newest 65536.
+    ``first`` and ``max`` are over all steps, the percentiles over the newest that were kept.
     """
 
     first: float = 0.0
@@ -27,6 +27,9 @@ class StepTimes:
 class Statistics:
     """Counters of one stream; reading them never disturbs it.
 
+    Args:
+        kept_steps: the newest so many step times are kept, for the percentiles.
+
     Attributes:
         steps: steps taken.
         repaired_samples: input samples that were not numbers or absurdly large, replaced by 0.
@@ -34,8 +37,8 @@ class Statistics:
             them was unusable.
     """
 
-    def __init__(self) -> None:
-        self._nanoseconds = np.zeros(_KEPT_STEPS, np.int64)
+    def __init__(self, kept_steps: int = _KEPT_STEPS) -> None:
+        self._nanoseconds = np.zeros(kept_steps, np.int64)
         self.clear()
 
     def clear(self) -> None:
@@ -49,7 +52,7 @@ class Statistics:
 
     def record_step(self, nanoseconds: int) -> None:
         """Count one step."""
-        self._nanoseconds[self.steps % _KEPT_STEPS] = nanoseconds
+        self._nanoseconds[self.steps % len(self._nanoseconds)] = nanoseconds
         if self.steps == 0:
             self._first = nanoseconds
         if nanoseconds > self._longest:
@@ -67,7 +70,7 @@ class Statistics:
         """Percentiles of the step time; all zero before the first step."""
         if not self.steps:
             return StepTimes()
-        kept = self._nanoseconds[: min(self.steps, _KEPT_STEPS)]
+        kept = self._nanoseconds[: min(self.steps, len(self._nanoseconds))]
         p50, p95, p99, p99_9 = np.percentile(kept, [50, 95, 99, 99.9]) * 1e-6
         return StepTimes(
             first=self._first * 1e-6,

@@ -1,0 +1,202 @@
+"""A model repository for Triton Inference Server: the graph, and a configuration that knows it.
+
+The ONNX Runtime backend runs the graph as it is. What makes it a stream is the sequence batcher:
+requests that share a sequence are a stream, the server keeps their state (its *implicit state*) and
+steps whichever streams have a request waiting as one batch. Fields and their meaning:
+https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto and
+https://github.com/triton-inference-server/server/blob/main/docs/user_guide/implicit_state_management.md
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtsr.errors import ModelError, RtsrError
+from rtsr.runtime.metadata import HOP, ModelMetadata
+from rtsr.runtime.models import Model
+from rtsr_export.text_format import Message, Symbol, to_text
+
+MODEL_FILE = "model.onnx"
+VERSION = "1"
+KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+HOPS_PER_REQUEST = (1, 2, 4)
+MAX_BATCH = 4096
+MAX_STREAMS = 65536
+
+# A stream that sends nothing for so long is forgotten, its state with it.
+_IDLE_MICROSECONDS = 10_000_000
+_FLOAT = Symbol("TYPE_FP32")
+# cudnnGetConvolutionForwardAlgorithm_v7: an exhaustive search would come with every new batch size.
+_HEURISTIC_SEARCH = "1"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a server is to run the model.
+
+    Attributes:
+        streams: sequences that one instance of the model takes at once; more wait in its backlog.
+        batch: streams that one run of the graph steps at most.
+        hops: of 10 ms in one request: 1, 2 or 4.
+        wait_us: microseconds that a request may wait for others to share its batch.
+        kind: ``auto``, ``cpu`` or ``gpu``.
+        instances: copies of the model per device, or in total on the CPU.
+        threads: of one run on the CPU.
+
+    Raises:
+        RtsrError: one of them is out of range.
+    """
+
+    streams: int = 256
+    batch: int = 64
+    hops: int = 1
+    wait_us: int = 1000
+    kind: str = "auto"
+    instances: int = 1
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value, lowest, highest in (
+            ("number of streams", self.streams, 1, MAX_STREAMS),
+            ("size of a batch", self.batch, 1, MAX_BATCH),
+            ("waiting time in microseconds", self.wait_us, 0, 10_000),
+            ("number of instances", self.instances, 1, 64),
+            ("number of threads", self.threads, 1, 1024),
+        ):
+            if not lowest <= value <= highest:
+                raise RtsrError(f"The {name} must lie between {lowest} and {highest}, not {value}.")
+        if self.hops not in HOPS_PER_REQUEST:
+            accepted = ", ".join(map(str, HOPS_PER_REQUEST))
+            raise RtsrError(f"A request takes {accepted} hops, not {self.hops}.")
+        if self.kind not in KINDS:
+            raise RtsrError(
+                f"The kind of device must be one of {', '.join(KINDS)}, not {self.kind!r}."
+            )
+
+
+def repository_name(metadata: ModelMetadata) -> str:
+    """What the model is called in the repository, and its folder with it.
+
+    Raises:
+        ModelError: the model's own name cannot be that of a folder.
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", metadata.name) is None:
+        raise ModelError(
+            f"The model calls itself {metadata.name!r}; a repository takes letters, digits, dots, "
+            "dashes and underscores."
+        )
+    return f"rtsr_{metadata.name}"
+
+
+def model_configuration(metadata: ModelMetadata, serving: Serving) -> str:
+    """The text of ``config.pbtxt``; shapes are without the batch, which the server adds.
+
+    Raises:
+        ModelError: the model's own name cannot be that of a folder.
+    """
+    hops = serving.hops
+    configuration: Message = {
+        "name": repository_name(metadata),
+        "backend": "onnxruntime",
+        "default_model_filename": MODEL_FILE,
+        "max_batch_size": serving.batch,
+        "input": [
+            _signal("audio", 1, HOP * hops),
+            _signal("noise", metadata.noise_channels, hops),
+            _signal("f_prior", 1, hops),
+            _signal("f_target", 1, hops),
+        ],
+        "output": [_signal("high_band", 1, HOP * hops)],
+        "sequence_batching": {
+            "max_sequence_idle_microseconds": _IDLE_MICROSECONDS,
+            # Not "direct": that would run the graph for streams which have nothing to say, too.
+            "oldest": {
+                "max_candidate_sequences": serving.streams,
+                "preferred_batch_size": [min(serving.batch, serving.streams)],
+                "max_queue_delay_microseconds": serving.wait_us,
+            },
+            # The server pairs outputs with inputs by their ranks among the sorted names, not by
+            # what is said here (its issue 8586): safe while each side has one common prefix.
+            "state": [_state(name, shape) for name, shape in metadata.states.items()],
+        },
+        "instance_group": [{"count": serving.instances, "kind": Symbol(KINDS[serving.kind])}],
+        "parameters": [
+            _parameter("intra_op_thread_count", str(serving.threads)),
+            _parameter("inter_op_thread_count", "1"),
+            _parameter("cudnn_conv_algo_search", _HEURISTIC_SEARCH),
+            # For clients: what they cannot read from the shapes.
+            _parameter("rtsr.model", f"{metadata.name} {metadata.version}"),
+            _parameter("rtsr.weights_sha256", metadata.weights_sha256),
+            _parameter("rtsr.licence", metadata.licence),
+            _parameter("rtsr.sample_rate", str(metadata.sample_rate)),
+            _parameter("rtsr.overlap", str(metadata.overlap)),
+            _parameter("rtsr.f_target_default", f"{metadata.f_target_default:g}"),
+        ],
+    }
+    return to_text(configuration)
+
+
+def write_repository(model: Model, folder: Path, serving: Serving) -> Path:
+    """Write ``folder/rtsr_NAME`` with its configuration and version 1 of the graph.
+
+    The new entry appears whole or not at all.
+
+    Args:
+        folder: of the repository, made if its parent exists; other models in it stay as they are.
+
+    Returns:
+        the folder of the model.
+
+    Raises:
+        RtsrError: the folder cannot be written, or holds a model of that name already.
+        ModelError: the model is no network, or its name cannot be that of a folder.
+    """
+    if not model.is_network:
+        raise ModelError(f"Model '{model.name}' is no network; a server needs none to run it.")
+    text = model_configuration(model.metadata, serving)
+    target = folder / repository_name(model.metadata)
+    if folder.exists() and not folder.is_dir():
+        raise RtsrError(f"{folder} is not a folder; a model repository is one.")
+    if not folder.parent.is_dir():
+        raise RtsrError(f"There is no folder {folder.parent}; make it first.")
+    if target.exists():
+        raise RtsrError(f"{target} exists already; remove it or choose another repository.")
+    try:
+        # Beside the repository, not in it: a server that polls it must not see half a model.
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".rtsr-triton-") as beside:
+            entry = Path(beside) / target.name
+            (entry / VERSION).mkdir(parents=True)
+            shutil.copyfile(model.path, entry / VERSION / MODEL_FILE)
+            (entry / "config.pbtxt").write_text(text)
+            folder.mkdir(exist_ok=True)
+            os.rename(entry, target)
+    except OSError as error:
+        raise RtsrError(f"Cannot write {target}: {error.strerror}.") from error
+    return target
+
+
+def _signal(name: str, *shape: int) -> Message:
+    return {"name": name, "data_type": _FLOAT, "dims": list(shape)}
+
+
+def _state(name: str, shape: tuple[int, ...]) -> Message:
+    dims = list(shape[1:])
+    return {
+        "input_name": f"state.{name}",
+        "output_name": f"next.{name}",
+        "data_type": _FLOAT,
+        "dims": dims,
+        # Without it the first request of a sequence sees whatever was in memory.
+        "initial_state": [
+            {"name": f"zero {name}", "data_type": _FLOAT, "dims": dims, "zero_data": True}
+        ],
+    }
+
+
+def _parameter(key: str, value: str) -> Message:
+    return {"key": key, "value": {"string_value": value}}

@@ -1,0 +1,553 @@
+"""Streams in a batch: each as if it were alone, whoever else comes, goes, stalls or fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rtsr import AudioFormatError, BatchStream, BatchUpsampler, ModelError, RtsrError, Upsampler
+from rtsr.runtime.select_graph import select_graph
+from rtsr.runtime.session import OnnxStep
+from rtsr.runtime.slots import SlotStep
+from rtsr_kernels.resample import SUPPORTED_RATES
+
+MakeSound = Callable[..., np.ndarray]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "many_calls.py"
+
+# Matrix products round by the size of the batch.
+TOLERANCE = 1e-5
+CAPACITY = 5
+
+
+def _alone(sound: np.ndarray, rate: int, hops: int, model: str | Path, **settings: Any) -> Any:
+    """What an Upsampler gives, from the moment on that a batch does."""
+    with Upsampler(rate, model=model, hops_per_step=hops, **settings) as upsampler:
+        out = np.concatenate([upsampler.process(sound), upsampler.flush()])
+        latency = upsampler.latency
+    return out[latency.hop * latency.output_rate // 48000 :]
+
+
+@dataclass
+class _Call:
+    """One stream of a random schedule."""
+
+    join: int
+    rate: int
+    settings: dict[str, Any]
+    sound: np.ndarray
+    blocks: list[int]
+    sent: int = 0
+    stream: BatchStream | None = None
+    parts: list[np.ndarray] = field(default_factory=list)
+    over: bool = False
+
+    def advance(self, batch: BatchUpsampler, now: int) -> None:
+        """Join, push one block or finish; a block of nothing is a stall."""
+        if self.stream is None:
+            if now >= self.join and batch.free >= self.settings["channels"]:
+                self.stream = batch.open(self.rate, **self.settings)
+            return
+        if self.sent < len(self.sound):
+            length = min(self.blocks[now % len(self.blocks)] * self.rate // 1000, self.rate // 40)
+            self.stream.push(self.sound[self.sent : self.sent + length])
+            self.sent += length
+        else:
+            self.stream.finish()
+
+    def collect(self) -> None:
+        if self.stream is None or self.over:
+            return
+        self.parts.append(self.stream.pull().reshape(-1, self.stream.channels))
+        if self.stream.is_done:
+            self.over = True
+            self.stream.close()
+
+
+@st.composite
+def _calls(draw: st.DrawFn, make_sound: MakeSound) -> list[_Call]:
+    calls = []
+    for index in range(draw(st.integers(1, 7))):
+        rate = draw(st.sampled_from(SUPPORTED_RATES))
+        channels = draw(st.sampled_from([1, 1, 2]))
+        chosen = {
+            "channels": channels,
+            "seed": draw(st.integers(0, 3)),
+            "wet": draw(st.sampled_from([1.0, 0.5, 0.0])),
+            "cutoff": draw(st.sampled_from([None, 3600.0, 7000.0])),
+            "ceiling": draw(st.sampled_from([None, 16000.0])),
+            "output_rate": draw(st.sampled_from([48000, 48000, 44100])),
+        }
+        seconds = draw(st.sampled_from([0.0, 0.004, 0.05, 0.2]))
+        sound = make_sound(rate, max(seconds, 0.01), cutoff=3500, channels=channels, seed=index)
+        blocks = draw(st.lists(st.integers(0, 25), min_size=1, max_size=6))
+        blocks.append(draw(st.integers(5, 25)))
+        sound = sound[: round(seconds * rate)]
+        calls.append(_Call(draw(st.integers(0, 30)), rate, chosen, sound, blocks))
+    return calls
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_streams_that_come_and_go_equal_streams_alone(
+    hops: int, model: str, make_sound: MakeSound, data: st.DataObject
+) -> None:
+    calls = data.draw(_calls(make_sound))
+    steps = data.draw(st.integers(1, 3))
+    with BatchUpsampler(CAPACITY, model=model, hops_per_step=hops, buffer_ms=500) as batch:
+        now = 0
+        while not all(call.over for call in calls):
+            for call in calls:
+                if not call.over:
+                    call.advance(batch, now)
+            for _ in range(steps):
+                batch.step()
+            while any(stream.waiting_ms > 300 for stream in batch.streams):
+                batch.step()
+            for call in calls:
+                call.collect()
+            now += 1
+            assert now < 2000
+        assert batch.free == CAPACITY
+    for call in calls:
+        expected = _alone(call.sound, call.rate, hops, model, **call.settings)
+        result = np.concatenate(call.parts)
+        assert result.shape == expected.shape
+        assert np.abs(result - expected).max(initial=0.0) <= TOLERANCE
+
+
+def test_a_stalled_stream_keeps_its_state(model: str, make_sound: MakeSound) -> None:
+    sound = make_sound(48000, 0.4, cutoff=3500)[:, 0]
+    with BatchUpsampler(3, model=model, buffer_ms=500) as batch:
+        steady, stalled = batch.open(48000), batch.open(48000)
+        parts = []
+        for hop in range(40):
+            block = sound[hop * 480 : (hop + 1) * 480]
+            if hop < 10:
+                stalled.push(block)
+            steady.push(block)
+            assert batch.step() == (2 if hop < 10 else 1)
+        parts.append(stalled.pull())
+        assert stalled.held_steps == 30
+        assert steady.held_steps == 0
+        steady.close()
+        for hop in range(10, 40):
+            stalled.push(sound[hop * 480 : (hop + 1) * 480])
+            batch.step()
+        parts.append(stalled.pull())
+    expected = _alone(sound, 48000, 1, model)
+    result = np.concatenate(parts)
+    assert len(result) == len(sound)
+    assert np.abs(result - expected[: len(result)]).max() <= TOLERANCE
+
+
+def test_a_slot_is_fresh_for_the_next_stream(model: str, make_sound: MakeSound) -> None:
+    first = make_sound(8000, 0.3, seed=1)[:, 0]
+    second = make_sound(8000, 0.2, cutoff=3000, seed=2)[:, 0]
+    with BatchUpsampler(1, model=model) as batch:
+        for sound in (first, second):
+            stream = batch.open(8000)
+            parts = []
+            for start in range(0, len(sound), 80):
+                stream.push(sound[start : start + 80])
+                batch.step()
+                parts.append(stream.pull())
+            stream.close()
+        assert batch.free == 1
+    result = np.concatenate(parts)
+    assert np.abs(result - _alone(second, 8000, 1, model)[: len(result)]).max() <= TOLERANCE
+
+
+def test_a_failing_stream_does_not_disturb_others(
+    failing_model: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(48000, 0.2, cutoff=3500)[:, 0]
+    good, bad = np.abs(sound), -np.abs(sound)
+    with BatchUpsampler(2, model=failing_model) as batch:
+        whole, broken = batch.open(48000, cutoff=4000.0), batch.open(48000, cutoff=4000.0)
+        for start in range(0, len(sound), 480):
+            whole.push(good[start : start + 480])
+            broken.push(bad[start : start + 480])
+            batch.step()
+        assert broken.statistics.degraded_blocks > 0
+        assert whole.statistics.degraded_blocks == 0
+        result, dry = whole.pull(), broken.pull()
+    expected = _alone(good, 48000, 1, failing_model, cutoff=4000.0)
+    assert np.abs(result - expected[: len(result)]).max() <= TOLERANCE
+    assert np.isfinite(dry).all()
+
+
+def test_channels_that_are_alike_stay_alike(model: str, make_sound: MakeSound) -> None:
+    mono = make_sound(16000, 0.2, cutoff=6000)
+    with BatchUpsampler(5, model=model) as batch:
+        others = [batch.open(8000, seed=seed) for seed in (1, 2, 3)]
+        stream = batch.open(16000, channels=2)
+        for start in range(0, len(mono), 160):
+            for other in others:
+                other.push(mono[start : start + 80])
+            stream.push(np.repeat(mono[start : start + 160], 2, axis=1))
+            batch.step()
+        both = stream.pull()
+    assert np.array_equal(both[:, 0], both[:, 1])
+
+
+@pytest.mark.parametrize("output_rate", [48000, 44100])
+@pytest.mark.parametrize("hops", [1, 4])
+@pytest.mark.parametrize("rate", SUPPORTED_RATES)
+def test_click_comes_out_after_the_stated_delay(
+    rate: int, hops: int, output_rate: int, stand_in: Path
+) -> None:
+    click = np.zeros(rate // 5, np.float32)
+    click[rate // 10] = 1.0
+    with BatchUpsampler(1, model=stand_in, hops_per_step=hops) as batch:
+        stream = batch.open(rate, wet=0.0, output_rate=output_rate)
+        stream.push(click)
+        stream.finish()
+        while batch.step():
+            pass
+        assert stream.is_done
+        out = stream.pull()
+    assert len(out) == stream.delay_samples + round(len(click) * output_rate / rate)
+    peak = int(np.argmax(np.abs(out)))
+    assert peak - stream.delay_samples == round(rate // 10 * output_rate / rate)
+    assert stream.latency.algorithmic_samples - stream.delay_samples == hops * output_rate // 100
+
+
+def test_gain_is_changed_in_one_stream_only(stand_in: Path, make_sound: MakeSound) -> None:
+    sound = make_sound(48000, 0.2, cutoff=3500)[:, 0]
+    with BatchUpsampler(2, model=stand_in) as batch:
+        streams = [batch.open(48000, cutoff=4000.0) for _ in range(2)]
+        streams[0].wet = 0.0
+        for stream in streams:
+            stream.push(sound)
+        while batch.step():
+            pass
+        muted, loud = (stream.pull() for stream in streams)
+    assert np.array_equal(muted[120:], sound[: len(muted) - 120])
+    expected = _alone(sound, 48000, 1, stand_in, cutoff=4000.0)
+    assert np.array_equal(loud, expected[: len(loud)])
+
+
+def test_what_nobody_pulls_holds_the_stream_back(stand_in: Path) -> None:
+    block = np.full(480, 0.1, np.float32)
+    with BatchUpsampler(2, model=stand_in, buffer_ms=20) as batch:
+        lazy, steady = batch.open(48000), batch.open(48000)
+        while not lazy.held_steps:
+            lazy.push(block)
+            steady.push(block)
+            batch.step()
+            steady.pull()
+
+        def overfill() -> None:
+            while True:
+                lazy.push(block)
+
+        with pytest.raises(RtsrError, match="has no room behind"):
+            overfill()
+        before = lazy.waiting_ms
+        with pytest.raises(RtsrError, match="has no room behind"):
+            lazy.push(block)
+        assert lazy.waiting_ms == before  # nothing of it was taken
+        lazy.pull()
+        assert batch.step() >= 1
+        assert lazy.is_due
+
+
+def test_broken_samples_are_repaired_and_counted(stand_in: Path) -> None:
+    with BatchUpsampler(2, model=stand_in) as batch:
+        stream, other = batch.open(48000), batch.open(48000)
+        stream.push(np.full(480, np.nan, np.float32))
+        other.push(np.zeros(480, np.float32))
+        batch.step()
+        assert np.array_equal(stream.pull(), np.zeros(480, np.float32))
+        assert stream.statistics.repaired_samples == 480
+        assert other.statistics.repaired_samples == 0
+        assert stream.statistics.steps == batch.statistics.steps == 1
+        assert batch.statistics.step_ms.first > 0.0
+
+
+def test_rank_of_the_block_is_kept(stand_in: Path) -> None:
+    with BatchUpsampler(2, model=stand_in) as batch:
+        stream = batch.open(48000)
+        stream.push(np.zeros(480, np.float64))
+        batch.step()
+        assert stream.ready == 480
+        assert stream.pull(100).shape == (100,)
+        stream.push(np.zeros((0, 1), np.float32))
+        assert stream.pull().shape == (380, 1)
+        stream.push(np.zeros((480, 1), np.float32))
+        batch.step()
+        out = np.ones((500, 1), np.float32)
+        assert stream.pull_into(out) == 480
+        assert out[480:].all()
+        assert not out[:480].any()
+
+
+def test_a_step_without_work_costs_nothing(stand_in: Path) -> None:
+    with BatchUpsampler(2, model=stand_in) as batch:
+        assert batch.step() == 0
+        stream = batch.open(48000)
+        stream.push(np.zeros(479, np.float32))
+        assert batch.step() == 0
+        assert not stream.is_due
+        stream.push(np.zeros(1, np.float32))
+        assert stream.is_due
+        assert batch.step() == 1
+        assert batch.statistics.steps == 1
+
+
+def test_a_finished_stream_comes_out_whole_and_takes_no_more(stand_in: Path) -> None:
+    with BatchUpsampler(1, model=stand_in) as batch:
+        stream = batch.open(8000)
+        stream.finish()
+        stream.finish()
+        with pytest.raises(RtsrError, match="finished"):
+            stream.push(np.zeros(80, np.float32))
+        while batch.step():
+            pass
+        assert stream.is_done
+        assert len(stream.pull()) == stream.delay_samples
+
+
+def test_capacity_counts_channels(stand_in: Path) -> None:
+    with BatchUpsampler(3, model=stand_in) as batch:
+        stereo = batch.open(8000, channels=2)
+        assert batch.free == 1
+        with pytest.raises(RtsrError, match="1 of 3 slots are free"):
+            batch.open(8000, channels=2)
+        mono = batch.open(8000)
+        assert batch.streams == (stereo, mono)
+        with pytest.raises(RtsrError, match="1 channel does not fit: 0 of 3"):
+            batch.open(8000)
+        mono.close()
+        mono.close()
+        assert batch.free == 1
+        assert mono.is_closed
+        batch.open(8000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"capacity": 0}, "1 to 16384 slots, not 0"),
+        ({"capacity": -3}, "1 to 16384 slots, not -3"),
+        ({"capacity": 10**9}, "1 to 16384 slots"),
+        ({"capacity": 1.5}, "whole number of slots, not 1.5"),
+        ({"capacity": 1, "buffer_ms": 1}, "20 to 60000 ms, not 1"),
+        ({"capacity": 1, "hops_per_step": 3}, "hops_per_step must be one of"),
+        ({"capacity": 1, "threads": 0}, "threads on this machine, not 0"),
+    ],
+)
+def test_batch_arguments(arguments: dict[str, Any], sentence: str, stand_in: Path) -> None:
+    with pytest.raises(RtsrError, match=sentence) as refused:
+        BatchUpsampler(**arguments, model=stand_in)
+    assert str(refused.value).count(".") <= 2
+
+
+def test_replicate_is_no_batch(stand_in: Path) -> None:
+    with pytest.raises(ModelError):
+        BatchUpsampler(2, model="replicate")
+
+
+@pytest.mark.parametrize(
+    ("rate", "arguments", "sentence"),
+    [
+        (96000, {}, "nothing to add above 48 kHz"),
+        (7000, {}, "sample rate of 7000 Hz is not supported"),
+        (8000, {"channels": 0}, "0 channels is not supported"),
+        (8000, {"output_rate": 96000}, "48000 or 44100"),
+        (8000, {"wet": 2.0}, "between 0 and 1"),
+        (8000, {"cutoff": 10.0}, "cutoff must lie between"),
+        (8000, {"seed": "x"}, "seed must be an integer"),
+    ],
+)
+def test_stream_arguments(
+    rate: int, arguments: dict[str, Any], sentence: str, stand_in: Path
+) -> None:
+    with BatchUpsampler(1, model=stand_in) as batch:
+        with pytest.raises(RtsrError, match=sentence):
+            batch.open(rate, **arguments)
+        assert batch.free == 1
+        batch.open(8000)
+
+
+def test_blocks_that_are_refused(stand_in: Path) -> None:
+    with BatchUpsampler(3, model=stand_in) as batch:
+        stream, stereo = batch.open(8000), batch.open(8000, channels=2)
+        with pytest.raises(AudioFormatError, match="takes 8000 Hz, not 16000 Hz"):
+            stream.push(np.zeros(160, np.float32), input_rate=16000)
+        stream.push(np.zeros(80, np.float32), input_rate=8000)
+        with pytest.raises(AudioFormatError, match="divide 16-bit integers"):
+            stream.push(np.zeros(80, np.int16))
+        with pytest.raises(AudioFormatError, match="takes \\(samples, 2\\)"):
+            stereo.push(np.zeros(80, np.float32))
+        with pytest.raises(AudioFormatError, match="pulled into C-contiguous"):
+            stereo.pull_into(np.zeros((80, 1), np.float32))
+        with pytest.raises(RtsrError, match="between 0 and 1"):
+            stream.wet = -1.0
+        with pytest.raises(RtsrError, match="no room"):
+            stream.push(np.zeros(80000, np.float32))
+
+
+def test_what_is_closed_says_so(stand_in: Path) -> None:
+    batch = BatchUpsampler(1, model=stand_in)
+    stream = batch.open(8000)
+    batch.close()
+    batch.close()
+    for use in (stream.pull, stream.finish, lambda: stream.push(np.zeros(8, np.float32))):
+        with pytest.raises(RtsrError, match="stream is closed"):
+            use()
+    assert not stream.is_due
+    for use in (batch.step, lambda: batch.open(8000)):
+        with pytest.raises(RtsrError, match="BatchUpsampler is closed"):
+            use()
+
+
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
+def test_hold_and_clear_touch_their_slots_only(model: str, on_device: bool) -> None:
+    step = SlotStep(model, slots=4, provider="cpu")
+    if on_device:  # what a state in another memory needs, with the CPU as that device
+        step._rows = step._device_states()
+    random = np.random.default_rng(0)
+
+    def run() -> None:
+        step.audio[...] = 0.1 * random.standard_normal(step.audio.shape)
+        step.noise[...] = random.standard_normal(step.noise.shape)
+        step.f_prior.fill(4000.0)
+        step.run()
+
+    for _ in range(5):
+        run()
+    before = step.state()
+    run()
+    moved = step.state()
+    step.hold([1, 3])
+    after = step.state()
+    for name, state in after.items():
+        assert np.array_equal(state[[1, 3]], before[name][[1, 3]])
+        assert np.array_equal(state[[0, 2]], moved[name][[0, 2]])
+    assert any(np.abs(after[name][1] - moved[name][1]).max() > 0 for name in after)
+    step.clear([0])
+    for name, state in step.state().items():
+        assert not state[0].any()
+        assert np.array_equal(state[1:], after[name][1:])
+    step.hold([])
+    step.clear([])
+
+
+def test_graph_that_selects_rows_is_valid_onnx() -> None:
+    import onnx
+
+    model = onnx.load_from_string(select_graph({"a": (300, 1, 7), "b": (300, 4), "c.d": (300, 2)}))
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Where"] * 3
+    assert {value.name for value in model.graph.output} == {"result.a", "result.b", "result.c.d"}
+
+
+def test_slots_step_like_a_session_alone(model: str) -> None:
+    slots, alone = SlotStep(model, slots=3, provider="cpu"), OnnxStep(model, provider="cpu")
+    random = np.random.default_rng(1)
+    for step in range(60):
+        slots.audio[...] = 0.1 * random.standard_normal(slots.audio.shape)
+        slots.noise[...] = random.standard_normal(slots.noise.shape)
+        slots.f_prior.fill(5000.0)
+        slots.run()
+        if step % 3 == 2:  # every third is a stall of slot 1
+            slots.hold([1])
+            continue
+        expected = alone.step(
+            slots.audio[1:2], slots.noise[1:2], slots.f_prior[1:2], slots.f_target[1:2]
+        )
+        assert np.abs(slots.high_band[1:2] - expected).max() <= TOLERANCE
+
+
+def test_a_step_allocates_next_to_nothing(stand_in: Path, make_sound: MakeSound) -> None:
+    sound = make_sound(8000, 0.01)[:, 0]
+    out = np.empty((480, 1), np.float32)
+    with BatchUpsampler(4, model=stand_in) as batch:
+        streams = [batch.open(8000, cutoff=3600.0) for _ in range(4)]
+
+        def hop(pushing: list[BatchStream]) -> None:
+            for stream in pushing:
+                stream.push(sound)
+            batch.step()
+            for stream in streams:
+                stream.pull_into(out)
+
+        for _ in range(20):
+            hop(streams)
+        tracemalloc.start()
+        start = tracemalloc.get_traced_memory()[0]
+        for _ in range(100):
+            hop(streams)
+            hop(streams[1:])
+        kept, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert kept - start < 20_000
+    assert peak - start < 100_000
+
+
+def test_streams_are_fed_and_emptied_by_other_threads(
+    stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(16000, 0.5, cutoff=6000)[:, 0]
+    expected = _alone(sound, 16000, 1, stand_in)
+    results: dict[int, np.ndarray] = {}
+    deadline = time.monotonic() + 60.0
+
+    def call(index: int) -> None:
+        stream = batch.open(16000)
+        parts, sent = [], 0
+        while not stream.is_done and time.monotonic() < deadline:
+            if stream.waiting_ms < 100 and sent < len(sound):
+                stream.push(sound[sent : sent + 100 + 37 * index])
+                sent += 100 + 37 * index
+            elif sent >= len(sound):
+                stream.finish()
+            parts.append(stream.pull())
+            time.sleep(0.0005)
+        parts.append(stream.pull())
+        stream.close()
+        results[index] = np.concatenate(parts)
+
+    with BatchUpsampler(4, model=stand_in) as batch:
+        threads = [threading.Thread(target=call, args=(index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            if not batch.step():
+                time.sleep(0.0005)
+        for thread in threads:
+            thread.join()
+    assert sorted(results) == [0, 1, 2, 3]
+    for result in results.values():
+        assert np.array_equal(result, expected)
+
+
+def test_example_of_many_calls_runs(stand_in: Path) -> None:
+    options = ["--calls", "3", "--seconds", "1.2", "--model", str(stand_in)]
+    finished = subprocess.run(
+        [sys.executable, str(EXAMPLE), *options], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "real-time margin" in finished.stdout
+    refused = subprocess.run(
+        [sys.executable, str(EXAMPLE), "--calls", "0"], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert refused.stderr == "rtsr: A batch has 1 to 16384 slots, not 0.\n"
