@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench smoke lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
@@ -14,6 +14,11 @@ test: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m rtsr_bench.table
+
+# Both benchmarks once, as short as they get: that they run, not how fast.
+smoke: $(VENV)/.dev
+	$(BIN)/python -m pytest bench --benchmark-disable -q
+	$(BIN)/rtsr bench --provider cpu --hops 1 --streams 1 --repetitions 1 --seconds 0.02 --most-streams 1
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,186 @@
+"""What the figures were measured with: machine, driver, libraries, revision.
+
+Facts only, none that name a person, a host or a folder: results are published.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rtsr
+from rtsr_bench.probes import PackageEnergy, gpu_query
+
+_CPU = Path("/sys/devices/system/cpu")
+_LIBRARIES = (
+    *("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "onnx"),
+    *("numpy", "scipy", "numba", "llvmlite", "soxr", "torch"),
+)
+_GPU_FIELDS = (
+    "name",
+    "driver_version",
+    "memory.total",
+    "power.limit",
+    "clocks.max.sm",
+    "mig.mode.current",
+)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Everything that a reader needs to judge or repeat a measurement; ``None`` is unknown."""
+    return {
+        "cpu": {
+            "model": _cpu_model(),
+            "architecture": platform.machine(),
+            "cores": _physical_cores(),
+            "threads": os.cpu_count(),
+            "usable_threads": _usable_threads(),
+            "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor"),
+            "most_mhz": _megahertz(_CPU / "cpu0/cpufreq/cpuinfo_max_freq"),
+            "virtual": _is_virtual(),
+        },
+        "memory_gb": _memory_gigabytes(),
+        "gpus": [dict(zip(_GPU_FIELDS, row, strict=True)) for row in _gpus()],
+        "system": f"{platform.system()} {_leading_version(platform.release())}",
+        "load_average": load_average(),
+        "power_counters": {
+            "cpu": "RAPL" if PackageEnergy().readable else None,
+            "gpu": "nvidia-smi" if gpu_query("power.draw") else None,
+        },
+    }
+
+
+def describe_software() -> dict[str, Any]:
+    """Versions, the providers of ONNX Runtime, and the revision of the source."""
+    return {
+        "rtsr": rtsr.__version__,
+        "revision": git_revision(Path(rtsr.__file__).parent),
+        "python": platform.python_version(),
+        "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "providers": _providers(),
+    }
+
+
+def load_average() -> float | None:
+    """Programs that wanted to run over the last minute, one of them this one's parent."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):  # Windows
+        return None
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit of the source in that folder, with ``+`` where files differ from it."""
+    try:
+        revision = _git(folder, "rev-parse", "HEAD")
+        tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision + ("+" if changed else "") if tracked else None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def _gpus() -> list[list[str]]:
+    rows = gpu_query(*_GPU_FIELDS)
+    return [row for row in rows if len(row) == len(_GPU_FIELDS)]
+
+
+def _providers() -> list[str]:
+    from rtsr.errors import RtsrError
+    from rtsr.runtime import providers
+
+    try:
+        return providers.available(providers.load_onnxruntime())
+    except RtsrError:
+        return []
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_info() -> dict[str, str]:
+    pairs = (line.partition(":") for line in (_text(Path("/proc/cpuinfo")) or "").splitlines())
+    return {name.strip(): value.strip() for name, _, value in reversed(list(pairs))}
+
+
+def _cpu_model() -> str | None:
+    found = _cpu_info().get("model name")
+    if found:
+        return found
+    try:
+        done = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return platform.processor() or None
+    return done.stdout.strip() or None
+
+
+def _physical_cores() -> int | None:
+    siblings = {
+        text
+        for file in _CPU.glob("cpu[0-9]*/topology/thread_siblings_list")
+        if (text := _text(file)) is not None
+    }
+    return len(siblings) or None
+
+
+def _usable_threads() -> int | None:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count()
+
+
+def _is_virtual() -> bool | None:
+    flags = _cpu_info().get("flags")
+    return None if flags is None else "hypervisor" in flags.split()
+
+
+def _memory_gigabytes() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _megahertz(file: Path) -> float | None:
+    text = _text(file)
+    return None if text is None else float(text) / 1000.0
+
+
+def _leading_version(release: str) -> str:
+    """Without the name that whoever built a kernel gave it."""
+    match = re.match(r"[0-9.]+", release)
+    return match[0].rstrip(".") if match else release
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
