@@ -27,6 +27,8 @@ PLUG_INS = "rtsr.commands"
 _COMMANDS = {
     "enhance": "rtsr.cli.enhance:enhance_command",
     "pipe": "rtsr.cli.pipe:pipe_command",
+    "devices": "rtsr.cli.devices:devices_command",
+    "live": "rtsr.cli.live:live_command",
     "demo": "rtsr.cli.demo:demo_command",
     "models": "rtsr.cli.models:models_command",
     "eval": "rtsr.cli.eval:eval_command",
@@ -140,6 +142,7 @@ def rtsr_command(
 
       rtsr demo                           stream a packaged recording
       rtsr enhance call.wav call-48k.wav  a file, whatever its format
+      rtsr live                           from microphone to loudspeaker, while it plays
       rtsr eval original.wav call-48k.wav --input call.wav --plot spectra.png
 
     [bold]In a chain of programs[/bold]

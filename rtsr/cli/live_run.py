@@ -1,0 +1,194 @@
+"""What happens around a live session while it plays: signals, screen, keys, knobs, figures."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rtsr.errors import RtsrError
+
+if TYPE_CHECKING:
+    from rtsr.live.midi import MidiControls
+    from rtsr.live.session import LiveSession
+    from rtsr.live.settings import LiveSettings
+
+_LEARN_SECONDS = 30.0
+# An event that is waited for for ever does not let signals through on every system.
+_LONGEST_WAIT = 1.0
+
+
+class Knobs:
+    """The MIDI options, checked before anything is opened."""
+
+    def __init__(self, port: str | None, path: Path | None, learn: str | None) -> None:
+        self.wanted = port is not None or path is not None or learn is not None
+        if not self.wanted:
+            return
+        from rtsr.live.controls import find_control
+        from rtsr.live.midi_map import MidiMap, default_map_path, load_map
+
+        self.port = port
+        self.learn = learn
+        if learn is not None:
+            find_control(learn)
+        self.path = path or default_map_path()
+        if self.path.exists() or (path is not None and learn is None):
+            self.map = load_map(self.path)
+        else:
+            self.map = MidiMap()
+
+    def connect(self, session: LiveSession) -> Any:
+        """A context in which the knobs turn the session's controls."""
+        if not self.wanted:
+            return contextlib.nullcontext()
+        from rtsr.live.midi import MidiControls
+
+        return MidiControls(session.controls, self.map, self.port)
+
+
+def play(
+    settings: LiveSettings,
+    stopped: threading.Event,
+    seconds: float | None,
+    quiet: bool,
+    json_stats: str | None,
+    every: bool,
+    knobs: Knobs,
+) -> None:
+    """Run a session until the time is over, the event is set or a key ends it.
+
+    Raises:
+        RtsrError: the session, the MIDI port or the file of figures cannot be had.
+    """
+    from rtsr.live.session import LiveSession
+    from rtsr.live.stats_file import STDOUT, StatsFile
+
+    with StatsFile(json_stats) as stats:
+        session = LiveSession(settings)
+        with session, knobs.connect(session) as midi, contextlib.ExitStack() as faces:
+            if midi is not None and knobs.learn is not None:
+                _learn(midi, knobs.learn, knobs.path, stopped)
+            clock = Clock(seconds)
+            if every:
+                clock.call(1.0, lambda: stats.write(session.report()))
+            # Figures and pictures cannot share stdout.
+            if not quiet and json_stats != STDOUT:
+                _show(session, stopped, clock, faces)
+            clock.run(stopped)
+        stats.write(session.report())
+
+
+def measure(settings: LiveSettings, json_stats: str | None) -> None:
+    """Send a click round and print what was measured.
+
+    Raises:
+        RtsrError: see :func:`rtsr.live.latency_test.measure_latency`.
+    """
+    from rtsr.live.latency_test import measure_latency
+    from rtsr.live.stats_file import STDOUT, StatsFile
+
+    with StatsFile(json_stats) as stats:
+        result = measure_latency(settings)
+        stats.write(result.as_dict())
+    typer.echo(result.sentence(), err=json_stats == STDOUT)
+
+
+class Clock:
+    """What happens while the sound runs, which needs nothing from here."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._started = time.monotonic()
+        self._end = math.inf if seconds is None else self._started + seconds
+        self._tasks: list[tuple[float, Callable[[], None]]] = []
+
+    def call(self, seconds: float, task: Callable[[], None]) -> None:
+        """Have something done now and every so many seconds."""
+        self._tasks.append((seconds, task))
+
+    def run(self, stopped: threading.Event) -> None:
+        """Until the time is over or the event is set."""
+        due = [self._started] * len(self._tasks)
+        while not stopped.is_set():
+            now = time.monotonic()
+            if now >= self._end:
+                return
+            for index, (seconds, task) in enumerate(self._tasks):
+                if now >= due[index]:
+                    # Behind time nothing is made up for.
+                    due[index] = max(due[index] + seconds, now)
+                    task()
+            stopped.wait(min(max(0.0, min([*due, self._end]) - time.monotonic()), _LONGEST_WAIT))
+
+
+def _show(
+    session: LiveSession, stopped: threading.Event, clock: Clock, faces: contextlib.ExitStack
+) -> None:
+    """Screen and keys, as far as there is a terminal for them; else one line."""
+    from rtsr.live.keyboard import Keyboard, KeyControls
+    from rtsr.live.screen import PICTURES_PER_SECOND, LiveScreen
+
+    keys = KeyControls(session.controls, stopped.set)
+    screen = faces.enter_context(LiveScreen(keys))
+    faces.enter_context(Keyboard(keys))
+    if screen.usable:
+        clock.call(1.0 / PICTURES_PER_SECOND, lambda: screen.show(session.snapshot()))
+        return
+    snapshot = session.snapshot()
+    typer.echo(
+        f"rtsr: from '{snapshot.input_name}' to '{snapshot.output_name}' with {snapshot.rung}, "
+        f"{snapshot.latency_total_ms:.1f} ms; Ctrl-C ends it.",
+        err=True,
+    )
+
+
+def _learn(midi: MidiControls, control: str, path: Path, stopped: threading.Event) -> None:
+    """Wait for a knob in another thread, so that a signal still ends the program."""
+    outcome: list[Any] = []
+
+    def learn() -> None:
+        try:
+            outcome.append(midi.learn(control, path, _LEARN_SECONDS))
+        except RtsrError as error:
+            outcome.append(error)
+
+    typer.echo(f"rtsr: move the knob for {control} on '{midi.port_name}'.", err=True)
+    thread = threading.Thread(target=learn, name="rtsr-learn", daemon=True)
+    thread.start()
+    while thread.is_alive() and not stopped.is_set():
+        thread.join(0.1)
+    if not outcome:
+        return
+    if isinstance(outcome[0], RtsrError):
+        raise outcome[0]
+    typer.echo(
+        f"rtsr: CC {outcome[0].cc} of channel {outcome[0].channel} is {control} now; "
+        f"written to '{path}'.",
+        err=True,
+    )
+
+
+@contextlib.contextmanager
+def until_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT, SIGTERM and SIGHUP set; the second one interrupts at once."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield stopped
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,1 @@
+"""The engine between two audio devices, for hours: callback, worker, governor, controls."""

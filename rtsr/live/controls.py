@@ -1,0 +1,268 @@
+"""What can be turned while the sound goes on: one table, one array, one writer.
+
+The array may lie in shared memory. The session writes to it, whatever moved the control (a key, a
+MIDI knob, a call), and the worker reads it once per hop. Every value is one aligned 64-bit word,
+which all processors that rtsr runs on store whole, so neither side needs a lock.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import RtsrError
+
+__all__ = ["CONTROLS", "RUNGS", "Control", "ControlBoard", "find_control"]
+
+#: The rungs that the engine knows, best first. Not every installation has all of them.
+RUNGS = ("base", "small", "replicate", "dry")
+
+Kind = Literal["linear", "log", "switch", "choice", "integer"]
+
+
+@dataclass(frozen=True)
+class Control:
+    """One thing that can be turned.
+
+    Attributes:
+        name: as in the API, in MIDI maps and on the command line.
+        unit: of its value; empty for a plain number.
+        low: the smallest value; ``high`` the largest.
+        default: what it stands at until somebody turns it.
+        kind: how a knob's way is laid over the range. ``log`` in equal ratios, ``switch`` off below
+            the middle, ``choice`` an index in equal parts, ``integer`` rounded.
+        smoothing_ms: time in which the sound follows a change.
+        help: one line for people.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    default: float
+    kind: Kind
+    smoothing_ms: float
+    help: str
+
+
+CONTROLS = (
+    Control("wet", "", 0.0, 1.0, 1.0, "linear", 20.0, "share of the high band that is heard"),
+    Control("level_db", "dB", -24.0, 12.0, 0.0, "linear", 20.0, "level of the high band"),
+    Control(
+        "tilt_db",
+        "dB/octave",
+        -6.0,
+        6.0,
+        0.0,
+        "linear",
+        40.0,
+        "slope of the high band above the cutoff: negative is darker, positive brighter",
+    ),
+    Control(
+        "ceiling_hz",
+        "Hz",
+        8000.0,
+        24000.0,
+        24000.0,
+        "log",
+        40.0,
+        "where the high band ends; 24000 leaves it to the model",
+    ),
+    Control(
+        "gate_dbfs",
+        "dBFS",
+        -100.0,
+        -30.0,
+        -100.0,
+        "linear",
+        0.0,
+        "no high band while the input is quieter than this; -100 is off",
+    ),
+    Control("bypass", "", 0.0, 1.0, 0.0, "switch", 10.0, "only the dry signal, equally late"),
+    Control("model", "", 0.0, len(RUNGS) - 1, 0.0, "choice", 10.0, "highest rung to run"),
+    Control("seed", "", 0.0, 2.0**32 - 1, 0.0, "integer", 0.0, "of the model's noise"),
+)
+"""All controls, in the order in which they lie in a board's array."""
+
+_INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
+
+
+def find_control(name: str) -> Control:
+    """The control of that name; raises :class:`RtsrError` if there is none."""
+    if name not in _INDEX:
+        raise RtsrError(f"There is no control {name!r}; there are {', '.join(_INDEX)}.")
+    return CONTROLS[_INDEX[name]]
+
+
+class ControlBoard:
+    """The values of all controls, in an array of float64.
+
+    Args:
+        array: ``(8,)`` or longer, contiguous. It is left as it is, since it may be another's, in
+            shared memory: whoever owns it calls :meth:`reset` once. ``None`` makes a private one at
+            the defaults.
+        ladder: names of the rungs, best first, that the control ``model`` chooses from.
+
+    Raises:
+        RtsrError: the array is too short or of another type, or the ladder is empty.
+    """
+
+    def __init__(
+        self, array: NDArray[np.float64] | None = None, ladder: Sequence[str] = RUNGS
+    ) -> None:
+        if not ladder:
+            raise RtsrError("A ladder of rungs must not be empty; 'dry' needs no model.")
+        self.ladder = tuple(ladder)
+        own = array is None
+        values = np.zeros(len(CONTROLS)) if array is None else array
+        if values.ndim != 1 or values.dtype != np.float64 or len(values) < len(CONTROLS):
+            raise RtsrError(
+                f"A control board needs {len(CONTROLS)} float64 values in one dimension, "
+                f"not {values.dtype} {values.shape}."
+            )
+        self.array = values[: len(CONTROLS)]
+        if own:
+            self.reset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all controls."""
+        return tuple(_INDEX)
+
+    @property
+    def rung(self) -> str:
+        """Name of the highest rung that is wanted, the control ``model`` in words."""
+        index = int(self.array[_INDEX["model"]])
+        return self.ladder[min(max(index, 0), len(self.ladder) - 1)]
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """Smallest and largest value of a control on this board.
+
+        Raises:
+            RtsrError: no such control.
+        """
+        control = find_control(name)
+        high = float(len(self.ladder) - 1) if control.kind == "choice" else control.high
+        return control.low, high
+
+    def get(self, name: str) -> float:
+        """Value of a control.
+
+        Raises:
+            RtsrError: no such control.
+        """
+        find_control(name)
+        return float(self.array[_INDEX[name]])
+
+    def set(self, name: str, value: float | bool | str) -> float:
+        """Turn a control; returns the value as it was stored.
+
+        Args:
+            value: in the control's unit. A switch takes ``True`` and ``False`` too, the model also
+                the name of a rung; an integer control rounds nothing.
+
+        Raises:
+            RtsrError: no such control, or a value that it does not take.
+        """
+        control = find_control(name)
+        number = self._number(control, value)
+        low, high = self.limits(name)
+        whole = control.kind in ("switch", "choice", "integer")
+        # A value that is not a number fails the comparison.
+        accepted = low <= number <= max(high, control.high)
+        if not accepted or (whole and number != math.floor(number)):
+            raise RtsrError(f"Control {name!r} takes {self._accepted(control)}, not {value!r}.")
+        # A knob laid out for all rungs finds the last one, dry, at the end of a shorter ladder too.
+        number = min(number, high)
+        self.array[_INDEX[name]] = number
+        return number
+
+    def from_unit(
+        self, name: str, position: float, low: float | None = None, high: float | None = None
+    ) -> float:
+        """Turn a control to a knob's position; returns the value.
+
+        Args:
+            position: 0 to 1; what lies outside is taken for the nearer end.
+            low: value at 0 if not the control's own; it may lie above ``high``.
+            high: value at 1.
+
+        Raises:
+            RtsrError: no such control, or ``low`` or ``high`` is outside its range.
+        """
+        control = find_control(name)
+        lowest, highest = self.limits(name)
+        start = lowest if low is None else float(low)
+        stop = highest if high is None else float(high)
+        for value in (start, stop):
+            if not lowest <= value <= highest:
+                raise RtsrError(f"Control {name!r} takes {self._accepted(control)}, not {value!r}.")
+        position = min(max(float(position), 0.0), 1.0) if position == position else 0.0
+        if control.kind == "log":
+            value = start * (stop / start) ** position
+        elif control.kind == "switch":
+            value = stop if position >= 0.5 else start
+        elif control.kind == "choice":
+            # Equal parts of the way, and not half a part at both ends as rounding would give.
+            way = stop - start
+            steps = min(math.floor(position * (abs(way) + 1.0)), abs(way))
+            value = start + math.copysign(steps, way)
+        else:
+            value = start + (stop - start) * position
+        if control.kind != "log" and control.kind != "linear":
+            value = round(value)
+        # The power may miss an end by a rounding error.
+        return self.set(name, min(max(value, lowest), highest))
+
+    def unit(self, name: str) -> float:
+        """Position 0 to 1 of a knob that :meth:`from_unit` would turn to the present value."""
+        control = find_control(name)
+        low, high = self.limits(name)
+        value = self.get(name)
+        if high == low:
+            return 0.0
+        if control.kind == "log":
+            return math.log(value / low) / math.log(high / low)
+        if control.kind == "choice":
+            return (value - low + 0.5) / (high - low + 1.0)
+        return (value - low) / (high - low)
+
+    def reset(self) -> None:
+        """Turn everything back to its default."""
+        self.array[:] = [control.default for control in CONTROLS]
+
+    def as_dict(self) -> dict[str, float]:
+        """Name and value of every control."""
+        return dict(zip(_INDEX, self.array.tolist(), strict=True))
+
+    def _number(self, control: Control, value: Any) -> float:
+        if isinstance(value, str) and control.kind == "choice":
+            if value not in self.ladder:
+                raise RtsrError(
+                    f"Control {control.name!r} takes {self._accepted(control)}, not {value!r}."
+                )
+            return float(self.ladder.index(value))
+        if isinstance(value, np.bool_):
+            value = bool(value)
+        if not isinstance(value, numbers.Real):
+            raise RtsrError(
+                f"Control {control.name!r} takes {self._accepted(control)}, not {value!r}."
+            )
+        return float(value)
+
+    def _accepted(self, control: Control) -> str:
+        low, high = self.limits(control.name)
+        if control.kind == "switch":
+            return "0 (off) or 1 (on)"
+        if control.kind == "choice":
+            return f"one of {', '.join(self.ladder)} or an index from 0 to {high:.0f}"
+        if control.kind == "integer":
+            return f"whole numbers from {low:.0f} to {high:.0f}"
+        unit = f" {control.unit}" if control.unit else ""
+        return f"{low:g} to {high:g}{unit}"

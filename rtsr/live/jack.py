@@ -1,0 +1,99 @@
+"""What PortAudio does not tell about a JACK server: its period, and its ports' latencies."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import os
+from collections.abc import Iterator
+from typing import Any
+
+_CLIENT = b"rtsr-query"
+_NO_START_SERVER = 1
+_CAPTURE_LATENCY, _PLAYBACK_LATENCY = 0, 1
+
+
+class _LatencyRange(ctypes.Structure):
+    _fields_ = [("min", ctypes.c_uint32), ("max", ctypes.c_uint32)]
+
+
+def period() -> int | None:
+    """Frames per cycle of the running server; `None` if there is none."""
+    with _client() as (library, client):
+        return int(library.jack_get_buffer_size(client)) if client else None
+
+
+def has_client(name: str) -> bool:
+    """Whether the running server knows a client of that name."""
+    with _client() as (library, client):
+        if not client:
+            return False
+        uuid = library.jack_get_uuid_for_client_name(client, name.encode())
+        if not uuid:
+            return False
+        library.jack_free(uuid)
+        return True
+
+
+def port_latency(client_name: str, rate: int) -> tuple[float, float] | None:
+    """Seconds from the converter to that client's first input port, and from its first output on.
+
+    Both depend on what the ports are connected with: to another program they are zero. `None` if
+    there is no such client.
+    """
+    with _client() as (library, client):
+        if not client:
+            return None
+        seconds = []
+        for port, mode in (("in_0", _CAPTURE_LATENCY), ("out_0", _PLAYBACK_LATENCY)):
+            handle = library.jack_port_by_name(client, f"{client_name}:{port}".encode())
+            if not handle:
+                return None
+            span = _LatencyRange()
+            library.jack_port_get_latency_range(handle, mode, ctypes.byref(span))
+            seconds.append(span.max / rate)
+        return seconds[0], seconds[1]
+
+
+@contextlib.contextmanager
+def _client() -> Iterator[tuple[Any, Any]]:
+    """A short-lived client of the default server: the library and a handle, both may be `None`."""
+    library = _library()
+    client = None
+    if library is not None:
+        status = ctypes.c_int()
+        client = library.jack_client_open(_CLIENT, _NO_START_SERVER, ctypes.byref(status))
+    try:
+        yield library, client
+    finally:
+        if client:
+            library.jack_client_close(client)
+
+
+def _library() -> Any:
+    name = ctypes.util.find_library("jack") or ("libjack.so.0" if os.name == "posix" else None)
+    try:
+        library = ctypes.CDLL(name) if name else None
+        if library is not None:
+            _declare(library)
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+def _declare(library: Any) -> None:
+    pointer = ctypes.c_void_p
+    library.jack_client_open.restype = pointer
+    library.jack_client_open.argtypes = [ctypes.c_char_p, ctypes.c_int, pointer]
+    library.jack_client_close.argtypes = [pointer]
+    library.jack_get_buffer_size.restype = ctypes.c_uint32
+    library.jack_get_buffer_size.argtypes = [pointer]
+    library.jack_get_uuid_for_client_name.restype = pointer
+    library.jack_get_uuid_for_client_name.argtypes = [pointer, ctypes.c_char_p]
+    library.jack_free.argtypes = [pointer]
+    library.jack_free.restype = None
+    library.jack_port_by_name.restype = pointer
+    library.jack_port_by_name.argtypes = [pointer, ctypes.c_char_p]
+    library.jack_port_get_latency_range.restype = None
+    library.jack_port_get_latency_range.argtypes = [pointer, ctypes.c_int, pointer]

@@ -1,0 +1,87 @@
+"""The rungs of a live session, best first: from the model that was asked for down to dry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rtsr.live.settings import WorkerSettings
+from rtsr.runtime.metadata import HOP
+from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.source import HighBandSource
+from rtsr.runtime.statistics import Statistics
+
+REPLICATE = "replicate"
+DRY = "dry"
+_WARM_UP_STEPS = 8
+# Where no network says where its output ends.
+_F_TARGET = 20000.0
+
+
+def ladder_from(model: str) -> tuple[str, ...]:
+    """Names of the rungs for a model: it, what is cheaper, and at last the dry signal.
+
+    Better models than the one asked for are left out: each costs memory and time to load, also
+    when a worker has to be replaced.
+
+    Raises:
+        ModelError: the model is unknown or not one of rtsr's.
+    """
+    if model == DRY:
+        return (DRY,)
+    if model == REPLICATE:
+        return (REPLICATE, DRY)
+    networks = tuple(reversed(bundled()))
+    if model in networks:
+        return (*networks[networks.index(model) :], REPLICATE, DRY)
+    return (_name_of(model), REPLICATE, DRY)
+
+
+def build_sources(
+    settings: WorkerSettings, statistics: Statistics
+) -> tuple[dict[str, HighBandSource], float]:
+    """Every rung but ``dry``, loaded and warm, and where the best one's output ends in Hz.
+
+    Raises:
+        ModelError, ProviderError, MissingDependencyError: a model cannot be run.
+    """
+    from rtsr.runtime.source import ModelSource
+
+    sources: dict[str, HighBandSource] = {}
+    f_target: float | None = None
+    for rung in ladder_from(settings.model):
+        if rung == DRY:
+            continue
+        if rung == REPLICATE:
+            from rtsr.runtime.replicate import ReplicateSource
+
+            sources[rung] = ReplicateSource(settings.channels, seed=0)
+        else:
+            from rtsr.runtime.session import OnnxStep
+
+            session = OnnxStep(
+                rung if rung in bundled() else settings.model,
+                provider=settings.provider,
+                batch=settings.channels,
+                threads=settings.threads,
+            )
+            sources[rung] = ModelSource(session, 0, statistics)
+            f_target = f_target or session.metadata.f_target_default
+        _warm_up(sources[rung])
+    return sources, f_target or _F_TARGET
+
+
+def _name_of(path: str) -> str:
+    name = find_model(path).metadata.name
+    taken = name in (REPLICATE, DRY) or name in bundled()
+    return Path(path).name if taken else name
+
+
+def _warm_up(source: HighBandSource) -> None:
+    audio = np.zeros((HOP, source.channels), np.float32)
+    audio[::7] = 0.01
+    cutoff = np.full(1, 4000.0, np.float32)
+    for _ in range(_WARM_UP_STEPS):
+        source.generate(audio, cutoff, 20000.0)
+    source.reset()

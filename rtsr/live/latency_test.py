@@ -1,0 +1,175 @@
+"""Measures the latency of the whole chain with a click that goes round through a cable.
+
+The output has to be connected to the input. One click is added to what the engine plays. It comes
+back into the input, goes through the engine as any sound does, is played, comes back again: from
+one arrival to the next is exactly the time from the input through the engine to the output and the
+cable, which is what is stated.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import RtsrError
+from rtsr.live.session import LiveSession
+from rtsr.live.settings import LiveSettings
+from rtsr.runtime.metadata import HOP
+
+Audio = NDArray[np.float32]
+
+_RATE = 48000
+_CLICK_PEAK = 0.25
+# Silence before it, until the one before has died away.
+_QUIET_HOPS = 50
+_LISTEN_HOPS = 50
+# A second each: time to connect programs by hand, which have no ports before they run.
+_TRIALS = 8
+# Of the click's own energy: below it is noise, or another sound.
+_ALIKE = 0.5
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """What was measured, and what was stated.
+
+    Attributes:
+        measured_samples: at 48 kHz, from arrival to arrival.
+        stated_samples: of the engine and of the devices, as they tell.
+        engine_samples: the engine's part of it, which is exact.
+        loss_db: of the click on one way round, through converters and cable.
+    """
+
+    measured_samples: int
+    stated_samples: float
+    engine_samples: float
+    loss_db: float
+
+    @property
+    def measured_ms(self) -> float:
+        """Measured latency in milliseconds."""
+        return 1000.0 * self.measured_samples / _RATE
+
+    @property
+    def stated_ms(self) -> float:
+        """Stated latency in milliseconds."""
+        return 1000.0 * self.stated_samples / _RATE
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **asdict(self),
+            "measured_ms": round(self.measured_ms, 4),
+            "stated_ms": round(self.stated_ms, 4),
+        }
+
+    def sentence(self) -> str:
+        """For people."""
+        beyond = self.measured_samples - self.engine_samples
+        return (
+            f"measured {self.measured_ms:.2f} ms ({self.measured_samples} samples), "
+            f"stated {self.stated_ms:.2f} ms; {beyond:.0f} samples of it are devices and cable, "
+            f"stated as {self.stated_samples - self.engine_samples:.0f}"
+        )
+
+
+def click() -> Audio:
+    """Float32 ``(480,)``: 4 ms of a sweep down from 3 kHz, unlike anything else on a line.
+
+    It stays below every cutoff, so that it passes as dry signal, whatever the rung.
+    """
+    time = np.arange(192) / _RATE
+    phase = 2.0 * np.pi * (3000.0 * time - 0.5 * 2500.0 / time[-1] * time**2)
+    sweep = np.zeros(HOP, np.float32)
+    sweep[:192] = _CLICK_PEAK * np.hanning(192) * np.sin(phase)
+    return sweep
+
+
+class _Clicker:
+    """Listens to every hop in the worker: adds a click when asked, keeps what comes in after it."""
+
+    def __init__(self) -> None:
+        self.heard: Audio = np.zeros(_LISTEN_HOPS * HOP, np.float32)
+        self._done = threading.Event()
+        self._number: int | None = None
+        self._click = click()
+
+    def once(self) -> bool:
+        """Send one click and listen; false if the device stopped meanwhile."""
+        self._done.clear()
+        self._number = -_QUIET_HOPS
+        return self._done.wait(10.0 + (_QUIET_HOPS + _LISTEN_HOPS) * HOP / _RATE)
+
+    def __call__(self, hop: int, audio: Audio, out: Audio) -> None:
+        number = self._number
+        if number is None or number < 0:
+            # Silence: a cable that amplifies would make an old click louder every time.
+            out.fill(0.0)
+        if number is None:
+            return
+        if number == 0:
+            out += self._click[:, None]
+        if number >= 0:
+            self.heard[number * HOP : (number + 1) * HOP] = audio[:, 0]
+        self._number = number + 1
+        if self._number == _LISTEN_HOPS:
+            self._number = None
+            self._done.set()
+
+
+def measure_latency(settings: LiveSettings) -> LatencyResult:
+    """Send clicks round until one comes back; see the module.
+
+    Raises:
+        RtsrError: none came back, or only once; or the session cannot start.
+    """
+    clicker = _Clicker()
+    wanted = replace(settings, worker="thread", controls={**settings.controls, "wet": 0.0})
+    arrivals: list[int] = []
+    levels: list[float] = []
+    with LiveSession(wanted, on_hop=clicker) as session:
+        for _ in range(_TRIALS):
+            if not clicker.once():
+                raise RtsrError("The device stopped while the click was under way; try again.")
+            arrivals, levels = find_clicks(clicker.heard)
+            if len(arrivals) > 1:
+                break
+        latency = session.report()["latency"]
+    if len(arrivals) < 2:
+        what = "came back only once" if arrivals else "did not come back"
+        raise RtsrError(
+            f"The click {what}; connect the output to the input (with a cable, or with "
+            "`jack_connect`), turn echo cancellation off, and check the levels."
+        )
+    return LatencyResult(
+        measured_samples=arrivals[1] - arrivals[0],
+        stated_samples=latency["total_samples"],
+        engine_samples=latency["algorithmic_samples"],
+        loss_db=round(20.0 * float(np.log10(levels[0] / levels[1])), 2),
+    )
+
+
+def find_clicks(heard: Audio) -> tuple[list[int], list[float]]:
+    """Where clicks begin in ``(samples,)``, and their levels against the one that was sent."""
+    pattern = click()[:192].astype(np.float64)
+    energy = float(pattern @ pattern)
+    level = np.correlate(heard.astype(np.float64), pattern, "valid") / energy
+    # Cauchy-Schwarz: 1 where the sound is the click and nothing but the click, of any level.
+    power = np.convolve(np.square(heard, dtype=np.float64), np.ones(192), "valid")
+    likeness = np.abs(level) * np.sqrt(energy / np.maximum(power, 1e-12))
+    arrivals: list[int] = []
+    levels: list[float] = []
+    start = 0
+    while True:
+        found = np.flatnonzero(likeness[start:] > _ALIKE)
+        if not len(found):
+            return arrivals, levels
+        first = start + int(found[0])
+        best = first + int(np.argmax(np.abs(level[first : first + HOP])))
+        arrivals.append(best)
+        levels.append(float(np.abs(level[best])))
+        start = best + HOP

@@ -1,0 +1,274 @@
+"""MIDI inputs of this system: what there is, and a reader that follows its device.
+
+python-rtmidi knows several MIDI systems (ALSA and JACK on Linux, Core MIDI on macOS, Windows
+Multimedia); a device may be on any of them, so all are looked through.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rtsr.errors import MissingDependencyError, RtsrError
+
+CLIENT_NAME = "rtsr"
+PORT_NAME = "controls"
+# A reader is emptied a hundred times a second; a fast desk sends about a thousand in that time.
+_QUEUE = 1024
+_PATIENCE_SECONDS = 1.0
+# The flag of a listening socket in /proc/net/unix.
+_LISTENING = "00010000"
+# ALSA appends "client:port" numbers, which change when a device is plugged in again.
+_NUMBERS = re.compile(r"\s+\d+:\d+$")
+
+
+@dataclass(frozen=True)
+class MidiPort:
+    """One MIDI input: its name, and the MIDI system (``alsa``, ``jack``, ...) that has it."""
+
+    system: str
+    name: str
+
+    @property
+    def device(self) -> str:
+        """The part of the name that stays when the device comes back."""
+        return _NUMBERS.sub("", self.name)
+
+
+def midi_systems() -> dict[str, int]:
+    """Names and numbers of the MIDI systems that python-rtmidi was built for.
+
+    Raises:
+        MissingDependencyError: python-rtmidi is not installed.
+    """
+    rtmidi = _rtmidi()
+    names = {
+        rtmidi.API_LINUX_ALSA: "alsa",
+        rtmidi.API_UNIX_JACK: "jack",
+        rtmidi.API_MACOSX_CORE: "coremidi",
+        rtmidi.API_WINDOWS_MM: "winmm",
+    }
+    return {names[api]: api for api in rtmidi.get_compiled_api() if api in names}
+
+
+def list_ports(system: str = "auto") -> list[MidiPort]:
+    """Every MIDI input there is, on one MIDI system or (``auto``) on all that answer.
+
+    Raises:
+        MissingDependencyError: python-rtmidi is not installed.
+        RtsrError: there is no such MIDI system, or none answers.
+    """
+    systems = midi_systems()
+    if system != "auto" and system not in systems:
+        raise RtsrError(
+            f"There is no MIDI system {system!r} here; choose auto or {' or '.join(systems)}."
+        )
+    wanted = list(systems) if system == "auto" else [system]
+    ports: list[MidiPort] = []
+    answered = False
+    for name in wanted:
+        client = _client(name)
+        if client is None:
+            continue
+        answered = True
+        ports += [MidiPort(name, port) for port in client.get_ports()]
+        client.delete()
+    if not answered:
+        raise RtsrError(
+            f"No MIDI system answers here (tried {' and '.join(wanted)}); connect a MIDI device, "
+            "or start JACK."
+        )
+    return ports
+
+
+def choose_port(wanted: str | int | None, system: str = "auto") -> MidiPort:
+    """The port that is meant by a number, a part of its name, or (``None``) the only one.
+
+    Raises:
+        MissingDependencyError: python-rtmidi is not installed.
+        RtsrError: no port, or more than one, is meant; names those there are.
+    """
+    ports = list_ports(system)
+    # ALSA's own loop-back is on every Linux system and never the knobs that are meant.
+    real = [port for port in ports if not port.name.startswith("Midi Through")]
+    there = "; there are: " + _listed(ports, ports) if ports else ", and no other either"
+    if wanted is None:
+        if len(real) == 1:
+            return real[0]
+        if not real:
+            raise RtsrError("There is no MIDI device here; connect one and try again.")
+        raise RtsrError(f"There are several MIDI devices; choose one of: {_listed(real, ports)}.")
+    if isinstance(wanted, int) or wanted.isdecimal():
+        if 0 <= int(wanted) < len(ports):
+            return ports[int(wanted)]
+        raise RtsrError(f"There is no MIDI port number {wanted}{there}.")
+    matches = [port for port in ports if wanted in (port.name, port.device)]
+    matches = matches or [port for port in ports if wanted.lower() in port.name.lower()]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise RtsrError(f"There is no MIDI port whose name contains {wanted!r}{there}.")
+    raise RtsrError(f"{wanted!r} could be any of these MIDI ports: {_listed(matches, ports)}.")
+
+
+class PortReader:
+    """Reads one port, and finds it again after its device, or its MIDI system, was away.
+
+    Messages wait in the queue of python-rtmidi until they are fetched. Its callback would be
+    simpler, but JACK calls it within the audio graph's own cycle, where waiting for Python's lock
+    holds up every audio program of the machine.
+
+    Raises:
+        RtsrError: the port is there but cannot be opened.
+    """
+
+    def __init__(self, port: MidiPort) -> None:
+        self.port = port
+        self.connected = False
+        self._client: Any = None
+        self._server: set[str] = set()
+        # JACK may refuse a client for a moment while others come and go.
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._connect():
+            if time.monotonic() > deadline:
+                raise RtsrError(
+                    f"The MIDI port '{port.name}' cannot be opened; is another program using it?"
+                )
+            time.sleep(0.1)
+
+    def read(self) -> list[list[int]]:
+        """All messages that have come since the last call, oldest first; never waits."""
+        messages = []
+        if self._client is not None:
+            while (event := self._client.get_message()) is not None:
+                messages.append(event[0])
+        return messages
+
+    def check(self) -> bool:
+        """Look whether the device is there, and take it up again if it has come back.
+
+        To be called about once a second. Returns whether the device is connected.
+        """
+        if self._server - _jack_sockets():
+            # A client of a server that has ended goes on seeing the ports that were there.
+            self.close()
+        names = self._names()
+        present = self._find(names)
+        if self.connected and present is None:
+            self.connected = False
+            self._client.close_port()
+        elif not self.connected:
+            if not names:
+                # The MIDI system itself may have gone, and its client would never hear of the next.
+                self.close()
+            self._connect()
+        return self.connected
+
+    def close(self) -> None:
+        """Let go of the port; ``check`` would take it up again."""
+        self.connected = False
+        if self._client is not None:
+            self._client.close_port()
+            self._client.delete()
+            self._client = None
+
+    def _connect(self) -> bool:
+        if self._client is None:
+            self._server = _jack_sockets() if self.port.system == "jack" else set()
+            self._client = _client(self.port.system)
+        if self._client is None:
+            return False
+        index = self._find(self._names())
+        if index is not None:
+            try:
+                self._client.open_port(index, PORT_NAME)
+            except (OSError, ValueError):
+                # It went between being listed and being opened, or is in use.
+                self.close()
+                return False
+            self.connected = True
+        return self.connected
+
+    def _names(self) -> list[str]:
+        try:
+            return list(self._client.get_ports()) if self._client is not None else []
+        except OSError:
+            return []
+
+    def _find(self, names: list[str]) -> int | None:
+        if self.port.name in names:
+            return names.index(self.port.name)
+        devices = [MidiPort(self.port.system, name).device for name in names]
+        return devices.index(self.port.device) if self.port.device in devices else None
+
+
+def _listed(ports: list[MidiPort], numbered: list[MidiPort]) -> str:
+    return ", ".join(f"{numbered.index(port)} '{port.name}' ({port.system})" for port in ports)
+
+
+def _rtmidi() -> Any:
+    try:
+        import rtmidi  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingDependencyError("MIDI control", "live") from None
+    return rtmidi
+
+
+def _client(system: str) -> Any:
+    """A new client of a MIDI system, or ``None`` if that does not answer."""
+    rtmidi = _rtmidi()
+    _quieten()
+    try:
+        return rtmidi.MidiIn(midi_systems()[system], name=CLIENT_NAME, queue_size_limit=_QUEUE)
+    except rtmidi.RtMidiError:
+        return None
+
+
+def _jack_sockets() -> set[str]:
+    """Inodes of the sockets where the JACK server listens: they tell it from the next one.
+
+    Empty where the system does not say; then only a server that ended in order is noticed.
+    """
+    server = os.environ.get("JACK_DEFAULT_SERVER") or "default"
+    try:
+        lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {
+        fields[6]
+        for fields in (line.split(maxsplit=7) for line in lines)
+        if len(fields) == 8 and fields[3] == _LISTENING and f"/jack_{server}_" in fields[7]
+    }
+
+
+@cache
+def _quieten() -> None:
+    """Keep the system libraries from printing to the terminal that a device is not there.
+
+    They do so at every look, into the middle of the screen. A handler in Python could be called
+    from one of their threads while the interpreter ends, so each gets a function of its own
+    library that takes nothing and changes nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if ".so" in line}
+    for path in paths:
+        name = path.rpartition("/")[2]
+        try:
+            if name.startswith("libjack"):
+                library = ctypes.CDLL(path)
+                library.jack_set_error_function(library.jack_get_version_string)
+                library.jack_set_info_function(library.jack_get_version_string)
+            elif name.startswith("libasound"):
+                library = ctypes.CDLL(path)
+                library.snd_lib_error_set_handler(library.snd_asoundlib_version)
+        except (OSError, AttributeError):
+            continue

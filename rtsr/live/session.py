@@ -1,0 +1,313 @@
+"""A live session: device in, engine, device out, for hours, and what it has to say about itself."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import TracebackType
+from typing import Any
+
+from rtsr.errors import RtsrError
+from rtsr.live import figures
+from rtsr.live.controls import ControlBoard
+from rtsr.live.history import RungHistory
+from rtsr.live.ladder import ladder_from
+from rtsr.live.memory import LiveMemory, WorkerWord
+from rtsr.live.meters import Meters, levels_db, spectrum_db
+from rtsr.live.priority import describe, raised_for_new_threads
+from rtsr.live.report import STEP_BIN_MS, LiveSnapshot, percentile
+from rtsr.live.settings import LiveSettings
+from rtsr.live.stream import DeviceStream, StreamRequest
+from rtsr.live.stream_latency import StreamLatency
+from rtsr.live.watchdog import DeviceGuard, Guard, WorkerGuard
+from rtsr.live.worker import HopListener
+from rtsr.live.worker_process import WorkerProcess
+from rtsr.live.worker_thread import WorkerThread
+
+_READY_SECONDS = 60.0
+_HISTORY_SECONDS = 0.2
+_SHOWN_CHANGES = 8
+
+
+class LiveSession:
+    """The engine between two audio devices.
+
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. The sound needs nothing
+    from the program meanwhile; :attr:`controls` may be turned at any time from any one thread.
+
+    Args:
+        settings: devices, model, where the worker runs.
+        on_hop: with ``worker="thread"``: called there with index, input and output of every hop
+            before it is played; may change the output.
+
+    Raises:
+        RtsrError: a setting that no machine could follow, an unknown model or control.
+    """
+
+    def __init__(self, settings: LiveSettings, *, on_hop: HopListener | None = None) -> None:
+        settings.check()
+        if on_hop is not None and settings.worker != "thread":
+            raise RtsrError("Only a worker in a thread calls back; use worker='thread'.")
+        self.settings = settings
+        self._request = StreamRequest(
+            input_device=settings.input_device,
+            output_device=settings.output_device,
+            rate=settings.rate,
+            block=settings.block,
+            sample_format=settings.sample_format,
+            allowance_ms=settings.allowance_ms,
+        )
+        self._request.check()
+        self.ladder = ladder_from(settings.model)
+        self._on_hop = on_hop
+        # Checked before anything is opened.
+        self._turn_controls(ControlBoard(ladder=self.ladder))
+        self._memory: LiveMemory | None = None
+        self._final: dict[str, Any] | None = None
+
+    def start(self) -> None:
+        """Load and warm everything, then open the devices; returns when sound is running.
+
+        Raises:
+            RtsrError: a device or the worker cannot be had; nothing is left behind then.
+        """
+        with contextlib.ExitStack() as undo:
+            self._memory = undo.enter_context(LiveMemory.create(self.settings.channels))
+            self._board = ControlBoard(self._memory.controls, self.ladder)
+            self._board.reset()
+            self._turn_controls(self._board)
+            self._memory.worker[WorkerWord.RUNG] = self.ladder.index(self._board.rung)
+            self._host = self._new_host(self._memory)
+            self._host.prepare()
+            undo.callback(self._host.close)
+            self._stream = _RaisedStream(
+                self._memory, self._request, raised=self.settings.raise_priority
+            )
+            undo.callback(self._stream.close)
+            latency = self._stream.latency
+            self._rate = self._stream.rates[0]
+            worker_settings = self.settings.for_worker(
+                self._rate / 2.0, latency.block + latency.look_ahead
+            )
+            self._worker_guard = WorkerGuard(self._memory, self._host, worker_settings)
+            self._worker_guard.start_worker()
+            self._worker_guard.wait_until_ready(_READY_SECONDS)
+            self._meters = Meters(self._memory)
+            self._cpu_before = time.process_time()
+            self._started_ns = time.monotonic_ns()
+            self._history = RungHistory(
+                self._memory.events, self.ladder, self._started_ns, self._board.rung
+            )
+            self._stream.start()
+            self._device_guard = DeviceGuard(self._stream)
+            guards: list[Guard] = [_Follower(self._history)]
+            if self.settings.watchdog:
+                guards += [self._worker_guard, self._device_guard]
+            for guard in guards:
+                guard.start()
+                undo.callback(guard.close)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """End the sound, the worker and the guards; the report stays. May be called twice."""
+        if self._memory is None:
+            return
+        self._final = self._report()
+        self._memory = None
+        self._undo.close()
+
+    @property
+    def controls(self) -> ControlBoard:
+        """What can be turned while the sound runs."""
+        self._running()
+        return self._board
+
+    @property
+    def worker_pid(self) -> int:
+        """Process of the worker; 0 for a thread."""
+        return self._host.pid
+
+    @property
+    def latency(self) -> StreamLatency:
+        """The latency in parts, as the configuration and the devices give it at this moment."""
+        # JACK's connections change it while the sound runs.
+        return self._stream.refresh_latency()
+
+    def snapshot(self) -> LiveSnapshot:
+        """What a screen shows, as of now.
+
+        Raises:
+            RtsrError: the session does not run.
+        """
+        memory = self._running()
+        captured, played = self._meters.look()
+        in_db, in_rms_db = levels_db(captured)
+        out_db, out_rms_db = levels_db(played)
+        histogram = memory.step_histogram.copy()
+        longest = figures.worker_word(memory, WorkerWord.MAX_STEP_NS) * 1e-6
+        counters = figures.counters(memory)
+        latency = self._stream.latency
+        return LiveSnapshot(
+            seconds=self._seconds(),
+            state=self._state(),
+            input_name=self._stream.input_device.name,
+            output_name=self._stream.output_device.name,
+            rate=self._rate,
+            block=latency.block,
+            channels=self.settings.channels,
+            in_db=in_db,
+            out_db=out_db,
+            in_rms_db=in_rms_db,
+            out_rms_db=out_rms_db,
+            in_spectrum=spectrum_db(captured),
+            out_spectrum=spectrum_db(played),
+            latency_ms=latency.parts_ms,
+            latency_total_ms=latency.total_ms,
+            step_histogram=histogram,
+            step_p50_ms=min(percentile(histogram, 50.0, STEP_BIN_MS), longest),
+            step_p99_ms=min(percentile(histogram, 99.0, STEP_BIN_MS), longest),
+            step_max_ms=longest,
+            rung=self.ladder[figures.worker_word(memory, WorkerWord.RUNG)],
+            ladder=self.ladder,
+            rung_changes=tuple(self._history.changes[-_SHOWN_CHANGES:]),
+            underruns=counters["underruns"],
+            overruns=counters["overruns"],
+            late_callbacks=counters["late_callbacks"],
+            xruns=counters["xruns"],
+            worker_restarts=self._worker_guard.restarts,
+            device_restarts=self._device_guard.restarts,
+            ahead_ms=figures.ahead_ms(memory),
+            cutoff_hz=float(counters["cutoff_hz"]),
+            controls=self._board.as_dict(),
+            cpu_percent=self._cpu_percent(),
+            priority=self._priority(),
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Everything that was counted and measured since the start; JSON can hold it.
+
+        Raises:
+            RtsrError: the session was never started.
+        """
+        if self._memory is not None:
+            return self._report()
+        if self._final is None:
+            raise RtsrError("This live session has not been started; call start() first.")
+        return self._final
+
+    def __enter__(self) -> LiveSession:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _running(self) -> LiveMemory:
+        if self._memory is None:
+            raise RtsrError("This live session does not run; call start() first.")
+        return self._memory
+
+    def _turn_controls(self, board: ControlBoard) -> None:
+        for name, value in self.settings.controls.items():
+            board.set(name, value)
+
+    def _new_host(self, memory: LiveMemory) -> WorkerProcess | WorkerThread:
+        def look() -> None:
+            self._worker_guard.nudge()
+
+        if self.settings.worker == "thread":
+            return WorkerThread(memory, look, self._on_hop)
+        return WorkerProcess(look)
+
+    def _seconds(self) -> float:
+        return (time.monotonic_ns() - self._started_ns) * 1e-9
+
+    def _state(self) -> str:
+        if self._device_guard.waiting:
+            return "waiting for the device"
+        return "restarting the worker" if self._worker_guard.restarting else "playing"
+
+    def _priority(self) -> str:
+        return describe(figures.worker_word(self._running(), WorkerWord.PRIORITY))
+
+    def _cpu_percent(self) -> float:
+        """Of one core: this program, its audio callback included, and the worker."""
+        own = time.process_time() - self._cpu_before
+        if self.settings.worker == "process":
+            own += figures.worker_word(self._running(), WorkerWord.CPU_NS) * 1e-9
+        return round(100.0 * own / max(self._seconds(), 1e-3), 2)
+
+    def _report(self) -> dict[str, Any]:
+        memory = self._running()
+        self._history.follow()
+        latency = self.latency
+        return {
+            "seconds": round(self._seconds(), 3),
+            "input": self._stream.input_device.name,
+            "output": self._stream.output_device.name,
+            "rate": self._rate,
+            "block": latency.block,
+            "channels": self.settings.channels,
+            "worker": self.settings.worker,
+            "worker_pid": figures.worker_word(memory, WorkerWord.PID),
+            "ladder": list(self.ladder),
+            **figures.counters(memory),
+            "rung": self.ladder[figures.worker_word(memory, WorkerWord.RUNG)],
+            "rung_seconds": self._history.seconds(time.monotonic_ns()),
+            "rung_changes": [change.as_dict() for change in self._history.changes],
+            "step_ms": figures.step_ms(memory),
+            "callback_us": figures.callback_us(memory),
+            "latency": {
+                **{f"{name}_ms": round(part, 4) for name, part in latency.parts_ms.items()},
+                "algorithmic_samples": round(latency.engine_frames, 3),
+                "algorithmic_ms": round(latency.engine_ms, 4),
+                "total_ms": round(latency.total_ms, 4),
+                "total_samples": round(latency.total_ms * 48.0, 3),
+            },
+            "worker_restarts": self._worker_guard.restarts,
+            "device_restarts": self._device_guard.restarts,
+            "controls": self._board.as_dict(),
+            "cpu_percent": self._cpu_percent(),
+            "priority": self._priority(),
+            "flushes_denormals": bool(figures.worker_word(memory, WorkerWord.FLUSHES_DENORMALS)),
+        }
+
+
+class _RaisedStream(DeviceStream):
+    """A device stream whose callbacks get more processor time, where the system allows it.
+
+    Which of these calls starts the thread depends on the host API: JACK's comes with PortAudio
+    itself, when devices are looked for.
+    """
+
+    def __init__(self, memory: LiveMemory, request: StreamRequest, raised: bool) -> None:
+        self._raised = raised
+        with self._raising():
+            super().__init__(memory, request)
+
+    def start(self) -> None:
+        with self._raising():
+            super().start()
+
+    def reopen(self) -> None:
+        with self._raising():
+            super().reopen()
+
+    def _raising(self) -> contextlib.AbstractContextManager[object]:
+        return raised_for_new_threads() if self._raised else contextlib.nullcontext()
+
+
+class _Follower(Guard):
+    """Reads the worker's events before their log has gone round."""
+
+    def __init__(self, history: RungHistory) -> None:
+        super().__init__("rtsr-rung-history", _HISTORY_SECONDS)
+        self._history = history
+
+    def check(self) -> None:
+        self._history.follow()

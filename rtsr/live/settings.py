@@ -1,0 +1,105 @@
+"""What a live session is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rtsr.errors import RtsrError
+
+WORKERS = ("process", "thread")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What the worker has to know; goes through a pipe to another process.
+
+    Attributes:
+        channels: of the engine, 1 to 8.
+        model: highest rung: a bundled model, the path of an ``.onnx`` file, ``replicate`` or
+            ``dry``.
+        provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+        threads: threads of one step on the CPU.
+        native_hz: half of the input device's rate: nothing in the input lies above it.
+        cutoff_hz: where the input's content ends, if known; measured if ``None``.
+        governor: whether the rung may change when the machine does not keep up.
+        raise_priority: whether to ask the system for more than an ordinary process gets.
+        reserve_frames: enhanced frames that the audio callback wants to have in hand when it comes,
+            beyond those it plays.
+        most_hops_behind: beyond this the worker skips to the newest hop.
+    """
+
+    channels: int = 1
+    model: str = "small"
+    provider: str = "auto"
+    threads: int = 1
+    native_hz: float = 24000.0
+    cutoff_hz: float | None = None
+    governor: bool = True
+    raise_priority: bool = True
+    reserve_frames: int = 0
+    most_hops_behind: int = 4
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """What a :class:`~rtsr.live.session.LiveSession` is started with.
+
+    Attributes:
+        input_device: number or part of the name of the device to record; the system's default if
+            ``None``.
+        output_device: the one to play to.
+        rate: Hz of both devices; what the device prefers if ``None``.
+        block: frames per device block, 0 for whatever the device likes.
+        channels: of the engine: 1 to 8 are recorded, enhanced and played. Mono is played on both
+            channels of a stereo device.
+        sample_format: of the device: ``float32``, ``int24`` or ``int16``.
+        worker: ``process`` (nothing this program does can delay it) or ``thread`` (embedded).
+        controls: values of controls that differ from their defaults, by name.
+        allowance_ms: time that a step may take without being late; part of the latency.
+        watchdog: whether a dead worker or a lost device is brought back.
+
+    The others are those of :class:`WorkerSettings`.
+    """
+
+    input_device: int | str | None = None
+    output_device: int | str | None = None
+    rate: int | None = None
+    block: int = 128
+    channels: int = 1
+    sample_format: str = "float32"
+    model: str = "small"
+    provider: str = "auto"
+    threads: int = 1
+    cutoff_hz: float | None = None
+    governor: bool = True
+    raise_priority: bool = True
+    worker: str = "process"
+    controls: dict[str, float] = field(default_factory=dict)
+    allowance_ms: float = 5.0
+    watchdog: bool = True
+
+    def check(self) -> None:
+        """Raise :class:`RtsrError` if a value cannot be used on any machine."""
+        from rtsr.arguments import MAX_CHANNELS, check_arguments
+
+        check_arguments(1, 0, 1.0, self.cutoff_hz, None, self.threads)
+        if self.worker not in WORKERS:
+            raise RtsrError(f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}.")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise RtsrError(
+                f"A live session has 1 to {MAX_CHANNELS} channels, not {self.channels}."
+            )
+
+    def for_worker(self, native_hz: float, reserve_frames: int) -> WorkerSettings:
+        """The worker's part, once the device's rate and block are known."""
+        return WorkerSettings(
+            channels=self.channels,
+            model=self.model,
+            provider=self.provider,
+            threads=self.threads,
+            native_hz=native_hz,
+            reserve_frames=reserve_frames,
+            cutoff_hz=self.cutoff_hz,
+            governor=self.governor,
+            raise_priority=self.raise_priority,
+        )

@@ -1,0 +1,218 @@
+"""`rtsr live` as a program between a player and a recorder on a real sound server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtsr.live import portaudio
+from rtsr.upsampler import Upsampler
+
+RATE = 48000
+CUTOFF = 4000.0
+HOP = 480
+
+pytestmark = pytest.mark.parametrize("jack_server", [{"synchronous": True}], indirect=True)
+
+
+class LiveProgram:
+    """`rtsr live` in a process, and the figures that it writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "stats.json"
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, *options: str) -> None:
+        command = [sys.executable, "-m", "rtsr.cli", "live", "--quiet", "--every"]
+        command += ["--json-stats", str(self._file), *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 30.0
+        while not self.figures():
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < deadline, "it does not start"
+            time.sleep(0.02)
+
+    def figures(self) -> list[dict[str, Any]]:
+        if not self._file.exists():
+            return []
+        return [
+            json.loads(line)
+            for line in self._file.read_text().splitlines(True)
+            if line[-1:] == "\n"
+        ]
+
+    def stop(self, number: int = signal.SIGINT) -> dict[str, Any]:
+        """End it as a user would; its last word."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            _, errors = self.process.communicate(timeout=15.0)
+        finally:
+            self.kill()
+        assert self.process.returncode == 0, errors
+        assert errors == ""
+        return self.figures()[-1]
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def live(jack_server: Any, tmp_path: Path) -> Iterator[LiveProgram]:
+    program = LiveProgram(tmp_path)
+    # The tests' own process must not be a client of a server that is going to be killed.
+    sounddevice = portaudio.load()
+    sounddevice._terminate()
+    yield program
+    program.kill()
+    sounddevice._initialize()
+
+
+@pytest.fixture
+def sound(make_sound: Callable[..., np.ndarray]) -> np.ndarray:
+    """Five seconds of narrow-band noise, mono."""
+    return make_sound(RATE, 5.0, cutoff=CUTOFF)[:, 0]
+
+
+def high_band_db(audio: np.ndarray) -> np.ndarray:
+    """Level above 5 kHz of every 10 ms, against the loudest, in dB."""
+    frames = audio[: len(audio) // HOP * HOP].reshape(-1, HOP)
+    spectra = np.fft.rfft(frames * np.hanning(HOP), axis=1)
+    power = np.square(np.abs(spectra[:, 5000 * HOP // RATE :])).sum(axis=1)
+    return 10.0 * np.log10(power / power.max() + 1e-20)
+
+
+def longest_run(values: np.ndarray) -> int:
+    """Length of the longest stretch of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], values.astype(np.int8), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def test_it_plays_what_the_upsampler_makes_after_the_stated_latency(
+    live: LiveProgram, jack_player: Any, sound: np.ndarray
+) -> None:
+    live.start("--cutoff", str(CUTOFF))
+    recording = jack_player.run(sound)
+    figures = live.stop()
+    latency = round(figures["latency"]["algorithmic_samples"])
+    first = figures["first_signal_frame"] - int(np.flatnonzero(sound)[0])
+    with Upsampler(RATE, cutoff=CUTOFF) as upsampler:
+        # Hops begin where the session's frames do.
+        padded = np.concatenate([np.zeros(first, np.float32), sound])
+        expected = upsampler.process(padded)[upsampler.latency.algorithmic_samples + first :]
+    heard = recording.sound[latency : latency + len(expected)]
+    expected = expected[: len(heard)]
+    lost = len(recording.gaps) + figures["underrun_events"] + figures["overruns"]
+    # Where the machine itself lost a cycle nothing can be compared.
+    assert np.array_equal(heard, expected) or lost > 0
+    assert figures["latency"]["total_ms"] <= 30.0
+    assert figures["steps"] > 400
+    assert figures["rung_seconds"]["small"] > 4.0
+
+
+def test_a_killed_worker_is_replaced_while_the_dry_sound_goes_on(
+    live: LiveProgram, jack_player: Any, sound: np.ndarray
+) -> None:
+    live.start("--cutoff", str(CUTOFF))
+    jack_player.start(sound)
+    time.sleep(2.5)
+    os.kill(live.figures()[-1]["worker_pid"], signal.SIGKILL)
+    recording = jack_player.wait()
+    figures = live.stop()
+    assert figures["worker_restarts"] == 1
+    heard = recording.sound[RATE // 2 :]
+    missing = longest_run(high_band_db(heard) < -40.0)
+    assert 2 <= missing <= 50
+    assert longest_run(np.abs(heard) < 1e-6) < 64
+    assert figures["underrun_events"] >= 1
+
+
+def test_a_stopped_worker_is_waited_for(
+    live: LiveProgram, jack_player: Any, sound: np.ndarray
+) -> None:
+    live.start("--cutoff", str(CUTOFF))
+    jack_player.start(sound)
+    time.sleep(2.5)
+    worker = live.figures()[-1]["worker_pid"]
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(worker, signal.SIGCONT)
+    recording = jack_player.wait()
+    figures = live.stop()
+    assert figures["worker_restarts"] == 0
+    assert figures["overruns"] > 10
+    heard = recording.sound[RATE // 2 :]
+    assert longest_run(np.abs(heard) < 1e-6) < 64
+    assert longest_run(high_band_db(heard) < -40.0) <= 50
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_good_order(live: LiveProgram, number: int) -> None:
+    live.start()
+    worker = Path(f"/proc/{live.figures()[-1]['worker_pid']}")
+    shared = re.search(r"/dev/shm/rtsr-live-\w+", (worker / "maps").read_text())
+    figures = live.stop(number)
+    assert figures["callbacks"] > 0
+    assert not worker.exists()
+    assert shared is not None
+    assert not Path(shared[0]).exists()
+
+
+def test_it_stops_by_itself_and_says_what_happened(live: LiveProgram) -> None:
+    live.start("--seconds", "2.2", "--model", "replicate", "--wet", "0.5")
+    assert live.process.wait(20.0) == 0
+    figures = live.stop()
+    lines = live.figures()
+    assert len(lines) == 4
+    assert 2.0 < figures["seconds"] < 4.0
+    assert figures["ladder"] == ["replicate", "dry"]
+    assert figures["controls"]["wet"] == 0.5
+    assert set(figures) >= {
+        "callbacks",
+        "late_callbacks",
+        "underruns",
+        "overruns",
+        "xruns",
+        "rung_seconds",
+        "rung_changes",
+        "step_ms",
+        "callback_us",
+        "latency",
+        "worker_restarts",
+        "device_restarts",
+        "first_signal_frame",
+        "cpu_percent",
+        "priority",
+    }
+    assert set(figures["step_ms"]) == {"first", "p50", "p95", "p99", "p99_9", "max"}
+    assert [line["callbacks"] for line in lines] == sorted(line["callbacks"] for line in lines)
+
+
+def test_a_server_that_comes_back_is_used_again(jack_server: Any, live: LiveProgram) -> None:
+    live.start()
+    time.sleep(0.5)
+    jack_server.kill()
+    time.sleep(2.5)
+    jack_server.start()
+    before = live.figures()[-1]["callbacks"]
+    deadline = time.monotonic() + 10.0
+    while live.figures()[-1]["callbacks"] < before + 300:
+        assert time.monotonic() < deadline, live.figures()[-1]
+        time.sleep(0.1)
+    figures = live.stop()
+    assert figures["device_restarts"] == 1
+    assert figures["worker_restarts"] == 0
