@@ -309,6 +309,9 @@ def nanoseconds(seconds: float) -> Any:
 @kernel(void(STATE, int64, int64, int64, int64))
 def serve(state: np.ndarray, source: int, sink: int, frames: int, flags: int) -> None:
     """One call of the device: `source` and `sink` are its buffers, 0 where it has none."""
+    # Nothing to do, and times per block would be divided by.
+    if frames == 0:
+        return
     s = state[0]
     words = words_at(s.words, CALLBACK_WORDS)
     now = 0.0

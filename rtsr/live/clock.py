@@ -47,7 +47,9 @@ def _reader() -> Callable[[], float] | None:
         function = ctypes.CDLL(None).clock_gettime
     except (OSError, AttributeError):
         return None
-    return _clock_gettime(_address(function), time.CLOCK_MONOTONIC)
+    # On macOS `time.monotonic` reads the clock that stands still while the machine sleeps.
+    clock_id = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
+    return _clock_gettime(_address(function), clock_id)
 
 
 def _clock_gettime(address: int, clock_id: int) -> Any:

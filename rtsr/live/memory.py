@@ -335,9 +335,15 @@ class _Block(SharedMemory):
     """Shared memory whose end makes no noise when a view of it is still held somewhere."""
 
     def close(self) -> None:
-        # The mapping then ends with the last view, or with the process.
-        with contextlib.suppress(BufferError):
+        try:
             super().close()
+        except BufferError:
+            # The mapping then ends with the last view, or with the process. The file is not needed
+            # for that, and nothing would close it any more.
+            descriptor = getattr(self, "_fd", -1)
+            if descriptor >= 0:
+                os.close(descriptor)
+                self._fd = -1
 
 
 def _attach(name: str) -> SharedMemory:

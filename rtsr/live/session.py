@@ -16,7 +16,7 @@ from rtsr.live.memory import LiveMemory, WorkerWord
 from rtsr.live.meters import Meters, levels_db, spectrum_db
 from rtsr.live.priority import describe, raised_for_new_threads
 from rtsr.live.report import STEP_BIN_MS, LiveSnapshot, percentile
-from rtsr.live.settings import LiveSettings
+from rtsr.live.settings import LiveSettings, WorkerSettings
 from rtsr.live.stream import DeviceStream, StreamRequest
 from rtsr.live.stream_latency import StreamLatency
 from rtsr.live.watchdog import DeviceGuard, Guard, WorkerGuard
@@ -62,6 +62,7 @@ class LiveSession:
         self._on_hop = on_hop
         # Checked before anything is opened.
         self._turn_controls(ControlBoard(ladder=self.ladder))
+        # Set while the session runs.
         self._memory: LiveMemory | None = None
         self._final: dict[str, Any] | None = None
 
@@ -69,37 +70,34 @@ class LiveSession:
         """Load and warm everything, then open the devices; returns when sound is running.
 
         Raises:
-            RtsrError: a device or the worker cannot be had; nothing is left behind then.
+            RtsrError: a device or the worker cannot be had; nothing is left behind then. Or the
+                session runs already.
         """
+        if self._memory is not None:
+            raise RtsrError("This live session runs already; call stop() first.")
         with contextlib.ExitStack() as undo:
-            self._memory = undo.enter_context(LiveMemory.create(self.settings.channels))
-            self._board = ControlBoard(self._memory.controls, self.ladder)
+            memory = undo.enter_context(LiveMemory.create(self.settings.channels))
+            self._board = ControlBoard(memory.controls, self.ladder)
             self._board.reset()
             self._turn_controls(self._board)
-            self._memory.worker[WorkerWord.RUNG] = self.ladder.index(self._board.rung)
-            self._host = self._new_host(self._memory)
-            self._host.prepare()
+            memory.worker[WorkerWord.RUNG] = self.ladder.index(self._board.rung)
+            self._host = self._new_host(memory)
             undo.callback(self._host.close)
-            self._stream = _RaisedStream(
-                self._memory, self._request, raised=self.settings.raise_priority
-            )
+            undo.callback(memory.worker.__setitem__, WorkerWord.STOP, 1)
+            self._host.prepare()
+            self._stream = _RaisedStream(memory, self._request, raised=self.settings.raise_priority)
             undo.callback(self._stream.close)
-            latency = self._stream.latency
-            self._rate = self._stream.rates[0]
-            worker_settings = self.settings.for_worker(
-                self._rate / 2.0, latency.block + latency.look_ahead
-            )
-            self._worker_guard = WorkerGuard(self._memory, self._host, worker_settings)
+            self._worker_guard = WorkerGuard(memory, self._host, self._for_worker())
             self._worker_guard.start_worker()
             self._worker_guard.wait_until_ready(_READY_SECONDS)
-            self._meters = Meters(self._memory)
+            self._meters = Meters(memory)
             self._cpu_before = time.process_time()
             self._started_ns = time.monotonic_ns()
             self._history = RungHistory(
-                self._memory.events, self.ladder, self._started_ns, self._board.rung
+                memory.events, self.ladder, self._started_ns, self._board.rung
             )
             self._stream.start()
-            self._device_guard = DeviceGuard(self._stream)
+            self._device_guard = DeviceGuard(self._stream, self._reopened)
             guards: list[Guard] = [_Follower(self._history)]
             if self.settings.watchdog:
                 guards += [self._worker_guard, self._device_guard]
@@ -107,14 +105,17 @@ class LiveSession:
                 guard.start()
                 undo.callback(guard.close)
             self._undo = undo.pop_all()
+            self._memory = memory
 
     def stop(self) -> None:
         """End the sound, the worker and the guards; the report stays. May be called twice."""
         if self._memory is None:
             return
-        self._final = self._report()
-        self._memory = None
-        self._undo.close()
+        try:
+            self._final = self._report()
+        finally:
+            self._memory = None
+            self._undo.close()
 
     @property
     def controls(self) -> ControlBoard:
@@ -215,6 +216,16 @@ class LiveSession:
     def _turn_controls(self, board: ControlBoard) -> None:
         for name, value in self.settings.controls.items():
             board.set(name, value)
+
+    def _for_worker(self) -> WorkerSettings:
+        latency = self._stream.latency
+        self._rate = self._stream.rates[0]
+        reserve = latency.block + latency.look_ahead
+        return self.settings.for_worker(self._rate / 2.0, reserve, latency.delay)
+
+    def _reopened(self) -> None:
+        # A server may have come back with other blocks: the worker judges by them what is late.
+        self._worker_guard.adapt(self._for_worker())
 
     def _new_host(self, memory: LiveMemory) -> WorkerProcess | WorkerThread:
         def look() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rtsr.errors import RtsrError
+from rtsr.runtime.metadata import HOP
 
 WORKERS = ("process", "thread")
+# So far behind what could still be in time the worker gives up catching up.
+_HOPS_BEHIND_DELAY = 3
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ class LiveSettings:
                 f"A live session has 1 to {MAX_CHANNELS} channels, not {self.channels}."
             )
 
-    def for_worker(self, native_hz: float, reserve_frames: int) -> WorkerSettings:
-        """The worker's part, once the device's rate and block are known."""
+    def for_worker(self, native_hz: float, reserve_frames: int, delay: int) -> WorkerSettings:
+        """The worker's part, once the device's rate, block and delay are known."""
         return WorkerSettings(
             channels=self.channels,
             model=self.model,
@@ -99,6 +102,8 @@ class LiveSettings:
             threads=self.threads,
             native_hz=native_hz,
             reserve_frames=reserve_frames,
+            # A long device block, or a long allowance, lets hops wait that are still in time.
+            most_hops_behind=delay // HOP + _HOPS_BEHIND_DELAY,
             cutoff_hz=self.cutoff_hz,
             governor=self.governor,
             raise_priority=self.raise_priority,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
+import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +31,12 @@ _SERVER_LATENCY = 0.05
 _SERVER_BURSTS_MS = 30.0
 # An idle null sink of PulseAudio finishes a block of two seconds before it takes anything new.
 _SERVER_START_NS = 2_500_000_000
+# Longer than the largest block and every burst.
+_CALLING_SECONDS = 1.0
+
+# PortAudio is one for the whole program, and starting it anew takes every session's streams away.
+_portaudio_lock = threading.RLock()
+_all: weakref.WeakSet[DeviceStream] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -103,8 +111,10 @@ class DeviceStream:
         self._rates = (ENGINE_RATE, ENGINE_RATE)
         self._latency = StreamLatency(block=0)
         self._jack_name: str | None = None
-        self.input_device, self.output_device = self._find()
-        self._open()
+        with _portaudio_lock:
+            self.input_device, self.output_device = self._find()
+            self._open()
+            _all.add(self)
 
     @property
     def duplex(self) -> bool:
@@ -159,8 +169,9 @@ class DeviceStream:
         if self._on_server:
             self._opened_ns += _SERVER_START_NS
         try:
-            for stream in self._streams:
-                self._started(stream)
+            with _portaudio_lock:
+                for stream in self._streams:
+                    self._started(stream)
             # PortAudio asks for JACK's latencies before it connects its ports.
             self._jack_name = portaudio.jack_client_name() if self._on_jack() else None
             self.refresh_latency()
@@ -194,16 +205,23 @@ class DeviceStream:
         """Close, look at the devices that there are now, open the same ones again and start.
 
         PortAudio learns of new devices only by starting anew, which closes every stream of this
-        program. Frames go on being counted from where they were.
+        program. So a device that was plugged in while another session sounds is not seen; one that
+        stayed in PortAudio's list is. Frames go on being counted from where they were.
 
         Raises:
             RtsrError: the devices are not there (yet); `reopen` may be called again.
         """
-        self._close_streams()
-        portaudio.restart()
-        self.input_device, self.output_device = self._find_again()
-        self._open()
-        self.start()
+        with _portaudio_lock:
+            self._close_streams()
+            others = [stream for stream in _all if stream is not self]
+            if not any(stream._sounds for stream in others):
+                # What would outlive PortAudio's end would be a pointer to nowhere.
+                for stream in others:
+                    stream._close_streams()
+                portaudio.restart()
+            self.input_device, self.output_device = self._find_again()
+            self._open()
+            self.start()
 
     def __enter__(self) -> DeviceStream:
         if not self.active:
@@ -403,24 +421,29 @@ class DeviceStream:
     def _on_server(self) -> bool:
         return self.input_device.is_sound_server or self.output_device.is_sound_server
 
+    @property
+    def _sounds(self) -> bool:
+        return self.active and self.silent_seconds < _CALLING_SECONDS
+
     def _on_jack(self) -> bool:
         return self.input_device.host_api == self.output_device.host_api == portaudio.JACK
 
     def _close_streams(self) -> None:
         """Abort and close what is open, dead or alive."""
-        on_jack = portaudio.JACK in (self.input_device.host_api, self.output_device.host_api)
-        if self._streams and on_jack and (self._died() or portaudio.server_is_lost()):
-            # Closing them would end this program, see there.
+        with _portaudio_lock:
+            on_jack = portaudio.JACK in (self.input_device.host_api, self.output_device.host_api)
+            if self._streams and on_jack and (self._died() or portaudio.server_is_lost()):
+                # Closing them would end this program, see there.
+                self._streams.clear()
+                with contextlib.suppress(RtsrError):
+                    portaudio.abandon()
+            for stream in self._streams:
+                for step in (stream.abort, stream.close):
+                    with contextlib.suppress(Exception):
+                        step(ignore_errors=True)
             self._streams.clear()
-            with contextlib.suppress(RtsrError):
-                portaudio.abandon()
-        for stream in self._streams:
-            for step in (stream.abort, stream.close):
-                with contextlib.suppress(Exception):
-                    step(ignore_errors=True)
-        self._streams.clear()
-        # Only now may the memory that the callbacks worked on go.
-        self._states.clear()
+            # Only now may the memory that the callbacks worked on go.
+            self._states.clear()
 
     def _died(self) -> bool:
         """Whether a stream has ended that nobody stopped."""

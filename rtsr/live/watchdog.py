@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from typing import Protocol
 
 from rtsr.errors import RtsrError
@@ -16,6 +18,7 @@ from rtsr.live.memory import LiveMemory, WorkerWord
 from rtsr.live.settings import WorkerSettings
 
 _CHECK_SECONDS = 0.03
+_AFTER_ERROR_SECONDS = 1.0
 # Longer than any stall that a worker gets over by itself, shorter than anybody's patience.
 _SILENT_NS = 2_000_000_000
 _STARTING_NS = 60_000_000_000
@@ -94,7 +97,12 @@ class Guard:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self.check()
+            try:
+                self.check()
+            except Exception:
+                # Whatever a library or the system has run into: without a guard it would be final.
+                traceback.print_exc()
+                self._closing.wait(_AFTER_ERROR_SECONDS)
             self._nudged.wait(self._seconds)
             self._nudged.clear()
 
@@ -114,6 +122,7 @@ class WorkerGuard(Guard):
         self._name = memory.name
         self._host = host
         self._settings = settings
+        self._outdated = False
         self._started_ns = 0
         self._failures = 0
         self.restarts = 0
@@ -135,6 +144,13 @@ class WorkerGuard(Guard):
         self._started_ns = time.monotonic_ns()
         self._host.start(self._name, self._settings)
 
+    def adapt(self, settings: WorkerSettings) -> None:
+        """Have a worker with these settings, if they are others than the present one's."""
+        if settings != self._settings:
+            self._settings = settings
+            self._outdated = True
+            self.nudge()
+
     def wait_until_ready(self, seconds: float) -> None:
         """Wait for the first worker.
 
@@ -154,7 +170,10 @@ class WorkerGuard(Guard):
     def check(self) -> None:
         """Replace the worker if it died or has given no sign of life for too long."""
         now = time.monotonic_ns()
-        if self._host.ended:
+        if self._outdated:
+            self._outdated = False
+            self.start_worker()
+        elif self._host.ended:
             self._replace(now)
         elif self.ready:
             if now - self._words[WorkerWord.HEARTBEAT_NS] > _SILENT_NS:
@@ -181,13 +200,17 @@ class WorkerGuard(Guard):
 class DeviceGuard(Guard):
     """Opens a device again when it has come back.
 
+    Args:
+        on_reopened: called then; its block or rate may be another.
+
     Attributes:
         restarts: times the device was opened again.
         waiting: whether it is being waited for at this moment.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, on_reopened: Callable[[], None] = lambda: None) -> None:
         super().__init__("rtsr-device-guard", seconds=0.1)
+        self._on_reopened = on_reopened
         self._stream = stream
         self.restarts = 0
         self.waiting = False
@@ -204,6 +227,7 @@ class DeviceGuard(Guard):
                 stream.reopen()
             except RtsrError:
                 continue
+            self._on_reopened()
             self.restarts += 1
             self.waiting = False
             return

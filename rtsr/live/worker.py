@@ -96,8 +96,13 @@ class Worker:
         """Ask the worker to end after the hop it is at; safe from a signal handler."""
         self._stopped = True
 
-    def run(self) -> None:
-        """Work until :meth:`stop`, the session's word, or a successor."""
+    def run(self, is_abandoned: Callable[[], bool] = lambda: False) -> None:
+        """Work until :meth:`stop`, the session's word, or a successor.
+
+        Args:
+            is_abandoned: asked now and then; true ends the work, too.
+        """
+        self._is_abandoned = is_abandoned
         words = self._words
         words[WorkerWord.PID] = os.getpid()
         self._due_from = self._capture.written // HOP
@@ -145,6 +150,7 @@ class Worker:
             self._stopped
             or bool(words[WorkerWord.STOP])
             or words[WorkerWord.GENERATION] != self._generation
+            or self._is_abandoned()
         )
 
     def _beat(self) -> None:
@@ -190,7 +196,11 @@ class Worker:
         if hop < self._due_from or not self._callback[CallbackWord.CALLBACKS]:
             return None, False
         position = int(self._callback[CallbackWord.PLAYED_POSITION])
-        return first + HOP - position - self._reserve, first < position
+        late = first < position
+        # Of a device block that brought several hops only the last says what the next one finds.
+        if self._capture.written >= (hop + 2) * HOP:
+            return None, late
+        return first + HOP - position - self._reserve, late
 
     def _tell_rung(self, before: str, cause: int, value: int) -> None:
         """Publish the rung, and how it came to be, if it is another than before."""
@@ -241,6 +251,7 @@ def worker_main(memory_name: str, settings: WorkerSettings) -> None:
     Raises:
         RtsrError: there is no such memory, or a model cannot be run.
     """
+    parent = os.getppid()
     with LiveMemory.attach(memory_name) as memory:
         worker = make_worker(memory, settings)
         signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
@@ -248,7 +259,8 @@ def worker_main(memory_name: str, settings: WorkerSettings) -> None:
         gc.collect()
         gc.freeze()
         gc.disable()
-        worker.run()
+        # Without the parent nobody would end it when the session does; the guard starts another.
+        worker.run(lambda: os.getppid() != parent)
 
 
 def make_worker(

@@ -348,6 +348,16 @@ def test_a_pause_of_the_capturing_device_ends_in_silence_and_one_jump(memory: Li
     assert np.abs(heard[-480:]).max() > 0.49
 
 
+def test_a_call_without_frames_changes_nothing(memory: LiveMemory) -> None:
+    devices = TwoDevices(memory, 128, ppm=0.0, jitter=0.0)
+    devices.run(0.1)
+    before = words(memory)
+    for state in (devices.capture, devices.playback):
+        nothing = np.zeros((0, 1), np.float32)
+        call(state, *((nothing, None) if state is devices.capture else (None, nothing)))
+    assert words(memory) == before
+
+
 def test_counts_late_calls_but_not_bursts(memory: LiveMemory) -> None:
     clock = Clock()
     state = CallbackState(

@@ -67,6 +67,23 @@ def test_a_session_can_be_started_again(jack_server: Any) -> None:
         session.stop()
 
 
+def test_a_session_that_runs_is_not_started_twice(jack_server: Any) -> None:
+    with LiveSession(QUIET) as session:
+        with pytest.raises(RtsrError, match="runs already"):
+            session.start()
+        wait_for(lambda: session.report()["steps"] > 5)
+
+
+def test_a_session_that_did_not_start_can_be_stopped(jack_server: Any) -> None:
+    session = LiveSession(LiveSettings(model="replicate", input_device="no such device"))
+    with pytest.raises(RtsrError, match="no such device"):
+        session.start()
+    session.stop()
+    for tell in (session.report, session.snapshot):
+        with pytest.raises(RtsrError, match="call start"):
+            tell()
+
+
 def test_a_click_measures_what_the_engine_states(jack_server: Any) -> None:
     stopped = threading.Event()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +91,20 @@ def test_bad_input() -> None:
         LiveMemory.create(9)
     with pytest.raises(RtsrError, match="no live session's memory named 'rtsr-live-nowhere'"):
         LiveMemory.attach("rtsr-live-nowhere")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system has no /proc")
+def test_a_view_that_is_still_held_keeps_no_file_open() -> None:
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = files()
+    held = []
+    for _ in range(3):
+        with LiveMemory.create(1) as memory:
+            held.append(memory.worker)
+        del memory
+    # A mapping has a descriptor of its own, which goes with it.
+    assert all(words[WorkerWord.PID] == 0 for words in held)
+    held.clear()
+    assert files() == before

@@ -181,6 +181,23 @@ def test_closing_after_the_server_died_does_not_end_the_program(
     assert memory.callback_enabled
 
 
+def test_one_session_opens_its_devices_again_while_another_sounds(jack_server: Any) -> None:
+    with (
+        LiveMemory.create(1) as memory,
+        LiveMemory.create(1) as other_memory,
+        DeviceStream(memory) as stream,
+        DeviceStream(other_memory) as other,
+    ):
+        assert wait_for(lambda: count(other_memory, CallbackWord.CALLBACKS) > 20)
+        stream.reopen()
+        before = count(memory, CallbackWord.CALLBACKS)
+        other_before = count(other_memory, CallbackWord.CALLBACKS)
+        assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > before + 20)
+        assert wait_for(lambda: count(other_memory, CallbackWord.CALLBACKS) > other_before + 20)
+        assert stream.active
+        assert other.active
+
+
 def test_opens_again_after_closing(jack_server: Any, memory: LiveMemory) -> None:
     for _ in range(2):
         with DeviceStream(memory) as stream:

@@ -190,6 +190,46 @@ def test_a_device_is_opened_again_when_it_is_back(
     assert (device.opened, device.closed) == (1, 1)
 
 
+def test_a_worker_is_replaced_when_the_device_has_come_back_as_another(
+    guard: WorkerGuard, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_REOPEN_SECONDS", 0.02)
+    settings = [WorkerSettings(), WorkerSettings(reserve_frames=1088)]
+    for wanted, started in zip(settings, (1, 2), strict=True):
+        device = Device()
+        device.active = False
+        device_guard = DeviceGuard(device, lambda wanted=wanted: guard.adapt(wanted))
+        device_guard.check()
+        assert device_guard.restarts == 1
+        guard.check()
+        guard.check()
+        assert (host.started, guard.restarts) == (started, 0)
+
+
+def test_a_guard_outlives_what_it_did_not_foresee(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watchdog, "_REOPEN_SECONDS", 0.02)
+    monkeypatch.setattr(watchdog, "_AFTER_ERROR_SECONDS", 0.02)
+    device = Device()
+    reopen = device.reopen
+    attempts = []
+
+    def fails_at_first() -> None:
+        attempts.append(True)
+        if len(attempts) == 1:
+            raise OSError(28, "No space left on device")
+        reopen()
+
+    monkeypatch.setattr(device, "reopen", fails_at_first)
+    device.active = False
+    guard = DeviceGuard(device)
+    guard.start()
+    wait_for(lambda: guard.restarts == 1 and not guard.waiting)
+    guard.close()
+    assert "No space left" in capsys.readouterr().err
+
+
 def test_a_guard_can_be_closed_while_it_waits() -> None:
     device = Device()
     device.plugged = device.active = False

@@ -17,7 +17,8 @@ from rtsr.live.history import RungHistory
 from rtsr.live.ladder import ladder_from
 from rtsr.live.memory import CallbackWord, LiveMemory, WorkerWord
 from rtsr.live.report import EventKind
-from rtsr.live.settings import WorkerSettings
+from rtsr.live.settings import LiveSettings, WorkerSettings
+from rtsr.live.stream_latency import StreamLatency
 from rtsr.live.watchdog import WorkerGuard
 from rtsr.live.worker import Worker
 from rtsr.live.worker_process import WorkerProcess
@@ -161,6 +162,35 @@ def test_late_hops_are_counted(thread: WorkerGuard, tape: Tape) -> None:
     assert tape.memory.worker[WorkerWord.LATE_STEPS] == 10
 
 
+@pytest.mark.parametrize("block", [1024, 4096])
+def test_a_block_of_several_hops_is_no_reason_to_skip_or_to_step_down(
+    make_sound: Callable[..., np.ndarray], block: int
+) -> None:
+    with LiveMemory.create(1) as memory:
+        ladder = ladder_from("replicate")
+        ControlBoard(memory.controls, ladder).reset()
+        latency = StreamLatency.one_device(block, 48000, 5.0)
+        settings = LiveSettings(model="replicate", cutoff_hz=CUTOFF, raise_priority=False)
+        host = WorkerThread(memory)
+        reserve = latency.block + latency.look_ahead
+        guard = WorkerGuard(memory, host, settings.for_worker(24000.0, reserve, latency.delay))
+        guard.start_worker()
+        guard.wait_until_ready(30.0)
+        sound = make_sound(48000, 2.0, cutoff=CUTOFF, channels=1)
+        blocks = len(sound) // block
+        memory.callback[CallbackWord.CALLBACKS] = 1
+        for place in range(0, blocks * block, block):
+            memory.callback[CallbackWord.PLAYED_POSITION] = place - latency.delay + block
+            memory.capture.write(np.ascontiguousarray(sound[place : place + block]))
+            hops = (place + block) // HOP
+            Tape.wait_until(lambda hops=hops: memory.worker[WorkerWord.NEXT_HOP] >= hops)
+        host.close()
+        assert memory.worker[WorkerWord.OVERRUNS] == memory.worker[WorkerWord.LATE_STEPS] == 0
+        assert memory.worker[WorkerWord.STEPS] == blocks * block // HOP
+        kinds = {event.kind for event in memory.events.read()}
+        assert kinds == {EventKind.WORKER_READY}
+
+
 def test_a_killed_process_is_replaced_and_goes_on_at_the_newest_hop(
     guard: WorkerGuard, tape: Tape, settings: WorkerSettings
 ) -> None:
@@ -256,6 +286,19 @@ def test_the_nursery_ends_with_the_session(
     host.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_no_worker_outlives_a_nursery_that_was_killed(guard: WorkerGuard, tape: Tape) -> None:
+    tape.play(5)
+    words = tape.memory.worker
+    worker = int(words[WorkerWord.PID])
+    assert isinstance(guard._host, WorkerProcess)
+    assert guard._host._nursery is not None
+    guard._host._nursery.kill()
+    # It ends, and a new nursery has another one.
+    tape.wait_until(lambda: guard.restarts == 1 and guard.ready)
+    tape.play(5)
+    assert words[WorkerWord.PID] != worker
 
 
 def test_a_superseded_worker_ends(memory: LiveMemory, settings: WorkerSettings, tape: Tape) -> None:
