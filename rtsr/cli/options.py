@@ -23,7 +23,13 @@ Model = Annotated[
 ]
 Provider = Annotated[
     str,
-    typer.Option("--provider", help="auto, cpu, cuda or tensorrt.", rich_help_panel=_ENGINE),
+    typer.Option(
+        "--provider",
+        metavar="NAME[:OPTION=VALUE]...",
+        help="auto, cpu, cuda or tensorrt. Options of a GPU: device=N, graph=on|off|auto, and for "
+        "cuda tf32=on|off, search=heuristic|exhaustive|default, for tensorrt fp16=on|off.",
+        rich_help_panel=_ENGINE,
+    ),
 ]
 BlockMs = Annotated[
     int,

@@ -11,18 +11,33 @@ from types import ModuleType
 from typing import Any
 
 from rtsr.errors import MissingDependencyError, ProviderError
+from rtsr.runtime.provider_libraries import installed_distributions
+from rtsr.runtime.provider_options import (
+    AUTO,
+    CHOICES,
+    CPU,
+    CUDA,
+    ONNX_NAMES,
+    TENSORRT,
+    ProviderOptions,
+    parse_provider,
+)
 
-AUTO = "auto"
-CPU = "cpu"
-CUDA = "cuda"
-TENSORRT = "tensorrt"
-
-ONNX_NAMES = {
-    CPU: "CPUExecutionProvider",
-    CUDA: "CUDAExecutionProvider",
-    TENSORRT: "TensorrtExecutionProvider",
-}
-CHOICES = (AUTO, *ONNX_NAMES)
+__all__ = [
+    "AUTO",
+    "CHOICES",
+    "CPU",
+    "CUDA",
+    "ONNX_NAMES",
+    "TENSORRT",
+    "ProviderOptions",
+    "available",
+    "candidates",
+    "load_onnxruntime",
+    "onnx_providers",
+    "parse_provider",
+    "started",
+]
 
 
 def load_onnxruntime() -> ModuleType:
@@ -79,31 +94,80 @@ def candidates(provider: str, onnxruntime: ModuleType) -> list[str]:
     """
     present = available(onnxruntime)
     if provider == AUTO:
-        # TensorRT builds an engine for minutes, so nobody gets it without asking for it.
+        # TensorRT's engine must have been built before, so nobody gets it without asking for it.
         return [name for name in (CUDA, CPU) if name in present]
     if provider not in ONNX_NAMES:
         raise ProviderError(
             f"Provider {provider!r} is unknown; choose one of {', '.join(CHOICES)}."
         )
     if provider not in present:
-        hint = ' (for a GPU: pip install "rtsr[gpu]")' if provider != CPU else ""
         raise ProviderError(
             f"Provider {provider!r} is not in the installed ONNX Runtime; "
-            f"present: {', '.join(present)}{hint}."
+            f"present: {', '.join(present)}{_how_to_get(provider)}."
         )
     return [provider]
 
 
-def onnx_providers(provider: str) -> list[Any]:
-    """The list that ``InferenceSession`` takes for one of our provider names."""
+def _how_to_get(provider: str) -> str:
+    if provider == CPU:
+        return ""
+    installed = installed_distributions()
+    if len(installed) > 1:
+        # Both write the same folder: what is imported is a mixture of the two.
+        return (
+            f" ({' and '.join(installed)} are both installed and overwrite each other: "
+            'pip uninstall them all, then pip install "rtsr[gpu]")'
+        )
+    if installed and installed[0].startswith("onnxruntime "):
+        return ' (for a GPU: pip uninstall onnxruntime, then pip install "rtsr[gpu]")'
+    return ' (for a GPU: pip install "rtsr[gpu]")'
+
+
+def onnx_providers(
+    provider: str,
+    options: ProviderOptions | None = None,
+    *,
+    stream: int = 0,
+    graph: bool = False,
+    engine: dict[str, str] | None = None,
+) -> list[Any]:
+    """The list that ``InferenceSession`` takes for one of our provider names.
+
+    Options of the providers are described at
+    https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and
+    https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html.
+
+    Args:
+        provider: ``cpu``, ``cuda`` or ``tensorrt``.
+        options: what the user asked for.
+        stream: handle of the CUDA stream to work on; 0 leaves it to ONNX Runtime to make one.
+        graph: capture the step as a CUDA graph.
+        engine: more options of TensorRT: where an engine is written to, or its precision.
+    """
+    if provider == CPU:
+        return [ONNX_NAMES[CPU]]
+    options = options or ProviderOptions()
+    common = {"device_id": str(options.device)}
+    if stream:
+        common["user_compute_stream"] = str(stream)
+    cuda = {
+        **common,
+        "cudnn_conv_algo_search": options.search.upper(),
+        "use_tf32": _flag(options.tf32),
+        # Shapes never change, so doubling the arena each time it grows would only waste memory.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
     if provider == CUDA:
-        # Convolution search at the first step would make the first block slower than the rest.
-        return [(ONNX_NAMES[CUDA], {"cudnn_conv_algo_search": "HEURISTIC"})]
-    if provider == TENSORRT:
-        return [ONNX_NAMES[TENSORRT], ONNX_NAMES[CUDA]]
-    return [ONNX_NAMES[provider]]
+        return [(ONNX_NAMES[CUDA], {**cuda, "enable_cuda_graph": _flag(graph)})]
+    # In Python this provider's switches are spelt differently from all others'.
+    tensorrt = {**common, **(engine or {}), "trt_cuda_graph_enable": str(graph)}
+    return [(ONNX_NAMES[TENSORRT], tensorrt), (ONNX_NAMES[CUDA], cuda)]
 
 
 def started(session: Any, provider: str) -> bool:
     """Whether the session really runs on the provider, not on a silent fall-back."""
     return ONNX_NAMES[provider] in session.get_providers()
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"

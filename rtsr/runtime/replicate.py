@@ -104,11 +104,9 @@ class ReplicateSource:
 
 
 def _check_provider(provider: str) -> None:
-    if provider in (providers.AUTO, providers.CPU):
+    name, _ = providers.parse_provider(provider)
+    if name in (providers.AUTO, providers.CPU):
         return
-    if provider not in providers.CHOICES:
-        known = ", ".join(providers.CHOICES)
-        raise ProviderError(f"Provider {provider!r} is unknown; choose one of {known}.")
     raise ProviderError(
         f"Model '{replicate_file.NAME}' is no network and runs on the CPU; "
         f"use provider 'cpu', not {provider!r}."

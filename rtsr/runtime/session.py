@@ -1,8 +1,4 @@
-"""One session of one graph with its state: call it once per step, everything is in place.
-
-The state is kept twice. Two prepared bindings read one copy and write the other, so a step is a
-run and a swap: nothing is allocated, copied or looked up by name.
-"""
+"""One session of one graph with its state: call it once per step, everything is in place."""
 
 from __future__ import annotations
 
@@ -17,9 +13,11 @@ from rtsr.errors import ModelError, ProviderError
 from rtsr.runtime import providers
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model, find_model
+from rtsr.runtime.open_session import OpenSession, SessionShape, one_reason, open_session
+from rtsr.runtime.provider_options import ProviderOptions, parse_provider
+from rtsr.runtime.step_memory import HIGH_BAND, DeviceMemory, HostMemory, StepMemory, StepShapes
 
 SIGNALS = ("audio", "noise", "f_prior", "f_target")
-HIGH_BAND = "high_band"
 HOPS_PER_STEP = (1, 2, 4)
 
 Audio = NDArray[np.float32]
@@ -31,12 +29,18 @@ class OnnxStep:
     Fill the arrays :attr:`audio`, :attr:`noise`, :attr:`f_prior` and :attr:`f_target` in place,
     call :meth:`run`, read :attr:`high_band`; or pass them to :meth:`step`, which copies.
 
+    On a GPU a step is captured as a CUDA graph and replayed, where the model allows it. ONNX
+    Runtime keeps such graphs per thread, so the first two steps of a thread are slow; the
+    constructor takes them for the calling thread.
+
     Args:
         model: a :class:`~rtsr.runtime.models.Model`, the name of a bundled one, or a path.
-        provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+        provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``, with options if need be:
+            ``cuda:device=1:graph=off``, see :func:`~rtsr.runtime.provider_options.parse_provider`.
         batch: channels of audio; each is one item of the graph's batch.
         hops_per_step: hops of 480 samples that one step takes: 1, 2 or 4.
         threads: threads within one step, for the CPU provider.
+        options: instead of options in ``provider``.
 
     Attributes:
         audio: float32 ``(batch, 1, 480 * hops)``, band-limited input at 48 kHz.
@@ -45,6 +49,8 @@ class OnnxStep:
         f_target: float32 ``(batch, 1, hops)``, Hz where the output should end.
         high_band: float32 ``(batch, 1, 480 * hops)``, the generated content of the last step.
         provider: the provider the session really runs on.
+        cuda_graph: whether steps replay a captured graph.
+        notes: sentences on what could not be had, such as the reason for a missing graph.
 
     Raises:
         ModelError: the model is not one of rtsr's, or its graph contradicts its metadata.
@@ -60,7 +66,10 @@ class OnnxStep:
         batch: int = 1,
         hops_per_step: int = 1,
         threads: int = 1,
+        options: ProviderOptions | None = None,
     ) -> None:
+        wanted, parsed = parse_provider(provider)
+        self.options = options or parsed
         self.model = model if isinstance(model, Model) else find_model(model)
         self.metadata = self.model.metadata
         if not self.model.is_network:
@@ -68,46 +77,32 @@ class OnnxStep:
                 f"Model '{self.model.name}' is no network; use it through rtsr.Upsampler."
             )
         onnxruntime = providers.load_onnxruntime()
-        options = _session_options(onnxruntime, batch, hops_per_step, threads)
-        self._session, self.provider = _create(onnxruntime, self.model.path, options, provider)
-        _check_graph(self._session, self.model)
+        shape = SessionShape(batch, hops_per_step, threads)
+        opened, self._memory = self._start(onnxruntime, wanted, shape)
+        self.provider = opened.provider
+        self.cuda_graph = opened.graph
+        self.notes = tuple(opened.notes)
 
-        samples = HOP * hops_per_step
-        self.audio: Audio = np.zeros((batch, 1, samples), np.float32)
-        self.noise: Audio = np.zeros(
-            (batch, self.metadata.noise_channels, hops_per_step), np.float32
-        )
-        self.f_prior: Audio = np.zeros((batch, 1, hops_per_step), np.float32)
-        self.f_target: Audio = np.full(
-            (batch, 1, hops_per_step), self.metadata.f_target_default, np.float32
-        )
-        self.high_band: Audio = np.zeros((batch, 1, samples), np.float32)
-
-        self._device = "cpu" if self.provider == providers.CPU else "cuda"
-        self._signals = [
-            (name, getattr(self, name), self._value(onnxruntime, getattr(self, name)))
-            for name in SIGNALS
-        ]
+        signals = self._memory.signals
+        self.audio: Audio = signals["audio"]
+        self.noise: Audio = signals["noise"]
+        self.f_prior: Audio = signals["f_prior"]
+        self.f_target: Audio = signals["f_target"]
+        self.f_target.fill(self.metadata.f_target_default)
+        self.high_band: Audio = self._memory.high_band
+        # For those who change single rows of the state.
+        self._device = self._memory.device
+        self._states = self._memory.states
         self._zeros = {
-            name: np.zeros((batch, *shape[1:]), np.float32)
-            for name, shape in self.metadata.states.items()
+            name: np.zeros((batch, *state_shape[1:]), np.float32)
+            for name, state_shape in self.metadata.states.items()
         }
-        self._states = [
-            {name: self._value(onnxruntime, zero.copy()) for name, zero in self._zeros.items()}
-            for _ in range(2)
-        ]
-        self._bindings = [
-            self._bind(self._states[side], self._states[1 - side]) for side in range(2)
-        ]
         self._side = 0
 
     def run(self) -> Audio:
         """Take one step from the arrays of this object; returns :attr:`high_band`."""
-        if self._device != "cpu":
-            for _, array, value in self._signals:
-                value.update_inplace(array)
         side = self._side
-        self._session.run_with_iobinding(self._bindings[side])
+        self._memory.run(side)
         self._side = 1 - side
         return self.high_band
 
@@ -121,82 +116,105 @@ class OnnxStep:
 
     def reset(self) -> None:
         """Forget everything: the next step is the first."""
-        for state in self._states:
-            for name, value in state.items():
-                value.update_inplace(self._zeros[name])
+        self._memory.reset()
         self._side = 0
 
     def state(self) -> dict[str, Audio]:
         """A copy of the state as the next step will see it, by name."""
         return {name: value.numpy().copy() for name, value in self._states[self._side].items()}
 
-    def _value(self, onnxruntime: ModuleType, array: Audio) -> Any:
-        # On the CPU the value shares the array's memory, so writing the array is enough.
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device, 0)
-
-    def _bind(self, before: dict[str, Any], after: dict[str, Any]) -> Any:
-        binding = self._session.io_binding()
-        for name, _, value in self._signals:
-            binding.bind_ortvalue_input(name, value)
-        for name, value in before.items():
-            binding.bind_ortvalue_input(f"state.{name}", value)
-        for name, value in after.items():
-            binding.bind_ortvalue_output(f"next.{name}", value)
-        binding.bind_output(
-            HIGH_BAND,
-            "cpu",
-            0,
-            np.float32,
-            self.high_band.shape,
-            self.high_band.ctypes.data,
-        )
-        return binding
-
-
-def _session_options(onnxruntime: ModuleType, batch: int, hops_per_step: int, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    # A decaying state runs into denormals in every pause, many times slower than other numbers.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    # Static shapes let the runtime plan its memory once.
-    options.add_free_dimension_override_by_name("batch", batch)
-    options.add_free_dimension_override_by_name("frames", hops_per_step)
-    options.add_free_dimension_override_by_name("samples", HOP * hops_per_step)
-    return options
-
-
-def _create(onnxruntime: ModuleType, path: Path, options: Any, provider: str) -> tuple[Any, str]:
-    candidates = providers.candidates(provider, onnxruntime)
-    for name in candidates:
-        try:
-            # Its own fall-back is not only silent: it prints to stdout, into a pipe's sound.
-            session = onnxruntime.InferenceSession(
-                str(path),
-                options,
-                providers=providers.onnx_providers(name),
-                enable_fallback=0,
+    def _start(
+        self, onnxruntime: ModuleType, wanted: str, shape: SessionShape
+    ) -> tuple[OpenSession, StepMemory]:
+        """Open, bind and warm up; what has more than one way to go tries them in order."""
+        opened = open_session(onnxruntime, self.model, wanted, self.options, shape)
+        memory = self._bind(onnxruntime, opened, shape)
+        if opened.stream is None:
+            return opened, memory
+        failure = _warm_up(memory)
+        notes = list(opened.notes)
+        if failure and opened.graph:
+            # The queue may still think that it is being captured.
+            opened.stream.abandon()
+            note = (
+                f"A step of model '{self.model.name}' could not be captured as a CUDA graph "
+                f"({failure}); use {opened.provider}:graph=off."
             )
-        except Exception as error:  # its errors have no common base but Exception
-            if name != providers.CPU:
-                continue
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(
-                f"ONNX Runtime cannot load model file '{path}' ({reason}); export it again."
+            if self.options.graph:
+                raise ProviderError(note)
+            notes.append(note)
+            opened = open_session(
+                onnxruntime, self.model, opened.provider, self.options, shape, graph=False
+            )
+            memory = self._bind(onnxruntime, opened, shape)
+            failure = _warm_up(memory)
+        if failure:
+            note = (
+                f"Provider {opened.provider!r} failed in the first step of model "
+                f"'{self.model.name}' ({failure}); use provider 'cpu'."
+            )
+            if wanted != providers.AUTO or opened.provider == providers.CPU:
+                raise ProviderError(note)
+            notes.append(note)
+            opened = open_session(onnxruntime, self.model, providers.CPU, self.options, shape)
+            memory = self._bind(onnxruntime, opened, shape)
+        opened.notes[:] = notes
+        return opened, memory
+
+    def _bind(
+        self, onnxruntime: ModuleType, opened: OpenSession, shape: SessionShape
+    ) -> StepMemory:
+        try:
+            check_graph(opened.session, self.model)
+        except ModelError:
+            if opened.provider != providers.TENSORRT:
+                raise
+            raise ProviderError(
+                f"TensorRT takes only parts of model '{self.model.name}': its engine has other "
+                "inputs or outputs than the model; use provider 'cuda'."
             ) from None
-        if providers.started(session, name):
-            return session, name
-    raise ProviderError(
-        f"Provider {provider!r} is installed but did not start on this machine (its driver or "
-        "device is missing); use provider 'cpu'."
-    )
+        shapes = self._shapes(shape)
+        if opened.stream is None:
+            return HostMemory(onnxruntime, opened.session, shapes)
+        return DeviceMemory(
+            onnxruntime, opened.runs, opened.stream, shapes, device_id=self.options.device
+        )
+
+    def _shapes(self, shape: SessionShape) -> StepShapes:
+        batch, hops = shape.batch, shape.hops
+        samples = (batch, 1, HOP * hops)
+        return StepShapes(
+            signals={
+                "audio": samples,
+                "noise": (batch, self.metadata.noise_channels, hops),
+                "f_prior": (batch, 1, hops),
+                "f_target": (batch, 1, hops),
+            },
+            high_band=samples,
+            states={
+                name: (batch, *state_shape[1:])
+                for name, state_shape in self.metadata.states.items()
+            },
+        )
 
 
-def _check_graph(session: Any, model: Model) -> None:
-    """Refuse a graph whose inputs and outputs are not those that its metadata promises."""
+def _warm_up(memory: StepMemory) -> str:
+    """Take a step from either copy of the state; why that failed, if it did."""
+    try:
+        for side in range(2):
+            memory.run(side)
+    except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+        return one_reason(error)
+    memory.reset()
+    return ""
+
+
+def check_graph(session: Any, model: Model) -> None:
+    """Refuse a graph whose inputs and outputs are not those that its metadata promises.
+
+    Raises:
+        ModelError: it names what differs.
+    """
     states = model.metadata.states
     inputs = {value.name: value.shape for value in session.get_inputs()}
     outputs = {value.name for value in session.get_outputs()}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.runtime import providers
+from rtsr.runtime.open_session import quiet
 from rtsr.runtime.select_graph import CHOSEN, OTHER, RESULT, mask_name, select_graph
 
 # One copy of the state: tensors (OrtValue) by name, the first dimension is the slot.
@@ -66,6 +67,7 @@ class DeviceStates:
         device: ``cuda``, or ``cpu`` for a test.
         states: the session's two copies.
         shapes: of their tensors.
+        options: of the provider.
     """
 
     def __init__(
@@ -75,20 +77,23 @@ class DeviceStates:
         device: str,
         states: Sequence[State],
         shapes: dict[str, tuple[int, ...]],
+        options: providers.ProviderOptions | None = None,
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        device_id = options.device if options else 0
         # An engine for one operator is not worth building: TensorRT's tensors are CUDA's, too.
         runs_on = providers.CUDA if provider == providers.TENSORRT else provider
-        self._session = onnxruntime.InferenceSession(
-            select_graph(shapes),
-            options,
-            providers=providers.onnx_providers(runs_on),
-            enable_fallback=0,
-        )
+        with quiet(onnxruntime):
+            self._session = onnxruntime.InferenceSession(
+                select_graph(shapes),
+                settings,
+                providers=providers.onnx_providers(runs_on, options),
+                enable_fallback=0,
+            )
 
         def placed(array: NDArray[Any]) -> Any:
-            return onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
+            return onnxruntime.OrtValue.ortvalue_from_numpy(array, device, device_id)
 
         def zeros() -> State:
             return {name: placed(np.zeros(shape, np.float32)) for name, shape in shapes.items()}

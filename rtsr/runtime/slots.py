@@ -61,5 +61,10 @@ class SlotStep(OnnxStep):
     def _device_states(self) -> DeviceStates:
         shapes = {name: zero.shape for name, zero in self._zeros.items()}
         return DeviceStates(
-            providers.load_onnxruntime(), self.provider, self._device, self._states, shapes
+            providers.load_onnxruntime(),
+            self.provider,
+            self._device,
+            self._states,
+            shapes,
+            self.options,
         )

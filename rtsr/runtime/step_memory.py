@@ -1,0 +1,255 @@
+"""The memory of a step, bound once: the four signals, the high band, two copies of the state.
+
+The state is kept twice. Two prepared bindings read one copy and write the other, so a step is a run
+and a swap: nothing is allocated, copied or looked up by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+HIGH_BAND = "high_band"
+
+Audio = NDArray[np.float32]
+Shape = tuple[int, ...]
+# One copy of the state: tensors (OrtValue) by name.
+State = dict[str, Any]
+
+# Tensors begin where the widest loads of a GPU want them.
+_ALIGNMENT = 256
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class StepShapes:
+    """Shapes of everything that goes into a step and comes out of it, all float32.
+
+    Attributes:
+        signals: by name of the input, batch first.
+        high_band: of the only signal that comes out.
+        states: by name without ``state.`` or ``next.``, batch first.
+    """
+
+    signals: Mapping[str, Shape]
+    high_band: Shape
+    states: Mapping[str, Shape]
+
+
+class StepMemory(Protocol):
+    """What :class:`~rtsr.runtime.session.OnnxStep` needs from either kind.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``, as ONNX Runtime spells it.
+        signals: host arrays to fill before a run.
+        high_band: host array that a run fills.
+        states: the two copies of the state.
+    """
+
+    device: str
+    signals: dict[str, Audio]
+    high_band: Audio
+    states: list[State]
+
+    def run(self, side: int) -> None:
+        """Take one step from copy ``side`` of the state to the other."""
+
+    def reset(self) -> None:
+        """Zero both copies of the state."""
+
+
+class HostMemory:
+    """Plain memory, where ONNX Runtime reads and writes the arrays themselves.
+
+    Args:
+        onnxruntime: the module.
+        session: on the CPU.
+        shapes: of the step.
+    """
+
+    device = "cpu"
+
+    def __init__(self, onnxruntime: ModuleType, session: Any, shapes: StepShapes) -> None:
+        self._session = session
+        self._zeros = {name: _zeros(shape) for name, shape in shapes.states.items()}
+        self.signals = {name: _zeros(shape) for name, shape in shapes.signals.items()}
+        self.high_band = _zeros(shapes.high_band)
+
+        def value(array: Audio) -> Any:
+            # It shares the array's memory, so writing the array is enough.
+            return onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
+
+        inputs = {name: value(array) for name, array in self.signals.items()}
+        self.states: list[State] = [
+            {name: value(zero.copy()) for name, zero in self._zeros.items()} for _ in range(2)
+        ]
+        self._bindings = []
+        for side in range(2):
+            binding = session.io_binding()
+            for name, signal in inputs.items():
+                binding.bind_ortvalue_input(name, signal)
+            bind_states(binding, self.states, side)
+            binding.bind_output(
+                HIGH_BAND, "cpu", 0, np.float32, shapes.high_band, self.high_band.ctypes.data
+            )
+            self._bindings.append(binding)
+
+    def run(self, side: int) -> None:
+        """See :class:`StepMemory`."""
+        self._session.run_with_iobinding(self._bindings[side])
+
+    def reset(self) -> None:
+        """See :class:`StepMemory`."""
+        for state in self.states:
+            for name, value in state.items():
+                value.update_inplace(self._zeros[name])
+
+
+class Stream(Protocol):
+    """A queue of work on a device, see :class:`~rtsr.runtime.cuda_driver.CudaStream`."""
+
+    def activate(self) -> None:
+        """Let the calling thread use the device."""
+
+    def upload(self, target: int, source: int, size: int) -> None:
+        """Copy bytes from page-locked memory to the device."""
+
+    def download(self, target: int, source: int, size: int) -> None:
+        """Copy bytes from the device to page-locked memory."""
+
+    def zero(self, target: int, size: int) -> None:
+        """Set bytes on the device to zero."""
+
+    def synchronize(self) -> None:
+        """Wait until all of it is done."""
+
+    def synchronize_device(self) -> None:
+        """Wait until everything on the device is done."""
+
+    def page_locked(self, size: int) -> NDArray[np.uint8]:
+        """Host memory that the device reads and writes by itself."""
+
+
+@dataclass(frozen=True)
+class SideRun:
+    """How the step that reads one copy of the state is run.
+
+    Attributes:
+        session: on the device.
+        options: ``RunOptions`` of that side, which name its CUDA graph.
+    """
+
+    session: Any
+    options: Any
+
+
+class DeviceMemory:
+    """Memory of a device for everything that is bound, page-locked memory for the host's side.
+
+    All signals lie behind one another, so that one copy brings them over, and the result comes back
+    with another. Both copies and the run are queued on one stream, and the host waits once, at the
+    end. No address ever changes, as CUDA graphs want it; the copies are not part of the graph.
+
+    Args:
+        onnxruntime: the module.
+        runs: for each side, in order.
+        stream: which the sessions work on, too.
+        shapes: of the step.
+        device: ``cuda``; anything else is for tests.
+        device_id: index of the device.
+    """
+
+    def __init__(
+        self,
+        onnxruntime: ModuleType,
+        runs: Sequence[SideRun],
+        stream: Stream,
+        shapes: StepShapes,
+        device: str = "cuda",
+        device_id: int = 0,
+    ) -> None:
+        self.device = device
+        self._stream = stream
+        self._runs = list(runs)
+
+        def value(shape: Shape) -> Any:
+            return onnxruntime.OrtValue.ortvalue_from_numpy(_zeros(shape), device, device_id)
+
+        stream.activate()
+        places, size = _places(shapes.signals)
+        host = stream.page_locked(size)
+        self.signals = {
+            name: _array_at(host, places[name], shape) for name, shape in shapes.signals.items()
+        }
+        result_size = _bytes(shapes.high_band)
+        self.high_band = _array_at(stream.page_locked(result_size), 0, shapes.high_band)
+        self._inputs = value((size // _FLOAT,))
+        self._result = value(shapes.high_band)
+        self._upload = (self._inputs.data_ptr(), host.ctypes.data, size)
+        self._download = (self.high_band.ctypes.data, self._result.data_ptr(), result_size)
+        self.states = [
+            {name: value(shape) for name, shape in shapes.states.items()} for _ in range(2)
+        ]
+        self._state_bytes = {name: _bytes(shape) for name, shape in shapes.states.items()}
+        self._bindings = []
+        for side, run in enumerate(self._runs):
+            binding = run.session.io_binding()
+            for name, shape in shapes.signals.items():
+                address = self._inputs.data_ptr() + places[name]
+                binding.bind_input(name, device, device_id, np.float32, shape, address)
+            bind_states(binding, self.states, side)
+            binding.bind_ortvalue_output(HIGH_BAND, self._result)
+            self._bindings.append(binding)
+        # What has been set up so far was queued elsewhere.
+        stream.synchronize_device()
+
+    def run(self, side: int) -> None:
+        """See :class:`StepMemory`."""
+        stream, run = self._stream, self._runs[side]
+        stream.activate()
+        stream.upload(*self._upload)
+        run.session.run_with_iobinding(self._bindings[side], run.options)
+        stream.download(*self._download)
+        stream.synchronize()
+
+    def reset(self) -> None:
+        """See :class:`StepMemory`."""
+        self._stream.activate()
+        for state in self.states:
+            for name, value in state.items():
+                self._stream.zero(value.data_ptr(), self._state_bytes[name])
+        self._stream.synchronize()
+
+
+def bind_states(binding: Any, states: Sequence[State], side: int) -> None:
+    """Bind copy ``side`` of the state as input, the other as output."""
+    for name, value in states[side].items():
+        binding.bind_ortvalue_input(f"state.{name}", value)
+    for name, value in states[1 - side].items():
+        binding.bind_ortvalue_output(f"next.{name}", value)
+
+
+def _places(shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
+    """Offsets in bytes of tensors that lie behind one another, and the size of the whole."""
+    places, size = {}, 0
+    for name, shape in shapes.items():
+        places[name] = size
+        size += -(-_bytes(shape) // _ALIGNMENT) * _ALIGNMENT
+    return places, size
+
+
+def _bytes(shape: Shape) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * _FLOAT
+
+
+def _array_at(memory: NDArray[np.uint8], place: int, shape: Shape) -> Audio:
+    return memory[place : place + _bytes(shape)].view(np.float32).reshape(shape)
+
+
+def _zeros(shape: Shape) -> Audio:
+    return np.zeros(shape, np.float32)
