@@ -11,7 +11,8 @@ pytest.importorskip("onnxruntime")
 from rtsr.model import CONFIGURATIONS  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.runtime.session import HOPS_PER_STEP, OnnxStep  # noqa: E402
-from rtsr_export.graph import build_graph, write_graph  # noqa: E402
+from rtsr_export.graph import build_graph  # noqa: E402
+from rtsr_export.graph_file import write_graph  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=sorted(CONFIGURATIONS, reverse=True))

@@ -127,7 +127,8 @@ class ForeignStep:
         declared = Declaration(**cell.source["declaration"])
         onnxruntime = providers.load_onnxruntime()
         self.provider = cell.provider
-        self._device = "cpu" if cell.provider == providers.CPU else "cuda"
+        name, options = providers.parse_provider(cell.provider)
+        self._device, self._device_id = ("cpu" if name == providers.CPU else "cuda"), options.device
         self._session = _open(onnxruntime, self._file, cell.provider, cell.threads)
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = [value.name for value in self._session.get_outputs()]
@@ -153,7 +154,7 @@ class ForeignStep:
                 bound.update_inplace(array)
         for name in self._states.values():
             # Binding it anew takes new memory: the old is an input of this very call.
-            binding.bind_output(name, self._device)
+            binding.bind_output(name, self._device, self._device_id)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # its errors have no common base but Exception
@@ -185,7 +186,7 @@ class ForeignStep:
         shape = self._shape_of(name, value, declared, streams)
         dtype = np.dtype(_NUMPY_TYPES.get(value.type, np.float32))
         array = np.full(shape, declared.values.get(name, 0.0), dtype)
-        bound = onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+        bound = onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device, self._device_id)
         self._binding.bind_ortvalue_input(name, bound)
         is_signal = name in declared.inputs and name not in {*declared.values, *declared.states}
         if is_signal and np.issubdtype(dtype, np.floating):
@@ -218,6 +219,7 @@ class ForeignStep:
 def _open(onnxruntime: Any, file: Path, provider: str, threads: int) -> Any:
     if not file.is_file():
         raise ModelError(f"Model file '{file.name}' does not exist.")
+    name, chosen = providers.parse_provider(provider)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -228,14 +230,14 @@ def _open(onnxruntime: Any, file: Path, provider: str, threads: int) -> Any:
         session = onnxruntime.InferenceSession(
             str(file),
             options,
-            providers=providers.onnx_providers(provider),
+            providers=providers.onnx_providers(name, chosen),
             enable_fallback=0,
         )
     except Exception as error:  # its errors have no common base but Exception
         raise ModelError(
             f"ONNX Runtime cannot load '{file.name}' with provider {provider!r} ({_short(error)})."
         ) from None
-    if not providers.started(session, provider):
+    if not providers.started(session, name):
         raise ProviderError(
             f"Provider {provider!r} is installed but did not start on this machine; "
             "use provider 'cpu'."

@@ -72,7 +72,7 @@ def run_repetition(
         answer: dict[str, Any] = json.loads(answer_file.read_text(encoding="utf-8"))
     if "error" in answer:
         raise RepetitionError(answer["error"])
-    if answer["provider"] != cell.provider:
+    if answer["provider"] != providers.parse_provider(cell.provider)[0]:
         raise RepetitionError(f"'{cell.label}' ran on {answer['provider']}.")
     began, ended = answer["timed_between"]
     watts = [watt for moment, watt in samples if began <= moment <= ended]

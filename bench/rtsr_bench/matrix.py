@@ -105,7 +105,13 @@ def model_cells(axes: Axes) -> list[Cell]:
         for name, precision, model in _unique(networks)
         for hops in axes.hops
         for streams in axes.streams
+        if provider == providers.CPU or not model.metadata.is_for_cpu
     ]  # fmt: skip
+    if networks and not cells:
+        raise RtsrError(
+            "Nothing is left to be timed: models in int8 run on provider 'cpu' only; add it, or "
+            "another precision."
+        )
     if any(not model.is_network for model in found):
         cells += [
             floor_cell(REPLICATE, hops, streams) for hops in axes.hops for streams in axes.streams
@@ -143,7 +149,7 @@ def check_streams(streams: int) -> None:
 def choose_providers(names: Sequence[str] | None) -> list[str]:
     """The providers to time; left open, all that are there but TensorRT.
 
-    TensorRT builds an engine for minutes before its first step, so nobody gets it unasked.
+    TensorRT needs an engine that was built before, so nobody gets it unasked.
 
     Raises:
         ProviderError: one is unknown or not in the installed ONNX Runtime; it lists what is.
@@ -152,20 +158,21 @@ def choose_providers(names: Sequence[str] | None) -> list[str]:
     present = providers.available(onnxruntime)
     if names is None or list(names) == [providers.AUTO]:
         return [name for name in present if name != providers.TENSORRT]
-    for name in names:
+    for text in names:
+        name = text.partition(":")[0]
         if name not in providers.ONNX_NAMES:
             raise ProviderError(
                 f"Provider {name!r} is unknown; present here: {', '.join(present)}."
             )
+        providers.parse_provider(text)
         providers.candidates(name, onnxruntime)
     return list(dict.fromkeys(names))
 
 
 def precision_of(model: Model) -> str:
     """What the file says its weights are, else what its name says, else ``fp32``."""
-    for facts in (model.metadata.configuration, model.metadata.card):
-        if facts.get("precision") in PRECISIONS:
-            return str(facts["precision"])
+    if model.metadata.precision in PRECISIONS[1:]:
+        return model.metadata.precision
     suffix = model.path.stem.rpartition("-")[2]
     return suffix if suffix in PRECISIONS else PRECISIONS[0]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
+from rtsr_bench.compare import FIGURES
 
 FORMAT = 1
 KIND = "rtsr bench"
@@ -57,7 +58,7 @@ def read_results(path: Path) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RtsrError(f"'{path}' cannot be read: {error.strerror or error}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RtsrError(f"'{path}' is not JSON; `rtsr bench --json` writes such files.") from None
     if not isinstance(results, dict) or results.get("kind") != KIND:
         raise RtsrError(f"'{path}' holds no results of `rtsr bench --json`.")
@@ -77,7 +78,13 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _is_search(entry: Any) -> bool:
     wanted = {"label", "streams", "fails_at", "finished"}
-    return isinstance(entry, dict) and wanted <= set(entry)
+    return (
+        isinstance(entry, dict)
+        and wanted <= set(entry)
+        and isinstance(entry["label"], str)
+        and isinstance(entry["streams"], int)
+        and isinstance(entry["fails_at"], int | None)
+    )
 
 
 def _is_cell(entry: Any) -> bool:
@@ -85,5 +92,13 @@ def _is_cell(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(entry.get("label"), str)
         and isinstance(entry.get("repetitions"), list)
-        and all(isinstance(repetition, dict) for repetition in entry["repetitions"])
+        and all(_is_repetition(repetition) for repetition in entry["repetitions"])
     )
+
+
+def _is_repetition(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    if not all(isinstance(entry.get(name, 0), int) for name in ("steps", "missed_deadlines")):
+        return False
+    return all(isinstance(entry.get(figure), int | float | None) for figure in FIGURES)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import RtsrError
 
 
 def export_command(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="last.pt of a training run.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="last.pt of a training run, or an .onnx to convert.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Argument(help="The .onnx file to write.", show_default=False)
@@ -28,41 +30,80 @@ def export_command(
     card: Annotated[
         Path | None, typer.Option("--card", help="JSON file with more facts for the model card.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the weights: fp32, fp16 or int8 (CPU only).")
+    ] = "fp32",
     triton: Annotated[
         Path | None,
         typer.Option("--triton", help="Write a model repository for Triton Inference Server."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="For --triton: a bundled model or an .onnx file.")
+        str,
+        typer.Option("--model", help="For --triton, --engine: a bundled model or an .onnx file."),
     ] = "small",
     streams: Annotated[
         int, typer.Option("--streams", help="For --triton: streams that are served at once.")
     ] = 256,
     batch: Annotated[
-        int, typer.Option("--batch", help="For --triton: streams in one run of the model.")
-    ] = 64,
-    hops: Annotated[int, typer.Option("--hops", help="For --triton: hops in one request.")] = 1,
+        int | None,
+        typer.Option(
+            "--batch",
+            help="Streams in one run of the model: 64 for --triton. For --engine the channels of "
+            "a stream, or the slots of a batch: 1.",
+            show_default=False,
+        ),
+    ] = None,
+    hops: Annotated[
+        int, typer.Option("--hops", help="Hops in one request to --triton, or step of --engine.")
+    ] = 1,
     device: Annotated[
         str, typer.Option("--device", help="For --triton: auto, cpu or gpu.")
     ] = "auto",
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="tensorrt[:OPTION=VALUE]...",
+            help="Build this GPU's engine for provider tensorrt; options: device, fp16.",
+        ),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="For --engine: even if one that fits is there.")
+    ] = False,
 ) -> None:
-    """Export a trained model to ONNX, or a model to a repository for an inference server.
+    """Export a trained model to ONNX, a model to an inference server, or to an engine for a GPU.
 
     CHECKPOINT OUTPUT writes the graph with explicit state and metadata. It is compared with the
     model over 200 hops, in steps of 1, 2 and 4 hops, and only written when they agree.
 
+    --precision converts it, or the .onnx given in place of CHECKPOINT; rtsr bench looks for
+    NAME-fp16.onnx and NAME-int8.onnx beside NAME.onnx. It is only written when LSD of the packaged
+    recordings grows by no more than 0.02. int8 is for CPUs: GPUs have no kernels for it.
+
     --triton DIR writes a repository that Triton Inference Server can serve, from the graph just
     exported or from --model: sequence batching, with the state kept by the server.
+
+    --engine tensorrt builds what `--provider tensorrt` loads, for the GPU of this machine, which
+    takes minutes. It is kept in the user's cache (RTSR_CACHE_DIR) and holds for this GPU, driver
+    and version of TensorRT, for this model, and for --batch and --hops.
     """
-    if checkpoint is None and triton is None:
-        raise RtsrError("Say what to export: CHECKPOINT OUTPUT, or --triton DIR.")
+    if checkpoint is None and triton is None and engine is None:
+        raise RtsrError(
+            "Say what to export: CHECKPOINT OUTPUT, or --triton DIR, or --engine tensorrt."
+        )
     if checkpoint is not None:
         if output is None:
             raise RtsrError(f"Name the .onnx file that {checkpoint} is exported to.")
-        _export_checkpoint(checkpoint, output, version, licence, ceiling, card)
+        from rtsr_export.model_command import Facts, export_model
+
+        export_model(checkpoint, output, precision, Facts(version, licence, ceiling, card))
         model = str(output)
     if triton is not None:
-        _export_repository(triton, model, streams, batch, hops, device)
+        _export_repository(triton, model, streams, 64 if batch is None else batch, hops, device)
+    if engine is not None:
+        from rtsr_export.engine_command import export_engine
+
+        export_engine(engine, model, 1 if batch is None else batch, hops, rebuild)
 
 
 def _export_repository(
@@ -74,55 +115,3 @@ def _export_repository(
     serving = Serving(streams=streams, batch=batch, hops=hops, kind=device)
     entry = write_repository(find_model(model), folder, serving)
     typer.echo(f"{entry}: tritonserver --model-repository={folder}")
-
-
-def _export_checkpoint(
-    checkpoint: Path, output: Path, version: str, licence: str, ceiling: float, card: Path | None
-) -> None:
-    if output.suffix != ".onnx":
-        raise RtsrError(f"{output} must end in .onnx.")
-    if not output.parent.is_dir():
-        raise RtsrError(f"There is no folder {output.parent}; make it first.")
-    try:
-        import onnx  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("Exporting a model", "train") from error
-    from rtsr.train.checkpoint import load_generator
-    from rtsr_export.graph import build_graph, write_graph
-    from rtsr_export.parity import measure_parity, require_parity
-
-    generator, facts = load_generator(checkpoint)
-    content: dict[str, Any] = {
-        "version": version,
-        "licence": licence,
-        "f_target_default": ceiling,
-        "training": facts,
-        **_extra(card),
-    }
-    model = build_graph(generator, content)
-    parity = measure_parity(generator, model)
-    require_parity(parity)
-    try:
-        write_graph(model, output)
-    except OSError as error:
-        raise RtsrError(f"Cannot write {output}: {error.strerror}.") from error
-    megabytes = output.stat().st_size / 1e6
-    typer.echo(
-        f"{output}: {megabytes:.1f} MB, {len(model.graph.node)} nodes, "
-        f"largest difference {parity.worst:.1e} of the signal over 200 hops."
-    )
-
-
-def _extra(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise RtsrError(f"Cannot read the card {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise RtsrError(f"The card {path} is not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise RtsrError(f"The card {path} must hold one JSON object.")
-    return values

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -18,8 +15,9 @@ from torch import Tensor, nn
 from rtsr.model.config import HOP, LATENCY_SAMPLES, OVERLAP, SAMPLE_RATE
 from rtsr.model.generator import Generator, parameter_count
 from rtsr.model.streaming import flatten, unflatten
+from rtsr_export.folding import fold_constants
 
-OPSET = 18
+OPSET = 20
 FORMAT = 1
 SIGNALS = ("audio", "noise", "f_prior", "f_target")
 
@@ -74,6 +72,7 @@ def metadata(generator: Generator, card: dict[str, Any]) -> dict[str, Any]:
         "configuration": generator.config.to_dict(),
         "sample_rate": SAMPLE_RATE,
         "hop": HOP,
+        "precision": "fp32",
         "overlap": OVERLAP,
         "latency_samples": LATENCY_SAMPLES,
         "noise_channels": generator.config.noise_channels,
@@ -119,6 +118,7 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
     one file serves one, two and four hops per step and any number of channels.
     """
     model = _trace(generator.eval())
+    fold_constants(model)
     model.producer_name = "rtsr"
     states = _state_shapes(generator)
     for value in model.graph.output:
@@ -139,20 +139,3 @@ def _set_shape(value: onnx.ValueInfoProto, shape: list[str | int]) -> None:
             dimension.dim_param = size
         else:
             dimension.dim_value = size
-
-
-def write_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write beside, then rename: a file under the final name is always whole.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(model.SerializeToString())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise

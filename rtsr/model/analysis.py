@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rtsr.model.config import HOP, SAMPLE_RATE
 from rtsr.model.fourier import RealTransform
-from rtsr.model.streaming import State, StreamingModule, tensor
+from rtsr.model.streaming import State, StreamingModule, sliding_windows, tensor
 
 ANALYSIS_FRAME = 1024
 RECENT_FALL = 128
@@ -32,7 +32,7 @@ class FrameHistory(StreamingModule):
 
     def step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``(batch, 1, 480 * frames)`` to ``(batch, frames, 1440)``, newest sample last."""
-        past = torch.cat([tensor(state, "audio"), audio[:, 0]], dim=1)
+        past = torch.cat([tensor(state, "audio"), audio.flatten(1)], dim=1)
         hops = past.reshape(past.shape[0], -1, HOP)
         frames = torch.cat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:]], dim=2)
         return frames, {"audio": past[:, -LOOK_BACK_HOPS * HOP :]}
@@ -71,13 +71,16 @@ class MaskedSpectrum(nn.Module):
         self.register_buffer("window", analysis_window(), persistent=False)
         self.register_buffer("frequencies", bin_frequencies(ANALYSIS_FRAME), persistent=False)
 
-    def forward(self, frames: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
-        """Map frames ``(batch, frames, 1440)`` and a cutoff in Hz ``(batch, 1, frames)`` to the
-        real and imaginary part, each ``(batch, frames, 513)``."""
-        real, imag = self.transform(frames[..., -ANALYSIS_FRAME:] * self.window)
-        mask = (cutoff.transpose(1, 2) - self.frequencies) / MASK_RAMP_HZ
-        mask = mask.clamp(0.0, 1.0)
-        return real * mask, imag * mask
+    def forward(self, frames: Tensor, cutoff: Tensor) -> Tensor:
+        """Map frames ``(batch, frames, 1440)`` and a cutoff in Hz ``(batch, frames, 1)`` to the
+        real and imaginary parts ``(batch, frames, 2, 513)``."""
+        parts = self.transform(frames[..., -ANALYSIS_FRAME:] * self.window)
+        return parts * below(cutoff, self.frequencies)[:, :, None]
+
+
+def below(cutoff: Tensor, frequencies: Tensor) -> Tensor:
+    """Gains ``(batch, frames, bins)`` that keep what lies below a cutoff ``(batch, frames, 1)``."""
+    return ((cutoff - frequencies) / MASK_RAMP_HZ).clamp(0.0, 1.0)
 
 
 class RunningLevel(StreamingModule):
@@ -92,28 +95,38 @@ class RunningLevel(StreamingModule):
 
     def __init__(self, window: int) -> None:
         super().__init__()
-        self.past = window - 1
+        self.window = window
         age = torch.arange(window - 1, -1, -1, dtype=torch.float32)
         weights = torch.exp(-age / LEVEL_DECAY_FRAMES)
-        self.register_buffer("weights", (weights / weights.sum())[None, None], persistent=False)
+        self.register_buffer("weights", (weights / weights.sum())[:, None], persistent=False)
 
     def initial_state(self, batch: int) -> State:
-        return {"energies": self.zeros(batch, 1, self.past)}
+        return {"energies": self.zeros(batch, self.window - 1, 1)}
 
     def step(self, energy: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map frame energies ``(batch, 1, frames)`` to levels of the same shape."""
-        energies = torch.cat([tensor(state, "energies"), energy], dim=2)
+        """Map frame energies ``(batch, frames, 1)`` to levels of the same shape."""
+        energies = torch.cat([tensor(state, "energies"), energy], dim=1)
         with torch.autocast(energy.device.type, enabled=False):
-            mean = nn.functional.conv1d(energies, self.weights)
-        return (mean + LEVEL_FLOOR**2).sqrt(), {"energies": energies[:, :, -self.past :]}
+            mean = sliding_windows(energies, self.window)[..., 0] @ self.weights
+        return (mean + LEVEL_FLOOR**2).sqrt(), {"energies": energies[:, -(self.window - 1) :]}
 
 
-def spectral_energy(real: Tensor, imag: Tensor) -> Tensor:
-    """Mean square of the windowed samples, ``(batch, frames, bins)`` to ``(batch, 1, frames)``."""
-    power = real.square() + imag.square()
-    # Parseval for half a spectrum: inner bins stand for two.
-    total = 2 * power.sum(dim=2) - power[..., 0] - power[..., -1]
-    return (total / ANALYSIS_FRAME)[:, None]
+class SpectralEnergy(nn.Module):
+    """Mean square of the windowed samples, from half a spectrum by Parseval's theorem."""
+
+    weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Inner bins stand for two.
+        weights = torch.full((ANALYSIS_FRAME // 2 + 1, 1), 2.0 / ANALYSIS_FRAME)
+        weights[0] = weights[-1] = 1.0 / ANALYSIS_FRAME
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """Map ``(batch, frames, 2, 513)`` to ``(batch, frames, 1)``."""
+        with torch.autocast(parts.device.type, enabled=False):
+            return parts.square().sum(dim=2) @ self.weights
 
 
 class Features(nn.Module):
@@ -122,13 +135,11 @@ class Features(nn.Module):
     CHANNELS = 3 * (ANALYSIS_FRAME // 2 + 1)
     POWER_FLOOR = 1e-9
 
-    def forward(self, real: Tensor, imag: Tensor, level: Tensor) -> Tensor:
-        """Map spectra ``(batch, frames, 513)`` and level ``(batch, 1, frames)`` to
-        ``(batch, 1539, frames)``."""
-        scale = 1.0 / level.transpose(1, 2)
-        real, imag = real * scale, imag * scale
-        log_power = torch.log(real.square() + imag.square() + self.POWER_FLOOR)
+    def forward(self, parts: Tensor, level: Tensor) -> Tensor:
+        """Map spectra ``(batch, frames, 2, 513)`` and level ``(batch, frames, 1)`` to
+        ``(batch, frames, 1539)``."""
+        parts = parts / level[..., None]
+        log_power = torch.log(parts.square().sum(dim=2, keepdim=True) + self.POWER_FLOOR)
         # |X|^-0.7 from the logarithm that is at hand anyway: compresses the magnitude to |X|^0.3.
-        compress = torch.exp(-0.35 * log_power)
-        features = [(log_power + 8.0) * 0.15, real * compress, imag * compress]
-        return torch.cat(features, dim=2).transpose(1, 2)
+        compressed = parts * torch.exp(-0.35 * log_power)
+        return torch.cat([0.15 * log_power + 1.2, compressed], dim=2).flatten(2)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rtsr.model.analysis import MASK_RAMP_HZ, bin_frequencies
+from rtsr.model.analysis import below, bin_frequencies
 from rtsr.model.config import SYNTHESIS_FRAME
 from rtsr.model.fourier import InverseRealTransform, RealTransform
 
@@ -23,8 +23,6 @@ SHIFT_BINS = 5
 FIRST_SOURCE_BIN = 5
 WHITENING_BINS = 13
 WHITENING_FLOOR = 1e-8
-
-Spectrum = tuple[Tensor, Tensor]
 
 
 class Excitation(nn.Module):
@@ -40,20 +38,16 @@ class Excitation(nn.Module):
         self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32), persistent=False)
         self.register_buffer("frequencies", bin_frequencies(SYNTHESIS_FRAME), persistent=False)
 
-    def forward(self, frames: Tensor, level: Tensor, f_prior: Tensor) -> tuple[Spectrum, Spectrum]:
-        """Map frames ``(batch, frames, 1440)``, level and cutoff in Hz ``(batch, 1, frames)`` to
-        two carriers, each a real and an imaginary part ``(batch, frames, 301)``."""
-        cutoff = f_prior.transpose(1, 2)
-        newest = frames[..., -SYNTHESIS_FRAME:] / level.transpose(1, 2)
-        real, imag = self.forward_transform(newest)
-        mask = ((cutoff - self.frequencies) / MASK_RAMP_HZ).clamp(0.0, 1.0)
-        real, imag = real * mask, imag * mask
-        rectified = self.inverse_transform(real, imag).relu()
-        harmonic = _whiten(*self.forward_transform(rectified))
-        source = self._source_bins(cutoff)
-        flat_real, flat_imag = _whiten(real, imag)
-        replicated = flat_real.gather(2, source), flat_imag.gather(2, source)
-        return harmonic, replicated
+    def forward(self, frames: Tensor, level: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+        """Map frames ``(batch, frames, 1440)``, level and cutoff in Hz ``(batch, frames, 1)`` to
+        two carriers, real and imaginary parts ``(batch, frames, 2, 301)``."""
+        parts = self.forward_transform(frames[..., -SYNTHESIS_FRAME:] / level)
+        parts = parts * below(cutoff, self.frequencies)[:, :, None]
+        rectified = self.inverse_transform(parts).relu()
+        flat = _whiten(torch.stack([self.forward_transform(rectified), parts], dim=2))
+        harmonic, low = flat.unbind(dim=2)
+        source = self._source_bins(cutoff)[:, :, None].expand(-1, -1, 2, -1)
+        return harmonic, low.gather(3, source)
 
     def _source_bins(self, cutoff: Tensor) -> Tensor:
         """``(batch, frames, 301)``: which low bin each bin copies, whole patches at a time."""
@@ -63,11 +57,12 @@ class Excitation(nn.Module):
         return (self.bins - lifted * patch).clamp(0.0, BINS - 1.0).long()
 
 
-def _whiten(real: Tensor, imag: Tensor) -> Spectrum:
-    """Divide by the magnitude's envelope, a moving average over about 1 kHz."""
-    power = real.square() + imag.square()
+def _whiten(parts: Tensor) -> Tensor:
+    """Divide spectra ``(batch, frames, spectra, 2, 301)`` by their magnitudes' envelopes, moving
+    averages over about 1 kHz."""
+    power = parts.square().sum(dim=3)
     envelope = nn.functional.avg_pool1d(
-        power, WHITENING_BINS, 1, WHITENING_BINS // 2, count_include_pad=False
+        power.flatten(0, 1), WHITENING_BINS, 1, WHITENING_BINS // 2, count_include_pad=False
     )
-    gain = torch.rsqrt(envelope + WHITENING_FLOOR)
-    return real * gain, imag * gain
+    gain = (envelope + WHITENING_FLOOR).rsqrt().reshape(power.shape)
+    return parts * gain[:, :, :, None]

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from rtsr.model.config import ModelConfig
-from rtsr.model.layers import FrameNorm, FrequencyEmbedding, ResidualBlock, WindowedAttention
+from rtsr.model.layers import (
+    FrameNorm,
+    FrequencyEmbedding,
+    Pointwise,
+    ResidualBlock,
+    WindowedAttention,
+)
 from rtsr.model.nrae import NYQUIST
 from rtsr.model.streaming import State, StreamingModule, branch
 
@@ -25,21 +31,21 @@ class VelocityNet(StreamingModule):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, middle = config.flow_width, config.flow_middle
-        self.enter = nn.Conv1d(2 * config.latent, width, 1)
-        self.context = nn.Conv1d(config.encoder_width, width, 1)
+        self.enter = Pointwise(2 * config.latent, width)
+        self.context = Pointwise(config.encoder_width, width)
         self.embed = FrequencyEmbedding(3, width)
-        self.embed_middle = nn.Conv1d(width, middle, 1)
+        self.embed_middle = Pointwise(width, middle)
         for index in range(config.flow_blocks):
             self.add_module(f"down{index}", ResidualBlock(width))
             self.add_module(f"up{index}", ResidualBlock(width))
         self.blocks = config.flow_blocks
-        self.narrow = nn.Conv1d(width, middle, 1)
+        self.narrow = Pointwise(width, middle)
         self.middle_in = ResidualBlock(middle)
         self.attend = WindowedAttention(middle, config.attention_heads, config.attention_window)
         self.middle_out = ResidualBlock(middle)
-        self.widen = nn.Conv1d(middle, width, 1)
+        self.widen = Pointwise(middle, width)
         self.norm = FrameNorm(width)
-        self.leave = nn.Conv1d(width, config.latent, 1)
+        self.leave = Pointwise(width, config.latent)
         with torch.no_grad():
             self.leave.weight.mul_(0.1)
 
@@ -51,17 +57,17 @@ class VelocityNet(StreamingModule):
         conditions: tuple[Tensor, Tensor, Tensor],
         state: State,
     ) -> tuple[Tensor, State]:
-        """Velocity ``(batch, latent, frames)`` at the point ``z``.
+        """Velocity ``(batch, frames, latent)`` at the point ``z``.
 
         ``z_low`` and ``hidden`` are ``E``'s latent and features of the low-resolution input,
         ``conditions`` are the flow time in [0, 1] and ``f_prior`` and ``f_target`` in Hz, each
-        ``(batch, 1, frames)``.
+        ``(batch, frames, 1)``.
         """
         time, f_prior, f_target = conditions
         following: State = {}
         condition = self.embed(time, f_prior / NYQUIST, f_target / NYQUIST) + self.context(hidden)
         narrow_condition = self.embed_middle(condition)
-        x = self.enter(torch.cat([z, z_low], dim=1))
+        x = self.enter(torch.cat([z, z_low], dim=2))
         skips = []
 
         def run(name: str, x: Tensor, given: Tensor) -> Tensor:
@@ -80,7 +86,7 @@ class VelocityNet(StreamingModule):
 
 
 def start_point(config: ModelConfig, z_low: Tensor, noise: Tensor) -> Tensor:
-    """Return ``z_0`` of the configured prior from latent and noise ``(batch, latent, frames)``."""
+    """Return ``z_0`` of the configured prior from latent and noise ``(batch, frames, latent)``."""
     if config.prior == "gaussian":
         return noise
     return z_low + config.prior_scale * noise

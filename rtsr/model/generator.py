@@ -10,10 +10,10 @@ from rtsr.model.analysis import (
     FrameHistory,
     MaskedSpectrum,
     RunningLevel,
-    spectral_energy,
+    SpectralEnergy,
 )
 from rtsr.model.config import ModelConfig
-from rtsr.model.excitation import BINS, Excitation, Spectrum
+from rtsr.model.excitation import BINS, Excitation
 from rtsr.model.flow import VelocityNet, euler, start_point
 from rtsr.model.nrae import Decoder, Encoder
 from rtsr.model.streaming import State, StreamingModule, branch
@@ -23,8 +23,8 @@ from rtsr.model.synthesis import OverlapAdd, SynthesisMask
 class Heard:
     """What one block of low-resolution input gives to every later part, per frame.
 
-    ``frames`` ``(batch, frames, 1440)``, ``level`` ``(batch, 1, frames)``, ``z`` ``(batch, latent,
-    frames)``, ``hidden`` ``(batch, encoder_width, frames)``.
+    ``frames`` ``(batch, frames, 1440)``, ``level`` ``(batch, frames, 1)``, ``z`` ``(batch, frames,
+    latent)``, ``hidden`` ``(batch, frames, encoder_width)``.
     """
 
     def __init__(self, frames: Tensor, level: Tensor, z: Tensor, hidden: Tensor) -> None:
@@ -39,6 +39,7 @@ class Generator(StreamingModule):
         self.config = config
         self.history = FrameHistory()
         self.spectrum = MaskedSpectrum()
+        self.energy = SpectralEnergy()
         self.level = RunningLevel(config.level_window)
         self.features = Features()
         self.encoder = Encoder(config)
@@ -49,21 +50,22 @@ class Generator(StreamingModule):
         self.overlap_add = OverlapAdd()
 
     def hear(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Heard, State]:
-        """Analyse low-resolution audio ``(batch, 1, samples)`` that ends at ``f_prior`` Hz."""
+        """Analyse low-resolution audio ``(batch, 1, samples)`` that ends at ``f_prior`` Hz, which
+        is ``(batch, frames, 1)`` here and below."""
         frames, history = self.history.step(audio, branch(state, "history"))
-        real, imag = self.spectrum(frames, f_prior)
-        level, levels = self.level.step(spectral_energy(real, imag), branch(state, "level"))
-        features = self.features(real, imag, level)
+        parts = self.spectrum(frames, f_prior)
+        level, levels = self.level.step(self.energy(parts), branch(state, "level"))
+        features = self.features(parts, level)
         (z, hidden), encoder = self.encoder.step(features, f_prior, branch(state, "encoder"))
         following: State = {"history": history, "level": levels, "encoder": encoder}
         return Heard(frames, level, z, hidden), following
 
     def encode_truth(self, audio: Tensor, level: Tensor, f_target: Tensor) -> Tensor:
-        """Latent ``(batch, latent, frames)`` of full-band audio from its start, on the level of
+        """Latent ``(batch, frames, latent)`` of full-band audio from its start, on the level of
         the low-resolution version: only training can know it."""
         fresh = self.initial_state(audio.shape[0])
         frames, _ = self.history.step(audio, branch(fresh, "history"))
-        features = self.features(*self.spectrum(frames, f_target), level)
+        features = self.features(self.spectrum(frames, f_target), level)
         (z, _), _ = self.encoder.step(features, f_target, branch(fresh, "encoder"))
         return z
 
@@ -72,23 +74,24 @@ class Generator(StreamingModule):
     ) -> tuple[Tensor, State]:
         """Synthesise the high band ``(batch, 1, samples)`` from a latent.
 
-        ``noise`` ``(batch, 602, frames)`` is the noise carrier's spectrum, ``cutoffs`` are
+        ``noise`` ``(batch, frames, 602)`` is the noise carrier's spectrum, ``cutoffs`` are
         ``f_prior`` and ``f_target`` in Hz.
         """
         harmonic, replicated = self.excitation(heard.frames, heard.level, cutoffs[0])
         # A complex bin of unit mean power has parts of variance one half.
-        spectrum = noise.transpose(1, 2) * 0.5**0.5
-        carriers: tuple[Spectrum, Spectrum, Spectrum] = (
-            (spectrum[..., :BINS], spectrum[..., BINS:]),
-            harmonic,
-            replicated,
-        )
+        spectrum = noise.unflatten(2, (2, BINS)) * 0.5**0.5
         mask = self.synthesis_mask(*cutoffs)
         frames, decoder = self.decoder.step(
-            z, heard.hidden, cutoffs, carriers, mask, branch(state, "decoder")
+            z,
+            heard.hidden,
+            cutoffs,
+            (spectrum, harmonic, replicated),
+            mask,
+            branch(state, "decoder"),
         )
-        frames = frames * heard.level.transpose(1, 2)
-        high_band, overlap_add = self.overlap_add.step(frames, branch(state, "overlap_add"))
+        high_band, overlap_add = self.overlap_add.step(
+            frames * heard.level, branch(state, "overlap_add")
+        )
         return high_band, {"decoder": decoder, "overlap_add": overlap_add}
 
     def step(
@@ -108,8 +111,10 @@ class Generator(StreamingModule):
             leaves the engine's hop buffer, and the next state.
         """
         latent = self.config.latent
+        # Outside, time comes last, as in any audio tensor; inside, a frame is one row.
+        noise, f_prior, f_target = (x.transpose(1, 2) for x in (noise, f_prior, f_target))
         heard, following = self.hear(audio, f_prior, state)
-        z = start_point(self.config, heard.z, noise[:, :latent])
+        z = start_point(self.config, heard.z, noise[..., :latent])
         z, (following["velocity"],) = euler(
             self.velocity,
             z,
@@ -118,7 +123,9 @@ class Generator(StreamingModule):
             (f_prior, f_target),
             [branch(state, "velocity")],
         )
-        high_band, synthesis = self.decode(z, heard, noise[:, latent:], (f_prior, f_target), state)
+        high_band, synthesis = self.decode(
+            z, heard, noise[..., latent:], (f_prior, f_target), state
+        )
         return high_band, {**following, **synthesis}
 
 

@@ -1,4 +1,8 @@
-"""Causal building blocks: convolution, ConvNeXt, residual block, windowed attention."""
+"""Causal building blocks: convolution, ConvNeXt, residual block, windowed attention.
+
+Everything is laid out ``(batch, frames, channels)``: a frame is one contiguous row, and whatever
+mixes channels is a matrix product over rows.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rtsr.model.streaming import Layer, State, StreamingModule, branch, tensor
+from rtsr.model.streaming import Layer, State, StreamingModule, branch, sliding_windows, tensor
+
+
+class Pointwise(nn.Conv1d):
+    """One matrix for every frame. It is kept as a convolution's: checkpoints know it that way."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., channels_in)`` to ``(..., channels_out)``."""
+        return functional.linear(x, self.weight[:, :, 0], self.bias)
 
 
 class CausalConv1d(Layer):
@@ -14,17 +29,32 @@ class CausalConv1d(Layer):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int = 1) -> None:
         super().__init__()
-        self.context = kernel - 1
+        if groups not in (1, channels_in) or (groups > 1 and channels_in != channels_out):
+            raise ValueError("a convolution is dense, or one filter per channel")
+        self.kernel = kernel
         self.channels_in = channels_in
         self.conv = nn.Conv1d(channels_in, channels_out, kernel, groups=groups)
 
     def initial_state(self, batch: int) -> State:
-        return {"past": self.zeros(batch, self.channels_in, self.context)}
+        return {"past": self.zeros(batch, self.kernel - 1, self.channels_in)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map ``(batch, channels_in, frames)`` to ``(batch, channels_out, frames)``."""
-        x = torch.cat([tensor(state, "past").to(x.dtype), x], dim=2)
-        return self.conv(x), {"past": x[:, :, -self.context :]}
+        """Map ``(batch, frames, channels_in)`` to ``(batch, frames, channels_out)``."""
+        x = torch.cat([tensor(state, "past").to(x.dtype), x], dim=1)
+        following: State = {"past": x[:, -(self.kernel - 1) :]}
+        if torch.onnx.is_in_onnx_export():
+            # In a graph of few frames the general convolution spends its time on preparations.
+            return self.by_windows(x), following
+        return self.conv(x.transpose(1, 2)).transpose(1, 2), following
+
+    def by_windows(self, x: Tensor) -> Tensor:
+        """The same convolution, as products with windows of ``x``."""
+        windows = sliding_windows(x, self.kernel)
+        assert self.conv.bias is not None
+        if self.conv.groups > 1:
+            return (windows * self.conv.weight[:, 0].T).sum(dim=2) + self.conv.bias
+        weight = self.conv.weight.transpose(1, 2).flatten(1)
+        return functional.linear(windows.flatten(2), weight, self.conv.bias)
 
 
 class FrameNorm(nn.Module):
@@ -35,8 +65,8 @@ class FrameNorm(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=1e-5, elementwise_affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, frames)`` to the same shape."""
-        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+        """Map ``(batch, frames, channels)`` to the same shape."""
+        return self.norm(x)
 
 
 class ConvNeXtBlock(Layer):
@@ -51,11 +81,12 @@ class ConvNeXtBlock(Layer):
         self.scale = nn.Parameter(torch.full((channels,), 0.3))
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map ``(batch, channels, frames)`` to the same shape."""
+        """Map ``(batch, frames, channels)`` to the same shape."""
         y, following = self.depthwise.step(x, branch(state, "depthwise"))
-        y = self.norm(y.transpose(1, 2))
-        y = self.scale * self.narrow(functional.gelu(self.widen(y), approximate="tanh"))
-        return x + y.transpose(1, 2), {"depthwise": following}
+        y = functional.gelu(self.widen(self.norm(y)), approximate="tanh")
+        # Scaling the weights instead of every frame: a graph then holds the product alone.
+        weight, bias = self.scale[:, None] * self.narrow.weight, self.scale * self.narrow.bias
+        return x + functional.linear(y, weight, bias), {"depthwise": following}
 
 
 class ResidualBlock(StreamingModule):
@@ -69,7 +100,7 @@ class ResidualBlock(StreamingModule):
         self.conv_out = CausalConv1d(channels, channels, kernel)
 
     def step(self, x: Tensor, condition: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map ``(batch, channels, frames)`` and a condition of that shape to the same shape."""
+        """Map ``(batch, frames, channels)`` and a condition of that shape to the same shape."""
         following: State = {}
         y = functional.silu(self.norm_in(x))
         y, following["conv_in"] = self.conv_in.step(y, branch(state, "conv_in"))
@@ -109,9 +140,9 @@ class WindowedAttention(Layer):
         return bias.masked_fill(outside, -1e4)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map ``(batch, channels, frames)`` to the same shape."""
-        batch, channels, frames = x.shape
-        query, key, value = self.project(self.norm(x.transpose(1, 2))).chunk(3, dim=2)
+        """Map ``(batch, frames, channels)`` to the same shape."""
+        batch, frames, channels = x.shape
+        query, key, value = self.project(self.norm(x)).chunk(3, dim=2)
         keys = torch.cat([tensor(state, "keys").to(key.dtype), key], dim=1)
         values = torch.cat([tensor(state, "values").to(value.dtype), value], dim=1)
 
@@ -123,7 +154,7 @@ class WindowedAttention(Layer):
         mixed = (scores.softmax(dim=3).to(values.dtype) @ by_head(values)).transpose(1, 2)
         y = self.merge(mixed.reshape(batch, frames, channels))
         kept = self.window - 1
-        return x + y.transpose(1, 2), {"keys": keys[:, -kept:], "values": values[:, -kept:]}
+        return x + y, {"keys": keys[:, -kept:], "values": values[:, -kept:]}
 
 
 class FrequencyEmbedding(nn.Module):
@@ -141,10 +172,9 @@ class FrequencyEmbedding(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, *values: Tensor) -> Tensor:
-        """Map tensors ``(batch, 1, frames)`` to ``(batch, channels, frames)``."""
+        """Map tensors ``(batch, frames, 1)`` to ``(batch, frames, channels)``."""
         features = []
         for value in values:
-            angle = value.transpose(1, 2) * self.rates
-            features += [value.transpose(1, 2), angle.sin(), angle.cos()]
-        hidden = functional.silu(self.widen(torch.cat(features, dim=2)))
-        return self.out(hidden).transpose(1, 2)
+            angle = value * self.rates
+            features += [value, angle.sin(), angle.cos()]
+        return self.out(functional.silu(self.widen(torch.cat(features, dim=2))))

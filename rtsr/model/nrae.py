@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rtsr.model.analysis import Features
 from rtsr.model.config import SYNTHESIS_FRAME, ModelConfig
-from rtsr.model.excitation import BINS, Spectrum
+from rtsr.model.excitation import BINS
 from rtsr.model.fourier import InverseRealTransform
-from rtsr.model.layers import ConvNeXtBlock, FrameNorm, FrequencyEmbedding
+from rtsr.model.layers import ConvNeXtBlock, FrameNorm, FrequencyEmbedding, Pointwise
 from rtsr.model.streaming import State, StreamingModule, StreamingSequential, branch
 
 NYQUIST = 24_000.0
@@ -21,12 +21,12 @@ LOG_GAIN_CEILING = 4.0
 
 
 class Encoder(StreamingModule):
-    """Features ``(batch, 1539, frames)`` to latent and hidden features."""
+    """Features ``(batch, frames, 1539)`` to latent and hidden features."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.encoder_width
-        self.enter = nn.Conv1d(Features.CHANNELS, width, 1)
+        self.enter = Pointwise(Features.CHANNELS, width)
         self.cutoff = FrequencyEmbedding(1, width)
         self.blocks = StreamingSequential(
             *(
@@ -35,14 +35,14 @@ class Encoder(StreamingModule):
             )
         )
         self.norm = FrameNorm(width)
-        self.leave = nn.Conv1d(width, config.latent, 1)
+        self.leave = Pointwise(width, config.latent)
         self.unit = FrameNorm(config.latent, affine=False)
 
     def step(
         self, features: Tensor, cutoff: Tensor, state: State
     ) -> tuple[tuple[Tensor, Tensor], State]:
-        """Map features and the cutoff in Hz ``(batch, 1, frames)`` to ``z`` of unit variance
-        ``(batch, latent, frames)`` and hidden features ``(batch, encoder_width, frames)``."""
+        """Map features and the cutoff in Hz ``(batch, frames, 1)`` to ``z`` of unit variance
+        ``(batch, frames, latent)`` and hidden features ``(batch, frames, encoder_width)``."""
         x = self.enter(features) + self.cutoff(cutoff / NYQUIST)
         x, blocks = self.blocks.step(x, branch(state, "blocks"))
         hidden = self.norm(x)
@@ -81,7 +81,7 @@ class Decoder(StreamingModule):
         super().__init__()
         width = config.decoder_width
         self.bands, self.points = config.gain_bands, config.envelope_points
-        self.enter = nn.Conv1d(config.latent + config.encoder_width, width, 1)
+        self.enter = Pointwise(config.latent + config.encoder_width, width)
         self.cutoffs = FrequencyEmbedding(2, width)
         self.blocks = StreamingSequential(
             *(
@@ -108,40 +108,36 @@ class Decoder(StreamingModule):
         z: Tensor,
         hidden: Tensor,
         cutoffs: tuple[Tensor, Tensor],
-        carriers: tuple[Spectrum, Spectrum, Spectrum],
+        carriers: tuple[Tensor, Tensor, Tensor],
         mask: Tensor,
         state: State,
     ) -> tuple[Tensor, State]:
         """Decode one block.
 
         Args:
-            z: latent ``(batch, latent, frames)``.
-            hidden: ``E``'s features of the low-resolution input ``(batch, width, frames)``.
-            cutoffs: ``f_prior`` and ``f_target`` in Hz, each ``(batch, 1, frames)``.
-            carriers: noise, harmonic and replicated spectra, parts ``(batch, frames, 301)``.
+            z: latent ``(batch, frames, latent)``.
+            hidden: ``E``'s features of the low-resolution input ``(batch, frames, width)``.
+            cutoffs: ``f_prior`` and ``f_target`` in Hz, each ``(batch, frames, 1)``.
+            carriers: noise, harmonic and replicated spectra, parts ``(batch, frames, 2, 301)``.
             mask: gains per bin ``(batch, frames, 301)``.
             state: see :meth:`initial_state`.
 
         Returns:
             Frames ``(batch, frames, 600)``, relative to the running level, and the next state.
         """
-        x = self.enter(torch.cat([z, hidden], dim=1))
+        x = self.enter(torch.cat([z, hidden], dim=2))
         x = x + self.cutoffs(cutoffs[0] / NYQUIST, cutoffs[1] / NYQUIST)
         x, blocks = self.blocks.step(x, branch(state, "blocks"))
-        head = self.head(self.norm(x.transpose(1, 2))).float()
+        head = self.head(self.norm(x)).float()
         log_magnitude, phase, log_gains, envelope = head.split(self.sections, dim=2)
-        magnitude = log_magnitude.clamp(max=LOG_GAIN_CEILING).exp() * mask
-        batch, frames = log_gains.shape[:2]
+        batch, frames = head.shape[:2]
         with torch.autocast(head.device.type, enabled=False):
             bins = log_gains.reshape(batch, frames, 3, self.bands) @ self.band_to_bin
-            gains = bins.clamp(max=LOG_GAIN_CEILING).exp() * mask[:, :, None]
             contour = nn.functional.softplus(envelope) @ self.point_to_sample
-        noise, harmonic, replicated = carriers
-        noise_gain, harmonic_gain, replicated_gain = gains.unbind(dim=2)
-        tonal_real = magnitude * phase.cos() + harmonic_gain * harmonic[0]
-        tonal_imag = magnitude * phase.sin() + harmonic_gain * harmonic[1]
-        tonal_real = tonal_real + replicated_gain * replicated[0]
-        tonal_imag = tonal_imag + replicated_gain * replicated[1]
-        tonal = self.inverse_transform(tonal_real, tonal_imag)
-        hiss = self.inverse_transform(noise_gain * noise[0], noise_gain * noise[1])
+        gains = torch.cat([bins, log_magnitude[:, :, None]], dim=2).clamp(max=LOG_GAIN_CEILING)
+        gains = gains.exp() * mask[:, :, None]
+        bare = torch.stack([phase.cos(), phase.sin()], dim=2)
+        spectra = torch.stack([*carriers, bare], dim=2) * gains[:, :, :, None]
+        hiss_and_tonal = torch.stack([spectra[:, :, 0], spectra[:, :, 1:].sum(dim=2)], dim=2)
+        hiss, tonal = self.inverse_transform(hiss_and_tonal).unbind(dim=2)
         return tonal + contour * hiss, {"blocks": blocks}

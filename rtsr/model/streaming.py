@@ -38,7 +38,7 @@ class Layer(StreamingModule):
     """A streaming module with one input: what a :class:`StreamingSequential` can hold."""
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map ``(batch, channels, frames)`` and the state to the output and the next state."""
+        """Map ``(batch, frames, channels)`` and the state to the output and the next state."""
         raise NotImplementedError
 
 
@@ -56,6 +56,14 @@ class StreamingSequential(Layer):
             assert isinstance(module, Layer)
             x, following[name] = module.step(x, branch(state, name))
         return x, following
+
+
+def sliding_windows(x: Tensor, length: int) -> Tensor:
+    """``(batch, length - 1 + frames, channels)`` to every frame with the ``length - 1`` before it,
+    ``(batch, frames, length, channels)``; oldest first."""
+    frames = x.shape[1] - (length - 1)
+    first = torch.arange(frames, device=x.device)[:, None]
+    return x[:, first + torch.arange(length, device=x.device)]
 
 
 def tensor(state: State, name: str) -> Tensor:

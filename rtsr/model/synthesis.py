@@ -38,10 +38,10 @@ class SynthesisMask(nn.Module):
         self.register_buffer("frequencies", bin_frequencies(SYNTHESIS_FRAME), persistent=False)
 
     def forward(self, f_prior: Tensor, f_target: Tensor) -> Tensor:
-        """Map two cutoffs in Hz ``(batch, 1, frames)`` to gains ``(batch, frames, 301)``."""
-        low = CROSSOVER_START * f_prior.transpose(1, 2)
+        """Map two cutoffs in Hz ``(batch, frames, 1)`` to gains ``(batch, frames, 301)``."""
+        low = CROSSOVER_START * f_prior
         up = ((self.frequencies - low) / CROSSOVER_RAMP_HZ).clamp(0.0, 1.0)
-        high = CEILING_END * f_target.transpose(1, 2)
+        high = CEILING_END * f_target
         down = ((high - self.frequencies) / CEILING_RAMP_HZ).clamp(0.0, 1.0)
         return up * down
 

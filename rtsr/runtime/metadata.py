@@ -36,6 +36,7 @@ class ModelMetadata:
         latency_samples: algorithmic latency at 48 kHz with one hop per step (hop + overlap).
         states: shape of each state tensor for a batch of one; a fresh state is all zeros.
         f_target_default: frequency in Hz where the output ends unless a ceiling is asked for.
+        precision: of the weights, ``fp32``, ``fp16`` or ``int8``; inputs and outputs are float32.
         card: training facts and measured metrics, as the export wrote them.
     """
 
@@ -51,8 +52,14 @@ class ModelMetadata:
     weights_sha256: str
     sample_rate: int = SAMPLE_RATE
     hop: int = HOP
+    precision: str = "fp32"
     configuration: dict[str, Any] = field(default_factory=dict)
     card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_for_cpu(self) -> bool:
+        """Whether a GPU would hand most of the graph back to the CPU: it cannot multiply int8."""
+        return self.precision == "int8"
 
 
 def read_metadata(path: Path) -> ModelMetadata:
@@ -106,6 +113,7 @@ def parse_metadata(text: str, origin: str) -> ModelMetadata:
             weights_sha256=str(values["weights_sha256"]),
             sample_rate=int(values["sample_rate"]),
             hop=int(values["hop"]),
+            precision=str(values.get("precision", "fp32")),
             configuration=dict(values.get("configuration") or {}),
             card=dict(values.get("card") or {}),
         )

@@ -171,9 +171,9 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 32) -> Tensor:
     """Distance of two sets of latent frames as distributions (Bonneel et al. 2015, eq. 9).
 
     Args:
-        a, b: latents ``(batch, latent, frames)``.
+        a, b: latents ``(batch, frames, latent)``.
     """
-    channels = a.shape[1]
+    channels = a.shape[2]
     random = functional.normalize(torch.randn(channels, directions, device=a.device), dim=0)
-    flat = [x.transpose(1, 2).reshape(-1, channels).float() @ random for x in (a, b)]
+    flat = [x.reshape(-1, channels).float() @ random for x in (a, b)]
     return (flat[0].sort(0).values - flat[1].sort(0).values).abs().mean()

@@ -36,11 +36,11 @@ class Batch:
     def __init__(self, generator: Generator, data: Degraded) -> None:
         self.data = data
         clips, _, samples = data.narrow.shape
-        shape = (clips, 1, samples // HOP)
-        self.f_prior = data.f_prior[:, None, None].expand(shape)
-        self.f_target = data.f_target[:, None, None].expand(shape)
+        frames = samples // HOP
+        self.f_prior = data.f_prior[:, None, None].expand(clips, frames, 1)
+        self.f_target = data.f_target[:, None, None].expand(clips, frames, 1)
         self.noise = torch.randn(
-            clips, generator.config.noise_channels, shape[2], device=data.narrow.device
+            clips, frames, generator.config.noise_channels, device=data.narrow.device
         )
         self.state: State = generator.initial_state(clips)
 
@@ -66,8 +66,8 @@ def autoencode(generator: Generator, batch: Batch) -> Pair:
     heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
     z = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
     sigma = torch.rand(z.shape[0], 1, 1, device=z.device) * generator.config.decoder_noise
-    z = z + sigma * batch.noise[:, :latent]
-    high_band, _ = generator.decode(z, heard, batch.noise[:, latent:], batch.cutoffs, batch.state)
+    z = z + sigma * batch.noise[..., :latent]
+    high_band, _ = generator.decode(z, heard, batch.noise[..., latent:], batch.cutoffs, batch.state)
     return batch.pair(high_band)
 
 
@@ -76,7 +76,7 @@ def flow_matching(generator: Generator, batch: Batch) -> Tensor:
     with torch.no_grad():
         heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
         end = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
-    begin = start_point(generator.config, heard.z, batch.noise[:, : generator.config.latent])
+    begin = start_point(generator.config, heard.z, batch.noise[..., : generator.config.latent])
     time = torch.rand(end.shape[0], 1, 1, device=end.device)
     velocity, _ = generator.velocity.step(
         (1.0 - time) * begin + time * end,
@@ -93,13 +93,13 @@ def one_step(generator: Generator, batch: Batch) -> tuple[Pair, Tensor]:
     latent = generator.config.latent
     heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
     z = integrate(generator, heard, batch, steps=1)
-    high_band, _ = generator.decode(z, heard, batch.noise[:, latent:], batch.cutoffs, batch.state)
+    high_band, _ = generator.decode(z, heard, batch.noise[..., latent:], batch.cutoffs, batch.state)
     return batch.pair(high_band), z
 
 
 def integrate(generator: Generator, heard: Heard, batch: Batch, steps: int) -> Tensor:
     """Latent after ``steps`` Euler steps from the batch's own noise."""
-    begin = start_point(generator.config, heard.z, batch.noise[:, : generator.config.latent])
+    begin = start_point(generator.config, heard.z, batch.noise[..., : generator.config.latent])
     states = [branch(batch.state, "velocity")] * steps
     z, _ = euler(generator.velocity, begin, heard.z, heard.hidden, batch.cutoffs, states)
     return z

@@ -52,7 +52,7 @@ def test_files_beside_it_are_its_other_precisions(stand_in: Path, tmp_path: Path
 
 
 def test_a_file_knows_its_precision(write_model: Callable[..., Path]) -> None:
-    assert precision_of(find_model(write_model(card={"precision": "int8"}))) == "int8"
+    assert precision_of(find_model(write_model(precision="int8"))) == "int8"
     assert precision_of(find_model(write_model())) == "fp32"
 
 

@@ -17,7 +17,8 @@ from rtsr.model import CONFIGURATIONS  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.model.streaming import flatten  # noqa: E402
 from rtsr_export import parity as chain  # noqa: E402
-from rtsr_export.graph import build_graph, weights_sha256, write_graph  # noqa: E402
+from rtsr_export.graph import build_graph, weights_sha256  # noqa: E402
+from rtsr_export.graph_file import write_graph  # noqa: E402
 
 FRAMES = 200
 

@@ -139,10 +139,10 @@ def test_generated_band_lies_between_cutoff_and_ceiling(tiny):
 @pytest.mark.parametrize(("rows", "columns"), [(32, 32), (24, 25), (3, 4)])
 def test_transform_is_the_orthonormal_dft_and_inverts(rows, columns):
     x = torch.randn(2, 3, rows * columns)
-    real, imag = RealTransform(rows, columns)(x)
+    parts = RealTransform(rows, columns)(x)
     expected = torch.fft.rfft(x, norm="ortho")
-    torch.testing.assert_close(torch.complex(real, imag), expected, atol=1e-5, rtol=1e-4)
-    back = InverseRealTransform(rows, columns)(real, imag)
+    torch.testing.assert_close(torch.complex(*parts.unbind(2)), expected, atol=1e-5, rtol=1e-4)
+    back = InverseRealTransform(rows, columns)(parts)
     torch.testing.assert_close(back, x, atol=1e-5, rtol=1e-4)
 
 
@@ -167,33 +167,47 @@ def test_analysis_window_hears_the_newest_samples_and_has_unit_power():
     ids=lambda module: type(module).__name__,
 )
 def test_every_layer_streams(module):
-    x = torch.randn(2, 6, 13)
+    x = torch.randn(2, 13, 6)
     whole, last = module.step(x, module.initial_state(2))
     state = module.initial_state(2)
     blocks = []
     for frame in range(13):
-        block, state = module.step(x[:, :, frame : frame + 1], state)
+        block, state = module.step(x[:, frame : frame + 1], state)
         blocks.append(block)
-    torch.testing.assert_close(torch.cat(blocks, 2), whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.cat(blocks, 1), whole, atol=1e-5, rtol=1e-4)
     for name, value in flatten(last).items():
         torch.testing.assert_close(flatten(state)[name], value, atol=1e-5, rtol=1e-4)
 
 
 def test_attention_forgets_what_left_its_window():
     module = WindowedAttention(6, 2, 4)
-    x = torch.randn(1, 6, 12)
+    x = torch.randn(1, 12, 6)
     reference, _ = module.step(x, module.initial_state(1))
-    x[:, :, 0] += 5.0
+    x[:, 0] += 5.0
     changed, _ = module.step(x, module.initial_state(1))
-    assert not torch.equal(changed[:, :, :4], reference[:, :, :4])
-    torch.testing.assert_close(changed[:, :, 4:], reference[:, :, 4:])
+    assert not torch.equal(changed[:, :4], reference[:, :4])
+    torch.testing.assert_close(changed[:, 4:], reference[:, 4:])
+
+
+@pytest.mark.parametrize("groups", [1, 6], ids=["dense", "one filter per channel"])
+def test_convolution_by_windows_is_the_convolution(groups):
+    """An exported graph takes the one, training the other."""
+    module = CausalConv1d(6, 6, 4, groups)
+    x = torch.randn(2, 13 + 3, 6)
+    output, _ = module.step(x[:, 3:], {"past": x[:, :3]})
+    torch.testing.assert_close(module.by_windows(x), output, atol=1e-6, rtol=1e-5)
+
+
+def test_convolutions_are_dense_or_by_channel():
+    with pytest.raises(ValueError, match="dense, or one filter per channel"):
+        CausalConv1d(6, 6, 4, groups=2)
 
 
 def test_running_level_is_the_weighted_root_mean_square():
     module = RunningLevel(64)
-    level, _ = module.step(torch.full((1, 1, 100), 0.25), module.initial_state(1))
-    assert abs(float(level[0, 0, -1]) - 0.5) < 1e-5
-    assert torch.all(level.diff() >= -1e-6)
+    level, _ = module.step(torch.full((1, 100, 1), 0.25), module.initial_state(1))
+    assert abs(float(level[0, -1, 0]) - 0.5) < 1e-5
+    assert torch.all(level.diff(dim=1) >= -1e-6)
 
 
 def test_interpolations_are_partitions_of_one():
@@ -206,9 +220,9 @@ def test_euler_on_a_constant_field_reaches_the_same_point_in_any_number_of_steps
     with torch.no_grad():
         net.leave.weight.zero_()
         net.leave.bias.fill_(0.7)
-    z = torch.randn(1, TINY.latent, 5)
-    hidden = torch.randn(1, TINY.encoder_width, 5)
-    cutoffs = (torch.full((1, 1, 5), 4000.0), torch.full((1, 1, 5), 20000.0))
+    z = torch.randn(1, 5, TINY.latent)
+    hidden = torch.randn(1, 5, TINY.encoder_width)
+    cutoffs = (torch.full((1, 5, 1), 4000.0), torch.full((1, 5, 1), 20000.0))
     for steps in (1, 4):
         end, states = euler(net, z, z, hidden, cutoffs, [net.initial_state(1)] * steps)
         torch.testing.assert_close(end, z + 0.7)

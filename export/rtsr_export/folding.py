@@ -1,0 +1,57 @@
+"""Computes at export what no input can change, so that a graph holds results instead of recipes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+# Values that differ from run to run, or from machine to machine, have no constant.
+_NEVER = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Replace, in place, every node whose inputs are all constant by its value.
+
+    Equal constants become one, and constants that nothing reads are dropped.
+    """
+    graph = model.graph
+    values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type in _NEVER or not all(name in values for name in node.input if name):
+            kept.append(node)
+            continue
+        opsets = {one.domain: one.version for one in model.opset_import}
+        results = ReferenceEvaluator(node, opsets=opsets).run(
+            None, {name: values[name] for name in node.input if name}
+        )
+        values.update(zip(node.output, map(np.asarray, results), strict=True))
+    _store(graph, kept, values)
+
+
+def _store(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], values: dict[str, np.ndarray]
+) -> None:
+    """Make ``nodes`` the graph's, and those of ``values`` that they read its initialisers."""
+    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    constants: dict[str, np.ndarray] = {}
+    for node in nodes:
+        for position, name in enumerate(node.input):
+            if name not in values:
+                continue
+            value = values[name]
+            key = (str(value.dtype), value.shape, value.tobytes())
+            node.input[position] = first.setdefault(key, name)
+            constants[first[key]] = value
+    for output in graph.output:
+        if output.name in values:
+            constants[output.name] = values[output.name]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    del graph.initializer[:]
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items()
+    )

@@ -1,0 +1,130 @@
+"""``rtsr export SOURCE OUTPUT``: a checkpoint or a graph becomes a graph in some precision."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.runtime.models import SUFFIX
+
+if TYPE_CHECKING:
+    import onnx
+
+    from rtsr_export.precision import Cost
+
+FULL = "fp32"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a graph made from a checkpoint says about itself besides its training.
+
+    Attributes:
+        ceiling: frequency in Hz where the output ends unless told otherwise.
+        card: JSON file with more facts for the model card.
+    """
+
+    version: str
+    licence: str
+    ceiling: float
+    card: Path | None = None
+
+
+def export_model(source: Path, output: Path, precision: str, facts: Facts) -> None:
+    """Write ``output`` from a checkpoint or, converted, from an fp32 ``.onnx``, and say how it is.
+
+    Raises:
+        RtsrError: a file or the precision is not accepted, or the result is not good enough.
+        MissingDependencyError: onnx, or torch for a checkpoint, is not installed.
+    """
+    if output.suffix != SUFFIX:
+        raise RtsrError(f"{output} must end in {SUFFIX}.")
+    if not output.parent.is_dir():
+        raise RtsrError(f"There is no folder {output.parent}; make it first.")
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("Exporting a model", "train") from error
+    from rtsr_export.graph_file import read_graph, write_graph
+    from rtsr_export.precision import check_precision
+
+    check_precision(precision)
+    if source.suffix == SUFFIX:
+        if precision == FULL:
+            raise RtsrError(f"Say with --precision what {source} is converted to: fp16 or int8.")
+        model = read_graph(source)
+        model, notes = _convert(model, precision)
+    else:
+        model, notes = _from_checkpoint(source, facts)
+        if precision != FULL:
+            model, more = _convert(model, precision)
+            notes += more
+    try:
+        write_graph(model, output)
+    except OSError as error:
+        raise RtsrError(f"Cannot write {output}: {error.strerror}.") from error
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(model.graph.node)} nodes.")
+    for note in notes:
+        typer.echo(note)
+
+
+def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, list[str]]:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("Exporting a checkpoint", "train") from error
+    from rtsr.train.checkpoint import load_generator
+    from rtsr_export.graph import build_graph
+    from rtsr_export.parity import measure_parity, require_parity
+
+    generator, training = load_generator(checkpoint)
+    content: dict[str, Any] = {
+        "version": facts.version,
+        "licence": facts.licence,
+        "f_target_default": facts.ceiling,
+        "training": training,
+        **_extra(facts.card),
+    }
+    model = build_graph(generator, content)
+    parity = measure_parity(generator, model)
+    require_parity(parity)
+    return model, [
+        f"The largest difference from the checkpoint over 200 hops is {parity.worst:.1e} of the "
+        "signal."
+    ]
+
+
+def _convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, list[str]]:
+    from rtsr_export.precision import convert, measure_cost, note_cost, require_low_cost
+
+    converted = convert(model, precision)
+    costs = measure_cost(model, converted)
+    require_low_cost(costs)
+    note_cost(converted, costs)
+    return converted, [_line(cost, precision) for cost in costs]
+
+
+def _line(cost: Cost, precision: str) -> str:
+    return (
+        f"{cost.clip} up to {cost.cutoff_hz:g} Hz: LSD {cost.full:.4f} in {FULL}, "
+        f"{cost.converted:.4f} in {precision} ({cost.moved:+.4f})."
+    )
+
+
+def _extra(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise RtsrError(f"Cannot read the card {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise RtsrError(f"The card {path} is not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise RtsrError(f"The card {path} must hold one JSON object.")
+    return values
