@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test bench smoke lint clean
+.PHONY: demo test bench smoke soak lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
@@ -19,6 +19,11 @@ bench: $(VENV)/.dev
 smoke: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-disable -q
 	$(BIN)/rtsr bench --provider cpu --hops 1 --streams 1 --repetitions 1 --seconds 0.02 --most-streams 1
+
+# The live engine on a JACK server; `make soak SOAK="--minutes 60 --gil-hog --load 2"`.
+SOAK ?= --minutes 10
+soak: $(VENV)/.dev
+	$(BIN)/python -m rtsr_bench.soak $(SOAK)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

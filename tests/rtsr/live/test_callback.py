@@ -334,6 +334,24 @@ def test_two_clocks_are_followed(memory: LiveMemory, ppm: float, block: int) -> 
     assert 20 * np.log10(residual.max() / 0.35) < -80
 
 
+def test_a_device_that_fills_its_buffers_first_finds_its_place(memory: LiveMemory) -> None:
+    devices = TwoDevices(memory, 512, ppm=0, jitter=0.0)
+    devices.run(0.012)
+    for _ in range(4):
+        sink = np.ones((512, 1), np.float32)
+        call(devices.playback, None, sink)
+        np.testing.assert_array_equal(sink, 0.0)
+    np.testing.assert_array_equal(devices.run(0.15), 0.0)
+    heard = devices.run(1.0)
+    assert np.abs(heard[-480:]).max() > 0.49
+    # The clock stands at the next call; the last one came a block before the capturing device's.
+    captured = (devices.due[1] - 100.0) * 48000
+    ahead = int(memory.callback[CallbackWord.PLAYED_POSITION]) + devices.latency.delay - captured
+    assert abs(ahead) < 24
+    seen = words(memory)
+    assert seen["RESYNCS"] == seen["UNDERRUN_FRAMES"] == 0
+
+
 def test_a_pause_of_the_capturing_device_ends_in_silence_and_one_jump(memory: LiveMemory) -> None:
     devices = TwoDevices(memory, 128, ppm=50, jitter=0.001)
     devices.run(3.0)

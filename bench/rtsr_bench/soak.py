@@ -1,0 +1,242 @@
+"""``python -m rtsr_bench.soak``: the live engine on a real sound server, for as long as you like.
+
+Starts a JACK server that needs no sound card, plays a packaged recording into ``rtsr live``, keeps
+what comes out, and says at the end what was lost and what it took.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from rtsr.errors import RtsrError
+from rtsr_bench.machine import describe_machine, describe_software
+from rtsr_bench.soak_player import SoakPlayer
+from rtsr_bench.soak_server import Engine, busy_programs, jack_server
+from rtsr_bench.soak_sound import RATE, SoundJudgement, judge_sound
+from rtsr_bench.soak_usage import Usage, usage_of
+
+CLIPS = ("speech", "music")
+# Half of the packaged recordings' rate.
+_CUTOFF_HZ = 4000.0
+_FADE = 480
+# What a session still loads and learns is over by then.
+_WARM_SECONDS = 3.0
+_SHORTEST_SECONDS = 10.0
+
+
+def soak_command(
+    minutes: Annotated[float, typer.Option("--minutes", help="How long to play.")] = 10.0,
+    gil_hog: Annotated[
+        bool,
+        typer.Option("--gil-hog", help="In a program whose main thread spins in Python."),
+    ] = False,
+    load: Annotated[
+        int, typer.Option("--load", metavar="N", help="Beside N programs that only take time.")
+    ] = 0,
+    model: Annotated[str, typer.Option("--model", "-m", help="Highest rung.")] = "small",
+    clip: Annotated[str, typer.Option("--clip", help="What is played: speech or music.")] = "music",
+    frames: Annotated[int, typer.Option("--frames", help="Of a cycle of the server.")] = 128,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Give the server real-time priority, if allowed.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures.")
+    ] = None,
+) -> None:
+    """Soak the live engine and print what was counted and measured."""
+    seconds = 60.0 * minutes
+    if not seconds >= _SHORTEST_SECONDS:
+        raise RtsrError(f"--minutes must be at least {_SHORTEST_SECONDS / 60.0:.2g}.")
+    if clip not in CLIPS:
+        raise RtsrError(f"--clip must be one of {', '.join(CLIPS)}, not {clip!r}.")
+    if load < 0:
+        raise RtsrError(f"--load must be 0 or more, not {load}.")
+    results = soak(seconds, gil_hog, load, model, clip, frames, realtime)
+    Console().print(build_table(results))
+    if json_file is not None:
+        json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def load_clip(name: str) -> NDArray[np.float32]:
+    """A packaged narrow-band recording at 48 kHz, float32 ``(frames,)``, ready to go round."""
+    import soundfile
+
+    import rtsr
+    from rtsr_kernels.resample import StreamingResampler
+
+    path = Path(rtsr.__file__).parent / "demo_data" / f"{name}_8k.wav"
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    clip = StreamingResampler(rate, RATE).process(np.ascontiguousarray(audio[:, :1]))[:, 0]
+    ramp = np.linspace(0.0, 1.0, _FADE, dtype=np.float32)
+    clip[:_FADE] *= ramp
+    clip[-_FADE:] *= ramp[::-1]
+    return clip
+
+
+def soak(
+    seconds: float,
+    gil_hog: bool,
+    load: int,
+    model: str,
+    clip_name: str,
+    period: int,
+    realtime: bool,
+) -> dict[str, Any]:
+    """Play for `seconds`; everything that was found out, for JSON.
+
+    Raises:
+        RtsrError: JACK, the engine or a package that is needed is not there.
+    """
+    clip = load_clip(clip_name)
+    with tempfile.TemporaryDirectory(prefix="rtsr-soak-") as name:
+        folder = Path(name)
+        recording = folder / "recorded.raw"
+        with (
+            jack_server(period, realtime, folder / "jackd.log"),
+            Engine(folder, model, gil_hog) as engine,
+        ):
+            first = engine.first_figures()
+            with SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0") as player, busy_programs(load):
+                time.sleep(_WARM_SECONDS)
+                usage = [usage_of(engine.pid)]
+                started = time.monotonic()
+                with recording.open("wb") as file:
+                    origin = player.fetch(file)
+                    while (left := started + seconds - time.monotonic()) > 0.0:
+                        time.sleep(min(1.0, left))
+                        engine.check()
+                        player.fetch(file)
+                played = time.monotonic() - started
+                usage.append(usage_of(engine.pid))
+                figures = engine.stop()
+                gaps, xruns = player.gaps, player.xruns
+        recorded = np.memmap(recording, np.float32, mode="r")
+        sound = judge_sound(clip, recorded, origin, gaps, _CUTOFF_HZ)
+    return {
+        "protocol": {
+            "seconds": round(played, 3),
+            "gil_hog": gil_hog,
+            "load": load,
+            "model": model,
+            "clip": clip_name,
+            "frames": period,
+            "realtime": realtime,
+        },
+        "machine": describe_machine(),
+        "software": describe_software(),
+        "figures": figures,
+        "card_latency_ms": first["latency"]["total_ms"],
+        "server": {"xruns": xruns, "lost_by_the_player": len(gaps)},
+        "sound": asdict(sound),
+        "usage": _usage(usage[0], usage[1], played),
+    }
+
+
+def _usage(before: Usage, after: Usage, seconds: float) -> dict[str, float]:
+    def percent(name: str) -> float:
+        spent = getattr(after, name) - getattr(before, name)
+        return round(100.0 * float(spent) / seconds, 2)
+
+    return {
+        "main_thread_percent": percent("main_s"),
+        "other_threads_percent": percent("others_s"),
+        "worker_percent": percent("worker_s"),
+        "memory_mb": round(after.memory_mb, 1),
+        "memory_growth_mb": round(after.anonymous_mb - before.anonymous_mb, 2),
+    }
+
+
+def build_table(results: dict[str, Any]) -> Table:
+    """What a person wants to know of it."""
+    protocol, figures, usage = results["protocol"], results["figures"], results["usage"]
+    sound, server = SoundJudgement(**results["sound"]), results["server"]
+    circumstances = "main thread spinning" if protocol["gil_hog"] else "main thread idle"
+    title = (
+        f"{protocol['seconds'] / 60.0:.1f} minutes, {protocol['model']}, "
+        f"{protocol['frames']} frames, {circumstances}, {protocol['load']} busy programs"
+    )
+    table = Table(title=title, caption=results["machine"]["cpu"]["model"], show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    stated = figures["latency"]["total_samples"]
+    engine = usage["other_threads_percent"] + usage["worker_percent"]
+    if not protocol["gil_hog"]:
+        engine += usage["main_thread_percent"]
+    step, call = figures["step_ms"], figures["callback_us"]
+    groups: list[list[tuple[str, str]]] = [
+        [
+            ("callbacks", f"{figures['callbacks']}"),
+            ("late callbacks", f"{figures['late_callbacks']}"),
+            ("under-runs", f"{figures['underrun_events']}"),
+            ("played dry", f"{figures['dry_frames'] / 48.0:.1f} ms"),
+            ("hops skipped", f"{figures['overruns']}"),
+            ("xruns of the server", f"{server['xruns']}"),
+            ("cycles lost by the player", f"{server['lost_by_the_player']}"),
+        ],
+        [
+            ("windows of 10 ms heard", f"{sound.windows}"),
+            ("broken", f"{sound.broken}"),
+            ("longest break", f"{sound.longest_broken_ms:.0f} ms"),
+        ],
+        [
+            ("callback p50", f"{call['p50']:.0f} us"),
+            ("callback p99.9", f"{call['p99_9']:.0f} us"),
+            ("step p50", f"{step['p50']:.2f} ms"),
+            ("step p99.9", f"{step['p99_9']:.2f} ms"),
+        ],
+        [
+            *((f"on {rung}", f"{time:.1f} s") for rung, time in figures["rung_seconds"].items()),
+            ("changes of rung", f"{len(figures['rung_changes'])}"),
+            ("workers, devices restarted", _restarts(figures)),
+        ],
+        [
+            ("latency stated", f"{stated:g} samples, {stated / 48.0:.2f} ms"),
+            ("latency measured", f"{sound.latency_samples} samples"),
+            ("at the end", f"{sound.latency_end_samples} samples"),
+            ("ear to ear with the dummy card", f"{results['card_latency_ms']:.2f} ms"),
+        ],
+        [
+            ("engine, of one core", f"{engine:.1f} %"),
+            ("worker", f"{usage['worker_percent']:.1f} %"),
+            ("callback and other threads", f"{usage['other_threads_percent']:.1f} %"),
+            ("main thread", f"{usage['main_thread_percent']:.1f} %"),
+            ("worker's priority", figures["priority"]),
+            ("memory", f"{usage['memory_mb']:.0f} MB"),
+            ("memory growth", f"{usage['memory_growth_mb']:+.1f} MB"),
+        ],
+    ]
+    for group in groups:
+        for row in group:
+            table.add_row(*row)
+        table.add_section()
+    return table
+
+
+def _restarts(figures: dict[str, Any]) -> str:
+    return f"{figures['worker_restarts']}, {figures['device_restarts']}"
+
+
+def main() -> None:
+    """The command, with errors in one sentence."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help=__doc__)(soak_command)
+    try:
+        app()
+    except RtsrError as error:
+        typer.echo(f"rtsr: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
