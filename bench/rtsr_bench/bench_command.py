@@ -180,15 +180,18 @@ def bench_command(
         if file is not None:
             files.check_writable(file)
     if comparison is not None:
+        if html_file is not None:
+            raise RtsrError("--compare writes no --html; leave it out, or take --json.")
         _compare(comparison, json_file, console)
         return
     from rtsr_bench import bench_plan
     from rtsr_bench.matrix import Axes
+    from rtsr_bench.screen import print_results
 
     axes = Axes(
-        bench_plan.names(provider),
-        bench_plan.names(model),
-        bench_plan.names(precision),
+        bench_plan.names("--provider", provider),
+        bench_plan.names("--model", model),
+        bench_plan.names("--precision", precision),
         bench_plan.numbers("--hops", hops, (1,) if quick else (1, 2, 4)),
         bench_plan.numbers("--streams", streams, (1,) if quick else (1, 4)),
         threads,
@@ -213,22 +216,23 @@ def bench_command(
         quick,
         _command_line(),
     )
-    results = _run(plan, console)
+    results = _run(plan)
     if json_file is not None:
         files.write_results(json_file, results)
     if html_file is not None:
         from rtsr_bench.html_report import build_page
 
         files.write_text(html_file, build_page(results))
+    # Last: a pager that is closed must not cost what took half an hour.
+    print_results(results, console)
 
 
-def _run(plan: Plan, console: Any) -> dict[str, Any]:
+def _run(plan: Plan) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from rtsr_bench.campaign import run_campaign
     from rtsr_bench.matrix import FLOORS
-    from rtsr_bench.screen import print_results
 
     columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -244,7 +248,6 @@ def _run(plan: Plan, console: Any) -> dict[str, Any]:
     asked_for = [cell for cell in results["cells"] if cell["kind"] not in FLOORS]
     if asked_for and not any(cell["repetitions"] for cell in asked_for):
         raise RtsrError(asked_for[0]["error"])
-    print_results(results, console)
     return results
 
 
@@ -256,9 +259,9 @@ def _compare(sides: tuple[Path, Path], json_file: Path | None, console: Any) -> 
     from rtsr_bench.screen import print_comparison
 
     found = compare(*(read_results(side) for side in sides))
-    print_comparison(found, console)
     if json_file is not None:
         write_results(json_file, asdict(found))
+    print_comparison(found, console)
 
 
 def _command_line() -> str:

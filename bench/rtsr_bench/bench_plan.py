@@ -81,9 +81,16 @@ def peer_cells(
     return cells
 
 
-def names(values: list[str] | None) -> list[str] | None:
-    """Options may be repeated or joined by commas."""
-    return [name for value in values or () for name in value.split(",") if name] or None
+def names(option: str, values: list[str] | None) -> list[str] | None:
+    """Options may be repeated or joined by commas; ``None`` if there are none.
+
+    Raises:
+        RtsrError: such an option is there, but nothing in it.
+    """
+    found = [name for value in values or () for name in value.split(",") if name]
+    if values and not found:
+        raise RtsrError(f"{option} is empty; name something, or leave it out.")
+    return found or None
 
 
 def numbers(option: str, values: list[str] | None, default: tuple[int, ...]) -> list[int]:
@@ -92,7 +99,7 @@ def numbers(option: str, values: list[str] | None, default: tuple[int, ...]) -> 
     Raises:
         RtsrError: one of them is none.
     """
-    found = names(values)
+    found = names(option, values)
     if found is None:
         return list(default)
     for name in found:

@@ -6,6 +6,7 @@ imports inside its function. So ``rtsr --help`` is quick and ``rtsr pipe`` start
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -179,7 +180,9 @@ def _fail(sentence: str) -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
     if sys.stderr is not None:  # print() would take stdout instead
-        print(f"rtsr: {sentence}", file=sys.stderr)
+        # Where nobody can be told, the code still says it.
+        with contextlib.suppress(OSError):
+            print(f"rtsr: {sentence}", file=sys.stderr, flush=True)
     sys.exit(EXIT_BAD_INPUT)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rtsr.live.midi import MidiControls
     from rtsr.live.session import LiveSession
     from rtsr.live.settings import LiveSettings
+    from rtsr.live.stats_file import StatsFile
 
 _LEARN_SECONDS = 30.0
 # An event that is waited for for ever does not let signals through on every system.
@@ -34,6 +35,7 @@ class Knobs:
             return
         from rtsr.live.controls import find_control
         from rtsr.live.midi_map import MidiMap, default_map_path, load_map
+        from rtsr.live.midi_ports import midi_systems
 
         self.port = port
         self.learn = learn
@@ -44,6 +46,8 @@ class Knobs:
             self.map = load_map(self.path)
         else:
             self.map = MidiMap()
+        # Without python-rtmidi there are no knobs, which is better known before the sound starts.
+        midi_systems()
 
     def connect(self, session: LiveSession) -> Any:
         """A context in which the knobs turn the session's controls."""
@@ -73,12 +77,15 @@ def play(
 
     with StatsFile(json_stats) as stats:
         session = LiveSession(settings)
+        if stopped.is_set():
+            # Loading takes a second or two; whoever stopped it meanwhile wants no sound any more.
+            raise KeyboardInterrupt
         with session, knobs.connect(session) as midi, contextlib.ExitStack() as faces:
             if midi is not None and knobs.learn is not None:
                 _learn(midi, knobs.learn, knobs.path, stopped)
             clock = Clock(seconds)
             if every:
-                clock.call(1.0, lambda: stats.write(session.report()))
+                clock.call(1.0, lambda: _write_line(stats, session))
             # Figures and pictures cannot share stdout.
             if not quiet and json_stats != STDOUT:
                 _show(session, stopped, clock, faces)
@@ -126,6 +133,12 @@ class Clock:
                     due[index] = max(due[index] + seconds, now)
                     task()
             stopped.wait(min(max(0.0, min([*due, self._end]) - time.monotonic()), _LONGEST_WAIT))
+
+
+def _write_line(stats: StatsFile, session: LiveSession) -> None:
+    # A full disk does not end the sound; the last line complains if it still is.
+    with contextlib.suppress(RtsrError):
+        stats.write(session.report())
 
 
 def _show(
@@ -177,7 +190,10 @@ def _learn(midi: MidiControls, control: str, path: Path, stopped: threading.Even
 
 @contextlib.contextmanager
 def until_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT, SIGTERM and SIGHUP set; the second one interrupts at once."""
+    """An event that SIGINT, SIGTERM and SIGHUP set; the second one interrupts at once.
+
+    Under nohup SIGHUP is ignored, and stays so.
+    """
     stopped = threading.Event()
 
     def stop(number: int, frame: Any) -> None:
@@ -186,6 +202,8 @@ def until_signal() -> Iterator[threading.Event]:
         stopped.set()
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if "SIGHUP" in names and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        names.remove("SIGHUP")
     before = {name: signal.signal(getattr(signal, name), stop) for name in names}
     try:
         yield stopped

@@ -185,6 +185,13 @@ def _listing(devices: list[Device]) -> str:
     return ", ".join(f"{d.number} '{d.name}' ({d.host_api})" for d in devices)
 
 
+def check_rate(wanted: int | None) -> None:
+    """Raise `RtsrError` for a rate that rtsr does not convert, whatever the device."""
+    if wanted is not None and wanted not in SUPPORTED_RATES:
+        known = ", ".join(map(str, SUPPORTED_RATES))
+        raise RtsrError(f"The rate must be one of {known} Hz, not {wanted}.")
+
+
 def choose_rate(
     device: Device,
     kind: Kind,
@@ -197,9 +204,7 @@ def choose_rate(
     Raises:
         RtsrError: the wanted rate does not work, or none does; the sentence names those that do.
     """
-    if wanted is not None and wanted not in SUPPORTED_RATES:
-        known = ", ".join(map(str, SUPPORTED_RATES))
-        raise RtsrError(f"The rate must be one of {known} Hz, not {wanted}.")
+    check_rate(wanted)
     if sample_format not in FORMATS:
         raise RtsrError(
             f"The sample format must be one of {', '.join(FORMATS)}, not {sample_format!r}."

@@ -57,6 +57,9 @@ def load() -> Any:
         ) from error
     except Exception as error:  # PortAudioError, of a module that is not there
         raise RtsrError(f"PortAudio does not start ({error}).") from error
+    except BaseException:  # Ctrl-C
+        _keep_loaded()
+        raise
     if fresh:
         atexit.register(_leave)
         if _name_client(sounddevice._libname):
@@ -172,6 +175,18 @@ def _name_client(path: str) -> bool:
         return bool(library.PaJack_SetClientName(ctypes.c_char_p(_CLIENT_NAME)) == 0)
     except (AttributeError, OSError, TypeError):
         return False
+
+
+def _keep_loaded() -> None:
+    """Leave PortAudio in order where sounddevice was interrupted while it starts it.
+
+    A module that was not imported to its end lets go of its libraries, and JACK's threads would
+    run on in one that is not there any more. What ctypes has opened stays.
+    """
+    path = _path_in_memory("libportaudio")
+    if path is not None:
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(str(path)).Pa_Terminate()
 
 
 def _path_in_memory(name: str) -> Path | None:

@@ -84,8 +84,12 @@ class LiveSettings:
     def check(self) -> None:
         """Raise :class:`RtsrError` if a value cannot be used on any machine."""
         from rtsr.arguments import MAX_CHANNELS, check_arguments
+        from rtsr.live.devices import check_rate
+        from rtsr.runtime.provider_options import parse_provider
 
         check_arguments(1, 0, 1.0, self.cutoff_hz, None, self.threads)
+        check_rate(self.rate)
+        parse_provider(self.provider)
         if self.worker not in WORKERS:
             raise RtsrError(f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}.")
         if not 1 <= self.channels <= MAX_CHANNELS:

@@ -144,6 +144,9 @@ def test_nothing_changed_between_a_run_and_itself(measured: Path) -> None:
         (["--json", "nowhere/one.json"], "There is no folder 'nowhere'; make it first."),
         (["--compare", "a.json", "b.json"], "'a.json' cannot be read: No such file"),
         (["--compare", "a.json"], "Option '--compare' requires 2 arguments"),
+        (["--compare", "a.json", "b.json", "--html", "c.html"], "--compare writes no --html"),
+        (["--provider", ""], "--provider is empty; name something, or leave it out."),
+        (["--streams", ","], "--streams is empty; name something, or leave it out."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -169,12 +172,25 @@ def test_a_foreign_model_is_not_one_of_ours(write_model: Any) -> None:
 def test_other_files_are_no_results(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     whole: dict[str, Any] = {"kind": "rtsr bench", "format": 1, "cells": [], "searches": []}
+    search = {"label": "a", "streams": 1, "fails_at": None, "finished": True}
+
+    def with_cell(repetition: Any) -> str:
+        return json.dumps({**whole, "cells": [{"label": "a", "repetitions": [repetition]}]})
+
     for text, sentence in (
         ("no json", "is not JSON"),
         ("[]", "holds no results"),
         (json.dumps({**whole, "format": 99}), "has format 99, this rtsr reads format 1"),
         (json.dumps({**whole, "cells": [1]}), "damaged: its cells"),
         (json.dumps({**whole, "searches": [{}]}), "damaged: its searches"),
+        ("[" * 100_000, "is not JSON"),
+        (with_cell({"p50_ms": "fast"}), "damaged: its cells"),
+        (with_cell({"steps": [], "missed_deadlines": 0}), "damaged: its cells"),
+        (with_cell(1), "damaged: its cells"),
+        (
+            json.dumps({**whole, "searches": [{**search, "fails_at": "b"}]}),
+            "damaged: its searches",
+        ),
     ):
         file.write_text(text)
         with pytest.raises(RtsrError, match=sentence):
@@ -182,6 +198,20 @@ def test_other_files_are_no_results(tmp_path: Path) -> None:
     write_results(file, whole)
     assert read_results(file) == whole
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_closed_pipe_does_not_cost_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("rtsr_bench.screen.print_results", broken)
+    file = tmp_path / "one.json"
+    few = ("--no-search", "--no-floor", "--hops", "1", "--streams", "1")
+    done = bench(*TINY[:4], *few, "--model", "replicate", "--json", str(file))
+    assert done.exit_code == 141
+    assert len(read_results(file)["cells"]) == 1
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

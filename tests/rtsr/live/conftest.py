@@ -39,6 +39,7 @@ class JackServer:
     synchronous: bool = False
     name: str = field(default_factory=lambda: f"rtsr-test-{uuid.uuid4().hex[:8]}")
     process: subprocess.Popen[bytes] | None = None
+    holds_name: bool = False
 
     def start(self) -> None:
         """Start, and wait until clients can connect."""
@@ -63,6 +64,7 @@ class JackServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+            self.holds_name = True
 
     def stop(self) -> None:
         """End the server in order."""
@@ -70,9 +72,17 @@ class JackServer:
             self.process.terminate()
             try:
                 self.process.wait(5.0)
+                self.holds_name = False
             except subprocess.TimeoutExpired:
                 self.kill()
             self.process = None
+
+    def give_name_back(self) -> None:
+        """JACK keeps one of its eight names for a killed server until one of it ends in order."""
+        if self.holds_name and self.process is None:
+            self.synchronous = False
+            self.start()
+            self.stop()
 
     def run(self, *command: str, check: bool = True) -> str:
         """Output of one of JACK's tools, such as `jack_lsp` or `jack_connect`."""
@@ -308,6 +318,7 @@ def jack_server(
         # While the server still lives: PortAudio aborts a program that outlives it.
         _restart_portaudio(end=True)
         server.stop()
+        server.give_name_back()
         _restart_portaudio()
         for left in Path("/dev/shm").glob(f"jack*{server.name}*"):
             left.unlink(missing_ok=True)
