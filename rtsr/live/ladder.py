@@ -32,10 +32,21 @@ def ladder_from(model: str) -> tuple[str, ...]:
         return (DRY,)
     if model == REPLICATE:
         return (REPLICATE, DRY)
-    networks = tuple(reversed(bundled()))
-    if model in networks:
-        return (*networks[networks.index(model) :], REPLICATE, DRY)
+    if model in bundled():
+        return (model, *_smaller_networks(model), REPLICATE, DRY)
     return (_name_of(model), REPLICATE, DRY)
+
+
+def _smaller_networks(model: str) -> tuple[str, ...]:
+    """Bundled networks of the same precision with fewer parameters, the largest first."""
+    asked = find_model(model).metadata
+    others = {name: find_model(name).metadata for name in bundled()}
+    smaller = [
+        name
+        for name, other in others.items()
+        if other.parameters < asked.parameters and other.precision == asked.precision
+    ]
+    return tuple(sorted(smaller, key=lambda name: others[name].parameters, reverse=True))
 
 
 def build_sources(

@@ -6,12 +6,13 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rtsr.errors import RtsrError
-from rtsr.live import figures
+from rtsr.live import figures, ladder
 from rtsr.live.governor import Cause
 from rtsr.live.history import RungHistory
 from rtsr.live.ladder import ladder_from
@@ -189,9 +190,25 @@ def test_the_ladder_begins_with_the_model_that_is_asked_for(stand_in: Path) -> N
     assert ladder_from("dry") == ("dry",)
     assert ladder_from("replicate") == ("replicate", "dry")
     assert ladder_from(str(stand_in)) == ("stand-in", "replicate", "dry")
-    assert ladder_from("small")[-3:] == ("small", "replicate", "dry")
+    assert ladder_from("small") == ("small", "replicate", "dry")
+    assert ladder_from("small-int8") == ("small-int8", "replicate", "dry")
     with pytest.raises(RtsrError, match="unknown"):
         ladder_from("enormous")
+
+
+def test_the_ladder_goes_down_by_size_within_one_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = {"small": (2, "fp32"), "base": (11, "fp32"), "base-int8": (11, "int8")}
+
+    def described(name: str) -> SimpleNamespace:
+        parameters, precision = sizes[name]
+        return SimpleNamespace(metadata=SimpleNamespace(parameters=parameters, precision=precision))
+
+    monkeypatch.setattr(ladder, "bundled", lambda: tuple(sizes))
+    monkeypatch.setattr(ladder, "find_model", described)
+    assert ladder_from("base") == ("base", "small", "replicate", "dry")
+    assert ladder_from("base-int8") == ("base-int8", "replicate", "dry")
 
 
 @pytest.mark.parametrize(
