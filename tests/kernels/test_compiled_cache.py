@@ -101,7 +101,7 @@ def _rounds(count, header, data, audio, other, out, tail, frame, values, sos, st
         overlap_add(frame, tail, out)
         highpass.apply_sos(sos, state, audio, out)
         noise.fill_noise(1, i, 0, values)
-        position = resample._resample(audio, out, history, table, position, 160)
+        position = resample.resample_block(audio, out, history, table, position, 160)
 
 
 def test_no_block_allocates() -> None:

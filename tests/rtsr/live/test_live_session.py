@@ -133,8 +133,8 @@ def test_nothing_is_left_when_the_worker_cannot_start(
         return memory
 
     monkeypatch.setattr(live_memory.LiveMemory, "create", classmethod(remember))
-    with pytest.raises(RtsrError, match="warp"):
-        LiveSession(LiveSettings(provider="warp")).start()
+    with pytest.raises(RtsrError, match="tensorrt"):
+        LiveSession(LiveSettings(provider="tensorrt")).start()
     assert names
     with pytest.raises(RtsrError, match="no live session's memory"):
         live_memory.LiveMemory.attach(names[0])
