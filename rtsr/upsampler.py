@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rtsr.arguments import check_arguments, check_audio_format, check_wet
 from rtsr.bandwidth import BandwidthDetector
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.blocks import as_frames, repaired
+from rtsr.errors import RtsrError
 from rtsr.latency import ENGINE_RATE, Latency, alignment_samples
 from rtsr.runtime.engine import CutoffSource, Engine, FixedCutoff
 from rtsr.runtime.models import Model
@@ -23,8 +24,6 @@ Audio = NDArray[np.float32]
 
 # Bounds the buffers, whatever block length a caller uses.
 _CHUNK_FRAMES = 4096
-# Far above integer samples stored as floats (2**31), far below where squares leave float32.
-_LARGEST_SAMPLE = np.float32(1e10)
 
 
 class Upsampler:
@@ -157,7 +156,7 @@ class Upsampler:
             RtsrError: the upsampler is closed.
         """
         engine = self._running()
-        audio = self._as_frames(block)
+        audio = as_frames(block, self.channels, "this Upsampler")
         out = np.empty((self._due(len(audio)), self.channels), np.float32)
         written = 0
         for start in range(0, len(audio), _CHUNK_FRAMES):
@@ -217,30 +216,12 @@ class Upsampler:
             raise RtsrError("This Upsampler is closed; make a new one.")
         return self._engine
 
-    def _as_frames(self, block: NDArray[Any]) -> Audio:
-        audio = np.asarray(block)
-        if audio.dtype.kind != "f":
-            raise AudioFormatError(
-                f"Blocks are floating-point samples in [-1, 1], not {audio.dtype}; "
-                "divide 16-bit integers by 32768."
-            )
-        if audio.ndim == 1 and self.channels == 1:
-            audio = audio[:, None]
-        if audio.ndim != 2 or audio.shape[1] != self.channels:
-            one = "(samples,) or " if self.channels == 1 else ""
-            raise AudioFormatError(
-                f"A block of shape {audio.shape} does not fit; "
-                f"this Upsampler takes {one}(samples, {self.channels})."
-            )
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(audio, dtype=np.float32)
-
     def _due(self, frames: int) -> int:
         return self._after.output_frames(self._before.output_frames(frames))
 
     def _advance(self, engine: Engine, audio: Audio, out: Audio) -> int:
         """Enhance at most one chunk into the front of ``out``; returns the frames written."""
-        audio = self._repaired(audio)
+        audio = repaired(audio, self._clean, self.statistics)
         if self.input_rate != ENGINE_RATE:
             frames = self._before.process_into(audio, self._wide)
             audio = self._wide[:frames]
@@ -253,19 +234,6 @@ class Upsampler:
         written = self._after.process_into(self._full[:frames], out)
         self._full[:padding] = self._full[frames : frames + padding]
         return written
-
-    def _repaired(self, audio: Audio) -> Audio:
-        """The block itself if all its samples are usable numbers, else a repaired copy."""
-        # A NaN fails both comparisons.
-        if not len(audio) or (audio.max() <= _LARGEST_SAMPLE and audio.min() >= -_LARGEST_SAMPLE):
-            return audio
-        clean = self._clean[: len(audio)]
-        np.copyto(clean, audio)
-        # A NaN fails this comparison, too.
-        broken = ~(np.abs(clean) <= _LARGEST_SAMPLE)
-        clean[broken] = 0.0
-        self.statistics.repaired_samples += int(broken.sum())
-        return clean
 
     def _step(self, engine: Engine, audio: Audio, out: Audio) -> None:
         """Swap samples through the step buffers: what goes in comes out one step later."""
