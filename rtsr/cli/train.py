@@ -30,6 +30,13 @@ def train_command(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and data.")] = None,
+    grow_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--grow-from",
+            help="Begin with the widened weights of this checkpoint of a narrower model.",
+        ),
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -40,8 +47,8 @@ def train_command(
     """Train a model, or continue a run that was stopped.
 
     The three stages (autoencoder, flow, one-step refinement) share the minutes as the settings
-    say. Ctrl-C keeps the last checkpoint; the same command continues from it. Then:
-    rtsr export RUN/last.pt MODEL.onnx
+    say; a grown model spends all of them on the last. Ctrl-C keeps the last checkpoint; the same
+    command continues from it. Then: rtsr export RUN/last.pt MODEL.onnx
     """
     if minutes <= 0:
         raise RtsrError(f"--minutes is {minutes:g}; it must be above zero.")
@@ -69,6 +76,9 @@ def train_command(
     trainer = Trainer(settings, train_corpus, valid_corpus, out, device)
     if trainer.resume():
         typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
+    elif grow_from is not None:
+        trainer.grow_from(grow_from)
+        typer.echo(f"Grew {settings.model} from {grow_from}; its training begins with refinement.")
     _run(trainer, minutes)
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
 

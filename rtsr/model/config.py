@@ -64,16 +64,16 @@ class ModelConfig:
 
 
 _SMALL = ModelConfig(name="small")
+# Twice as wide everywhere, so that it can be grown from a trained `small`.
 _BASE = ModelConfig(
     name="base",
     encoder_width=384,
     encoder_blocks=3,
     flow_width=320,
     flow_middle=192,
-    flow_blocks=2,
-    attention_heads=6,
+    attention_heads=8,
     attention_window=48,
-    decoder_width=416,
+    decoder_width=448,
     decoder_blocks=4,
 )
 CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from rtsr.errors import RtsrError
-from rtsr.model.config import HOP, configuration
+from rtsr.model.config import HOP, ModelConfig, configuration
 from rtsr.model.generator import Generator, seeded
 from rtsr.train.checkpoint import MovingAverage, load_checkpoint, save_checkpoint
 from rtsr.train.data import Corpus
 from rtsr.train.degrade import degrade
 from rtsr.train.discriminators import Discriminators
+from rtsr.train.grow import grow
 from rtsr.train.losses import Powers, SpectralLoss
 from rtsr.train.settings import TrainSettings
 from rtsr.train.stages import (
@@ -89,6 +90,7 @@ class Trainer:
         self.stage = 0
         self.steps = [0, 0, 0]
         self.elapsed = 0.0
+        self.grown_from: dict[str, Any] | None = None
         self._new_optimizers()
 
     # -- one run ---------------------------------------------------------------------------------
@@ -97,6 +99,8 @@ class Trainer:
         """Train until the run is ``minutes`` old in all, over all resumptions."""
         settings = self.settings
         borders = np.cumsum(settings.shares) / np.sum(settings.shares) * minutes
+        if self.grown_from is not None:
+            borders[:2] = 0.0
         last = time.monotonic()
         saved = self.elapsed
         while self.elapsed < minutes:
@@ -234,6 +238,27 @@ class Trainer:
         self._new_optimizers()
         self.save()
 
+    def grow_from(self, path: Path) -> None:
+        """Begin refinement with the widened weights of a trained narrower model.
+
+        Raises:
+            RtsrError: the checkpoint cannot be read, or this model cannot be grown from it.
+        """
+        content = load_checkpoint(path)
+        if content["teacher"] is None:
+            raise RtsrError(f"{path} has not reached its refinement yet; train it further first.")
+        narrow, wide = ModelConfig.from_dict(content["model_config"]), self.generator.config
+        seed = self.settings.seed
+        grown = grow(content["ema"]["values"], narrow, wide, seed)
+        self.generator.load_state_dict(grown.state_dict())
+        teacher = grow(content["teacher"], narrow, wide, seed)
+        self.teacher = self._freeze(teacher).to(self.device)
+        self.discriminators.load_state_dict(content["discriminators"])
+        self.grown_from = {"model": narrow.name, **content["facts"]}
+        self.stage = 2
+        self.average = MovingAverage(self.generator, self.settings.ema_decay)
+        self._new_optimizers()
+
     @staticmethod
     def _freeze(generator: Generator) -> Generator:
         return copy.deepcopy(generator).eval().requires_grad_(False)
@@ -257,6 +282,7 @@ class Trainer:
             "clips": len(self.train_corpus.starts),
             "hours": round(float(self.train_corpus.lengths.sum()) / 48_000 / 3600, 2),
             "settings": self.settings.to_dict(),
+            **({"grown_from": self.grown_from} if self.grown_from else {}),
         }
 
     def save(self) -> None:
@@ -293,6 +319,7 @@ class Trainer:
             )
         self.stage, self.steps = content["stage"], list(content["steps"])
         self.elapsed = content["elapsed"]
+        self.grown_from = content["facts"].get("grown_from")
         self.generator.load_state_dict(content["generator"])
         self.average.load_state_dict(content["ema"])
         self._new_optimizers()

@@ -1,0 +1,113 @@
+"""Begin a wider, deeper model from the weights of a trained narrower one.
+
+Net2Net (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641, sections 2.2 and 2.3): every channel is
+repeated, what reads it shares its weight out over the repetitions, and added blocks begin as the
+identity. The grown model computes what the narrow one computed, and then learns on.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from rtsr.errors import RtsrError
+from rtsr.model.config import ModelConfig
+from rtsr.model.generator import Generator, seeded
+
+#: spread of the random split of a repeated channel's weight, relative to the weights' own
+SPLIT_NOISE = 0.3
+#: attention bias of ages that the narrow model could not see: as good as absent, but trainable
+UNSEEN_AGE_BIAS = -8.0
+
+Weights = dict[str, Tensor]
+
+
+def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0) -> Generator:
+    """Return a generator of configuration ``wide`` that computes what ``weights`` computed.
+
+    Args:
+        weights: the ``state_dict`` of a generator.
+        narrow: the configuration of ``weights``.
+        wide: its widths are whole multiples of those of ``narrow``; blocks may be more.
+        seed: of the split of repeated channels and of added blocks.
+
+    Raises:
+        RtsrError: the one configuration cannot be grown from the other.
+    """
+    _check(narrow, wide)
+    grown = seeded(wide, seed)
+    chance = torch.Generator().manual_seed(seed)
+    values = grown.state_dict()
+    for name, value in values.items():
+        if name in weights:
+            inputs = _repeated_inputs(name, narrow)
+            values[name] = _widened(name, weights[name].float().cpu(), value, inputs, chance)
+        elif name.endswith("scale"):
+            # An added block adds nothing until its scale has learned to.
+            values[name] = torch.zeros_like(value)
+    grown.load_state_dict(values)
+    return grown
+
+
+def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
+    for name in ("encoder_width", "flow_width", "flow_middle", "attention_heads", "decoder_width"):
+        small, large = getattr(narrow, name), getattr(wide, name)
+        if large % small:
+            raise RtsrError(
+                f"Growing needs whole multiples: {name} is {small} in the trained model and "
+                f"{large} in {wide.name!r}; choose a multiple of {small}."
+            )
+    if wide.flow_middle // wide.attention_heads != narrow.flow_middle // narrow.attention_heads:
+        raise RtsrError("Growing keeps the width of an attention head; change attention_heads.")
+    for name in ("encoder_blocks", "decoder_blocks", "attention_window"):
+        if getattr(wide, name) < getattr(narrow, name):
+            raise RtsrError(
+                f"Growing cannot shrink: {name} is {getattr(narrow, name)} in the trained model "
+                f"and {getattr(wide, name)} in {wide.name!r}."
+            )
+    for name in ("latent", "flow_blocks", "expansion", "kernel", "gain_bands", "envelope_points",
+                 "level_window", "prior", "prior_scale"):  # fmt: skip
+        if getattr(wide, name) != getattr(narrow, name):
+            raise RtsrError(
+                f"Growing keeps {name}: it is {getattr(narrow, name)!r} in the trained model and "
+                f"{getattr(wide, name)!r} in {wide.name!r}."
+            )
+
+
+def _repeated_inputs(name: str, narrow: ModelConfig) -> int:
+    """How many of a weight's inputs come first and are not repeated."""
+    return narrow.latent if name == "decoder.enter.weight" else 0
+
+
+def _chunks(name: str) -> int:
+    """Parts that a weight's outputs fall into, each to be repeated on its own."""
+    return 3 if re.search(r"\.project\.(weight|bias)$", name) else 1
+
+
+def _widened(
+    name: str, value: Tensor, like: Tensor, unrepeated: int, chance: torch.Generator
+) -> Tensor:
+    """``value`` in the shape of ``like``, so that repeated channels carry equal signals."""
+    if name.endswith("age_bias"):
+        wide = torch.full_like(like, UNSEEN_AGE_BIAS)
+        wide[:, : value.shape[1]] = value.repeat(like.shape[0] // value.shape[0], 1)
+        return wide
+    if value.dim() > 0 and like.shape[0] != value.shape[0]:
+        times = like.shape[0] // value.shape[0]
+        parts = value.chunk(_chunks(name), dim=0)
+        value = torch.cat([part.repeat(times, *(1,) * (part.dim() - 1)) for part in parts])
+    if value.dim() > 1 and like.shape[1] != value.shape[1]:
+        kept, shared = value[:, :unrepeated], value[:, unrepeated:]
+        times = (like.shape[1] - unrepeated) // shared.shape[1]
+        value = torch.cat([kept, _shared_out(shared, times, chance)], dim=1)
+    return value.reshape(like.shape)
+
+
+def _shared_out(weight: Tensor, times: int, chance: torch.Generator) -> Tensor:
+    """Repeat inputs; the parts add up to the weight and differ, or they would learn the same."""
+    spread = SPLIT_NOISE * weight.std()
+    parts = [torch.randn(weight.shape, generator=chance) * spread for _ in range(times)]
+    mean = torch.stack(parts).mean(dim=0)
+    return torch.cat([weight / times + part - mean for part in parts], dim=1)

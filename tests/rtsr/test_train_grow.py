@@ -1,0 +1,150 @@
+"""Growing a wider model: it begins where the narrow one is, and then learns what that could not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.model.config import configuration  # noqa: E402
+from rtsr.model.generator import seeded  # noqa: E402
+from rtsr.train.checkpoint import load_generator  # noqa: E402
+from rtsr.train.data import Corpus  # noqa: E402
+from rtsr.train.grow import grow  # noqa: E402
+from rtsr.train.settings import TrainSettings  # noqa: E402
+from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
+
+NARROW = {
+    "encoder_width": 12,
+    "encoder_blocks": 1,
+    "flow_width": 8,
+    "flow_middle": 8,
+    "attention_heads": 2,
+    "attention_window": 8,
+    "decoder_width": 12,
+    "decoder_blocks": 1,
+    "latent": 6,
+}
+WIDE = {
+    **NARROW,
+    "encoder_width": 24,
+    "encoder_blocks": 2,
+    "flow_width": 24,
+    "flow_middle": 16,
+    "attention_heads": 4,
+    "attention_window": 12,
+    "decoder_width": 36,
+    "decoder_blocks": 3,
+}
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """A generator none of whose parameters is left at a value that hides a mistake."""
+    generator = seeded(configuration("small", **NARROW), 3).eval()
+    chance = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=chance))
+    return generator
+
+
+@torch.no_grad()
+def played(generator):
+    chance = torch.Generator().manual_seed(7)
+    cutoff = torch.full((2, 1, FRAMES), 4000.0)
+    out, _ = generator.step(
+        0.1 * torch.randn(2, 1, 480 * FRAMES, generator=chance),
+        torch.randn(2, generator.config.noise_channels, FRAMES, generator=chance),
+        cutoff,
+        5.0 * cutoff,
+        generator.initial_state(2),
+    )
+    return out
+
+
+def test_a_grown_model_computes_what_the_narrow_one_computed(narrow):
+    wide = configuration("small", **WIDE)
+    grown = grow(narrow.state_dict(), narrow.config, wide, seed=1).eval()
+    before, after = played(narrow), played(grown)
+    # What is left comes from ages that only the wide model can attend to.
+    assert (after - before).std() < 0.01 * before.std()
+
+
+def test_without_new_ages_it_is_the_same_to_rounding(narrow):
+    wide = configuration("small", **{**WIDE, "attention_window": NARROW["attention_window"]})
+    grown = grow(narrow.state_dict(), narrow.config, wide, seed=1).eval()
+    before, after = played(narrow), played(grown)
+    assert (after - before).abs().max() < 1e-3 * before.abs().max()
+
+
+def test_repeated_channels_do_not_read_alike(narrow):
+    grown = grow(narrow.state_dict(), narrow.config, configuration("small", **WIDE), seed=1)
+    first, second = grown.encoder.leave.weight[:, :12], grown.encoder.leave.weight[:, 12:]
+    assert (first - second).abs().mean() > 0.1 * first.abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"encoder_width": 20}, "choose a multiple of 12"),
+        ({"decoder_blocks": 0}, "cannot shrink: decoder_blocks is 1"),
+        ({"attention_heads": 8}, "width of an attention head"),
+        ({"latent": 8}, "Growing keeps latent: it is 6"),
+        ({"flow_blocks": 2}, "Growing keeps flow_blocks"),
+    ],
+)
+def test_what_cannot_be_grown_is_refused(narrow, change, says):
+    wide = configuration("small", **{**WIDE, **change})
+    with pytest.raises(RtsrError, match=says):
+        grow(narrow.state_dict(), narrow.config, wide)
+
+
+def test_base_can_be_grown_from_small():
+    small = configuration("small")
+    grow(seeded(small, 0).state_dict(), small, configuration("base"))
+
+
+def corpus() -> Corpus:
+    samples = np.random.default_rng(0).standard_normal(4 * 48_000) * 3000
+    return Corpus(
+        samples=samples.astype(np.int16),
+        starts=np.arange(4) * 48_000,
+        lengths=np.full(4, 48_000),
+        cutoffs_hz=np.full(4, 22_000.0, np.float32),
+        domains=["unknown"],
+        domain_codes=np.zeros(4, np.int64),
+        names=[f"{index}.wav" for index in range(4)],
+        groups=["unknown"] * 4,
+    )
+
+
+def test_a_run_without_a_flow_cannot_be_grown(tmp_path):
+    settings = TrainSettings(batch=2, frames=48, model_changes=NARROW)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.save()
+    with pytest.raises(RtsrError, match="has not reached its refinement"):
+        trainer.grow_from(tmp_path / CHECKPOINT)
+
+
+def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path):
+    settings = TrainSettings(batch=2, frames=48, model_changes=NARROW, warm_up_steps=2)
+    Trainer(settings, corpus(), corpus(), tmp_path / "narrow", "cpu").run(0.03)
+    wider = replace(settings, model_changes=WIDE, distillation_every=1)
+    trainer = Trainer(wider, corpus(), corpus(), tmp_path / "wide", "cpu")
+    trainer.grow_from(tmp_path / "narrow" / CHECKPOINT)
+    trainer.run(0.03)
+    assert trainer.steps[:2] == [0, 0]
+    assert trainer.steps[2] > 0
+
+    generator, facts = load_generator(tmp_path / "wide" / CHECKPOINT)
+    assert generator.config.encoder_width == 24
+    assert facts["grown_from"]["steps"]["autoencoder"] > 0
+    again = Trainer(wider, corpus(), corpus(), tmp_path / "wide", "cpu")
+    assert again.resume()
+    assert again.facts()["grown_from"] == facts["grown_from"]
