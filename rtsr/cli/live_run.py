@@ -35,9 +35,8 @@ class Knobs:
             return
         from rtsr.live.controls import find_control
         from rtsr.live.midi_map import MidiMap, default_map_path, load_map
-        from rtsr.live.midi_ports import midi_systems
+        from rtsr.live.midi_ports import choose_port
 
-        self.port = port
         self.learn = learn
         if learn is not None:
             find_control(learn)
@@ -46,8 +45,8 @@ class Knobs:
             self.map = load_map(self.path)
         else:
             self.map = MidiMap()
-        # Without python-rtmidi there are no knobs, which is better known before the sound starts.
-        midi_systems()
+        # A wrong port, or no python-rtmidi, is better known before the sound starts.
+        self.port = choose_port(port)
 
     def connect(self, session: LiveSession) -> Any:
         """A context in which the knobs turn the session's controls."""

@@ -13,7 +13,7 @@ from rtsr.errors import RtsrError
 from rtsr.live.controls import ControlBoard, find_control
 from rtsr.live.knob import Knob
 from rtsr.live.midi_map import HIGHEST_CC, Binding, MidiMap, save_map
-from rtsr.live.midi_ports import PortReader, choose_port
+from rtsr.live.midi_ports import MidiPort, PortReader, choose_port
 
 # As often as the engine takes a new hop: a knob could not be heard sooner.
 _READ_SECONDS = 0.01
@@ -29,8 +29,9 @@ class MidiControls:
     Args:
         board: where values are stored.
         midi_map: which knob moves which control.
-        port: number or part of the name of the MIDI port; the only device if ``None``.
-        system: MIDI system to look in: ``auto`` for all, ``alsa``, ``jack``, ``coremidi``,
+        port: one that was chosen before, or number or part of the name of the MIDI port; the only
+            device if ``None``.
+        system: MIDI system to look for it in: ``auto`` for all, ``alsa``, ``jack``, ``coremidi``,
             ``winmm``.
         poll_seconds: how often to look whether the device is there.
         on_change: called, in the listening thread, with name and value after a knob moved a
@@ -45,7 +46,7 @@ class MidiControls:
         self,
         board: ControlBoard,
         midi_map: MidiMap,
-        port: str | int | None = None,
+        port: MidiPort | str | int | None = None,
         *,
         system: str = "auto",
         poll_seconds: float = 1.0,
@@ -55,7 +56,8 @@ class MidiControls:
         self._poll_seconds = poll_seconds
         self._on_change = on_change
         self._learning: SimpleQueue[tuple[int, int]] | None = None
-        self._reader = PortReader(choose_port(port, system))
+        chosen = port if isinstance(port, MidiPort) else choose_port(port, system)
+        self._reader = PortReader(chosen)
         self._use(midi_map)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="rtsr-midi", daemon=True)

@@ -133,6 +133,29 @@ def test_without_midi_the_knobs_are_refused_before_the_sound(
     Knobs(None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--midi", "fader"], "There is no MIDI port whose name contains 'fader'; there are: "),
+        (["--midi", "7"], "There is no MIDI port number 7; there are: "),
+        (["--learn", "wet"], "There are several MIDI devices; choose one of: "),
+    ],
+    ids=["name", "number", "none named"],
+)
+def test_an_unknown_midi_port_is_refused_before_worker_and_sound(
+    options: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [midi_ports.MidiPort("jack", "left:knobs"), midi_ports.MidiPort("alsa", "right 20:0")]
+    monkeypatch.setattr(midi_ports, "list_ports", lambda system: there)
+    monkeypatch.setattr(LiveSession, "start", lambda session: pytest.fail("it starts"))
+    map_file = tmp_path / "map.toml"
+    map_file.write_text('[[control]]\nname = "wet"\ncc = 21\n')
+    done = live("--model", "dry", *options, "--midi-map", str(map_file))
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr == f"rtsr: {sentence}0 'left:knobs' (jack), 1 'right 20:0' (alsa).\n"
+
+
 @posix
 def test_a_stop_while_it_loads_lets_no_sound_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -291,6 +291,26 @@ def test_choosing_a_port(plug: Callable[[str], Desk]) -> None:
         assert str(caught.value) == problem + listed + "."
 
 
+def test_the_program_refuses_an_unknown_port_before_it_looks_for_sound(
+    plug: Callable[[str], Desk],
+) -> None:
+    plug("desk")
+    command = [sys.executable, "-m", "rtsr.cli", "live", "--quiet", "--model", "dry"]
+    # The devices come after the worker, and these are not there either.
+    devices = ["--input", "no such device", "--output", "no such device"]
+    done = subprocess.run(
+        [*command, *devices, "--midi", "fader"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("rtsr: There is no MIDI port whose name contains 'fader'; ")
+    assert "'desk:knobs' (jack)" in done.stderr
+
+
 def test_no_midi_system(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "rtsr-there-is-none")
     with pytest.raises(RtsrError, match="No MIDI system answers here"):
