@@ -91,6 +91,8 @@ def export_command(
         raise RtsrError(
             "Say what to export: CHECKPOINT OUTPUT, or --triton DIR, or --engine tensorrt."
         )
+    if engine is not None or (triton is not None and device == "gpu"):
+        _require_for_gpu(model if checkpoint is None else None, precision)
     if checkpoint is not None:
         if output is None:
             raise RtsrError(f"Name the .onnx file that {checkpoint} is exported to.")
@@ -104,6 +106,20 @@ def export_command(
         from rtsr_export.engine_command import export_engine
 
         export_engine(engine, model, 1 if batch is None else batch, hops, rebuild)
+
+
+def _require_for_gpu(model: str | None, precision: str) -> None:
+    """Refuse, before anything is written, what a GPU could not run; ``None`` is a new export."""
+    from rtsr.runtime.models import find_model, why_not_on_gpu
+
+    if model is None:
+        if precision == "int8":
+            raise RtsrError(
+                "--precision int8 runs on the CPU only; GPUs have no kernels for it: for --engine "
+                "and --device gpu take fp16 or fp32."
+            )
+    elif reason := why_not_on_gpu(find_model(model), "--engine and --device gpu"):
+        raise RtsrError(reason)
 
 
 def _export_repository(

@@ -23,7 +23,7 @@ from typing import Any
 from rtsr.errors import ModelError, ProviderError, RtsrError
 from rtsr.runtime import provider_libraries, providers, tensorrt
 from rtsr.runtime.cuda_driver import CudaDriver
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.runtime.provider_options import CPU, TENSORRT, ProviderOptions
 from rtsr.runtime.session import HOPS_PER_STEP, OnnxStep
 from rtsr.runtime.step_parity import StepParity, compare_steps, measure_graph_parity, require_parity
@@ -80,13 +80,15 @@ def build_engine(
         progress: is called now and then.
 
     Raises:
-        ModelError: the model is no network.
+        ModelError: the model is no network, or GPUs have no kernels for its precision.
         ProviderError: TensorRT is not there, or could not build the engine, or what it built gives
             another sound.
         RtsrError: a number out of range, or the cache cannot be written.
     """
     if not model.is_network:
         raise ModelError(f"Model '{model.name}' is no network; it needs no engine.")
+    if reason := why_not_on_gpu(model, "a TensorRT engine"):
+        raise ModelError(reason)
     if hops not in HOPS_PER_STEP:
         accepted = ", ".join(map(str, HOPS_PER_STEP))
         raise RtsrError(f"An engine takes {accepted} hops per step, not {hops}.")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rtsr.errors import ModelError, RtsrError
 from rtsr.runtime.metadata import HOP, ModelMetadata
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr_export.text_format import Message, Symbol, to_text
 
 MODEL_FILE = "model.onnx"
@@ -44,7 +44,7 @@ class Serving:
         batch: streams that one run of the graph steps at most.
         hops: of 10 ms in one request: 1, 2 or 4.
         wait_us: microseconds that a request may wait for others to share its batch.
-        kind: ``auto``, ``cpu`` or ``gpu``.
+        kind: ``auto``, ``cpu`` or ``gpu``; ``auto`` is the CPU for a model that GPUs cannot run.
         instances: copies of the model per device, or in total on the CPU.
         threads: of one run on the CPU.
 
@@ -100,6 +100,8 @@ def model_configuration(metadata: ModelMetadata, serving: Serving) -> str:
         ModelError: the model's own name cannot be that of a folder.
     """
     hops = serving.hops
+    # The server would give its GPU what it then hands back to the CPU, product by product.
+    kind = "cpu" if serving.kind == "auto" and metadata.is_for_cpu else serving.kind
     configuration: Message = {
         "name": repository_name(metadata),
         "backend": "onnxruntime",
@@ -124,7 +126,7 @@ def model_configuration(metadata: ModelMetadata, serving: Serving) -> str:
             # what is said here (its issue 8586): safe while each side has one common prefix.
             "state": [_state(name, shape) for name, shape in metadata.states.items()],
         },
-        "instance_group": [{"count": serving.instances, "kind": Symbol(KINDS[serving.kind])}],
+        "instance_group": [{"count": serving.instances, "kind": Symbol(KINDS[kind])}],
         "parameters": [
             _parameter("intra_op_thread_count", str(serving.threads)),
             _parameter("inter_op_thread_count", "1"),
@@ -154,10 +156,13 @@ def write_repository(model: Model, folder: Path, serving: Serving) -> Path:
 
     Raises:
         RtsrError: the folder cannot be written, or holds a model of that name already.
-        ModelError: the model is no network, or its name cannot be that of a folder.
+        ModelError: the model is no network, its name cannot be that of a folder, or it is to be
+            served by a GPU that has no kernels for its precision.
     """
     if not model.is_network:
         raise ModelError(f"Model '{model.name}' is no network; a server needs none to run it.")
+    if serving.kind == "gpu" and (reason := why_not_on_gpu(model, "a server's GPU")):
+        raise ModelError(reason)
     text = model_configuration(model.metadata, serving)
     target = folder / repository_name(model.metadata)
     if folder.exists() and not folder.is_dir():

@@ -64,3 +64,22 @@ def find_model(name_or_path: str | Path) -> Model:
     raise ModelError(
         f"Model {text!r} is unknown; bundled: {known}; or give the path of an {SUFFIX} file."
     )
+
+
+def why_not_on_gpu(model: Model, purpose: str) -> str | None:
+    """One sentence on why a GPU cannot run a model and what to take instead, ``None`` if it can.
+
+    Args:
+        purpose: what it was wanted for, ``provider 'cuda'``.
+    """
+    if not model.metadata.is_for_cpu:
+        return None
+    precision = model.metadata.precision
+    other = model.path.with_name(model.path.stem.removesuffix(f"-{precision}") + SUFFIX)
+    such_as = ""
+    if other != model.path and other.is_file():
+        such_as = f", such as '{other.stem if model.name == model.path.stem else other}'"
+    return (
+        f"Model '{model.name}' is {precision}, which runs on the CPU only; GPUs have no kernels "
+        f"for it: for {purpose} take its fp32 or fp16 file{such_as}."
+    )

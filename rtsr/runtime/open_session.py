@@ -18,7 +18,7 @@ from rtsr.errors import ModelError, ProviderError
 from rtsr.runtime import provider_libraries, providers, tensorrt
 from rtsr.runtime.cuda_driver import CudaStream
 from rtsr.runtime.metadata import HOP
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.runtime.provider_options import AUTO, CPU, CUDA, TENSORRT, ProviderOptions
 from rtsr.runtime.step_memory import SideRun
 
@@ -96,12 +96,10 @@ def open_session(
         ProviderError: the provider is not there or does not start.
         ModelError: the file cannot be loaded.
     """
-    if model.metadata.is_for_cpu and provider != CPU:
+    reason = why_not_on_gpu(model, f"provider {provider!r}")
+    if reason is not None and provider != CPU:
         if provider != AUTO:
-            raise ProviderError(
-                f"Model '{model.name}' is {model.metadata.precision}, which runs on the CPU only; "
-                f"for provider {provider!r} take its fp32 or fp16 file."
-            )
+            raise ProviderError(reason)
         provider = CPU
     wanted = options.graph if graph is None else graph
     notes: list[str] = []

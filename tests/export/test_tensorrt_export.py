@@ -195,6 +195,13 @@ def test_replicate_has_no_engine() -> None:
         building.build_engine(find_model("replicate"), 1, 1, OPTIONS)
 
 
+def test_int8_has_no_engine(write_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "key_of_this_machine", lambda *_: pytest.fail("it begins"))
+    model = find_model(write_model(precision="int8"))
+    with pytest.raises(ModelError, match=r"is int8, .* CPU only; .*for a TensorRT engine take its"):
+        building.build_engine(model, 1, 1, OPTIONS)
+
+
 def test_the_command_builds_what_was_asked_for(
     found: Model, child: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from rtsr import ModelError, RtsrError, Upsampler
 from rtsr.cli.app import app
-from rtsr.runtime.models import Model, bundled, find_model
+from rtsr.runtime.models import Model, bundled, find_model, why_not_on_gpu
 from rtsr_export.text_format import Symbol, to_text
 from rtsr_export.triton import (
     HOPS_PER_REQUEST,
@@ -236,6 +236,66 @@ def test_what_is_no_network_is_refused(stand_in: Path, tmp_path: Path) -> None:
     metadata = find_model(stand_in).metadata
     with pytest.raises(ModelError, match="no network"):
         write_repository(Model("other", tmp_path / "other.npz", metadata), tmp_path, Serving())
+
+
+def test_int8_is_not_for_a_gpu(write_model: Any, tmp_path: Path, schema: ModuleType) -> None:
+    model = find_model(write_model(precision="int8"))
+    with pytest.raises(ModelError, match=r"is int8, which runs on the CPU only; .*fp32 or fp16"):
+        write_repository(model, tmp_path / "models", Serving(kind="gpu"))
+    assert not (tmp_path / "models").exists()
+    entry = write_repository(model, tmp_path / "models", Serving(kind="auto"))
+    configuration = _parse(schema, (entry / "config.pbtxt").read_text())
+    assert configuration.instance_group[0].kind == schema.ModelInstanceGroup.KIND_CPU
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--triton", "models", "--device", "gpu"],
+        ["--engine", "tensorrt"],
+        # What comes first would be possible, but half of a command is none.
+        ["--triton", "models", "--device", "cpu", "--engine", "tensorrt"],
+    ],
+    ids=["served", "engine", "both"],
+)
+def test_command_names_what_to_take_instead_of_int8(
+    arguments: list[str],
+    write_model: Any,
+    stand_in: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    write_model(precision="int8").rename(tmp_path / "net-int8.onnx")
+    (tmp_path / "net.onnx").write_bytes(stand_in.read_bytes())
+    monkeypatch.chdir(work)
+    result = CliRunner().invoke(app, ["export", *arguments, "--model", "../net-int8.onnx"])
+    assert result.exit_code == 2, result.output
+    assert result.stderr == (
+        "rtsr: Model '../net-int8.onnx' is int8, which runs on the CPU only; GPUs have no kernels "
+        "for it: for --engine and --device gpu take its fp32 or fp16 file, such as "
+        "'../net.onnx'.\n"
+    )
+    assert not list(work.iterdir())
+
+
+def test_command_does_not_export_for_a_gpu_in_int8(tmp_path: Path) -> None:
+    files = [str(tmp_path / "net.onnx"), str(tmp_path / "net-int8.onnx")]
+    arguments = ["export", *files, "--precision", "int8", "--engine", "tensorrt"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("rtsr: --precision int8 runs on the CPU only; ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_bundled_int8_names_its_twin() -> None:
+    if "small-int8" not in bundled():
+        pytest.skip("the small model in int8 is not bundled in this tree")
+    reason = why_not_on_gpu(find_model("small-int8"), "a server's GPU")
+    assert reason is not None
+    assert reason.endswith("take its fp32 or fp16 file, such as 'small'.")
+    assert why_not_on_gpu(find_model("small"), "a server's GPU") is None
 
 
 def test_a_name_that_is_no_folder_is_refused(write_model: Any, tmp_path: Path) -> None:
