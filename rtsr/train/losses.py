@@ -1,4 +1,4 @@
-"""Losses on the restored band: fine spectra, mel bands and smoothed band energies.
+"""Losses on the restored band: fine spectra, mel bands, smoothed energies, what hops repeat.
 
 Several views because each alone fails: log magnitudes of single bins teach the median, which is
 too quiet for noisy sounds; band energies teach the level but no structure; energies over 80 ms are
@@ -7,7 +7,6 @@ what a listener (and ViSQOL's gammatone frames) compare, in level and in shape.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtsr.model.config import SAMPLE_RATE
+from rtsr.train import hop_pattern
+from rtsr.train.filter_bank import mel_bank
 from rtsr.train.similarity import dissimilarity
 
 POWER_FLOOR = 1e-10
 
-TERMS = ("bins", "mel", "smooth", "level", "shape")
+TERMS = ("bins", "mel", "smooth", "level", "shape", "hop")
 
 Powers = dict[int, tuple[Tensor, Tensor]]
 
@@ -33,22 +34,7 @@ class LossWeights:
     smooth: float = 1.5
     level: float = 0.5
     shape: float = 2.0
-
-
-def mel_bank(bands: int, n_fft: int) -> tuple[Tensor, Tensor]:
-    """Triangular mel bands ``(n_fft / 2 + 1, bands)`` of unit sum, and their centres in Hz."""
-    top = 2595.0 * math.log10(1.0 + 0.5 * SAMPLE_RATE / 700.0)
-    mel = torch.linspace(0.0, top, bands + 2, dtype=torch.float64)
-    edges = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    # Narrow bands at the bottom still get at least one bin.
-    width = SAMPLE_RATE / n_fft
-    low = torch.minimum(edges[:-2], edges[1:-1] - width)
-    high = torch.maximum(edges[2:], edges[1:-1] + width)
-    frequency = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * width
-    rising = (frequency - low) / (edges[1:-1] - low)
-    falling = (high - frequency) / (high - edges[1:-1])
-    bank = torch.minimum(rising, falling).clamp(min=0.0)
-    return (bank / bank.sum(0)).float(), edges[1:-1].float()
+    hop: float = 1.0
 
 
 def band_mask(centres: Tensor, f_prior: Tensor, f_target: Tensor) -> Tensor:
@@ -88,11 +74,16 @@ def spectral_distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
 
 
 class SpectralLoss(nn.Module):
-    """Weighted sum of the three views at window lengths from 5 to 43 ms."""
+    """Weighted sum of all views at window lengths from 3 to 43 ms."""
 
     RESOLUTIONS = ((256, 24), (512, 40), (1024, 80), (2048, 160))
     SMOOTH = (1024, 48)
     SMOOTH_FRAMES = 15
+    #: window lengths and their steps
+    STEPS = (
+        *((n_fft, n_fft // 4) for n_fft, _ in RESOLUTIONS),
+        (hop_pattern.N_FFT, hop_pattern.STEP),
+    )
 
     def __init__(self, weights: LossWeights) -> None:
         super().__init__()
@@ -101,23 +92,25 @@ class SpectralLoss(nn.Module):
             bank, centres = mel_bank(bands, n_fft)
             self.register_buffer(f"bank_{n_fft}_{bands}", bank, persistent=False)
             self.register_buffer(f"centres_{n_fft}_{bands}", centres, persistent=False)
+        for n_fft, _ in self.STEPS:
             window = torch.hann_window(n_fft)
             scale = 1.0 / window.square().sum().sqrt()
             self.register_buffer(f"window_{n_fft}", window * scale, persistent=False)
+        self.hop_pattern = hop_pattern.HopPattern()
 
     def powers(self, estimate: Tensor, truth: Tensor) -> Powers:
         """Power spectra of both signals ``(batch, samples)`` at every window length."""
         return {
-            n_fft: (self._power(estimate, n_fft), self._power(truth, n_fft))
-            for n_fft, _ in self.RESOLUTIONS
+            n_fft: (self._power(estimate, n_fft, step), self._power(truth, n_fft, step))
+            for n_fft, step in self.STEPS
         }
 
-    def _power(self, audio: Tensor, n_fft: int) -> Tensor:
+    def _power(self, audio: Tensor, n_fft: int, step: int) -> Tensor:
         """``(batch, samples)`` to power ``(batch, frames, bins)``; unit noise has power one."""
         spectrum = torch.stft(
             audio,
             n_fft,
-            n_fft // 4,
+            step,
             window=getattr(self, f"window_{n_fft}"),
             center=False,
             return_complex=True,
@@ -141,6 +134,7 @@ class SpectralLoss(nn.Module):
                 terms["bins"] = terms["bins"] + 0.5 * spectral_distance(fine[0], fine[1], bin_mask)
             if n_fft == self.SMOOTH[0]:
                 terms.update(self._smoothed(powers, f_prior, f_target))
+        terms["hop"] = self.hop_pattern(spectra[hop_pattern.N_FFT], f_prior, f_target)
         terms["total"] = sum(
             (getattr(self.weights, name) * terms[name] for name in TERMS), f_prior.new_zeros(())
         )
