@@ -6,9 +6,11 @@ at the same frames.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+
+_Buffer = TypeVar("_Buffer", bound="FrameBuffer")
 
 HEADER_WORDS = 48
 HEADER_BYTES = HEADER_WORDS * 8
@@ -75,3 +77,61 @@ def frames_view(kind: str, buffer: Any, capacity: int, channels: int) -> np.ndar
         buffer, dtype=np.float32, count=capacity * channels, offset=HEADER_BYTES
     )
     return data.reshape(capacity, channels)
+
+
+class FrameBuffer:
+    """Memory with a header and `capacity` float32 frames of `channels` channels.
+
+    Without `buffer` it allocates its own. A given `buffer` (writable, C-contiguous, 8-byte aligned,
+    at least `bytes_needed(capacity, channels)` long, such as a slice of `SharedMemory.buf`) is
+    cleared and becomes the memory; another process then joins it with `attach`. It stays alive and
+    exported: call `release` before closing shared memory.
+
+    Subclasses say what it is called (`KIND`) and which word of the header tells it from another
+    kind (`MAGIC_VALUE`).
+
+    Raises `ValueError` for a capacity that is not a power of two, fewer than one channel or an
+    unfit buffer.
+    """
+
+    KIND: ClassVar[str]
+    MAGIC_VALUE: ClassVar[int]
+
+    bytes_needed = staticmethod(bytes_needed)
+
+    def __init__(self, capacity: int, channels: int, buffer: Any = None) -> None:
+        check_size(self.KIND, capacity, channels)
+        if buffer is None:
+            buffer = aligned_bytes(bytes_needed(capacity, channels))
+        header = header_words(self.KIND, buffer)
+        self._map(buffer, header, capacity, channels)
+        # The magic word comes last: what is half made must not be taken for a whole one.
+        header[MAGIC] = 0
+        header[CHANNELS + 1 :] = 0
+        header[CAPACITY] = capacity
+        header[CHANNELS] = channels
+        self.data.fill(0.0)
+        header[MAGIC] = self.MAGIC_VALUE
+
+    @classmethod
+    def attach(cls: type[_Buffer], buffer: Any) -> _Buffer:
+        """Join the one that lives in `buffer`, as it is. `ValueError` if there is none."""
+        header = header_words(cls.KIND, buffer)
+        if header[MAGIC] != cls.MAGIC_VALUE:
+            raise ValueError(
+                f"buffer holds no {cls.KIND}: create it with {cls.__name__}(..., buffer=buffer) "
+                "first"
+            )
+        joined = cls.__new__(cls)
+        joined._map(buffer, header, int(header[CAPACITY]), int(header[CHANNELS]))
+        return joined
+
+    def release(self) -> None:
+        """Let go of the buffer, so that shared memory can be closed; unusable after."""
+        del self.header, self.data
+
+    def _map(self, buffer: Any, header: np.ndarray, capacity: int, channels: int) -> None:
+        self.data = frames_view(self.KIND, buffer, capacity, channels)
+        self.header = header
+        self.capacity = capacity
+        self.channels = channels

@@ -9,24 +9,11 @@ after (release) the samples it speaks for are moved, and each side loads the oth
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import int64
 
 from .atomics import load_acquire, store_release
-from .buffers import (
-    CAPACITY,
-    CHANNELS,
-    HEADER_WORDS,
-    MAGIC,
-    aligned_bytes,
-    bytes_needed,
-    check_frames,
-    check_size,
-    frames_view,
-    header_words,
-)
+from .buffers import HEADER_WORDS, FrameBuffer, check_frames
 from .compiled import AUDIO, AUDIO_IN, INDICES, kernel
 
 __all__ = [
@@ -46,8 +33,6 @@ __all__ = [
 # lines in pairs, and some have lines of 128.
 WRITE_INDEX, OVERRUNS = 16, 17
 READ_INDEX, UNDERRUNS = 32, 33
-
-_MAGIC_VALUE = 0x31474E4952525354
 
 
 @kernel(int64(INDICES, AUDIO, AUDIO_IN))
@@ -116,54 +101,19 @@ def ring_counter(header: np.ndarray, word: int) -> int:
     return load_acquire(header, word)
 
 
-class Ring:
+class Ring(FrameBuffer):
     """Single-producer single-consumer ring of `capacity` float32 frames of `channels` channels.
 
-    Without `buffer` the ring allocates its own. A given `buffer` (writable, C-contiguous, 8-byte
-    aligned, at least `bytes_needed(capacity, channels)` long, such as `SharedMemory.buf`) is
-    cleared and becomes the ring; another process then joins it with `Ring.attach`. The ring keeps
-    the buffer alive and exported: call `release` before closing shared memory.
-
-    Raises `ValueError` for a capacity that is not a power of two, fewer than one channel or an
-    unfit buffer.
+    `buffer`, `attach`, `release` and the errors are those of every `FrameBuffer`.
     """
 
-    bytes_needed = staticmethod(bytes_needed)
-
-    def __init__(self, capacity: int, channels: int, buffer: Any = None) -> None:
-        check_size("ring", capacity, channels)
-        if buffer is None:
-            buffer = aligned_bytes(bytes_needed(capacity, channels))
-        header = header_words("ring", buffer)
-        self._map(buffer, header, capacity, channels)
-        # The magic word comes last: a half-made ring must not be taken for a whole one.
-        header[MAGIC] = 0
-        header[WRITE_INDEX:] = 0
-        header[CAPACITY] = capacity
-        header[CHANNELS] = channels
-        self.data.fill(0.0)
-        header[MAGIC] = _MAGIC_VALUE
-
-    @classmethod
-    def attach(cls, buffer: Any) -> Ring:
-        """Join the ring that lives in `buffer`, as it is. `ValueError` if there is none."""
-        header = header_words("ring", buffer)
-        if header[MAGIC] != _MAGIC_VALUE:
-            raise ValueError("buffer holds no ring: create it with Ring(..., buffer=buffer) first")
-        ring = cls.__new__(cls)
-        ring._map(buffer, header, int(header[CAPACITY]), int(header[CHANNELS]))
-        return ring
+    KIND = "ring"
+    MAGIC_VALUE = 0x31474E4952525354
 
     @staticmethod
     def capacity_for(frames: int) -> int:
         """The smallest valid capacity that holds `frames` frames."""
         return 1 << max(0, int(frames) - 1).bit_length()
-
-    def _map(self, buffer: Any, header: np.ndarray, capacity: int, channels: int) -> None:
-        self.data = frames_view("ring", buffer, capacity, channels)
-        self.header = header
-        self.capacity = capacity
-        self.channels = channels
 
     def write(self, block: np.ndarray) -> int:
         """Append as many frames of `(frames, channels)` float32 as fit; return how many.
@@ -217,7 +167,3 @@ class Ring:
     def underruns(self) -> int:
         """Frames asked for that were not there."""
         return ring_counter(self.header, UNDERRUNS)
-
-    def release(self) -> None:
-        """Let go of the buffer, so that shared memory can be closed. The ring is unusable after."""
-        del self.header, self.data

@@ -13,24 +13,11 @@ seqlocks get along with programming language memory models?", MSPC 2012.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import int64
 
 from .atomics import fence_acquire, fence_release, load_acquire, store_release
-from .buffers import (
-    CAPACITY,
-    CHANNELS,
-    HEADER_WORDS,
-    MAGIC,
-    aligned_bytes,
-    bytes_needed,
-    check_frames,
-    check_size,
-    frames_view,
-    header_words,
-)
+from .buffers import HEADER_WORDS, FrameBuffer, check_frames
 from .compiled import AUDIO, AUDIO_IN, INDICES, kernel
 
 __all__ = [
@@ -52,8 +39,6 @@ START_INDEX = 17
 """Frames before this index were never written or given up by a seek."""
 CLAIM_INDEX = 18
 """Frames before this index less the capacity are overwritten or about to be."""
-
-_MAGIC_VALUE = 0x314C4D5452535254
 
 
 @kernel(int64(INDICES, AUDIO, AUDIO_IN))
@@ -139,51 +124,14 @@ def timeline_seek(header: np.ndarray, index: int) -> int:
     return index
 
 
-class Timeline:
+class Timeline(FrameBuffer):
     """The newest `capacity` float32 frames of `channels` channels, by absolute index.
 
-    Without `buffer` the timeline allocates its own. A given `buffer` (writable, C-contiguous,
-    8-byte aligned, at least `bytes_needed(capacity, channels)` long, such as a slice of
-    `SharedMemory.buf`) is cleared and becomes the timeline; another process then joins it with
-    `Timeline.attach`. The timeline keeps the buffer exported: call `release` before closing it.
-
-    Raises `ValueError` for a capacity that is not a power of two, fewer than one channel or an
-    unfit buffer.
+    `buffer`, `attach`, `release` and the errors are those of every `FrameBuffer`.
     """
 
-    bytes_needed = staticmethod(bytes_needed)
-
-    def __init__(self, capacity: int, channels: int, buffer: Any = None) -> None:
-        check_size("timeline", capacity, channels)
-        if buffer is None:
-            buffer = aligned_bytes(bytes_needed(capacity, channels))
-        header = header_words("timeline", buffer)
-        self._map(buffer, header, capacity, channels)
-        # The magic word comes last: a half-made timeline must not be taken for a whole one.
-        header[MAGIC] = 0
-        header[WRITE_INDEX:] = 0
-        header[CAPACITY] = capacity
-        header[CHANNELS] = channels
-        self.data.fill(0.0)
-        header[MAGIC] = _MAGIC_VALUE
-
-    @classmethod
-    def attach(cls, buffer: Any) -> Timeline:
-        """Join the timeline that lives in `buffer`, as it is. `ValueError` if there is none."""
-        header = header_words("timeline", buffer)
-        if header[MAGIC] != _MAGIC_VALUE:
-            raise ValueError(
-                "buffer holds no timeline: create it with Timeline(..., buffer=buffer) first"
-            )
-        timeline = cls.__new__(cls)
-        timeline._map(buffer, header, int(header[CAPACITY]), int(header[CHANNELS]))
-        return timeline
-
-    def _map(self, buffer: Any, header: np.ndarray, capacity: int, channels: int) -> None:
-        self.data = frames_view("timeline", buffer, capacity, channels)
-        self.header = header
-        self.capacity = capacity
-        self.channels = channels
+    KIND = "timeline"
+    MAGIC_VALUE = 0x314C4D5452535254
 
     def write(self, block: np.ndarray) -> int:
         """Append all of `(frames, channels)` float32; return the index of the frame to come next.
@@ -222,7 +170,3 @@ class Timeline:
     def start(self) -> int:
         """Frames before this index cannot be read, whatever the capacity."""
         return timeline_start(self.header)
-
-    def release(self) -> None:
-        """Let go of the buffer, so that shared memory can be closed; unusable after."""
-        del self.header, self.data
