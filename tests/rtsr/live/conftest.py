@@ -149,11 +149,16 @@ class JackPlayer:
 
 
 class LiveProgram:
-    """`rtsr live`, or a program that keeps its figures likewise, in a process of its own."""
+    """`rtsr live`, or a program that keeps its figures likewise, in a process of its own.
+
+    Attributes:
+        ends_silently: whether `stop` accepts no word on its stderr.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "stats.json"
         self.process: subprocess.Popen[str] | None = None
+        self.ends_silently = False
 
     def start(self, *options: str) -> None:
         """Start `rtsr live --quiet` with these options, and wait for its first figures."""
@@ -199,6 +204,7 @@ class LiveProgram:
         finally:
             self.kill()
         assert self.process.returncode == 0, errors
+        assert errors == "" or not self.ends_silently
         return self.figures()[-1]
 
     def kill(self) -> None:
