@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -171,6 +172,7 @@ def bench_command(
     [bold]rtsr bench --compare before.json now.json[/bold]
     [bold]rtsr bench --against other.onnx --against-input audio:1x1x480[/bold]
     """
+    began = time.monotonic()
     from rich.console import Console
 
     from rtsr_bench import results as files
@@ -214,6 +216,7 @@ def bench_command(
         search,
         most_streams,
         quick,
+        began,
         _command_line(),
     )
     results = _run(plan)

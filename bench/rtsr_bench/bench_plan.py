@@ -9,6 +9,10 @@ from rtsr.errors import RtsrError
 from rtsr.runtime import providers
 from rtsr_bench import campaign, foreign, matrix
 from rtsr_bench.measure import Protocol
+from rtsr_bench.streams import EXACT_UP_TO
+
+# An exact number takes more trials than two minutes have room for.
+_QUICK_EXACT_UP_TO = 4
 
 
 def build_plan(
@@ -21,9 +25,12 @@ def build_plan(
     search: bool,
     most_streams: int,
     quick: bool,
+    began: float,
     command: str,
 ) -> campaign.Plan:
     """The matrix, the peers and the floor, and how they are taken; ``None`` is the default.
+
+    ``began`` is the ``time.monotonic()`` from which the time of a quick run counts.
 
     Raises:
         RtsrError: something that cannot be measured was asked for.
@@ -46,7 +53,9 @@ def build_plan(
         repetitions,
         Protocol(seconds=seconds, warm_up_seconds=max(0.5 * seconds, 0.05), paced=paced),
         most_streams,
+        _QUICK_EXACT_UP_TO if quick else EXACT_UP_TO,
         campaign.QUICK_SECONDS if quick else None,
+        began,
         command,
     )
 

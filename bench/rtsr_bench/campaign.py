@@ -24,9 +24,15 @@ from rtsr_bench.fresh_process import (
 from rtsr_bench.matrix import FOREIGN, MODEL, Cell, counted
 from rtsr_bench.measure import Protocol
 from rtsr_bench.results import FORMAT, KIND
-from rtsr_bench.streams import SHARE_OF_PERIOD, OutOfTimeError, Trial, find_most_streams
+from rtsr_bench.streams import (
+    EXACT_UP_TO,
+    SHARE_OF_PERIOD,
+    OutOfTimeError,
+    Trial,
+    find_most_streams,
+)
 
-QUICK_SECONDS = 105.0
+QUICK_SECONDS = 90.0
 _SHARE_OF_ROUNDS = 0.6
 # Times the longest repetition so far: what the next one may need before it has to be started.
 _MARGIN = 1.3
@@ -45,7 +51,11 @@ class Plan:
         repetitions: fresh processes per cell.
         protocol: of each.
         most_streams: that a search tries.
-        budget_seconds: after which nothing new is started, ``None`` for as long as it takes.
+        exact_up_to: streams up to which a search is exact.
+        budget_seconds: when everything is over, what still runs is given up; ``None`` for as long
+            as it takes.
+        began: ``time.monotonic()`` from which the budget counts; ``None``: when the plan is carried
+            out.
         command: how it was asked for.
     """
 
@@ -54,15 +64,17 @@ class Plan:
     repetitions: int = 5
     protocol: Protocol = field(default_factory=Protocol)
     most_streams: int = 8192
+    exact_up_to: int = EXACT_UP_TO
     budget_seconds: float | None = None
+    began: float | None = None
     command: str = "rtsr bench"
 
 
 class Clock:
     """How much of the budget is left."""
 
-    def __init__(self, budget_seconds: float | None) -> None:
-        self._started = time.monotonic()
+    def __init__(self, budget_seconds: float | None, began: float | None = None) -> None:
+        self._started = time.monotonic() if began is None else began
         self._budget = budget_seconds
         self._longest = 0.0
 
@@ -98,10 +110,10 @@ def run_campaign(
         show: called with what is about to be done, and how much of how much has been.
         runner: takes one repetition.
     """
-    clock = Clock(plan.budget_seconds)
+    clock = Clock(plan.budget_seconds, plan.began)
     before = machine.describe_machine()
     taken = _take_rounds(plan, clock, show, runner)
-    cells = [_cell_results(cell, *taken[cell]) for cell in plan.cells]
+    cells = [_cell_results(cell, *taken[cell], plan.repetitions) for cell in plan.cells]
     searches = _take_searches(plan, clock, show, runner)
     return {
         "kind": KIND,
@@ -116,6 +128,7 @@ def run_campaign(
             "seconds": plan.protocol.seconds,
             "warm_up_seconds": plan.protocol.warm_up_seconds,
             "paced": plan.protocol.paced,
+            "exact_up_to": plan.exact_up_to,
             "budget_seconds": plan.budget_seconds,
         },
         "seconds": round(clock.elapsed, 1),
@@ -147,12 +160,18 @@ def _take_rounds(
     return {cell: (taken[cell], errors.get(cell)) for cell in plan.cells}
 
 
-def _cell_results(cell: Cell, answers: list[dict[str, Any]], error: str | None) -> dict[str, Any]:
+def _cell_results(
+    cell: Cell, answers: list[dict[str, Any]], error: str | None, wanted: int
+) -> dict[str, Any]:
     entry: dict[str, Any] = {"label": cell.label, **cell.identity(), "error": error}
     entry["repetitions"] = [_repetition(answer, cell.period_ms) for answer in answers]
     if not answers:
         entry["error"] = error or "There was no time left for it."
         return entry
+    if error is None and len(answers) < wanted:
+        entry["error"] = (
+            f"Cut short: there was time for {len(answers)} of {counted(wanted, 'repetition')}."
+        )
     runs = [np.array(answer["times_ms"]) for answer in answers]
     figures: dict[str, Any] = {**summary.pooled_figures(runs, cell.period_ms)}
     for name in _MEDIANS:
@@ -244,7 +263,7 @@ def _search(
         p99_9 = float(np.percentile(answer["times_ms"], 99.9))
         return Trial(streams, p99_9, p99_9 < limit_ms)
 
-    search = find_most_streams(attempt, limit_ms, plan.most_streams)
+    search = find_most_streams(attempt, limit_ms, plan.most_streams, plan.exact_up_to)
     identity = {name: value for name, value in cell.identity().items() if name != "streams"}
     return {"label": search_label(cell), **identity, **search.as_json()}
 

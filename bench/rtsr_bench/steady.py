@@ -47,7 +47,9 @@ def warm_up(
     while left > 0.0 and len(times) < most_steps:
         times.append(take_step())
         left -= times[-1]
-        if len(times) % WINDOW == 0 and settled(np.array(times)):
+        if len(times) % WINDOW:
+            continue
+        if settled(np.array(times[-WINDOW * AGREEING_WINDOWS :])):
             return np.array(times), True
     return np.array(times), False
 

@@ -1,8 +1,9 @@
 """How many streams fit: found by trying, because a batch of twice the size takes no fixed multiple.
 
 Doubling from one stream until a trial fails, then halving the gap between the largest number that
-passed and the smallest that failed, and at last a longer run that confirms the number that is
-reported. A trial fails when it fails twice; the confirmation has to pass at once.
+passed and the smallest that failed until it is a small part of the number, and at last a longer run
+that confirms the number that is reported. A trial fails when it fails twice; the confirmation has
+to pass at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 SHARE_OF_PERIOD = 0.8
 # Above this many streams the gap is narrowed to a part of the number instead of to one stream.
-_EXACT_UP_TO = 32
+EXACT_UP_TO = 32
 
 
 class OutOfTimeError(Exception):
@@ -55,7 +56,9 @@ class Search:
         return asdict(self)
 
 
-def find_most_streams(attempt: Attempt, limit_ms: float, most: int) -> Search:
+def find_most_streams(
+    attempt: Attempt, limit_ms: float, most: int, exact_up_to: int = EXACT_UP_TO
+) -> Search:
     """Search the largest number of streams that passes.
 
     Args:
@@ -63,12 +66,13 @@ def find_most_streams(attempt: Attempt, limit_ms: float, most: int) -> Search:
             raises :class:`OutOfTimeError` to end the search with what is known.
         limit_ms: what a trial has to stay below, for the record.
         most: streams that are tried at most.
+        exact_up_to: streams up to which the number is exact; above, within this part of it.
     """
     search = Search(limit_ms)
     try:
         _double(search, attempt, most)
         while not search.finished:
-            _bisect(search, attempt)
+            _bisect(search, attempt, exact_up_to)
             _confirm(search, attempt)
     except OutOfTimeError:
         pass
@@ -81,10 +85,10 @@ def _double(search: Search, attempt: Attempt, most: int) -> None:
         streams = min(2 * streams, most)
 
 
-def _bisect(search: Search, attempt: Attempt) -> None:
+def _bisect(search: Search, attempt: Attempt, exact_up_to: int) -> None:
     while search.fails_at is not None:
         gap = search.fails_at - search.streams
-        if gap <= max(1, search.streams // _EXACT_UP_TO):
+        if gap <= max(1, search.streams // exact_up_to):
             return
         _passes(search, attempt, search.streams + gap // 2)
 

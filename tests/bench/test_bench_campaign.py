@@ -15,6 +15,7 @@ from rtsr_bench.campaign import Clock, Plan, run_campaign
 from rtsr_bench.fresh_process import GivenUpError, GpuPower, RepetitionError, run_repetition
 from rtsr_bench.matrix import MODEL, Cell, floor_cell
 from rtsr_bench.measure import Protocol, measure
+from rtsr_bench.screen import notes
 
 
 def cell(name: str, streams: int = 1) -> Cell:
@@ -106,6 +107,59 @@ def test_nothing_is_started_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -
     assert 2 <= min(counts) <= max(counts) <= 4
     assert results["searches"][0]["trials"]
     assert not results["searches"][0]["finished"]
+
+
+def test_the_budget_counts_from_the_beginning_of_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(campaign.time, "monotonic", lambda: now[0])
+
+    def slow(cell: Cell, protocol: Protocol, longest: float) -> dict[str, Any]:
+        now[0] += 10.0
+        return answer([1.0] * 30)
+
+    plan = Plan([cell("a")], repetitions=50, budget_seconds=100.0, began=940.0)
+    results = run_campaign(plan, runner=slow)
+    assert now[0] <= 1040.0
+    assert len(results["cells"][0]["repetitions"]) == 3
+    assert results["seconds"] == 90.0
+
+
+def test_what_was_cut_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(campaign.time, "monotonic", lambda: now[0])
+
+    def slow(cell: Cell, protocol: Protocol, longest: float) -> dict[str, Any]:
+        now[0] += 10.0
+        return answer([1.0] * 30)
+
+    def stuck(cell: Cell, protocol: Protocol, longest: float) -> dict[str, Any]:
+        if cell.name == "a":
+            return slow(cell, protocol, longest)
+        now[0] += longest
+        raise GivenUpError(f"given up after {longest:.0f} s")
+
+    plan = Plan([cell("a"), cell("b"), cell("c")], repetitions=2, budget_seconds=45.0)
+    results = run_campaign(plan, runner=slow)
+    assert [entry["error"] for entry in results["cells"]] == [
+        None,
+        "Cut short: there was time for 1 of 2 repetitions.",
+        "Cut short: there was time for 1 of 2 repetitions.",
+    ]
+    assert all("figures" in entry for entry in results["cells"])
+    text = "\n".join(notes(results))
+    assert f"\n{cell('b').label}: Cut short: there was time for 1 of 2 repetitions." in text
+    assert cell("a").label not in text
+
+    now[0] = 0.0
+    results = run_campaign(plan, runner=stuck)
+    assert now[0] == 45.0
+    assert [entry["error"] for entry in results["cells"]] == [
+        "Cut short: there was time for 1 of 2 repetitions.",
+        "given up after 35 s",
+        "There was no time left for it.",
+    ]
 
 
 def test_a_trial_cut_off_by_the_budget_is_no_failure() -> None:

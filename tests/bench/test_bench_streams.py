@@ -40,6 +40,18 @@ def test_large_numbers_are_within_a_thirty_second(room: int) -> None:
     assert len(tried) < 32
 
 
+@given(room=st.integers(0, 8000))
+def test_a_quick_search_is_within_a_quarter(room: int) -> None:
+    tried: list[int] = []
+    found = find_most_streams(machine(room, tried), 8.0, 8192, exact_up_to=4)
+    assert found.finished
+    assert found.fails_at is not None
+    assert found.streams <= room < found.fails_at
+    assert found.fails_at - found.streams <= max(1, found.streams // 4)
+    # Each number that fails is tried twice: 14 doublings, two numbers between, one confirmation.
+    assert len(tried) <= 20
+
+
 def test_it_stops_at_the_most() -> None:
     found = search(machine(1000), most=100)
     assert (found.streams, found.fails_at, found.finished) == (100, None, True)
