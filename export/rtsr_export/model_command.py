@@ -101,12 +101,18 @@ def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, l
 
 def _convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, list[str]]:
     from rtsr_export.precision import convert, measure_cost, note_cost, require_low_cost
+    from rtsr_export.step_sizes import largest, measure_step_sizes
 
     converted = convert(model, precision)
     costs = measure_cost(model, converted)
     require_low_cost(costs)
-    note_cost(converted, costs)
-    return converted, [_line(cost, precision) for cost in costs]
+    steps = largest(measure_step_sizes(converted))
+    note_cost(converted, costs, steps)
+    return converted, [
+        *(_line(cost, precision) for cost in costs),
+        f"Steps of 2 and 4 hops differ from steps of 1 by at most {steps.db:.0f} dB of the high "
+        f"band ({steps.clip} up to {steps.cutoff_hz:g} Hz).",
+    ]
 
 
 def _line(cost: Cost, precision: str) -> str:

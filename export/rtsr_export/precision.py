@@ -22,6 +22,7 @@ from rtsr_export.half import halve
 from rtsr_export.products import find_products
 from rtsr_export.quantize import quantize
 from rtsr_export.recordings import Samples, band_limited, packaged_recordings
+from rtsr_export.step_sizes import StepDifference
 
 FULL = "fp32"
 CONVERSIONS: dict[str, Callable[[onnx.ModelProto], None]] = {"fp16": halve, "int8": quantize}
@@ -120,11 +121,12 @@ def require_low_cost(costs: Sequence[Cost]) -> None:
             )
 
 
-def note_cost(model: onnx.ModelProto, costs: Sequence[Cost]) -> None:
+def note_cost(model: onnx.ModelProto, costs: Sequence[Cost], steps: StepDifference) -> None:
     """Put what a conversion cost into the model's card, in place."""
     card = model_facts(model).card
     rounded = [
         {name: round(x, 5) if isinstance(x, float) else x for name, x in asdict(cost).items()}
         for cost in costs
     ]
-    set_metadata(model, card={**card, "lsd_after_conversion": rounded})
+    found = {"lsd_after_conversion": rounded, "hops_per_step_differ_db": round(steps.db, 1)}
+    set_metadata(model, card={**card, **found})

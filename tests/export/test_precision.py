@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rtsr.runtime.models import find_model  # noqa: E402
 from rtsr.runtime.session import OnnxStep  # noqa: E402
 from rtsr_export import parity as chain  # noqa: E402
 from rtsr_export import precision as conversion  # noqa: E402
+from rtsr_export import step_sizes  # noqa: E402
 from rtsr_export.calibration import Range, choose_range  # noqa: E402
 from rtsr_export.folding import fold_constants  # noqa: E402
 from rtsr_export.graph import build_graph  # noqa: E402
@@ -35,6 +37,7 @@ from rtsr_export.precision import Cost, convert, measure_cost, require_low_cost 
 from rtsr_export.products import find_products  # noqa: E402
 from rtsr_export.quantize import WEIGHT_LIMIT, quantize_weights  # noqa: E402
 from rtsr_export.recordings import band_limited, packaged_recordings  # noqa: E402
+from rtsr_export.step_sizes import StepDifference, largest, measure_step_sizes  # noqa: E402
 
 CONVERTED = ("fp16", "int8")
 # Of the high band's level: what rounding may change. Eight bits come with 34 dB on real sound.
@@ -113,6 +116,31 @@ def test_hops_per_step_do_not_matter(files, sound, precision, hops):
     reference = _streamed(path, *sound)
     # A value on the edge between two codes may fall to either side.
     assert _decibels(_streamed(path, *sound, hops) - reference, reference) < -30.0
+
+
+def test_steps_that_differ_are_refused():
+    same = StepDifference("music", 4000.0, 2, -155.0)
+    edge = StepDifference("speech", 8000.0, 4, -64.0)
+    assert largest([same, edge, same]) is edge
+    for db in (-30.0, float("nan")):
+        with pytest.raises(ModelError, match=r"speech at 8000 Hz differs by .* 1 and 4 hops"):
+            largest([replace(edge, db=db), same])
+
+
+def test_a_range_taken_over_the_frames_of_a_step_is_found_out(full, converted, monkeypatch):
+    """What fixed ranges are for: with dynamic ones a step's frames share one."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    monkeypatch.setattr(step_sizes, "CUTOFFS_HZ", (4000.0,))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}.onnx" for name in ("full", "dynamic")]
+        write_graph(full, paths[0])
+        quantize_dynamic(paths[0], paths[1], op_types_to_quantize=["MatMul"])
+        dynamic = onnx.load(paths[1])
+    differences = measure_step_sizes(dynamic)
+    with pytest.raises(ModelError, match=r"differs by .* dB of the high band"):
+        largest(differences)
+    assert largest(measure_step_sizes(converted["int8"])).db < min(one.db for one in differences)
 
 
 @pytest.mark.parametrize("precision", CONVERTED)
@@ -266,6 +294,8 @@ def test_command_converts_a_file(files, tmp_path):
     assert facts.precision == "int8"
     assert facts.card["version"] == "9"
     assert {row["clip"] for row in facts.card["lsd_after_conversion"]} == {"music", "speech"}
+    assert "Steps of 2 and 4 hops differ from steps of 1 by at most -" in result.stdout
+    assert facts.card["hops_per_step_differ_db"] < -40.0
 
 
 @pytest.mark.parametrize(
