@@ -122,10 +122,17 @@ def prepare_references(
         if not path.exists():
             samples, rate = soundfile.read(clip.path, dtype="float64", always_2d=True)
             part = loudest_part(samples[:, 0], round(max_seconds * rate))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, part, rate, subtype="PCM_16")
+            write_whole(path, part, rate)
         references[clip.name] = path
     return references
+
+
+def write_whole(path: Path, samples: np.ndarray, rate: int, subtype: str = "PCM_16") -> None:
+    """Write a sound file that appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".partial-{path.name}")
+    soundfile.write(beside, samples, rate, subtype=subtype)
+    beside.replace(path)
 
 
 def prepare_inputs(
@@ -144,8 +151,7 @@ def prepare_inputs(
             low, low_rate = narrow_band(samples, rate, cutoff_hz), round(2.0 * cutoff_hz)
             if at_48k:
                 low, low_rate = soxr.resample(low, low_rate, 48000, quality="HQ"), 48000
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, low, low_rate, subtype="PCM_16")
+            write_whole(path, low, low_rate)
         inputs[name] = path
     return inputs
 
@@ -170,14 +176,17 @@ def judge(
         if progress:
             progress(done, len(references))
         results[name] = compare_files(reference, outputs[name], cutoff_hz, metrics)
+    return gather_scores(cutoff_hz, {name: result.metrics for name, result in results.items()})
+
+
+def gather_scores(cutoff_hz: float, clips: dict[str, dict[str, float]]) -> Scores:
+    """Medians per domain of the metrics of each clip; the domain is the first part of its name."""
     by_domain = {
-        domain: medians(
-            result.metrics for name, result in results.items() if name.startswith(f"{domain}/")
-        )
+        domain: medians(metrics for name, metrics in clips.items() if name.startswith(f"{domain}/"))
         for domain in DOMAINS
-        if any(name.startswith(f"{domain}/") for name in results)
+        if any(name.startswith(f"{domain}/") for name in clips)
     }
-    return Scores(cutoff_hz, by_domain, {name: r.metrics for name, r in results.items()})
+    return Scores(cutoff_hz, by_domain, clips)
 
 
 def validate(

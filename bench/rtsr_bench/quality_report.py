@@ -1,0 +1,259 @@
+"""The quality report as text: tables of medians, what each system costs, what was probed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+HIGHER, LOWER, NEAR_ZERO = "higher", "lower", "near zero"
+
+#: What each metric says, which way is better, and how many decimals are worth reading.
+METRIC_NOTES: dict[str, tuple[str, str, int]] = {
+    "visqol": ("ViSQOL v3, audio mode, 1 to 4.73", HIGHER, 2),
+    "lsd": ("log-spectral distance, log10 of power", LOWER, 2),
+    "lsd_lf": ("the same below the cutoff", LOWER, 2),
+    "lsd_hf": ("the same above the cutoff", LOWER, 2),
+    "lsd_near": ("the same from the cutoff to twice the cutoff", LOWER, 2),
+    "mel_hf": ("log10 mel magnitude error above the cutoff", LOWER, 3),
+    "hf_bias_db": ("level of the high band against the truth, dB", NEAR_ZERO, 1),
+    "hf_envelope_db": ("how that level wavers, dB", LOWER, 2),
+    "lf_sisdr": ("low band against the truth, dB", HIGHER, 1),
+    "lf_gain_db": ("level of the low band against the truth, dB", NEAR_ZERO, 3),
+    "silence_dbfs": ("level where the truth is digital silence, dBFS", LOWER, 1),
+}
+_UNKNOWN = ("", LOWER, 3)
+NOTHING = "-"
+
+Table = list[str]
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The whole report; ``report`` is the object that is also written as JSON."""
+    lines = [
+        "# Quality report",
+        "",
+        f"{report['date']}, rtsr {report['software']['rtsr']}, `{report['command']}`",
+        "",
+        _what_was_judged(report),
+        "",
+        "## Systems",
+        "",
+        *_systems_table(report),
+        "",
+        *_chain_table(report),
+    ]
+    for cutoff, rows in report["cutoffs"].items():
+        lines += ["", f"## Input cutoff {float(cutoff) / 1000:g} kHz", ""]
+        lines += _domain_tables(rows, report["metrics"])
+        lines += _pictures(report, f"metrics-{cutoff}")
+    lines += ["", "Metrics:", "", *_legend(report["metrics"])]
+    if report["probes"]:
+        lines += ["", "## Streaming minus offline, and silence", "", *_probe_table(report)]
+    if report["conditions"]:
+        lines += ["", "## The same sound, delivered in other ways", "", *_conditions(report)]
+    pictures = _pictures(report, "spectrogram")
+    if pictures:
+        lines += ["", "## Spectrograms", "", "Dashed: the cutoff of the input.", *pictures]
+    return "\n".join(lines) + "\n"
+
+
+def better_by(metric: str, value: float, than: float) -> float:
+    """By how much a value is better than another one; negative where it is worse."""
+    direction = METRIC_NOTES.get(metric, _UNKNOWN)[1]
+    if direction == HIGHER:
+        return value - than
+    if direction == NEAR_ZERO:
+        return abs(than) - abs(value)
+    return than - value
+
+
+def number(metric: str, value: float | None) -> str:
+    """A value of a metric, or a dash where there is none."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:.{METRIC_NOTES.get(metric, _UNKNOWN)[2]}f}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Lines of a Markdown table."""
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{' --- |' * len(head)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _what_was_judged(report: Mapping[str, Any]) -> str:
+    clips = ", ".join(f"{count} {domain}" for domain, count in report["clips"].items())
+    cpu = report["machine"]["cpu"]
+    return (
+        f"Medians over the valid clips ({clips}), the loudest {report['seconds']:g} s of each. "
+        "Inputs are 16-bit files at twice the cutoff; models stream them hop by hop and write "
+        "16-bit files at 48 kHz. "
+        f"Timed on {cpu['model'] or cpu['architecture']} ({cpu['cores'] or '?'} cores, load "
+        f"{_dash(report['machine']['load_average'])} before)."
+    )
+
+
+def _systems_table(report: Mapping[str, Any]) -> Table:
+    rates = _rates(report)
+    kilohertz = " / ".join(f"{rate / 1000:g}" for rate in rates)
+    rows = []
+    for name, facts in report["systems"].items():
+        rows.append(
+            [
+                name,
+                facts["precision"] or NOTHING,
+                NOTHING if facts["file_bytes"] is None else f"{facts['file_bytes'] / 1e6:.2f}",
+                NOTHING if facts["parameters"] is None else f"{facts['parameters']:,}",
+                _each({r: _products(facts, r) for r in rates}, "{:.1f}"),
+                _each(facts["real_time"], "{:.1f}"),
+                _each(facts["latency_ms"], "{:.2f}"),
+            ]
+        )
+    head = ["system", "precision", "file, MB", "parameters", "MMAC/s", "x real time", "latency, ms"]
+    note = (
+        f"Three figures depend on the input rate ({kilohertz} kHz). MMAC/s are million "
+        "multiply-accumulates per second of one channel, counted over the whole chain. Times are "
+        "those of the whole chain with one thread and blocks of 10 ms. Latency is algorithmic: "
+        "resampler, hop and overlap."
+    )
+    return [*table(head, rows), "", note]
+
+
+def _chain_table(report: Mapping[str, Any]) -> Table:
+    """Parts of the chain at the first rate."""
+    rate = _rates(report)[0]
+    chains = {
+        name: facts["operations"][str(rate)]
+        for name, facts in report["systems"].items()
+        if facts["operations"]
+    }
+    parts = list(dict.fromkeys(part for chain in chains.values() for part in chain))
+    rows = [
+        [part, *(_million(chain[part]) if part in chain else NOTHING for chain in chains.values())]
+        for part in parts
+    ]
+    sums = [[sum(one[i] for one in chain.values()) for i in (0, 1)] for chain in chains.values()]
+    rows.append(["whole chain", *map(_million, sums)])
+    return [
+        f"Million multiply-accumulates per second, and million other operations (+), {rate} Hz in:",
+        "",
+        *table(["part", *chains], rows),
+    ]
+
+
+def _domain_tables(rows: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+    lines: Table = []
+    domains = list(dict.fromkeys(domain for row in rows.values() for domain in row["by_domain"]))
+    for domain in domains:
+        cells = [
+            [name, *(number(m, row["by_domain"][domain].get(m)) for m in metrics)]
+            for name, row in rows.items()
+        ]
+        lines += [f"**{domain}**", "", *table(["system", *metrics], cells), ""]
+    return lines[:-1]
+
+
+def _probe_table(report: Mapping[str, Any]) -> Table:
+    rows = []
+    names = list(next(iter(next(iter(report["probes"].values())).values())))
+    for cutoff, systems in report["probes"].items():
+        for system, values in systems.items():
+            cells = [
+                number(name, values[name]) if name == "silence_dbfs" else _figure(values[name])
+                for name in names
+            ]
+            rows.append([f"{float(cutoff) / 1000:g} kHz", system, *cells])
+    note = (
+        "Largest absolute difference of any output sample between one long block and blocks of "
+        "so many samples; and the level in a second of digital silence between two loud parts, "
+        "without its first and last 10 ms (-120 is the least that is told). The worst clip of one "
+        "per domain, one second of each."
+    )
+    return [*table(["cutoff", "system", *names], rows), "", note]
+
+
+def _conditions(report: Mapping[str, Any]) -> Table:
+    found = report["conditions"]
+    metrics, titles = found["metrics"], found["titles"]
+    lines: Table = [
+        f"Content to {found['cutoff_hz'] / 1000:g} kHz, the loudest {found['seconds']:g} s of each "
+        "clip, medians; models of less precision are left out. A cliff is a row that is much worse "
+        "than the first of its system where the input has not fallen as far.",
+        "",
+    ]
+    systems = found["scores"]
+    for domain in next(iter(next(iter(systems.values())).values()))["by_domain"]:
+        rows = [
+            [system, titles[key], *(number(m, row["by_domain"][domain].get(m)) for m in metrics)]
+            for system, by_condition in systems.items()
+            for key, row in by_condition.items()
+        ]
+        lines += [f"**{domain}**", "", *table(["system", "delivered as", *metrics], rows), ""]
+    lines += ["Largest loss against the first row, over domains and conditions:", ""]
+    rows = [
+        [system, *(_largest_loss(by_condition, metric, titles) for metric in metrics)]
+        for system, by_condition in systems.items()
+    ]
+    lines += table(["system", *metrics], rows)
+    return [*lines, *_pictures(report, "conditions")]
+
+
+def _largest_loss(by_condition: Mapping[str, Any], metric: str, titles: Mapping[str, str]) -> str:
+    first, *others = by_condition
+    losses = []
+    for domain, values in by_condition[first]["by_domain"].items():
+        for key in others:
+            pair = values.get(metric), by_condition[key]["by_domain"][domain].get(metric)
+            if None not in pair and not any(math.isnan(value) for value in pair):
+                losses.append((-better_by(metric, pair[1], pair[0]), domain, titles[key]))
+    if not losses:
+        return NOTHING
+    loss, domain, title = max(losses)
+    return f"{number(metric, loss)} ({title}, {domain})" if loss > 0.0 else "none"
+
+
+def _legend(metrics: Sequence[str]) -> Table:
+    rows = []
+    for metric in metrics:
+        meaning, direction, _ = METRIC_NOTES.get(metric, _UNKNOWN)
+        rows.append([metric, meaning, direction])
+    return table(["metric", "meaning", "better"], rows)
+
+
+def _pictures(report: Mapping[str, Any], kind: str) -> Table:
+    return [
+        line
+        for picture in report["pictures"]
+        if picture["file"].startswith(kind)
+        for line in ("", f"![{picture['title']}]({picture['file']})")
+    ]
+
+
+def _rates(report: Mapping[str, Any]) -> list[int]:
+    return [round(2.0 * float(cutoff)) for cutoff in report["cutoffs"]]
+
+
+def _products(facts: Mapping[str, Any], rate: int) -> float | None:
+    parts = facts["operations"].get(str(rate))
+    return sum(one[0] for one in parts.values()) / 1e6 if parts else None
+
+
+def _each(values: Mapping[Any, float | None], form: str) -> str:
+    """All figures, or one where all are the same."""
+    texts = [NOTHING if value is None else form.format(value) for value in values.values()]
+    return " / ".join(texts if len(set(texts)) > 1 else texts[:1]) or NOTHING
+
+
+def _million(operations: Sequence[float]) -> str:
+    return f"{operations[0] / 1e6:.2f} + {operations[1] / 1e6:.2f}"
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _dash(value: object) -> str:
+    return NOTHING if value is None else str(value)

@@ -1,0 +1,217 @@
+"""Run systems over clips, in parallel, and remember every result: a report may be interrupted.
+
+A result is kept under a digest of everything it depends on: the weights, the input and reference
+files, the metrics asked for, and the source of the engine and of the metrics.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import math
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import rtsr
+import rtsr_kernels
+from rtsr.errors import RtsrError
+from rtsr.quality.compare import compare_files
+from rtsr_bench import quality_probes, ridge
+from rtsr_bench.quality_systems import System
+
+Values = dict[str, float]
+
+_THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
+)
+
+
+class Job(Protocol):
+    """One piece of work whose result is a row of numbers."""
+
+    def key(self) -> str:
+        """A digest of everything that the result depends on."""
+
+    def run(self) -> Values:
+        """Do it."""
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """Enhance one input and judge what comes out."""
+
+    system: System
+    clip: str
+    reference: Path
+    source: Path
+    cutoff_hz: float
+    metrics: tuple[str, ...]
+
+    def key(self) -> str:
+        """See :class:`Job`."""
+        files = (_digest_of(self.reference), _digest_of(self.source))
+        return _key("clip", self.system.kind, self.system.digest, *files, self.cutoff_hz,
+                    self.metrics)  # fmt: skip
+
+    def run(self) -> Values:
+        """The metrics of one clip, by name."""
+        with tempfile.TemporaryDirectory() as folder:
+            output = self.source
+            enhance = self.system.enhancer(self.cutoff_hz)
+            if enhance is not None:
+                output = Path(folder) / "output.wav"
+                enhance(self.source, output)
+            return compare_files(self.reference, output, self.cutoff_hz, self.metrics).metrics
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """See :func:`rtsr_bench.quality_probes.probe`."""
+
+    system: System
+    sources: tuple[Path, ...]
+
+    def key(self) -> str:
+        """See :class:`Job`."""
+        return _key("probe", self.system.digest, *map(_digest_of, self.sources))
+
+    def run(self) -> Values:
+        """Differences by block length, and the level in silence."""
+        return quality_probes.probe(self.system.source, self.sources)
+
+
+def run_all(
+    jobs: Sequence[Job],
+    results: Path,
+    workers: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Values]:
+    """The results of all jobs, in their order.
+
+    Args:
+        jobs: what to do.
+        results: folder of the results so far; each new one is added as soon as it is there.
+        workers: processes, each with one thread; 1 works in this process.
+        progress: called with the number of jobs whose results are there, whenever it grows.
+
+    Raises:
+        RtsrError: a job failed, or its process died.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    files = [results / f"{job.key()}.json" for job in jobs]
+    found = {place: _load(file) for place, file in enumerate(files) if file.is_file()}
+    rows = {place: row for place, row in found.items() if row is not None}
+    waiting = [place for place in range(len(jobs)) if place not in rows]
+    if progress:
+        progress(len(rows))
+    done = (
+        ((place, _run(jobs[place])) for place in waiting)
+        if workers == 1
+        else _run_in_processes(jobs, waiting, workers)
+    )
+    for place, answer in done:
+        if isinstance(answer, str):
+            raise RtsrError(answer)
+        _store(files[place], answer)
+        rows[place] = answer
+        if progress:
+            progress(len(rows))
+    return [rows[place] for place in range(len(jobs))]
+
+
+def _run_in_processes(
+    jobs: Sequence[Job], waiting: Sequence[int], workers: int
+) -> Iterator[tuple[int, Values | str]]:
+    if not waiting:
+        return
+    # Spawned, because a fork of a process that has run ONNX Runtime's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = {pool.submit(_run, jobs[place]): place for place in waiting}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise RtsrError(
+                "A process of the report died, probably out of memory; run the command again with "
+                "--jobs 1: it goes on where it stopped."
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _run(job: Job) -> Values | str:
+    """A job's result, or the sentence of what stopped it: not every error can be sent home."""
+    # ViSQOL says for every clip which of its patches it left out.
+    logging.getLogger("visqol").setLevel(logging.ERROR)
+    try:
+        return job.run()
+    except RtsrError as error:
+        return str(error)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that are started here do not also start threads against each other."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _load(file: Path) -> Values | None:
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return {name: math.nan if value is None else value for name, value in stored.items()}
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _store(file: Path, values: Values) -> None:
+    plain = {name: None if math.isnan(value) else value for name, value in values.items()}
+    beside = file.with_suffix(".partial")
+    beside.write_text(json.dumps(plain), encoding="utf-8")
+    beside.replace(file)
+
+
+def _key(*parts: object) -> str:
+    text = json.dumps([source_digest(), *parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def source_digest() -> str:
+    """Digest of the source that results depend on: another engine gives other results."""
+    package, kernels = Path(rtsr.__file__).parent, Path(rtsr_kernels.__file__).parent
+    files = [
+        *package.glob("*.py"),
+        *(package / "runtime").glob("*.py"),
+        *(package / "quality").rglob("*.py"),
+        *kernels.glob("*.py"),
+        *(Path(str(module.__file__)) for module in (ridge, quality_probes)),
+    ]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,226 @@
+"""The command on a corpus of the packaged recordings: from clips to a report on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("soxr")
+pytest.importorskip("visqol")
+pytest.importorskip("matplotlib")
+
+from rtsr.errors import RtsrError
+from rtsr_bench import quality, quality_runs
+from rtsr_bench.quality_systems import FLOOR, INPUT, at_full_precision, choose_systems
+from rtsr_bench.ridge import RidgeFloor
+from rtsr_bench.validation import list_clips
+
+DEMO = Path(str(resources.files("rtsr").joinpath("demo_data")))
+SECONDS = 1.5
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One clip of speech, two of music (one of them the same), none of effects."""
+    folder = tmp_path_factory.mktemp("corpus")
+    fields = ["path", "split", "domain", "speaker_or_group", "sample_rate", "seconds",
+              "measured_cutoff_hz"]  # fmt: skip
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, fields)
+        rows.writeheader()
+        for name, domain in (("one", "speech"), ("two", "music"), ("three", "music")):
+            shutil.copy(DEMO / f"{domain}_reference.flac", folder / f"{name}.flac")
+            values = (f"{name}.flac", "valid", domain, name, 48000, 5.0, 20000)
+            rows.writerow(dict(zip(fields, values, strict=True)))
+    return folder
+
+
+def run(corpus: Path, out: Path, *more: str) -> Any:
+    arguments = [str(corpus), "--out", str(out), "--work", str(out.parent / "work"), "--jobs", "1"]
+    return CliRunner().invoke(quality.app, [*arguments, "--seconds", str(SECONDS), *more])
+
+
+@pytest.fixture(scope="module")
+def made(corpus: Path, stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on input, replicate and a stand-in for a network, one clip of each domain."""
+    out = tmp_path_factory.mktemp("made") / "report"
+    options = ["--cutoff", "4000", "--cutoff", "8000", "--limit", "1", "--model", str(stand_in)]
+    result = run(corpus, out, *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads((out / "quality.json").read_text())
+    return out
+
+
+def test_the_report_holds_every_system_at_every_cutoff(made: Path) -> None:
+    report = json.loads((made / "quality.json").read_text())
+    systems = ["input", "replicate", "stand-in"]
+    assert list(report["systems"]) == systems
+    assert {key: list(rows) for key, rows in report["cutoffs"].items()} == {
+        "4000": systems,
+        "8000": systems,
+    }
+    assert report["clips"] == {"speech": 1, "music": 1}
+    for rows in report["cutoffs"].values():
+        for row in rows.values():
+            assert set(row["by_domain"]) == {"speech", "music"}
+            assert set(row["clips"]) == {"speech/one", "music/two"}
+        input_, replicate = (rows[name]["by_domain"]["speech"] for name in systems[:2])
+        assert replicate["lsd"] < input_["lsd"]
+        assert replicate["visqol"] > input_["visqol"]
+        assert input_["hf_bias_db"] < -20.0
+    at_8, at_16 = (
+        report["cutoffs"][key]["input"]["by_domain"]["music"] for key in ("4000", "8000")
+    )
+    assert at_16["lsd"] < at_8["lsd"]
+
+
+def test_streams_without_a_difference_and_says_so(made: Path) -> None:
+    report = json.loads((made / "quality.json").read_text())
+    for rows in report["probes"].values():
+        assert list(rows) == ["replicate", "stand-in"]
+        for values in rows.values():
+            assert [values[f"block {n}"] for n in (1, 37, 480, 4096)] == [0.0] * 4
+            assert values["silence_dbfs"] < -60.0
+    assert "| 8 kHz | stand-in | 0 | 0 | 0 | 0 |" in (made / "quality.md").read_text()
+
+
+def test_costs_are_those_of_the_files(made: Path, stand_in: Path) -> None:
+    systems = json.loads((made / "quality.json").read_text())["systems"]
+    assert systems["stand-in"]["file_bytes"] == stand_in.stat().st_size
+    assert systems["stand-in"]["latency_ms"]["8000"] > systems["stand-in"]["latency_ms"]["16000"]
+    assert systems["replicate"]["parameters"] > 10000
+    assert systems["input"]["parameters"] is None
+    for name in ("replicate", "stand-in"):
+        assert all(value > 0.0 for value in systems[name]["real_time"].values())
+        assert systems[name]["operations"]["8000"]["crossover high-pass"][0] == 20 * 48000
+
+
+def test_pictures_are_there_and_linked(made: Path) -> None:
+    text = (made / "quality.md").read_text()
+    files = {path.name for path in made.iterdir()}
+    drawn = {name for name in files if name.endswith(".png")}
+    assert drawn == {
+        "metrics-4000.png",
+        "metrics-8000.png",
+        "spectrogram-speech-one.png",
+        "spectrogram-music-two.png",
+    }
+    assert files == drawn | {"quality.md", "quality.json"}
+    assert all(f"({name})" in text for name in drawn)
+
+
+def test_no_path_of_the_machine_is_published(made: Path, corpus: Path) -> None:
+    for name in ("quality.md", "quality.json"):
+        text = (made / name).read_text()
+        assert str(corpus) not in text
+        assert str(made.parent) not in text
+    assert "--cutoff 4000 --cutoff 8000 --model stand-in.onnx --seconds 1.5 --limit 1" in text
+
+
+def test_a_second_report_computes_nothing_again(
+    corpus: Path, made: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = json.loads((made / "quality.json").read_text())
+
+    def fail(self: object) -> None:
+        raise AssertionError("was computed again")
+
+    monkeypatch.setattr(quality_runs.ClipJob, "run", fail)
+    monkeypatch.setattr(quality_runs.ProbeJob, "run", fail)
+    out = made.parent / "again"
+    options = ["--cutoff", "4000", "--limit", "1", "--model", str(stand_in)]
+    result = run(corpus, out, *options, "--picture", "two")
+    assert result.exit_code == 0, result.output
+    after = json.loads((out / "quality.json").read_text())
+    assert after["cutoffs"]["4000"] == before["cutoffs"]["4000"]
+    assert after["probes"]["4000"] == before["probes"]["4000"]
+    assert not (out / "spectrogram-speech-one.png").exists()
+    # without --json the page itself is printed
+    assert result.stdout.startswith("# Quality report")
+
+
+@pytest.mark.slow
+def test_conditions_are_judged(corpus: Path, made: Path, stand_in: Path) -> None:
+    pytest.importorskip("av")
+    out = made.parent / "conditions"
+    options = ["--cutoff", "8000", "--limit", "1", "--model", str(stand_in), "--conditions"]
+    result = run(corpus, out, *options, "--picture", "two")
+    assert result.exit_code == 0, result.output
+    part = json.loads((out / "quality.json").read_text())["conditions"]
+    assert list(part["scores"]) == ["input", "replicate", "stand-in"]
+    for by_condition in part["scores"].values():
+        assert list(by_condition) == list(part["titles"])
+    heard = {key: row["by_domain"]["speech"] for key, row in part["scores"]["input"].items()}
+    assert heard["8k"]["lf_sisdr"] > heard["mu-law"]["lf_sisdr"] > heard["opus-8k"]["lf_sisdr"]
+    assert (out / "conditions.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--cutoff", "5000"], "rtsr takes none of 10000 Hz"),
+        (["--cutoff", "100"], "must lie between"),
+        (["--model", "large"], "'large' is unknown"),
+        (["--picture", "flute", "--limit", "1"], "No clip of the report has 'flute'"),
+        (["--floors", "nowhere"], "is not a floor"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(
+    corpus: Path, tmp_path: Path, options: list[str], sentence: str
+) -> None:
+    result = run(corpus, tmp_path / "report", *options)
+    assert isinstance(result.exception, RtsrError)
+    assert sentence in str(result.exception)
+    assert not list(tmp_path.rglob("quality.*"))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(corpus, tmp_path / "file" / "report")
+    assert isinstance(result.exception, RtsrError)
+    assert "cannot be made" in str(result.exception)
+
+
+def test_systems_are_told_apart_by_their_weights(
+    corpus: Path, stand_in: Path, failing_model: Path, tmp_path: Path
+) -> None:
+    names = [system.name for system in choose_systems(None, None, [4000.0])]
+    assert names[:2] == ["input", "replicate"]
+    one, other = (
+        choose_systems([str(path)], None, [4000.0])[-1] for path in (stand_in, failing_model)
+    )
+    assert one.digest != other.digest
+    twin = tmp_path / "replicate.onnx"
+    shutil.copy(stand_in, twin)
+    with pytest.raises(RtsrError, match="would be called 'replicate'"):
+        choose_systems([str(twin)], None, [4000.0])
+    precise, rough = tmp_path / "net.onnx", tmp_path / "net-int8.onnx"
+    shutil.copy(stand_in, precise)
+    shutil.copy(stand_in, rough)
+    both = choose_systems([str(rough), str(precise)], None, [4000.0])
+    assert [system.name for system in at_full_precision(both)] == ["input", "replicate", "net"]
+    alone = choose_systems([str(rough)], None, [4000.0])
+    assert at_full_precision(alone) == alone
+
+
+def test_the_floor_stands_in_front_of_what_must_beat_it(corpus: Path, tmp_path: Path) -> None:
+    clips = list_clips(corpus)
+    RidgeFloor.fit([clips[0].path], 4000.0, seconds_per_file=1.0).save(tmp_path / "ridge-4000.npz")
+    systems = choose_systems([], tmp_path, [4000.0])
+    assert [system.kind for system in systems[:2]] == [INPUT, FLOOR]
+    floor = systems[1]
+    enhance = floor.enhancer(4000.0)
+    assert enhance is not None
+    enhance(DEMO / "speech_8k.wav", tmp_path / "out.wav")
+    assert (tmp_path / "out.wav").stat().st_size > 48000
+    with pytest.raises(RtsrError, match="is not a floor"):
+        choose_systems([], tmp_path, [4000.0, 8000.0])

@@ -1,0 +1,140 @@
+"""The report's text: which way is better, what is missing, where it falls off."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from rtsr_bench import quality_report as report
+from rtsr_bench.quality_results import conditions_part, known, nest_probes, nest_scores, plain
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "than", "better_by"),
+    [
+        ("visqol", 3.0, 2.5, 0.5),
+        ("lsd", 1.0, 1.5, 0.5),
+        ("hf_bias_db", -1.0, 3.0, 2.0),
+        ("hf_bias_db", 4.0, -3.0, -1.0),
+        ("lf_sisdr", 40.0, 50.0, -10.0),
+    ],
+)
+def test_better_has_a_direction(metric: str, value: float, than: float, better_by: float) -> None:
+    assert report.better_by(metric, value, than) == pytest.approx(better_by)
+
+
+def test_every_metric_is_explained() -> None:
+    from rtsr.quality import METRICS
+
+    assert set(METRICS) <= set(report.METRIC_NOTES)
+
+
+def test_numbers_have_the_decimals_worth_reading() -> None:
+    assert report.number("visqol", 3.14159) == "3.14"
+    assert report.number("lf_gain_db", -0.0214) == "-0.021"
+    assert report.number("lsd", None) == report.number("lsd", math.nan) == "-"
+
+
+def test_results_become_medians_by_domain() -> None:
+    rows = [
+        ("small", "4000", "speech/a", {"lsd": 1.0}),
+        ("small", "4000", "speech/b", {"lsd": 2.0}),
+        ("small", "4000", "speech/c", {"lsd": 9.0}),
+        ("small", "4000", "music/a", {"lsd": math.nan}),
+        ("input", "4000", "music/a", {"lsd": 5.0}),
+    ]
+    found = nest_scores(rows)
+    assert found["4000"]["small"]["by_domain"]["speech"] == {"lsd": 2.0}
+    assert math.isnan(found["4000"]["small"]["by_domain"]["music"]["lsd"])
+    assert found["4000"]["input"]["cutoff_hz"] == 4000.0
+    assert nest_probes([("small", "4000", {"block 1": 0.0})]) == {
+        "4000": {"small": {"block 1": 0.0}}
+    }
+    assert known(("visqol", "lsd"), ("lsd", "mel_hf")) == ("lsd",)
+
+
+def test_plain_values_survive_json() -> None:
+    value = plain({1: (math.nan, math.inf, 2.0), "x": [{"y": None}]})
+    assert value == {"1": [None, "infinite", 2.0], "x": [{"y": None}]}
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+
+
+def conditions(falls: dict[tuple[str, str], float]) -> dict[str, Any]:
+    """One clip per domain, one system, lsd 1 where it does not fall by more."""
+    rows = [
+        ("small", key, f"{domain}/a", {"lsd": 1.0 + falls.get((key, domain), 0.0)})
+        for key in ("8k", "opus-48k", "8-bit")
+        for domain in ("speech", "music")
+    ]
+    part = conditions_part(rows, ("lsd",), 3.0)
+    part["titles"] = {key: part["titles"][key] for key in ("8k", "opus-48k", "8-bit")}
+    return part
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    facts = {
+        "kind": "model",
+        "file_bytes": 2_500_000,
+        "parameters": 1234567,
+        "precision": "fp32",
+        "operations": {"8000": {"input resampler": [1.92e6, 0.0], "graph": [300e6, 10e6]}},
+        "latency_ms": {"8000": 13.854},
+        "real_time": {"8000": 12.34},
+    }
+    nothing = dict.fromkeys(facts) | {"operations": {}, "latency_ms": {}, "real_time": {}}
+    values = {
+        "date": "2026-01-02",
+        "command": "python -m rtsr_bench.quality CORPUS --out FOLDER",
+        "software": {"rtsr": "1.2.3"},
+        "machine": {"cpu": {"model": "Test", "cores": 2}, "load_average": None},
+        "seconds": 6.0,
+        "clips": {"speech": 3, "music": 1},
+        "metrics": ["visqol", "lsd"],
+        "systems": {"input": nothing, "small": facts},
+        "cutoffs": {
+            "4000": {
+                name: {"by_domain": {"speech": {"visqol": score, "lsd": None}}}
+                for name, score in (("input", 1.5), ("small", 3.25))
+            }
+        },
+        "probes": {"4000": {"small": {"block 1": 0.0, "block 37": 1.5e-7, "silence_dbfs": -96.04}}},
+        "conditions": {},
+        "pictures": [{"file": "metrics-4000.png", "title": "Medians"}],
+        **changes,
+    }
+    return dict(plain(values))
+
+
+def test_the_report_says_what_was_measured() -> None:
+    text = report.markdown(whole())
+    assert "| small | fp32 | 2.50 | 1,234,567 | 301.9 | 12.3 | 13.85 |" in text
+    assert "| input | - | - | - | - | - | - |" in text
+    assert "| whole chain | 301.92 + 10.00 |" in text
+    assert "| small | 3.25 | - |" in text
+    assert "| 4 kHz | small | 0 | 1.5e-07 | -96.0 |" in text
+    assert "(3 speech, 1 music), the loudest 6 s" in text
+    assert "![Medians](metrics-4000.png)" in text
+    assert "delivered" not in text
+
+
+def test_a_broken_stream_cannot_be_overlooked() -> None:
+    probes = {"4000": {"small": {"block 1": math.inf, "silence_dbfs": -96.0}}}
+    assert "| 4 kHz | small | infinite | -96.0 |" in report.markdown(whole(probes=probes))
+
+
+def test_the_largest_loss_is_named() -> None:
+    part = conditions({("opus-48k", "music"): 0.5, ("8-bit", "speech"): 0.2})
+    text = report.markdown(whole(conditions=part))
+    assert "| small | 0.50 (Opus 16 kb/s, 48 kHz, music) |" in text
+    # one row per way of delivery and domain
+    assert text.count("| small | 8 bits |") == 2
+    assert "| small | none |" in report.markdown(whole(conditions=conditions({})))
+
+
+def test_figures_of_several_rates_stand_in_one_cell() -> None:
+    assert report._each({8000: 13.85, 16000: 13.5}, "{:.2f}") == "13.85 / 13.50"
+    assert report._each({8000: 13.85, 16000: 13.85}, "{:.2f}") == "13.85"
+    assert report._each({}, "{:.2f}") == "-"

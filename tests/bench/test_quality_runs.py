@@ -1,0 +1,139 @@
+"""Jobs: nothing is done twice, nothing stale is believed, and what fails says why."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr_bench import quality_runs as runs
+from rtsr_bench.quality_systems import INPUT, MODEL, System
+
+
+@dataclass(frozen=True)
+class Note:
+    """Leaves a line in a file whenever it is run."""
+
+    name: str
+    log: Path
+    fails: bool = False
+
+    def key(self) -> str:
+        return self.name
+
+    def run(self) -> dict[str, float]:
+        if self.fails:
+            raise MissingDependencyError("This test", "eval")
+        with self.log.open("a") as file:
+            file.write(f"{self.name}\n")
+        return {"length": float(len(self.name)), "nothing": math.nan}
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().splitlines()
+
+
+def test_results_come_in_order_and_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    jobs = [Note("aa", log), Note("b", log)]
+    seen: list[int] = []
+    rows = runs.run_all(jobs, tmp_path / "results", 1, seen.append)
+    assert [row["length"] for row in rows] == [2.0, 1.0]
+    assert seen == [0, 1, 2]
+    again = runs.run_all([*reversed(jobs), Note("ccc", log)], tmp_path / "results", 1)
+    assert [row["length"] for row in again] == [1.0, 2.0, 3.0]
+    assert all(math.isnan(row["nothing"]) for row in again)
+    assert lines(log) == ["aa", "b", "ccc"]
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
+    log, results = tmp_path / "log", tmp_path / "results"
+    runs.run_all([Note("a", log)], results, 1)
+    (results / "a.json").write_text('{"length": 1')
+    assert runs.run_all([Note("a", log)], results, 1)[0]["length"] == 1.0
+    assert len(lines(log)) == 2
+
+
+def test_what_was_done_before_a_failure_is_kept(tmp_path: Path) -> None:
+    log, results = tmp_path / "log", tmp_path / "results"
+    with pytest.raises(RtsrError, match="This test needs a package"):
+        runs.run_all([Note("a", log), Note("bad", log, fails=True)], results, 1)
+    runs.run_all([Note("a", log)], results, 1)
+    assert len(lines(log)) == 1
+    assert not list(results.glob("*.partial"))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> runs.ClipJob:
+    for name in ("reference.wav", "source.wav"):
+        noise = np.random.default_rng(len(name)).normal(size=24000) * 0.1
+        soundfile.write(tmp_path / name, noise, 48000, subtype="PCM_16")
+    return runs.ClipJob(
+        System("input", INPUT),
+        "speech/a",
+        tmp_path / "reference.wav",
+        tmp_path / "source.wav",
+        4000.0,
+        ("lsd", "lf_gain_db"),
+    )
+
+
+def test_a_result_belongs_to_all_that_it_depends_on(
+    job: runs.ClipJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    louder = tmp_path / "louder.wav"
+    soundfile.write(louder, soundfile.read(job.source)[0] * 0.5, 48000, subtype="PCM_16")
+    keys = {
+        job.key(),
+        replace(job, system=System("a", MODEL, "a", "1")).key(),
+        replace(job, system=System("a", MODEL, "a", "2")).key(),
+        replace(job, source=louder).key(),
+        replace(job, reference=louder).key(),
+        replace(job, cutoff_hz=8000.0).key(),
+        replace(job, metrics=("lsd",)).key(),
+        runs.ProbeJob(job.system, (job.source,)).key(),
+    }
+    assert len(keys) == 8
+    assert replace(job, clip="speech/b").key() == job.key()
+    monkeypatch.setattr(runs, "source_digest", lambda: "another engine")
+    assert job.key() not in keys
+
+
+def test_the_input_is_judged_as_it_is(job: runs.ClipJob) -> None:
+    unharmed = replace(job, source=job.reference).run()
+    assert unharmed == {"lsd": 0.0, "lf_gain_db": 0.0}
+    assert job.run()["lsd"] > 0.5
+
+
+def test_a_model_is_run_on_the_input(job: runs.ClipJob, tmp_path: Path) -> None:
+    pytest.importorskip("soxr")
+    narrow = tmp_path / "narrow.wav"
+    soundfile.write(narrow, soundfile.read(job.source)[0][::6], 8000, subtype="PCM_16")
+    bare = replace(job, source=narrow)
+    judged = replace(bare, system=System("replicate", MODEL, "replicate", "x")).run()
+    assert set(judged) == {"lsd", "lf_gain_db"}
+    # white noise against nothing at all above 4 kHz
+    assert judged["lsd"] < bare.run()["lsd"] - 1.0
+
+
+def test_processes_give_what_one_process_gives(job: runs.ClipJob, tmp_path: Path) -> None:
+    jobs = [job, replace(job, cutoff_hz=8000.0), replace(job, source=job.reference)]
+    apart = runs.run_all(jobs, tmp_path / "apart", 2)
+    assert apart == runs.run_all(jobs, tmp_path / "together", 1)
+    with pytest.raises(RtsrError, match="no metric named 'loudness'"):
+        runs.run_all([*jobs, replace(job, metrics=("loudness",))], tmp_path / "apart", 2)
+
+
+def test_processes_are_started_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    with runs._one_thread_each():
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["NUMBA_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "NUMBA_NUM_THREADS" not in os.environ
