@@ -14,6 +14,8 @@ from rtsr.cli import options
 from rtsr.errors import RtsrError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rtsr.quality.compare import FolderComparison
 
 # One hop: the metrics refuse anything shorter.
@@ -64,6 +66,14 @@ def eval_command(
             "--metrics", metavar="A,B", help="Only these metrics, for example visqol,lsd_near."
         ),
     ] = None,
+    artefacts: Annotated[
+        bool,
+        typer.Option(
+            "--artefacts",
+            help="Also hunt artefacts (hiss, sibilants, pre-echo, buzz, pumping...), "
+            "each with its limit.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE.png", help="Write a picture of the spectrograms."),
@@ -102,15 +112,20 @@ def eval_command(
 
     if folders:
         with _Progress(enabled=not as_json) as progress:
-            result = compare_folders(reference, estimate, cutoff, names, progress.show)
+            result = compare_folders(
+                reference, estimate, cutoff, names, progress.show, artefacts=artefacts
+            )
     else:
-        result = FolderComparison([compare_files(reference, estimate, cutoff, names)])
+        pair = compare_files(reference, estimate, cutoff, names, artefacts=artefacts)
+        result = FolderComparison([pair])
     if plot is not None:
         _plot(plot, reference, estimate, input_file, cutoff)
     if as_json:
-        typer.echo(json.dumps(_as_object(result, cutoff), allow_nan=False))
+        typer.echo(json.dumps(_as_object(result, cutoff, artefacts), allow_nan=False))
     else:
         _print_table(result, cutoff, names is None)
+        if artefacts:
+            _print_artefacts(result)
 
 
 def _split(metrics: str) -> list[str]:
@@ -179,8 +194,10 @@ def _plot(
     save_spectrograms(path, panels, title=title, cutoff_hz=cutoff)
 
 
-def _as_object(result: FolderComparison, cutoff: float) -> dict[str, object]:
-    return {
+def _as_object(result: FolderComparison, cutoff: float, artefacts: bool) -> dict[str, object]:
+    from rtsr.quality.artefacts import ARTEFACTS
+
+    answer: dict[str, object] = {
         "cutoff_hz": cutoff,
         "files": [
             {
@@ -189,11 +206,21 @@ def _as_object(result: FolderComparison, cutoff: float) -> dict[str, object]:
                 "estimate": str(pair.estimate),
                 "metrics": _finite(pair.metrics),
             }
+            | ({"artefacts": _finite(pair.artefacts)} if artefacts else {})
             for pair in result.files
         ],
         "median": _finite(result.median),
         "unmatched": result.unmatched,
     }
+    if artefacts:
+        answer |= {
+            "artefact_median": _finite(result.artefact_median),
+            "artefact_limits": {
+                name: {"lowest": _limit(artefact.lowest), "highest": _limit(artefact.highest)}
+                for name, artefact in ARTEFACTS.items()
+            },
+        }
+    return answer
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
@@ -202,7 +229,6 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def _print_table(result: FolderComparison, cutoff: float, all_metrics: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from rtsr.quality.visqol import visqol_available
@@ -223,12 +249,48 @@ def _print_table(result: FolderComparison, cutoff: float, all_metrics: bool) -> 
             table.add_row(pair.name, *(_number(pair.metrics[name]) for name in names))
         table.add_section()
         table.add_row("median", *(_number(result.median[name]) for name in names), style="bold")
-    # Without a terminal there is no width to fit into, and a folded table is hard to read.
-    Console(width=None if sys.stdout.isatty() else 220).print(table)
+    _console().print(table)
     if result.unmatched:
         typer.echo(f"without a partner: {', '.join(result.unmatched)}", err=True)
     if all_metrics and not visqol_available():
         typer.echo('visqol left out; it needs: pip install "rtsr[eval]"', err=True)
+
+
+def _print_artefacts(result: FolderComparison) -> None:
+    from rich.table import Table
+
+    from rtsr.quality.artefacts import ARTEFACTS
+
+    many = len(result.files) > 1
+    table = Table(title="artefacts; ! marks what lies beyond its limit")
+    table.add_column("artefact")
+    for heading in ("median", "lowest", "highest", "beyond") if many else ("value",):
+        table.add_column(heading, justify="right")
+    table.add_column("limit")
+    table.add_column("meaning", overflow="fold")
+    for name, artefact in ARTEFACTS.items():
+        values = [pair.artefacts[name] for pair in result.files]
+        known = [value for value in values if not math.isnan(value)]
+        median = result.artefact_median[name]
+        cells = [_number(median) + ("" if artefact.accepts(median) else " !")]
+        if many:
+            cells += [_number(end(known, default=math.nan)) for end in (min, max)]
+            cells.append(f"{sum(not artefact.accepts(value) for value in known)} of {len(known)}")
+        table.add_row(name, *cells, artefact.limits, artefact.meaning)
+    _console().print(table)
+    typer.echo("- : the original holds nothing to judge it by (no pause, no s, no attack...)")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Without a terminal there is no width to fit into, and a folded table is hard to read.
+    return Console(width=None if sys.stdout.isatty() else 220)
+
+
+def _limit(value: float) -> float | None:
+    """JSON has no infinity: without a limit on that side, null."""
+    return None if math.isinf(value) else value
 
 
 def _number(value: float) -> str:

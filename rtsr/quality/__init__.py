@@ -1,7 +1,8 @@
-"""How good is an estimate? Metrics, comparison of files and folders, spectrogram pictures."""
+"""How good is an estimate? Metrics, artefacts, comparison of files and folders, pictures."""
 
 from __future__ import annotations
 
+from rtsr.quality.artefacts import ARTEFACTS, Artefact, find_artefacts
 from rtsr.quality.compare import (
     Comparison,
     FolderComparison,
@@ -12,11 +13,14 @@ from rtsr.quality.compare import (
 from rtsr.quality.evaluation import METRICS, evaluate
 
 __all__ = [
+    "ARTEFACTS",
     "METRICS",
+    "Artefact",
     "Comparison",
     "FolderComparison",
     "compare_files",
     "compare_folders",
     "evaluate",
+    "find_artefacts",
     "medians",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from rtsr.errors import RtsrError
+from rtsr.quality.artefacts import find_artefacts
 from rtsr.quality.audio import SAMPLE_RATE, read_audio
 from rtsr.quality.evaluation import check_cutoff, check_metrics, evaluate
 
@@ -19,13 +20,14 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".a
 
 @dataclass(frozen=True)
 class Comparison:
-    """One estimate judged against its reference."""
+    """One estimate judged against its reference; ``artefacts`` is empty if nobody asked."""
 
     name: str
     reference: Path
     estimate: Path
     cutoff_hz: float
     metrics: dict[str, float]
+    artefacts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,19 @@ class FolderComparison:
         """Median of every metric over the files."""
         return medians(comparison.metrics for comparison in self.files)
 
+    @property
+    def artefact_median(self) -> dict[str, float]:
+        """Median of every artefact over the files."""
+        return medians(comparison.artefacts for comparison in self.files)
+
 
 def compare_files(
     reference: str | Path,
     estimate: str | Path,
     cutoff_hz: float,
     metrics: Sequence[str] | None = None,
+    *,
+    artefacts: bool = False,
 ) -> Comparison:
     """Judge one file by another; both are brought to 48 kHz first.
 
@@ -54,6 +63,7 @@ def compare_files(
         estimate: the processed file; the same number of channels.
         cutoff_hz: where the content of the processed system's input ended, in Hz.
         metrics: as for :func:`rtsr.quality.evaluate`.
+        artefacts: also measure all of :data:`rtsr.quality.ARTEFACTS`.
 
     Raises:
         RtsrError: a file cannot be read, or the two cannot be compared.
@@ -61,7 +71,10 @@ def compare_files(
     """
     truth, guess = read_audio(reference), read_audio(estimate)
     values = evaluate(truth, guess, cutoff_hz, metrics, SAMPLE_RATE)
-    return Comparison(Path(estimate).stem, Path(reference), Path(estimate), cutoff_hz, values)
+    found = find_artefacts(truth, guess, cutoff_hz) if artefacts else {}
+    return Comparison(
+        Path(estimate).stem, Path(reference), Path(estimate), cutoff_hz, values, found
+    )
 
 
 def compare_folders(
@@ -70,6 +83,8 @@ def compare_folders(
     cutoff_hz: float,
     metrics: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    artefacts: bool = False,
 ) -> FolderComparison:
     """Judge every file of a folder by the file with the same stem in another folder.
 
@@ -77,7 +92,7 @@ def compare_folders(
 
     Args:
         references, estimates: the two folders.
-        cutoff_hz, metrics: as for :func:`compare_files`.
+        cutoff_hz, metrics, artefacts: as for :func:`compare_files`.
         progress: called with (pairs done, pairs in all) before the first pair and after each.
 
     Raises:
@@ -97,8 +112,8 @@ def compare_folders(
     for done, name in enumerate(names):
         if progress:
             progress(done, len(names))
-        pair = compare_files(truths[name], guesses[name], cutoff_hz, metrics)
-        files.append(Comparison(name, pair.reference, pair.estimate, cutoff_hz, pair.metrics))
+        pair = compare_files(truths[name], guesses[name], cutoff_hz, metrics, artefacts=artefacts)
+        files.append(replace(pair, name=name))
     if progress:
         progress(len(names), len(names))
     return FolderComparison(files, sorted(truths.keys() ^ guesses.keys()))

@@ -101,6 +101,33 @@ def evaluate(
         MissingDependencyError: ``visqol`` was asked for by name and its package is not installed.
     """
     names = check_metrics(metrics)
+    truth, guess = aligned_pair(reference, estimate, cutoff_hz, sample_rate)
+    return {
+        name: _mean(
+            METRICS[name](truth[:, channel], guess[:, channel], cutoff_hz, sample_rate)
+            for channel in range(truth.shape[1])
+        )
+        for name in names
+    }
+
+
+def aligned_pair(
+    reference: NDArray[np.floating],
+    estimate: NDArray[np.floating],
+    cutoff_hz: float,
+    sample_rate: int = 48000,
+) -> tuple[Signal, Signal]:
+    """Check two signals and cut them to the part they share, the estimate's lag taken out.
+
+    Args:
+        reference, estimate, cutoff_hz, sample_rate: as for :func:`evaluate`.
+
+    Returns:
+        reference and estimate, both of shape (samples, channels), float64.
+
+    Raises:
+        RtsrError: as :func:`evaluate`, but for the metrics' names.
+    """
     cutoff_hz = check_cutoff(cutoff_hz)
     truth, guess = _as_channels(reference, "reference"), _as_channels(estimate, "estimate")
     if truth.shape[1] != guess.shape[1]:
@@ -114,13 +141,7 @@ def evaluate(
             f"Reference and estimate share only {truth.shape[0]} samples; "
             f"at least {_MIN_SAMPLES} are needed."
         )
-    return {
-        name: _mean(
-            METRICS[name](truth[:, channel], guess[:, channel], cutoff_hz, sample_rate)
-            for channel in range(truth.shape[1])
-        )
-        for name in names
-    }
+    return truth, guess
 
 
 def _as_channels(signal: NDArray[np.floating], what: str) -> Signal:
