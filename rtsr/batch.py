@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -138,7 +139,7 @@ class BatchUpsampler:
                 slots,
                 StreamingResampler(int(input_rate), ENGINE_RATE, int(channels)),
                 int(output_rate),
-                _cutoff_source(input_rate / 2, cutoff, expected_cutoff),
+                lambda: _cutoff_source(input_rate / 2, cutoff, expected_cutoff),
                 step.metadata.f_target_default if ceiling is None else float(ceiling),
                 float(wet),
                 int(seed),
@@ -233,7 +234,7 @@ class BatchUpsampler:
         slots: list[int],
         before: StreamingResampler,
         output_rate: int,
-        cutoffs: CutoffSource,
+        new_cutoff_source: Callable[[], CutoffSource],
         f_target: float,
         wet: float,
         seed: int,
@@ -255,7 +256,7 @@ class BatchUpsampler:
             slots,
             incoming,
             outgoing,
-            cutoffs,
+            new_cutoff_source,
             native_hz=before.input_rate / 2,
             f_target=f_target,
             wet=wet,

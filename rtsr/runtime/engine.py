@@ -84,6 +84,24 @@ class Engine:
     def step(self, audio: Audio, out: Audio) -> None:
         """Enhance ``audio`` into ``out``, two arrays ``(480 * hops, channels)``."""
         started = time.perf_counter_ns()
+        self.measure(audio)
+        self.enhance(audio, out)
+        self._statistics.record_step(time.perf_counter_ns() - started)
+
+    def measure(self, audio: Audio) -> NDArray[np.float32]:
+        """The first half of :meth:`step`: where the content of each hop ends.
+
+        Returns:
+            Hz ``(hops,)``; the next step overwrites it.
+        """
+        for hop in range(self._source.hops):
+            measured = self._cutoffs.update(audio[hop * HOP : (hop + 1) * HOP])
+            self.cutoff_hz = min(float(measured), self._highest_cutoff)
+            self._f_prior[hop] = self.cutoff_hz
+        return self._f_prior
+
+    def enhance(self, audio: Audio, out: Audio) -> None:
+        """The second half of :meth:`step`, for the step that was measured; it is not counted."""
         high_band = self._generate(audio)
         delayed = self.step_samples - self._overlap
         out[: self._overlap] = self._kept
@@ -92,13 +110,8 @@ class Engine:
         for hop, cutoff in enumerate(self._f_prior):
             part = slice(hop * HOP, (hop + 1) * HOP)
             self._mixer.add(high_band[part], out[part], self._audible(float(cutoff)), self.wet)
-        self._statistics.record_step(time.perf_counter_ns() - started)
 
     def _generate(self, audio: Audio) -> Audio:
-        for hop in range(self._source.hops):
-            measured = self._cutoffs.update(audio[hop * HOP : (hop + 1) * HOP])
-            self.cutoff_hz = min(float(measured), self._highest_cutoff)
-            self._f_prior[hop] = self.cutoff_hz
         degraded = self._statistics.degraded_blocks
         high_band = self._source.generate(audio, self._f_prior, self._f_target)
         if self._statistics.degraded_blocks != degraded:

@@ -6,14 +6,15 @@ the first ring and read the second at any time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.latency import ENGINE_RATE, Latency
 from rtsr.runtime.engine import CutoffSource, Engine
-from rtsr.runtime.slot_source import PreparedCutoffs, SlotSource
+from rtsr.runtime.slot_source import SlotSource
 from rtsr.runtime.slots import SlotStep
 from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.resample import StreamingResampler
@@ -33,7 +34,7 @@ class Lane:
         slots: the slot of each channel.
         incoming: samples at 48 kHz that wait for a step; this lane is the reading side.
         outgoing: finished samples at ``latency.output_rate``; this lane is the writing side.
-        cutoffs: where the cutoff of each hop comes from.
+        new_cutoff_source: makes what says for each hop where its content ends.
         native_hz: Hz above which the input holds nothing.
         f_target: Hz where the output should end.
         wet: gain of the generated band.
@@ -55,7 +56,7 @@ class Lane:
         slots: Sequence[int],
         incoming: Ring,
         outgoing: Ring,
-        cutoffs: CutoffSource,
+        new_cutoff_source: Callable[[], CutoffSource],
         *,
         native_hz: float,
         f_target: float,
@@ -72,10 +73,8 @@ class Lane:
         self._incoming = incoming
         self._outgoing = outgoing
         self._source = SlotSource(step, slots, seed, statistics)
-        self._cutoffs = PreparedCutoffs(cutoffs, native_hz, self._source.hops)
-        self._engine = Engine(
-            self._source, lambda: self._cutoffs, native_hz, f_target, wet, statistics
-        )
+        self._statistics = statistics
+        self._engine = Engine(self._source, new_cutoff_source, native_hz, f_target, wet, statistics)
         channels = len(self.slots)
         self._audio: Audio = np.zeros((self._engine.step_samples, channels), np.float32)
         self._enhanced: Audio = np.zeros_like(self._audio)
@@ -112,11 +111,13 @@ class Lane:
         ready = min(self._incoming.readable, len(self._audio))
         self._incoming.read(self._audio[:ready])
         self._audio[ready:] = 0.0
-        self._source.prepare(self._audio, self._cutoffs.measure(self._audio), self._f_target)
+        self._source.prepare(self._audio, self._engine.measure(self._audio), self._f_target)
 
     def finish(self) -> None:
         """Collect what the batch made of it and pass the finished samples on."""
-        self._engine.step(self._audio, self._enhanced)
+        started = time.perf_counter_ns()
+        self._engine.enhance(self._audio, self._enhanced)
+        self._statistics.record_step(time.perf_counter_ns() - started)
         self._emit(self._enhanced)
 
     def release(self) -> None:

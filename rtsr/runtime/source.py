@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.session import OnnxStep
 from rtsr.runtime.statistics import Statistics
-from rtsr_kernels.noise import fill_noise_frames
+from rtsr.runtime.stream_rows import StreamRows
 
 Audio = NDArray[np.float32]
-
-# All channels share one noise, or a stereo image would fall apart above the cutoff.
-_SHARED_STREAM = 0
 
 
 class HighBandSource(Protocol):
@@ -84,6 +81,7 @@ class ModelSource:
         self.overlap = session.metadata.overlap
         self.seed = seed
         self._session = session
+        self._rows = StreamRows(session, range(channels))
         self._statistics = statistics
         self._high_band: Audio = np.zeros((samples, channels), np.float32)
         self.reset()
@@ -91,28 +89,15 @@ class ModelSource:
     def reset(self) -> None:
         """Forget the past: the next step is the first."""
         self._session.reset()
+        self._rows.reset()
         self.frame = 0
-        self._alike = self.channels > 1
 
     def generate(self, audio: Audio, f_prior: NDArray[np.float32], f_target: float) -> Audio:
         """Take one step, see :meth:`HighBandSource.generate`."""
-        session = self._session
-        session.f_prior[:] = f_prior
-        session.f_target.fill(f_target)
-        np.copyto(session.audio[:, 0, :], audio.T)
-        fill_noise_frames(self.seed, self.frame, _SHARED_STREAM, session.noise[0])
-        session.noise[1:] = session.noise[0]
+        self._rows.fill(audio, f_prior, f_target, self.seed, self.frame)
         self.frame += self.hops
-        high_band = session.run()
-        # An infinity or a NaN fails this comparison. It would live on in the state for ever.
-        if not (high_band.max() < np.inf and high_band.min() > -np.inf):
-            session.reset()
-            high_band.fill(0.0)
+        if not self._rows.collect(self._session.run(), self._high_band):
+            # What is no number would live on in the state for ever.
+            self._session.reset()
             self._statistics.degraded_blocks += self.hops
-        # A matrix product may round each item of a batch in its own way. Channels that have been
-        # the same so far must stay so to the last bit, or mono in two channels would not be mono.
-        self._alike = self._alike and bool((audio[:, 1:] == audio[:, :1]).all())
-        if self._alike:
-            high_band[1:] = high_band[0]
-        np.copyto(self._high_band, high_band[:, 0, :].T)
         return self._high_band
