@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import typer
 from rich.console import Console
 from rich.status import Status
 
+from rtsr.cli.progress import ShownWhile
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr.runtime.provider_options import TENSORRT, parse_provider
@@ -48,7 +47,7 @@ def summary(built: BuiltEngine) -> str:
     return "\n".join(lines)
 
 
-class BuildProgress:
+class BuildProgress(ShownWhile):
     """The phase and its seconds: in one moving line on a terminal, else a line per phase."""
 
     def __init__(self, subject: str) -> None:
@@ -58,6 +57,7 @@ class BuildProgress:
         self._status: Status | None = None
         if self._console.is_terminal:
             self._status = self._console.status(subject)
+        super().__init__(self._status)
 
     def show(self, phase: str, seconds: float) -> None:
         """Take note of the phase and how long it has lasted."""
@@ -67,17 +67,3 @@ class BuildProgress:
         elif phase != self._phase:
             self._console.print(f"{self._subject}: {phase}", highlight=False, soft_wrap=True)
         self._phase = phase
-
-    def __enter__(self) -> BuildProgress:
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._status is not None:
-            self._status.stop()

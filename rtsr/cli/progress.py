@@ -1,17 +1,42 @@
-"""A progress bar that says how much faster than the sound itself the work goes."""
+"""What shows on a terminal that long work goes on, and how much faster than the sound itself."""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 
 _REDRAW_SECONDS = 0.1
 
+_Shown = TypeVar("_Shown", bound="ShownWhile")
 
-class AudioProgress:
+
+class ShownWhile:
+    """Shows something of rich's while a block runs, or nothing if it is ``None``."""
+
+    def __init__(self, shown: Progress | Status | None) -> None:
+        self._shown = shown
+
+    def __enter__(self: _Shown) -> _Shown:
+        if self._shown is not None:
+            self._shown.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+
+
+class AudioProgress(ShownWhile):
     """Shows seconds of audio done and the speed, on a terminal's stderr; elsewhere nothing."""
 
     def __init__(self, label: str, rate: int | None = None, enabled: bool = True) -> None:
@@ -27,6 +52,7 @@ class AudioProgress:
             transient=True,
             disable=not self._enabled,
         )
+        super().__init__(self._bar)
         self._task = self._bar.add_task(label, total=None, speed="")
         self._rate = rate
         self._started = time.perf_counter()
@@ -42,15 +68,3 @@ class AudioProgress:
         if self._rate:
             speed = f"{done / self._rate / max(now - self._started, 1e-6):.1f}x real time"
         self._bar.update(self._task, completed=done, total=total, speed=speed)
-
-    def __enter__(self) -> AudioProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
