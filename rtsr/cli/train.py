@@ -69,7 +69,8 @@ def train_command(
     def kept(split: str) -> Path | None:
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
-    train_corpus = load_corpus(data, "train", cache=kept("train"))
+    coded = settings.degrade.codec_share > 0.0
+    train_corpus = load_corpus(data, "train", cache=kept("train"), coded=coded)
     typer.echo(f"train: {train_corpus.describe()}")
     valid_corpus = load_corpus(data, "valid", cache=kept("valid"))
     typer.echo(f"valid: {valid_corpus.describe()}")

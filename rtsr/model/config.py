@@ -18,6 +18,14 @@ class ModelConfig:
 
     Widths are channels, windows are frames of 10 ms. ``prior`` chooses where the flow starts:
     ``"bridge"`` from ``z_LR + prior_scale * noise``, ``"gaussian"`` from noise alone.
+
+    ``decoder_noise`` is ``s_max``: the decoder learns on latents disturbed by up to so much.
+
+    The switches at the end are for ablations. Each keeps every weight, so that variants are of one
+    size: a token that is switched off is a constant, and what the decoder may not hear is zero.
+    ``f_prior_token`` and ``f_target_token`` concern what the networks are told, never the masks,
+    which keep the input's own band untouched. ``decoder_hears_features`` gives the decoder ``E``'s
+    features of the low-resolution input, ``decoder_hears_carriers`` the two carriers made of it.
     """
 
     name: str
@@ -39,12 +47,18 @@ class ModelConfig:
     prior: str = "bridge"
     prior_scale: float = 0.3
     decoder_noise: float = 0.1
+    f_prior_token: bool = True
+    f_target_token: bool = True
+    decoder_hears_features: bool = True
+    decoder_hears_carriers: bool = True
 
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
             raise ValueError(f"prior is {self.prior!r}; accepted: 'bridge', 'gaussian'")
         if self.flow_middle % self.attention_heads:
             raise ValueError("flow_middle must be a multiple of attention_heads")
+        if self.decoder_noise < 0.0:
+            raise ValueError(f"decoder_noise is {self.decoder_noise:g}; it cannot be negative")
 
     @property
     def noise_channels(self) -> int:

@@ -33,7 +33,7 @@ class VelocityNet(StreamingModule):
         width, middle = config.flow_width, config.flow_middle
         self.enter = Pointwise(2 * config.latent, width)
         self.context = Pointwise(config.encoder_width, width)
-        self.embed = FrequencyEmbedding(3, width)
+        self.embed = FrequencyEmbedding((True, config.f_prior_token, config.f_target_token), width)
         self.embed_middle = Pointwise(width, middle)
         for index in range(config.flow_blocks):
             self.add_module(f"down{index}", ResidualBlock(width))

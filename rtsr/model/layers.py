@@ -158,23 +158,30 @@ class WindowedAttention(Layer):
 
 
 class FrequencyEmbedding(nn.Module):
-    """Embeds numbers in [0, 1] (frequency / 24 kHz, flow time) as a sum of harmonic features."""
+    """Embeds numbers in [0, 1] (frequency / 24 kHz, flow time) as a sum of harmonic features.
+
+    ``heeds`` says of each input whether it is; one that is not counts as zero all the time, which
+    leaves its weights in place as part of a constant.
+    """
 
     HARMONICS = 4
     rates: Tensor
 
-    def __init__(self, inputs: int, channels: int) -> None:
+    def __init__(self, heeds: tuple[bool, ...], channels: int) -> None:
         super().__init__()
+        self.heeds = heeds
         self.register_buffer(
             "rates", torch.pi * 2.0 ** torch.arange(self.HARMONICS), persistent=False
         )
-        self.widen = nn.Linear(inputs * (2 * self.HARMONICS + 1), channels)
+        self.widen = nn.Linear(len(heeds) * (2 * self.HARMONICS + 1), channels)
         self.out = nn.Linear(channels, channels)
 
     def forward(self, *values: Tensor) -> Tensor:
         """Map tensors ``(batch, frames, 1)`` to ``(batch, frames, channels)``."""
         features = []
-        for value in values:
+        for is_heeded, value in zip(self.heeds, values, strict=True):
+            if not is_heeded:
+                value = torch.zeros_like(value)
             angle = value * self.rates
             features += [value, angle.sin(), angle.cos()]
         return self.out(functional.silu(self.widen(torch.cat(features, dim=2))))

@@ -27,7 +27,8 @@ class Encoder(StreamingModule):
         super().__init__()
         width = config.encoder_width
         self.enter = Pointwise(Features.CHANNELS, width)
-        self.cutoff = FrequencyEmbedding(1, width)
+        # What the encoder is told, its features pass on: a token that is off is off here too.
+        self.cutoff = FrequencyEmbedding((config.f_prior_token,), width)
         self.blocks = StreamingSequential(
             *(
                 ConvNeXtBlock(width, config.kernel, config.expansion)
@@ -81,8 +82,10 @@ class Decoder(StreamingModule):
         super().__init__()
         width = config.decoder_width
         self.bands, self.points = config.gain_bands, config.envelope_points
+        self.hears_features = config.decoder_hears_features
+        self.hears_carriers = config.decoder_hears_carriers
         self.enter = Pointwise(config.latent + config.encoder_width, width)
-        self.cutoffs = FrequencyEmbedding(2, width)
+        self.cutoffs = FrequencyEmbedding((config.f_prior_token, config.f_target_token), width)
         self.blocks = StreamingSequential(
             *(
                 ConvNeXtBlock(width, config.kernel, config.expansion)
@@ -125,6 +128,8 @@ class Decoder(StreamingModule):
         Returns:
             Frames ``(batch, frames, 600)``, relative to the running level, and the next state.
         """
+        if not self.hears_features:
+            hidden = torch.zeros_like(hidden)
         x = self.enter(torch.cat([z, hidden], dim=2))
         x = x + self.cutoffs(cutoffs[0] / NYQUIST, cutoffs[1] / NYQUIST)
         x, blocks = self.blocks.step(x, branch(state, "blocks"))
@@ -137,6 +142,9 @@ class Decoder(StreamingModule):
         gains = torch.cat([bins, log_magnitude[:, :, None]], dim=2).clamp(max=LOG_GAIN_CEILING)
         gains = gains.exp() * mask[:, :, None]
         bare = torch.stack([phase.cos(), phase.sin()], dim=2)
+        if not self.hears_carriers:
+            noise = carriers[0]
+            carriers = (noise, torch.zeros_like(noise), torch.zeros_like(noise))
         spectra = torch.stack([*carriers, bare], dim=2) * gains[:, :, :, None]
         hiss_and_tonal = torch.stack([spectra[:, :, 0], spectra[:, :, 1:].sum(dim=2)], dim=2)
         hiss, tonal = self.inverse_transform(hiss_and_tonal).unbind(dim=2)

@@ -1,4 +1,4 @@
-"""A decoded corpus kept on disk, so that a restart does not decode for minutes again."""
+"""Decoded and coded audio kept on disk, so that a restart does not take minutes again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rtsr.train.listing import Listed
 
-if TYPE_CHECKING:
-    from rtsr.train.data import Corpus
-
 #: Counted up when decoding or measuring changes, so that an old cache is not believed.
 VERSION = 1
-ARRAYS = ("samples", "starts", "lengths", "cutoffs_hz", "domain_codes")
-LISTS = ("domains", "names", "groups", "skipped")
+#: What is kept of a corpus, and of its coded versions: arrays, and plain values.
+CORPUS = (
+    ("samples", "starts", "lengths", "cutoffs_hz", "domain_codes"),
+    ("domains", "names", "groups", "skipped"),
+)
+CODED = (
+    ("samples", "starts", "lengths", "clips", "offsets", "cutoffs_hz"),
+    ("settings", "rejected"),
+)
+Kept = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def key_of(source: Path, listed: list[Listed]) -> str:
@@ -32,25 +37,30 @@ def key_of(source: Path, listed: list[Listed]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def read(path: Path, key: str) -> dict[str, Any] | None:
-    """The fields of the corpus kept under `key`, or None if there is none or it is damaged."""
+def coded_path(path: Path) -> Path:
+    """Where the coded versions lie of a corpus that is kept at `path`."""
+    return path.with_name(f"{path.stem}-coded{path.suffix}")
+
+
+def read(path: Path, key: str, kept: Kept = CORPUS) -> dict[str, Any] | None:
+    """The fields that are kept under `key`, or None if there are none or they are damaged."""
+    arrays, values = kept
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            described = json.loads(str(kept["described"]))
+        with np.load(path, allow_pickle=False) as content:
+            described = json.loads(str(content["described"]))
             if described["key"] != key:
                 return None
-            fields: dict[str, Any] = {name: kept[name] for name in ARRAYS}
+            fields: dict[str, Any] = {name: content[name] for name in arrays}
+            fields.update({name: described[name] for name in values})
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-    fields.update({name: described[name] for name in LISTS})
-    fields["skipped"] = [(name, reason) for name, reason in described["skipped"]]
     return fields
 
 
-def write(path: Path, key: str, corpus: Corpus) -> None:
-    """Keep `corpus`; a cache that cannot be written (a full disk) is only a slower restart."""
-    described = json.dumps({"key": key, **{name: getattr(corpus, name) for name in LISTS}})
-    arrays = {name: getattr(corpus, name) for name in ARRAYS}
+def write(path: Path, key: str, content: Any, kept: Kept = CORPUS) -> None:
+    """Keep `content`; a cache that cannot be written (a full disk) is only a slower restart."""
+    described = json.dumps({"key": key, **{name: getattr(content, name) for name in kept[1]}})
+    arrays = {name: getattr(content, name) for name in kept[0]}
     beside = path.with_name(path.name + f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

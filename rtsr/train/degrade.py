@@ -17,11 +17,22 @@ from scipy import signal
 from torch import Tensor
 
 from rtsr.model.config import SAMPLE_RATE
+from rtsr.train.coded import CodedRows
+from rtsr.train.g711 import a_law, mu_law
+
+#: Telephone coders work at 8 kHz: every so many samples of 48 kHz.
+TELEPHONE_STEP = 6
+TELEPHONE_HZ = 4000.0
 
 
 @dataclass(frozen=True)
 class DegradeConfig:
-    """How inputs are degraded; shares are probabilities per clip."""
+    """How inputs are degraded; shares are probabilities per clip.
+
+    ``codec_share`` of the clips take their input from a version that really went through a coder,
+    where such versions were prepared; ``companding_share`` of those below 4 kHz are telephone
+    coded on the fly.
+    """
 
     lowest_hz: float = 1000.0
     highest_hz: float = 20000.0
@@ -29,6 +40,7 @@ class DegradeConfig:
     wide_share: float = 0.25
     analog_share: float = 0.4
     companding_share: float = 0.08
+    codec_share: float = 0.12
     floor_share: float = 0.25
     equalizer_share: float = 0.4
     mix_share: float = 0.12
@@ -111,12 +123,16 @@ def draw_cutoffs(ends: np.ndarray, config: DegradeConfig, rng: np.random.Generat
     return cutoffs
 
 
-def _compand(audio: Tensor) -> Tensor:
-    """Eight-bit mu-law (ITU-T G.711 in its continuous form, mu = 255)."""
-    mu = 255.0
-    coded = audio.sign() * torch.log1p(mu * audio.abs().clamp(max=1.0)) / np.log1p(mu)
-    coded = (coded * 127.5).round() / 127.5
-    return coded.sign() * (torch.expm1(coded.abs() * np.log1p(mu)) / mu)
+def _telephone(audio: Tensor, is_a_law: Tensor) -> Tensor:
+    """Eight bits at 8 kHz (ITU-T G.711) of audio ``(batch, samples)`` that ends below 4 kHz.
+
+    What comes out is not filtered yet: it still has images above 4 kHz.
+    """
+    samples = audio[:, ::TELEPHONE_STEP]
+    coded = torch.zeros_like(audio)
+    decoded = torch.where(is_a_law[:, None], a_law(samples), mu_law(samples))
+    coded[:, ::TELEPHONE_STEP] = TELEPHONE_STEP * decoded
+    return coded
 
 
 def _quantise(audio: Tensor, bits: Tensor, dither: Tensor) -> Tensor:
@@ -126,51 +142,72 @@ def _quantise(audio: Tensor, bits: Tensor, dither: Tensor) -> Tensor:
 
 
 def degrade(
-    clips: Tensor, ends: np.ndarray, config: DegradeConfig, rng: np.random.Generator
+    clips: Tensor,
+    ends: np.ndarray,
+    config: DegradeConfig,
+    rng: np.random.Generator,
+    coded: CodedRows | None = None,
 ) -> Degraded:
-    """Make truth and band-limited input from clips ``(batch, samples)`` that end at ``ends`` Hz."""
+    """Make truth and band-limited input from clips that end at ``ends`` Hz.
+
+    Args:
+        clips: ``(batch, samples)`` in [-1, 1], on the device that does the work.
+        ends: ``(batch,)`` Hz.
+        rng: the only source of chance, apart from torch's for noise.
+        coded: rows whose input was coded beforehand. They keep their spectrum and get no neighbour
+            and no floor, which the coder has not heard; the gain is the same for both.
+    """
     batch, samples = clips.shape
     device = clips.device
     ends = np.array(ends, dtype=np.float64)
     frequencies = np.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE)
-    clips, ends = _mix(clips, ends, config, rng)
+    is_coded = np.zeros(batch, bool)
+    if coded is not None:
+        is_coded[coded.rows] = True
+    clips, ends = _mix(clips, ends, config, rng, ~is_coded)
 
     shaping = np.ones((batch, len(frequencies)), np.float32)
     floors = np.zeros((batch, len(frequencies)), np.float32)
-    for index in range(batch):
+    for row in np.flatnonzero(~is_coded):
         if rng.random() < config.equalizer_share:
-            shaping[index] = _equalizer(frequencies, rng)
+            shaping[row] = _equalizer(frequencies, rng)
         if rng.random() < config.floor_share:
-            floors[index] = _floor_spectrum(frequencies, rng) * (frequencies < ends[index])
+            floors[row] = _floor_spectrum(frequencies, rng) * (frequencies < ends[row])
     spectrum = torch.fft.rfft(clips) * torch.from_numpy(shaping).to(device)
     noise = torch.fft.rfft(torch.randn(batch, samples, device=device))
     peak = _peak(torch.fft.irfft(spectrum, samples))
+    if coded is not None:
+        rows = torch.from_numpy(coded.rows).to(device)
+        heard = torch.from_numpy(coded.audio).to(device)
+        # A coder overshoots, and neither side may be clipped.
+        peak[rows] = torch.maximum(peak[rows], _peak(heard))
     loudest = torch.from_numpy(10.0 ** (rng.uniform(-30.0, -0.5, batch) / 20.0)).float().to(device)
     gain = (loudest[:, None] / peak.clamp(min=1e-3)).clamp(max=8.0)
     spectrum = spectrum * gain + noise * torch.from_numpy(floors).to(device)
     truth = torch.fft.irfft(spectrum, samples)
 
     cutoffs = draw_cutoffs(ends, config, rng)
-    walls = np.empty((batch, len(frequencies)), np.float32)
-    filters = np.ones((batch, len(frequencies)), np.complex64)
+    jitter = 1.0 + rng.uniform(-config.cutoff_jitter, config.cutoff_jitter, batch)
+    if coded is not None:
+        cutoffs[coded.rows] = coded.cutoffs_hz
+        jitter[coded.rows] = 1.0
+    walls, filters = _draw_filters(frequencies, cutoffs, is_coded, config, rng)
     bits = torch.from_numpy(
         rng.choice([8.0, 12.0, 14.0, 16.0, 24.0], batch, p=[0.04, 0.06, 0.1, 0.6, 0.2])
     ).float()
-    companded = torch.zeros(batch, 1, dtype=torch.bool)
-    for index, cutoff in enumerate(cutoffs):
-        walls[index] = _resampler_response(frequencies, cutoff, rng)
-        if rng.random() < config.analog_share:
-            edge = cutoff * rng.uniform(0.8, 1.05)
-            filters[index] = _analog_response(frequencies, edge, rng)
-        companded[index] = bool(cutoff < 4200.0 and rng.random() < config.companding_share)
+    is_call = (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_coded
     wall = torch.from_numpy(walls).to(device)
     narrow = torch.fft.irfft(spectrum * wall * torch.from_numpy(filters).to(device), samples)
     dither = torch.rand(batch, samples, device=device) - torch.rand(batch, samples, device=device)
-    coded = _quantise(narrow, bits.to(device), dither)
-    coded = torch.where(companded.to(device), _compand(narrow), coded)
-    narrow = torch.fft.irfft(torch.fft.rfft(coded) * (wall > 0.0), samples)
+    rounded = _quantise(narrow, bits.to(device), dither)
+    if is_call.any():
+        calls = torch.from_numpy(np.flatnonzero(is_call)).to(device)
+        is_a_law = torch.from_numpy(rng.random(len(calls)) < 0.5).to(device)
+        rounded[calls] = _telephone(narrow[calls], is_a_law)
+    if coded is not None:
+        rounded[rows] = heard * gain[rows]
+    narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (wall > 0.0), samples)
 
-    jitter = 1.0 + rng.uniform(-config.cutoff_jitter, config.cutoff_jitter, batch)
     return Degraded(
         truth=truth[:, None],
         narrow=narrow[:, None],
@@ -179,15 +216,37 @@ def degrade(
     )
 
 
+def _draw_filters(
+    frequencies: np.ndarray,
+    cutoffs: np.ndarray,
+    is_coded: np.ndarray,
+    config: DegradeConfig,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each clip's wall and the response of the filter before it, ``(batch, bins)`` both."""
+    walls = (frequencies < cutoffs[:, None]).astype(np.float32)
+    filters = np.ones((len(cutoffs), len(frequencies)), np.complex64)
+    for row in np.flatnonzero(~is_coded):
+        walls[row] = _resampler_response(frequencies, cutoffs[row], rng)
+        if rng.random() < config.analog_share:
+            edge = cutoffs[row] * rng.uniform(0.8, 1.05)
+            filters[row] = _analog_response(frequencies, edge, rng)
+    return walls, filters
+
+
 def _peak(audio: Tensor) -> Tensor:
     return audio.abs().amax(dim=1, keepdim=True)
 
 
 def _mix(
-    clips: Tensor, ends: np.ndarray, config: DegradeConfig, rng: np.random.Generator
+    clips: Tensor,
+    ends: np.ndarray,
+    config: DegradeConfig,
+    rng: np.random.Generator,
+    allowed: np.ndarray,
 ) -> tuple[Tensor, np.ndarray]:
-    """Add a neighbour to some clips, 0 to 20 dB below: real sound is rarely alone."""
-    share = (rng.random(len(ends)) < config.mix_share).astype(np.float32)
+    """Add a neighbour, 0 to 20 dB below, to some allowed clips: real sound is rarely alone."""
+    share = (allowed & (rng.random(len(ends)) < config.mix_share)).astype(np.float32)
     gains = torch.from_numpy(share * 10.0 ** (rng.uniform(-20.0, 0.0, len(ends)) / 20.0))
     mixed = clips + gains.float().to(clips.device)[:, None] * clips.roll(1, 0)
     return mixed, np.where(share > 0, np.minimum(ends, np.roll(ends, 1)), ends)

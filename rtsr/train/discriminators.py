@@ -7,6 +7,8 @@ what an over-smoothed output lacks: the spread of energies from frame to frame a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from rtsr.train.losses import POWER_FLOOR, Powers, mel_bank
 
 SCALES = ((256, 32), (512, 64), (2048, 128))
+JUDGEMENTS = ("adversarial", "matching")
 
 
 class MelDiscriminator(nn.Module):
@@ -71,19 +74,24 @@ class Discriminators(nn.Module):
             total = total + fake.float().square().mean() + (1.0 - real.float()).square().mean()
         return total / len(self.scales)
 
-    def judge(self, spectra: Powers, f_prior: Tensor, f_target: Tensor) -> tuple[Tensor, Tensor]:
-        """The generator's adversarial loss and feature matching (Kumar et al. 2019, eq. 3)."""
-        adversarial = f_prior.new_zeros(())
-        matching = f_prior.new_zeros(())
+    def judge(
+        self, spectra: Powers, f_prior: Tensor, f_target: Tensor, wanted: Sequence[str] = JUDGEMENTS
+    ) -> dict[str, Tensor]:
+        """The generator's losses: ``adversarial``, and feature ``matching`` (Kumar et al. 2019,
+        eq. 3). Only what is wanted is computed."""
+        terms = {name: f_prior.new_zeros(()) for name in wanted}
         for scale in self.scales:
             assert isinstance(scale, MelDiscriminator)
             estimate, truth = spectra[scale.n_fft]
             fake, fake_activations = scale(estimate, f_prior, f_target)
-            with torch.no_grad():
-                _, real_activations = scale(truth, f_prior, f_target)
-            adversarial = adversarial + (1.0 - fake.float()).square().mean()
-            for fake_activation, real_activation in zip(
-                fake_activations, real_activations, strict=True
-            ):
-                matching = matching + (fake_activation - real_activation).float().abs().mean()
-        return adversarial / len(self.scales), matching / len(self.scales)
+            if "adversarial" in terms:
+                terms["adversarial"] = terms["adversarial"] + (1.0 - fake.float()).square().mean()
+            if "matching" in terms:
+                with torch.no_grad():
+                    _, real_activations = scale(truth, f_prior, f_target)
+                for fake_activation, real_activation in zip(
+                    fake_activations, real_activations, strict=True
+                ):
+                    apart = (fake_activation - real_activation).float().abs().mean()
+                    terms["matching"] = terms["matching"] + apart
+        return {name: value / len(self.scales) for name, value in terms.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr.model.config import CONFIGURATIONS
+from rtsr.model.config import CONFIGURATIONS, ModelConfig
 from rtsr.train.degrade import DegradeConfig
 from rtsr.train.losses import LossWeights
 
@@ -20,13 +20,21 @@ else:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One training run. Lengths are in 10 ms frames, times in minutes, rates per step."""
+    """One training run. Lengths are in 10 ms frames, times in minutes, rates per step.
+
+    The stages share the minutes of a run as ``shares`` says, unless ``steps`` gives each its
+    number of steps: then runs can be compared, on whatever machine they were made, and 0 leaves a
+    stage out. Of the losses ``adversarial``, ``feature_matching``, ``distillation`` and
+    ``distribution``, one of weight 0 is not computed. ``model_changes`` are settings of
+    :class:`~rtsr.model.config.ModelConfig` that differ from those of ``model``.
+    """
 
     model: str = "small"
     seed: int = 1
     batch: int = 12
     frames: int = 128
     shares: tuple[float, float, float] = (0.25, 0.25, 0.5)
+    steps: tuple[int, int, int] | None = None
     learning_rates: tuple[float, float, float] = (1e-3, 1e-3, 7e-4)
     final_learning_rate: float = 0.03
     warm_up_steps: int = 200
@@ -55,6 +63,31 @@ class TrainSettings:
             )
         if self.precision not in ("auto", "bf16", "fp32"):
             raise RtsrError(f"precision is {self.precision!r}; accepted: auto, bf16, fp32.")
+        for name in ("shares", "learning_rates"):
+            _check_three(name, getattr(self, name), (int, float))
+        if self.steps is not None:
+            _check_three("steps", self.steps, (int,))
+        for name in ("adversarial", "feature_matching", "distillation", "distribution"):
+            if getattr(self, name) < 0.0:
+                raise RtsrError(
+                    f"The weight {name!r} is {getattr(self, name):g}; it must be 0, which "
+                    "switches the loss off, or more."
+                )
+        self.model_config()
+
+    def model_config(self) -> ModelConfig:
+        """The configuration of the model that is trained.
+
+        Raises:
+            RtsrError: ``model_changes`` names what there is not, or cannot be.
+        """
+        try:
+            config: ModelConfig = _fill(
+                CONFIGURATIONS[self.model], self.model_changes, "model_changes."
+            )
+        except ValueError as error:
+            raise RtsrError(f"The settings in 'model_changes' cannot be: {error}.") from error
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +96,23 @@ class TrainSettings:
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
         """Build settings from nested plain values; raises RtsrError for unknown names."""
         return _fill(cls(), values, "")
+
+
+def _check_three(name: str, values: Any, kinds: tuple[type, ...]) -> None:
+    """Refuse anything but one number per stage, none negative and one above zero."""
+    is_fit = (
+        isinstance(values, tuple)
+        and len(values) == 3
+        and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
+        and min(values) >= 0
+        and max(values) > 0
+    )
+    if not is_fit:
+        raise RtsrError(
+            f"The training setting {name!r} is {values!r}; it must be three "
+            f"{'whole ' if float not in kinds else ''}numbers, one per stage, none below 0 and "
+            "not all 0."
+        )
 
 
 def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:
@@ -77,16 +127,16 @@ def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:
         present = getattr(defaults, name)
         if is_dataclass(present) and isinstance(value, dict):
             value = _fill(present, value, f"{path}{name}.")
-        elif isinstance(present, tuple):
+        elif isinstance(present, tuple | None) and isinstance(value, list):
             value = tuple(value)
-        elif isinstance(present, bool | int | float | str):
-            if isinstance(present, float) and isinstance(value, int):
-                value = float(value)
-            if not isinstance(value, type(present)):
-                raise RtsrError(
-                    f"The training setting {path + name!r} is {value!r}; "
-                    f"it must be a {type(present).__name__}."
-                )
+        elif isinstance(present, float) and type(value) is int:
+            value = float(value)
+        if present is not None and type(value) is not type(present):
+            kind = "table" if isinstance(present, dict) or is_dataclass(present) else None
+            raise RtsrError(
+                f"The training setting {path + name!r} is {value!r}; "
+                f"it must be a {kind or type(present).__name__}."
+            )
         changes[name] = value
     return replace(defaults, **changes)
 

@@ -60,12 +60,19 @@ class Batch:
         )
 
 
-def autoencode(generator: Generator, batch: Batch) -> Pair:
-    """Stage 1: decode the truth's own latent, disturbed by noise of random strength."""
+def autoencode(generator: Generator, batch: Batch, noise_level: float | None = None) -> Pair:
+    """Stage 1: decode the truth's own latent, disturbed by noise.
+
+    Its standard deviation is random, up to the configuration's ``decoder_noise``, unless
+    ``noise_level`` says it.
+    """
     latent = generator.config.latent
     heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
     z = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
-    sigma = torch.rand(z.shape[0], 1, 1, device=z.device) * generator.config.decoder_noise
+    if noise_level is None:
+        sigma = torch.rand(z.shape[0], 1, 1, device=z.device) * generator.config.decoder_noise
+    else:
+        sigma = torch.full((z.shape[0], 1, 1), noise_level, device=z.device)
     z = z + sigma * batch.noise[..., :latent]
     high_band, _ = generator.decode(z, heard, batch.noise[..., latent:], batch.cutoffs, batch.state)
     return batch.pair(high_band)
@@ -108,21 +115,35 @@ def integrate(generator: Generator, heard: Heard, batch: Batch, steps: int) -> T
 def latent_losses(
     z: Tensor, teacher: Generator, batch: Batch, settings: TrainSettings
 ) -> dict[str, Tensor]:
-    """Distillation from the teacher's several steps, and distribution matching to the truth."""
+    """Distillation from the teacher's several steps, and distribution matching to the truth.
+
+    A term of weight zero is neither computed nor returned.
+    """
+    terms: dict[str, Tensor] = {}
     with torch.no_grad():
         heard, _ = teacher.hear(batch.data.narrow, batch.f_prior, batch.state)
-        target = integrate(teacher, heard, batch, settings.teacher_steps)
-        truth = teacher.encode_truth(batch.data.truth, heard.level, batch.f_target)
-    return {
-        "distillation": (z.float() - target.float()).abs().mean(),
-        "distribution": sliced_wasserstein(z, truth),
-    }
+    if settings.distillation:
+        with torch.no_grad():
+            target = integrate(teacher, heard, batch, settings.teacher_steps)
+        terms["distillation"] = (z.float() - target.float()).abs().mean()
+    if settings.distribution:
+        with torch.no_grad():
+            truth = teacher.encode_truth(batch.data.truth, heard.level, batch.f_target)
+        terms["distribution"] = sliced_wasserstein(z, truth)
+    return terms
 
 
 def adversarial_losses(
     spectra: Powers, pair: Pair, discriminators: Discriminators, settings: TrainSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum of the adversarial and the feature-matching loss, and both terms."""
-    adversarial, matching = discriminators.judge(spectra, pair.f_prior, pair.f_target)
-    total = settings.adversarial * adversarial + settings.feature_matching * matching
-    return total, {"adversarial": adversarial, "matching": matching}
+    """Weighted sum of the adversarial and the feature-matching loss, and both terms.
+
+    A term of weight zero is neither computed nor returned.
+    """
+    weights = {"adversarial": settings.adversarial, "matching": settings.feature_matching}
+    wanted = {name: weight for name, weight in weights.items() if weight}
+    terms = discriminators.judge(spectra, pair.f_prior, pair.f_target, tuple(wanted))
+    total = pair.f_prior.new_zeros(())
+    for name, weight in wanted.items():
+        total = total + weight * terms[name]
+    return total, terms

@@ -15,49 +15,30 @@ import torch
 from torch import Tensor
 
 from rtsr.errors import RtsrError
-from rtsr.model.config import HOP, ModelConfig, configuration
+from rtsr.model.config import HOP, ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.train.checkpoint import MovingAverage, load_checkpoint, save_checkpoint
 from rtsr.train.data import Corpus
 from rtsr.train.degrade import degrade
+from rtsr.train.device import (
+    choose_device,
+    choose_precision,
+    random_state,
+    restore_random_state,
+)
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.grow import grow
 from rtsr.train.losses import Powers, SpectralLoss
+from rtsr.train.objective import Moment, Objective
+from rtsr.train.schedule import ByMinutes, BySteps, Schedule
 from rtsr.train.settings import TrainSettings
-from rtsr.train.stages import (
-    STAGES,
-    Batch,
-    Pair,
-    adversarial_losses,
-    autoencode,
-    flow_matching,
-    latent_losses,
-    one_step,
-)
+from rtsr.train.stages import STAGES, Batch, Pair, autoencode, one_step
 
 CHECKPOINT = "last.pt"
 LOG = "log.jsonl"
 LOG_EVERY = 20
 
 Progress = Callable[["Trainer", dict[str, float]], None]
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device ``auto``, ``cpu`` or ``cuda``; raises RtsrError when it is not there."""
-    present = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-    if name == "auto":
-        return torch.device(present[-1])
-    if name.split(":")[0] not in present:
-        raise RtsrError(f"There is no device {name!r} here; present: {', '.join(present)}.")
-    return torch.device(name)
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """Return the autocast type, or None for plain fp32."""
-    if name == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        name = "bf16" if fast else "fp32"
-    return torch.bfloat16 if name == "bf16" else None
 
 
 def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
@@ -81,10 +62,10 @@ class Trainer:
         self.precision = choose_precision(settings.precision, self.device)
         self.rng = np.random.default_rng(settings.seed)
         torch.manual_seed(settings.seed)
-        model = configuration(settings.model, **settings.model_changes)
-        self.generator = seeded(model, settings.seed).to(self.device)
+        self.generator = seeded(settings.model_config(), settings.seed).to(self.device)
         self.discriminators = Discriminators().to(self.device)
         self.spectral = SpectralLoss(settings.losses).to(self.device)
+        self.objective = Objective(settings, self.spectral, self.discriminators, self._autocast)
         self.average = MovingAverage(self.generator, settings.ema_decay)
         self.teacher: Generator | None = None
         self.stage = 0
@@ -96,19 +77,23 @@ class Trainer:
     # -- one run ---------------------------------------------------------------------------------
 
     def run(self, minutes: float, progress: Progress | None = None) -> None:
-        """Train until the run is ``minutes`` old in all, over all resumptions."""
+        """Train until the run is ``minutes`` old in all, over all resumptions.
+
+        Settings with ``steps`` end it earlier, once every stage has taken its own; ``math.inf``
+        minutes then leave the clock out of it.
+        """
         settings = self.settings
-        borders = np.cumsum(settings.shares) / np.sum(settings.shares) * minutes
-        if self.grown_from is not None:
-            borders[:2] = 0.0
+        schedule = self._schedule(minutes)
         last = time.monotonic()
         saved = self.elapsed
         while self.elapsed < minutes:
-            while self.stage < 2 and self.elapsed >= borders[self.stage]:
+            done = schedule.share_done(self.stage, self.steps, self.elapsed)
+            if done >= 1.0:
+                if not schedule.has_more_after(self.stage):
+                    break
                 self._next_stage()
-            begin = 0.0 if self.stage == 0 else float(borders[self.stage - 1])
-            fraction = (self.elapsed - begin) / (float(borders[self.stage]) - begin)
-            terms = self._step(min(max(fraction, 0.0), 1.0))
+                continue
+            terms = self._step(max(done, 0.0))
             now = time.monotonic()
             self.elapsed += (now - last) / 60.0
             last = now
@@ -123,51 +108,26 @@ class Trainer:
         self._log(_plain(self.validate()))
         self.save()
 
+    def _schedule(self, minutes: float) -> Schedule:
+        if self.settings.steps is not None:
+            return BySteps(self.settings.steps)
+        return ByMinutes(self.settings.shares, minutes, 2 if self.grown_from else 0)
+
     def _step(self, fraction: float) -> dict[str, Tensor]:
-        settings = self.settings
         self._set_rates(fraction)
         batch = self._batch(self.train_corpus, self.rng)
-        adversarial = self.stage != 1 and fraction >= settings.adversarial_start
-        with self._autocast():
-            if self.stage == 1:
-                total = flow_matching(self.generator, batch)
-                terms = {"flow": total}
-                pair = None
-            elif self.stage == 0:
-                pair = autoencode(self.generator, batch)
-            else:
-                pair, z = one_step(self.generator, batch)
-        if pair is not None:
-            spectra = self.spectral.powers(pair.estimate, pair.truth)
-            terms = self.spectral(spectra, pair.f_prior, pair.f_target)
-            total = terms.pop("total")
-            if adversarial:
-                with self._autocast():
-                    judged, judgement = adversarial_losses(
-                        spectra, pair, self.discriminators, settings
-                    )
-                total = total + judged
-                terms.update(judgement)
-        if self.stage == 2 and self.steps[2] % settings.distillation_every == 0:
-            assert self.teacher is not None
-            with self._autocast():
-                latent = latent_losses(z, self.teacher, batch, settings)
-            terms.update(latent)
-            total = (
-                total
-                + settings.distillation * (1.0 - fraction) * latent["distillation"]
-                + settings.distribution * latent["distribution"]
-            )
+        moment = Moment(self.stage, self.steps[self.stage], fraction)
+        losses = self.objective.losses(self.generator, self.teacher, batch, moment)
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, settings.gradient_clip)
+        losses.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.gradient_clip)
         if torch.isfinite(norm):
             self.optimizer.step()
-        if adversarial and pair is not None:
-            self._discriminator_step(spectra, pair)
+        if losses.judged is not None:
+            self._discriminator_step(*losses.judged)
         self.average.update(self.generator)
         self.steps[self.stage] += 1
-        return {name: value.detach() for name, value in terms.items()}
+        return {name: value.detach() for name, value in losses.terms.items()}
 
     def _discriminator_step(self, spectra: Powers, pair: Pair) -> None:
         with self._autocast():
@@ -203,9 +163,11 @@ class Trainer:
 
     def _batch(self, corpus: Corpus, rng: np.random.Generator) -> Batch:
         settings = self.settings
-        clips, ends = corpus.sample_batch(rng, settings.batch, settings.frames * HOP)
-        audio = torch.from_numpy(clips).to(self.device)
-        return Batch(self.generator, degrade(audio, ends, settings.degrade, rng))
+        share = settings.degrade.codec_share
+        crops = corpus.draw(rng, settings.batch, settings.frames * HOP, share)
+        audio = torch.from_numpy(crops.audio).to(self.device)
+        data = degrade(audio, crops.cutoffs_hz, settings.degrade, rng, crops.coded)
+        return Batch(self.generator, data)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
@@ -302,6 +264,7 @@ class Trainer:
                 "steps": self.steps,
                 "elapsed": self.elapsed,
                 "rng": self.rng.bit_generator.state,
+                "torch_rng": random_state(self.device),
                 "facts": self.facts(),
             },
         )
@@ -312,11 +275,43 @@ class Trainer:
         if not path.exists():
             return False
         content = load_checkpoint(path, str(self.device))
-        if content["model_config"] != self.generator.config.to_dict():
+        if self._differences(content, path):
             raise RtsrError(
                 f"{path} was trained with another model configuration; choose another --out "
                 "folder or the configuration it was begun with."
             )
+        self._restore(content)
+        return True
+
+    def branch_from(self, path: Path) -> None:
+        """Begin where the run of another checkpoint stands, to train on with other settings.
+
+        Its weights, teacher and data order are taken over, and its steps and minutes count as this
+        run's. The configurations are the same, but for the prior where no flow was trained yet.
+
+        Raises:
+            RtsrError: the checkpoint cannot be read, or is of another configuration.
+        """
+        content = load_checkpoint(path, str(self.device))
+        free = {"prior", "prior_scale"} if not content["steps"][1] else set()
+        differing = sorted(self._differences(content, path) - free)
+        if differing:
+            raise RtsrError(
+                f"{path} was trained with another {', '.join(differing)}; only a prior can still "
+                "be changed, before the flow is trained."
+            )
+        self._restore(content)
+
+    def _differences(self, content: dict[str, Any], path: Path) -> set[str]:
+        """Names of the model's settings in which a checkpoint differs; absent ones are defaults."""
+        try:
+            theirs = ModelConfig.from_dict(content["model_config"]).to_dict()
+        except (TypeError, ValueError) as error:
+            raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
+        ours = self.generator.config.to_dict()
+        return {name for name, value in ours.items() if value != theirs[name]}
+
+    def _restore(self, content: dict[str, Any]) -> None:
         self.stage, self.steps = content["stage"], list(content["steps"])
         self.elapsed = content["elapsed"]
         self.grown_from = content["facts"].get("grown_from")
@@ -330,7 +325,8 @@ class Trainer:
             self.teacher = self._freeze(self.generator)
             self.teacher.load_state_dict(content["teacher"])
         self.rng.bit_generator.state = content["rng"]
-        return True
+        if "torch_rng" in content:
+            restore_random_state(content["torch_rng"], self.device)
 
     def _log(self, values: dict[str, float]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -50,10 +50,10 @@ def signals(config: ModelConfig, frames: int = FRAMES, batch: int = 1, seed: int
     )
 
 
-def run(generator, inputs, partition):
+def run(generator, inputs, partition, **settings):
     """Step through ``inputs`` in blocks of the given numbers of hops."""
     audio, *others = inputs
-    state = generator.initial_state(audio.shape[0])
+    state = generator.initial_state(audio.shape[0], **settings)
     blocks, first = [], 0
     with torch.no_grad():
         for hops in partition:
@@ -255,3 +255,116 @@ def test_unknown_configurations_are_refused():
         configuration("huge")
     with pytest.raises(ValueError, match="unknown model settings: width"):
         ModelConfig.from_dict({"name": "x", "width": 3})
+
+
+SWITCHES = (
+    "f_prior_token",
+    "f_target_token",
+    "decoder_hears_features",
+    "decoder_hears_carriers",
+)
+
+
+def switched_off(name: str):
+    return seeded(replace(TINY, **{name: False}), 3).eval()
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_changes_what_is_heard_and_no_weight(tiny, name):
+    off = switched_off(name)
+    weights, others = tiny.state_dict(), off.state_dict()
+    assert list(weights) == list(others)
+    assert all(torch.equal(value, others[key]) for key, value in weights.items())
+    inputs = signals(TINY)
+    assert not torch.equal(run(off, inputs, [FRAMES]), run(tiny, inputs, [FRAMES]))
+    torch.testing.assert_close(
+        run(off, inputs, [5, FRAMES - 5]), run(off, inputs, [FRAMES]), atol=1e-7, rtol=1e-5
+    )
+
+
+def hz(value: float):
+    return torch.full((1, 5, 1), value)
+
+
+@pytest.mark.parametrize(
+    ("name", "heeds_prior", "heeds_target"),
+    [
+        ("decoder_hears_features", True, True),
+        ("f_prior_token", False, True),
+        ("f_target_token", True, False),
+    ],
+)
+@torch.no_grad()
+def test_a_token_that_is_off_reaches_no_network(name, heeds_prior, heeds_target):
+    generator = switched_off(name)
+    z, hidden = torch.randn(1, 5, TINY.latent), torch.randn(1, 5, TINY.encoder_width)
+    carriers = tuple(torch.randn(1, 5, 2, 301) for _ in range(3))
+    mask, features = torch.ones(1, 5, 301), torch.randn(1, 5, 1539)
+
+    def heard(f_prior: float, f_target: float, time: float = 0.0):
+        cutoffs = hz(f_prior), hz(f_target)
+        net, decoder, encoder = generator.velocity, generator.decoder, generator.encoder
+        velocity, _ = net.step(z, z, hidden, (hz(time), *cutoffs), net.initial_state(1))
+        frames, _ = decoder.step(z, hidden, cutoffs, carriers, mask, decoder.initial_state(1))
+        (latent, _), _ = encoder.step(features, hz(f_prior), encoder.initial_state(1))
+        return velocity, frames, latent
+
+    reference = heard(4000.0, 20_000.0)
+    other_prior, other_target = heard(9000.0, 20_000.0), heard(4000.0, 15_000.0)
+    for index in range(3):
+        assert torch.equal(reference[index], other_prior[index]) == (not heeds_prior)
+    for index in range(2):
+        assert torch.equal(reference[index], other_target[index]) == (not heeds_target)
+    assert not torch.equal(reference[0], heard(4000.0, 20_000.0, time=0.5)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "deaf_to"),
+    [
+        ("f_prior_token", ()),
+        ("decoder_hears_features", ("hidden",)),
+        ("decoder_hears_carriers", ("harmonic", "replicated")),
+    ],
+)
+@torch.no_grad()
+def test_a_decoder_hears_what_it_may_and_nothing_else(name, deaf_to):
+    decoder = switched_off(name).decoder
+    given = {
+        "z": torch.randn(1, 5, TINY.latent),
+        "hidden": torch.randn(1, 5, TINY.encoder_width),
+        **{carrier: torch.randn(1, 5, 2, 301) for carrier in ("noise", "harmonic", "replicated")},
+    }
+
+    def decoded(values):
+        carriers = values["noise"], values["harmonic"], values["replicated"]
+        cutoffs = hz(4000.0), hz(20_000.0)
+        state = decoder.initial_state(1)
+        mask = torch.ones(1, 5, 301)
+        return decoder.step(values["z"], values["hidden"], cutoffs, carriers, mask, state)[0]
+
+    reference = decoded(given)
+    for part, value in given.items():
+        changed = decoded({**given, part: value + torch.randn_like(value)})
+        assert torch.equal(changed, reference) == (part in deaf_to), part
+
+
+def test_a_configuration_from_before_the_switches_means_their_defaults():
+    old = {key: value for key, value in TINY.to_dict().items() if key not in SWITCHES}
+    assert ModelConfig.from_dict(old) == TINY
+
+
+def test_several_euler_steps_stream_and_one_is_the_default(tiny):
+    inputs = signals(TINY)
+    state = tiny.initial_state(1, euler_steps=4)
+    assert list(tiny.initial_state(1)) == [key for key in state if not key[-1].isdigit()]
+    four = run(tiny, inputs, [FRAMES], euler_steps=4)
+    parts = run(tiny, inputs, [1, 6, FRAMES - 7], euler_steps=4)
+    torch.testing.assert_close(parts, four, atol=1e-7, rtol=1e-5)
+    one = run(tiny, inputs, [FRAMES])
+    assert torch.equal(run(tiny, inputs, [FRAMES], euler_steps=1), one)
+    assert not torch.equal(four, one)
+
+
+def test_a_negative_decoder_noise_is_refused():
+    with pytest.raises(ValueError, match=r"decoder_noise is -0\.1"):
+        replace(TINY, decoder_noise=-0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.train import stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
 from rtsr.train.data import Corpus  # noqa: E402
 from rtsr.train.degrade import DegradeConfig, degrade, draw_cutoffs  # noqa: E402
+from rtsr.train.device import choose_device  # noqa: E402
 from rtsr.train.discriminators import Discriminators  # noqa: E402
-from rtsr.train.losses import LossWeights, SpectralLoss, sliced_wasserstein  # noqa: E402
+from rtsr.train.losses import TERMS, LossWeights, SpectralLoss, sliced_wasserstein  # noqa: E402
 from rtsr.train.settings import TrainSettings, load_settings  # noqa: E402
 from rtsr.train.similarity import dissimilarity  # noqa: E402
-from rtsr.train.trainer import CHECKPOINT, LOG, Trainer, choose_device  # noqa: E402
+from rtsr.train.trainer import CHECKPOINT, LOG, Trainer  # noqa: E402
 
 SAMPLES = 48_000
 PLAIN = DegradeConfig(
@@ -229,6 +232,183 @@ def test_another_configuration_cannot_resume_a_run(tmp_path):
         Trainer(other, train, train, tmp_path, "cpu").resume()
 
 
+def test_counted_steps_end_a_run_and_leave_stages_out(tmp_path):
+    train = corpus()
+    trainer = Trainer(replace(TINY, steps=(2, 1, 3)), train, train, tmp_path / "all", "cpu")
+    seen = []
+    trainer.run(math.inf, lambda trainer, terms: seen.append(trainer.stage))
+    assert seen == [0, 0, 1, 2, 2, 2]
+    assert trainer.steps == [2, 1, 3]
+    first = Trainer(replace(TINY, steps=(2, 0, 0)), train, train, tmp_path / "first", "cpu")
+    first.run(math.inf)
+    assert (first.stage, first.steps, first.teacher) == (0, [2, 0, 0], None)
+
+
+def test_minutes_still_bound_a_run_of_counted_steps(tmp_path):
+    train = corpus()
+    trainer = Trainer(replace(TINY, steps=(500, 500, 500)), train, train, tmp_path, "cpu")
+    trainer.run(0.005)
+    assert 0 < sum(trainer.steps) < 100
+
+
+@pytest.mark.parametrize("stopped", [1, 3, 4], ids=["autoencoder", "flow", "refinement"])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, stopped):
+    train = corpus()
+    settings = replace(TINY, steps=(2, 2, 2))
+    whole = Trainer(settings, train, train, tmp_path / "whole", "cpu")
+    whole.run(math.inf)
+
+    def stop(trainer, terms):
+        if sum(trainer.steps) == stopped:
+            raise KeyboardInterrupt
+
+    broken = Trainer(settings, train, train, tmp_path / "broken", "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(math.inf, stop)
+    broken.save()
+    again = Trainer(settings, train, train, tmp_path / "broken", "cpu")
+    assert again.resume()
+    again.run(math.inf)
+    expected = whole.generator.state_dict()
+    for name, value in again.generator.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_run_can_go_on_from_anothers_end(tmp_path):
+    train = corpus()
+    parent = Trainer(replace(TINY, steps=(2, 0, 0)), train, train, tmp_path / "parent", "cpu")
+    parent.run(math.inf)
+    latent = parent.average.values["encoder.enter.weight"]
+    for prior in ("bridge", "gaussian"):
+        settings = replace(TINY, steps=(2, 1, 0), model_changes={**TINY_CHANGES, "prior": prior})
+        child = Trainer(settings, train, train, tmp_path / prior, "cpu")
+        child.branch_from(tmp_path / "parent" / CHECKPOINT)
+        child.run(math.inf)
+        assert child.steps == [2, 1, 0]
+        # The flow is trained in a latent that stays as it is.
+        assert torch.equal(child.generator.state_dict()["encoder.enter.weight"], latent)
+    wide = {**TINY_CHANGES, "latent": 16}
+    for origin, changes, differing in (
+        ("gaussian", TINY_CHANGES, "prior"),
+        ("parent", wide, "latent"),
+    ):
+        settings = replace(TINY, steps=(2, 1, 1), model_changes=changes)
+        other = Trainer(settings, train, train, tmp_path / "other", "cpu")
+        with pytest.raises(RtsrError, match=f"was trained with another {differing};"):
+            other.branch_from(tmp_path / origin / CHECKPOINT)
+
+
+def test_a_checkpoint_from_before_a_setting_existed_resumes(tmp_path):
+    train = corpus()
+    trainer = Trainer(TINY, train, train, tmp_path, "cpu")
+    trainer.save()
+    content = load_checkpoint(tmp_path / CHECKPOINT)
+    for name in ("f_prior_token", "decoder_hears_carriers"):
+        del content["model_config"][name]
+    del content["torch_rng"]
+    save_checkpoint(tmp_path / CHECKPOINT, content)
+    assert Trainer(TINY, train, train, tmp_path, "cpu").resume()
+    assert load_generator(tmp_path / CHECKPOINT)[0].config == trainer.generator.config
+
+
+def refining(tmp_path, **weights):
+    """A run about to take its first step of refinement."""
+    train = corpus()
+    settings = replace(TINY, distillation_every=1, **weights)
+    trainer = Trainer(settings, train, train, tmp_path, "cpu")
+    trainer.stage, trainer.teacher = 2, trainer._freeze(trainer.generator)
+    return trainer
+
+
+def forbid(monkeypatch, owner, name):
+    monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail(f"{name} is computed"))
+
+
+@pytest.mark.parametrize(
+    ("weight", "term"),
+    [
+        ("adversarial", "adversarial"),
+        ("feature_matching", "matching"),
+        ("distillation", "distillation"),
+        ("distribution", "distribution"),
+    ],
+)
+def test_a_term_without_weight_is_left_out_and_the_others_stay(tmp_path, monkeypatch, weight, term):
+    everything = set(refining(tmp_path)._step(0.0))
+    trainer = refining(tmp_path, **{weight: 0.0})
+    teacher = trainer.teacher
+    if term == "distillation":
+        real = stages.integrate
+        monkeypatch.setattr(
+            stages,
+            "integrate",
+            lambda generator, *rest, **steps: (
+                pytest.fail("the teacher integrates")
+                if generator is teacher
+                else real(generator, *rest, **steps)
+            ),
+        )
+    elif term == "distribution":
+        forbid(monkeypatch, teacher, "encode_truth")
+    assert set(trainer._step(0.0)) == everything - {term}
+
+
+def test_without_weight_neither_teacher_nor_discriminators_are_asked(tmp_path, monkeypatch):
+    off = dict.fromkeys(("adversarial", "feature_matching", "distillation", "distribution"), 0.0)
+    trainer = refining(tmp_path, **off)
+    trainer.teacher = None
+    forbid(monkeypatch, trainer.discriminators, "judge")
+    forbid(monkeypatch, trainer.discriminators, "loss")
+    terms = trainer._step(0.0)
+    assert set(terms) == set(TERMS)
+
+
+def test_weights_of_zero_are_the_same_as_losses_that_have_not_begun(tmp_path):
+    """The gradient holds nothing of them."""
+    never = refining(tmp_path, adversarial_start=2.0, distillation=0.0, distribution=0.0)
+    zero = refining(
+        tmp_path, adversarial=0.0, feature_matching=0.0, distillation=0.0, distribution=0.0
+    )
+    weights = []
+    for trainer in (never, zero):
+        torch.manual_seed(5)
+        trainer._step(0.5)
+        weights.append(trainer.generator.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_discriminators_compute_only_the_judgement_that_is_wanted():
+    torch.manual_seed(0)
+    discriminators = Discriminators()
+    loss = SpectralLoss(LossWeights())
+    spectra = loss.powers(*(torch.randn(1, SAMPLES // 4) for _ in range(2)))
+    limits = torch.full((1,), 4000.0), torch.full((1,), 22_000.0)
+    both = discriminators.judge(spectra, *limits)
+    calls = []
+    for scale in discriminators.scales:
+        scale.register_forward_hook(lambda *_: calls.append(1))
+    for wanted, passes in (("adversarial", 3), ("matching", 6)):
+        calls.clear()
+        alone = discriminators.judge(spectra, *limits, wanted=(wanted,))
+        assert list(alone) == [wanted]
+        assert torch.equal(alone[wanted], both[wanted])
+        assert len(calls) == passes
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_latent_noise_can_be_set(tmp_path, level):
+    train = corpus()
+    trainer = Trainer(TINY, train, train, tmp_path, "cpu")
+    batch = trainer._batch(train, np.random.default_rng(0))
+    with torch.no_grad():
+        first, again = (stages.autoencode(trainer.generator, batch, level) for _ in range(2))
+        random = [stages.autoencode(trainer.generator, batch) for _ in range(2)]
+        silent = stages.autoencode(trainer.generator, batch, 0.0)
+    assert torch.equal(first.estimate, again.estimate)
+    assert torch.equal(first.estimate, silent.estimate) == (level == 0.0)
+    assert not torch.equal(random[0].estimate, random[1].estimate)
+
+
 def test_learning_lowers_the_loss(tmp_path):
     train = corpus()
     trainer = Trainer(replace(TINY, adversarial_start=1.1), train, train, tmp_path, "cpu")
@@ -276,6 +456,18 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
         ("batch = = 2", "not valid TOML"),
         ("model = 'huge'", "choose one of: small, base"),
         ("precision = 'fp8'", "accepted: auto, bf16, fp32"),
+        ("batch = true", "'batch' is True; it must be a int"),
+        ("batch = [1]", r"'batch' is \[1\]; it must be a int"),
+        ("losses = 3", "'losses' is 3; it must be a table"),
+        ("steps = [1, 2]", "it must be three whole numbers, one per stage"),
+        ("steps = [1.5, 1, 1]", "it must be three whole numbers, one per stage"),
+        ("steps = [0, 0, 0]", "not all 0"),
+        ("steps = 3", "it must be three whole numbers, one per stage"),
+        ("shares = [1, -1, 1]", "none below 0"),
+        ("adversarial = -1", "'adversarial' is -1; it must be 0"),
+        ("[model_changes]\nwidth = 3", "unknown setting 'model_changes.width'"),
+        ("[model_changes]\nlatent = 'wide'", "'model_changes.latent' is 'wide'"),
+        ("[model_changes]\nprior = 'x'", "'model_changes' cannot be: prior is 'x'"),
     ],
 )
 def test_wrong_settings_are_refused_in_one_sentence(tmp_path, text, message):
@@ -287,9 +479,13 @@ def test_wrong_settings_are_refused_in_one_sentence(tmp_path, text, message):
 
 def test_settings_survive_a_round_trip(tmp_path):
     path = tmp_path / "train.toml"
-    path.write_text("model = 'base'\nbatch = 3\n[losses]\nmel = 2\n[degrade]\nmix_share = 0.5\n")
+    path.write_text(
+        "model = 'base'\nbatch = 3\nsteps = [1, 2, 0]\n"
+        "[losses]\nmel = 2\n[degrade]\nmix_share = 0.5\n"
+    )
     settings = load_settings(path)
     assert (settings.model, settings.batch, settings.losses.mel) == ("base", 3, 2.0)
+    assert settings.steps == (1, 2, 0)
     assert TrainSettings.from_dict(settings.to_dict()) == settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.file_cutoff import measure_cutoff
+from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
+from rtsr.train.listing import list_recordings
 
 RATE = 48000
 Sound = Callable[..., NDArray[np.float32]]
@@ -205,6 +208,30 @@ def test_cache_is_used_and_noticed_to_be_old(folder: Path, tmp_path: Path) -> No
     cache.write_bytes(b"damaged")
     assert load_corpus(folder, "train", cache=cache).names == first.names
     assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_a_cache_of_an_earlier_version_is_still_used(folder: Path, tmp_path: Path) -> None:
+    """Its layout, written by hand: gigabytes are not decoded again for a new field."""
+    listed = list_recordings(folder, "train")
+    described = {
+        "key": key_of(folder, listed),
+        "domains": ["unknown"],
+        "names": ["a.wav"],
+        "groups": ["g"],
+        "skipped": [["b.wav", "why"]],
+    }
+    np.savez(
+        tmp_path / "old.npz",
+        described=np.array(json.dumps(described)),
+        samples=np.arange(7, dtype=np.int16),
+        starts=np.array([0]),
+        lengths=np.array([7]),
+        cutoffs_hz=np.array([9000.0], np.float32),
+        domain_codes=np.array([0]),
+    )
+    corpus = load_corpus(folder, "train", cache=tmp_path / "old.npz")
+    np.testing.assert_array_equal(corpus.samples, np.arange(7))
+    assert (corpus.names, corpus.skipped, corpus.coded) == (["a.wav"], [("b.wav", "why")], None)
 
 
 def test_crops_have_their_shape_and_the_lowest_cutoff(corpus: Corpus) -> None:

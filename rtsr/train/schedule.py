@@ -1,0 +1,56 @@
+"""How far a stage is: by the clock, or by counted steps where runs are to be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+STAGE_COUNT = 3
+
+
+class Schedule(Protocol):
+    """Says when a stage is over; learning rates follow the same number."""
+
+    def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
+        """The share of a stage that is done, one or more once it is over.
+
+        Args:
+            stage: index of the stage that is under way.
+            steps: taken so far, per stage.
+            minutes: age of the run.
+        """
+
+    def has_more_after(self, stage: int) -> bool:
+        """Whether another stage follows."""
+
+
+class ByMinutes:
+    """Stages share the minutes of a run; ``first`` is the stage that it begins with."""
+
+    def __init__(self, shares: Sequence[float], minutes: float, first: int = 0) -> None:
+        taken = [share if stage >= first else 0.0 for stage, share in enumerate(shares)]
+        if first:
+            # A run that begins late gives the minutes of what it leaves out to what comes first.
+            taken[first] = sum(shares[: first + 1])
+        self._borders = [minutes * sum(taken[:stage]) / sum(taken) for stage in range(4)]
+
+    def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
+        begin, end = self._borders[stage : stage + 2]
+        return (minutes - begin) / (end - begin) if end > begin else 1.0
+
+    def has_more_after(self, stage: int) -> bool:
+        return stage < STAGE_COUNT - 1
+
+
+class BySteps:
+    """Each stage takes its own number of steps, however long that takes; 0 leaves a stage out."""
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        self._steps = tuple(steps)
+
+    def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
+        wanted = self._steps[stage]
+        return steps[stage] / wanted if wanted else 1.0
+
+    def has_more_after(self, stage: int) -> bool:
+        return any(self._steps[stage + 1 :])
