@@ -125,7 +125,9 @@ def test_a_model_is_run_on_the_input(job: runs.ClipJob, tmp_path: Path) -> None:
 def test_processes_give_what_one_process_gives(job: runs.ClipJob, tmp_path: Path) -> None:
     jobs = [job, replace(job, cutoff_hz=8000.0), replace(job, source=job.reference)]
     apart = runs.run_all(jobs, tmp_path / "apart", 2)
-    assert apart == runs.run_all(jobs, tmp_path / "together", 1)
+    together = runs.run_all(jobs, tmp_path / "together", 1)
+    # The processes compute with one thread, and sums in another order end in another last digit.
+    assert apart == [pytest.approx(result, rel=1e-9) for result in together]
     with pytest.raises(RtsrError, match="no metric named 'loudness'"):
         runs.run_all([*jobs, replace(job, metrics=("loudness",))], tmp_path / "apart", 2)
 

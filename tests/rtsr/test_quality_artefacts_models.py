@@ -22,21 +22,27 @@ from rtsr.quality.audio import read_audio
 DEMO = Path(__file__).parents[2] / "rtsr" / "demo_data"
 RATE = 48000
 CUTOFF = 4000.0
-MODELS = ("small", "replicate")
+MODELS = ("small", "base", "replicate")
 CLIPS = ("speech", "music")
 STEREO = ("channel_difference_db", "coherence_loss", "image_shift_db")
 Sound = np.ndarray
 
-# Measured, and beyond what is acceptable. Both models: an s whose energy begins above 4 kHz leaves
-# little in the input to be guessed from, and slow swings follow from wrong guesses; where tones
-# were there is some noise. `small` repeats a pattern of its own in every hop, on everything.
-# Whoever ships better weights lowers these figures or takes them out.
+# Measured, and beyond what is acceptable. An s whose energy begins above 4 kHz leaves little in the
+# input to be guessed from, and slow swings follow from wrong guesses; where tones were there is some
+# noise, and of the pattern that was once alike in every hop a rest. Whoever ships better weights
+# lowers these figures or takes them out.
 MISSES: dict[tuple[str, str], dict[str, float]] = {
     ("speech", "small"): {
-        "sibilant_level_db": -11.2,
-        "buzz_index": 0.25,
-        "hop_buzz_depth": 0.331,
-        "pumping_db": 5.40,
+        "sibilant_level_db": -12.96,
+        "buzz_index": 0.233,
+        "hop_buzz_depth": 0.101,
+        "pumping_db": 5.20,
+    },
+    ("speech", "base"): {
+        "sibilant_level_db": -11.76,
+        "buzz_index": 0.238,
+        "hop_buzz_depth": 0.103,
+        "pumping_db": 5.37,
     },
     ("speech", "replicate"): {
         "sibilant_level_db": -17.2,
@@ -44,7 +50,6 @@ MISSES: dict[tuple[str, str], dict[str, float]] = {
         "buzz_index": 0.401,
         "pumping_db": 5.20,
     },
-    ("music", "small"): {"hop_buzz_depth": 0.339},
 }
 
 
