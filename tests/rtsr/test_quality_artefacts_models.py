@@ -28,9 +28,9 @@ STEREO = ("channel_difference_db", "coherence_loss", "image_shift_db")
 Sound = np.ndarray
 
 # Measured, and beyond what is acceptable. An s whose energy begins above 4 kHz leaves little in the
-# input to be guessed from, and slow swings follow from wrong guesses; where tones were there is some
-# noise, and of the pattern that was once alike in every hop a rest. Whoever ships better weights
-# lowers these figures or takes them out.
+# input to be guessed from, and slow swings follow from wrong guesses; where tones were there is
+# some noise, and of the pattern that was once alike in every hop a rest. Whoever ships better
+# weights lowers these figures or takes them out.
 MISSES: dict[tuple[str, str], dict[str, float]] = {
     ("speech", "small"): {
         "sibilant_level_db": -12.96,
