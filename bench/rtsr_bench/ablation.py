@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr_bench.program import run_program
 
 TABLE = "report.md"
 FIGURES = "figures"
@@ -129,12 +130,8 @@ def _require_torch() -> None:
 
 
 def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        app()
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        raise SystemExit(2) from None
+    """Run the command."""
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from rtsr.model.generator import Generator
 from rtsr.train.checkpoint import load_checkpoint
 from rtsr_bench.ablation_plan import Evaluation
 from rtsr_bench.ablation_render import Renderer, reconstruct_file
+from rtsr_bench.single_thread import one_thread_each
 from rtsr_bench.validation import (
     DOMAINS,
     Clip,
@@ -242,17 +243,8 @@ def _spread(jobs: list[Job], workers: int) -> Iterator[dict[str, dict[str, float
         return
     # Forking a process that has started torch's threads can hang.
     context = multiprocessing.get_context("spawn")
-    kept = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(kept, "1"))
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            yield from pool.map(_judge_job, jobs)
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with one_thread_each(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(_judge_job, jobs)
 
 
 def _judge_job(job: Job) -> dict[str, dict[str, float]]:

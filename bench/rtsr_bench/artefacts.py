@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from rtsr.errors import RtsrError
 from rtsr.quality.artefacts import ARTEFACTS, find_artefacts
 from rtsr.quality.audio import read_audio
 from rtsr.quality.evaluation import check_cutoff
+from rtsr_bench.program import run_program
 from rtsr_bench.validation import (
     DOMAINS,
     MAX_SECONDS,
@@ -247,12 +247,8 @@ def _write_json(path: Path, report: object) -> None:
 
 
 def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        typer.run(command)
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
+    """Run the command."""
+    run_program(lambda: typer.run(command))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rtsr import enhance_file
-from rtsr.errors import RtsrError
+from rtsr_bench.program import run_program
 from rtsr_bench.ridge import RidgeFloor
 from rtsr_bench.validation import (
     Scores,
@@ -115,9 +114,5 @@ def evaluate(
 
 
 def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        app()
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
+    """Run the command."""
+    run_program(app)

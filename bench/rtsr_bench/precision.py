@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from rtsr.errors import RtsrError
 from rtsr.runtime import providers
 from rtsr.runtime.models import SUFFIX, Model, find_model
 from rtsr_bench.matrix import HOP_MS, MODEL, PRECISIONS, Cell, precision_of
+from rtsr_bench.program import run_program
 from rtsr_bench.subjects import ModelStep
 from rtsr_bench.validation import DOMAINS, Clip, Scores, list_clips, validate
 
@@ -220,12 +220,8 @@ def _quality_table(rows: Mapping[str, Scores], cutoff_hz: float, metrics: Sequen
 
 
 def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        app()
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
+    """Run the command."""
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from rtsr.quality.evaluation import check_cutoff, default_metrics
 from rtsr_bench import quality_conditions, quality_pictures, quality_report
 from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.precision import first_clips
+from rtsr_bench.program import run_program
 from rtsr_bench.quality_plan import Show, deliver, judge_everything
 from rtsr_bench.quality_probes import real_time_factor
 from rtsr_bench.quality_results import conditions_part, known, nest_probes, nest_scores, plain
@@ -240,12 +240,8 @@ def _progress() -> Iterator[Show]:
 
 
 def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        app()
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
+    """Run the command."""
+    run_program(app)
 
 
 if __name__ == "__main__":

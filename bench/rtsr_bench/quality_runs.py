@@ -12,12 +12,10 @@ import json
 import logging
 import math
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,12 +26,9 @@ from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
 from rtsr_bench import quality_probes, ridge
 from rtsr_bench.quality_systems import System
+from rtsr_bench.single_thread import one_thread_each
 
 Values = dict[str, float]
-
-_THREAD_VARIABLES = (
-    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
-)
 
 
 class Job(Protocol):
@@ -136,7 +131,7 @@ def _run_in_processes(
         return
     # Spawned, because a fork of a process that has run ONNX Runtime's threads may hang.
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with one_thread_each(), ProcessPoolExecutor(workers, mp_context=context) as pool:
         futures = {pool.submit(_run, jobs[place]): place for place in waiting}
         try:
             for future in as_completed(futures):
@@ -158,21 +153,6 @@ def _run(job: Job) -> Values | str:
         return job.run()
     except RtsrError as error:
         return str(error)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that are started here do not also start threads against each other."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _load(file: Path) -> Values | None:

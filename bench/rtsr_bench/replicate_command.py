@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from rtsr.errors import RtsrError
 from rtsr.runtime import replicate_file
 from rtsr.train.data import DEMO_SOURCES
+from rtsr_bench.program import run_program
 from rtsr_bench.replicate_fit import fit, load_passages
 from rtsr_bench.validation import DOMAINS, Clip, list_clips
 
@@ -68,9 +67,5 @@ def fit_command(
 
 
 def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        typer.run(fit_command)
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
+    """Run the command."""
+    run_program(lambda: typer.run(fit_command))

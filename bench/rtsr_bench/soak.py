@@ -21,6 +21,7 @@ from rich.table import Table
 
 from rtsr.errors import RtsrError
 from rtsr_bench.machine import describe_machine, describe_software
+from rtsr_bench.program import run_program
 from rtsr_bench.soak_player import SoakPlayer
 from rtsr_bench.soak_server import Engine, busy_programs, jack_server
 from rtsr_bench.soak_sound import RATE, SoundJudgement, judge_sound
@@ -228,14 +229,10 @@ def _restarts(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """The command, with errors in one sentence."""
+    """Run the command."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=__doc__)(soak_command)
-    try:
-        app()
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        raise SystemExit(2) from None
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.errors import RtsrError
+
 Audio = NDArray[np.float32]
 
 RATE = 48000
@@ -48,12 +50,11 @@ class SoundJudgement:
 def measure_latency(clip: Audio, recorded: Audio, first: int) -> int:
     """Frames by which `recorded` `(frames,)` lags behind the clip that is played round and round.
 
-    `first` is the server's count at the recording's first frame; frame `f` played `f mod len`.
+    `recorded` holds at least one round; `first` is the server's count at its first frame; frame `f`
+    played `f mod len`.
     """
     length = len(clip)
     whole = recorded[: len(recorded) // length * length].reshape(-1, length)
-    if not len(whole):
-        raise ValueError("a recording shorter than the clip cannot be aligned")
     # Circular: the recording's rounds added up are one round that begins at `first`.
     heard = np.roll(whole.mean(axis=0, dtype=np.float64), first % length)
     spectrum = np.fft.rfft(heard) * np.conj(np.fft.rfft(clip))
@@ -71,9 +72,17 @@ def judge_sound(
         first: the server's count at its first frame.
         gaps: ``(gaps, 2)``, see :attr:`rtsr_bench.soak_player.SoakPlayer.gaps`.
         cutoff_hz: of the clip.
+
+    Raises:
+        RtsrError: less was recorded; a server that loses its cycles records nothing.
     """
-    recorded, first = recorded[RATE:], first + RATE
     length = len(clip)
+    if len(recorded) < RATE + length:
+        raise RtsrError(
+            f"Only {len(recorded) / RATE:.1f} s of sound came back; {1 + length / RATE:.1f} s are "
+            "needed to judge it. Soak longer, or on a machine that is less busy."
+        )
+    recorded, first = recorded[RATE:], first + RATE
     latency = measure_latency(clip, recorded[:length], first)
     at_end = len(recorded) - length
     latency_end = measure_latency(clip, recorded[at_end:], first + at_end)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtsr.errors import RtsrError
 from rtsr_bench.soak import load_clip
 from rtsr_bench.soak_sound import RATE, judge_sound, measure_latency
 from rtsr_bench.soak_usage import usage_of
@@ -55,6 +56,11 @@ def test_what_came_through_whole_is_whole(clip: np.ndarray, recorded: np.ndarray
     assert (result.latency_samples, result.latency_end_samples) == (LATENCY, LATENCY)
     assert result.windows == 39 * 100
     assert (result.broken, result.longest_broken_ms, result.excused) == (0, 0.0, 0)
+
+
+def test_what_is_too_short_to_judge_is_one_sentence(clip: np.ndarray) -> None:
+    with pytest.raises(RtsrError, match=r"Only 2\.0 s of sound came back; \d\.\d s are needed"):
+        judge_sound(clip, np.zeros(2 * RATE, np.float32), FIRST, NO_GAPS, 4000.0)
 
 
 @pytest.mark.parametrize("frames", [64, 480, 4800])
@@ -133,7 +139,7 @@ def test_wrong_use_ends_in_one_sentence(arguments: list[str], words: str) -> Non
 @pytest.mark.skipif(shutil.which("jackd") is None, reason="jackd is not installed (Debian: jackd2)")
 def test_a_short_soak(tmp_path: Path) -> None:
     pytest.importorskip("jack", reason="the package JACK-Client is not installed")
-    result = soak("--minutes", "0.17", "--gil-hog", "--load", "1", "--json", f"{tmp_path}/s.json")
+    result = soak("--minutes", "0.25", "--gil-hog", "--load", "1", "--json", f"{tmp_path}/s.json")
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "s.json").read_text())
     figures, sound = results["figures"], results["sound"]

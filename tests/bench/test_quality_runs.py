@@ -14,6 +14,7 @@ import soundfile
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr_bench import quality_runs as runs
 from rtsr_bench.quality_systems import INPUT, MODEL, System
+from rtsr_bench.single_thread import one_thread_each
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def test_processes_give_what_one_process_gives(job: runs.ClipJob, tmp_path: Path
 def test_processes_are_started_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    with runs._one_thread_each():
+    with one_thread_each():
         assert os.environ["OMP_NUM_THREADS"] == os.environ["NUMBA_NUM_THREADS"] == "1"
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "NUMBA_NUM_THREADS" not in os.environ

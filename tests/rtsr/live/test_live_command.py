@@ -226,7 +226,11 @@ def test_a_stop_leaves_nothing_behind(
     options: list[str], number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(
-        [*LIVE, *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*LIVE, *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored under nohup
     )
     stats = tmp_path / "stats.json"
     wait_for(process, lambda: (stats.exists() and stats.read_text()) or "--test" in options)

@@ -88,9 +88,7 @@ def test_what_is_recorded_is_what_the_worker_made_after_the_stated_latency(
         np.testing.assert_array_equal(recording.sound[:shift], 0.0)
 
 
-def test_the_callback_is_short_and_python_cannot_delay_it(
-    jack_server: Any, memory: LiveMemory
-) -> None:
+def test_python_cannot_delay_the_callback(jack_server: Any, memory: LiveMemory) -> None:
     with DeviceStream(memory):
         assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > 50)
         late = count(memory, CallbackWord.LATE_CALLBACKS)
@@ -105,8 +103,6 @@ def test_the_callback_is_short_and_python_cannot_delay_it(
     lost = count(memory, CallbackWord.INPUT_OVERFLOWS)
     assert calls > 100
     assert late <= 2 * lost + 0.02 * calls
-    histogram = memory.callback_histogram
-    assert np.searchsorted(np.cumsum(histogram) / histogram.sum(), 0.99) <= 50
 
 
 class Pair(DeviceStream):

@@ -1,0 +1,19 @@
+"""How every ``python -m rtsr_bench...`` ends: well, or with one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from rtsr.errors import RtsrError
+
+
+def run_program(app: Callable[[], object]) -> None:
+    """Run a command line; errors that rtsr raises on purpose are one sentence and exit code 2."""
+    try:
+        app()
+    except RtsrError as error:
+        typer.echo(f"rtsr: {error}", err=True)
+        sys.exit(2)
