@@ -18,6 +18,7 @@ import soundfile
 from rtsr import enhance_file
 from rtsr.quality import ARTEFACTS, find_artefacts
 from rtsr.quality.audio import read_audio
+from rtsr.quality.metrics import lf_gain_db, lf_sisdr
 
 DEMO = Path(__file__).parents[2] / "rtsr" / "demo_data"
 RATE = 48000
@@ -75,6 +76,16 @@ def enhanced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[So
         return truth * np.array(gains), read_audio(folder / "out.wav")
 
     return make
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("clip", CLIPS)
+def test_the_input_is_left_as_it_was(
+    clip: str, model: str, enhanced: Callable[..., tuple[Sound, Sound]]
+) -> None:
+    truth, output = (sound[:, 0] for sound in enhanced(clip, model))
+    assert lf_sisdr(truth, output, CUTOFF) >= 50.0
+    assert abs(lf_gain_db(truth, output, CUTOFF)) <= 0.05
 
 
 @pytest.mark.parametrize("name", [name for name in ARTEFACTS if name not in STEREO])
