@@ -34,16 +34,15 @@ Sound = np.ndarray
 # weights lowers these figures or takes them out.
 MISSES: dict[tuple[str, str], dict[str, float]] = {
     ("speech", "small"): {
-        "sibilant_level_db": -12.96,
+        "sibilant_level_db": -12.98,
         "buzz_index": 0.233,
         "hop_buzz_depth": 0.101,
-        "pumping_db": 5.20,
+        "pumping_db": 5.21,
     },
     ("speech", "base"): {
-        "sibilant_level_db": -11.76,
-        "buzz_index": 0.238,
-        "hop_buzz_depth": 0.103,
-        "pumping_db": 5.37,
+        "sibilant_level_db": -11.80,
+        "buzz_index": 0.214,
+        "pumping_db": 5.26,
     },
     ("speech", "replicate"): {
         "sibilant_level_db": -17.2,
