@@ -88,7 +88,7 @@ class Engine:
         if gil_hog:
             command = ["-m", "rtsr_bench.soak_hog", str(self._file), model]
         else:
-            command = ["-m", "rtsr.cli", "live", "--quiet", "--every", "--model", model]
+            command = ["-m", "rtsr", "live", "--quiet", "--every", "--model", model]
             command += ["--json-stats", str(self._file)]
         self._errors = folder / "engine.log"
         with self._errors.open("wb") as errors:

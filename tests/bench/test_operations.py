@@ -193,9 +193,9 @@ def test_codes_of_eight_bits_save_no_products() -> None:
 
 
 def test_the_resampler_is_its_taps_and_nothing_at_48_kilohertz() -> None:
-    # 40 samples of the narrower rate long, whatever that is
+    # 56 samples of the narrower rate long, whatever that is
     for rate in (8000, 16000, 24000, 32000):
-        assert chain.resampler_operations(rate, 48000) == Operations(40 * 48000)
+        assert chain.resampler_operations(rate, 48000) == Operations(56 * 48000)
     assert chain.resampler_operations(48000, 48000) == Operations()
 
 
@@ -219,7 +219,7 @@ def test_the_replicate_rung_by_hand() -> None:
 
 def test_the_whole_chain_has_every_part_once() -> None:
     rung = chain.chain_operations(find_model("replicate"), 16000, 8000.0)
-    assert rung["input resampler"].multiply_accumulates == 40 * 48000
+    assert rung["input resampler"].multiply_accumulates == 56 * 48000
     # four sections of five products for each sample
     assert rung["crossover high-pass"].multiply_accumulates == 20 * 48000
     expected = 100 * chain.replication_operations(8000.0, 20000.0).multiply_accumulates

@@ -82,10 +82,10 @@ def test_nothing_writable_still_imports(read_only_install: Path, tmp_path: Path)
     assert import_in_subprocess(read_only_install, HOME=str(blocked))[2] == 0
 
 
-def test_warm_import_is_quick() -> None:
+def test_a_second_import_compiles_nothing() -> None:
     site = Path(rtsr_kernels.__file__).parent.parent
-    # Processor time and the best of three: other work on the machine must not fail this.
-    assert min(import_in_subprocess(site)[1] for _ in range(3)) < 0.5
+    import_in_subprocess(site)
+    assert import_in_subprocess(site)[2] == 1
 
 
 @njit

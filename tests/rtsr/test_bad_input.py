@@ -21,7 +21,7 @@ from rtsr.errors import RtsrError
 from rtsr.output_file import OutputFile
 
 WriteModel = Callable[..., Path]
-RTSR = [sys.executable, "-m", "rtsr.cli"]
+RTSR = [sys.executable, "-m", "rtsr"]
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_output_that_cannot_be_created_for_want_of_space(
     ],
 )
 def test_closed_descriptor(command: str, sentence: str, good: Path) -> None:
-    program = f"'{sys.executable}' -m rtsr.cli {command}"
+    program = f"'{sys.executable}' -m rtsr {command}"
     done = subprocess.run(
         ["sh", "-c", program], cwd=good.parent, capture_output=True, text=True, check=False
     )

@@ -20,7 +20,7 @@ from rtsr import RtsrError, Upsampler
 from rtsr.pipe import PipeReport, run_pipe
 
 MakeSound = Callable[..., np.ndarray]
-RTSR = [sys.executable, "-m", "rtsr.cli"]
+RTSR = [sys.executable, "-m", "rtsr"]
 
 
 def _through(
@@ -200,7 +200,7 @@ def test_between_ffmpeg_and_sox(tmp_path: Path, stand_in: Path, make_sound: Make
     soundfile.write(tmp_path / "in.wav", make_sound(44100, 1.0, channels=2), 44100)
     command = (
         "ffmpeg -v error -i in.wav -f s16le -ac 2 -ar 16000 - | "
-        f"'{sys.executable}' -m rtsr.cli pipe -r 16000 -c 2 --drop-latency --model '{stand_in}' | "
+        f"'{sys.executable}' -m rtsr pipe -r 16000 -c 2 --drop-latency --model '{stand_in}' | "
         "sox -t raw -e signed -b 16 -r 48000 -c 2 - out.wav"
     )
     subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, check=True)

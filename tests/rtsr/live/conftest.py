@@ -162,7 +162,7 @@ class LiveProgram:
 
     def start(self, *options: str) -> None:
         """Start `rtsr live --quiet` with these options, and wait for its first figures."""
-        command = ["-m", "rtsr.cli", "live", "--quiet", "--every"]
+        command = ["-m", "rtsr", "live", "--quiet", "--every"]
         self.run(*command, "--json-stats", str(self.file), *options)
 
     def run(self, *arguments: str) -> None:

@@ -25,7 +25,7 @@ from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.live.stats_file import StatsFile
 
-LIVE = [sys.executable, "-m", "rtsr.cli", "live", "--model", "dry", "--quiet"]
+LIVE = [sys.executable, "-m", "rtsr", "live", "--model", "dry", "--quiet"]
 # A server that waits for its clients drops none on a busy machine.
 on_jack = pytest.mark.parametrize("jack_server", [{"synchronous": True}], indirect=True)
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices of POSIX")

@@ -62,7 +62,7 @@ def test_ffmpeg_pipe(tmp_path: Path) -> None:
     result = _run(script, VOICE, "out.flac", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     enhanced = tmp_path / "enhanced.wav"
-    _run(sys.executable, "-m", "rtsr.cli", "enhance", VOICE, enhanced, cwd=tmp_path)
+    _run(sys.executable, "-m", "rtsr", "enhance", VOICE, enhanced, cwd=tmp_path)
     piped, _ = soundfile.read(tmp_path / "out.flac")
     expected, _ = soundfile.read(enhanced)
     assert len(piped) == len(expected)

@@ -52,7 +52,7 @@ def pulse_cables(
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"pulseaudio does not start: {(folder / 'log').read_text()[-500:]}")
             time.sleep(0.05)
-        listed = json.loads(_output(sys.executable, "-m", "rtsr.cli", "devices", "--json"))
+        listed = json.loads(_output(sys.executable, "-m", "rtsr", "devices", "--json"))
         if all(device["name"] != "pulse" for device in listed["devices"]):
             pytest.skip("ALSA has no device 'pulse' (Debian: libasound2-plugins)")
         yield folder

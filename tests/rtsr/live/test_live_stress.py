@@ -194,7 +194,7 @@ def test_the_sound_goes_on_with_a_server_that_was_restarted(
 
 def refusal(*arguments: str) -> str:
     """The one sentence with which `rtsr live` says no."""
-    command = [sys.executable, "-m", "rtsr.cli", "live", "--quiet", *arguments]
+    command = [sys.executable, "-m", "rtsr", "live", "--quiet", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
@@ -214,7 +214,7 @@ def test_a_server_at_a_rate_that_is_not_converted(jack_server: Any) -> None:
 
 def devices() -> list[str]:
     """Names of all devices that a program started now would find."""
-    command = [sys.executable, "-m", "rtsr.cli", "devices", "--json"]
+    command = [sys.executable, "-m", "rtsr", "devices", "--json"]
     listed = subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
     return [device["name"] for device in json.loads(listed)["devices"]]
 

@@ -295,7 +295,7 @@ def test_the_program_refuses_an_unknown_port_before_it_looks_for_sound(
     plug: Callable[[str], Desk],
 ) -> None:
     plug("desk")
-    command = [sys.executable, "-m", "rtsr.cli", "live", "--quiet", "--model", "dry"]
+    command = [sys.executable, "-m", "rtsr", "live", "--quiet", "--model", "dry"]
     # The devices come after the worker, and these are not there either.
     devices = ["--input", "no such device", "--output", "no such device"]
     done = subprocess.run(

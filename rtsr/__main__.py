@@ -1,0 +1,5 @@
+"""``python -m rtsr`` is the ``rtsr`` program."""
+
+from rtsr.cli import main
+
+main()
