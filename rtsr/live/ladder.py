@@ -38,13 +38,13 @@ def ladder_from(model: str) -> tuple[str, ...]:
 
 
 def _smaller_networks(model: str) -> tuple[str, ...]:
-    """Bundled networks of the same precision with fewer parameters, the largest first."""
+    """Bundled networks with fewer parameters, the largest first; int8 ones only below int8."""
     asked = find_model(model).metadata
     others = {name: find_model(name).metadata for name in bundled()}
     smaller = [
         name
         for name, other in others.items()
-        if other.parameters < asked.parameters and other.precision == asked.precision
+        if other.parameters < asked.parameters and other.is_for_cpu == asked.is_for_cpu
     ]
     return tuple(sorted(smaller, key=lambda name: others[name].parameters, reverse=True))
 

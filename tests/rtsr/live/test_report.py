@@ -32,6 +32,7 @@ from rtsr.live.report import (
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.live.stats_file import StatsFile
+from rtsr.runtime.models import bundled
 
 RATE = 48000
 
@@ -196,19 +197,27 @@ def test_the_ladder_begins_with_the_model_that_is_asked_for(stand_in: Path) -> N
         ladder_from("enormous")
 
 
-def test_the_ladder_goes_down_by_size_within_one_precision(
+def test_the_ladder_goes_down_by_size_and_keeps_int8_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = {"small": (2, "fp32"), "base": (11, "fp32"), "base-int8": (11, "int8")}
+    sizes = {"small": (2, "fp32"), "base": (11, "fp16"), "base-int8": (11, "int8")}
 
     def described(name: str) -> SimpleNamespace:
         parameters, precision = sizes[name]
-        return SimpleNamespace(metadata=SimpleNamespace(parameters=parameters, precision=precision))
+        is_for_cpu = precision == "int8"
+        return SimpleNamespace(
+            metadata=SimpleNamespace(parameters=parameters, is_for_cpu=is_for_cpu)
+        )
 
     monkeypatch.setattr(ladder, "bundled", lambda: tuple(sizes))
     monkeypatch.setattr(ladder, "find_model", described)
     assert ladder_from("base") == ("base", "small", "replicate", "dry")
     assert ladder_from("base-int8") == ("base-int8", "replicate", "dry")
+
+
+@pytest.mark.skipif("base" not in bundled(), reason="the model is not bundled in this tree")
+def test_every_bundled_network_steps_down_as_far_as_it_can() -> None:
+    assert ladder_from("base") == ("base", "small", "replicate", "dry")
 
 
 @pytest.mark.parametrize(
