@@ -69,14 +69,15 @@ def live_command(
     threads: options.Threads = 1,
     cutoff: options.Cutoff = None,
     worker: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--worker",
             metavar="process|thread",
-            help="Where the model runs; a thread saves memory, a process keeps its time.",
+            help="Where the model runs; a thread saves memory, a process (the default) keeps its "
+            "time.",
             rich_help_panel=options._ENGINE,
         ),
-    ] = "process",
+    ] = None,
     governor: Annotated[
         bool,
         typer.Option(
@@ -189,7 +190,8 @@ def live_command(
         bool,
         typer.Option(
             "--test",
-            help="Send a click from output to input (connect them) and measure the latency.",
+            help="Send a click from output to input (connect them) and measure the latency; the "
+            "model runs in a thread meanwhile.",
             rich_help_panel=_WATCHING,
         ),
     ] = False,
@@ -233,13 +235,29 @@ def live_command(
         threads=threads,
         cutoff_hz=cutoff,
         governor=governor,
-        worker="thread" if test else worker,
+        worker=worker or ("thread" if test else "process"),
         controls={name: float(value) for name, value in given.items() if value is not None},
         allowance_ms=allowance_ms,
     )
     if test:
+        _check_test(
+            {
+                "--seconds": seconds is not None,
+                "--every": every,
+                "--midi": midi is not None,
+                "--midi-map": midi_map is not None,
+                "--learn": learn is not None,
+                "--worker process": worker == "process",
+            }
+        )
         measure(settings, json_stats)
         return
     knobs = Knobs(midi, midi_map, learn)
     with until_signal() as stopped:
         play(settings, stopped, seconds, quiet, json_stats, every, knobs)
+
+
+def _check_test(others: dict[str, bool]) -> None:
+    given = [name for name, is_given in others.items() if is_given]
+    if given:
+        raise RtsrError(f"--test measures once, by itself; leave out {', '.join(given)}.")

@@ -80,14 +80,15 @@ def play(
             # Loading takes a second or two; whoever stopped it meanwhile wants no sound any more.
             raise KeyboardInterrupt
         with session, knobs.connect(session) as midi, contextlib.ExitStack() as faces:
-            if midi is not None and knobs.learn is not None:
-                _learn(midi, knobs.learn, knobs.path, stopped)
             clock = Clock(seconds)
+            say: Callable[[str], None] = _say
             if every:
                 clock.call(1.0, lambda: _write_line(stats, session))
             # Figures and pictures cannot share stdout.
             if not quiet and json_stats != STDOUT:
-                _show(session, stopped, clock, faces)
+                say = _show(session, stopped, clock, faces)
+            if midi is not None and knobs.learn is not None:
+                _learn(midi, knobs.learn, knobs.path, say)
             clock.run(stopped)
         stats.write(session.report())
 
@@ -140,10 +141,18 @@ def _write_line(stats: StatsFile, session: LiveSession) -> None:
         stats.write(session.report())
 
 
+def _say(sentence: str) -> None:
+    typer.echo(f"rtsr: {sentence}", err=True)
+
+
 def _show(
     session: LiveSession, stopped: threading.Event, clock: Clock, faces: contextlib.ExitStack
-) -> None:
-    """Screen and keys, as far as there is a terminal for them; else one line."""
+) -> Callable[[str], None]:
+    """Screen and keys, as far as there is a terminal for them; else one line.
+
+    Returns:
+        What shows a sentence in the same place.
+    """
     from rtsr.live.keyboard import Keyboard, KeyControls
     from rtsr.live.screen import PICTURES_PER_SECOND, LiveScreen
 
@@ -152,39 +161,28 @@ def _show(
     faces.enter_context(Keyboard(keys))
     if screen.usable:
         clock.call(1.0 / PICTURES_PER_SECOND, lambda: screen.show(session.snapshot()))
-        return
+        return screen.notice
     snapshot = session.snapshot()
-    typer.echo(
-        f"rtsr: from '{snapshot.input_name}' to '{snapshot.output_name}' with {snapshot.rung}, "
-        f"{snapshot.latency_total_ms:.1f} ms; Ctrl-C ends it.",
-        err=True,
+    _say(
+        f"from '{snapshot.input_name}' to '{snapshot.output_name}' with {snapshot.rung}, "
+        f"{snapshot.latency_total_ms:.1f} ms; Ctrl-C ends it."
     )
+    return _say
 
 
-def _learn(midi: MidiControls, control: str, path: Path, stopped: threading.Event) -> None:
-    """Wait for a knob in another thread, so that a signal still ends the program."""
-    outcome: list[Any] = []
+def _learn(midi: MidiControls, control: str, path: Path, say: Callable[[str], None]) -> None:
+    """Wait for a knob in another thread, while the sound, the screen and the clock go on."""
 
     def learn() -> None:
         try:
-            outcome.append(midi.learn(control, path, _LEARN_SECONDS))
+            binding = midi.learn(control, path, _LEARN_SECONDS)
         except RtsrError as error:
-            outcome.append(error)
+            say(str(error))
+            return
+        say(f"CC {binding.cc} of channel {binding.channel} is {control} now; written to '{path}'.")
 
-    typer.echo(f"rtsr: move the knob for {control} on '{midi.port_name}'.", err=True)
-    thread = threading.Thread(target=learn, name="rtsr-learn", daemon=True)
-    thread.start()
-    while thread.is_alive() and not stopped.is_set():
-        thread.join(0.1)
-    if not outcome:
-        return
-    if isinstance(outcome[0], RtsrError):
-        raise outcome[0]
-    typer.echo(
-        f"rtsr: CC {outcome[0].cc} of channel {outcome[0].channel} is {control} now; "
-        f"written to '{path}'.",
-        err=True,
-    )
+    say(f"move the knob for {control} on '{midi.port_name}'.")
+    threading.Thread(target=learn, name="rtsr-learn", daemon=True).start()
 
 
 @contextlib.contextmanager

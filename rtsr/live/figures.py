@@ -34,7 +34,7 @@ def xruns(memory: LiveMemory) -> int:
 
 
 def late_callbacks(memory: LiveMemory) -> int:
-    """Callbacks that came more than two block periods after the one before."""
+    """Callbacks that came two block periods or more after they could have come."""
     return callback_word(memory, CallbackWord.LATE_CALLBACKS) + callback_word(
         memory, CallbackWord.CAPTURE_LATE_CALLBACKS
     )

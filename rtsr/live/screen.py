@@ -58,6 +58,7 @@ class LiveScreen:
         self._keys = keys
         self._console = console or Console()
         self._live: Live | None = None
+        self._notice = ""
         if self.usable:
             self._live = Live(
                 console=self._console, screen=True, auto_refresh=False, vertical_overflow="crop"
@@ -72,7 +73,11 @@ class LiveScreen:
     def show(self, snapshot: LiveSnapshot) -> None:
         """Draw a snapshot in place of the one before."""
         if self._live is not None:
-            self._live.update(Picture(snapshot, self._keys), refresh=True)
+            self._live.update(Picture(snapshot, self._keys, self._notice), refresh=True)
+
+    def notice(self, sentence: str) -> None:
+        """Have a sentence in every picture from now on, in place of the one before."""
+        self._notice = sentence
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -95,9 +100,12 @@ class LiveScreen:
 class Picture:
     """One snapshot, for rich to print at whatever size the terminal has."""
 
-    def __init__(self, snapshot: LiveSnapshot, keys: KeyControls | None = None) -> None:
+    def __init__(
+        self, snapshot: LiveSnapshot, keys: KeyControls | None = None, notice: str = ""
+    ) -> None:
         self._snapshot = snapshot
         self._keys = keys
+        self._notice = notice
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         glyphs = Glyphs(options.ascii_only)
@@ -122,6 +130,8 @@ class Picture:
     def _rows(self, glyphs: Glyphs, width: int, spectrum_rows: int) -> Iterator[Row]:
         snapshot = self._snapshot
         yield from _head(glyphs, snapshot, width)
+        if self._notice:
+            yield [(self._notice, "warn")]
         yield []
         yield from _levels(glyphs, snapshot, width)
         yield []

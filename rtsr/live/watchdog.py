@@ -23,7 +23,7 @@ _AFTER_ERROR_SECONDS = 1.0
 _SILENT_NS = 2_000_000_000
 _STARTING_NS = 60_000_000_000
 # A worker that dies as soon as it has started would be started for ever.
-_BACK_OFF_SECONDS = (0.0, 0.0, 0.5, 2.0, 10.0)
+_BACK_OFF_SECONDS = (0.0, 0.0, 0.0, 0.5, 2.0, 10.0)
 _STEADY_NS = 10_000_000_000
 
 _NO_CALLBACKS_SECONDS = 1.0

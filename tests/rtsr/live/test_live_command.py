@@ -64,6 +64,8 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--wet", "2"], "Control 'wet' takes 0 to 1"),
         (["--seed", "-1"], "Control 'seed' takes whole numbers"),
         (["--seconds", "nan"], "--seconds must be more than 0, not nan."),
+        (["--test", "--seconds", "9", "--learn", "wet"], "leave out --seconds, --learn."),
+        (["--test", "--worker", "process"], "leave out --worker process."),
         (["--every"], "--every adds lines to the file of --json-stats"),
         (["--json-stats", "none/a.json"], "Stats file 'none/a.json' cannot be written: No such"),
         (["--midi-map", "none.toml"], "Cannot read the MIDI map 'none.toml'"),

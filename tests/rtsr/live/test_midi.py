@@ -270,6 +270,24 @@ def test_learning_gives_up(
     assert _until(lambda: board.get("wet") == 0.0)
 
 
+def test_the_sound_goes_on_while_a_knob_is_awaited(
+    jack_server: Any, live: Any, tmp_path: Path
+) -> None:
+    desk, path = Desk("desk"), tmp_path / "map.toml"
+    path.write_text(MAP)
+    try:
+        live.start(
+            *("--model", "dry", "--midi", "desk", "--midi-map", str(path), "--learn", "tilt_db")
+        )
+        live.wait_for(lambda figures: len(live.figures()) >= 3)
+        assert load_map(path) == parse_map(MAP, "map")
+        desk.send(0xB3, 21, 99)
+        assert _until(lambda: "tilt_db" in path.read_text())
+        assert live.stop()["callbacks"] > 0
+    finally:
+        desk.put_away()
+
+
 def test_choosing_a_port(plug: Callable[[str], Desk]) -> None:
     with pytest.raises(RtsrError, match="There is no MIDI device here"):
         choose_port(None)

@@ -215,6 +215,17 @@ def test_the_terminal_is_left_as_it_was() -> None:
     assert printed.rindex("\x1b[?25h") > printed.rindex("\x1b[?25l")
 
 
+def test_a_notice_stays_until_the_next() -> None:
+    console = _terminal()
+    with LiveScreen(console=console) as screen:
+        screen.notice("move the knob for wet")
+        screen.show(_snapshot())
+        screen.notice("CC 21 is wet now")
+        screen.show(_snapshot())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed.count("move the knob for wet") == printed.count("CC 21 is wet now") == 1
+
+
 def test_no_terminal_no_screen() -> None:
     console = Console(file=io.StringIO())
     with LiveScreen(console=console) as screen:

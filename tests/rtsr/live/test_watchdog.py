@@ -102,6 +102,15 @@ def test_a_dead_worker_is_replaced_at_once(guard: WorkerGuard, host: Host) -> No
     assert guard.ready
 
 
+def test_a_second_death_is_no_reason_to_wait(guard: WorkerGuard, host: Host) -> None:
+    began = time.monotonic()
+    for deaths in (1, 2):
+        host.ended = True
+        guard.check()
+        assert guard.restarts == deaths
+    assert time.monotonic() - began < 0.4
+
+
 def test_silence_of_a_moment_is_no_reason(
     guard: WorkerGuard, host: Host, memory: LiveMemory
 ) -> None:
