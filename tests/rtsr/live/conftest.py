@@ -167,6 +167,7 @@ class LiveProgram:
 
     def run(self, *arguments: str) -> None:
         """Start a Python program that writes figures to `file`, and wait for the first."""
+        self.file.unlink(missing_ok=True)
         command = [sys.executable, *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 30.0

@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
-from rtsr.upsampler import Upsampler
+import rtsr
+from rtsr.files import enhance_file
+from rtsr_kernels.resample import StreamingResampler
 
 RATE = 48000
 CUTOFF = 4000.0
 HOP = 480
+DEMO = Path(rtsr.__file__).parent / "demo_data"
 
 pytestmark = pytest.mark.parametrize("jack_server", [{"synchronous": True}], indirect=True)
 
@@ -49,26 +53,40 @@ def longest_run(values: np.ndarray) -> int:
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
-def test_it_plays_what_the_upsampler_makes_after_the_stated_latency(
-    live: Any, jack_player: Any, sound: np.ndarray
+@pytest.fixture
+def voice() -> np.ndarray:
+    """The packaged telephone recording at 48 kHz, mono."""
+    audio, rate = soundfile.read(DEMO / "speech_8k.wav", dtype="float32", always_2d=True)
+    return StreamingResampler(rate, RATE).process(audio)[:, 0]
+
+
+def test_a_recording_sounds_as_if_enhanced_as_a_file_after_the_stated_latency(
+    live: Any, jack_player: Any, voice: np.ndarray, tmp_path: Path
 ) -> None:
-    live.start("--cutoff", str(CUTOFF))
-    recording = jack_player.run(sound)
-    figures = live.stop()
-    latency = round(figures["latency"]["algorithmic_samples"])
-    first = figures["first_signal_frame"] - int(np.flatnonzero(sound)[0])
-    with Upsampler(RATE, cutoff=CUTOFF) as upsampler:
-        # Hops begin where the session's frames do.
-        padded = np.concatenate([np.zeros(first, np.float32), sound])
-        expected = upsampler.process(padded)[upsampler.latency.algorithmic_samples + first :]
-    heard = recording.sound[latency : latency + len(expected)]
-    expected = expected[: len(heard)]
-    lost = len(recording.gaps) + figures["underrun_events"] + figures["overruns"]
-    # Where the machine itself lost a cycle nothing can be compared.
-    assert np.array_equal(heard, expected) or lost > 0
+    for _ in range(3):
+        live.start("--cutoff", str(CUTOFF))
+        recording = jack_player.run(voice)
+        figures = live.stop()
+        # Where the machine itself lost a cycle nothing can be compared.
+        if len(recording.gaps) + figures["underrun_events"] + figures["overruns"] == 0:
+            break
+    else:
+        pytest.skip("the machine lost cycles of the sound server in each of three runs")
     assert figures["latency"]["total_ms"] <= 30.0
     assert figures["steps"] > 400
     assert figures["rung_seconds"]["small"] > 4.0
+    # Hops begin where the session's frames do.
+    first = figures["first_signal_frame"] - int(np.flatnonzero(voice)[0])
+    source, target = tmp_path / "narrow.wav", tmp_path / "wide.wav"
+    soundfile.write(
+        source, np.concatenate([np.zeros(first, np.float32), voice]), RATE, subtype="FLOAT"
+    )
+    enhance_file(source, target, cutoff=CUTOFF)
+    expected = soundfile.read(target, dtype="float32")[0][first:]
+    heard = recording.sound[round(figures["latency"]["algorithmic_samples"]) :]
+    compared = min(len(heard), len(expected))
+    assert compared > 4 * RATE
+    assert np.array_equal(heard[:compared], expected[:compared])
 
 
 def test_a_killed_worker_is_replaced_while_the_dry_sound_goes_on(
