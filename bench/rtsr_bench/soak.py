@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +51,9 @@ def soak_command(
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Give the server real-time priority, if allowed.")
     ] = False,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="With the screen of rtsr live, on a terminal.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures.")
     ] = None,
@@ -63,7 +66,10 @@ def soak_command(
         raise RtsrError(f"--clip must be one of {', '.join(CLIPS)}, not {clip!r}.")
     if load < 0:
         raise RtsrError(f"--load must be 0 or more, not {load}.")
-    results = soak(seconds, gil_hog, load, model, clip, frames, realtime)
+    if gil_hog and screen:
+        raise RtsrError("--gil-hog runs the engine in a program without a screen; leave out one.")
+    protocol = Protocol(seconds, gil_hog, load, model, clip, frames, realtime, screen)
+    results = soak(protocol)
     Console().print(build_table(results))
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -85,36 +91,56 @@ def load_clip(name: str) -> NDArray[np.float32]:
     return clip
 
 
-def soak(
-    seconds: float,
-    gil_hog: bool,
-    load: int,
-    model: str,
-    clip_name: str,
-    period: int,
-    realtime: bool,
-) -> dict[str, Any]:
-    """Play for `seconds`; everything that was found out, for JSON.
+@dataclass(frozen=True)
+class Protocol:
+    """Under what a soak runs.
+
+    Attributes:
+        seconds: how long.
+        gil_hog: whether the program's main thread spins in Python.
+        load: programs beside it that only take time.
+        model: the highest rung.
+        clip: what is played.
+        frames: of a cycle of the server.
+        realtime: whether the server asks for real-time priority.
+        screen: whether the screen is drawn.
+    """
+
+    seconds: float
+    gil_hog: bool = False
+    load: int = 0
+    model: str = "small"
+    clip: str = "music"
+    frames: int = 128
+    realtime: bool = False
+    screen: bool = False
+
+
+def soak(protocol: Protocol) -> dict[str, Any]:
+    """Play for a while; everything that was found out, for JSON.
 
     Raises:
         RtsrError: JACK, the engine or a package that is needed is not there.
     """
-    clip = load_clip(clip_name)
+    clip = load_clip(protocol.clip)
     with tempfile.TemporaryDirectory(prefix="rtsr-soak-") as name:
         folder = Path(name)
         recording = folder / "recorded.raw"
         with (
-            jack_server(period, realtime, folder / "jackd.log"),
-            Engine(folder, model, gil_hog) as engine,
+            jack_server(protocol.frames, protocol.realtime, folder / "jackd.log"),
+            Engine(folder, protocol.model, protocol.gil_hog, protocol.screen) as engine,
         ):
             first = engine.first_figures()
-            with SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0") as player, busy_programs(load):
+            with (
+                SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0") as player,
+                busy_programs(protocol.load),
+            ):
                 time.sleep(_WARM_SECONDS)
                 usage = [usage_of(engine.pid)]
                 started = time.monotonic()
                 with recording.open("wb") as file:
                     origin = player.fetch(file)
-                    while (left := started + seconds - time.monotonic()) > 0.0:
+                    while (left := started + protocol.seconds - time.monotonic()) > 0.0:
                         time.sleep(min(1.0, left))
                         engine.check()
                         player.fetch(file)
@@ -125,15 +151,7 @@ def soak(
         recorded = np.memmap(recording, np.float32, mode="r")
         sound = judge_sound(clip, recorded, origin, gaps, _CUTOFF_HZ)
     return {
-        "protocol": {
-            "seconds": round(played, 3),
-            "gil_hog": gil_hog,
-            "load": load,
-            "model": model,
-            "clip": clip_name,
-            "frames": period,
-            "realtime": realtime,
-        },
+        "protocol": {**asdict(protocol), "seconds": round(played, 3)},
         "machine": describe_machine(),
         "software": describe_software(),
         "figures": figures,
@@ -163,6 +181,7 @@ def build_table(results: dict[str, Any]) -> Table:
     protocol, figures, usage = results["protocol"], results["figures"], results["usage"]
     sound, server = SoundJudgement(**results["sound"]), results["server"]
     circumstances = "main thread spinning" if protocol["gil_hog"] else "main thread idle"
+    circumstances += ", screen on" if protocol["screen"] else ""
     title = (
         f"{protocol['seconds'] / 60.0:.1f} minutes, {protocol['model']}, "
         f"{protocol['frames']} frames, {circumstances}, {protocol['load']} busy programs"
@@ -188,6 +207,7 @@ def build_table(results: dict[str, Any]) -> Table:
         [
             ("windows of 10 ms heard", f"{sound.windows}"),
             ("broken", f"{sound.broken}"),
+            ("not judged, beside lost cycles", f"{sound.excused}"),
             ("longest break", f"{sound.longest_broken_ms:.0f} ms"),
         ],
         [

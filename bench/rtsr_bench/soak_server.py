@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -76,6 +78,32 @@ def busy_programs(count: int) -> Iterator[None]:
             program.wait()
 
 
+@contextlib.contextmanager
+def _terminal() -> Iterator[int]:
+    """The program's end of a terminal of 100 x 40 characters, whose pictures somebody fetches."""
+    try:
+        import fcntl
+        import pty
+        import termios
+    except ImportError as error:
+        raise RtsrError("There are no terminals to be had here; leave out --screen.") from error
+    reader, user = pty.openpty()
+    fcntl.ioctl(user, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+
+    def fetch() -> None:
+        # The last program that holds the other end ends this with an error.
+        with contextlib.suppress(OSError):
+            while os.read(reader, 1 << 16):
+                pass
+        os.close(reader)
+
+    threading.Thread(target=fetch, name="rtsr-soak-terminal", daemon=True).start()
+    try:
+        yield user
+    finally:
+        os.close(user)
+
+
 class Engine:
     """``rtsr live``, or a program around it that spins, and its figures.
 
@@ -83,16 +111,20 @@ class Engine:
         RtsrError: it ended, with its own words.
     """
 
-    def __init__(self, folder: Path, model: str, gil_hog: bool) -> None:
+    def __init__(self, folder: Path, model: str, gil_hog: bool, screen: bool = False) -> None:
         self._file = folder / "figures.json"
         if gil_hog:
             command = ["-m", "rtsr_bench.soak_hog", str(self._file), model]
         else:
-            command = ["-m", "rtsr", "live", "--quiet", "--every", "--model", model]
+            command = ["-m", "rtsr", "live", "--every", "--model", model]
+            command += [] if screen else ["--quiet"]
             command += ["--json-stats", str(self._file)]
         self._errors = folder / "engine.log"
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen([sys.executable, *command], stderr=errors)
+        with self._errors.open("wb") as errors, contextlib.ExitStack() as until_started:
+            terminal = until_started.enter_context(_terminal()) if screen else None
+            self._process = subprocess.Popen(
+                [sys.executable, *command], stdin=terminal, stdout=terminal, stderr=errors
+            )
 
     @property
     def pid(self) -> int:

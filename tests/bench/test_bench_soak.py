@@ -125,6 +125,7 @@ def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--minutes", "nan"], "--minutes must be at least"),
         (["--clip", "birds"], "speech, music"),
         (["--load", "-1"], "0 or more"),
+        (["--gil-hog", "--screen"], "without a screen"),
     ],
 )
 def test_wrong_use_ends_in_one_sentence(arguments: list[str], words: str) -> None:
@@ -152,3 +153,15 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert results["usage"]["worker_percent"] > 0.0
     for words in ("under-runs", "latency measured", "xruns of the server", "memory growth"):
         assert words in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("jackd") is None, reason="jackd is not installed (Debian: jackd2)")
+def test_a_soak_with_the_screen(tmp_path: Path) -> None:
+    pytest.importorskip("jack", reason="the package JACK-Client is not installed")
+    result = soak("--minutes", "0.2", "--screen", "--json", f"{tmp_path}/s.json")
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "s.json").read_text())
+    assert results["protocol"]["screen"]
+    assert results["figures"]["callbacks"] > 1000
+    assert "screen on" in " ".join(result.stdout.split())
