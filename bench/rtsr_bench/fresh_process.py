@@ -42,7 +42,8 @@ def run_repetition(
         GivenUpError: it took too long.
         RepetitionError: it failed or died.
     """
-    power = GpuPower() if cell.provider != providers.CPU else None
+    provider, options = providers.parse_provider(cell.provider)
+    power = GpuPower(options.device) if provider != providers.CPU else None
     with tempfile.TemporaryDirectory() as folder:
         answer_file = Path(folder) / "answer.json"
         job = {
@@ -72,7 +73,7 @@ def run_repetition(
         answer: dict[str, Any] = json.loads(answer_file.read_text(encoding="utf-8"))
     if "error" in answer:
         raise RepetitionError(answer["error"])
-    if answer["provider"] != providers.parse_provider(cell.provider)[0]:
+    if answer["provider"] != provider:
         raise RepetitionError(f"'{cell.label}' ran on {answer['provider']}.")
     began, ended = answer["timed_between"]
     watts = [watt for moment, watt in samples if began <= moment <= ended]
@@ -98,14 +99,14 @@ def _how_it_died(done: subprocess.CompletedProcess[str]) -> str:
 class GpuPower:
     """Samples the power draw of the GPU ten times a second from outside of the timed process."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: int = 0) -> None:
         self._samples: list[tuple[float, float]] = []
         self._process: subprocess.Popen[str] | None = None
         if shutil.which("nvidia-smi") is None:
             return
         command = ["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"]
         self._process = subprocess.Popen(
-            [*command, "-i", gpu_identifier(), "-lms", "100"],
+            [*command, "-i", gpu_identifier(device), "-lms", "100"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -89,7 +89,14 @@ def model_cells(axes: Axes) -> list[Cell]:
     check_axes(axes)
     names = list(bundled()) if axes.models is None else list(dict.fromkeys(axes.models))
     found = [find_model(name) for name in names]
-    networks = [variant for model in found for variant in _variants(model, axes.precisions)]
+    # Of models that nobody named, those that lack a precision are left out.
+    must_have = axes.models is not None
+    networks = [one for model in found for one in _variants(model, axes.precisions, must_have)]
+    if axes.precisions and not must_have and not networks:
+        raise RtsrError(
+            f"No bundled model is there in precision {' or '.join(axes.precisions)}; "
+            "`rtsr export` writes others."
+        )
     if not found:
         raise RtsrError(
             "No model is bundled with this installation; name one with --model FILE.onnx "
@@ -177,7 +184,9 @@ def precision_of(model: Model) -> str:
     return suffix if suffix in PRECISIONS else PRECISIONS[0]
 
 
-def _variants(model: Model, wanted: Sequence[str] | None) -> Iterable[tuple[str, str, Model]]:
+def _variants(
+    model: Model, wanted: Sequence[str] | None, must_have: bool
+) -> Iterable[tuple[str, str, Model]]:
     """(name, precision, model) of a model and of the same in other precisions beside it."""
     if not model.is_network:
         return
@@ -189,8 +198,12 @@ def _variants(model: Model, wanted: Sequence[str] | None) -> Iterable[tuple[str,
         file = model.path.with_name(stem + SUFFIX)
         # A name or file that was asked for in one precision is not answered with all of them.
         if other not in present and file.is_file() and (wanted or precision == PRECISIONS[0]):
-            present[other] = find_model(file)
+            neighbour = find_model(file)
+            if precision_of(neighbour) == other:
+                present[other] = neighbour
     for other in wanted or present:
+        if other not in present and not must_have:
+            continue
         if other not in present:
             raise RtsrError(
                 f"Model '{name}' is not there in precision {other}; "

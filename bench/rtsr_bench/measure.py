@@ -55,10 +55,11 @@ def measure(cell: Cell, protocol: Protocol, launched_ns: int) -> dict[str, Any]:
         Facts as JSON holds them; ``times_ms`` are the timed steps in order, ``timed_between``
         their begin and end in seconds of ``time.time()``.
     """
-    on_gpu = cell.provider != providers.CPU
+    provider, options = providers.parse_provider(cell.provider)
+    on_gpu = provider != providers.CPU
     imported_ns = time.time_ns()
     memory_before = resident_megabytes()
-    device_before = gpu_megabytes() if on_gpu else None
+    device_before = gpu_megabytes(options.device) if on_gpu else None
     loading = time.perf_counter_ns()
     subject = make_subject(cell)
     load_ms = (time.perf_counter_ns() - loading) * 1e-6
@@ -78,7 +79,7 @@ def measure(cell: Cell, protocol: Protocol, launched_ns: int) -> dict[str, Any]:
     gc.enable()
     gc.unfreeze()
     memory = resident_megabytes()
-    device = gpu_megabytes() if on_gpu else None
+    device = gpu_megabytes(options.device) if on_gpu else None
     return {
         "provider": subject.provider,
         "launch_ms": launch_ms,

@@ -33,13 +33,13 @@ def _most_resident_megabytes() -> float | None:
     return float(most) * (1.0 if sys.platform == "darwin" else 1024.0) / _MEGA
 
 
-def gpu_query(*fields: str, what: str = "gpu") -> list[list[str]]:
-    """Rows that ``nvidia-smi`` answers for the GPU in use; empty where there is none."""
+def gpu_query(*fields: str, what: str = "gpu", device: int = 0) -> list[list[str]]:
+    """Rows that ``nvidia-smi`` answers for a session's GPU; empty where there is none."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", f"--query-{what}={','.join(fields)}", "--format=csv,noheader,nounits"]
     if what == "gpu":
-        command += ["-i", gpu_identifier()]
+        command += ["-i", gpu_identifier(device)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -47,15 +47,15 @@ def gpu_query(*fields: str, what: str = "gpu") -> list[list[str]]:
     return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
 
 
-def gpu_identifier() -> str:
-    """The GPU that a session's device 0 is, as ``nvidia-smi -i`` takes it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    return visible or "0"
+def gpu_identifier(device: int = 0) -> str:
+    """The GPU that a session calls ``device``, as ``nvidia-smi -i`` takes it."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return visible[device] if device < len(visible) and visible[device] else str(device)
 
 
-def gpu_megabytes() -> float | None:
+def gpu_megabytes(device: int = 0) -> float | None:
     """Memory in use on the GPU, by everybody (in a container, processes cannot be told apart)."""
-    rows = gpu_query("memory.used")
+    rows = gpu_query("memory.used", device=device)
     try:
         return float(rows[0][0]) * 1.048576
     except (IndexError, ValueError):

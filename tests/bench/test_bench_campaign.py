@@ -287,6 +287,13 @@ def test_a_gpu_is_described() -> None:
     assert probes.gpu_megabytes() == pytest.approx(524.288)
 
 
+def test_a_sessions_gpu_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [probes.gpu_identifier(device) for device in (0, 1)] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
+    assert [probes.gpu_identifier(device) for device in (0, 1)] == ["3", "GPU-5"]
+
+
 @pytest.mark.usefixtures("fake_gpu")
 def test_power_is_sampled_until_it_is_stopped() -> None:
     power = GpuPower()

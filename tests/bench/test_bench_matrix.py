@@ -51,6 +51,21 @@ def test_files_beside_it_are_its_other_precisions(stand_in: Path, tmp_path: Path
         precisions("network-int8.onnx", ["fp16"])
 
 
+def test_a_neighbour_is_what_it_says_it_is(write_model: Callable[..., Path]) -> None:
+    half = write_model(precision="fp16")
+    assert [
+        (cell.name, cell.precision)
+        for cell in model_cells(Axes(["cpu"], [str(half)], ["fp16"], hops=[1], streams=[1]))
+    ] == [(half.stem, "fp16")]
+    with pytest.raises(RtsrError, match="not there in precision fp32; there is fp16"):
+        model_cells(Axes(["cpu"], [str(half)], ["fp32"], hops=[1], streams=[1]))
+
+
+def test_bundled_models_that_lack_a_precision_are_left_out() -> None:
+    cells = model_cells(Axes(["cpu"], None, ["int8"], hops=[1], streams=[1]))
+    assert {cell.precision for cell in cells if cell.kind == "model"} == {"int8"}
+
+
 def test_a_file_knows_its_precision(write_model: Callable[..., Path]) -> None:
     assert precision_of(find_model(write_model(precision="int8"))) == "int8"
     assert precision_of(find_model(write_model())) == "fp32"
