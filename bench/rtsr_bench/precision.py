@@ -26,6 +26,7 @@ from rtsr import enhance_file
 from rtsr.errors import RtsrError
 from rtsr.runtime import providers
 from rtsr.runtime.models import SUFFIX, Model, find_model
+from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.matrix import HOP_MS, MODEL, PRECISIONS, Cell, precision_of
 from rtsr_bench.program import run_program
 from rtsr_bench.subjects import ModelStep
@@ -150,7 +151,12 @@ def compare(
     """Print both tables; exits with 1 if LSD of any precision moved by more than 0.02."""
     models = precisions_beside(model)
     console = Console()
-    report: dict[str, Any] = {"speed": {}, "quality": {}}
+    report: dict[str, Any] = {
+        "machine": describe_machine(),
+        "software": describe_software(),
+        "speed": {},
+        "quality": {},
+    }
     table = Table("streams", "precision", "MB", "p10 ms", "p50 ms", "p99 ms", title="speed")
     for count in streams:
         measured = zip(models.items(), speeds(models, count, threads, seconds), strict=True)

@@ -8,7 +8,6 @@ they come, so that a report which was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from rtsr_bench.quality_systems import MODEL, System, SystemFacts, choose_system
 from rtsr_bench.validation import (
     DOMAINS,
     MAX_SECONDS,
+    fingerprint,
     list_clips,
     prepare_inputs,
     prepare_references,
@@ -97,8 +97,7 @@ def quality(
     quality_pictures.check_drawing()
     _make_folder(out)
     # Clips of another corpus may have the same names.
-    corpus = hashlib.sha256((data / "manifest.csv").read_bytes()).hexdigest()[:12]
-    folder = work / f"quality-{corpus}"
+    folder = work / f"quality-{fingerprint(clips)}"
     with _progress() as show:
         references = prepare_references(clips, folder / f"references-{seconds:g}s", seconds)
         lowest = min(cutoffs)

@@ -26,7 +26,7 @@ _FFT, _HOP = 2048, 192
 _FLOOR_DB = -100.0
 _RESOLUTION = 90
 _COLOURS = ("#6b7280", "#d1490c", "#0a6fc2", "#15803d", "#9333ea", "#b58900", "#0e9aa7", "#db2777")
-_MARKERS = {"speech": "o", "effects": "s", "music": "^"}
+_MARKERS = {"speech": "o", "effects": "s", "music": "^", "unknown": "D"}
 
 
 def save_side_by_side(

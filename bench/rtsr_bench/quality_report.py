@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rtsr_bench.quality_systems import FLOOR, MODEL
+
 HIGHER, LOWER, NEAR_ZERO = "higher", "lower", "near zero"
 
 #: What each metric says, which way is better, and how many decimals are worth reading.
@@ -47,6 +49,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += ["", f"## Input cutoff {float(cutoff) / 1000:g} kHz", ""]
         lines += _domain_tables(rows, report["metrics"])
         lines += _pictures(report, f"metrics-{cutoff}")
+    lines += against_floors(report)
     lines += ["", "Metrics:", "", *_legend(report["metrics"])]
     if report["probes"]:
         lines += ["", "## Streaming minus offline, and silence", "", *_probe_table(report)]
@@ -82,6 +85,33 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
         f"|{' --- |' * len(head)}",
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
+
+
+def against_floors(report: Mapping[str, Any]) -> Table:
+    """In how many domains each model is better than each floor, by cutoff and metric."""
+    kinds = {name: facts["kind"] for name, facts in report["systems"].items()}
+    floors = [name for name, kind in kinds.items() if kind == FLOOR]
+    lines: Table = []
+    for floor in floors:
+        rows = []
+        for cutoff, judged in report["cutoffs"].items():
+            for name, row in judged.items():
+                if kinds[name] == MODEL:
+                    won = _wins(row["by_domain"], judged[floor]["by_domain"], report["metrics"])
+                    rows.append([f"{float(cutoff) / 1000:g} kHz", name, *won])
+        lines += ["", f"## Better than `{floor}`", "", "Medians won, of so many domains:", ""]
+        lines += table(["cutoff", "system", *report["metrics"]], rows)
+    return lines
+
+
+def _wins(ours: Mapping[str, Any], floor: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    cells = []
+    for metric in metrics:
+        pairs = [(ours[domain].get(metric), floor[domain].get(metric)) for domain in ours]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        won = sum(better_by(metric, a, b) > 0.0 for a, b in known)
+        cells.append(f"{won}/{len(known)}" if known else NOTHING)
+    return cells
 
 
 def _what_was_judged(report: Mapping[str, Any]) -> str:

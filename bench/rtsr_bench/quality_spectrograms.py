@@ -14,7 +14,7 @@ from rtsr_bench.quality_pictures import Signal, save_side_by_side, tonality
 from rtsr_bench.quality_systems import System
 
 #: How many clips of each domain are drawn if none is asked for.
-CHOSEN = {"speech": 1, "music": 2, "effects": 1}
+CHOSEN = {"speech": 1, "music": 2, "effects": 1, "unknown": 2}
 
 
 def choose_clips(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from rtsr_bench.validation import Enhancer
 
 INPUT, MODEL, FLOOR = "input", "model", "floor"
 FLOOR_NAME = "ridge"
+#: the same without its level correction: it is the harder one to beat on some metrics
+BARE_NAME = "ridge-bare"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class System:
         if self.kind == MODEL:
             return partial(enhance_file, model=self.source, provider=providers.CPU)
         if self.kind == FLOOR:
-            return RidgeFloor.load(floor_path(Path(self.source), cutoff_hz)).enhance_file
+            floor = RidgeFloor.load(floor_path(Path(self.source), cutoff_hz))
+            return (replace(floor, level=0.0) if self.name == BARE_NAME else floor).enhance_file
         return None
 
 
@@ -93,7 +96,9 @@ def choose_systems(
         files = [floor_path(floors, cutoff_hz) for cutoff_hz in cutoffs]
         for file in files:
             RidgeFloor.load(file)
-        systems.append(System(FLOOR_NAME, FLOOR, str(floors), _digest(files)))
+        digest = _digest(files)
+        systems.append(System(FLOOR_NAME, FLOOR, str(floors), digest))
+        systems.append(System(BARE_NAME, FLOOR, str(floors), f"{digest}-bare"))
     wanted = [models.names()[-1], *(models.bundled() if chosen is None else chosen)]
     for source in dict.fromkeys(wanted):
         model = models.find_model(source)

@@ -49,7 +49,11 @@ def fit_command(
         regression = fit(
             passages, PENALTY, lambda done, total: bar.update(solving, completed=done, total=total)
         )
-    files = {domain: sum(clip.domain == domain for clip in clips) for domain in DOMAINS}
+    files = {
+        domain: count
+        for domain in DOMAINS
+        if (count := sum(clip.domain == domain for clip in clips))
+    }
     card = {
         "method": "spectral band replication with noise; a ridge regression of log band energies "
         "predicts the envelope; no network",

@@ -10,9 +10,11 @@ the cutoff looks good on floats and fails on real files.
 
 from __future__ import annotations
 
-import csv
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,9 @@ import soundfile
 import soxr
 
 from rtsr.errors import RtsrError
+from rtsr.file_cutoff import measure_cutoff
 from rtsr.quality.compare import Comparison, compare_files, medians
+from rtsr.train.listing import list_recordings
 
 Enhancer = Callable[[Path, Path], object]
 
@@ -28,20 +32,32 @@ Enhancer = Callable[[Path, Path], object]
 TABLE_METRICS = ("visqol", "lsd", "lsd_near", "mel_hf", "hf_bias_db", "hf_envelope_db")
 #: ViSQOL costs about 0.1 s per second of audio, so a validation judges this much of each clip
 MAX_SECONDS = 6.0
-DOMAINS = ("speech", "effects", "music")
+DOMAINS = ("speech", "effects", "music", "unknown")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of the corpus's manifest."""
+    """One recording to judge by.
+
+    Attributes:
+        name: ``domain/stem``, with the folders in it where a stem alone would be ambiguous.
+        path: of the file.
+        domain: one of ``DOMAINS``.
+        listed_cutoff_hz: where its content ends, if a manifest says so.
+    """
 
     name: str
     path: Path
     domain: str
-    group: str
-    sample_rate: int
-    seconds: float
-    measured_cutoff_hz: float
+    listed_cutoff_hz: float | None = None
+
+    @cached_property
+    def measured_cutoff_hz(self) -> float:
+        """Where its content ends: as listed, else measured."""
+        if self.listed_cutoff_hz is not None:
+            return self.listed_cutoff_hz
+        samples, rate = soundfile.read(self.path, dtype="float32", always_2d=True)
+        return measure_cutoff(samples[:, 0], rate, speech=self.domain == "speech")
 
 
 @dataclass(frozen=True)
@@ -57,40 +73,35 @@ class Scores:
         return asdict(self)
 
 
-def list_clips(
-    data_folder: str | Path, split: str = "valid", domains: Sequence[str] = DOMAINS
-) -> list[Clip]:
-    """The clips of one split, in the manifest's order.
+def list_clips(data_folder: str | Path, split: str = "valid") -> list[Clip]:
+    """The recordings of one split, sorted by path.
 
     Args:
-        data_folder: the folder that holds ``manifest.csv``.
+        data_folder: a corpus as :func:`rtsr.train.listing.list_recordings` takes it: with a
+            ``manifest.csv``, or any folder of recordings.
         split: ``"train"`` or ``"valid"``.
-        domains: some of ``speech``, ``effects``, ``music``.
 
     Raises:
-        RtsrError: there is no manifest, or no clip of that kind in it.
+        RtsrError: there is no such folder, its manifest is not usable, or nothing is in the split.
     """
     folder = Path(data_folder)
-    manifest = folder / "manifest.csv"
-    if not manifest.is_file():
-        raise RtsrError(f"{folder} has no manifest.csv; give the folder of the corpus.")
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        clips = [
-            Clip(
-                name=f"{row['domain']}/{Path(row['path']).stem}",
-                path=folder / row["path"],
-                domain=row["domain"],
-                group=row["speaker_or_group"],
-                sample_rate=int(row["sample_rate"]),
-                seconds=float(row["seconds"]),
-                measured_cutoff_hz=float(row["measured_cutoff_hz"]),
-            )
-            for row in csv.DictReader(lines)
-            if row["split"] == split and row["domain"] in domains
-        ]
-    if not clips:
-        raise RtsrError(f"{manifest} lists no {split} clip of {', '.join(domains)}.")
+    listed = list_recordings(folder, split)
+    domains = [one.domain if one.domain in DOMAINS else DOMAINS[-1] for one in listed]
+    short = [f"{domain}/{Path(one.path).stem}" for domain, one in zip(domains, listed, strict=True)]
+    times = Counter(short)
+    clips = []
+    for one, domain, name in zip(listed, domains, short, strict=True):
+        if times[name] > 1:
+            # Stems of a corpus may all be alike, as in one folder of stems for each song.
+            name = f"{domain}/{'-'.join(Path(one.path).parts)}"
+        clips.append(Clip(name, folder / one.path, domain, one.cutoff_hz))
     return clips
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """Twelve hexadecimal digits that tell one list of clips, and one state of it, from another."""
+    lines = [f"{clip.name} {clip.path} {clip.path.stat().st_size}" for clip in clips]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def loudest_part(samples: np.ndarray, length: int) -> np.ndarray:

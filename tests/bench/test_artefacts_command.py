@@ -116,7 +116,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, reason in (
-        ((tmp_path, "--cutoff", 4000), "no manifest.csv"),
+        ((tmp_path / "none", "--cutoff", 4000), "is not a folder"),
         ((corpus, "--cutoff", 100), "must lie between"),
         ((corpus, "--limit", 0), "at least 1 clip"),
         ((corpus, "--model", "nonsense", "--work", tmp_path / "w"), "nonsense"),

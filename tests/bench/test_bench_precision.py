@@ -65,7 +65,7 @@ def test_the_domain_that_suffers_most_counts() -> None:
 
 def test_clips_are_taken_from_every_domain() -> None:
     clips = [
-        Clip(f"{domain}/{index}", Path("x"), domain, "g", 48000, 1.0, 24000.0)
+        Clip(f"{domain}/{index}", Path("x"), domain)
         for index in range(3)
         for domain in ("music", "speech")
     ]

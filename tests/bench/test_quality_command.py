@@ -37,7 +37,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, fields)
         rows.writeheader()
-        for name, domain in (("one", "speech"), ("two", "music"), ("three", "music")):
+        for name, domain in (("one", "speech"), ("two", "music"), ("two2", "music")):
             shutil.copy(DEMO / f"{domain}_reference.flac", folder / f"{name}.flac")
             values = (f"{name}.flac", "valid", domain, name, 48000, 5.0, 20000)
             rows.writerow(dict(zip(fields, values, strict=True)))
@@ -216,7 +216,9 @@ def test_the_floor_stands_in_front_of_what_must_beat_it(corpus: Path, tmp_path: 
     clips = list_clips(corpus)
     RidgeFloor.fit([clips[0].path], 4000.0, seconds_per_file=1.0).save(tmp_path / "ridge-4000.npz")
     systems = choose_systems([], tmp_path, [4000.0])
-    assert [system.kind for system in systems[:2]] == [INPUT, FLOOR]
+    assert [system.kind for system in systems[:3]] == [INPUT, FLOOR, FLOOR]
+    assert [system.name for system in systems[1:3]] == ["ridge", "ridge-bare"]
+    assert systems[1].digest != systems[2].digest
     floor = systems[1]
     enhance = floor.enhancer(4000.0)
     assert enhance is not None

@@ -138,3 +138,29 @@ def test_figures_of_several_rates_stand_in_one_cell() -> None:
     assert report._each({8000: 13.85, 16000: 13.5}, "{:.2f}") == "13.85 / 13.50"
     assert report._each({8000: 13.85, 16000: 13.85}, "{:.2f}") == "13.85"
     assert report._each({}, "{:.2f}") == "-"
+
+
+def test_wins_against_a_floor_are_counted_by_metric() -> None:
+    def row(**domains: dict[str, float]) -> dict[str, Any]:
+        return {"by_domain": domains}
+
+    told = {
+        "metrics": ["visqol", "lsd", "hf_bias_db"],
+        "systems": {name: {"kind": kind} for name, kind in [("floor", "floor"), ("net", "model")]},
+        "cutoffs": {
+            "4000": {
+                "floor": row(
+                    speech={"visqol": 2.0, "lsd": 1.0, "hf_bias_db": 1.0},
+                    music={"visqol": 2.0, "lsd": 1.0},
+                ),
+                "net": row(
+                    speech={"visqol": 2.1, "lsd": 1.1, "hf_bias_db": -0.5},
+                    music={"visqol": 2.0, "lsd": 0.9},
+                ),
+            }
+        },
+    }
+    lines = report.against_floors(told)
+    assert "## Better than `floor`" in lines
+    assert lines[-1] == "| 4 kHz | net | 1/2 | 1/2 | 1/1 |"
+    assert report.against_floors({**told, "systems": {}}) == []

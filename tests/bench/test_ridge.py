@@ -185,10 +185,36 @@ def test_validation_misses_what_was_not_written(corpus: Path, tmp_path: Path) ->
         validation.validate(lambda *_: None, clips, tmp_path, CUTOFF, metrics=["lsd"])
     with pytest.raises(RtsrError, match="2 clips have no output"):
         validation.judge(validation.prepare_references(clips, tmp_path / "r"), {}, CUTOFF)
-    with pytest.raises(RtsrError, match="manifest"):
-        validation.list_clips(tmp_path)
-    with pytest.raises(RtsrError, match="lists no train clip"):
+    with pytest.raises(RtsrError, match="has no recordings for the split 'train'"):
         validation.list_clips(corpus, "train")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["path,split", "path,split,domain", "path,split,domain,speaker_or_group"],
+)
+def test_a_manifest_needs_no_more_than_training_does(header: str, tmp_path: Path) -> None:
+    rows = [header]
+    for song in ("one", "two"):
+        (tmp_path / song).mkdir()
+        noise = swelling_noise(1.0, 3, 48000)
+        soundfile.write(tmp_path / song / "mixture.wav", noise, 48000)
+        facts = {"path": f"{song}/mixture.wav", "split": "valid", "domain": "jazz"}
+        rows.append(",".join(facts.get(name, "x") for name in header.split(",")))
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    clips = validation.list_clips(tmp_path)
+    assert [clip.name for clip in clips] == ["unknown/one-mixture.wav", "unknown/two-mixture.wav"]
+    assert all(clip.measured_cutoff_hz > 15000.0 for clip in clips)
+    scores = validation.validate(None, clips, tmp_path / "work", CUTOFF, metrics=["lsd"])
+    assert set(scores.clips) == {clip.name for clip in clips}
+    assert "unknown" in scores.by_domain
+
+
+def test_a_folder_needs_no_manifest(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, swelling_noise(1.0, number, 48000), 48000)
+    assert validation.list_clips(tmp_path)[0].domain == "unknown"
 
 
 def test_the_loudest_part() -> None:
