@@ -19,6 +19,8 @@ from rtsr_bench.validation import DOMAINS
 SIGNED = ("hf_bias_db", "lf_gain_db")
 #: chance that a difference as one-sided as a starred one is none
 SIGNIFICANT = 0.05
+#: file with the command and the machine that made a campaign
+MADE = "made.json"
 _FIRST_STEP = "1 step"
 
 Values = Mapping[str, Mapping[str, float | None]]
@@ -48,6 +50,7 @@ class Report:
     reference: str
     results: list[dict[str, Any]]
     inputs: dict[str, Any]
+    made: dict[str, Any] | None = None
 
     @property
     def cutoffs(self) -> list[str]:
@@ -90,12 +93,19 @@ def load_report(folder: Path) -> Report:
         reference["name"] if reference else results[0]["name"],
         results,
         inputs["scores"],
+        read_json(folder / MADE),
     )
 
 
 def markdown(report: Report) -> str:
     """All tables of a campaign."""
     parts = [f"# {report.title}"]
+    if report.made:
+        libraries = report.made["software"]["libraries"]
+        versions = ", ".join(f"{name} {version}" for name, version in libraries.items())
+        cpu = report.made["cpu"] or "a processor that does not tell its name"
+        parts.append(f"`{report.made['command']}`")
+        parts.append(f"{report.made['date']}, {cpu}, {versions}.")
     if report.note:
         parts.append(report.note)
     parts.append(_variants_table(report.results))

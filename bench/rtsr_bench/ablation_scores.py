@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -232,6 +233,14 @@ class _Weights:
         generator = Generator(ModelConfig.from_dict(content["model_config"])).to(self._device)
         generator.load_state_dict(values)
         return generator.eval().requires_grad_(False)
+
+
+def weights_digest(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint's file, which tells its weights from all others."""
+    try:
+        return hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RtsrError(f"Cannot read the checkpoint {checkpoint}: {error.strerror}.") from error
 
 
 Job = tuple[dict[str, Path], dict[str, Path], float, Sequence[str]]

@@ -245,6 +245,8 @@ def test_the_command_writes_tables_and_figures(finished: Path, data: Path, plan_
     done = CliRunner().invoke(app, [*command, "--device", "cpu"])
     assert done.exit_code == 0, done.output
     text = (finished / "report.md").read_text()
+    assert f"`python -m rtsr_bench.ablation run {plan_file.name} --data CORPUS --out OUT`" in text
+    assert str(data) not in text
     for name in ("latent-noise-4000", "euler-steps-4000"):
         assert f"![{name}](figures/{name}.png)" in text
         assert (finished / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -252,6 +254,17 @@ def test_the_command_writes_tables_and_figures(finished: Path, data: Path, plan_
     assert "s-max" not in text
     assert CliRunner().invoke(app, ["report", str(finished)]).exit_code == 0
     assert "smax" in CliRunner().invoke(app, ["plans"]).output
+
+
+def test_any_checkpoint_can_be_held_against_its_teacher(
+    finished: Path, data: Path, tmp_path: Path
+) -> None:
+    command = ["judge", str(finished / "refined" / "last.pt"), "--data", str(data), "--clips", "1"]
+    command += ["--out", str(tmp_path), "--cutoff", "4000", "--teacher-steps", "2"]
+    done = CliRunner().invoke(app, [*command, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "| 1 step | " in done.output
+    assert "| teacher, 2 steps | " in done.output
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
