@@ -30,6 +30,14 @@ def export_command(
     card: Annotated[
         Path | None, typer.Option("--card", help="JSON file with more facts for the model card.")
     ] = None,
+    mean_with: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--mean-with",
+            help="Another checkpoint of the run, or of one that went on from it: the mean of the "
+            "weights is exported.",
+        ),
+    ] = None,
     precision: Annotated[
         str, typer.Option("--precision", help="Of the weights: fp32, fp16 or int8 (CPU only).")
     ] = "fp32",
@@ -98,7 +106,8 @@ def export_command(
             raise RtsrError(f"Name the .onnx file that {checkpoint} is exported to.")
         from rtsr_export.model_command import Facts, export_model
 
-        export_model(checkpoint, output, precision, Facts(version, licence, ceiling, card))
+        facts = Facts(version, licence, ceiling, card, tuple(mean_with or ()))
+        export_model(checkpoint, output, precision, facts)
         model = str(output)
     if triton is not None:
         _export_repository(triton, model, streams, 64 if batch is None else batch, hops, device)

@@ -27,12 +27,14 @@ class Facts:
     Attributes:
         ceiling: frequency in Hz where the output ends unless told otherwise.
         card: JSON file with more facts for the model card.
+        mean_with: checkpoints whose mean with the first is exported.
     """
 
     version: str
     licence: str
     ceiling: float
     card: Path | None = None
+    mean_with: tuple[Path, ...] = ()
 
 
 def export_model(source: Path, output: Path, precision: str, facts: Facts) -> None:
@@ -82,7 +84,7 @@ def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, l
     from rtsr_export.graph import build_graph
     from rtsr_export.parity import measure_parity, require_parity
 
-    generator, training = load_generator(checkpoint)
+    generator, training = load_generator(checkpoint, facts.mean_with)
     content: dict[str, Any] = {
         "version": facts.version,
         "licence": facts.licence,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -47,8 +49,8 @@ def train_command(
     """Train a model, or continue a run that was stopped.
 
     The three stages (autoencoder, flow, one-step refinement) share the minutes as the settings
-    say; a grown model spends all of them on the last. Ctrl-C keeps the last checkpoint; the same
-    command continues from it. Then: rtsr export RUN/last.pt MODEL.onnx
+    say; a grown model spends all of them on the last. Ctrl-C and SIGTERM save a checkpoint; the
+    same command continues from it. Then: rtsr export RUN/last.pt MODEL.onnx
     """
     if minutes <= 0:
         raise RtsrError(f"--minutes is {minutes:g}; it must be above zero.")
@@ -70,9 +72,11 @@ def train_command(
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
     coded = settings.degrade.codec_share > 0.0
-    train_corpus = load_corpus(data, "train", cache=kept("train"), coded=coded)
+    with _counting("reading train") as show:
+        train_corpus = load_corpus(data, "train", cache=kept("train"), coded=coded, progress=show)
     typer.echo(f"train: {train_corpus.describe()}")
-    valid_corpus = load_corpus(data, "valid", cache=kept("valid"))
+    with _counting("reading valid") as show:
+        valid_corpus = load_corpus(data, "valid", cache=kept("valid"), progress=show)
     typer.echo(f"valid: {valid_corpus.describe()}")
     trainer = Trainer(settings, train_corpus, valid_corpus, out, device)
     if trainer.resume():
@@ -82,6 +86,18 @@ def train_command(
         typer.echo(f"Grew {settings.model} from {grow_from}; its training begins with refinement.")
     _run(trainer, minutes)
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
+
+
+@contextmanager
+def _counting(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's stderr for what takes minutes with hours of recordings."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
@@ -106,6 +122,7 @@ def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defin
 
         try:
             trainer.run(minutes, show)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
+            # SIGTERM ends the program as SystemExit.
             trainer.save()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,34 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     return content
 
 
-def load_generator(path: Path) -> tuple[Generator, dict[str, Any]]:
-    """Return the averaged generator of a checkpoint and the facts of its training."""
+def load_generator(path: Path, mean_with: Sequence[Path] = ()) -> tuple[Generator, dict[str, Any]]:
+    """Return the averaged generator of a checkpoint and the facts of its training.
+
+    Args:
+        path: the checkpoint.
+        mean_with: more of the same model: the weights are the mean of all of them (a "model soup",
+            Wortsman et al. 2022, arXiv 2203.05482, section 3, of states of one run or of runs that
+            went on from one state; others have no mean that works).
+
+    Raises:
+        RtsrError: a checkpoint is missing, damaged, or of another model than the first.
+    """
     content = load_checkpoint(path)
     try:
         generator = Generator(ModelConfig.from_dict(content["model_config"]))
-        generator.load_state_dict(content["ema"]["values"])
+        weights = content["ema"]["values"]
+        generator.load_state_dict(weights)
         facts = content["facts"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
+    if mean_with:
+        others = [load_checkpoint(other) for other in mean_with]
+        for other, there in zip(mean_with, others, strict=True):
+            if there["model_config"] != content["model_config"]:
+                raise RtsrError(f"{other} is of another model than {path}; they have no mean.")
+        for name, value in weights.items():
+            alike = [there["ema"]["values"][name].float() for there in others]
+            value.copy_(torch.stack([value.float(), *alike]).mean(dim=0))
+        generator.load_state_dict(weights)
+        facts = {**facts, "mean_with": [there["facts"] for there in others]}
     return generator.eval(), facts

@@ -274,6 +274,50 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, stopped):
         assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit], ids=["Ctrl-C", "SIGTERM"])
+def test_what_was_trained_is_kept_when_the_program_is_stopped(tmp_path, monkeypatch, stop):
+    from rtsr.cli.train import _run
+
+    train = corpus()
+    trainer = Trainer(TINY, train, train, tmp_path, "cpu")
+    step = trainer._step
+
+    def stopped(fraction):
+        if sum(trainer.steps) == 2:
+            raise stop
+        return step(fraction)
+
+    monkeypatch.setattr(trainer, "_step", stopped)
+    with pytest.raises(stop):
+        _run(trainer, 60.0)
+    again = Trainer(TINY, train, train, tmp_path, "cpu")
+    assert again.resume()
+    assert sum(again.steps) == 2
+
+
+def test_the_mean_of_two_states_of_a_run(tmp_path):
+    train = corpus()
+    trainer = Trainer(replace(TINY, steps=(3, 0, 0)), train, train, tmp_path, "cpu")
+    early, late = tmp_path / "early.pt", tmp_path / CHECKPOINT
+
+    def keep(trainer, terms):
+        if sum(trainer.steps) == 1:
+            trainer.save()
+            late.replace(early)
+
+    trainer.run(math.inf, keep)
+    weights = [load_generator(path)[0].state_dict() for path in (early, late)]
+    mean, facts = load_generator(late, [early])
+    for name, value in mean.state_dict().items():
+        torch.testing.assert_close(value, (weights[0][name] + weights[1][name]) / 2)
+    assert facts["steps"]["autoencoder"] == 3
+    assert [one["steps"]["autoencoder"] for one in facts["mean_with"]] == [1]
+    other = Trainer(replace(TINY, model_changes={}), train, train, tmp_path / "other", "cpu")
+    other.save()
+    with pytest.raises(RtsrError, match="is of another model than"):
+        load_generator(late, [tmp_path / "other" / CHECKPOINT])
+
+
 def test_a_run_can_go_on_from_anothers_end(tmp_path):
     train = corpus()
     parent = Trainer(replace(TINY, steps=(2, 0, 0)), train, train, tmp_path / "parent", "cpu")
