@@ -63,17 +63,21 @@ def check_arguments(
         raise RtsrError(f"The seed must be a 64-bit integer, not {seed}.")
     check_wet(wet)
     for name, frequency in (("cutoff", cutoff), ("ceiling", ceiling)):
-        if frequency is None:
-            continue
-        _check_real(name, frequency)
-        if not MIN_CUTOFF_HZ <= frequency <= MAX_CUTOFF_HZ:
-            raise RtsrError(
-                f"The {name} must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
-                f"not at {frequency:g} Hz."
-            )
+        if frequency is not None:
+            check_frequency(name, frequency)
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:
         raise RtsrError(f"A step takes 1 to {cores} threads on this machine, not {threads}.")
+
+
+def check_frequency(name: str, frequency: float) -> None:
+    """Raise :class:`RtsrError` unless a cutoff or ceiling is one that the engine can take."""
+    _check_real(name, frequency)
+    if not MIN_CUTOFF_HZ <= frequency <= MAX_CUTOFF_HZ:
+        raise RtsrError(
+            f"The {name} must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
+            f"not at {frequency:g} Hz."
+        )
 
 
 def check_wet(wet: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_wet
+from rtsr.arguments import check_frequency, check_wet
 from rtsr.blocks import as_frames, repaired
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.latency import ENGINE_RATE, Latency
@@ -91,6 +91,16 @@ class BatchStream:
     def wet(self, value: float) -> None:
         check_wet(value)
         self.lane.wet = float(value)
+
+    @property
+    def ceiling(self) -> float:
+        """Hz where the output should end; a change counts from the next step on."""
+        return self.lane.f_target
+
+    @ceiling.setter
+    def ceiling(self, value: float) -> None:
+        check_frequency("ceiling", value)
+        self.lane.f_target = float(value)
 
     @property
     def held_steps(self) -> int:

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_arguments, check_audio_format, check_wet
+from rtsr.arguments import (
+    check_arguments,
+    check_audio_format,
+    check_frequency,
+    check_wet,
+)
 from rtsr.bandwidth import BandwidthDetector
 from rtsr.blocks import as_frames, repaired
 from rtsr.errors import RtsrError
@@ -50,7 +55,8 @@ class Upsampler:
         wet: 0 (only the dry signal, bit for bit at 48 kHz) to 1, gain of the generated band. The
             attribute ``wet`` may be changed at any time and is faded.
         cutoff: Hz where the input's real content ends; measured continuously if ``None``.
-        ceiling: Hz where the output should end; the model's default if ``None``.
+        ceiling: Hz where the output should end; the model's default if ``None``. The attribute
+            ``ceiling`` may be changed at any time.
         threads: threads of one step of a network on the CPU.
         output_rate: 48000 or 44100 Hz.
         expected_cutoff: Hz that the measurement starts from, if it is known beforehand, as for a
@@ -147,6 +153,16 @@ class Upsampler:
     def wet(self, value: float) -> None:
         check_wet(value)
         self._wet = self._running().wet = float(value)
+
+    @property
+    def ceiling(self) -> float:
+        """Hz where the output should end; a change counts from the next step on."""
+        return self._running().f_target
+
+    @ceiling.setter
+    def ceiling(self, value: float) -> None:
+        check_frequency("ceiling", value)
+        self._running().f_target = float(value)
 
     def process(self, block: NDArray[Any]) -> Audio:
         """Enhance the next block, float ``(samples,)`` or ``(samples, channels)``; same rank out.

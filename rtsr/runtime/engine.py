@@ -45,8 +45,8 @@ class Engine:
         source: makes the high band; it fixes channels and hops of a step.
         new_cutoff_source: makes a fresh source of cutoffs; called again on every reset.
         highest_cutoff: Hz above which the input holds nothing, half of its own rate.
-        f_target: Hz where the output should end.
-        wet: gain of the high band.
+        f_target: Hz where the output should end; the attribute counts from the next step on.
+        wet: gain of the high band; likewise.
         statistics: where step times are counted; the source counts what it could not make there.
     """
 
@@ -65,7 +65,7 @@ class Engine:
         self._overlap = source.overlap
         self._new_cutoff_source = new_cutoff_source
         self._highest_cutoff = highest_cutoff
-        self._f_target = f_target
+        self.f_target = f_target
         self._statistics = statistics
         self._mixer = HighBandMixer(source.channels)
         self._kept: Audio = np.zeros((self._overlap, source.channels), np.float32)
@@ -113,14 +113,14 @@ class Engine:
 
     def _generate(self, audio: Audio) -> Audio:
         degraded = self._statistics.degraded_blocks
-        high_band = self._source.generate(audio, self._f_prior, self._f_target)
+        high_band = self._source.generate(audio, self._f_prior, self.f_target)
         if self._statistics.degraded_blocks != degraded:
             self._mixer.clear_filter()
         return high_band
 
     def _audible(self, cutoff: float) -> float | None:
         """The crossover frequency, or ``None`` where nothing is missing above the cutoff."""
-        return None if cutoff >= min(FULL_BAND_HZ, self._f_target) else cutoff
+        return None if cutoff >= min(FULL_BAND_HZ, self.f_target) else cutoff
 
     def _warm_up(self) -> None:
         """Take a few steps that nobody hears, so that the first real one is like every other."""

@@ -69,7 +69,6 @@ class Lane:
         self.held_steps = 0
         self.emitted = 0
         self.end: int | None = None
-        self._f_target = f_target
         self._incoming = incoming
         self._outgoing = outgoing
         self._source = SlotSource(step, slots, seed, statistics)
@@ -106,12 +105,21 @@ class Lane:
     def wet(self, value: float) -> None:
         self._engine.wet = value
 
+    @property
+    def f_target(self) -> float:
+        """Hz where the output should end; a change counts from the next step on."""
+        return self._engine.f_target
+
+    @f_target.setter
+    def f_target(self, value: float) -> None:
+        self._engine.f_target = value
+
     def begin(self) -> None:
         """Take a step's samples, measure them and put them into the slots."""
         ready = min(self._incoming.readable, len(self._audio))
         self._incoming.read(self._audio[:ready])
         self._audio[ready:] = 0.0
-        self._source.prepare(self._audio, self._engine.measure(self._audio), self._f_target)
+        self._source.prepare(self._audio, self._engine.measure(self._audio), self._engine.f_target)
 
     def finish(self) -> None:
         """Collect what the batch made of it and pass the finished samples on."""

@@ -243,6 +243,22 @@ def test_gain_is_changed_in_one_stream_only(stand_in: Path, make_sound: MakeSoun
     assert np.array_equal(loud, expected[: len(loud)])
 
 
+def test_the_ceiling_is_changed_in_one_stream_only(make_sound: MakeSound) -> None:
+    sound = make_sound(48000, 0.3, cutoff=3500)[:, 0]
+    with BatchUpsampler(2, model="small") as batch:
+        changed, other = (batch.open(48000, cutoff=4000.0) for _ in range(2))
+        changed.ceiling = 8000.0
+        assert (changed.ceiling, other.ceiling) == (8000.0, batch.model.metadata.f_target_default)
+        for stream in (changed, other):
+            stream.push(sound)
+        while batch.step():
+            pass
+        heard = [stream.pull() for stream in (changed, other)]
+    for out, ceiling in zip(heard, (8000.0, None), strict=True):
+        expected = _alone(sound, 48000, 1, "small", cutoff=4000.0, ceiling=ceiling)
+        assert np.abs(out - expected[: len(out)]).max() < 1e-5
+
+
 def test_what_nobody_pulls_holds_the_stream_back(stand_in: Path) -> None:
     block = np.full(480, 0.1, np.float32)
     with BatchUpsampler(2, model=stand_in, buffer_ms=20) as batch:
@@ -400,6 +416,8 @@ def test_blocks_that_are_refused(stand_in: Path) -> None:
             stereo.pull_into(np.zeros((80, 1), np.float32))
         with pytest.raises(RtsrError, match="between 0 and 1"):
             stream.wet = -1.0
+        with pytest.raises(RtsrError, match="The ceiling must lie between"):
+            stream.ceiling = 100.0
         with pytest.raises(RtsrError, match="no room"):
             stream.push(np.zeros(80000, np.float32))
 

@@ -208,6 +208,20 @@ def test_cutoff_above_the_ceiling_adds_nothing(model: str, make_sound: MakeSound
     assert np.array_equal(_whole(upsampler, sound), sound)
 
 
+def test_the_ceiling_may_change_at_any_time(make_sound: MakeSound) -> None:
+    sound = make_sound(48000, 0.6, cutoff=4000)[:, 0]
+    with Upsampler(48000, model="replicate", cutoff=4000, ceiling=16000) as upsampler:
+        assert upsampler.ceiling == 16000.0
+        wide = upsampler.process(sound[:14400])
+        upsampler.ceiling = 9000
+        narrow = upsampler.process(sound[14400:])
+    for part, expected in ((wide[4800:], True), (narrow[4800:], False)):
+        above = _band_level_db(part, 10000, 15000) > _band_level_db(part, 5000, 8000) - 50.0
+        assert above is expected
+    with pytest.raises(RtsrError, match="The ceiling must lie between 500 and 24000 Hz"):
+        Upsampler(48000, model="replicate").ceiling = 100
+
+
 def test_wet_gain_changes_without_a_click(stand_in: Path, make_sound: MakeSound) -> None:
     sound = make_sound(48000, 0.4, cutoff=4000)[:, 0]
     plain = Upsampler(48000, model=stand_in, cutoff=4000).process(sound) - np.concatenate(
