@@ -45,7 +45,7 @@ case $server in
     pw-jack -p 128 rtsr live --input to-rtsr --output from-rtsr "$@"
     ;;
 *)
-    # PulseAudio has no such way in without JACK (see docs/live.md), but a pipe does for a stream.
+    # PulseAudio itself is late (see docs/live.md); for a stream a pipe is as good and needs no JACK.
     [ $# -eq 0 ] || echo "monitor_in_obs: without PipeWire, '$*' has no effect." >&2
     echo "to-rtsr -> rtsr pipe -> from-rtsr, Ctrl-C ends it" >&2
     parec -d to_rtsr.monitor --latency-msec=20 --rate=48000 --channels=1 --format=s16le |
