@@ -41,5 +41,32 @@ def halve(model: onnx.ModelProto) -> None:
     replace_nodes(model, replacements)
 
 
+def widen(model: onnx.ModelProto) -> None:
+    """Undo :func:`halve` in place: products in float32, of the weights as fp16 kept them."""
+    graph = model.graph
+    halves = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT16}
+    products = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in halves
+    }
+    sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    replaced = {product.input[0] for product in products.values()}
+    nodes = []
+    for node in graph.node:
+        if node.output[0] in products or node.output[0] in replaced:
+            continue
+        if node.op_type == "Cast" and node.input[0] in products:
+            product = products[node.input[0]]
+            operands = [sources[product.input[0]], product.input[1]]
+            node = helper.make_node("MatMul", operands, list(node.output), name=product.name)
+        nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for one in halves.values():
+        values = numpy_helper.to_array(one).astype(np.float32)
+        one.CopyFrom(numpy_helper.from_array(values, one.name))
+
+
 def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], to=kind, name=f"{target}.cast")

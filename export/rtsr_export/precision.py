@@ -18,14 +18,14 @@ from rtsr.upsampler import Upsampler
 from rtsr_export.calibration import model_facts
 from rtsr_export.folding import fold_constants
 from rtsr_export.graph_file import write_graph
-from rtsr_export.half import halve
+from rtsr_export.half import halve, widen
 from rtsr_export.products import find_products
 from rtsr_export.quantize import quantize
 from rtsr_export.recordings import Samples, band_limited, packaged_recordings
 from rtsr_export.step_sizes import StepDifference
 
-FULL = "fp32"
-CONVERSIONS: dict[str, Callable[[onnx.ModelProto], None]] = {"fp16": halve, "int8": quantize}
+FULL, HALF = "fp32", "fp16"
+CONVERSIONS: dict[str, Callable[[onnx.ModelProto], None]] = {HALF: halve, "int8": quantize}
 PRECISIONS = (FULL, *CONVERSIONS)
 MOST_LSD = 0.02
 CUTOFFS_HZ = (4000.0, 8000.0)
@@ -47,20 +47,26 @@ class Cost:
 
 
 def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """A copy of an fp32 graph in another precision; inputs, outputs and state stay float32.
+    """A copy of a graph in another precision; inputs, outputs and state stay float32.
+
+    Args:
+        model: in fp32, or in fp16, which is widened first.
+        precision: one of ``PRECISIONS``.
 
     Raises:
-        RtsrError: the precision is unknown, or the graph was converted before.
+        RtsrError: the precision is unknown, or the graph has it already, or is int8.
         ModelError: the graph is not one of rtsr's.
     """
     check_precision(precision)
     facts = model_facts(model)
-    if facts.precision != FULL:
+    if facts.precision not in (FULL, HALF) or facts.precision == precision == HALF:
         raise RtsrError(
             f"This model is {facts.precision} already; convert the {FULL} one that it came from."
         )
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
+    if facts.precision == HALF:
+        widen(converted)
     fold_constants(converted)
     if precision != FULL:
         if not find_products(converted):

@@ -298,6 +298,27 @@ def test_command_converts_a_file(files, tmp_path):
     assert facts.card["hops_per_step_differ_db"] < -40.0
 
 
+def test_what_is_in_fp16_can_still_become_int8(converted, files, sound, tmp_path):
+    half = converted["fp16"]
+    wide = convert(half, "fp32")
+    assert not any(one.data_type == onnx.TensorProto.FLOAT16 for one in wide.graph.initializer)
+    assert TensorProto.FLOAT16 not in {
+        attribute.i for node in wide.graph.node if node.op_type == "Cast"
+        for attribute in node.attribute
+    }  # fmt: skip
+    again = convert(wide, "fp16")
+    assert [one.raw_data for one in again.graph.initializer] == [
+        one.raw_data for one in half.graph.initializer
+    ]
+    path = tmp_path / "by-way-of-fp16.onnx"
+    write_graph(convert(half, "int8"), path)
+    assert find_model(path).metadata.precision == "int8"
+    reference = _streamed(files / "net.onnx", *sound)
+    for stream, output in enumerate(_streamed(path, *sound)):
+        noise = _decibels(output - reference[stream], reference[stream])
+        assert noise < LARGEST_NOISE_DB["int8"]
+
+
 @pytest.mark.parametrize(
     ("source", "arguments", "sentence"),
     [
