@@ -46,7 +46,7 @@ class Upsampler:
     Args:
         input_rate: Hz, one of 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000.
         model: name of a bundled model, ``replicate`` (no network: spectral band replication at a
-            tenth of the cost), path of an ``.onnx`` file that rtsr exported, or a
+            fifth of the time), path of an ``.onnx`` file that rtsr exported, or a
             :class:`~rtsr.runtime.models.Model`.
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         channels: 1 to 8.
