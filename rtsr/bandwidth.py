@@ -21,9 +21,11 @@ from rtsr.band_limit import (
     FULL_BAND_HZ,
     HIGH_WALL_DB,
     HZ_PER_BIN,
+    NOMINAL,
     find_wall,
 )
 from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.images import ImageDetector
 from rtsr_kernels.compiled import kernel
 
 __all__ = ["FULL_BAND_HZ", "BandwidthDetector", "measure_cutoff_stream"]
@@ -157,12 +159,14 @@ class BandwidthDetector:
         self._flag = 0
         self._wide_frames = 0
         self._history = np.zeros((1, FRAME))
+        self._images = ImageDetector()
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream; the next hop is the first."""
         self.cutoff_hz = self._start_hz
         self._history.fill(0.0)
+        self._images.reset()
         self._active_hops = 0
         self._spectrum_is_due = False
         self._frames = 0
@@ -212,12 +216,16 @@ class BandwidthDetector:
     def _remember(self) -> None:
         block, frame = divmod(self._frames, BLOCK_FRAMES)
         _hold(self._power, self._blocks, block % BLOCKS, frame == 0)
+        self._images.update(self._power)
         self._frames += 1
 
     def _consider_going_down(self) -> None:
         count = min(BLOCKS, -(-self._frames // BLOCK_FRAMES))
         _loudest_levels(self._blocks, count, self._levels)
         found, rest, height = find_wall(self._levels)
+        mirror = self._images.mirrored_at(found)
+        if mirror is not None:
+            found = NOMINAL * mirror
         hysteresis = 2 * HYSTERESIS if self._known else HYSTERESIS
         if found >= self.cutoff_hz * (1.0 - hysteresis):
             self._agreed = 0
@@ -226,7 +234,9 @@ class BandwidthDetector:
             self._agreed = 0
         self._candidate_hz = found
         self._agreed += EVALUATE_EVERY
-        if found >= TREBLE_HZ or self._known:
+        if mirror is not None:
+            enough = DOWN_FRAMES
+        elif found >= TREBLE_HZ or self._known:
             enough = LONG_DOWN_FRAMES
         else:
             enough = DOWN_FRAMES if height >= HIGH_WALL_DB else LOW_WALL_DOWN_FRAMES
@@ -246,7 +256,7 @@ class BandwidthDetector:
             return
         _loudest_levels(self._wide, 1, self._levels)
         found, rest, _ = find_wall(self._levels)
-        if found > self.cutoff_hz * (1.0 + HYSTERESIS):
+        if self._images.mirrored_at(found) is None and found > self.cutoff_hz * (1.0 + HYSTERESIS):
             self._move(found, rest)
             self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         else:

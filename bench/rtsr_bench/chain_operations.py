@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from rtsr import band_limit, bandwidth
+from rtsr import band_limit, bandwidth, images
 from rtsr.latency import ENGINE_RATE
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
@@ -126,4 +126,7 @@ def _detector() -> Operations:
     spectrum = real_fourier_operations(band_limit.FRAME) + Operations(HOP, band_limit.FRAME)
     power = Operations(5 * band_limit.BINS, 3 * band_limit.BINS)
     search = Operations(other=(bandwidth.BLOCKS + 1) * band_limit.BINS)
-    return spectrum + power + search.times(1 / bandwidth.EVALUATE_EVERY)
+    # Two shares, two averages, a product and a division per pair of bins; two logarithms.
+    pairs = images.BINS * len(images.NYQUISTS_HZ)
+    mirrored = Operations(3 * pairs, 6 * pairs + 2 * len(images.NYQUISTS_HZ))
+    return spectrum + power + mirrored + search.times(1 / bandwidth.EVALUATE_EVERY)

@@ -12,6 +12,7 @@ import soundfile
 
 pytest.importorskip("soxr")
 
+from rtsr.bandwidth import measure_cutoff_stream
 from rtsr.errors import MissingDependencyError
 from rtsr.quality.align import find_lag
 from rtsr.quality.audio import read_audio
@@ -103,3 +104,12 @@ def test_a_lag_is_taken_out_to_the_sample(monkeypatch: pytest.MonkeyPatch, lag: 
     assert (coded.shape, rate) == (noise.shape, 8000)
     inner = slice(8, -8)
     np.testing.assert_array_equal(coded[inner], noise[inner])
+
+
+@pytest.mark.parametrize("key", ["48k", "opus-48k", "mp3-48k"])
+def test_what_a_decoder_leaves_above_the_band_is_not_taken_for_content(
+    key: str, delivered: dict[str, Path]
+) -> None:
+    audio, rate = soundfile.read(delivered[key], dtype="float32", always_2d=True)
+    assert rate == 48000
+    assert measure_cutoff_stream([audio], native_hz=24000.0) == pytest.approx(3900.0, rel=0.03)

@@ -1,0 +1,71 @@
+"""Images are told from content by what they share with the band below in every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rtsr.band_limit import HZ_PER_BIN
+from rtsr.images import BINS, ENOUGH_FRAMES, NEAREST_BIN, NYQUISTS_HZ, ImageDetector
+
+Frame = Callable[[np.ndarray], np.ndarray]
+FALLING = 10.0 ** (-np.linspace(6.0, 20.0, BINS) / 10.0)
+
+
+def judged(nyquist: float, upper_of: Frame, frames: int = 300, wall: float = 1.2) -> float | None:
+    """What is said of a wall above a lower band that wanders, and an upper one made from it."""
+    random = np.random.default_rng(0)
+    detector = ImageDetector()
+    mirror = round(nyquist / HZ_PER_BIN)
+    near = np.arange(NEAREST_BIN, NEAREST_BIN + BINS)
+    for _ in range(frames):
+        power = np.full(513, 1e-16)
+        lower = 1e-4 * 10.0 ** random.normal(0.0, 0.6, BINS) * 10.0 ** random.normal(0.0, 0.5)
+        power[mirror - near] = lower
+        power[mirror + near] = upper_of(lower)
+        detector.update(power)
+    return detector.mirrored_at(wall * nyquist)
+
+
+@pytest.mark.parametrize("nyquist", NYQUISTS_HZ)
+def test_the_mirrored_band_below_is_known(nyquist: float) -> None:
+    assert judged(nyquist, lambda lower: FALLING * lower) == nyquist
+
+
+def test_a_little_noise_does_not_hide_it() -> None:
+    random = np.random.default_rng(1)
+    noisy = judged(4000.0, lambda lower: FALLING * lower * 10 ** random.normal(0.0, 0.05, BINS))
+    assert noisy == 4000.0
+
+
+def test_content_of_its_own_is_content() -> None:
+    random = np.random.default_rng(2)
+    assert judged(4000.0, lambda lower: FALLING * random.permutation(lower)) is None
+    assert judged(4000.0, lambda lower: FALLING * lower * 10 ** random.normal(0.0, 0.3)) is None
+
+
+def test_a_steady_sound_on_both_sides_is_no_image() -> None:
+    assert judged(4000.0, lambda lower: 0.2 * lower) is None
+    assert judged(4000.0, lambda lower: FALLING[::-1] * lower) is None
+
+
+def test_nothing_is_said_too_soon_or_far_from_the_mirror() -> None:
+    assert judged(4000.0, lambda lower: FALLING * lower, frames=ENOUGH_FRAMES - 1) is None
+    assert judged(4000.0, lambda lower: FALLING * lower, wall=0.97) is None
+    assert judged(4000.0, lambda lower: FALLING * lower, wall=1.4) is None
+
+
+def test_reset_forgets() -> None:
+    detector = ImageDetector()
+    for _ in range(300):
+        power = np.full(513, 1e-16)
+        mirror = round(4000.0 / HZ_PER_BIN)
+        near = np.arange(NEAREST_BIN, NEAREST_BIN + BINS)
+        power[mirror - near] = 1e-4
+        power[mirror + near] = 1e-4 * FALLING
+        detector.update(power)
+    assert detector.mirrored_at(4800.0) == 4000.0
+    detector.reset()
+    assert detector.mirrored_at(4800.0) is None
