@@ -224,8 +224,14 @@ class LiveMemory:
                 f"{size // 1024} KiB of shared memory are not to be had "
                 f"({error.strerror or error}); make room where the system keeps it."
             ) from error
-        _touch(block)
-        return cls(block, channels, fresh=True)
+        try:
+            _touch(block)
+            return cls(block, channels, fresh=True)
+        except BaseException:
+            # A signal may end the program here, before anybody else could clear up.
+            block.unlink()
+            block.close()
+            raise
 
     @classmethod
     def attach(cls, name: str) -> LiveMemory:

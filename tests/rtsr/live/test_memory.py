@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rtsr.errors import RtsrError
+from rtsr.live import memory as live_memory
 from rtsr.live.events import EVENT_SLOTS
 from rtsr.live.memory import CallbackWord, LiveMemory, WorkerWord
 
@@ -31,6 +32,22 @@ def test_two_sides_see_the_same_words() -> None:
             assert not other.callback_enabled
         finally:
             other.close()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory has no folder here")
+def test_a_program_that_is_stopped_while_it_is_made_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    def stopped(block: live_memory.SharedMemory) -> None:
+        made.append(block.name)
+        raise SystemExit(129)
+
+    monkeypatch.setattr(live_memory, "_touch", stopped)
+    with pytest.raises(SystemExit):
+        LiveMemory.create(1)
+    assert not Path("/dev/shm", made[0]).exists()
 
 
 def test_words_of_both_sides_lie_on_other_cache_lines() -> None:
