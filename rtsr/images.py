@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 from rtsr.band_limit import COMMON_NYQUIST_HZ, HZ_PER_BIN
 from rtsr_kernels.compiled import kernel
 
-#: Images are looked for above these, in bins at these distances.
+#: Images are looked for above these, at distances of 5 to 16 % of them.
 NYQUISTS_HZ = COMMON_NYQUIST_HZ[:4]
-NEAREST_BIN, BINS = 4, 11
+NEAREST, FURTHEST, BINS = 0.047, 0.164, 11
 #: Where a wall behind images may stand, as a share of the frequency that they are mirrored at.
 FURTHEST_WALL = 1.3
 #: Deviation of the two bands' ratio that images may have, and by how much they fall at least.
 STEADY_DB = 1.3
 FALLS_DB = 9.0
 HIGHEST_DB = -3.0
+#: What the resampler in libopus leaves at the nearest, the middle and the furthest distance
+#: (measured). What fits it this well needs no wall behind it: a decoder that clips hides the wall.
+OPUS_DB = (-6.8, -12.4, -20.6)
+FITS_DB = 2.0
+FITS_STEADY_DB = 1.0
 #: Active frames until the curve is known, until it has been compared often enough, and that count.
 LEARN_FRAMES = 30
 ENOUGH_FRAMES = 80
@@ -31,14 +36,16 @@ MEMORY_FRAMES = 200
 
 _LEAST_POWER = 1e-11
 _POWER = types.Array(float64, 1, "C")
+_OFFSETS = types.Array(int64, 1, "C")
 _TABLE = types.Array(float64, 2, "C")
 
 
-@kernel(void(_POWER, int64, int64, _TABLE, _TABLE, _TABLE))
+@kernel(void(_POWER, int64, int64, _OFFSETS, _TABLE, _TABLE, _TABLE))
 def _compare(
     power: NDArray[np.float64],
     row: int,
     mirror: int,
+    offsets: NDArray[np.int64],
     above: NDArray[np.float64],
     below: NDArray[np.float64],
     ratio: NDArray[np.float64],
@@ -49,8 +56,8 @@ def _compare(
     """
     total_above, total_below = 0.0, 0.0
     for i in range(BINS):
-        total_above += power[mirror + NEAREST_BIN + i]
-        total_below += power[mirror - NEAREST_BIN - i]
+        total_above += power[mirror + offsets[i]]
+        total_below += power[mirror - offsets[i]]
     if total_above < _LEAST_POWER or total_below < _LEAST_POWER:
         return
     count = ratio[row, 0] + 1.0
@@ -59,8 +66,8 @@ def _compare(
     expected = 0.0
     for i in range(BINS):
         # Relative powers, so that a few loud frames do not make the curve alone.
-        up = power[mirror + NEAREST_BIN + i] / total_below
-        low = power[mirror - NEAREST_BIN - i] / total_below
+        up = power[mirror + offsets[i]] / total_below
+        low = power[mirror - offsets[i]] / total_below
         above[row, i] += share * (up - above[row, i])
         below[row, i] += share * (low - below[row, i])
         if below[row, i] > 0.0:
@@ -78,6 +85,10 @@ class ImageDetector:
 
     def __init__(self) -> None:
         self._mirrors = [round(nyquist / HZ_PER_BIN) for nyquist in NYQUISTS_HZ]
+        shares = np.linspace(NEAREST, FURTHEST, BINS)
+        self._offsets = [
+            np.round(nyquist * shares / HZ_PER_BIN).astype(np.int64) for nyquist in NYQUISTS_HZ
+        ]
         self._above = np.zeros((len(self._mirrors), BINS))
         self._below = np.zeros_like(self._above)
         self._ratio = np.zeros((len(self._mirrors), 3))
@@ -90,21 +101,42 @@ class ImageDetector:
     def update(self, power: NDArray[np.float64]) -> None:
         """Take the power spectrum of one active frame, ``(513,)`` bins of 46.875 Hz."""
         for row, mirror in enumerate(self._mirrors):
-            _compare(power, row, mirror, self._above, self._below, self._ratio)
+            _compare(power, row, mirror, self._offsets[row], self._above, self._below, self._ratio)
 
     def mirrored_at(self, wall_hz: float) -> float | None:
-        """Half of the rate whose images end at a wall; ``None`` if what is there is content."""
+        """Half of the rate whose images end at a wall; ``None`` if what is there is content.
+
+        Args:
+            wall_hz: where the spectrum seems to end, in Hz; 24000 where it does not.
+        """
         for row, nyquist in enumerate(NYQUISTS_HZ):
-            if nyquist < wall_hz <= FURTHEST_WALL * nyquist:
+            if wall_hz > FURTHEST_WALL * nyquist:
+                if self._are_those_of_opus(row):
+                    return nyquist
+            elif wall_hz > nyquist:
                 return nyquist if self._are_images(row) else None
         return None
 
     def _are_images(self, row: int) -> bool:
-        frames, _, variance = self._ratio[row]
-        if frames < ENOUGH_FRAMES or variance > STEADY_DB**2:
-            return False
-        nearest, furthest = (
-            10.0 * np.log10((self._above[row, i] + 1e-12) / (self._below[row, i] + 1e-12))
-            for i in (0, BINS - 1)
+        nearest, _, furthest = self._curve_db(row)
+        return (
+            self._is_steady(row, STEADY_DB)
+            and nearest < HIGHEST_DB
+            and nearest - furthest > FALLS_DB
         )
-        return bool(nearest < HIGHEST_DB and nearest - furthest > FALLS_DB)
+
+    def _are_those_of_opus(self, row: int) -> bool:
+        return self._is_steady(row, FITS_STEADY_DB) and all(
+            abs(here - known) < FITS_DB
+            for here, known in zip(self._curve_db(row), OPUS_DB, strict=True)
+        )
+
+    def _is_steady(self, row: int, deviation_db: float) -> bool:
+        frames, _, variance = self._ratio[row]
+        return bool(frames >= ENOUGH_FRAMES and variance <= deviation_db**2)
+
+    def _curve_db(self, row: int) -> list[float]:
+        return [
+            float(10.0 * np.log10((self._above[row, i] + 1e-12) / (self._below[row, i] + 1e-12)))
+            for i in (0, BINS // 2, BINS - 1)
+        ]

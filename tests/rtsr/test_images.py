@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from rtsr.band_limit import HZ_PER_BIN
-from rtsr.images import BINS, ENOUGH_FRAMES, NEAREST_BIN, NYQUISTS_HZ, ImageDetector
+from rtsr.images import BINS, ENOUGH_FRAMES, FURTHEST, NEAREST, NYQUISTS_HZ, OPUS_DB, ImageDetector
 
 Frame = Callable[[np.ndarray], np.ndarray]
 FALLING = 10.0 ** (-np.linspace(6.0, 20.0, BINS) / 10.0)
+
+
+def distances(nyquist: float) -> np.ndarray:
+    """Bins from the mirror to where is looked."""
+    return np.round(nyquist * np.linspace(NEAREST, FURTHEST, BINS) / HZ_PER_BIN).astype(int)
 
 
 def judged(nyquist: float, upper_of: Frame, frames: int = 300, wall: float = 1.2) -> float | None:
@@ -19,7 +24,7 @@ def judged(nyquist: float, upper_of: Frame, frames: int = 300, wall: float = 1.2
     random = np.random.default_rng(0)
     detector = ImageDetector()
     mirror = round(nyquist / HZ_PER_BIN)
-    near = np.arange(NEAREST_BIN, NEAREST_BIN + BINS)
+    near = distances(nyquist)
     for _ in range(frames):
         power = np.full(513, 1e-16)
         lower = 1e-4 * 10.0 ** random.normal(0.0, 0.6, BINS) * 10.0 ** random.normal(0.0, 0.5)
@@ -32,6 +37,14 @@ def judged(nyquist: float, upper_of: Frame, frames: int = 300, wall: float = 1.2
 @pytest.mark.parametrize("nyquist", NYQUISTS_HZ)
 def test_the_mirrored_band_below_is_known(nyquist: float) -> None:
     assert judged(nyquist, lambda lower: FALLING * lower) == nyquist
+
+
+def test_those_of_opus_are_known_without_a_wall() -> None:
+    opus = 10.0 ** (np.interp(np.arange(BINS), (0, BINS // 2, BINS - 1), OPUS_DB) / 10.0)
+    assert judged(4000.0, lambda lower: opus * lower, wall=6.0) == 4000.0
+    assert judged(8000.0, lambda lower: opus * lower, wall=3.0) == 8000.0
+    other = opus * 10.0 ** (-np.linspace(0.0, 5.0, BINS) / 10.0)
+    assert judged(4000.0, lambda lower: other * lower, wall=6.0) is None
 
 
 def test_a_little_noise_does_not_hide_it() -> None:
@@ -54,7 +67,9 @@ def test_a_steady_sound_on_both_sides_is_no_image() -> None:
 def test_nothing_is_said_too_soon_or_far_from_the_mirror() -> None:
     assert judged(4000.0, lambda lower: FALLING * lower, frames=ENOUGH_FRAMES - 1) is None
     assert judged(4000.0, lambda lower: FALLING * lower, wall=0.97) is None
-    assert judged(4000.0, lambda lower: FALLING * lower, wall=1.4) is None
+    unlike_opus = FALLING * 10.0 ** (-np.linspace(0.0, 6.0, BINS) / 10.0)
+    assert judged(4000.0, lambda lower: unlike_opus * lower, wall=1.2) == 4000.0
+    assert judged(4000.0, lambda lower: unlike_opus * lower, wall=1.4) is None
 
 
 def test_reset_forgets() -> None:
@@ -62,7 +77,7 @@ def test_reset_forgets() -> None:
     for _ in range(300):
         power = np.full(513, 1e-16)
         mirror = round(4000.0 / HZ_PER_BIN)
-        near = np.arange(NEAREST_BIN, NEAREST_BIN + BINS)
+        near = distances(4000.0)
         power[mirror - near] = 1e-4
         power[mirror + near] = 1e-4 * FALLING
         detector.update(power)
