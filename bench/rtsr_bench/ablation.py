@@ -23,7 +23,6 @@ from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr_bench.program import run_program
 
 TABLE = "report.md"
-DOMAIN_ORDER = "speech / effects / music"
 FIGURES = "figures"
 
 app = typer.Typer(
@@ -138,8 +137,10 @@ def judge(
             lambda what, done, total: status.update(f"{what} {done}/{total}"),
         )
     for hz, rows in scores.items():
-        typer.echo(f"\ninput cutoff {hz} Hz, medians {DOMAIN_ORDER}\n")
-        typer.echo(markdown_table({label: Scores(**values) for label, values in rows.items()}))
+        judged = {label: Scores(**values) for label, values in rows.items()}
+        domains = next(iter(judged.values())).by_domain
+        typer.echo(f"\ninput cutoff {hz} Hz, medians {' / '.join(domains)}\n")
+        typer.echo(markdown_table(judged))
 
 
 @app.command()

@@ -22,7 +22,7 @@ from rtsr.train.settings import TrainSettings
 from rtsr.train.stages import STAGES
 from rtsr.train.trainer import CHECKPOINT, LOG, Trainer
 from rtsr_bench.ablation_plan import Evaluation, Plan, Variant
-from rtsr_bench.ablation_scores import Judge, read_json, write_json
+from rtsr_bench.ablation_scores import Judge, read_json, weights_digest, write_json
 
 PLAN, IDENTITY, RESULT, SCORES = "plan.json", "variant.json", "result.json", "scores"
 FORMAT = 1
@@ -185,7 +185,7 @@ class Campaign:
     def _evaluate(self, variant: Variant) -> None:
         place = self._place(variant)
         checkpoint = place / CHECKPOINT
-        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        digest = weights_digest(checkpoint)
 
         def show(what: str, done: int, total: int) -> None:
             self._progress(f"{variant.name}: {what}", done, total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import multiprocessing
@@ -20,6 +19,7 @@ import torch
 from rtsr.errors import RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator
+from rtsr.runtime.tensorrt import file_sha256
 from rtsr.train.checkpoint import load_checkpoint
 from rtsr_bench.ablation_plan import Evaluation
 from rtsr_bench.ablation_render import Renderer, reconstruct_file
@@ -238,7 +238,7 @@ class _Weights:
 def weights_digest(checkpoint: Path) -> str:
     """SHA-256 of a checkpoint's file, which tells its weights from all others."""
     try:
-        return hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        return file_sha256(checkpoint)
     except OSError as error:
         raise RtsrError(f"Cannot read the checkpoint {checkpoint}: {error.strerror}.") from error
 

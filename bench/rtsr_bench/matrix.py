@@ -202,14 +202,13 @@ def _variants(
             if precision_of(neighbour) == other:
                 present[other] = neighbour
     for other in wanted or present:
-        if other not in present and not must_have:
-            continue
-        if other not in present:
+        if other in present:
+            yield name, other, present[other]
+        elif must_have:
             raise RtsrError(
                 f"Model '{name}' is not there in precision {other}; "
                 f"there is {', '.join(present)}, and `rtsr export` writes others."
             )
-        yield name, other, present[other]
 
 
 def _unique(networks: list[tuple[str, str, Model]]) -> list[tuple[str, str, Model]]:

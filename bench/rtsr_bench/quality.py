@@ -32,8 +32,8 @@ from rtsr_bench.quality_results import conditions_part, known, nest_probes, nest
 from rtsr_bench.quality_spectrograms import choose_clips, save_spectrograms_of_clips
 from rtsr_bench.quality_systems import MODEL, System, SystemFacts, choose_systems, describe_system
 from rtsr_bench.validation import (
-    DOMAINS,
     MAX_SECONDS,
+    count_by_domain,
     fingerprint,
     list_clips,
     prepare_inputs,
@@ -120,11 +120,7 @@ def quality(
                 "machine": describe_machine(),
                 "software": describe_software(),
                 "seconds": seconds,
-                "clips": {
-                    domain: count
-                    for domain in DOMAINS
-                    if (count := sum(clip.domain == domain for clip in clips))
-                },
+                "clips": count_by_domain(clips),
                 "metrics": metrics,
                 "systems": {name: one.as_json() for name, one in facts.items()},
                 "cutoffs": nest_scores(judged),

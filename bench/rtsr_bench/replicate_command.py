@@ -15,7 +15,7 @@ from rtsr.runtime import replicate_file
 from rtsr.train.data import DEMO_SOURCES
 from rtsr_bench.program import run_program
 from rtsr_bench.replicate_fit import fit, load_passages
-from rtsr_bench.validation import DOMAINS, Clip, list_clips
+from rtsr_bench.validation import Clip, count_by_domain, list_clips
 
 #: Of the first copy's power. By the metrics any share is as good; harmonics are continued by a copy
 #: and breath by noise, and voices hold more of the former.
@@ -49,11 +49,7 @@ def fit_command(
         regression = fit(
             passages, PENALTY, lambda done, total: bar.update(solving, completed=done, total=total)
         )
-    files = {
-        domain: count
-        for domain in DOMAINS
-        if (count := sum(clip.domain == domain for clip in clips))
-    }
+    files = count_by_domain(clips)
     card = {
         "method": "spectral band replication with noise; a ridge regression of log band energies "
         "predicts the envelope; no network",

@@ -107,13 +107,13 @@ class Protocol:
     """
 
     seconds: float
-    gil_hog: bool = False
-    load: int = 0
-    model: str = "small"
-    clip: str = "music"
-    frames: int = 128
-    realtime: bool = False
-    screen: bool = False
+    gil_hog: bool
+    load: int
+    model: str
+    clip: str
+    frames: int
+    realtime: bool
+    screen: bool
 
 
 def soak(protocol: Protocol) -> dict[str, Any]:

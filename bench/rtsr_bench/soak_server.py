@@ -111,7 +111,7 @@ class Engine:
         RtsrError: it ended, with its own words.
     """
 
-    def __init__(self, folder: Path, model: str, gil_hog: bool, screen: bool = False) -> None:
+    def __init__(self, folder: Path, model: str, gil_hog: bool, screen: bool) -> None:
         self._file = folder / "figures.json"
         if gil_hog:
             command = ["-m", "rtsr_bench.soak_hog", str(self._file), model]
@@ -120,8 +120,8 @@ class Engine:
             command += [] if screen else ["--quiet"]
             command += ["--json-stats", str(self._file)]
         self._errors = folder / "engine.log"
-        with self._errors.open("wb") as errors, contextlib.ExitStack() as until_started:
-            terminal = until_started.enter_context(_terminal()) if screen else None
+        on_screen = _terminal() if screen else contextlib.nullcontext()
+        with self._errors.open("wb") as errors, on_screen as terminal:
             self._process = subprocess.Popen(
                 [sys.executable, *command], stdin=terminal, stdout=terminal, stderr=errors
             )

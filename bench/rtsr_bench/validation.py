@@ -98,6 +98,15 @@ def list_clips(data_folder: str | Path, split: str = "valid") -> list[Clip]:
     return clips
 
 
+def count_by_domain(clips: Sequence[Clip]) -> dict[str, int]:
+    """How many clips there are of each domain that has any."""
+    return {
+        domain: count
+        for domain in DOMAINS
+        if (count := sum(clip.domain == domain for clip in clips))
+    }
+
+
 def fingerprint(clips: Sequence[Clip]) -> str:
     """Twelve hexadecimal digits that tell one list of clips, and one state of it, from another."""
     lines = [f"{clip.name} {clip.path} {clip.path.stat().st_size}" for clip in clips]

@@ -45,27 +45,23 @@ def widen(model: onnx.ModelProto) -> None:
     """Undo :func:`halve` in place: products in float32, of the weights as fp16 kept them."""
     graph = model.graph
     halves = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT16}
-    products = {
-        node.output[0]: node
-        for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in halves
-    }
-    sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
-    replaced = {product.input[0] for product in products.values()}
-    nodes = []
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    sources = {cast.output[0]: cast.input[0] for cast in casts}
+    outputs = {cast.input[0]: cast.output[0] for cast in casts}
+    replacements: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.output[0] in products or node.output[0] in replaced:
+        if node.op_type != "MatMul" or node.input[1] not in halves:
             continue
-        if node.op_type == "Cast" and node.input[0] in products:
-            product = products[node.input[0]]
-            operands = [sources[product.input[0]], product.input[1]]
-            node = helper.make_node("MatMul", operands, list(node.output), name=product.name)
-        nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(nodes)
+        source, weight, output = node.input[0], node.input[1], node.output[0]
+        wide = outputs[output]
+        replacements |= {source: [], output: []}
+        replacements[wide] = [
+            helper.make_node("MatMul", [sources[source], weight], [wide], name=node.name)
+        ]
     for one in halves.values():
         values = numpy_helper.to_array(one).astype(np.float32)
         one.CopyFrom(numpy_helper.from_array(values, one.name))
+    replace_nodes(model, replacements)
 
 
 def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
