@@ -222,10 +222,7 @@ class BandwidthDetector:
     def _consider_going_down(self) -> None:
         count = min(BLOCKS, -(-self._frames // BLOCK_FRAMES))
         _loudest_levels(self._blocks, count, self._levels)
-        found, rest, height = find_wall(self._levels)
-        mirror = self._images.mirrored_at(found)
-        if mirror is not None:
-            found = NOMINAL * mirror
+        found, rest, height, has_images = self._find_end()
         hysteresis = 2 * HYSTERESIS if self._known else HYSTERESIS
         if found >= self.cutoff_hz * (1.0 - hysteresis):
             self._agreed = 0
@@ -234,7 +231,7 @@ class BandwidthDetector:
             self._agreed = 0
         self._candidate_hz = found
         self._agreed += EVALUATE_EVERY
-        if mirror is not None:
+        if has_images:
             enough = DOWN_FRAMES
         elif found >= TREBLE_HZ or self._known:
             enough = LONG_DOWN_FRAMES
@@ -255,13 +252,24 @@ class BandwidthDetector:
         if self._wide_frames < UP_FRAMES:
             return
         _loudest_levels(self._wide, 1, self._levels)
-        found, rest, _ = find_wall(self._levels)
-        if self._images.mirrored_at(found) is None and found > self.cutoff_hz * (1.0 + HYSTERESIS):
+        found, rest, _, _ = self._find_end()
+        if found > self.cutoff_hz * (1.0 + HYSTERESIS):
             self._move(found, rest)
             self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         else:
             self._rest_db = max(self._rest_db, rest)
             self._forget_content_above()
+
+    def _find_end(self) -> tuple[float, float, float, bool]:
+        """End of the content in `_levels`, the rest above its wall and the wall's height.
+
+        Images are no content: where there are some, the end is that of what they are images of.
+        """
+        found, rest, height = find_wall(self._levels)
+        mirror = self._images.mirrored_at(found)
+        if mirror is None:
+            return found, rest, height, False
+        return NOMINAL * mirror, rest, height, True
 
     def _move(self, hz: float, rest_db: float) -> None:
         self.cutoff_hz = FULL_BAND_HZ if hz >= FULL_FROM_HZ else hz
