@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-# Real-time levels, modest ones: below JACK's and PipeWire's own threads. Sound that is being
-# played must not wait for sound that is being made.
-WORKER_LEVEL = 5
+# Real-time levels, modest ones. Sound that is being played must not wait for sound that is being
+# made: JACK gives its clients 5 unless told otherwise, and of two at one level the newcomer waits.
+WORKER_LEVEL = 2
 CALLBACK_LEVEL = 8
 _WORKER_NICE = -11
 _CALLBACK_NICE = -15
