@@ -1,0 +1,102 @@
+"""Make two corpora of one, to see what a model owes to sources that it has learnt from.
+
+    python examples/leave_out_sources.py CORPUS OUT gcompris 0ad-data naev-data
+
+In both, half of the groups (column ``speaker_or_group``, or else files) of every source that has
+one of these words in its column ``source`` are ``valid``, and nothing else is. In ``OUT/with`` the
+other half of them is ``train``, in ``OUT/without`` no model gets to hear it. The sounds are not
+copied, both link to those of CORPUS. Models trained alike on the two and judged on them differ by
+what knowing the source is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rtsr.errors import RtsrError
+from rtsr.train.listing import MANIFEST
+
+NEEDED = ("path", "split", "source")
+UNUSED = "unused"
+
+
+def read_manifest(corpus: Path) -> list[dict[str, str]]:
+    try:
+        with (corpus / MANIFEST).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise RtsrError(f"{corpus} has no {MANIFEST}; give the folder of a corpus.") from error
+    missing = [name for name in NEEDED if not rows or name not in rows[0]]
+    if missing:
+        raise RtsrError(f"{corpus / MANIFEST} has no column {missing[0]}; it is needed here.")
+    return rows
+
+
+def judged_paths(rows: Sequence[dict[str, str]], words: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Paths of `train` rows from the named sources: those to judge, and the others.
+
+    Every second group is judged, in each domain for itself.
+    """
+    judged: set[str] = set()
+    others: set[str] = set()
+    for word in words:
+        found = [row for row in rows if row["split"] == "train" and word in row["source"]]
+        if not found:
+            raise RtsrError(f"No source of the train split has {word!r} in its name.")
+        order: dict[str, list[str]] = {}
+        for row in found:
+            groups = order.setdefault(row.get("domain", ""), [])
+            group = row.get("speaker_or_group") or row["path"]
+            if group not in groups:
+                groups.append(group)
+            (others if groups.index(group) % 2 else judged).add(row["path"])
+    return judged, others - judged
+
+
+def write_corpus(
+    corpus: Path, out: Path, rows: Sequence[dict[str, str]], splits: dict[str, str]
+) -> None:
+    """A corpus that links to the sounds of `corpus`, with other splits; no path: not used."""
+    out.mkdir(parents=True, exist_ok=True)
+    for top in sorted({Path(row["path"]).parts[0] for row in rows}):
+        link = out / top
+        if not link.is_symlink():
+            link.symlink_to((corpus / top).resolve())
+    with (out / MANIFEST).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "split": splits.get(row["path"], UNUSED)} for row in rows)
+
+
+def leave_out(corpus: Path, out: Path, words: Sequence[str]) -> None:
+    rows = read_manifest(corpus)
+    judged, others = judged_paths(rows, words)
+    left = {row["path"] for row in rows if row["split"] == "train"} - judged - others
+    without = dict.fromkeys(left, "train") | dict.fromkeys(judged, "valid")
+    write_corpus(corpus, out / "without", rows, without)
+    write_corpus(corpus, out / "with", rows, without | dict.fromkeys(others, "train"))
+    print(f"{len(judged)} files to judge; {len(left)} train files without, +{len(others)} with.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path, metavar="CORPUS")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("words", nargs="+", metavar="SOURCE", help="part of a source's name")
+    options = parser.parse_args()
+    try:
+        leave_out(options.corpus, options.out, options.words)
+    except (RtsrError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The script that takes sources out of a corpus: who is judged, who is learnt, in which one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from rtsr.train.listing import list_recordings
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "leave_out_sources.py"
+HEADER = "path,split,domain,source,speaker_or_group\n"
+
+
+def make_corpus(folder: Path) -> Path:
+    rows = [
+        ("a1", "train", "speech", "Game, first", "ann"),
+        ("a2", "train", "speech", "Game, first", "ann"),
+        ("b1", "train", "speech", "Game, first", "bob"),
+        ("m1", "train", "music", "Game, first", "song"),
+        ("x1", "train", "speech", "Other", "eve"),
+        ("v1", "valid", "speech", "Game, first", "vic"),
+    ]
+    (folder / "sounds").mkdir(parents=True)
+    for name, *_ in rows:
+        soundfile.write(folder / "sounds" / f"{name}.wav", np.zeros(4800), 48000)
+    lines = [
+        f'sounds/{name}.wav,{split},{domain},"{source}",{group}\n'
+        for name, split, domain, source, group in rows
+    ]
+    (folder / "manifest.csv").write_text(HEADER + "".join(lines))
+    return folder
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def names(corpus: Path, split: str) -> list[str]:
+    return sorted(Path(one.path).stem for one in list_recordings(corpus, split))
+
+
+def test_groups_of_the_source_are_judged_in_both_and_learnt_in_one(tmp_path: Path) -> None:
+    done = run(make_corpus(tmp_path / "corpus"), tmp_path / "out", "Game")
+    assert done.returncode == 0, done.stderr
+    with_it, without = tmp_path / "out" / "with", tmp_path / "out" / "without"
+    assert names(with_it, "valid") == names(without, "valid") == ["a1", "a2", "m1"]
+    assert names(with_it, "train") == ["b1", "x1"]
+    assert names(without, "train") == ["x1"]
+    sound, _ = soundfile.read(without / "sounds" / "x1.wav")
+    assert len(sound) == 4800
+
+
+def test_unknown_source_and_missing_manifest_are_refused(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus")
+    for arguments, said in (
+        ((corpus, tmp_path / "out", "Nobody"), "'Nobody'"),
+        ((tmp_path, tmp_path / "out", "Game"), "has no manifest.csv"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
