@@ -1,7 +1,8 @@
 """``python -m rtsr_bench.soak``: the live engine on a real sound server, for as long as you like.
 
 Starts a JACK server that needs no sound card, plays a packaged recording into ``rtsr live``, keeps
-what comes out, and says at the end what was lost and what it took.
+what comes out, and says at the end what was lost, what it took, and for how long the machine itself
+stood still.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rtsr_bench.soak_player import SoakPlayer
 from rtsr_bench.soak_server import Engine, busy_programs, jack_server
 from rtsr_bench.soak_sound import RATE, SoundJudgement, judge_sound
 from rtsr_bench.soak_usage import Usage, usage_of
+from rtsr_bench.stalls import Stalls, StallWatch
 
 CLIPS = ("speech", "music")
 # Half of the packaged recordings' rate.
@@ -138,7 +140,7 @@ def soak(protocol: Protocol) -> dict[str, Any]:
                 time.sleep(_WARM_SECONDS)
                 usage = [usage_of(engine.pid)]
                 started = time.monotonic()
-                with recording.open("wb") as file:
+                with recording.open("wb") as file, StallWatch() as watch:
                     origin = player.fetch(file)
                     while (left := started + protocol.seconds - time.monotonic()) > 0.0:
                         time.sleep(min(1.0, left))
@@ -158,6 +160,7 @@ def soak(protocol: Protocol) -> dict[str, Any]:
         "card_latency_ms": first["latency"]["total_ms"],
         "server": {"xruns": xruns, "lost_by_the_player": len(gaps)},
         "sound": asdict(sound),
+        "stalls": asdict(watch.found),
         "usage": _usage(usage[0], usage[1], played),
     }
 
@@ -204,6 +207,7 @@ def build_table(results: dict[str, Any]) -> Table:
             ("xruns of the server", f"{server['xruns']}"),
             ("cycles lost by the player", f"{server['lost_by_the_player']}"),
         ],
+        Stalls(**results["stalls"]).rows(),
         [
             ("windows of 10 ms heard", f"{sound.windows}"),
             ("broken", f"{sound.broken}"),

@@ -151,8 +151,17 @@ def test_a_short_soak(tmp_path: Path) -> None:
         assert sound["latency_samples"] == LATENCY
     assert results["usage"]["main_thread_percent"] > 5.0
     assert results["usage"]["worker_percent"] > 0.0
-    for words in ("under-runs", "latency measured", "xruns of the server", "memory growth"):
-        assert words in result.stdout
+    stalls = results["stalls"]
+    assert stalls["wake_ups"] > 100
+    assert stalls["late"]["1"] >= stalls["late"]["5"] >= 0
+    words = (
+        "under-runs",
+        "latency measured",
+        "longest stall",
+        "xruns of the server",
+        "memory growth",
+    )
+    assert all(word in result.stdout for word in words)
 
 
 @pytest.mark.slow
