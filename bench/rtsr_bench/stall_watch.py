@@ -1,6 +1,7 @@
 """One core's part of :mod:`rtsr_bench.stalls`, a program of its own: ``stall_watch.py CORE``.
 
-It imports nothing that takes time or memory. Counts until it is told to stop, then prints JSON.
+It imports nothing that takes time or memory. Counts until it is told to stop, then prints JSON; it
+ends without a word with the program that started it.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ def main() -> None:
     stopped: list[int] = []
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, frame: stopped.append(number))
+    parent = os.getppid()
     counts, worst, wakes = [0] * len(LIMITS_MS), 0.0, 0
     print(flush=True)
     due = time.monotonic()
     while not stopped:
+        if os.getppid() != parent:
+            return
         due += PERIOD
         time.sleep(max(0.0, due - time.monotonic()))
         late = time.monotonic() - due

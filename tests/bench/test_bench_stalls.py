@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,31 @@ def test_a_stall_is_seen_once() -> None:
     assert stalls.late["10"] < 50 * cores
     assert stalls.wake_ups >= 10 * cores
     assert list(stalls.late.values()) == sorted(stalls.late.values(), reverse=True)
+
+
+def test_the_watch_ends_with_the_program_that_wanted_it() -> None:
+    program = (
+        "from rtsr_bench.stalls import StallWatch; import time\n"
+        "with StallWatch() as watch:\n"
+        "    print(*(one.pid for one in watch._programs), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        watching = [int(word) for word in process.stdout.readline().split()]
+        process.kill()
+    assert watching
+    deadline = time.monotonic() + 5.0
+    while any(map(_runs, watching)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_runs, watching))
+
+
+def _runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def test_rows_say_when_the_watch_was_no_better_than_others() -> None:
