@@ -10,7 +10,12 @@ import typer
 from rtsr.cli import options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from rtsr.runtime.models import Model
+
+#: Parts of a card that are sentences for people.
+_IN_WORDS = ("description", "method", "data")
 
 
 def models_command(
@@ -26,28 +31,65 @@ def models_command(
         typer.echo(json.dumps({"models": [_as_object(model) for model in models]}))
         return
     from rich.console import Console
+
+    console = Console()
+    console.print(_table_of(models))
+    for model in models:
+        console.print(f"\n[bold]{model.name}[/bold]")
+        card = model.metadata.card
+        for line in _sentences(card):
+            console.print(line, highlight=False, markup=False)
+        if card.get("metrics"):
+            console.print(_metrics_table(card["metrics"]))
+    console.print("\nThe whole cards, with all settings of the training: rtsr models --json")
+
+
+def _table_of(models: list[Model]) -> Table:
     from rich.table import Table
 
     table = Table()
-    for heading in ("model", "kind", "version", "parameters", "file", "latency", "licence"):
-        table.add_column(heading, no_wrap=heading == "kind")
+    for heading in ("model", "network", "version", "parameters", "file", "latency", "licence"):
+        table.add_column(heading, no_wrap=True)
     for model in models:
         facts = model.metadata
         table.add_row(
             model.name,
-            _kind(model),
+            "yes" if model.is_network else "no",
             facts.version,
             f"{facts.parameters / 1e6:.2f} M",
             f"{model.path.stat().st_size / 1e6:.1f} MB",
             f"{_latency_ms(model):.1f} ms",
             facts.licence,
         )
-    console = Console()
-    console.print(table)
-    for model in models:
-        if model.metadata.card:
-            console.print(f"\n[bold]{model.name}[/bold]")
-            console.print_json(json.dumps(model.metadata.card))
+    return table
+
+
+def _sentences(card: dict[str, Any]) -> list[str]:
+    """What a card says in words, and how long the training took."""
+    lines = [text for name, text in card.items() if name in _IN_WORDS]
+    training = card.get("training")
+    if training:
+        steps = sum(training["steps"].values())
+        machine = card.get("machine", training["device"])
+        lines.append(
+            f"Training: {training['minutes']:.0f} minutes and {steps} steps on {machine}, "
+            f"{training['hours']:.1f} hours of recordings."
+        )
+    return lines
+
+
+def _metrics_table(metrics: dict[str, Any]) -> Table:
+    """One row per rate of the input; each cell has the medians of the three domains."""
+    from rich.table import Table
+
+    inputs = {name: values for name, values in metrics.items() if isinstance(values, dict)}
+    names = list(dict.fromkeys(name for values in inputs.values() for name in values))
+    table = Table(caption=metrics.get("clips"), caption_justify="left")
+    for heading in ("input", *names):
+        table.add_column(heading, no_wrap=True)
+    for name, values in inputs.items():
+        table.add_row(name, *(" ".join(map("{:.2f}".format, values[one])) for one in names))
+    return table
 
 
 def _kind(model: Model) -> str:

@@ -135,10 +135,13 @@ def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
     assert [model["kind"] for model in listed] == ["network"] * len(bundled()) + ["no network"]
     for model in listed:
         assert model["latency_ms"] == 12.5
-    result = runner.invoke(application.app, ["models"])
+    result = runner.invoke(application.app, ["models"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
     for name in (*bundled(), "replicate", "no network"):
         assert name in result.stdout
+    assert result.stdout.count("visqol") == len(bundled())
+    assert "learning_rates" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_demo_shows_what_happened(tmp_path: Path, runner: CliRunner) -> None:
