@@ -106,7 +106,8 @@ def evaluate(
                     name=Path(name).stem,
                     progress=show,
                 )
-        typer.echo(f"\ninput cutoff {cutoff_hz:g} Hz, medians speech / effects / music\n")
+        domains = " / ".join(rows["input"].by_domain)
+        typer.echo(f"\ninput cutoff {cutoff_hz:g} Hz, medians {domains}\n")
         typer.echo(markdown_table(rows))
         report[f"{cutoff_hz:g}"] = {name: scores.as_json() for name, scores in rows.items()}
     if json_file is not None:

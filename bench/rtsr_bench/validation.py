@@ -255,7 +255,7 @@ def validate(
 
 
 def markdown_table(rows: dict[str, Scores], metrics: Sequence[str] = TABLE_METRICS) -> str:
-    """Systems down, metrics across, ``speech / effects / music`` medians in each cell."""
+    """Systems down, metrics across, the medians of all domains in each cell."""
     lines = [
         f"| system | {' | '.join(metrics)} |",
         f"| --- |{' --- |' * len(metrics)}",
