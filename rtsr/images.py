@@ -36,15 +36,15 @@ MEMORY_FRAMES = 200
 
 _LEAST_POWER = 1e-11
 _POWER = types.Array(float64, 1, "C")
-_OFFSETS = types.Array(int64, 1, "C")
+_MIRRORS = types.Array(int64, 1, "C")
+_OFFSETS = types.Array(int64, 2, "C")
 _TABLE = types.Array(float64, 2, "C")
 
 
-@kernel(void(_POWER, int64, int64, _OFFSETS, _TABLE, _TABLE, _TABLE))
+@kernel(void(_POWER, _MIRRORS, _OFFSETS, _TABLE, _TABLE, _TABLE))
 def _compare(
     power: NDArray[np.float64],
-    row: int,
-    mirror: int,
+    mirrors: NDArray[np.int64],
     offsets: NDArray[np.int64],
     above: NDArray[np.float64],
     below: NDArray[np.float64],
@@ -52,43 +52,44 @@ def _compare(
 ) -> None:
     """Take one frame into the averages of both bands, and the deviation of their ratio.
 
-    ``ratio[row]`` holds the frames so far, and mean and variance in dB.
+    A row per mirror: ``ratio[row]`` holds the frames so far, and mean and variance in dB.
     """
-    total_above, total_below = 0.0, 0.0
-    for i in range(BINS):
-        total_above += power[mirror + offsets[i]]
-        total_below += power[mirror - offsets[i]]
-    if total_above < _LEAST_POWER or total_below < _LEAST_POWER:
-        return
-    count = ratio[row, 0] + 1.0
-    ratio[row, 0] = count
-    share = 1.0 / min(count, MEMORY_FRAMES)
-    expected = 0.0
-    for i in range(BINS):
-        # Relative powers, so that a few loud frames do not make the curve alone.
-        up = power[mirror + offsets[i]] / total_below
-        low = power[mirror - offsets[i]] / total_below
-        above[row, i] += share * (up - above[row, i])
-        below[row, i] += share * (low - below[row, i])
-        if below[row, i] > 0.0:
-            expected += low * above[row, i] / below[row, i]
-    if count <= LEARN_FRAMES or expected <= 0.0:
-        return
-    share = 1.0 / min(count - LEARN_FRAMES, MEMORY_FRAMES)
-    step = 10.0 * np.log10(total_above / total_below / expected) - ratio[row, 1]
-    ratio[row, 1] += share * step
-    ratio[row, 2] = (1.0 - share) * (ratio[row, 2] + share * step * step)
+    for row in range(mirrors.size):
+        mirror = mirrors[row]
+        total_above, total_below = 0.0, 0.0
+        for i in range(BINS):
+            total_above += power[mirror + offsets[row, i]]
+            total_below += power[mirror - offsets[row, i]]
+        if total_above < _LEAST_POWER or total_below < _LEAST_POWER:
+            continue
+        count = ratio[row, 0] + 1.0
+        ratio[row, 0] = count
+        share = 1.0 / min(count, MEMORY_FRAMES)
+        expected = 0.0
+        for i in range(BINS):
+            # Relative powers, so that a few loud frames do not make the curve alone.
+            up = power[mirror + offsets[row, i]] / total_below
+            low = power[mirror - offsets[row, i]] / total_below
+            above[row, i] += share * (up - above[row, i])
+            below[row, i] += share * (low - below[row, i])
+            if below[row, i] > 0.0:
+                expected += low * above[row, i] / below[row, i]
+        if count <= LEARN_FRAMES or expected <= 0.0:
+            continue
+        share = 1.0 / min(count - LEARN_FRAMES, MEMORY_FRAMES)
+        step = 10.0 * np.log10(total_above / total_below / expected) - ratio[row, 1]
+        ratio[row, 1] += share * step
+        ratio[row, 2] = (1.0 - share) * (ratio[row, 2] + share * step * step)
 
 
 class ImageDetector:
     """Remembers, for the common rates, how alike a spectrum is on both sides of half the rate."""
 
     def __init__(self) -> None:
-        self._mirrors = [round(nyquist / HZ_PER_BIN) for nyquist in NYQUISTS_HZ]
+        mirrors = np.array(NYQUISTS_HZ) / HZ_PER_BIN
         shares = np.linspace(NEAREST, FURTHEST, BINS)
-        self._offsets = [
-            np.round(nyquist * shares / HZ_PER_BIN).astype(np.int64) for nyquist in NYQUISTS_HZ
-        ]
+        self._mirrors = np.round(mirrors).astype(np.int64)
+        self._offsets = np.round(mirrors[:, None] * shares).astype(np.int64)
         self._above = np.zeros((len(self._mirrors), BINS))
         self._below = np.zeros_like(self._above)
         self._ratio = np.zeros((len(self._mirrors), 3))
@@ -100,8 +101,7 @@ class ImageDetector:
 
     def update(self, power: NDArray[np.float64]) -> None:
         """Take the power spectrum of one active frame, ``(513,)`` bins of 46.875 Hz."""
-        for row, mirror in enumerate(self._mirrors):
-            _compare(power, row, mirror, self._offsets[row], self._above, self._below, self._ratio)
+        _compare(power, self._mirrors, self._offsets, self._above, self._below, self._ratio)
 
     def mirrored_at(self, wall_hz: float) -> float | None:
         """Half of the rate whose images end at a wall; ``None`` if what is there is content.

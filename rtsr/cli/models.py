@@ -79,7 +79,7 @@ def _sentences(card: dict[str, Any]) -> list[str]:
 
 
 def _metrics_table(metrics: dict[str, Any]) -> Table:
-    """One row per rate of the input; each cell has the medians of the three domains."""
+    """One row per rate of the input; each cell has the medians of the domains."""
     from rich.table import Table
 
     inputs = {name: values for name, values in metrics.items() if isinstance(values, dict)}
