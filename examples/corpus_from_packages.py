@@ -19,7 +19,6 @@ from are left out.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -29,10 +28,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from corpus_manifest import link_sounds, read_rows, top_folders, write_rows
 from package_recordings import keep_recordings, licences_of
 
 from rtsr.errors import RtsrError
-from rtsr.train.listing import MANIFEST
 
 LIST = Path(__file__).with_name("corpus_packages.txt")
 COLUMNS = (
@@ -135,26 +134,18 @@ def write_manifest(folder: Path, valid_share: float, joined: list[dict[str, str]
         split = "valid" if entry["source"] in valid and not joined else "train"
         for row in entry["rows"]:
             rows.append({**row, "split": split, "source": f"Debian {package}"})
-    with (folder / f".{MANIFEST}.part").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(folder / f".{MANIFEST}.part", folder / MANIFEST)
+    write_rows(folder, COLUMNS, rows)
 
 
 def join(folder: Path, other: Path) -> list[dict[str, str]]:
     """The other corpus's rows; its folders are linked to, so that its paths hold here too."""
-    try:
-        with (other / MANIFEST).open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("path")]
-    except OSError as error:
-        raise RtsrError(f"Cannot read {other / MANIFEST}: {error.strerror}.") from error
-    for top in {Path(row["path"]).parts[0] for row in rows}:
-        link = folder / top
-        if top in ("audio", "copyright", "packages"):
-            raise RtsrError(f"{other} has a folder {top}, which the new corpus needs; rename it.")
-        if not link.exists():
-            link.symlink_to((other / top).resolve())
+    rows = read_rows(other)
+    needed = top_folders(rows) & {"audio", "copyright", "packages"}
+    if needed:
+        raise RtsrError(
+            f"{other} has a folder {min(needed)}, which the new corpus needs; rename it."
+        )
+    link_sounds(other, folder, rows)
     return rows
 
 
@@ -169,10 +160,9 @@ def valid_families(rows: list[dict[str, str]]) -> set[str]:
 
 def describe(folder: Path) -> str:
     totals: dict[tuple[str, str], float] = {}
-    with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            key = (row["split"], row["domain"])
-            totals[key] = totals.get(key, 0.0) + float(row["seconds"] or 0.0)
+    for row in read_rows(folder):
+        key = (row["split"], row["domain"])
+        totals[key] = totals.get(key, 0.0) + float(row["seconds"] or 0.0)
     return ", ".join(
         f"{' '.join(key)} {total / 3600:.2f} h" for key, total in sorted(totals.items())
     )

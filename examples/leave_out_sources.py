@@ -12,10 +12,11 @@ what knowing the source is worth.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from corpus_manifest import link_sounds, read_rows, write_rows
 
 from rtsr.errors import RtsrError
 from rtsr.train.listing import MANIFEST
@@ -25,11 +26,7 @@ UNUSED = "unused"
 
 
 def read_manifest(corpus: Path) -> list[dict[str, str]]:
-    try:
-        with (corpus / MANIFEST).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise RtsrError(f"{corpus} has no {MANIFEST}; give the folder of a corpus.") from error
+    rows = read_rows(corpus)
     missing = [name for name in NEEDED if not rows or name not in rows[0]]
     if missing:
         raise RtsrError(f"{corpus / MANIFEST} has no column {missing[0]}; it is needed here.")
@@ -47,13 +44,12 @@ def judged_paths(rows: Sequence[dict[str, str]], words: Sequence[str]) -> tuple[
         found = [row for row in rows if row["split"] == "train" and word in row["source"]]
         if not found:
             raise RtsrError(f"No source of the train split has {word!r} in its name.")
-        order: dict[str, list[str]] = {}
+        numbers: dict[str, dict[str, int]] = {}
         for row in found:
-            groups = order.setdefault(row.get("domain", ""), [])
+            groups = numbers.setdefault(row.get("domain", ""), {})
             group = row.get("speaker_or_group") or row["path"]
-            if group not in groups:
-                groups.append(group)
-            (others if groups.index(group) % 2 else judged).add(row["path"])
+            number = groups.setdefault(group, len(groups))
+            (others if number % 2 else judged).add(row["path"])
     return judged, others - judged
 
 
@@ -62,14 +58,9 @@ def write_corpus(
 ) -> None:
     """A corpus that links to the sounds of `corpus`, with other splits; no path: not used."""
     out.mkdir(parents=True, exist_ok=True)
-    for top in sorted({Path(row["path"]).parts[0] for row in rows}):
-        link = out / top
-        if not link.is_symlink():
-            link.symlink_to((corpus / top).resolve())
-    with (out / MANIFEST).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows({**row, "split": splits.get(row["path"], UNUSED)} for row in rows)
+    link_sounds(corpus, out, rows)
+    split_rows = ({**row, "split": splits.get(row["path"], UNUSED)} for row in rows)
+    write_rows(out, list(rows[0]), split_rows)
 
 
 def leave_out(corpus: Path, out: Path, words: Sequence[str]) -> None:
