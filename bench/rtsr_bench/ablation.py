@@ -120,7 +120,7 @@ def judge(
     from rtsr.train.device import choose_device
     from rtsr_bench.ablation_plan import Evaluation
     from rtsr_bench.ablation_scores import Judge, weights_digest
-    from rtsr_bench.validation import Scores, markdown_table
+    from rtsr_bench.validation import Scores, headed_table
 
     evaluation = Evaluation(
         tuple(cutoff or (4000.0, 8000.0)),
@@ -138,9 +138,7 @@ def judge(
         )
     for hz, rows in scores.items():
         judged = {label: Scores(**values) for label, values in rows.items()}
-        domains = next(iter(judged.values())).by_domain
-        typer.echo(f"\ninput cutoff {hz} Hz, medians {' / '.join(domains)}\n")
-        typer.echo(markdown_table(judged))
+        typer.echo(headed_table(float(hz), judged))
 
 
 @app.command()

@@ -18,8 +18,8 @@ from rtsr_bench.program import run_program
 from rtsr_bench.ridge import RidgeFloor
 from rtsr_bench.validation import (
     Scores,
+    headed_table,
     list_clips,
-    markdown_table,
     validate,
 )
 
@@ -106,9 +106,7 @@ def evaluate(
                     name=Path(name).stem,
                     progress=show,
                 )
-        domains = " / ".join(rows["input"].by_domain)
-        typer.echo(f"\ninput cutoff {cutoff_hz:g} Hz, medians {domains}\n")
-        typer.echo(markdown_table(rows))
+        typer.echo(headed_table(cutoff_hz, rows))
         report[f"{cutoff_hz:g}"] = {name: scores.as_json() for name, scores in rows.items()}
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -10,6 +10,13 @@ import typer
 from rtsr.errors import RtsrError
 
 
+def run_command(command: Callable[..., None], description: str | None) -> None:
+    """Run a program that is one command; see :func:`run_program`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help=description)(command)
+    run_program(app)
+
+
 def run_program(app: Callable[[], object]) -> None:
     """Run a command line; errors that rtsr raises on purpose are one sentence and exit code 2."""
     try:

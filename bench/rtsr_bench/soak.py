@@ -22,7 +22,7 @@ from rich.table import Table
 
 from rtsr.errors import RtsrError
 from rtsr_bench.machine import describe_machine, describe_software
-from rtsr_bench.program import run_program
+from rtsr_bench.program import run_command
 from rtsr_bench.soak_player import SoakPlayer
 from rtsr_bench.soak_server import Engine, busy_programs, jack_server
 from rtsr_bench.soak_sound import RATE, SoundJudgement, judge_sound
@@ -254,9 +254,7 @@ def _restarts(figures: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the command."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=__doc__)(soak_command)
-    run_program(app)
+    run_command(soak_command, __doc__)
 
 
 if __name__ == "__main__":

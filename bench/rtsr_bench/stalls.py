@@ -22,7 +22,7 @@ from rich.table import Table
 
 from rtsr.errors import RtsrError
 from rtsr_bench import stall_watch
-from rtsr_bench.program import run_program
+from rtsr_bench.program import run_command
 
 _LONGEST_SECONDS = 86400.0
 
@@ -105,9 +105,7 @@ def stalls_command(
 
 def main() -> None:
     """Run the command."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=__doc__)(stalls_command)
-    run_program(app)
+    run_command(stalls_command, __doc__)
 
 
 if __name__ == "__main__":

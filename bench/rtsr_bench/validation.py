@@ -270,3 +270,9 @@ def markdown_table(rows: dict[str, Scores], metrics: Sequence[str] = TABLE_METRI
         ]
         lines.append(f"| {system} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def headed_table(cutoff_hz: float, rows: dict[str, Scores]) -> str:
+    """:func:`markdown_table` below a line that names the inputs and the domains."""
+    domains = " / ".join(next(iter(rows.values())).by_domain)
+    return f"\ninput cutoff {cutoff_hz:g} Hz, medians {domains}\n\n{markdown_table(rows)}"
