@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import itertools
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
-_CLIENT = b"rtsr-query"
+_NAME = "rtsr-query"
 _NO_START_SERVER = 1
+_SERVER_FAILED = 0x10
+# What is taken for lost is lost: a busy server gets some time to answer.
+_LOOKS = 3
+_LOOK_AGAIN_SECONDS = 0.05
 _CAPTURE_LATENCY, _PLAYBACK_LATENCY = 0, 1
+
+_numbers = itertools.count(1)
 
 
 class _LatencyRange(ctypes.Structure):
@@ -20,15 +28,26 @@ class _LatencyRange(ctypes.Structure):
 
 def period() -> int | None:
     """Frames per cycle of the running server; `None` if there is none."""
-    with _client() as (library, client):
+    with _client() as (library, client, _):
         return int(library.jack_get_buffer_size(client)) if client else None
 
 
 def has_client(name: str) -> bool:
-    """Whether the running server knows a client of that name."""
-    with _client() as (library, client):
+    """Whether the running server knows a client of that name.
+
+    A server that is there and takes in nobody who could ask it may know one.
+    """
+    for look in range(_LOOKS):
+        time.sleep(look * _LOOK_AGAIN_SECONDS)
+        if _may_have_client(name):
+            return True
+    return False
+
+
+def _may_have_client(name: str) -> bool:
+    with _client() as (library, client, refused):
         if not client:
-            return False
+            return refused
         uuid = library.jack_get_uuid_for_client_name(client, name.encode())
         if not uuid:
             return False
@@ -42,7 +61,7 @@ def port_latency(client_name: str, rate: int) -> tuple[float, float] | None:
     Both depend on what the ports are connected with: to another program they are zero. `None` if
     there is no such client.
     """
-    with _client() as (library, client):
+    with _client() as (library, client, _):
         if not client:
             return None
         seconds = []
@@ -57,15 +76,22 @@ def port_latency(client_name: str, rate: int) -> tuple[float, float] | None:
 
 
 @contextlib.contextmanager
-def _client() -> Iterator[tuple[Any, Any]]:
-    """A short-lived client of the default server: the library and a handle, both may be `None`."""
+def _client() -> Iterator[tuple[Any, Any, bool]]:
+    """A short-lived client of the default server.
+
+    Yields:
+        the library and a handle, both may be `None`, and whether there is a server that refused.
+    """
     library = _library()
-    client = None
+    client, refused = None, False
     if library is not None:
         status = ctypes.c_int()
-        client = library.jack_client_open(_CLIENT, _NO_START_SERVER, ctypes.byref(status))
+        # JACK makes a file of it that all servers of a machine share.
+        name = f"{_NAME}-{os.getpid()}-{next(_numbers)}".encode()
+        client = library.jack_client_open(name, _NO_START_SERVER, ctypes.byref(status))
+        refused = not client and not status.value & _SERVER_FAILED
     try:
-        yield library, client
+        yield library, client, refused
     finally:
         if client:
             library.jack_client_close(client)

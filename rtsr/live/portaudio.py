@@ -36,6 +36,9 @@ _HOST_ERROR = -9999
 # does not know, of the copy in use last.
 _abandoned: list[Any] = []
 _extras: list[Any] = []
+# What JACK calls this program, newest last. Asked for while the server surely lives: once it died,
+# PortAudio's client is freed by any attempt to reach another one.
+_client_names = [_CLIENT_NAME.decode()]
 
 
 def load() -> Any:
@@ -62,7 +65,9 @@ def load() -> Any:
         raise
     if fresh:
         atexit.register(_leave)
-        if _name_client(sounddevice._libname):
+        named = _name_client(sounddevice._libname)
+        _learn_client_name()
+        if named:
             restart()
     return sounddevice
 
@@ -119,14 +124,7 @@ def abandon() -> None:
 
 def jack_client_name() -> str:
     """What JACK calls this program: `rtsr`, or with a number if there are several."""
-    name = ctypes.c_char_p()
-    try:
-        library = _extras[-1] if _extras else ctypes.CDLL(load()._libname)
-        if library.PaJack_GetClientName(ctypes.byref(name)) == 0 and name.value:
-            return name.value.decode()
-    except (AttributeError, OSError, TypeError):
-        pass
-    return _CLIENT_NAME.decode()
+    return _client_names[-1]
 
 
 def reason(error: Exception) -> str:
@@ -164,6 +162,14 @@ def _initialize(sounddevice: Any) -> None:
         sounddevice._initialize()
     except sounddevice.PortAudioError as error:
         raise RtsrError(f"PortAudio does not start again ({reason(error)}).") from error
+    _learn_client_name()
+
+
+def _learn_client_name() -> None:
+    name = ctypes.c_char_p()
+    with contextlib.suppress(AttributeError, IndexError, OSError, TypeError):
+        if _extras[-1].PaJack_GetClientName(ctypes.byref(name)) == 0 and name.value:
+            _client_names.append(name.value.decode())
 
 
 def _name_client(path: str) -> bool:

@@ -44,7 +44,8 @@ class JackServer:
     def start(self) -> None:
         """Start, and wait until clients can connect."""
         command = ["jackd", "-n", self.name, "--no-realtime"]
-        command += ["--sync", "--timeout", "2000"] if self.synchronous else []
+        # A cycle that a client left in the middle lasts ten times as long.
+        command += ["--sync", "--timeout", "200"] if self.synchronous else []
         command += ["-d", "dummy"]
         command += ["-r", str(self.rate), "-p", str(self.period)]
         command += ["-C", str(self.channels), "-P", str(self.channels)]
@@ -168,13 +169,19 @@ class LiveProgram:
     def run(self, *arguments: str) -> None:
         """Start a Python program that writes figures to `file`, and wait for the first."""
         self.file.unlink(missing_ok=True)
-        command = [sys.executable, *arguments]
+        command = [sys.executable, "-X", "faulthandler", *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 30.0
         while not self.figures():
             assert self.process.poll() is None, self.process.communicate()[1]
-            assert time.monotonic() < deadline, "it does not start"
+            assert time.monotonic() < deadline, f"it does not start:\n{self.stacks()}"
             time.sleep(0.02)
+
+    def stacks(self) -> str:
+        """End it; where each of its threads was, and what else it said."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGABRT)
+        return self.process.communicate(timeout=15.0)[1]
 
     def figures(self) -> list[dict[str, Any]]:
         """What it has written so far, oldest first."""
