@@ -66,7 +66,7 @@ def load() -> Any:
     if fresh:
         atexit.register(_leave)
         named = _name_client(sounddevice._libname)
-        _learn_client_name()
+        _learn_client_name(sounddevice)
         if named:
             restart()
     return sounddevice
@@ -92,8 +92,7 @@ def server_is_lost() -> bool:
     sounddevice = load()
     if not sounddevice._initialized:
         return False
-    on_jack = any(api["name"] == JACK for api in sounddevice.query_hostapis())
-    return on_jack and not jack.has_client(jack_client_name())
+    return _is_on_jack(sounddevice) and not jack.has_client(jack_client_name())
 
 
 def abandon() -> None:
@@ -162,10 +161,17 @@ def _initialize(sounddevice: Any) -> None:
         sounddevice._initialize()
     except sounddevice.PortAudioError as error:
         raise RtsrError(f"PortAudio does not start again ({reason(error)}).") from error
-    _learn_client_name()
+    _learn_client_name(sounddevice)
 
 
-def _learn_client_name() -> None:
+def _is_on_jack(sounddevice: Any) -> bool:
+    return any(api["name"] == JACK for api in sounddevice.query_hostapis())
+
+
+def _learn_client_name(sounddevice: Any) -> None:
+    # Asked without a server, PortAudio complains on stderr.
+    if not _is_on_jack(sounddevice):
+        return
     name = ctypes.c_char_p()
     with contextlib.suppress(AttributeError, IndexError, OSError, TypeError):
         if _extras[-1].PaJack_GetClientName(ctypes.byref(name)) == 0 and name.value:
