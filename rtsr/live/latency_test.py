@@ -138,7 +138,7 @@ def measure_latency(settings: LiveSettings) -> LatencyResult:
             arrivals, levels = find_clicks(clicker.heard)
             if len(arrivals) > 1:
                 break
-        latency = session.report()["latency"]
+    latency = session.report()["latency"]
     if len(arrivals) < 2:
         what = "came back only once" if arrivals else "did not come back"
         raise RtsrError(

@@ -12,6 +12,7 @@ from rtsr.live import figures
 from rtsr.live.controls import ControlBoard
 from rtsr.live.history import RungHistory
 from rtsr.live.ladder import ladder_from
+from rtsr.live.latency_watch import LatencyWatch
 from rtsr.live.memory import LiveMemory, WorkerWord
 from rtsr.live.meters import Meters, levels_db, spectrum_db
 from rtsr.live.priority import describe, raised_for_new_threads
@@ -97,6 +98,7 @@ class LiveSession:
                 memory.events, self.ladder, self._started_ns, self._board.rung
             )
             self._stream.start()
+            self._latency_watch = LatencyWatch(self._stream)
             self._device_guard = DeviceGuard(self._stream, self._reopened)
             guards: list[Guard] = [_Follower(self._history)]
             if self.settings.watchdog:
@@ -112,7 +114,7 @@ class LiveSession:
         if self._memory is None:
             return
         try:
-            self._final = self._report()
+            self._final = self._report(self.latency)
         finally:
             self._memory = None
             self._undo.close()
@@ -187,11 +189,14 @@ class LiveSession:
     def report(self) -> dict[str, Any]:
         """Everything that was counted and measured since the start; JSON can hold it.
 
+        The latencies of a JACK server's connections may be a minute old while the session runs;
+        :attr:`latency` asks the server.
+
         Raises:
             RtsrError: the session was never started.
         """
         if self._memory is not None:
-            return self._report()
+            return self._report(self._latency_watch.lately())
         if self._final is None:
             raise RtsrError("This live session has not been started; call start() first.")
         return self._final
@@ -224,6 +229,7 @@ class LiveSession:
         return self.settings.for_worker(self._rate / 2.0, reserve, latency.delay)
 
     def _reopened(self) -> None:
+        self._latency_watch.restart()
         # A server may have come back with other blocks: the worker judges by them what is late.
         self._worker_guard.adapt(self._for_worker())
 
@@ -253,10 +259,9 @@ class LiveSession:
             own += figures.worker_word(self._running(), WorkerWord.CPU_NS) * 1e-9
         return round(100.0 * own / max(self._seconds(), 1e-3), 2)
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self, latency: StreamLatency) -> dict[str, Any]:
         memory = self._running()
         self._history.follow()
-        latency = self.latency
         return {
             "seconds": round(self._seconds(), 3),
             "input": self._stream.input_device.name,
