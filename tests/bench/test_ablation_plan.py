@@ -86,7 +86,7 @@ def test_shipped_plans_are_possible(name: str, preset: str | None) -> None:
 
 
 def test_every_plan_of_the_issue_is_shipped() -> None:
-    assert list(shipped_plans()) == ["flow", "refinement", "smax", "tokens"]
+    assert list(shipped_plans()) == ["flow", "inputs", "refinement", "smax", "tokens"]
     noises = [v.settings.model_config().decoder_noise for v in load_plan("smax").variants]
     assert noises == [0.0, 0.05, 0.1, 0.2, 0.4]
     priors = {v.settings.model_config().prior for v in load_plan("flow").variants}
