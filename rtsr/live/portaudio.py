@@ -36,9 +36,9 @@ _HOST_ERROR = -9999
 # does not know, of the copy in use last.
 _abandoned: list[Any] = []
 _extras: list[Any] = []
-# What JACK calls this program, newest last. Asked for while the server surely lives: once it died,
+# What JACK calls this program, one item. Asked for while the server surely lives: once it died,
 # PortAudio's client is freed by any attempt to reach another one.
-_client_names = [_CLIENT_NAME.decode()]
+_known_client_name = [_CLIENT_NAME.decode()]
 
 
 def load() -> Any:
@@ -123,7 +123,7 @@ def abandon() -> None:
 
 def jack_client_name() -> str:
     """What JACK calls this program: `rtsr`, or with a number if there are several."""
-    return _client_names[-1]
+    return _known_client_name[0]
 
 
 def reason(error: Exception) -> str:
@@ -175,7 +175,7 @@ def _learn_client_name(sounddevice: Any) -> None:
     name = ctypes.c_char_p()
     with contextlib.suppress(AttributeError, IndexError, OSError, TypeError):
         if _extras[-1].PaJack_GetClientName(ctypes.byref(name)) == 0 and name.value:
-            _client_names.append(name.value.decode())
+            _known_client_name[0] = name.value.decode()
 
 
 def _name_client(path: str) -> bool:
