@@ -26,6 +26,10 @@ class ModelConfig:
     ``f_prior_token`` and ``f_target_token`` concern what the networks are told, never the masks,
     which keep the input's own band untouched. ``decoder_hears_features`` gives the decoder ``E``'s
     features of the low-resolution input, ``decoder_hears_carriers`` the two carriers made of it.
+
+    ``decoder_free_bins``, which the named sizes do without, lets the decoder also set magnitude and
+    phase of every bin by itself. What it draws then stands still: phases that hardly change from
+    hop to hop are lines at multiples of 100 Hz, whatever the pitch is.
     """
 
     name: str
@@ -51,6 +55,7 @@ class ModelConfig:
     f_target_token: bool = True
     decoder_hears_features: bool = True
     decoder_hears_carriers: bool = True
+    decoder_free_bins: bool = True
 
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
@@ -77,7 +82,7 @@ class ModelConfig:
         return cls(**values)
 
 
-_SMALL = ModelConfig(name="small")
+_SMALL = ModelConfig(name="small", decoder_free_bins=False)
 # Twice as wide everywhere, so that it can be grown from a trained `small`.
 _BASE = ModelConfig(
     name="base",
@@ -89,6 +94,7 @@ _BASE = ModelConfig(
     attention_window=48,
     decoder_width=448,
     decoder_blocks=4,
+    decoder_free_bins=False,
 )
 CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}
 

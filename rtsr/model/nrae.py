@@ -70,9 +70,9 @@ def point_interpolation(points: int, samples: int) -> Tensor:
 class Decoder(StreamingModule):
     """Latent and low-resolution features to one synthesis frame of 600 samples per hop.
 
-    The head gives a magnitude and a phase per bin into a constant inverse transform (as Vocos,
-    arXiv 2306.00814, eq. 4) and, per band, gains of three carriers (see
-    :mod:`rtsr.model.excitation`); the noise carrier also gets a temporal envelope.
+    The head gives, per band, gains of three carriers (see :mod:`rtsr.model.excitation`), of which
+    the noise also gets a temporal envelope, and, with ``decoder_free_bins``, a magnitude and a
+    phase per bin into a constant inverse transform (as Vocos, arXiv 2306.00814, eq. 4).
     """
 
     band_to_bin: Tensor
@@ -93,13 +93,16 @@ class Decoder(StreamingModule):
             )
         )
         self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.sections = [BINS, BINS, 3 * self.bands, self.points]
+        free_bins = [BINS, BINS] if config.decoder_free_bins else []
+        self.sections = [*free_bins, 3 * self.bands, self.points]
         self.head = nn.Linear(width, sum(self.sections))
         with torch.no_grad():
             self.head.weight.mul_(0.5)
-            self.head.bias[:BINS] = -6.0
-            self.head.bias[2 * BINS : 2 * BINS + 3 * self.bands] = -4.0
-            self.head.bias[-self.points :] = 0.5
+            *free, gains, contour = self.head.bias.split(self.sections)
+            if free:
+                free[0].fill_(-6.0)
+            gains.fill_(-4.0)
+            contour.fill_(0.5)
         self.inverse_transform = InverseRealTransform(24, 25)
         self.register_buffer("band_to_bin", band_interpolation(self.bands, BINS), persistent=False)
         self.register_buffer(
@@ -134,18 +137,21 @@ class Decoder(StreamingModule):
         x = x + self.cutoffs(cutoffs[0] / NYQUIST, cutoffs[1] / NYQUIST)
         x, blocks = self.blocks.step(x, branch(state, "blocks"))
         head = self.head(self.norm(x)).float()
-        log_magnitude, phase, log_gains, envelope = head.split(self.sections, dim=2)
+        *free, log_gains, envelope = head.split(self.sections, dim=2)
         batch, frames = head.shape[:2]
         with torch.autocast(head.device.type, enabled=False):
             bins = log_gains.reshape(batch, frames, 3, self.bands) @ self.band_to_bin
             contour = nn.functional.softplus(envelope) @ self.point_to_sample
-        gains = torch.cat([bins, log_magnitude[:, :, None]], dim=2).clamp(max=LOG_GAIN_CEILING)
-        gains = gains.exp() * mask[:, :, None]
-        bare = torch.stack([phase.cos(), phase.sin()], dim=2)
         if not self.hears_carriers:
             noise = carriers[0]
             carriers = (noise, torch.zeros_like(noise), torch.zeros_like(noise))
-        spectra = torch.stack([*carriers, bare], dim=2) * gains[:, :, :, None]
+        sources = list(carriers)
+        if free:
+            log_magnitude, phase = free
+            bins = torch.cat([bins, log_magnitude[:, :, None]], dim=2)
+            sources.append(torch.stack([phase.cos(), phase.sin()], dim=2))
+        gains = bins.clamp(max=LOG_GAIN_CEILING).exp() * mask[:, :, None]
+        spectra = torch.stack(sources, dim=2) * gains[:, :, :, None]
         hiss_and_tonal = torch.stack([spectra[:, :, 0], spectra[:, :, 1:].sum(dim=2)], dim=2)
         hiss, tonal = self.inverse_transform(hiss_and_tonal).unbind(dim=2)
         return tonal + contour * hiss, {"blocks": blocks}

@@ -2,7 +2,8 @@
 
 Net2Net (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641, sections 2.2 and 2.3): every channel is
 repeated, what reads it shares its weight out over the repetitions, and added blocks begin as the
-identity. The grown model computes what the narrow one computed, and then learns on.
+identity. The grown model computes what the narrow one computed, and then learns on. Free bins of
+the decoder are the exception: they may be left out, and what they carried is to be learnt again.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from torch import Tensor
 
 from rtsr.errors import RtsrError
 from rtsr.model.config import ModelConfig
+from rtsr.model.excitation import BINS
 from rtsr.model.generator import Generator, seeded
 
 #: spread of the random split of a repeated channel's weight, relative to the weights' own
 SPLIT_NOISE = 0.3
 #: attention bias of ages that the narrow model could not see: as good as absent, but trainable
 UNSEEN_AGE_BIAS = -8.0
+#: what the carriers' log gains begin with where free bins are left out: about half of their share
+CARRIER_LIFT = 0.7
 
 Weights = dict[str, Tensor]
 
 
 def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0) -> Generator:
-    """Return a generator of configuration ``wide`` that computes what ``weights`` computed.
+    """Return a generator of configuration ``wide`` that computes what ``weights`` computed, but for
+    free bins where ``wide`` has none.
 
     Args:
         weights: the ``state_dict`` of a generator.
@@ -37,6 +42,8 @@ def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0
         RtsrError: the one configuration cannot be grown from the other.
     """
     _check(narrow, wide)
+    if narrow.decoder_free_bins and not wide.decoder_free_bins:
+        weights = _without_free_bins(weights, narrow)
     grown = seeded(wide, seed)
     chance = torch.Generator().manual_seed(seed)
     values = grown.state_dict()
@@ -61,6 +68,8 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
             )
     if wide.flow_middle // wide.attention_heads != narrow.flow_middle // narrow.attention_heads:
         raise RtsrError("Growing keeps the width of an attention head; change attention_heads.")
+    if wide.decoder_free_bins and not narrow.decoder_free_bins:
+        raise RtsrError("Growing adds no free bins: the trained model's decoder has none.")
     for name in ("encoder_blocks", "decoder_blocks", "attention_window"):
         if getattr(wide, name) < getattr(narrow, name):
             raise RtsrError(
@@ -74,6 +83,13 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
                 f"Growing keeps {name}: it is {getattr(narrow, name)!r} in the trained model and "
                 f"{getattr(wide, name)!r} in {wide.name!r}."
             )
+
+
+def _without_free_bins(weights: Weights, narrow: ModelConfig) -> Weights:
+    weight, bias = (weights[f"decoder.head.{name}"][2 * BINS :] for name in ("weight", "bias"))
+    bias = bias.clone()
+    bias[: 3 * narrow.gain_bands] += CARRIER_LIFT
+    return {**weights, "decoder.head.weight": weight, "decoder.head.bias": bias}
 
 
 def _repeated_inputs(name: str, narrow: ModelConfig) -> int:

@@ -348,9 +348,33 @@ def test_a_decoder_hears_what_it_may_and_nothing_else(name, deaf_to):
         assert torch.equal(changed, reference) == (part in deaf_to), part
 
 
+@torch.no_grad()
+def test_without_free_bins_a_decoder_only_shapes_its_carriers():
+    free, shaping = (
+        seeded(replace(TINY, decoder_free_bins=bins), 3).eval() for bins in (True, False)
+    )
+    z, hidden = torch.randn(1, 5, TINY.latent), torch.randn(1, 5, TINY.encoder_width)
+    silence = (torch.zeros(1, 5, 2, 301),) * 3
+
+    def decoded(generator):
+        decoder = generator.decoder
+        cutoffs, mask = (hz(4000.0), hz(20_000.0)), torch.ones(1, 5, 301)
+        return decoder.step(z, hidden, cutoffs, silence, mask, decoder.initial_state(1))[0]
+
+    assert not decoded(shaping).any()
+    assert decoded(free).any()
+    freed = free.decoder.head.weight.shape[0] - shaping.decoder.head.weight.shape[0]
+    assert freed == 2 * 301
+    inputs = signals(TINY)
+    torch.testing.assert_close(
+        run(shaping, inputs, [5, FRAMES - 5]), run(shaping, inputs, [FRAMES]), atol=1e-7, rtol=1e-5
+    )
+
+
 def test_a_configuration_from_before_the_switches_means_their_defaults():
-    old = {key: value for key, value in TINY.to_dict().items() if key not in SWITCHES}
-    assert ModelConfig.from_dict(old) == TINY
+    switches = (*SWITCHES, "decoder_free_bins")
+    old = {key: value for key, value in TINY.to_dict().items() if key not in switches}
+    assert ModelConfig.from_dict(old) == replace(TINY, decoder_free_bins=True)
 
 
 def test_several_euler_steps_stream_and_one_is_the_default(tiny):

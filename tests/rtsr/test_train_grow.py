@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -102,6 +103,25 @@ def test_repeated_channels_do_not_read_alike(narrow):
 def test_what_cannot_be_grown_is_refused(narrow, change, says):
     wide = configuration("small", **{**WIDE, **change})
     with pytest.raises(RtsrError, match=says):
+        grow(narrow.state_dict(), narrow.config, wide)
+
+
+@torch.no_grad()
+def test_free_bins_can_be_left_out_and_the_carriers_begin_louder():
+    free = seeded(configuration("small", **NARROW, decoder_free_bins=True), 3).eval()
+    rest = configuration("small", **{**WIDE, "attention_window": NARROW["attention_window"]})
+    free.decoder.head.bias[:301] = 0.0
+    everything = played(free)
+    free.decoder.head.bias[:301] = -60.0
+    carried = played(free)
+    assert carried.std() < 0.5 * everything.std()
+    after = played(grow(free.state_dict(), free.config, rest, seed=1).eval())
+    assert (after - math.exp(0.7) * carried).abs().max() < 1e-3 * carried.abs().max()
+
+
+def test_free_bins_cannot_be_added(narrow):
+    wide = configuration("small", **WIDE, decoder_free_bins=True)
+    with pytest.raises(RtsrError, match="Growing adds no free bins"):
         grow(narrow.state_dict(), narrow.config, wide)
 
 
