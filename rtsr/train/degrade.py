@@ -23,6 +23,8 @@ from rtsr.train.g711 import a_law, mu_law
 #: Telephone coders work at 8 kHz: every so many samples of 48 kHz.
 TELEPHONE_STEP = 6
 TELEPHONE_HZ = 4000.0
+#: the end that is told where none is known
+OPEN_END_HZ = SAMPLE_RATE / 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class DegradeConfig:
     ``codec_share`` of the clips take their input from a version that really went through a coder,
     where such versions were prepared; ``companding_share`` of those below 4 kHz are telephone
     coded on the fly.
+
+    ``open_share`` of the clips keep back where their truth ends, as nobody knows it live: their
+    ``f_target`` is :data:`OPEN_END_HZ`, and what a lossy recording lacks is judged like the rest.
     """
 
     lowest_hz: float = 1000.0
@@ -44,13 +49,15 @@ class DegradeConfig:
     floor_share: float = 0.25
     equalizer_share: float = 0.4
     mix_share: float = 0.12
+    open_share: float = 0.5
     cutoff_jitter: float = 0.03
 
 
 @dataclass
 class Degraded:
     """One batch: ``truth`` and ``narrow`` audio ``(batch, 1, samples)``; Hz per clip ``(batch,)``:
-    ``f_prior`` as the run-time would be told it, ``f_target`` where the truth ends."""
+    ``f_prior`` as the run-time would be told it, ``f_target`` where the truth ends, or
+    :data:`OPEN_END_HZ` where that is kept back."""
 
     truth: Tensor
     narrow: Tensor
@@ -208,11 +215,12 @@ def degrade(
         rounded[rows] = heard * gain[rows]
     narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (wall > 0.0), samples)
 
+    told = np.where(rng.random(batch) < config.open_share, OPEN_END_HZ, ends)
     return Degraded(
         truth=truth[:, None],
         narrow=narrow[:, None],
         f_prior=torch.from_numpy(cutoffs * jitter).float().to(device),
-        f_target=torch.from_numpy(ends).float().to(device),
+        f_target=torch.from_numpy(told).float().to(device),
     )
 
 

@@ -1,4 +1,4 @@
-"""Losses on the restored band: fine spectra, mel bands, smoothed energies, what hops repeat.
+"""Losses on the restored band: spectra, bands, smoothed energies, tonality, what hops repeat.
 
 Several views because each alone fails: log magnitudes of single bins teach the median, which is
 too quiet for noisy sounds; band energies teach the level but no structure; energies over 80 ms are
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtsr.model.config import SAMPLE_RATE
-from rtsr.train import hop_pattern
+from rtsr.train import hop_pattern, tonality
 from rtsr.train.filter_bank import mel_bank
+from rtsr.train.loudness import loudness_error
 from rtsr.train.similarity import dissimilarity
 
 POWER_FLOOR = 1e-10
 
-TERMS = ("bins", "mel", "smooth", "level", "shape", "hop")
+TERMS = ("bins", "mel", "loudness", "smooth", "level", "shape", "tonality", "hop")
 
 Powers = dict[int, tuple[Tensor, Tensor]]
 
@@ -31,9 +32,11 @@ class LossWeights:
 
     bins: float = 0.6
     mel: float = 1.0
+    loudness: float = 1.0
     smooth: float = 1.5
     level: float = 0.5
     shape: float = 2.0
+    tonality: float = 1.0
     hop: float = 1.0
 
 
@@ -133,7 +136,9 @@ class SpectralLoss(nn.Module):
                 bin_mask = bin_weights(frequency, f_prior, f_target)
                 terms["bins"] = terms["bins"] + 0.5 * spectral_distance(fine[0], fine[1], bin_mask)
             if n_fft == self.SMOOTH[0]:
+                terms["loudness"] = loudness_error((log[0], log[1]), mask)
                 terms.update(self._smoothed(powers, f_prior, f_target))
+        terms["tonality"] = tonality.tonal_difference(spectra[tonality.N_FFT], f_prior, f_target)
         terms["hop"] = self.hop_pattern(spectra[hop_pattern.N_FFT], f_prior, f_target)
         terms["total"] = sum(
             (getattr(self.weights, name) * terms[name] for name in TERMS), f_prior.new_zeros(())

@@ -85,6 +85,15 @@ def test_the_pass_band_is_the_truth_up_to_quantisation():
         assert abs(10 * np.log10(float(ratio))) < 0.3
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.0, {20_000.0}), (1.0, {24_000.0})])
+def test_where_the_truth_ends_is_told_or_kept_back(share, told):
+    config = replace(PLAIN, open_share=share)
+    clips = torch.randn(8, SAMPLES) * 0.1
+    data = degrade(clips, np.full(8, 20_000.0), config, np.random.default_rng(0))
+    assert set(data.f_target.tolist()) == told
+    assert float(data.f_prior.max()) < 0.8 * 20_000.0 * 1.05
+
+
 def test_same_seed_gives_the_same_batch_and_another_seed_another():
     config = DegradeConfig()
     first, again, other = degraded(1, config), degraded(1, config), degraded(2, config)

@@ -58,7 +58,8 @@ def test_the_low_band_does_not_count():
 
 def test_it_falls_when_it_is_followed():
     truth, contour = noise(2), torch.zeros(10, requires_grad=True)
-    loss = SpectralLoss(LossWeights(bins=0, mel=0, smooth=0, level=0, shape=0, hop=1.0))
+    off = dict.fromkeys(("bins", "mel", "loudness", "smooth", "level", "shape", "tonality"), 0.0)
+    loss = SpectralLoss(LossWeights(**off, hop=1.0))
     limits = torch.full((CLIPS,), 4000.0), torch.full((CLIPS,), 20_000.0)
     buzzing = modulated(noise(1), 100.0)
     optimizer = torch.optim.Adam([contour], lr=0.05)
