@@ -14,11 +14,16 @@ def export_command(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="last.pt of a training run, or an .onnx to convert.", show_default=False
+            help="last.pt of a training run, or a bundled model or .onnx file to convert.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Argument(help="The .onnx file to write.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The .onnx file to write, or .pt: a graph restored for training.",
+            show_default=False,
+        ),
     ] = None,
     version: Annotated[str, typer.Option("--version", help="Version of the weights.")] = "0.1.0",
     licence: Annotated[
@@ -26,7 +31,7 @@ def export_command(
     ] = "Apache-2.0",
     ceiling: Annotated[
         float, typer.Option("--ceiling", help="Where the output ends unless told otherwise, Hz.")
-    ] = 22_000.0,
+    ] = 24_000.0,
     card: Annotated[
         Path | None, typer.Option("--card", help="JSON file with more facts for the model card.")
     ] = None,
@@ -87,6 +92,9 @@ def export_command(
     --precision converts it, or the .onnx given in place of CHECKPOINT; rtsr bench looks for
     NAME-fp16.onnx and NAME-int8.onnx beside NAME.onnx. It is only written when LSD of the packaged
     recordings grows by no more than 0.02. int8 is for CPUs: GPUs have no kernels for it.
+
+    A bundled model or an .onnx file and an OUTPUT that ends in .pt go the other way: a checkpoint
+    for rtsr train --grow-from.
 
     --triton DIR writes a repository that Triton Inference Server can serve, from the graph just
     exported or from --model: sequence batching, with the state kept by the server.

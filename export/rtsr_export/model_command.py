@@ -1,4 +1,4 @@
-"""``rtsr export SOURCE OUTPUT``: a checkpoint or a graph becomes a graph in some precision."""
+"""``rtsr export SOURCE OUTPUT``: checkpoints become graphs, graphs other ones or checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rtsr.errors import MissingDependencyError, RtsrError
-from rtsr.runtime.models import SUFFIX
+from rtsr.runtime.models import SUFFIX, bundled, find_model
 
 if TYPE_CHECKING:
     import onnx
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rtsr_export.precision import Cost
 
 FULL = "fp32"
+CHECKPOINT_SUFFIX = ".pt"
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,16 @@ class Facts:
 def export_model(source: Path, output: Path, precision: str, facts: Facts) -> None:
     """Write ``output`` from a checkpoint or, converted, from an fp32 ``.onnx``, and say how it is.
 
+    A graph whose output is a ``.pt`` file is restored to a checkpoint.
+
     Raises:
         RtsrError: a file or the precision is not accepted, or the result is not good enough.
         MissingDependencyError: onnx, or torch for a checkpoint, is not installed.
     """
-    if output.suffix != SUFFIX:
-        raise RtsrError(f"{output} must end in {SUFFIX}.")
+    is_graph = source.suffix == SUFFIX or (str(source) in bundled() and not source.exists())
+    suffixes = (SUFFIX, CHECKPOINT_SUFFIX) if is_graph else (SUFFIX,)
+    if output.suffix not in suffixes:
+        raise RtsrError(f"{output} must end in {' or '.join(suffixes)}.")
     if not output.parent.is_dir():
         raise RtsrError(f"There is no folder {output.parent}; make it first.")
     try:
@@ -56,7 +61,11 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
     from rtsr_export.precision import check_precision
 
     check_precision(precision)
-    if source.suffix == SUFFIX:
+    if is_graph and output.suffix == CHECKPOINT_SUFFIX:
+        _restore(source, output)
+        return
+    if is_graph:
+        source = find_model(source).path
         if precision == FULL:
             raise RtsrError(f"Say with --precision what {source} is converted to: fp16 or int8.")
         model = read_graph(source)
@@ -73,6 +82,18 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(model.graph.node)} nodes.")
     for note in notes:
         typer.echo(note)
+
+
+def _restore(source: Path, output: Path) -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("Restoring a checkpoint", "train") from error
+    from rtsr_export.restore import restore_checkpoint
+
+    model = find_model(source)
+    restore_checkpoint(model.path, model.metadata, output)
+    typer.echo(f"{output}: go on from it with rtsr train RECORDINGS --grow-from {output}")
 
 
 def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, list[str]]:

@@ -36,7 +36,7 @@ def train_command(
         Path | None,
         typer.Option(
             "--grow-from",
-            help="Begin with the widened weights of this checkpoint of a narrower model.",
+            help="Begin with the weights of this checkpoint, of the same or a narrower model.",
         ),
     ] = None,
     cache: Annotated[
@@ -83,7 +83,7 @@ def train_command(
         typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
     elif grow_from is not None:
         trainer.grow_from(grow_from)
-        typer.echo(f"Grew {settings.model} from {grow_from}; its training begins with refinement.")
+        typer.echo(f"{settings.model} begins with {grow_from}, and with its refinement.")
     _run(trainer, minutes)
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
 

@@ -82,8 +82,7 @@ class Objective:
                 )
             losses.total = losses.total + judged
             terms.update(judgement)
-        if z is not None and self._is_taught(moment):
-            assert teacher is not None
+        if z is not None and teacher is not None and self._is_taught(moment):
             with self.autocast():
                 latent = latent_losses(z, teacher, batch, self.settings)
             terms.update(latent)

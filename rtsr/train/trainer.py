@@ -201,21 +201,26 @@ class Trainer:
         self.save()
 
     def grow_from(self, path: Path) -> None:
-        """Begin refinement with the widened weights of a trained narrower model.
+        """Begin refinement with the widened weights of a trained narrower model, or its equal's.
+
+        A checkpoint that was restored from a graph has no teacher and no discriminators; then
+        distillation rests and the discriminators are new.
 
         Raises:
             RtsrError: the checkpoint cannot be read, or this model cannot be grown from it.
         """
         content = load_checkpoint(path)
-        if content["teacher"] is None:
+        if content["facts"]["stage"] != STAGES[2]:
             raise RtsrError(f"{path} has not reached its refinement yet; train it further first.")
         narrow, wide = ModelConfig.from_dict(content["model_config"]), self.generator.config
         seed = self.settings.seed
         grown = grow(content["ema"]["values"], narrow, wide, seed)
         self.generator.load_state_dict(grown.state_dict())
-        teacher = grow(content["teacher"], narrow, wide, seed)
-        self.teacher = self._freeze(teacher).to(self.device)
-        self.discriminators.load_state_dict(content["discriminators"])
+        if content["teacher"] is not None:
+            teacher = grow(content["teacher"], narrow, wide, seed)
+            self.teacher = self._freeze(teacher).to(self.device)
+        if content["discriminators"] is not None:
+            self.discriminators.load_state_dict(content["discriminators"])
         self.grown_from = {"model": narrow.name, **content["facts"]}
         self.stage = 2
         self.average = MovingAverage(self.generator, self.settings.ema_decay)
@@ -280,7 +285,7 @@ class Trainer:
                 f"{path} was trained with another model configuration; choose another --out "
                 "folder or the configuration it was begun with."
             )
-        self._restore(content)
+        self._restore(content, path)
         return True
 
     def branch_from(self, path: Path) -> None:
@@ -293,14 +298,14 @@ class Trainer:
             RtsrError: the checkpoint cannot be read, or is of another configuration.
         """
         content = load_checkpoint(path, str(self.device))
-        free = {"prior", "prior_scale"} if not content["steps"][1] else set()
+        free = {"prior", "prior_scale"} if not content.get("steps", [0, 1])[1] else set()
         differing = sorted(self._differences(content, path) - free)
         if differing:
             raise RtsrError(
                 f"{path} was trained with another {', '.join(differing)}; only a prior can still "
                 "be changed, before the flow is trained."
             )
-        self._restore(content)
+        self._restore(content, path)
 
     def _differences(self, content: dict[str, Any], path: Path) -> set[str]:
         """Names of the model's settings in which a checkpoint differs; absent ones are defaults."""
@@ -311,7 +316,12 @@ class Trainer:
         ours = self.generator.config.to_dict()
         return {name for name, value in ours.items() if value != theirs[name]}
 
-    def _restore(self, content: dict[str, Any]) -> None:
+    def _restore(self, content: dict[str, Any], path: Path) -> None:
+        if "optimizer" not in content:
+            raise RtsrError(
+                f"{path} was restored from an exported graph and is no run to go on with; move it "
+                "and begin one with --grow-from."
+            )
         self.stage, self.steps = content["stage"], list(content["steps"])
         self.elapsed = content["elapsed"]
         self.grown_from = content["facts"].get("grown_from")

@@ -1,0 +1,156 @@
+"""From an exported graph back to weights that can be trained on.
+
+A trace renames, transposes and merges weights. Which value went where is found by tracing the same
+configuration once more with weights that are numbered through.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from rtsr.errors import RtsrError
+from rtsr.model.config import ModelConfig
+from rtsr.model.generator import Generator, seeded
+from rtsr.runtime.metadata import ModelMetadata
+from rtsr.train.checkpoint import save_checkpoint
+from rtsr.train.stages import STAGES
+from rtsr_export.graph import build_graph
+from rtsr_export.graph_file import read_graph
+from rtsr_export.half import widen
+from rtsr_export.parity import measure_parity, require_parity
+
+#: Numbers begin beyond the whole numbers that graphs hold anyway; float32 has whole ones to 2**24.
+_FIRST = 100_000
+_SMALLEST_SCALE = 0.01
+
+Weights = dict[str, Tensor]
+
+
+def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> None:
+    """Write a checkpoint that ``rtsr train --grow-from`` begins with.
+
+    It holds what a graph holds: no optimiser, no discriminators, and no teacher, because the flow
+    of several steps is lost in its refinement to one.
+
+    Raises:
+        ModelError: the file is damaged.
+        RtsrError: the graph is in int8, or was exported by another version.
+    """
+    if metadata.is_for_cpu:
+        raise RtsrError(
+            f"{graph.name} is in {metadata.precision}, which cannot be trained on; take the model "
+            "that it was made from, in fp32 or fp16."
+        )
+    model = read_graph(graph)
+    widen(model)
+    generator = restore(model, ModelConfig.from_dict(dict(metadata.configuration)))
+    require_parity(measure_parity(generator, model))
+    weights = generator.state_dict()
+    facts: dict[str, Any] = {
+        **metadata.card.get("training", {}),
+        "stage": STAGES[2],
+        "restored": f"{metadata.name} {metadata.version}, {metadata.precision}",
+    }
+    save_checkpoint(
+        output,
+        {
+            "model_config": generator.config.to_dict(),
+            "ema": {"steps": 0, "values": weights},
+            "discriminators": None,
+            "teacher": None,
+            "facts": facts,
+        },
+    )
+
+
+def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
+    """Return the generator that computes what a graph in float32 computes.
+
+    Raises:
+        RtsrError: the graph is not one of this configuration, exported by this version.
+    """
+    numbered, places = _numbered(config)
+    values = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    values |= {name.removesuffix(".half"): value for name, value in values.items()}
+    found = np.full(sum(value.numel() for value in places.values()), np.nan, np.float32)
+    for one in build_graph(numbered).graph.initializer:
+        numbers = numpy_helper.to_array(one)
+        index = _index_of(numbers, len(found))
+        if index is None:
+            continue
+        value = values.get(one.name)
+        if value is None or value.shape != numbers.shape:
+            raise _foreign()
+        found[index] = value
+    weights = {name: torch.from_numpy(found[place.numpy()]) for name, place in places.items()}
+    if any(bool(value.isnan().any()) for value in weights.values()):
+        raise _foreign()
+    generator = Generator(config)
+    generator.load_state_dict({**numbered.state_dict(), **_with_scales(weights)})
+    return generator.eval()
+
+
+def _numbered(config: ModelConfig) -> tuple[Generator, dict[str, Tensor]]:
+    """A generator whose weights are their own numbers, and where in a row each weight lies.
+
+    Scales are one and have no number: a graph holds their product with the weights they scale.
+    """
+    generator = seeded(config, 0)
+    places: dict[str, Tensor] = {}
+    count = 0
+    for name, value in generator.state_dict().items():
+        if _is_scale(name):
+            value.fill_(1.0)
+            continue
+        places[name] = torch.arange(count, count + value.numel()).reshape(value.shape)
+        value.copy_(places[name] + _FIRST)
+        count += value.numel()
+    if _FIRST + count >= 2**24:
+        raise RtsrError(f"A model of {count} weights is too large to be restored from its graph.")
+    return generator, places
+
+
+def _index_of(numbers: np.ndarray, count: int) -> np.ndarray | None:
+    """Places in the row, or ``None`` for a constant that is no weight."""
+    if numbers.dtype != np.float32 or numbers.size == 0:
+        return None
+    index = numbers.astype(np.int64) - _FIRST
+    is_weight = (numbers == index + _FIRST) & (index >= 0) & (index < count)
+    return index if is_weight.all() else None
+
+
+def _with_scales(weights: Weights) -> Weights:
+    """Split products with scales so that the scaled rows are as large as those of a fresh layer.
+
+    Every split computes the same; in this one the rows learn as fast as where training began.
+    """
+    split = dict(weights)
+    for name, product in weights.items():
+        if not re.search(r"blocks\.\d+\.narrow\.weight$", name):
+            continue
+        stem = name.removesuffix("narrow.weight")
+        fresh = (3.0 * product.shape[1]) ** -0.5
+        scale = (product.square().mean(dim=1).sqrt() / fresh).clamp(min=_SMALLEST_SCALE)
+        split[f"{stem}scale"] = scale
+        split[name] = product / scale[:, None]
+        split[f"{stem}narrow.bias"] = weights[f"{stem}narrow.bias"] / scale
+    return split
+
+
+def _is_scale(name: str) -> bool:
+    return name.endswith(".scale")
+
+
+def _foreign() -> RtsrError:
+    return RtsrError(
+        "The graph is laid out otherwise than this version would; restore it with the version of "
+        "rtsr and PyTorch that exported it."
+    )

@@ -1,0 +1,164 @@
+"""From a graph back to a checkpoint: it computes the same, and it can be trained on."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from rtsr.cli.app import app  # noqa: E402
+from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.model.config import configuration  # noqa: E402
+from rtsr.model.generator import seeded  # noqa: E402
+from rtsr.runtime.metadata import read_metadata  # noqa: E402
+from rtsr.train.checkpoint import load_generator  # noqa: E402
+from rtsr.train.data import Corpus  # noqa: E402
+from rtsr.train.settings import TrainSettings  # noqa: E402
+from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
+from rtsr_export.graph import build_graph  # noqa: E402
+from rtsr_export.graph_file import write_graph  # noqa: E402
+from rtsr_export.half import halve, widen  # noqa: E402
+from rtsr_export.parity import parity_signals, torch_long  # noqa: E402
+from rtsr_export.restore import restore, restore_checkpoint  # noqa: E402
+
+SIZES = {
+    "encoder_width": 12,
+    "encoder_blocks": 1,
+    "flow_width": 8,
+    "flow_middle": 8,
+    "attention_heads": 2,
+    "attention_window": 8,
+    "decoder_width": 12,
+    "decoder_blocks": 2,
+    "latent": 6,
+}
+FACTS = {"stage": "refinement", "minutes": 7.0}
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["free bins", "carriers only"])
+def generator(request):
+    """A generator none of whose parameters is left at a value that hides a mistake."""
+    made = seeded(configuration("small", **SIZES, decoder_free_bins=request.param), 3).eval()
+    chance = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=chance))
+    return made
+
+
+@pytest.fixture
+def graph_file(generator, tmp_path):
+    write_graph(build_graph(generator, {"training": FACTS}), tmp_path / "tiny.onnx")
+    return tmp_path / "tiny.onnx"
+
+
+def difference(first, second):
+    signals = parity_signals(first, 1, 60, 1)
+    expected, computed = torch_long(first, signals), torch_long(second, signals)
+    return np.abs(computed - expected).max() / np.sqrt(np.mean(np.square(expected)))
+
+
+def test_the_restored_generator_computes_the_same(generator):
+    restored = restore(build_graph(generator), generator.config)
+    assert difference(generator, restored) < 1e-4
+    weights, before = restored.state_dict(), generator.state_dict()
+    scaled = [name for name in weights if re.search(r"scale|blocks.*narrow", name)]
+    assert len(scaled) == 9
+    assert all(torch.equal(weights[name], before[name]) for name in weights if name not in scaled)
+
+
+def test_half_precision_is_restored_as_far_as_it_was_kept(generator):
+    model = build_graph(generator)
+    halve(model)
+    widen(model)
+    assert 1e-6 < difference(generator, restore(model, generator.config)) < 0.1
+
+
+def test_rows_are_as_large_as_those_of_a_fresh_layer(generator):
+    weights = restore(build_graph(generator), generator.config).state_dict()
+    fresh = seeded(generator.config, 0).state_dict()["decoder.blocks.0.narrow.weight"]
+    rows = weights["decoder.blocks.0.narrow.weight"].square().mean(dim=1).sqrt()
+    torch.testing.assert_close(rows, fresh.square().mean().sqrt().expand(12), rtol=0.2, atol=0.0)
+
+
+def test_a_graph_of_another_layout_is_refused(generator):
+    model = build_graph(generator)
+    wider = configuration("small", **{**SIZES, "decoder_width": 16})
+    with pytest.raises(RtsrError, match="laid out otherwise"):
+        restore(model, wider)
+
+
+def corpus():
+    samples = np.random.default_rng(0).standard_normal(4 * 48_000) * 3000
+    return Corpus(
+        samples=samples.astype(np.int16),
+        starts=np.arange(4) * 48_000,
+        lengths=np.full(4, 48_000),
+        cutoffs_hz=np.full(4, 22_000.0, np.float32),
+        domains=["unknown"],
+        domain_codes=np.zeros(4, np.int64),
+        names=[f"{index}.wav" for index in range(4)],
+        groups=["unknown"] * 4,
+    )
+
+
+def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_path):
+    checkpoint = tmp_path / "start.pt"
+    restore_checkpoint(graph_file, read_metadata(graph_file), checkpoint)
+    changes = {**SIZES, "decoder_free_bins": generator.config.decoder_free_bins}
+    settings = TrainSettings(batch=2, frames=48, model_changes=changes, distillation_every=1)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path / "run", "cpu")
+    trainer.grow_from(checkpoint)
+    trainer.run(0.03)
+    assert trainer.steps[:2] == [0, 0]
+    assert trainer.steps[2] > 0
+    trained, facts = load_generator(tmp_path / "run" / CHECKPOINT)
+    assert difference(generator, trained) > 1e-4
+    assert facts["grown_from"]["minutes"] == 7.0
+    assert facts["grown_from"]["restored"] == "small 0, fp32"
+    assert Trainer(settings, corpus(), corpus(), tmp_path / "run", "cpu").resume()
+
+
+def test_it_is_no_run_to_go_on_with(generator, graph_file, tmp_path):
+    restore_checkpoint(graph_file, read_metadata(graph_file), tmp_path / CHECKPOINT)
+    changes = {**SIZES, "decoder_free_bins": generator.config.decoder_free_bins}
+    trainer = Trainer(TrainSettings(model_changes=changes), corpus(), corpus(), tmp_path, "cpu")
+    with pytest.raises(RtsrError, match="begin one with --grow-from"):
+        trainer.resume()
+    with pytest.raises(RtsrError, match="begin one with --grow-from"):
+        trainer.branch_from(tmp_path / CHECKPOINT)
+
+
+def exported(*arguments):
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+
+def test_the_shipped_weights_can_be_had_by_name(tmp_path):
+    result = exported("small", tmp_path / "start.pt")
+    assert result.exit_code == 0, result.output
+    assert "--grow-from" in result.output
+    generator, facts = load_generator(tmp_path / "start.pt")
+    assert generator.config == configuration("small")
+    assert facts["restored"].startswith("small ")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [
+        ("small-int8", "start.pt", "cannot be trained on"),
+        ("small", "start.bin", "must end in .onnx or .pt"),
+        ("run.pt", "start.pt", "must end in .onnx."),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(tmp_path, source, target, says):
+    result = exported(source, tmp_path / target)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
+    assert not (tmp_path / target).exists()
