@@ -67,14 +67,16 @@ def test_a_recording_sounds_as_if_enhanced_as_a_file_after_the_stated_latency(
         live.start("--cutoff", str(CUTOFF))
         recording = jack_player.run(voice)
         figures = live.stop()
-        # Where the machine itself lost a cycle nothing can be compared.
-        if len(recording.gaps) + figures["underrun_events"] + figures["overruns"] == 0:
+        # Where the machine itself lost a cycle, or was too slow for the rung, nothing can be
+        # compared.
+        lost = len(recording.gaps) + figures["underrun_events"] + figures["overruns"]
+        if lost == 0 and not figures["rung_changes"]:
             break
-    else:
+    if lost:
         pytest.skip("the machine lost cycles of the sound server in each of three runs")
+    assert figures["rung_changes"] == []
     assert figures["latency"]["total_ms"] <= 30.0
     assert figures["steps"] > 400
-    assert figures["rung_seconds"]["small"] > 4.0
     # Hops begin where the session's frames do.
     first = figures["first_signal_frame"] - int(np.flatnonzero(voice)[0])
     source, target = tmp_path / "narrow.wav", tmp_path / "wide.wav"
@@ -107,15 +109,19 @@ def test_a_killed_worker_is_replaced_while_the_dry_sound_goes_on(
 
 
 def test_a_stopped_worker_is_waited_for(live: Any, jack_player: Any, sound: np.ndarray) -> None:
-    live.start("--cutoff", str(CUTOFF))
-    jack_player.start(sound)
-    time.sleep(2.5)
-    worker = live.figures()[-1]["worker_pid"]
-    os.kill(worker, signal.SIGSTOP)
-    time.sleep(0.3)
-    os.kill(worker, signal.SIGCONT)
-    recording = jack_player.wait()
-    figures = live.stop()
+    for _ in range(3):
+        live.start("--cutoff", str(CUTOFF))
+        jack_player.start(sound)
+        time.sleep(2.5)
+        worker = live.figures()[-1]["worker_pid"]
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(worker, signal.SIGCONT)
+        recording = jack_player.wait()
+        figures = live.stop()
+        # Pauses of the machine itself add up with this one; that is the governor's to judge.
+        if not figures["rung_changes"]:
+            break
     assert figures["worker_restarts"] == 0
     assert figures["overruns"] > 10
     heard = recording.sound[RATE // 2 :]
