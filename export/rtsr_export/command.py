@@ -1,4 +1,4 @@
-"""``rtsr export``: a checkpoint becomes one ``.onnx`` file, a model a repository for a server."""
+"""``rtsr export``: a checkpoint becomes one ``.onnx`` file, and models what is made of them."""
 
 from __future__ import annotations
 
@@ -112,8 +112,16 @@ def export_command(
     if checkpoint is not None:
         if output is None:
             raise RtsrError(f"Name the .onnx file that {checkpoint} is exported to.")
-        from rtsr_export.model_command import Facts, export_model
+        from rtsr_export.model_command import CHECKPOINT_SUFFIX, Facts, export_model, restore_model
 
+        if output.suffix == CHECKPOINT_SUFFIX:
+            if precision != "fp32" or card or mean_with or triton or engine:
+                raise RtsrError(
+                    f"{output} is a checkpoint to be restored; --precision, --card, --mean-with, "
+                    "--triton and --engine are for exports."
+                )
+            restore_model(checkpoint, output)
+            return
         facts = Facts(version, licence, ceiling, card, tuple(mean_with or ()))
         export_model(checkpoint, output, precision, facts)
         model = str(output)

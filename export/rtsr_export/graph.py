@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rtsr.model.config import HOP, LATENCY_SAMPLES, OVERLAP, SAMPLE_RATE
 from rtsr.model.generator import Generator, parameter_count
+from rtsr.model.nrae import NYQUIST
 from rtsr.model.streaming import flatten, unflatten
 from rtsr_export.folding import fold_constants
 
@@ -77,7 +78,7 @@ def metadata(generator: Generator, card: dict[str, Any]) -> dict[str, Any]:
         "latency_samples": LATENCY_SAMPLES,
         "noise_channels": generator.config.noise_channels,
         "states": _state_shapes(generator),
-        "f_target_default": card.get("f_target_default", 22_000.0),
+        "f_target_default": card.get("f_target_default", NYQUIST),
         "weights_sha256": weights_sha256(generator),
         "parameters": parameter_count(generator),
         "licence": card.get("licence", "Apache-2.0"),

@@ -41,30 +41,19 @@ class Facts:
 def export_model(source: Path, output: Path, precision: str, facts: Facts) -> None:
     """Write ``output`` from a checkpoint or, converted, from an fp32 ``.onnx``, and say how it is.
 
-    A graph whose output is a ``.pt`` file is restored to a checkpoint.
-
     Raises:
         RtsrError: a file or the precision is not accepted, or the result is not good enough.
         MissingDependencyError: onnx, or torch for a checkpoint, is not installed.
     """
-    is_graph = source.suffix == SUFFIX or (str(source) in bundled() and not source.exists())
-    suffixes = (SUFFIX, CHECKPOINT_SUFFIX) if is_graph else (SUFFIX,)
-    if output.suffix not in suffixes:
-        raise RtsrError(f"{output} must end in {' or '.join(suffixes)}.")
-    if not output.parent.is_dir():
-        raise RtsrError(f"There is no folder {output.parent}; make it first.")
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("Exporting a model", "train") from error
+    if output.suffix != SUFFIX:
+        raise RtsrError(f"{output} must end in {SUFFIX}, or in {CHECKPOINT_SUFFIX} to be restored.")
+    _require_folder(output)
+    _require_onnx("Exporting a model")
     from rtsr_export.graph_file import read_graph, write_graph
     from rtsr_export.precision import check_precision
 
     check_precision(precision)
-    if is_graph and output.suffix == CHECKPOINT_SUFFIX:
-        _restore(source, output)
-        return
-    if is_graph:
+    if _is_graph(source):
         source = find_model(source).path
         if precision == FULL:
             raise RtsrError(f"Say with --precision what {source} is converted to: fp16 or int8.")
@@ -84,7 +73,23 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
         typer.echo(note)
 
 
-def _restore(source: Path, output: Path) -> None:
+def restore_model(source: Path, output: Path) -> None:
+    """Write the checkpoint ``output`` from a bundled model or an ``.onnx`` file.
+
+    Raises:
+        RtsrError: the source is neither, or cannot be restored, or the output is there already.
+        MissingDependencyError: onnx or torch is not installed.
+    """
+    if not _is_graph(source):
+        raise RtsrError(
+            f"{output} cannot be made of {source}: a bundled model ({', '.join(bundled())}) or an "
+            f"{SUFFIX} file is restored to a {CHECKPOINT_SUFFIX} file; a checkpoint is exported to "
+            f"an {SUFFIX} file."
+        )
+    _require_folder(output)
+    if output.exists():
+        raise RtsrError(f"{output} is there already and may be a run; name another file.")
+    _require_onnx("Restoring a checkpoint")
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -93,7 +98,24 @@ def _restore(source: Path, output: Path) -> None:
 
     model = find_model(source)
     restore_checkpoint(model.path, model.metadata, output)
-    typer.echo(f"{output}: go on from it with rtsr train RECORDINGS --grow-from {output}")
+    name = model.metadata.name
+    typer.echo(f"{output}: go on with rtsr train RECORDINGS --model {name} --grow-from {output}")
+
+
+def _is_graph(source: Path) -> bool:
+    return source.suffix == SUFFIX or (str(source) in bundled() and not source.is_file())
+
+
+def _require_folder(output: Path) -> None:
+    if not output.parent.is_dir():
+        raise RtsrError(f"There is no folder {output.parent}; make it first.")
+
+
+def _require_onnx(purpose: str) -> None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(purpose, "train") from error
 
 
 def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, list[str]]:

@@ -16,7 +16,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ModelError, RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.runtime.metadata import ModelMetadata
@@ -42,23 +42,28 @@ def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> No
 
     Raises:
         ModelError: the file is damaged.
-        RtsrError: the graph is in int8, or was exported by another version.
+        RtsrError: the graph is in int8, was exported before its refinement, or by a version of
+            PyTorch or rtsr that laid it out otherwise.
     """
     if metadata.is_for_cpu:
         raise RtsrError(
             f"{graph.name} is in {metadata.precision}, which cannot be trained on; take the model "
             "that it was made from, in fp32 or fp16."
         )
+    training = metadata.card.get("training")
+    facts: dict[str, Any] = dict(training) if isinstance(training, dict) else {}
+    if facts.setdefault("stage", STAGES[2]) != STAGES[2]:
+        raise RtsrError(f"{graph.name} was exported before its refinement; take its checkpoint.")
+    facts["restored"] = f"{metadata.name} {metadata.version}, {metadata.precision}"
+    try:
+        config = ModelConfig.from_dict(dict(metadata.configuration))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"Model file '{graph}' is of another version of rtsr: {error}.") from error
     model = read_graph(graph)
     widen(model)
-    generator = restore(model, ModelConfig.from_dict(dict(metadata.configuration)))
+    generator = restore(model, config)
     require_parity(measure_parity(generator, model))
     weights = generator.state_dict()
-    facts: dict[str, Any] = {
-        **metadata.card.get("training", {}),
-        "stage": STAGES[2],
-        "restored": f"{metadata.name} {metadata.version}, {metadata.precision}",
-    }
     save_checkpoint(
         output,
         {
@@ -88,11 +93,11 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
             continue
         value = values.get(one.name)
         if value is None or value.shape != numbers.shape:
-            raise _foreign()
+            raise _foreign(model)
         found[index] = value
     weights = {name: torch.from_numpy(found[place.numpy()]) for name, place in places.items()}
     if any(bool(value.isnan().any()) for value in weights.values()):
-        raise _foreign()
+        raise _foreign(model)
     generator = Generator(config)
     generator.load_state_dict({**numbered.state_dict(), **_with_scales(weights)})
     return generator.eval()
@@ -149,8 +154,8 @@ def _is_scale(name: str) -> bool:
     return name.endswith(".scale")
 
 
-def _foreign() -> RtsrError:
+def _foreign(model: onnx.ModelProto) -> RtsrError:
     return RtsrError(
-        "The graph is laid out otherwise than this version would; restore it with the version of "
-        "rtsr and PyTorch that exported it."
+        "The graph is laid out otherwise than this version would do it; restore it with the rtsr "
+        f"that exported it and with PyTorch {model.producer_version}, not {torch.__version__}."
     )

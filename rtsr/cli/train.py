@@ -80,10 +80,20 @@ def train_command(
     typer.echo(f"valid: {valid_corpus.describe()}")
     trainer = Trainer(settings, train_corpus, valid_corpus, out, device)
     if trainer.resume():
+        if grow_from is not None and trainer.grown_from is None:
+            raise RtsrError(
+                f"{out / CHECKPOINT} is a run that did not begin with --grow-from; choose another "
+                "--out folder, or leave --grow-from out to go on."
+            )
         typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
     elif grow_from is not None:
         trainer.grow_from(grow_from)
         typer.echo(f"{settings.model} begins with {grow_from}, and with its refinement.")
+        if (trainer.grown_from or {}).get("free_bins_left_out"):
+            typer.echo(
+                "The free bins of that decoder are left out; what they carried is to be learnt "
+                "again. [model_changes] decoder_free_bins = true keeps them."
+            )
     _run(trainer, minutes)
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
 

@@ -21,11 +21,12 @@ class ModelConfig:
 
     ``decoder_noise`` is ``s_max``: the decoder learns on latents disturbed by up to so much.
 
-    The switches at the end are for ablations. Each keeps every weight, so that variants are of one
-    size: a token that is switched off is a constant, and what the decoder may not hear is zero.
-    ``f_prior_token`` and ``f_target_token`` concern what the networks are told, never the masks,
-    which keep the input's own band untouched. ``decoder_hears_features`` gives the decoder ``E``'s
-    features of the low-resolution input, ``decoder_hears_carriers`` the two carriers made of it.
+    The switches at the end are for ablations. All but the last keep every weight, so that variants
+    are of one size: a token that is switched off is a constant, and what the decoder may not hear
+    is zero. ``f_prior_token`` and ``f_target_token`` concern what the networks are told, never the
+    masks, which keep the input's own band untouched. ``decoder_hears_features`` gives the decoder
+    ``E``'s features of the low-resolution input, ``decoder_hears_carriers`` the two carriers made
+    of it.
 
     ``decoder_free_bins``, which the named sizes do without, lets the decoder also set magnitude and
     phase of every bin by itself. What it draws then stands still: phases that hardly change from

@@ -9,6 +9,9 @@ the decoder are the exception: they may be left out, and what they carried is to
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +20,9 @@ from rtsr.errors import RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.excitation import BINS
 from rtsr.model.generator import Generator, seeded
+from rtsr.train.checkpoint import load_checkpoint
+from rtsr.train.discriminators import Discriminators
+from rtsr.train.stages import STAGES
 
 #: spread of the random split of a repeated channel's weight, relative to the weights' own
 SPLIT_NOISE = 0.3
@@ -26,6 +32,47 @@ UNSEEN_AGE_BIAS = -8.0
 CARRIER_LIFT = 0.7
 
 Weights = dict[str, Tensor]
+
+
+@dataclass
+class Start:
+    """What a refinement begins with.
+
+    Attributes:
+        teacher, discriminators: ``None`` where the checkpoint was restored from a graph.
+        facts: of the training before, the ``model`` it was of, and whether ``free_bins_left_out``.
+    """
+
+    generator: Generator
+    teacher: Generator | None
+    discriminators: Weights | None
+    facts: dict[str, Any]
+
+
+def load_start(path: Path, wide: ModelConfig, seed: int = 0) -> Start:
+    """Read a checkpoint and grow what is in it.
+
+    Raises:
+        RtsrError: it cannot be read, has not reached its refinement, or cannot be grown.
+    """
+    content = load_checkpoint(path)
+    try:
+        facts, taught, discriminators = (
+            content[key] for key in ("facts", "teacher", "discriminators")
+        )
+        if facts["stage"] != STAGES[2]:
+            raise RtsrError(f"{path} has not reached its refinement yet; train it further first.")
+        narrow = ModelConfig.from_dict(content["model_config"])
+        grown = grow(content["ema"]["values"], narrow, wide, seed)
+        teacher = grow(taught, narrow, wide, seed) if taught is not None else None
+        if discriminators is not None:
+            Discriminators().load_state_dict(discriminators)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
+    before = {"model": narrow.name, **facts}
+    if narrow.decoder_free_bins and not wide.decoder_free_bins:
+        before["free_bins_left_out"] = True
+    return Start(grown, teacher, discriminators, before)
 
 
 def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0) -> Generator:
@@ -40,8 +87,10 @@ def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0
 
     Raises:
         RtsrError: the one configuration cannot be grown from the other.
+        RuntimeError: the weights are not those of ``narrow``.
     """
     _check(narrow, wide)
+    Generator(narrow).load_state_dict(weights)
     if narrow.decoder_free_bins and not wide.decoder_free_bins:
         weights = _without_free_bins(weights, narrow)
     grown = seeded(wide, seed)

@@ -1,4 +1,4 @@
-"""A loss on loudness, in which what is missed weighs more than what is a little too loud.
+"""A loss on loudness, whose best guess is louder than that of a loss on logarithms.
 
 The mean of logarithms, which the other losses teach where the input leaves open what follows, is
 far too quiet for what is sometimes loud: an s that may be there or not. The mean of loudness is

@@ -60,7 +60,7 @@ class Objective:
     def losses(
         self, generator: Generator, teacher: Generator | None, batch: Batch, moment: Moment
     ) -> Losses:
-        """Losses of the stage; what has weight zero is not computed."""
+        """Losses of the stage; what has weight zero, or lacks its teacher, is not computed."""
         if moment.stage == 1:
             with self.autocast():
                 flow = flow_matching(generator, batch)

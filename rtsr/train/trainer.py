@@ -27,7 +27,7 @@ from rtsr.train.device import (
     restore_random_state,
 )
 from rtsr.train.discriminators import Discriminators
-from rtsr.train.grow import grow
+from rtsr.train.grow import load_start
 from rtsr.train.losses import Powers, SpectralLoss
 from rtsr.train.objective import Moment, Objective
 from rtsr.train.schedule import ByMinutes, BySteps, Schedule
@@ -204,24 +204,18 @@ class Trainer:
         """Begin refinement with the widened weights of a trained narrower model, or its equal's.
 
         A checkpoint that was restored from a graph has no teacher and no discriminators; then
-        distillation rests and the discriminators are new.
+        distillation and distribution matching rest, and the discriminators are new.
 
         Raises:
             RtsrError: the checkpoint cannot be read, or this model cannot be grown from it.
         """
-        content = load_checkpoint(path)
-        if content["facts"]["stage"] != STAGES[2]:
-            raise RtsrError(f"{path} has not reached its refinement yet; train it further first.")
-        narrow, wide = ModelConfig.from_dict(content["model_config"]), self.generator.config
-        seed = self.settings.seed
-        grown = grow(content["ema"]["values"], narrow, wide, seed)
-        self.generator.load_state_dict(grown.state_dict())
-        if content["teacher"] is not None:
-            teacher = grow(content["teacher"], narrow, wide, seed)
-            self.teacher = self._freeze(teacher).to(self.device)
-        if content["discriminators"] is not None:
-            self.discriminators.load_state_dict(content["discriminators"])
-        self.grown_from = {"model": narrow.name, **content["facts"]}
+        start = load_start(path, self.generator.config, self.settings.seed)
+        self.generator.load_state_dict(start.generator.state_dict())
+        if start.teacher is not None:
+            self.teacher = self._freeze(start.teacher).to(self.device)
+        if start.discriminators is not None:
+            self.discriminators.load_state_dict(start.discriminators)
+        self.grown_from = start.facts
         self.stage = 2
         self.average = MovingAverage(self.generator, self.settings.ema_decay)
         self._new_optimizers()
@@ -280,10 +274,10 @@ class Trainer:
         if not path.exists():
             return False
         content = load_checkpoint(path, str(self.device))
-        if self._differences(content, path):
+        if differing := sorted(self._differences(content, path)):
             raise RtsrError(
-                f"{path} was trained with another model configuration; choose another --out "
-                "folder or the configuration it was begun with."
+                f"{path} was trained with another model configuration ({', '.join(differing)}); "
+                "choose another --out folder or the configuration it was begun with."
             )
         self._restore(content, path)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,8 +154,11 @@ def test_the_shipped_weights_can_be_had_by_name(tmp_path):
     ("source", "target", "says"),
     [
         ("small-int8", "start.pt", "cannot be trained on"),
-        ("small", "start.bin", "must end in .onnx or .pt"),
-        ("run.pt", "start.pt", "must end in .onnx."),
+        ("small", "start.bin", "must end in .onnx, or in .pt to be restored"),
+        ("small", "absent/start.pt", "There is no folder"),
+        ("run.pt", "start.pt", "start.pt cannot be made of run.pt: a bundled model"),
+        ("replicate", "start.pt", "cannot be made of replicate"),
+        ("absent.onnx", "start.pt", "does not exist"),
     ],
 )
 def test_what_cannot_be_restored_is_refused(tmp_path, source, target, says):
@@ -162,3 +166,51 @@ def test_what_cannot_be_restored_is_refused(tmp_path, source, target, says):
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.split())
     assert not (tmp_path / target).exists()
+
+
+def test_a_run_is_never_overwritten(tmp_path):
+    run = tmp_path / CHECKPOINT
+    run.write_bytes(b"hours of training")
+    result = exported("small", run)
+    assert result.exit_code == 2
+    assert "is there already and may be a run" in result.stderr
+    assert run.read_bytes() == b"hours of training"
+
+
+@pytest.mark.parametrize("option", [("--precision", "fp16"), ("--triton", "repository")])
+def test_options_of_exports_are_refused(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    result = exported("small", "start.pt", *option)
+    assert result.exit_code == 2
+    assert "are for exports" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_that_name_does_not_hide_a_bundled_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    assert exported("small", "start.pt").exit_code == 0
+
+
+def test_a_bundled_model_can_be_converted_by_name(tmp_path):
+    assert "Say with --precision" in exported("small", tmp_path / "copy.onnx").stderr
+    result = exported("small", tmp_path / "half.onnx", "--precision", "fp16")
+    assert result.exit_code == 0, result.output
+    result = exported(tmp_path / "half.onnx", tmp_path / "start.pt")
+    assert result.exit_code == 0, result.output
+    assert load_generator(tmp_path / "start.pt")[1]["restored"].endswith(", fp16")
+
+
+def test_what_never_reached_its_refinement_is_refused(generator, tmp_path):
+    file = tmp_path / "early.onnx"
+    write_graph(build_graph(generator, {"training": {"stage": "flow"}}), file)
+    with pytest.raises(RtsrError, match="exported before its refinement"):
+        restore_checkpoint(file, read_metadata(file), tmp_path / "start.pt")
+
+
+def test_a_configuration_of_another_version_is_refused(graph_file, tmp_path):
+    facts = read_metadata(graph_file)
+    newer = replace(facts, configuration={**facts.configuration, "wings": 2})
+    with pytest.raises(RtsrError, match="of another version of rtsr: unknown model settings"):
+        restore_checkpoint(graph_file, newer, tmp_path / "start.pt")
+    assert not (tmp_path / "start.pt").exists()

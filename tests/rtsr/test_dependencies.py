@@ -42,6 +42,7 @@ def command_without(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         (["pipe", "--rate", "8000"], 'pip install "rtsr[cpu]"'),
         (["train", "."], 'pip install "rtsr[train]"'),
         (["export", "last.pt", "model.onnx"], 'pip install "rtsr[train]"'),
+        (["export", "small", "start.pt"], 'pip install "rtsr[train]"'),
     ],
 )
 def test_a_missing_package_is_one_sentence_with_the_command_that_helps(arguments, extra):

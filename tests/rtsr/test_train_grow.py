@@ -152,6 +152,38 @@ def test_a_run_without_a_flow_cannot_be_grown(tmp_path):
         trainer.grow_from(tmp_path / CHECKPOINT)
 
 
+@pytest.mark.parametrize("missing", ["teacher", "facts", "ema"])
+def test_a_foreign_checkpoint_is_refused(tmp_path, missing):
+    settings = TrainSettings(batch=2, frames=48, model_changes=NARROW)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.stage = 2
+    trainer.save()
+    content = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del content[missing]
+    torch.save(content, tmp_path / CHECKPOINT)
+    with pytest.raises(RtsrError, match="is not a checkpoint of this version"):
+        trainer.grow_from(tmp_path / CHECKPOINT)
+
+
+def test_weights_that_are_not_all_there_are_refused(tmp_path, narrow):
+    weights = narrow.state_dict()
+    del weights["decoder.head.bias"]
+    with pytest.raises(RuntimeError, match=r"decoder\.head\.bias"):
+        grow(weights, narrow.config, narrow.config)
+
+
+def test_free_bins_that_are_left_out_are_remembered(tmp_path):
+    free = {**NARROW, "decoder_free_bins": True}
+    before = Trainer(TrainSettings(model_changes=free), corpus(), corpus(), tmp_path, "cpu")
+    before.stage = 2
+    before.save()
+    after = Trainer(TrainSettings(model_changes=NARROW), corpus(), corpus(), tmp_path, "cpu")
+    after.grow_from(tmp_path / CHECKPOINT)
+    assert after.facts()["grown_from"]["free_bins_left_out"]
+    before.grow_from(tmp_path / CHECKPOINT)
+    assert "free_bins_left_out" not in before.facts()["grown_from"]
+
+
 def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path):
     settings = TrainSettings(batch=2, frames=48, model_changes=NARROW, warm_up_steps=2)
     Trainer(settings, corpus(), corpus(), tmp_path / "narrow", "cpu").run(0.03)
