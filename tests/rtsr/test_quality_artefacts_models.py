@@ -29,20 +29,20 @@ STEREO = ("channel_difference_db", "coherence_loss", "image_shift_db")
 Sound = np.ndarray
 
 # Measured, and beyond what is acceptable. An s whose energy begins above 4 kHz leaves little in the
-# input to be guessed from, and slow swings follow from wrong guesses; where tones were there is
-# some noise, and of the pattern that was once alike in every hop a rest. Whoever ships better
-# weights lowers these figures or takes them out.
+# input to be guessed from, and slow swings follow from wrong guesses; and where tones were there
+# is some noise. Whoever ships better weights lowers these figures or takes them out.
 MISSES: dict[tuple[str, str], dict[str, float]] = {
+    # Weights with free bins had a lower index, 0.233 and 0.214: a comb that stands still counts as
+    # steady, wherever the pitch goes.
     ("speech", "small"): {
-        "sibilant_level_db": -12.98,
-        "buzz_index": 0.233,
-        "hop_buzz_depth": 0.101,
-        "pumping_db": 5.21,
+        "sibilant_level_db": -10.97,
+        "buzz_index": 0.250,
+        "pumping_db": 5.01,
     },
     ("speech", "base"): {
-        "sibilant_level_db": -11.80,
-        "buzz_index": 0.214,
-        "pumping_db": 5.26,
+        "sibilant_level_db": -10.65,
+        "buzz_index": 0.266,
+        "pumping_db": 5.04,
     },
     ("speech", "replicate"): {
         "sibilant_level_db": -17.2,
