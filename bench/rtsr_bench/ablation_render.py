@@ -30,7 +30,7 @@ from rtsr_bench.ridge import fit_length
 from rtsr_bench.validation import write_whole
 from rtsr_kernels.resample import StreamingResampler
 
-#: where the output ends, as an exported model has it unless told otherwise
+#: where the output ends: as in all published ablations, so that new ones can be laid beside them
 CEILING_HZ = 22_000.0
 #: hops of one step; a torch step has costs of its own that many hops share
 HOPS = 25

@@ -325,7 +325,7 @@ def test_what_is_in_fp16_can_still_become_int8(converted, files, sound, tmp_path
         ("net.onnx", ["--precision", "int4"], "'int4' is unknown; choose one of fp32, fp16, int8"),
         ("net.onnx", [], "Say with --precision what"),
         ("net-int8.onnx", ["--precision", "fp16"], "is int8 already"),
-        ("absent.onnx", ["--precision", "int8"], "cannot be opened"),
+        ("absent.onnx", ["--precision", "int8"], "does not exist"),
     ],
 )
 def test_command_refuses_in_one_sentence(files, tmp_path, source, arguments, sentence):
