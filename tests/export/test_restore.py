@@ -20,7 +20,6 @@ from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.runtime.metadata import read_metadata  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
-from rtsr.train.data import Corpus  # noqa: E402
 from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 from rtsr_export.graph import build_graph  # noqa: E402
@@ -106,25 +105,11 @@ def test_a_graph_of_another_layout_is_refused(graph):
         restore(graph, wider)
 
 
-def corpus():
-    samples = np.random.default_rng(0).standard_normal(4 * 48_000) * 3000
-    return Corpus(
-        samples=samples.astype(np.int16),
-        starts=np.arange(4) * 48_000,
-        lengths=np.full(4, 48_000),
-        cutoffs_hz=np.full(4, 22_000.0, np.float32),
-        domains=["unknown"],
-        domain_codes=np.zeros(4, np.int64),
-        names=[f"{index}.wav" for index in range(4)],
-        groups=["unknown"] * 4,
-    )
-
-
-def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_path):
+def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_path, noise_corpus):
     checkpoint = tmp_path / "start.pt"
     restore_checkpoint(graph_file, read_metadata(graph_file), checkpoint)
     settings = TrainSettings(batch=2, frames=48, model_changes=SIZES, distillation_every=1)
-    trainer = Trainer(settings, corpus(), corpus(), tmp_path / "run", "cpu")
+    trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path / "run", "cpu")
     trainer.grow_from(checkpoint)
     trainer.run(0.03)
     assert trainer.steps[:2] == [0, 0]
@@ -133,12 +118,14 @@ def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_p
     assert difference(generator, trained) > 1e-4
     assert facts["grown_from"]["minutes"] == 7.0
     assert facts["grown_from"]["restored"] == "small 0, fp32"
-    assert Trainer(settings, corpus(), corpus(), tmp_path / "run", "cpu").resume()
+    assert Trainer(settings, noise_corpus, noise_corpus, tmp_path / "run", "cpu").resume()
 
 
-def test_it_is_no_run_to_go_on_with(graph_file, tmp_path):
+def test_it_is_no_run_to_go_on_with(graph_file, tmp_path, noise_corpus):
     restore_checkpoint(graph_file, read_metadata(graph_file), tmp_path / CHECKPOINT)
-    trainer = Trainer(TrainSettings(model_changes=SIZES), corpus(), corpus(), tmp_path, "cpu")
+    trainer = Trainer(
+        TrainSettings(model_changes=SIZES), noise_corpus, noise_corpus, tmp_path, "cpu"
+    )
     with pytest.raises(RtsrError, match="begin one with --grow-from"):
         trainer.resume()
     with pytest.raises(RtsrError, match="begin one with --grow-from"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,7 +13,6 @@ from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
-from rtsr.train.data import Corpus  # noqa: E402
 from rtsr.train.grow import grow  # noqa: E402
 from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
@@ -130,32 +128,18 @@ def test_base_can_be_grown_from_small():
     grow(seeded(small, 0).state_dict(), small, configuration("base"))
 
 
-def corpus() -> Corpus:
-    samples = np.random.default_rng(0).standard_normal(4 * 48_000) * 3000
-    return Corpus(
-        samples=samples.astype(np.int16),
-        starts=np.arange(4) * 48_000,
-        lengths=np.full(4, 48_000),
-        cutoffs_hz=np.full(4, 22_000.0, np.float32),
-        domains=["unknown"],
-        domain_codes=np.zeros(4, np.int64),
-        names=[f"{index}.wav" for index in range(4)],
-        groups=["unknown"] * 4,
-    )
-
-
-def test_a_run_without_a_flow_cannot_be_grown(tmp_path):
+def test_a_run_without_a_flow_cannot_be_grown(tmp_path, noise_corpus):
     settings = TrainSettings(batch=2, frames=48, model_changes=NARROW)
-    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path, "cpu")
     trainer.save()
     with pytest.raises(RtsrError, match="has not reached its refinement"):
         trainer.grow_from(tmp_path / CHECKPOINT)
 
 
 @pytest.mark.parametrize("missing", ["teacher", "facts", "ema"])
-def test_a_foreign_checkpoint_is_refused(tmp_path, missing):
+def test_a_foreign_checkpoint_is_refused(tmp_path, missing, noise_corpus):
     settings = TrainSettings(batch=2, frames=48, model_changes=NARROW)
-    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path, "cpu")
     trainer.stage = 2
     trainer.save()
     content = torch.load(tmp_path / CHECKPOINT, weights_only=True)
@@ -172,23 +156,25 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path, narrow):
         grow(weights, narrow.config, narrow.config)
 
 
-def test_free_bins_that_are_left_out_are_remembered(tmp_path):
+def test_free_bins_that_are_left_out_are_remembered(tmp_path, noise_corpus):
     free = {**NARROW, "decoder_free_bins": True}
-    before = Trainer(TrainSettings(model_changes=free), corpus(), corpus(), tmp_path, "cpu")
+    before = Trainer(TrainSettings(model_changes=free), noise_corpus, noise_corpus, tmp_path, "cpu")
     before.stage = 2
     before.save()
-    after = Trainer(TrainSettings(model_changes=NARROW), corpus(), corpus(), tmp_path, "cpu")
+    after = Trainer(
+        TrainSettings(model_changes=NARROW), noise_corpus, noise_corpus, tmp_path, "cpu"
+    )
     after.grow_from(tmp_path / CHECKPOINT)
     assert after.facts()["grown_from"]["free_bins_left_out"]
     before.grow_from(tmp_path / CHECKPOINT)
     assert "free_bins_left_out" not in before.facts()["grown_from"]
 
 
-def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path):
+def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path, noise_corpus):
     settings = TrainSettings(batch=2, frames=48, model_changes=NARROW, warm_up_steps=2)
-    Trainer(settings, corpus(), corpus(), tmp_path / "narrow", "cpu").run(0.03)
+    Trainer(settings, noise_corpus, noise_corpus, tmp_path / "narrow", "cpu").run(0.03)
     wider = replace(settings, model_changes=WIDE, distillation_every=1)
-    trainer = Trainer(wider, corpus(), corpus(), tmp_path / "wide", "cpu")
+    trainer = Trainer(wider, noise_corpus, noise_corpus, tmp_path / "wide", "cpu")
     trainer.grow_from(tmp_path / "narrow" / CHECKPOINT)
     trainer.run(0.03)
     assert trainer.steps[:2] == [0, 0]
@@ -197,6 +183,6 @@ def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path):
     generator, facts = load_generator(tmp_path / "wide" / CHECKPOINT)
     assert generator.config.encoder_width == 24
     assert facts["grown_from"]["steps"]["autoencoder"] > 0
-    again = Trainer(wider, corpus(), corpus(), tmp_path / "wide", "cpu")
+    again = Trainer(wider, noise_corpus, noise_corpus, tmp_path / "wide", "cpu")
     assert again.resume()
     assert again.facts()["grown_from"] == facts["grown_from"]
