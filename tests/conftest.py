@@ -196,3 +196,22 @@ def noise_corpus() -> Any:
         names=[f"{index}.wav" for index in range(4)],
         groups=["unknown"] * 4,
     )
+
+
+@pytest.fixture(scope="session")
+def make_generator() -> Callable[..., Any]:
+    """Makes a changed `small` none of whose parameters is left at a value that hides a mistake."""
+    import torch
+
+    from rtsr.model.config import configuration
+    from rtsr.model.generator import seeded
+
+    def make(**changes: Any) -> Any:
+        generator = seeded(configuration("small", **changes), 3).eval()
+        chance = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=chance))
+        return generator
+
+    return make

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rtsr_export.products import find_products, replace_nodes
 
-_HALF = ".half"
+#: what the name of a weight that was halved ends with
+HALF = ".half"
 
 
 def halve(model: onnx.ModelProto) -> None:
@@ -27,16 +28,16 @@ def halve(model: onnx.ModelProto) -> None:
         source, weight, output = product.input, product.weight, product.matmul.output[0]
         nodes = []
         if source not in converted:
-            nodes.append(_cast(source, source + _HALF, TensorProto.FLOAT16))
+            nodes.append(_cast(source, source + HALF, TensorProto.FLOAT16))
         if weight not in converted:
             values = numpy_helper.to_array(weights[weight]).astype(np.float16)
-            model.graph.initializer.append(numpy_helper.from_array(values, weight + _HALF))
+            model.graph.initializer.append(numpy_helper.from_array(values, weight + HALF))
         converted |= {source, weight}
-        operands = [source + _HALF, weight + _HALF]
+        operands = [source + HALF, weight + HALF]
         nodes.append(
-            helper.make_node("MatMul", operands, [output + _HALF], name=product.matmul.name)
+            helper.make_node("MatMul", operands, [output + HALF], name=product.matmul.name)
         )
-        nodes.append(_cast(output + _HALF, output, TensorProto.FLOAT))
+        nodes.append(_cast(output + HALF, output, TensorProto.FLOAT))
         replacements[output] = nodes
     replace_nodes(model, replacements)
 

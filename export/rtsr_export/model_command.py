@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
     if output.suffix != SUFFIX:
         raise RtsrError(f"{output} must end in {SUFFIX}, or in {CHECKPOINT_SUFFIX} to be restored.")
     _require_folder(output)
-    _require_onnx("Exporting a model")
+    _require("onnx", "Exporting a model")
     from rtsr_export.graph_file import read_graph, write_graph
     from rtsr_export.precision import check_precision
 
@@ -89,11 +90,8 @@ def restore_model(source: Path, output: Path) -> None:
     _require_folder(output)
     if output.exists():
         raise RtsrError(f"{output} is there already and may be a run; name another file.")
-    _require_onnx("Restoring a checkpoint")
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("Restoring a checkpoint", "train") from error
+    for package in ("onnx", "torch"):
+        _require(package, "Restoring a checkpoint")
     from rtsr_export.restore import restore_checkpoint
 
     model = find_model(source)
@@ -111,18 +109,15 @@ def _require_folder(output: Path) -> None:
         raise RtsrError(f"There is no folder {output.parent}; make it first.")
 
 
-def _require_onnx(purpose: str) -> None:
+def _require(package: str, purpose: str) -> None:
     try:
-        import onnx  # noqa: F401
+        importlib.import_module(package)
     except ImportError as error:
         raise MissingDependencyError(purpose, "train") from error
 
 
 def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, list[str]]:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("Exporting a checkpoint", "train") from error
+    _require("torch", "Exporting a checkpoint")
     from rtsr.train.checkpoint import load_generator
     from rtsr_export.graph import build_graph
     from rtsr_export.parity import measure_parity, require_parity

@@ -21,17 +21,16 @@ from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.runtime.metadata import ModelMetadata
 from rtsr.train.checkpoint import save_checkpoint
+from rtsr.train.grow import Weights
 from rtsr.train.stages import STAGES
 from rtsr_export.graph import build_graph
 from rtsr_export.graph_file import read_graph
-from rtsr_export.half import widen
+from rtsr_export.half import HALF, widen
 from rtsr_export.parity import measure_parity, require_parity
 
 #: Numbers begin beyond the whole numbers that graphs hold anyway; float32 has whole ones to 2**24.
 _FIRST = 100_000
 _SMALLEST_SCALE = 0.01
-
-Weights = dict[str, Tensor]
 
 
 def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> None:
@@ -84,7 +83,7 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
     """
     numbered, places = _numbered(config)
     values = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    values |= {name.removesuffix(".half"): value for name, value in values.items()}
+    values |= {name.removesuffix(HALF): value for name, value in values.items()}
     found = np.full(sum(value.numel() for value in places.values()), np.nan, np.float32)
     for one in build_graph(numbered).graph.initializer:
         numbers = numpy_helper.to_array(one)
@@ -112,7 +111,7 @@ def _numbered(config: ModelConfig) -> tuple[Generator, dict[str, Tensor]]:
     places: dict[str, Tensor] = {}
     count = 0
     for name, value in generator.state_dict().items():
-        if _is_scale(name):
+        if name.endswith(".scale"):
             value.fill_(1.0)
             continue
         places[name] = torch.arange(count, count + value.numel()).reshape(value.shape)
@@ -148,10 +147,6 @@ def _with_scales(weights: Weights) -> Weights:
         split[name] = product / scale[:, None]
         split[f"{stem}narrow.bias"] = weights[f"{stem}narrow.bias"] / scale
     return split
-
-
-def _is_scale(name: str) -> bool:
-    return name.endswith(".scale")
 
 
 def _foreign(model: onnx.ModelProto) -> RtsrError:

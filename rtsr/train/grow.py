@@ -70,7 +70,7 @@ def load_start(path: Path, wide: ModelConfig, seed: int = 0) -> Start:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
     before = {"model": narrow.name, **facts}
-    if narrow.decoder_free_bins and not wide.decoder_free_bins:
+    if _leaves_free_bins_out(narrow, wide):
         before["free_bins_left_out"] = True
     return Start(grown, teacher, discriminators, before)
 
@@ -91,7 +91,7 @@ def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0
     """
     _check(narrow, wide)
     Generator(narrow).load_state_dict(weights)
-    if narrow.decoder_free_bins and not wide.decoder_free_bins:
+    if _leaves_free_bins_out(narrow, wide):
         weights = _without_free_bins(weights, narrow)
     grown = seeded(wide, seed)
     chance = torch.Generator().manual_seed(seed)
@@ -132,6 +132,10 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
                 f"Growing keeps {name}: it is {getattr(narrow, name)!r} in the trained model and "
                 f"{getattr(wide, name)!r} in {wide.name!r}."
             )
+
+
+def _leaves_free_bins_out(narrow: ModelConfig, wide: ModelConfig) -> bool:
+    return narrow.decoder_free_bins and not wide.decoder_free_bins
 
 
 def _without_free_bins(weights: Weights, narrow: ModelConfig) -> Weights:

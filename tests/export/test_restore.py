@@ -42,19 +42,9 @@ SIZES = {
 FACTS = {"stage": "refinement", "minutes": 7.0}
 
 
-def made_with(free_bins):
-    """A generator none of whose parameters is left at a value that hides a mistake."""
-    made = seeded(configuration("small", **SIZES, decoder_free_bins=free_bins), 3).eval()
-    chance = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=chance))
-    return made
-
-
 @pytest.fixture(scope="module")
-def generator():
-    return made_with(free_bins=False)
+def generator(make_generator):
+    return make_generator(**SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +65,8 @@ def difference(first, second):
 
 
 @pytest.mark.parametrize("free_bins", [True, False])
-def test_the_restored_generator_computes_the_same(free_bins):
-    generator = made_with(free_bins)
+def test_the_restored_generator_computes_the_same(make_generator, free_bins):
+    generator = make_generator(**SIZES, decoder_free_bins=free_bins)
     restored = restore(build_graph(generator), generator.config)
     assert difference(generator, restored) < 1e-4
     weights, before = restored.state_dict(), generator.state_dict()
