@@ -64,28 +64,30 @@ def wait_for(condition: Any, seconds: float = 5.0) -> bool:
     return bool(condition())
 
 
-@pytest.mark.parametrize("jack_server", [{"period": n} for n in (32, 128, 1024)], indirect=True)
+# Any other server spoils cycles on a busy machine without a word to the clients that were in time.
+@pytest.mark.parametrize(
+    "jack_server", [{"period": n, "synchronous": True} for n in (32, 128, 1024)], indirect=True
+)
 @pytest.mark.parametrize("memory", [1, 2], indirect=True)
 def test_what_is_recorded_is_what_the_worker_made_after_the_stated_latency(
     jack_server: Any, jack_player: Any, memory: LiveMemory
 ) -> None:
     sound = np.random.default_rng(1).uniform(-0.4, 0.4, 48000).astype(np.float32)
     last = memory.channels - 1
-    losses = (CallbackWord.INPUT_OVERFLOWS, CallbackWord.UNDERRUN_EVENTS, CallbackWord.DRY_FRAMES)
     with DeviceStream(memory) as stream, Worker(memory):
         shift = round(stream.latency.engine_frames)
-        # On a busy machine the server itself loses cycles, each of which spoils its own frames.
+        # On a busy machine the worker may be late, and even a patient server may lose a cycle.
         for _ in range(3):
-            before = sum(count(memory, word) for word in losses)
+            before = count(memory, CallbackWord.DRY_FRAMES)
             recording = jack_player.run(sound, into=f"rtsr:in_{last}", out_of=f"rtsr:out_{last}")
-            lost = len(recording.gaps) + sum(count(memory, word) for word in losses) - before
-            if lost == 0:
+            dry = count(memory, CallbackWord.DRY_FRAMES) - before
+            if dry == len(recording.gaps) == 0:
                 break
     assert stream.latency.block == jack_server.period
-    same = recording.sound[shift:] == 2.0 * sound[:-shift]
-    assert same.all() if lost == 0 else same.mean() > 0.3
-    if lost == 0:
-        np.testing.assert_array_equal(recording.sound[:shift], 0.0)
+    assert len(recording.gaps) == 0
+    different = recording.sound[shift:] != 2.0 * sound[:-shift]
+    assert np.count_nonzero(different) <= min(dry, len(sound) // 2)
+    np.testing.assert_array_equal(recording.sound[:shift], 0.0)
 
 
 def test_python_cannot_delay_the_callback(jack_server: Any, memory: LiveMemory) -> None:
