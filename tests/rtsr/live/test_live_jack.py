@@ -64,13 +64,13 @@ def test_a_recording_sounds_as_if_enhanced_as_a_file_after_the_stated_latency(
     live: Any, jack_player: Any, voice: np.ndarray, tmp_path: Path
 ) -> None:
     for _ in range(3):
-        live.start("--cutoff", str(CUTOFF))
+        # A busy machine's slow steps would make the governor leave the model to be compared with.
+        live.start("--cutoff", str(CUTOFF), "--no-governor")
         recording = jack_player.run(voice)
         figures = live.stop()
-        # Where the machine itself lost a cycle, or was too slow for the rung, nothing can be
-        # compared.
+        # Where the machine itself lost a cycle, or came too late, nothing can be compared.
         lost = len(recording.gaps) + figures["underrun_events"] + figures["overruns"]
-        if lost == 0 and not figures["rung_changes"]:
+        if lost == 0:
             break
     if lost:
         pytest.skip("the machine lost cycles of the sound server in each of three runs")
@@ -109,19 +109,16 @@ def test_a_killed_worker_is_replaced_while_the_dry_sound_goes_on(
 
 
 def test_a_stopped_worker_is_waited_for(live: Any, jack_player: Any, sound: np.ndarray) -> None:
-    for _ in range(3):
-        live.start("--cutoff", str(CUTOFF))
-        jack_player.start(sound)
-        time.sleep(2.5)
-        worker = live.figures()[-1]["worker_pid"]
-        os.kill(worker, signal.SIGSTOP)
-        time.sleep(0.3)
-        os.kill(worker, signal.SIGCONT)
-        recording = jack_player.wait()
-        figures = live.stop()
-        # Pauses of the machine itself add up with this one; that is the governor's to judge.
-        if not figures["rung_changes"]:
-            break
+    # Pauses of the machine itself add up with this one, and would be the governor's to judge.
+    live.start("--cutoff", str(CUTOFF), "--no-governor")
+    jack_player.start(sound)
+    time.sleep(2.5)
+    worker = live.figures()[-1]["worker_pid"]
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(worker, signal.SIGCONT)
+    recording = jack_player.wait()
+    figures = live.stop()
     assert figures["worker_restarts"] == 0
     assert figures["overruns"] > 10
     heard = recording.sound[RATE // 2 :]
