@@ -13,16 +13,16 @@ from typing import Annotated
 
 import numpy as np
 import soundfile
-import soxr
 import typer
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT, convolve
+from scipy.ndimage import convolve1d
+from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
 from rtsr import enhance_file
 from rtsr.runtime import models, providers
 from rtsr_bench.program import run_command
-from rtsr_bench.ridge import fit_length, high_edges
+from rtsr_bench.ridge import fit_length, high_edges, load_full_band
 from rtsr_bench.validation import (
     MAX_SECONDS,
     Clip,
@@ -71,30 +71,28 @@ def band_levels(spectrum: Array, cutoff_hz: float) -> Array:
     """Smoothed levels in dB ``(frames, bands)`` of a spectrum ``(513, frames)``."""
     shares = band_shares(cutoff_hz)
     power = (np.abs(spectrum) ** 2).T @ (shares / shares.sum(axis=1, keepdims=True)).T
-    window = hann(SMOOTHED_FRAMES + 2)[1:-1, None]
-    edge = SMOOTHED_FRAMES // 2
-    padded = np.pad(power, ((edge, edge), (0, 0)), mode="edge")
-    smoothed = convolve(padded, window / window.sum(), mode="valid")
-    return 10.0 * np.log10(np.maximum(smoothed, 0.0) + _POWER_FLOOR)
+    window = hann(SMOOTHED_FRAMES + 2)[1:-1]
+    smoothed = convolve1d(power, window / window.sum(), axis=0, mode="nearest")
+    return np.asarray(10.0 * np.log10(smoothed + _POWER_FLOOR))
 
 
-def with_levels_of(
-    estimate: Array, truth: Array, cutoff_hz: float, knowledge: Callable[[Array], Array]
-) -> Array:
-    """The estimate with its levels above the cutoff moved towards the truth's.
+def with_levels_of(estimate: Array, truth: Array, cutoff_hz: float) -> dict[str, Array]:
+    """The estimate with its levels above the cutoff moved towards the truth's, by ``KNOWLEDGE``.
 
     Args:
         estimate, truth: at 48 kHz, in line, of one shape (samples,).
         cutoff_hz: below 0.93 of it nothing is changed.
-        knowledge: of ``KNOWLEDGE``: the part of the levels' error in dB that is made good.
     """
     transform = ShortTimeFFT(hann(FRAME, sym=False), HOP, SAMPLE_RATE)
     spectrum = transform.stft(estimate)
     error = band_levels(transform.stft(truth), cutoff_hz) - band_levels(spectrum, cutoff_hz)
-    step = np.clip(knowledge(error), -LARGEST_STEP_DB, LARGEST_STEP_DB)
-    gain = 10.0 ** (step @ band_shares(cutoff_hz) / 20.0)
-    gain[:, transform.f < START * cutoff_hz] = 1.0
-    return np.asarray(transform.istft(spectrum * gain.T, k1=estimate.size))
+    better = {}
+    for name, knowledge in KNOWLEDGE.items():
+        step = np.clip(knowledge(error), -LARGEST_STEP_DB, LARGEST_STEP_DB)
+        gain = 10.0 ** (step @ band_shares(cutoff_hz) / 20.0)
+        gain[:, transform.f < START * cutoff_hz] = 1.0
+        better[name] = np.asarray(transform.istft(spectrum * gain.T, k1=estimate.size))
+    return better
 
 
 def score(
@@ -119,12 +117,8 @@ def score(
         target.unlink(missing_ok=True)
         enhance_file(source, target, model=model, provider=providers.CPU)
         estimate = soundfile.read(target, dtype="float64", always_2d=True)[0][:, 0]
-        truth, rate = soundfile.read(references[clip], dtype="float64")
-        if rate != SAMPLE_RATE:
-            truth = soxr.resample(truth, rate, SAMPLE_RATE, quality="HQ")
-        truth = fit_length(truth, estimate.size)
-        for name, knowledge in KNOWLEDGE.items():
-            better = with_levels_of(estimate, truth, cutoff_hz, knowledge)
+        truth = fit_length(load_full_band(references[clip], max_seconds), estimate.size)
+        for name, better in with_levels_of(estimate, truth, cutoff_hz).items():
             outputs[name][clip] = folder / name.replace(" ", "-") / f"{clip}.wav"
             write_whole(outputs[name][clip], better, SAMPLE_RATE, "FLOAT")
     return {name: judge(references, paths, cutoff_hz) for name, paths in outputs.items()}
