@@ -14,15 +14,23 @@ HIGHER, LOWER, NEAR_ZERO = "higher", "lower", "near zero"
 METRIC_NOTES: dict[str, tuple[str, str, int]] = {
     "visqol": ("ViSQOL v3, audio mode, 1 to 4.73", HIGHER, 2),
     "lsd": ("log-spectral distance, log10 of power", LOWER, 2),
-    "lsd_lf": ("the same below the cutoff", LOWER, 2),
-    "lsd_hf": ("the same above the cutoff", LOWER, 2),
-    "lsd_near": ("the same from the cutoff to twice the cutoff", LOWER, 2),
+    "lsd_lf": ("lsd below the cutoff", LOWER, 2),
+    "lsd_hf": ("lsd above the cutoff", LOWER, 2),
+    "lsd_near": ("lsd from the cutoff to twice the cutoff", LOWER, 2),
     "mel_hf": ("log10 mel magnitude error above the cutoff", LOWER, 3),
     "hf_bias_db": ("level of the high band against the truth, dB", NEAR_ZERO, 1),
     "hf_envelope_db": ("how that level wavers, dB", LOWER, 2),
     "lf_sisdr": ("low band against the truth, dB", HIGHER, 1),
     "lf_gain_db": ("level of the low band against the truth, dB", NEAR_ZERO, 3),
     "silence_dbfs": ("level where the truth is digital silence, dBFS", LOWER, 1),
+    "level_bias_db": ("mean error of 24 bands' levels above the cutoff, dB", LOWER, 1),
+    "level_wander_db": ("how these levels err from moment to moment besides, dB", LOWER, 1),
+    "level_bias_loud_db": ("level_bias_db in the loudest quarter", LOWER, 1),
+    "level_wander_loud_db": ("level_wander_db in the loudest quarter", LOWER, 1),
+    "level_loud_db": ("level of the bands in the loudest quarter, dB", NEAR_ZERO, 1),
+    "level_octave1_db": ("level of the first octave above the cutoff, dB", NEAR_ZERO, 1),
+    "level_octave2_db": ("level of the second octave above the cutoff, dB", NEAR_ZERO, 1),
+    "level_octave3_db": ("level of the third octave above the cutoff, dB", NEAR_ZERO, 1),
 }
 _UNKNOWN = ("", LOWER, 3)
 NOTHING = "-"

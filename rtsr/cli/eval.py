@@ -25,15 +25,23 @@ _SHORTEST_SECONDS = 0.01
 _MEANING = {
     "visqol": "listening score, 1 to 4.73 (higher is better, blind above 15 kHz)",
     "lsd": "log-spectral distance, log10 of power (lower is better)",
-    "lsd_lf": "the same below the cutoff",
-    "lsd_hf": "the same above the cutoff",
-    "lsd_near": "the same from the cutoff to twice the cutoff",
+    "lsd_lf": "lsd below the cutoff",
+    "lsd_hf": "lsd above the cutoff",
+    "lsd_near": "lsd from the cutoff to twice the cutoff",
     "mel_hf": "log10 mel magnitude error above the cutoff (lower is better)",
     "hf_bias_db": "level of the high band against the original (0 is right)",
     "hf_envelope_db": "how that level wavers: smearing in time (lower is better)",
     "lf_sisdr": "low band kept intact, in dB (higher is better)",
     "lf_gain_db": "level of the low band against the original (0 is right)",
     "silence_dbfs": "level where the original is silent (lower is better)",
+    "level_bias_db": "mean error of the levels of 24 bands above the cutoff (lower is better)",
+    "level_wander_db": "how far they err from moment to moment besides (lower is better)",
+    "level_bias_loud_db": "level_bias_db where the high band is loud (lower is better)",
+    "level_wander_loud_db": "level_wander_db where the high band is loud (lower is better)",
+    "level_loud_db": "level of the bands where the high band is loud (0 is right)",
+    "level_octave1_db": "level of the first octave above the cutoff (0 is right)",
+    "level_octave2_db": "level of the second octave above the cutoff (0 is right)",
+    "level_octave3_db": "level of the third octave above the cutoff (0 is right)",
 }
 
 
@@ -63,7 +71,10 @@ def eval_command(
     metrics: Annotated[
         str | None,
         typer.Option(
-            "--metrics", metavar="A,B", help="Only these metrics, for example visqol,lsd_near."
+            "--metrics",
+            metavar="A,B",
+            help="Only these metrics, for example visqol,lsd_near; there are "
+            f"{', '.join(_MEANING)}; band_levels stands for all level_ metrics.",
         ),
     ] = None,
     artefacts: Annotated[
@@ -86,6 +97,11 @@ def eval_command(
 
     Two files, or two folders whose files are paired by name. Every estimate is first aligned with
     its original to the sample; no gain is changed. Files at other rates are resampled to 48 kHz.
+
+    The level_ metrics, in dB, compare 24 bands from the cutoff to where the original ends, 100
+    times a second wherever the original has sound: bias is by what a band is wrong on the whole,
+    wander by what from moment to moment, loud is the quarter in which the high band is loudest,
+    octave1 to octave3 are the octaves above the cutoff.
     """
     # Imported here: scipy and soundfile would slow down every other command's start.
     from rtsr.quality.compare import FolderComparison, compare_files, compare_folders

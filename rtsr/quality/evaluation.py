@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rtsr.errors import RtsrError
 from rtsr.quality import metrics as definitions
 from rtsr.quality.align import align
+from rtsr.quality.band_levels import BAND_LEVELS, band_levels
 from rtsr.quality.stft import Signal
 from rtsr.quality.visqol import visqol, visqol_available
 
@@ -20,8 +21,7 @@ _MIN_SAMPLES = 480
 
 Metric = Callable[[Signal, Signal, float, int], float]
 
-#: every metric by name, in the order in which tables show them
-METRICS: dict[str, Metric] = {
+_SINGLE: dict[str, Metric] = {
     "visqol": lambda reference, estimate, cutoff, rate: visqol(reference, estimate, rate),
     "lsd": lambda reference, estimate, cutoff, rate: definitions.lsd(reference, estimate, rate),
     "lsd_lf": definitions.lsd_lf,
@@ -36,6 +36,10 @@ METRICS: dict[str, Metric] = {
         reference, estimate, rate
     ),
 }
+#: the name that stands for all of :data:`BAND_LEVELS`, which are found together
+GROUP = "band_levels"
+#: the name of every metric, in the order in which tables show them
+METRICS: tuple[str, ...] = (*_SINGLE, *BAND_LEVELS)
 
 
 def default_metrics() -> tuple[str, ...]:
@@ -44,20 +48,21 @@ def default_metrics() -> tuple[str, ...]:
 
 
 def check_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The metrics to compute, in the order asked for.
+    """The metrics to compute, in the order asked for; ``band_levels`` names all of its own.
 
     Raises:
         RtsrError: a name is unknown.
     """
     if names is None:
         return default_metrics()
-    unknown = [name for name in names if name not in METRICS]
+    single = [one for name in names for one in (BAND_LEVELS if name == GROUP else (name,))]
+    unknown = [name for name in single if name not in METRICS]
     if unknown or not names:
         raise RtsrError(
             f"There is no metric named {', '.join(map(repr, unknown)) or 'nothing'}; "
-            f"choose from {', '.join(METRICS)}."
+            f"choose from {', '.join(METRICS)}, or {GROUP} for all that begin with level_."
         )
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(single))
 
 
 def check_cutoff(cutoff_hz: float) -> float:
@@ -88,7 +93,8 @@ def evaluate(
         estimate: the processed signal, same channels; lengths may differ and are cut to the part
             that both have.
         cutoff_hz: where the content of the processed system's *input* ended, in Hz.
-        metrics: names from :data:`METRICS`; ``None`` for all that can be computed here.
+        metrics: names from :data:`METRICS`, or ``band_levels``; ``None`` for all that can be
+            computed here.
         sample_rate: of both signals, in Hz.
 
     Returns:
@@ -102,13 +108,11 @@ def evaluate(
     """
     names = check_metrics(metrics)
     truth, guess = aligned_pair(reference, estimate, cutoff_hz, sample_rate)
-    return {
-        name: _mean(
-            METRICS[name](truth[:, channel], guess[:, channel], cutoff_hz, sample_rate)
-            for channel in range(truth.shape[1])
-        )
-        for name in names
-    }
+    rows = [
+        _judge_channel(names, truth[:, channel], guess[:, channel], cutoff_hz, sample_rate)
+        for channel in range(truth.shape[1])
+    ]
+    return {name: _mean(row[name] for row in rows) for name in names}
 
 
 def aligned_pair(
@@ -156,6 +160,19 @@ def _as_channels(signal: NDArray[np.floating], what: str) -> Signal:
     if not np.isfinite(samples).all():
         raise RtsrError(f"The {what} holds NaN or infinite samples and cannot be judged.")
     return samples
+
+
+def _judge_channel(
+    names: Sequence[str], truth: Signal, guess: Signal, cutoff_hz: float, sample_rate: int
+) -> dict[str, float]:
+    is_asked = any(name in BAND_LEVELS for name in names)
+    levels = band_levels(truth, guess, cutoff_hz, sample_rate) if is_asked else {}
+    return {
+        name: levels[name]
+        if name in levels
+        else _SINGLE[name](truth, guess, cutoff_hz, sample_rate)
+        for name in names
+    }
 
 
 def _mean(values: Iterable[float]) -> float:

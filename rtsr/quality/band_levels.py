@@ -1,0 +1,168 @@
+"""Are the bands above the cutoff as loud as the truth's: on the whole, from moment to moment, loud?
+
+A level that is wrong in the same way throughout a recording is heard as another colour, one that is
+wrong now and then as hoarse or lisping speech. So both are told apart, and both are told once more
+for the loudest moments of the high band, which are the sibilants of a voice and the cymbals of a
+band.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.file_cutoff import measure_cutoff
+from rtsr.quality.stft import Signal, bin_frequencies, power_chunks
+
+#: what :func:`band_levels` tells, in the order in which tables show it
+BAND_LEVELS = (
+    "level_bias_db",
+    "level_wander_db",
+    "level_bias_loud_db",
+    "level_wander_loud_db",
+    "level_loud_db",
+    "level_octave1_db",
+    "level_octave2_db",
+    "level_octave3_db",
+)
+BANDS = 24
+_TOP_HZ = 24000.0
+_OCTAVES = 3
+_FFT, _HOP = 1024, 480
+_SOUND_RANGE_DB = 40.0
+# A band of 16-bit rounding noise lies 5 dB below this or more.
+_FLOOR_DB = -100.0
+_LARGEST_ERROR_DB = 40.0
+_LOUD_SHARE = 0.25
+
+Judged = NDArray[np.bool_]
+
+
+def band_levels(
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+) -> dict[str, float]:
+    """Errors of the levels of 24 bands above the cutoff, in dB; negative is too quiet.
+
+    *Bands*: evenly spaced from the cutoff to 24 kHz (or half the rate) on the scale
+    ``2595 log10(1 + f / 700)`` (O'Shaughnessy; "HTK"), side by side. A band whose centre lies above
+    where the reference itself ends (:func:`rtsr.file_cutoff.measure_cutoff`) is not judged.
+
+    *Levels*: sums of ``|X|^2`` over a band (n_fft 1024, hop 480, periodic Hann, centred: 21 ms, 100
+    frames a second at 48 kHz; a bin on an edge is shared out), relative to a full-scale sine and
+    clamped at -100 dB.
+
+    *Frames*: those with sound, in which the reference's level over all frequencies is within 40 dB
+    of its loudest frame. In them a band is judged where the reference's level is above the clamp.
+    The loud ones are the quarter of them (rounded up) in which the reference's judged bands have
+    the most energy together.
+
+    *Errors*: ``e = level of the estimate - level of the reference`` per frame and band, limited to
+    +-40 dB. With ``m`` for a band's mean of ``e`` over its frames:
+
+    * ``level_bias_db``: mean over bands of ``|m|``: wrong colour;
+    * ``level_wander_db``: ``sqrt(mean (e - m)^2)`` over all frames and bands: wrong from moment to
+      moment;
+    * ``level_bias_loud_db``, ``level_wander_loud_db``: the same over the loud frames alone, with
+      their own means;
+    * ``level_loud_db``: mean over bands of ``m`` itself over the loud frames;
+    * ``level_octave1_db``, ``level_octave2_db``, ``level_octave3_db``: mean over frames of the same
+      error of the sum of the bands that are centred in the first, second and third octave above
+      the cutoff.
+
+    Args:
+        reference, estimate: shape (samples,), of one length and aligned.
+        cutoff_hz: where the content of the processed system's input ended.
+        sample_rate: of both, in Hz.
+
+    Returns:
+        a value for each of :data:`BAND_LEVELS`; NaN where there is nothing to judge, such as an
+        octave that the reference does not reach.
+    """
+    nothing = dict.fromkeys(BAND_LEVELS, math.nan)
+    edges = band_edges(cutoff_hz, sample_rate)
+    reached = _centres(edges) <= measure_cutoff(reference, sample_rate)
+    if not reached.any():
+        return nothing
+    truth, frame_power = _band_powers(reference, edges, sample_rate)
+    guess, _ = _band_powers(estimate, edges, sample_rate)
+    truth, guess = truth[:, reached], guess[:, reached]
+
+    judged = _decibels(truth) > _FLOOR_DB
+    has_sound = frame_power > frame_power.max() * 10.0 ** (-_SOUND_RANGE_DB / 10.0)
+    has_sound &= judged.any(axis=1)
+    if not has_sound.any():
+        return nothing
+    truth, guess, judged = truth[has_sound], guess[has_sound], judged[has_sound]
+    error = _error(truth, guess)
+    loud = _loudest(truth.sum(axis=1))
+    means, wander = _means_and_wander(error, judged)
+    loud_means, loud_wander = _means_and_wander(error[loud], judged[loud])
+    octaves = np.floor(np.log2(_centres(edges)[reached] / cutoff_hz))
+    return {
+        "level_bias_db": float(np.mean(np.abs(means))),
+        "level_wander_db": wander,
+        "level_bias_loud_db": float(np.mean(np.abs(loud_means))),
+        "level_wander_loud_db": loud_wander,
+        "level_loud_db": float(np.mean(loud_means)),
+    } | {
+        f"level_octave{number + 1}_db": _octave_error(truth, guess, octaves == number)
+        for number in range(_OCTAVES)
+    }
+
+
+def band_edges(cutoff_hz: float, sample_rate: int = 48000) -> Signal:
+    """Edges in Hz of the bands between the cutoff and 24 kHz or half the rate: (25,), rising."""
+    ends = np.array([cutoff_hz, max(min(_TOP_HZ, sample_rate / 2.0), cutoff_hz)])
+    low, high = 2595.0 * np.log10(1.0 + ends / 700.0)
+    return np.asarray(700.0 * (10.0 ** (np.linspace(low, high, BANDS + 1) / 2595.0) - 1.0))
+
+
+def _centres(edges: Signal) -> Signal:
+    return 0.5 * (edges[:-1] + edges[1:])
+
+
+def _band_powers(signal: Signal, edges: Signal, sample_rate: int) -> tuple[Signal, Signal]:
+    """Powers per frame and band (frames, bands), and of whole frames (frames,); a sine gives 1."""
+    width = sample_rate / _FFT
+    bins = bin_frequencies(_FFT, sample_rate)[:, np.newaxis]
+    # The highest bands of a high cutoff are narrower than a bin: each bin counts as what lies
+    # within half a bin of it, so that no band is empty.
+    inside = np.minimum(bins + width / 2, edges[1:]) - np.maximum(bins - width / 2, edges[:-1])
+    shares = np.maximum(inside, 0.0) / width
+    # A full-scale sine under a Hann window sums to 3/32 n^2 over the positive frequencies.
+    full_scale = 3.0 / 32.0 * _FFT**2
+    bands, wholes = [], []
+    for power in power_chunks(signal, _FFT, _HOP):
+        bands.append(power @ shares / full_scale)
+        wholes.append(power.sum(axis=1) / full_scale)
+    return np.concatenate(bands), np.concatenate(wholes)
+
+
+def _decibels(power: Signal) -> Signal:
+    return np.asarray(10.0 * np.log10(np.maximum(power, 10.0 ** (_FLOOR_DB / 10.0))))
+
+
+def _error(truth: Signal, guess: Signal) -> Signal:
+    difference = _decibels(guess) - _decibels(truth)
+    return np.clip(difference, -_LARGEST_ERROR_DB, _LARGEST_ERROR_DB)
+
+
+def _loudest(power: Signal) -> NDArray[np.intp]:
+    """The places of the loudest quarter of the frames."""
+    return np.argsort(-power, kind="stable")[: math.ceil(_LOUD_SHARE * power.size)]
+
+
+def _means_and_wander(error: Signal, judged: Judged) -> tuple[Signal, float]:
+    """Mean error of each band that is judged anywhere, and root mean square of what remains."""
+    counts = judged.sum(axis=0)
+    error, judged, counts = error[:, counts > 0], judged[:, counts > 0], counts[counts > 0]
+    means = np.where(judged, error, 0.0).sum(axis=0) / counts
+    return means, float(np.sqrt(np.mean((error - means)[judged] ** 2)))
+
+
+def _octave_error(truth: Signal, guess: Signal, inside: Judged) -> float:
+    whole, guessed = truth[:, inside].sum(axis=1), guess[:, inside].sum(axis=1)
+    judged = _decibels(whole) > _FLOOR_DB
+    return float(np.mean(_error(whole, guessed)[judged])) if judged.any() else math.nan
