@@ -14,6 +14,7 @@ import typer
 
 from rtsr.errors import RtsrError
 from rtsr_bench.program import run_program
+from rtsr_bench.quality_results import corpora_of
 
 METRICS = ("visqol", "lsd", "lsd_near", "mel_hf")
 CUTOFFS_HZ = (4000, 8000)
@@ -25,22 +26,27 @@ def card_metrics(report: Mapping[str, Any], system: str) -> dict[str, Any]:
     """Medians of one system, by input rate and metric, in the order of the domains.
 
     Args:
-        report: what ``python -m rtsr_bench.quality`` wrote as ``quality.json``.
+        report: what ``python -m rtsr_bench.quality`` wrote as ``quality.json``; of several corpora,
+            the first counts.
         system: name in its tables.
 
     Raises:
-        RtsrError: the report has no such system or cutoff.
+        RtsrError: the report has no such system, cutoff or metric.
     """
-    clips = sum(report["clips"].values())
+    corpus = corpora_of(report)[0]
+    clips = sum(corpus["clips"].values())
     found: dict[str, Any] = {
         "clips": f"{clips} valid clips, up to {report['seconds']:g} s each, 16-bit in and out; "
-        f"medians {' / '.join(report['clips'])}; also used for tuning"
+        f"medians {' / '.join(corpus['clips'])}; also used for tuning"
     }
     for cutoff in CUTOFFS_HZ:
         try:
-            domains = report["cutoffs"][str(cutoff)][system]["by_domain"].values()
+            domains = corpus["cutoffs"][str(cutoff)][system]["by_domain"].values()
         except KeyError as error:
             raise RtsrError(f"The report does not have {system!r} at {cutoff} Hz.") from error
+        missing = [metric for metric in METRICS if any(metric not in row for row in domains)]
+        if missing:
+            raise RtsrError(f"The report does not have {', '.join(missing)}.")
         found[f"{2 * cutoff // 1000} kHz"] = {
             metric: [round(values[metric], 2) for values in domains] for metric in METRICS
         }

@@ -23,6 +23,9 @@ from rtsr_bench.validation import (
     validate,
 )
 
+#: where fitted floors are kept if no other folder is named
+FLOORS = Path("floors")
+
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
 DataFolder = Annotated[Path, typer.Argument(help="The corpus: the folder of manifest.csv.")]
@@ -40,8 +43,8 @@ def floor_path(folder: Path, cutoff_hz: float) -> Path:
 @app.command()
 def train(
     data: DataFolder,
-    cutoff: Cutoffs = [4000.0, 8000.0],  # noqa: B006 - typer copies it
-    floors: Floors = Path("floors"),
+    cutoff: Cutoffs = [4000.0, 8000.0, 12000.0],  # noqa: B006 - typer copies it
+    floors: Floors = FLOORS,
     seconds_per_file: Annotated[float, typer.Option(help="Loudest seconds used of a file.")] = 8.0,
     mask: Annotated[
         bool, typer.Option("--mask", help="Teach no band above a recording's measured cutoff.")
@@ -66,7 +69,7 @@ def train(
 def evaluate(
     data: DataFolder,
     cutoff: Cutoffs = [4000.0, 8000.0],  # noqa: B006 - typer copies it
-    floors: Floors = Path("floors"),
+    floors: Floors = FLOORS,
     work: Annotated[Path, typer.Option(help="Folder for inputs and outputs.")] = Path("validation"),
     model: Annotated[
         list[str] | None,

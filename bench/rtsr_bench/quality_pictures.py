@@ -139,7 +139,8 @@ def save_conditions(path: Path, conditions: Mapping[str, Any], metrics: Sequence
     for row, metric in enumerate(metrics):
         for axis, domain in zip(axes[row], domains, strict=True):
             for at, (system, by_condition) in enumerate(scores.items()):
-                values = [by_condition[key]["by_domain"][domain].get(metric) for key in titles]
+                rows = [by_condition.get(key, {"by_domain": {}})["by_domain"] for key in titles]
+                values = [row.get(domain, {}).get(metric) for row in rows]
                 heights = [np.nan if value is None else value for value in values]
                 # Lines that lie on each other stay visible.
                 style = "o-" if at % 2 else "s--"

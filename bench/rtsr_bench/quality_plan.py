@@ -2,90 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rtsr_bench import quality_conditions
+from rtsr_bench.quality_corpora import Corpus, Show
 from rtsr_bench.quality_results import CONDITION_METRICS, ClipRow, ProbeRow, known
-from rtsr_bench.quality_runs import ClipJob, Job, ProbeJob, run_all
+from rtsr_bench.quality_runs import ClipJob, Failed, Job, ProbeJob, Values, run_all
 from rtsr_bench.quality_systems import MODEL, System, at_full_precision
-from rtsr_bench.validation import Clip, prepare_references
+from rtsr_bench.validation import prepare_references
 
-#: Tells the progress bar what is being done, how much of it is done, and how much there is.
-Show = Callable[[str, int, int], None]
+#: Reference and input of every clip, by condition and clip.
+Delivered = Mapping[str, Mapping[str, tuple[Path, Path]]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was measured.
+
+    Attributes:
+        clips: rows by cutoff, for each corpus by its name.
+        probes: rows by cutoff.
+        conditions: rows by condition.
+        failed: a sentence for each job that has no result.
+    """
+
+    clips: dict[str, list[ClipRow]]
+    probes: list[ProbeRow]
+    conditions: list[ClipRow]
+    failed: list[str]
+
+
+_CLIPS, _PROBES, _CONDITIONS = "clips", "probes", "conditions"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A job and where its result belongs; ``place`` is a cutoff in Hz or a condition."""
+
+    part: str
+    job: Job
+    corpus: str
+    system: str
+    place: str
+    clip: str = ""
+
+    def failure(self, reason: str) -> str:
+        what = f"`{self.clip}` of {self.corpus}" if self.clip else "the probes"
+        return f"`{self.system}` at {self.place}, {what}: {reason}"
 
 
 def judge_everything(
     systems: Sequence[System],
-    references: Mapping[str, Path],
-    inputs: Mapping[float, Mapping[str, Path]],
-    delivered: Mapping[str, Mapping[str, tuple[Path, Path]]],
+    corpora: Sequence[Corpus],
     metrics: tuple[str, ...],
     results: Path,
     processes: int,
     show: Show,
-) -> tuple[list[ClipRow], list[ProbeRow], list[ClipRow]]:
-    """Run all systems over all inputs, and probe the models.
+    *,
+    delivered: Delivered | None = None,
+    is_probed: bool = True,
+) -> Judged:
+    """Run all systems over all inputs.
 
     Args:
         systems: what to judge.
-        references: full-band file of each clip.
-        inputs: input files of each clip by cutoff in Hz.
-        delivered: from :func:`deliver`.
+        corpora: what to judge them on.
         metrics: of the inputs by cutoff.
         results: folder of the results so far.
         processes: to work in.
         show: told of the progress.
+        delivered: from :func:`deliver`; its clips belong to the first corpus.
+        is_probed: also probe the models, on inputs of the first corpus.
 
-    Returns:
-        rows of clips by cutoff, of probes by cutoff, and of clips by condition.
+    Raises:
+        RtsrError: nothing could be judged, or a process died.
     """
-    table = [
-        (system.name, f"{hz:g}", ClipJob(system, name, references[name], source, hz, metrics))
-        for hz, files in inputs.items()
-        for system in systems
-        for name, source in files.items()
+    queue = [
+        *_of_clips(systems, corpora, metrics),
+        *(_of_probes(systems, corpora[0]) if is_probed else ()),
+        *_of_conditions(systems, corpora[0].name, delivered or {}, metrics),
     ]
-    probes = [
-        (system.name, f"{hz:g}", ProbeJob(system, _one_of_each_domain(files)))
-        for hz, files in inputs.items()
-        for system in systems
-        if system.kind == MODEL
-    ]
-    hz, few = quality_conditions.CUTOFF_HZ, known(CONDITION_METRICS, metrics)
-    others = [
-        (system.name, key, ClipJob(system, name, reference, source, hz, few))
-        for system in at_full_precision(systems)
-        for key, pairs in delivered.items()
-        for name, (reference, source) in pairs.items()
-    ]
-    queue: list[Job] = [*(row[2] for row in table), *(row[2] for row in probes)]
-    queue += [row[2] for row in others]
-    values = iter(run_all(queue, results, processes, lambda n: show("judging", n, len(queue))))
-    return (
-        [(system, place, job.clip, next(values)) for system, place, job in table],
-        [(system, place, next(values)) for system, place, _ in probes],
-        [(system, key, job.clip, next(values)) for system, key, job in others],
+    answers = run_all(
+        [entry.job for entry in queue],
+        results,
+        processes,
+        lambda done: show("judging", done, len(queue)),
     )
+    found: list[tuple[_Entry, Values]] = []
+    failed = []
+    for entry, answer in zip(queue, answers, strict=True):
+        if isinstance(answer, Failed):
+            failed.append(entry.failure(answer.reason))
+        else:
+            found.append((entry, answer))
+
+    def rows(part: str, corpus: str) -> list[ClipRow]:
+        return [
+            (entry.system, entry.place, entry.clip, values)
+            for entry, values in found
+            if (entry.part, entry.corpus) == (part, corpus)
+        ]
+
+    return Judged(
+        clips={corpus.name: rows(_CLIPS, corpus.name) for corpus in corpora},
+        probes=[(entry.system, entry.place, v) for entry, v in found if entry.part == _PROBES],
+        conditions=rows(_CONDITIONS, corpora[0].name),
+        failed=failed,
+    )
+
+
+def _of_clips(
+    systems: Sequence[System], corpora: Sequence[Corpus], metrics: tuple[str, ...]
+) -> Iterator[_Entry]:
+    for corpus in corpora:
+        for hz, files in corpus.inputs.items():
+            for system in systems:
+                for clip, source in files.items():
+                    job = ClipJob(system, clip, corpus.references[clip], source, hz, metrics)
+                    yield _Entry(_CLIPS, job, corpus.name, system.name, f"{hz:g}", clip)
+
+
+def _of_probes(systems: Sequence[System], corpus: Corpus) -> Iterator[_Entry]:
+    for hz, files in corpus.inputs.items():
+        for system in systems:
+            if system.kind == MODEL:
+                job = ProbeJob(system, _one_of_each_domain(files))
+                yield _Entry(_PROBES, job, corpus.name, system.name, f"{hz:g}")
+
+
+def _of_conditions(
+    systems: Sequence[System], corpus: str, delivered: Delivered, metrics: tuple[str, ...]
+) -> Iterator[_Entry]:
+    hz, few = quality_conditions.CUTOFF_HZ, known(CONDITION_METRICS, metrics)
+    for system in at_full_precision(systems):
+        for key, pairs in delivered.items():
+            for clip, (reference, source) in pairs.items():
+                job = ClipJob(system, clip, reference, source, hz, few)
+                yield _Entry(_CONDITIONS, job, corpus, system.name, key, clip)
 
 
 def _one_of_each_domain(files: Mapping[str, Path]) -> tuple[Path, ...]:
     return tuple({name.split("/")[0]: files[name] for name in reversed(list(files))}.values())
 
 
-def deliver(
-    clips: Sequence[Clip], folder: Path, seconds: float, show: Show
-) -> dict[str, dict[str, tuple[Path, Path]]]:
-    """Make the inputs of all conditions.
-
-    Returns:
-        reference and input of every clip, by condition and clip.
-    """
-    references = prepare_references(clips, folder / f"references-{seconds:g}s", seconds)
+def deliver(corpus: Corpus, seconds: float, show: Show) -> dict[str, dict[str, tuple[Path, Path]]]:
+    """Make the inputs of all conditions of a corpus's clips, of their loudest ``seconds``."""
+    references = prepare_references(
+        corpus.clips, corpus.folder / f"references-{seconds:g}s", seconds
+    )
     delivered = {}
     for done, condition in enumerate(quality_conditions.CONDITIONS):
         show("coding", done, len(quality_conditions.CONDITIONS))
-        target = folder / f"conditions-{seconds:g}s" / condition.key
+        target = corpus.folder / f"conditions-{seconds:g}s" / condition.key
         files = quality_conditions.prepare_condition(condition, references, target)
         delivered[condition.key] = {name: (references[name], files[name]) for name in files}
     return delivered

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rtsr.quality.band_levels import BAND_LEVELS
+from rtsr_bench.quality_results import corpora_of
 from rtsr_bench.quality_systems import FLOOR, MODEL
 
 HIGHER, LOWER, NEAR_ZERO = "higher", "lower", "near zero"
@@ -53,10 +55,12 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         *_chain_table(report),
     ]
-    for cutoff, rows in report["cutoffs"].items():
-        lines += ["", f"## Input cutoff {float(cutoff) / 1000:g} kHz", ""]
-        lines += _domain_tables(rows, report["metrics"])
-        lines += _pictures(report, f"metrics-{cutoff}")
+    for corpus in corpora_of(report):
+        for cutoff, rows in corpus["cutoffs"].items():
+            lines += ["", f"## {_title(corpus, cutoff)}", ""]
+            lines += _domain_tables(rows, report["metrics"])
+            lines += _pictures(report, metrics_picture(corpus, cutoff))
+    lines += not_judged(report)
     lines += against_floors(report)
     lines += ["", "Metrics:", "", *_legend(report["metrics"])]
     if report["probes"]:
@@ -95,6 +99,35 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     ]
 
 
+def metrics_picture(corpus: Mapping[str, Any], cutoff: str) -> str:
+    """Name of the picture of a corpus's metrics at a cutoff."""
+    return f"metrics-{corpus['name']}-{cutoff}.png"
+
+
+def not_judged(report: Mapping[str, Any]) -> Table:
+    """What is missing from the tables, and why; nothing where nothing is."""
+    notes = list(report.get("failed", ()))
+    for corpus in corpora_of(report):
+        name = corpus["name"]
+        notes += [f"`{clip}` of {name}: {why}" for clip, why in corpus["left_out"].items()]
+        if "visqol" in report["metrics"] and (short := _without_visqol(corpus)):
+            clips = ", ".join(f"`{clip}`" for clip in short)
+            notes.append(f"by ViSQOL, with less than 1 s of sound, of {name}: {clips}")
+    return ["", "## Not judged", "", *(f"- {note}" for note in notes)] if notes else []
+
+
+def _without_visqol(corpus: Mapping[str, Any]) -> list[str]:
+    return list(
+        dict.fromkeys(
+            clip
+            for rows in corpus["cutoffs"].values()
+            for row in rows.values()
+            for clip, values in row["clips"].items()
+            if values.get("visqol") is None
+        )
+    )
+
+
 def against_floors(report: Mapping[str, Any]) -> Table:
     """In how many domains each model is better than each floor, by cutoff and metric."""
     kinds = {name: facts["kind"] for name, facts in report["systems"].items()}
@@ -102,34 +135,47 @@ def against_floors(report: Mapping[str, Any]) -> Table:
     lines: Table = []
     for floor in floors:
         rows = []
-        for cutoff, judged in report["cutoffs"].items():
-            for name, row in judged.items():
-                if kinds[name] == MODEL:
-                    won = _wins(row["by_domain"], judged[floor]["by_domain"], report["metrics"])
-                    rows.append([f"{float(cutoff) / 1000:g} kHz", name, *won])
+        for corpus in corpora_of(report):
+            for cutoff, judged in corpus["cutoffs"].items():
+                for name, row in judged.items():
+                    if kinds[name] == MODEL and floor in judged:
+                        won = _wins(row["by_domain"], judged[floor]["by_domain"], report["metrics"])
+                        rows.append([corpus["name"], _kilohertz(cutoff), name, *won])
         lines += ["", f"## Better than `{floor}`", "", "Medians won, of so many domains:", ""]
-        lines += table(["cutoff", "system", *report["metrics"]], rows)
+        lines += table(["corpus", "cutoff", "system", *report["metrics"]], rows)
     return lines
 
 
 def _wins(ours: Mapping[str, Any], floor: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
     cells = []
     for metric in metrics:
-        pairs = [(ours[domain].get(metric), floor[domain].get(metric)) for domain in ours]
+        pairs = [(ours[one].get(metric), floor[one].get(metric)) for one in ours if one in floor]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
         won = sum(better_by(metric, a, b) > 0.0 for a, b in known)
         cells.append(f"{won}/{len(known)}" if known else NOTHING)
     return cells
 
 
+def _title(corpus: Mapping[str, Any], cutoff: str) -> str:
+    return f"{corpus['name']}, input cutoff {_kilohertz(cutoff)}".removeprefix(", ")
+
+
+def _kilohertz(cutoff: str) -> str:
+    return f"{float(cutoff) / 1000:g} kHz"
+
+
 def _what_was_judged(report: Mapping[str, Any]) -> str:
-    clips = ", ".join(f"{count} {domain}" for domain, count in report["clips"].items())
+    corpora = "; ".join(
+        f"{corpus['name']}: ".removeprefix(": ")
+        + ", ".join(f"{count} {domain}" for domain, count in corpus["clips"].items())
+        for corpus in corpora_of(report)
+    )
     cpu = report["machine"]["cpu"]
     return (
-        f"Medians over the valid clips ({clips}), the loudest {report['seconds']:g} s of each. "
+        f"Medians over the valid clips ({corpora}), the loudest {report['seconds']:g} s of each. "
         "Inputs are 16-bit files at twice the cutoff; models stream them hop by hop and write "
         "16-bit files at 48 kHz. "
-        f"Timed on {cpu['model'] or cpu['architecture']} ({cpu['cores'] or '?'} cores, load "
+        f"Run on {cpu['model'] or cpu['architecture']} ({cpu['cores'] or '?'} cores, load "
         f"{_dash(report['machine']['load_average'])} before)."
     )
 
@@ -168,6 +214,8 @@ def _chain_table(report: Mapping[str, Any]) -> Table:
         for name, facts in report["systems"].items()
         if facts["operations"]
     }
+    if not chains:
+        return []
     parts = list(dict.fromkeys(part for chain in chains.values() for part in chain))
     rows = [
         [part, *(_million(chain[part]) if part in chain else NOTHING for chain in chains.values())]
@@ -183,14 +231,17 @@ def _chain_table(report: Mapping[str, Any]) -> Table:
 
 
 def _domain_tables(rows: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+    """For each domain what is told of the sound, and below it what is told of levels alone."""
+    parts = [[m for m in metrics if (m in BAND_LEVELS) == is_level] for is_level in (False, True)]
     lines: Table = []
-    domains = list(dict.fromkeys(domain for row in rows.values() for domain in row["by_domain"]))
-    for domain in domains:
-        cells = [
-            [name, *(number(m, row["by_domain"][domain].get(m)) for m in metrics)]
-            for name, row in rows.items()
-        ]
-        lines += [f"**{domain}**", "", *table(["system", *metrics], cells), ""]
+    for domain in dict.fromkeys(domain for row in rows.values() for domain in row["by_domain"]):
+        lines += [f"**{domain}**", ""]
+        for part in filter(None, parts):
+            cells = [
+                [name, *(number(m, _median(row, domain, m)) for m in part)]
+                for name, row in rows.items()
+            ]
+            lines += [*table(["system", *part], cells), ""]
     return lines[:-1]
 
 
@@ -203,7 +254,7 @@ def _probe_table(report: Mapping[str, Any]) -> Table:
                 number(name, values[name]) if name == "silence_dbfs" else _figure(values[name])
                 for name in names
             ]
-            rows.append([f"{float(cutoff) / 1000:g} kHz", system, *cells])
+            rows.append([_kilohertz(cutoff), system, *cells])
     note = (
         "Largest absolute difference of any output sample between one long block and blocks of "
         "so many samples; and the level in a second of digital silence between two loud parts, "
@@ -225,7 +276,7 @@ def _conditions(report: Mapping[str, Any]) -> Table:
     systems = found["scores"]
     for domain in next(iter(next(iter(systems.values())).values()))["by_domain"]:
         rows = [
-            [system, titles[key], *(number(m, row["by_domain"][domain].get(m)) for m in metrics)]
+            [system, titles[key], *(number(m, _median(row, domain, m)) for m in metrics)]
             for system, by_condition in systems.items()
             for key, row in by_condition.items()
         ]
@@ -244,13 +295,19 @@ def _largest_loss(by_condition: Mapping[str, Any], metric: str, titles: Mapping[
     losses = []
     for domain, values in by_condition[first]["by_domain"].items():
         for key in others:
-            pair = values.get(metric), by_condition[key]["by_domain"][domain].get(metric)
-            if None not in pair and not any(math.isnan(value) for value in pair):
-                losses.append((-better_by(metric, pair[1], pair[0]), domain, titles[key]))
+            before, after = values.get(metric), _median(by_condition[key], domain, metric)
+            if before is not None and after is not None:
+                losses.append((-better_by(metric, after, before), domain, titles[key]))
     if not losses:
         return NOTHING
     loss, domain, title = max(losses)
     return f"{number(metric, loss)} ({title}, {domain})" if loss > 0.0 else "none"
+
+
+def _median(row: Mapping[str, Any], domain: str, metric: str) -> float | None:
+    """None too where a system failed on all clips of a domain."""
+    value: float | None = row["by_domain"].get(domain, {}).get(metric)
+    return value
 
 
 def _legend(metrics: Sequence[str]) -> Table:
@@ -271,7 +328,7 @@ def _pictures(report: Mapping[str, Any], kind: str) -> Table:
 
 
 def _rates(report: Mapping[str, Any]) -> list[int]:
-    return [round(2.0 * float(cutoff)) for cutoff in report["cutoffs"]]
+    return [round(2.0 * float(cutoff)) for cutoff in corpora_of(report)[0]["cutoffs"]]
 
 
 def _products(facts: Mapping[str, Any], rate: int) -> float | None:

@@ -1,7 +1,7 @@
 """Run systems over clips, in parallel, and remember every result: a report may be interrupted.
 
 A result is kept under a digest of everything it depends on: the weights, the input and reference
-files, the metrics asked for, and the source of the engine and of the metrics.
+files, the metrics asked for, and the source of the metrics and of what was run.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ from typing import Protocol
 
 import rtsr
 import rtsr_kernels
+from rtsr import file_cutoff
 from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
 from rtsr_bench import quality_probes, ridge
-from rtsr_bench.quality_systems import System
+from rtsr_bench.quality_systems import FLOOR, MODEL, System
 from rtsr_bench.single_thread import one_thread_each
 
 Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """In place of values: a sentence of what stopped a job."""
+
+    reason: str
 
 
 class Job(Protocol):
@@ -55,7 +63,7 @@ class ClipJob:
     def key(self) -> str:
         """See :class:`Job`."""
         files = (_digest_of(self.reference), _digest_of(self.source))
-        return _key("clip", self.system.kind, self.system.digest, *files, self.cutoff_hz,
+        return _key(self.system.kind, "clip", self.system.digest, *files, self.cutoff_hz,
                     self.metrics)  # fmt: skip
 
     def run(self) -> Values:
@@ -78,7 +86,7 @@ class ProbeJob:
 
     def key(self) -> str:
         """See :class:`Job`."""
-        return _key("probe", self.system.digest, *map(_digest_of, self.sources))
+        return _key(MODEL, "probe", self.system.digest, *map(_digest_of, self.sources))
 
     def run(self) -> Values:
         """Differences by block length, and the level in silence."""
@@ -90,22 +98,23 @@ def run_all(
     results: Path,
     workers: int,
     progress: Callable[[int], None] | None = None,
-) -> list[Values]:
-    """The results of all jobs, in their order.
+) -> list[Values | Failed]:
+    """The results of all jobs, in their order; one that fails does not stop the others.
 
     Args:
         jobs: what to do.
-        results: folder of the results so far; each new one is added as soon as it is there.
+        results: folder of the results so far; each new one is added as soon as it is there. What
+            failed is not kept: the next call tries it again.
         workers: processes, each with one thread; 1 works in this process.
-        progress: called with the number of jobs whose results are there, whenever it grows.
+        progress: called with the number of jobs that are over, whenever it grows.
 
     Raises:
-        RtsrError: a job failed, or its process died.
+        RtsrError: a process died, or jobs failed and none has a result.
     """
     results.mkdir(parents=True, exist_ok=True)
     files = [results / f"{job.key()}.json" for job in jobs]
     found = {place: _load(file) for place, file in enumerate(files) if file.is_file()}
-    rows = {place: row for place, row in found.items() if row is not None}
+    rows: dict[int, Values | Failed] = {p: row for p, row in found.items() if row is not None}
     waiting = [place for place in range(len(jobs)) if place not in rows]
     if progress:
         progress(len(rows))
@@ -115,18 +124,20 @@ def run_all(
         else _run_in_processes(jobs, waiting, workers)
     )
     for place, answer in done:
-        if isinstance(answer, str):
-            raise RtsrError(answer)
-        _store(files[place], answer)
+        if not isinstance(answer, Failed):
+            _store(files[place], answer)
         rows[place] = answer
         if progress:
             progress(len(rows))
+    failed = [row for row in rows.values() if isinstance(row, Failed)]
+    if failed and len(failed) == len(jobs):
+        raise RtsrError(failed[0].reason)
     return [rows[place] for place in range(len(jobs))]
 
 
 def _run_in_processes(
     jobs: Sequence[Job], waiting: Sequence[int], workers: int
-) -> Iterator[tuple[int, Values | str]]:
+) -> Iterator[tuple[int, Values | Failed]]:
     if not waiting:
         return
     # Spawned, because a fork of a process that has run ONNX Runtime's threads may hang.
@@ -145,14 +156,17 @@ def _run_in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(job: Job) -> Values | str:
+def _run(job: Job) -> Values | Failed:
     """A job's result, or the sentence of what stopped it: not every error can be sent home."""
     # ViSQOL says for every clip which of its patches it left out.
     logging.getLogger("visqol").setLevel(logging.ERROR)
     try:
         return job.run()
     except RtsrError as error:
-        return str(error)
+        return Failed(str(error))
+    # Whatever a clip brings to light, hours of other clips are not to be lost for it.
+    except Exception as error:
+        return Failed(f"{type(error).__name__}: {error}")
 
 
 def _load(file: Path) -> Values | None:
@@ -170,8 +184,8 @@ def _store(file: Path, values: Values) -> None:
     beside.replace(file)
 
 
-def _key(*parts: object) -> str:
-    text = json.dumps([source_digest(), *parts])
+def _key(kind: str, *parts: object) -> str:
+    text = json.dumps([source_digest(kind), kind, *parts])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -180,17 +194,20 @@ def _digest_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@functools.lru_cache(maxsize=1)
-def source_digest() -> str:
-    """Digest of the source that results depend on: another engine gives other results."""
+@functools.lru_cache(maxsize=8)
+def source_digest(kind: str) -> str:
+    """Digest of the source that results of a kind of system depend on.
+
+    All depend on that of the metrics; those of models also on the engine's, and those of floors on
+    the floor's.
+    """
     package, kernels = Path(rtsr.__file__).parent, Path(rtsr_kernels.__file__).parent
-    files = [
-        *package.glob("*.py"),
-        *(package / "runtime").glob("*.py"),
-        *(package / "quality").rglob("*.py"),
-        *kernels.glob("*.py"),
-        *(Path(str(module.__file__)) for module in (ridge, quality_probes)),
-    ]
+    files = {Path(str(file_cutoff.__file__)), *(package / "quality").rglob("*.py")}
+    if kind == MODEL:
+        files |= {*package.glob("*.py"), *(package / "runtime").glob("*.py"), *kernels.glob("*.py")}
+        files.add(Path(str(quality_probes.__file__)))
+    if kind == FLOOR:
+        files.add(Path(str(ridge.__file__)))
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())

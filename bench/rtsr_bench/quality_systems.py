@@ -14,7 +14,7 @@ from rtsr.errors import RtsrError
 from rtsr.runtime import models, providers
 from rtsr.upsampler import Upsampler
 from rtsr_bench.chain_operations import chain_operations
-from rtsr_bench.floor_command import floor_path
+from rtsr_bench.floor_command import FLOORS, floor_path
 from rtsr_bench.matrix import PRECISIONS
 from rtsr_bench.ridge import RidgeFloor
 from rtsr_bench.validation import Enhancer
@@ -109,6 +109,11 @@ def choose_systems(
             )
         systems.append(System(name, MODEL, str(source), _digest([model.path])))
     return systems
+
+
+def missing_floors(cutoffs: Sequence[float], folder: Path = FLOORS) -> list[float]:
+    """The cutoffs in Hz for which ``folder`` has no fitted floor."""
+    return [hz for hz in cutoffs if not floor_path(folder, hz).is_file()]
 
 
 def at_full_precision(systems: Sequence[System]) -> list[System]:

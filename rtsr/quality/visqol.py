@@ -36,7 +36,8 @@ def visqol(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> flo
         estimate: the same length.
 
     Returns:
-        the score, or NaN where the signals are shorter than 1 s or one of them is silent.
+        the score, or NaN where the signals are shorter than 1 s, one of them is silent, or the
+        package finds no part of them that can be compared.
 
     Raises:
         MissingDependencyError: ``visqol-python`` is not installed.
@@ -51,11 +52,15 @@ def visqol(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> flo
     if reference.size < _MIN_SECONDS * sample_rate or not reference.any() or not estimate.any():
         return math.nan
     with _ONE_AT_A_TIME:
-        result = listener.measure_from_arrays(
-            np.asarray(reference, dtype=np.float64),
-            np.asarray(estimate, dtype=np.float64),
-            sample_rate,
-        )
+        try:
+            result = listener.measure_from_arrays(
+                np.asarray(reference, dtype=np.float64),
+                np.asarray(estimate, dtype=np.float64),
+                sample_rate,
+            )
+        except ValueError:
+            # Of arrays that were checked above, it says so of those whose patches do not match.
+            return math.nan
     return float(result.moslqo)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 pytest.importorskip("onnx")
@@ -19,6 +20,7 @@ pytest.importorskip("visqol")
 pytest.importorskip("matplotlib")
 
 from rtsr.errors import RtsrError
+from rtsr.quality.band_levels import BAND_LEVELS
 from rtsr_bench import quality, quality_runs
 from rtsr_bench.quality_systems import FLOOR, INPUT, at_full_precision, choose_systems
 from rtsr_bench.ridge import RidgeFloor
@@ -46,7 +48,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(corpus: Path, out: Path, *more: str) -> Any:
     arguments = [str(corpus), "--out", str(out), "--work", str(out.parent / "work"), "--jobs", "1"]
-    return CliRunner().invoke(quality.app, [*arguments, "--seconds", str(SECONDS), *more])
+    with pytest.MonkeyPatch.context() as here:
+        # Floors are looked for in the present folder if none are named.
+        here.chdir(corpus.parent)
+        return CliRunner().invoke(quality.app, [*arguments, "--seconds", str(SECONDS), *more])
+
+
+def scores(out: Path, place: int = 0) -> Any:
+    """By cutoff and system, of one of the corpora."""
+    return json.loads((out / "quality.json").read_text())["corpora"][place]["cutoffs"]
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +74,13 @@ def test_the_report_holds_every_system_at_every_cutoff(made: Path) -> None:
     report = json.loads((made / "quality.json").read_text())
     systems = ["input", "replicate", "stand-in"]
     assert list(report["systems"]) == systems
-    assert {key: list(rows) for key, rows in report["cutoffs"].items()} == {
+    (judged,) = report["corpora"]
+    assert {key: list(rows) for key, rows in judged["cutoffs"].items()} == {
         "4000": systems,
         "8000": systems,
     }
-    assert report["clips"] == {"speech": 1, "music": 1}
-    for rows in report["cutoffs"].values():
+    assert judged["clips"] == {"speech": 1, "music": 1}
+    for rows in judged["cutoffs"].values():
         for row in rows.values():
             assert set(row["by_domain"]) == {"speech", "music"}
             assert set(row["clips"]) == {"speech/one", "music/two"}
@@ -77,8 +88,9 @@ def test_the_report_holds_every_system_at_every_cutoff(made: Path) -> None:
         assert replicate["lsd"] < input_["lsd"]
         assert replicate["visqol"] > input_["visqol"]
         assert input_["hf_bias_db"] < -20.0
+        assert replicate["level_bias_db"] < input_["level_bias_db"]
     at_8, at_16 = (
-        report["cutoffs"][key]["input"]["by_domain"]["music"] for key in ("4000", "8000")
+        judged["cutoffs"][key]["input"]["by_domain"]["music"] for key in ("4000", "8000")
     )
     assert at_16["lsd"] < at_8["lsd"]
 
@@ -108,9 +120,10 @@ def test_pictures_are_there_and_linked(made: Path) -> None:
     text = (made / "quality.md").read_text()
     files = {path.name for path in made.iterdir()}
     drawn = {name for name in files if name.endswith(".png")}
+    name = json.loads((made / "quality.json").read_text())["corpora"][0]["name"]
     assert drawn == {
-        "metrics-4000.png",
-        "metrics-8000.png",
+        f"metrics-{name}-4000.png",
+        f"metrics-{name}-8000.png",
         "spectrogram-speech-one.png",
         "spectrogram-music-two.png",
     }
@@ -141,11 +154,67 @@ def test_a_second_report_computes_nothing_again(
     result = run(corpus, out, *options, "--picture", "two")
     assert result.exit_code == 0, result.output
     after = json.loads((out / "quality.json").read_text())
-    assert after["cutoffs"]["4000"] == before["cutoffs"]["4000"]
+    assert scores(out)["4000"] == scores(made)["4000"]
     assert after["probes"]["4000"] == before["probes"]["4000"]
     assert not (out / "spectrogram-speech-one.png").exists()
     # without --json the page itself is printed
     assert result.stdout.startswith("# Quality report")
+
+
+def test_a_part_of_the_report_computes_nothing_again(
+    corpus: Path, made: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality_runs.ClipJob, "run", None)
+    out = made.parent / "part"
+    options = ["--cutoff", "8000", "--limit", "1", "--model", str(stand_in), "--tables-only"]
+    result = run(corpus, out, *options, "--domain", "music")
+    assert result.exit_code == 0, result.output
+    whole, part = scores(made)["8000"], scores(out)["8000"]
+    for name, row in part.items():
+        assert row["clips"] == {"music/two": whole[name]["clips"]["music/two"]}
+    # no pictures, no probes, no times
+    assert {path.name for path in out.iterdir()} == {"quality.json", "quality.md"}
+    assert "--domain music" in result.stdout
+    assert "## Streaming minus offline" not in result.stdout
+    assert "The floor is left out" in result.stderr
+    assert "rtsr_bench.ridge train CORPUS --cutoff 8000'" in result.stderr
+
+
+def test_several_corpora_with_a_floor_and_clips_that_cannot_be_judged(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """One clip was lost, one is too short for any metric and one for ViSQOL alone."""
+    other = tmp_path / "recordings"
+    shutil.copytree(corpus, other)
+    samples, rate = soundfile.read(DEMO / "music_reference.flac")
+    for name, seconds in (("blip", 0.1), ("brief", 0.6)):
+        soundfile.write(other / f"{name}.flac", samples[rate : rate + int(seconds * rate)], rate)
+    with (other / "manifest.csv").open("a", encoding="utf-8") as file:
+        for name in ("lost", "blip", "brief"):
+            file.write(f"{name}.flac,valid,effects,{name},48000,1.0,20000\n")
+    (tmp_path / "floors").mkdir()
+    RidgeFloor.fit([corpus / "one.flac"], 4000.0, seconds_per_file=1.0).save(
+        tmp_path / "floors" / "ridge-4000.npz"
+    )
+    out = tmp_path / "report"
+    result = run(other, out, str(corpus), "--cutoff", "4000", "--limit", "3", "--model",
+                 "replicate", "--tables-only", "--metrics", "visqol,lsd,band_levels")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    report = json.loads((out / "quality.json").read_text())
+    assert [part["name"] for part in report["corpora"]] == ["recordings", corpus.name]
+    assert report["corpora"][0]["clips"] == {"speech": 1, "effects": 1, "music": 2}
+    assert list(scores(out)["4000"]) == ["input", "ridge", "ridge-bare", "replicate"]
+    assert list(scores(out, 1)["4000"]) == list(scores(out)["4000"])
+    brief = scores(out)["4000"]["replicate"]["clips"]["effects/brief"]
+    assert brief["visqol"] is None
+    assert brief["level_bias_db"] > 0.0
+    assert set(brief) == {"visqol", "lsd", *BAND_LEVELS}
+    page = (out / "quality.md").read_text()
+    assert page.index("## recordings, input cutoff 4 kHz") < page.index(f"## {corpus.name}, input")
+    assert "- `effects/lost` of recordings: the file is missing" in page
+    assert "- `effects/blip` of recordings: 0.10 s long, at least 0.25 s are needed" in page
+    assert "with less than 1 s of sound, of recordings: `effects/brief`" in page
+    assert "## Better than `ridge-bare`" in page
 
 
 @pytest.mark.slow
@@ -172,6 +241,9 @@ def test_conditions_are_judged(corpus: Path, made: Path, stand_in: Path) -> None
         (["--model", "large"], "'large' is unknown"),
         (["--picture", "flute", "--limit", "1"], "No clip of the report has 'flute'"),
         (["--floors", "nowhere"], "is not a floor"),
+        (["--metrics", "loudness"], "no metric named 'loudness'"),
+        (["--domain", "effects"], "has no valid clips of effects"),
+        (["--tables-only", "--picture", "two"], "nothing is drawn"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(

@@ -74,6 +74,25 @@ def conditions(falls: dict[tuple[str, str], float]) -> dict[str, Any]:
     return part
 
 
+def corpus(name: str, score: float) -> dict[str, Any]:
+    """Input and a model at one cutoff, one domain."""
+    rows = {"input": 0.5 + score, "small": 1.25 + score}
+    return {
+        "name": name,
+        "clips": {"speech": 3, "music": 1},
+        "left_out": {},
+        "cutoffs": {
+            "4000": {
+                system: {
+                    "by_domain": {"speech": {"visqol": one, "lsd": None, "level_loud_db": -one}},
+                    "clips": {"speech/a": {"visqol": one}},
+                }
+                for system, one in rows.items()
+            }
+        },
+    }
+
+
 def whole(**changes: Any) -> dict[str, Any]:
     facts = {
         "kind": "model",
@@ -86,23 +105,19 @@ def whole(**changes: Any) -> dict[str, Any]:
     }
     nothing = dict.fromkeys(facts) | {"operations": {}, "latency_ms": {}, "real_time": {}}
     values = {
+        "format": 2,
         "date": "2026-01-02",
         "command": "python -m rtsr_bench.quality CORPUS --out FOLDER",
         "software": {"rtsr": "1.2.3"},
         "machine": {"cpu": {"model": "Test", "cores": 2}, "load_average": None},
         "seconds": 6.0,
-        "clips": {"speech": 3, "music": 1},
-        "metrics": ["visqol", "lsd"],
+        "metrics": ["visqol", "lsd", "level_loud_db"],
         "systems": {"input": nothing, "small": facts},
-        "cutoffs": {
-            "4000": {
-                name: {"by_domain": {"speech": {"visqol": score, "lsd": None}}}
-                for name, score in (("input", 1.5), ("small", 3.25))
-            }
-        },
+        "corpora": [corpus("one", 1.0), corpus("two", 2.0)],
+        "failed": [],
         "probes": {"4000": {"small": {"block 1": 0.0, "block 37": 1.5e-7, "silence_dbfs": -96.04}}},
         "conditions": {},
-        "pictures": [{"file": "metrics-4000.png", "title": "Medians"}],
+        "pictures": [{"file": "metrics-one-4000.png", "title": "Medians"}],
         **changes,
     }
     return dict(plain(values))
@@ -113,11 +128,47 @@ def test_the_report_says_what_was_measured() -> None:
     assert "| small | fp32 | 2.50 | 1,234,567 | 301.9 | 12.3 | 13.85 |" in text
     assert "| input | - | - | - | - | - | - |" in text
     assert "| whole chain | 301.92 + 10.00 |" in text
-    assert "| small | 3.25 | - |" in text
+    assert "| small | 2.25 | - |" in text
+    # levels have a table of their own
+    assert "| small | -2.2 |" in text
     assert "| 4 kHz | small | 0 | 1.5e-07 | -96.0 |" in text
-    assert "(3 speech, 1 music), the loudest 6 s" in text
-    assert "![Medians](metrics-4000.png)" in text
+    assert "(one: 3 speech, 1 music; two: 3 speech, 1 music), the loudest 6 s" in text
+    assert "![Medians](metrics-one-4000.png)" in text
     assert "delivered" not in text
+    assert "Not judged" not in text
+
+
+def test_the_corpora_stand_in_their_order() -> None:
+    text = report.markdown(whole())
+    first, second = text.index("## one, input cutoff 4 kHz"), text.index("## two, input cutoff")
+    assert first < text.index("| small | 2.25 | - |") < second < text.index("| small | 3.25 | - |")
+
+
+def test_a_report_of_format_1_is_still_read() -> None:
+    old = whole()
+    part = old.pop("corpora")[0]
+    del old["format"], old["failed"]
+    old |= {"clips": part["clips"], "cutoffs": part["cutoffs"]}
+    text = report.markdown(old)
+    assert "## input cutoff 4 kHz" in text
+    assert "| small | 2.25 | - |" in text
+    assert "(3 speech, 1 music), the loudest 6 s" in text
+
+
+def test_what_was_not_judged_is_named_with_its_reason() -> None:
+    part = corpus("one", 1.0)
+    part["left_out"] = {"speech/b": "the file is missing"}
+    part["cutoffs"]["4000"]["small"]["clips"]["speech/a"]["visqol"] = None
+    text = report.markdown(whole(corpora=[part], failed=["`small` at 4000, the probes: broken"]))
+    assert "- `speech/b` of one: the file is missing" in text
+    assert "- by ViSQOL, with less than 1 s of sound, of one: `speech/a`" in text
+    assert "- `small` at 4000, the probes: broken" in text
+
+
+def test_a_system_that_failed_on_a_domain_has_no_figures_there() -> None:
+    part = corpus("one", 1.0)
+    part["cutoffs"]["4000"]["small"]["by_domain"] = {}
+    assert "| small | - | - |" in report.markdown(whole(corpora=[part]))
 
 
 def test_a_broken_stream_cannot_be_overlooked() -> None:
@@ -147,20 +198,26 @@ def test_wins_against_a_floor_are_counted_by_metric() -> None:
     told = {
         "metrics": ["visqol", "lsd", "hf_bias_db"],
         "systems": {name: {"kind": kind} for name, kind in [("floor", "floor"), ("net", "model")]},
-        "cutoffs": {
-            "4000": {
-                "floor": row(
-                    speech={"visqol": 2.0, "lsd": 1.0, "hf_bias_db": 1.0},
-                    music={"visqol": 2.0, "lsd": 1.0},
-                ),
-                "net": row(
-                    speech={"visqol": 2.1, "lsd": 1.1, "hf_bias_db": -0.5},
-                    music={"visqol": 2.0, "lsd": 0.9},
-                ),
+        "format": 2,
+        "corpora": [
+            {
+                "name": "wide",
+                "cutoffs": {
+                    "4000": {
+                        "floor": row(
+                            speech={"visqol": 2.0, "lsd": 1.0, "hf_bias_db": 1.0},
+                            music={"visqol": 2.0, "lsd": 1.0},
+                        ),
+                        "net": row(
+                            speech={"visqol": 2.1, "lsd": 1.1, "hf_bias_db": -0.5},
+                            music={"visqol": 2.0, "lsd": 0.9},
+                        ),
+                    }
+                },
             }
-        },
+        ],
     }
     lines = report.against_floors(told)
     assert "## Better than `floor`" in lines
-    assert lines[-1] == "| 4 kHz | net | 1/2 | 1/2 | 1/1 |"
+    assert lines[-1] == "| wide | 4 kHz | net | 1/2 | 1/2 | 1/1 |"
     assert report.against_floors({**told, "systems": {}}) == []

@@ -13,7 +13,7 @@ import soundfile
 
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr_bench import quality_runs as runs
-from rtsr_bench.quality_systems import INPUT, MODEL, System
+from rtsr_bench.quality_systems import FLOOR, INPUT, MODEL, System
 from rtsr_bench.single_thread import one_thread_each
 
 
@@ -23,14 +23,14 @@ class Note:
 
     name: str
     log: Path
-    fails: bool = False
+    fails: Exception | None = None
 
     def key(self) -> str:
         return self.name
 
     def run(self) -> dict[str, float]:
         if self.fails:
-            raise MissingDependencyError("This test", "eval")
+            raise self.fails
         with self.log.open("a") as file:
             file.write(f"{self.name}\n")
         return {"length": float(len(self.name)), "nothing": math.nan}
@@ -61,13 +61,29 @@ def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
     assert len(lines(log)) == 2
 
 
-def test_what_was_done_before_a_failure_is_kept(tmp_path: Path) -> None:
+def test_a_failure_stops_nothing_else_and_is_tried_again(tmp_path: Path) -> None:
     log, results = tmp_path / "log", tmp_path / "results"
-    with pytest.raises(RtsrError, match="This test needs a package"):
-        runs.run_all([Note("a", log), Note("bad", log, fails=True)], results, 1)
-    runs.run_all([Note("a", log)], results, 1)
-    assert len(lines(log)) == 1
+    jobs = [
+        Note("a", log),
+        Note("bad", log, fails=MissingDependencyError("This test", "eval")),
+        Note("odd", log, fails=ZeroDivisionError("nobody thought of it")),
+        Note("b", log),
+    ]
+    rows = runs.run_all(jobs, results, 1)
+    assert isinstance(rows[1], runs.Failed)
+    assert rows[1].reason.startswith("This test needs a package")
+    assert rows[2] == runs.Failed("ZeroDivisionError: nobody thought of it")
+    assert lines(log) == ["a", "b"]
+    again = runs.run_all([replace(job, fails=None) for job in jobs], results, 1)
+    assert not any(isinstance(row, runs.Failed) for row in again)
+    assert lines(log) == ["a", "b", "bad", "odd"]
     assert not list(results.glob("*.partial"))
+
+
+def test_where_everything_fails_the_reason_is_told(tmp_path: Path) -> None:
+    failing = Note("bad", tmp_path / "log", fails=MissingDependencyError("This test", "eval"))
+    with pytest.raises(RtsrError, match="This test needs a package"):
+        runs.run_all([failing], tmp_path / "results", 1)
 
 
 @pytest.fixture
@@ -102,8 +118,21 @@ def test_a_result_belongs_to_all_that_it_depends_on(
     }
     assert len(keys) == 8
     assert replace(job, clip="speech/b").key() == job.key()
-    monkeypatch.setattr(runs, "source_digest", lambda: "another engine")
+    monkeypatch.setattr(runs, "source_digest", lambda kind: f"another source of {kind}")
     assert job.key() not in keys
+
+
+def test_only_models_depend_on_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    digests = {kind: runs.source_digest(kind) for kind in (INPUT, MODEL, FLOOR)}
+    assert len(set(digests.values())) == 3
+    kernels = tmp_path / "rtsr_kernels"
+    kernels.mkdir()
+    (kernels / "__init__.py").write_text("# another engine")
+    monkeypatch.setattr(runs.rtsr_kernels, "__file__", str(kernels / "__init__.py"))
+    runs.source_digest.cache_clear()
+    changed = [kind for kind in digests if runs.source_digest(kind) != digests[kind]]
+    runs.source_digest.cache_clear()
+    assert changed == [MODEL]
 
 
 def test_the_input_is_judged_as_it_is(job: runs.ClipJob) -> None:
@@ -129,8 +158,9 @@ def test_processes_give_what_one_process_gives(job: runs.ClipJob, tmp_path: Path
     together = runs.run_all(jobs, tmp_path / "together", 1)
     # The processes compute with one thread, and sums in another order end in another last digit.
     assert apart == [pytest.approx(result, rel=1e-9) for result in together]
-    with pytest.raises(RtsrError, match="no metric named 'loudness'"):
-        runs.run_all([*jobs, replace(job, metrics=("loudness",))], tmp_path / "apart", 2)
+    failed = runs.run_all([*jobs, replace(job, metrics=("loudness",))], tmp_path / "apart", 2)[-1]
+    assert isinstance(failed, runs.Failed)
+    assert "no metric named 'loudness'" in failed.reason
 
 
 def test_processes_are_started_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
