@@ -142,6 +142,9 @@ def eval_command(
         _print_table(result, cutoff, names is None)
         if artefacts:
             _print_artefacts(result)
+    for pair in result.files:
+        for mismatch in pair.mismatches:
+            typer.echo(f"warning: {pair.name} is {mismatch}", err=True)
 
 
 def _split(metrics: str) -> list[str]:
@@ -221,6 +224,7 @@ def _as_object(result: FolderComparison, cutoff: float, artefacts: bool) -> dict
                 "reference": str(pair.reference),
                 "estimate": str(pair.estimate),
                 "metrics": _finite(pair.metrics),
+                "mismatches": pair.mismatches,
             }
             | ({"artefacts": _finite(pair.artefacts)} if artefacts else {})
             for pair in result.files
@@ -270,6 +274,8 @@ def _print_table(result: FolderComparison, cutoff: float, all_metrics: bool) -> 
         typer.echo(f"without a partner: {', '.join(result.unmatched)}", err=True)
     if all_metrics and not visqol_available():
         typer.echo('visqol left out; it needs: pip install "rtsr[eval]"', err=True)
+    if any(math.isnan(pair.metrics.get("visqol", 0.0)) for pair in result.files):
+        typer.echo("visqol needs at least 1 s of sound; where there is less it tells -", err=True)
 
 
 def _print_artefacts(result: FolderComparison) -> None:

@@ -13,6 +13,7 @@ from rtsr.errors import RtsrError
 from rtsr.quality.artefacts import find_artefacts
 from rtsr.quality.audio import SAMPLE_RATE, read_audio
 from rtsr.quality.evaluation import check_cutoff, check_metrics, evaluate
+from rtsr.quality.mismatch import find_mismatches
 
 #: what counts as audio in a folder
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".caf")
@@ -20,7 +21,13 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".a
 
 @dataclass(frozen=True)
 class Comparison:
-    """One estimate judged against its reference; ``artefacts`` is empty if nobody asked."""
+    """One estimate judged against its reference.
+
+    Attributes:
+        artefacts: empty if nobody asked.
+        mismatches: why the two may not belong together, see
+            :func:`rtsr.quality.mismatch.find_mismatches`.
+    """
 
     name: str
     reference: Path
@@ -28,6 +35,7 @@ class Comparison:
     cutoff_hz: float
     metrics: dict[str, float]
     artefacts: dict[str, float] = field(default_factory=dict)
+    mismatches: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,13 @@ def compare_files(
     values = evaluate(truth, guess, cutoff_hz, metrics, SAMPLE_RATE)
     found = find_artefacts(truth, guess, cutoff_hz) if artefacts else {}
     return Comparison(
-        Path(estimate).stem, Path(reference), Path(estimate), cutoff_hz, values, found
+        Path(estimate).stem,
+        Path(reference),
+        Path(estimate),
+        cutoff_hz,
+        values,
+        found,
+        find_mismatches(truth, guess, cutoff_hz),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from rtsr.cli.eval import eval_command
+from rtsr.cli.eval import _MEANING, eval_command
 from rtsr.errors import AudioFormatError, MissingDependencyError, RtsrError
-from rtsr.quality import compare_files, compare_folders, medians
+from rtsr.quality import METRICS, compare_files, compare_folders, medians
 from rtsr.quality.cutoff import measure_file_cutoff
+from rtsr.quality.mismatch import find_mismatches
 from rtsr.quality.spectrogram import level_picture, save_spectrograms
 
 FAST = ["lsd", "lsd_near", "lf_gain_db"]
@@ -159,13 +161,17 @@ def test_without_soxr_only_other_rates_are_missed(
         compare_files(at_48k, at_16k, 4000, ["lsd"])
 
 
-def run(*arguments: object) -> str:
+def invoke(*arguments: object) -> Any:
     app = typer.Typer()
     app.command("eval")(eval_command)
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None:
         raise result.exception
-    return result.stdout
+    return result
+
+
+def run(*arguments: object) -> str:
+    return str(invoke(*arguments).stdout)
 
 
 def test_command_with_json(pair: tuple[Path, Path]) -> None:
@@ -208,6 +214,47 @@ def test_command_takes_the_cutoff_from_the_input_and_draws(
     assert answer["cutoff_hz"] == pytest.approx(4000, rel=0.05)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 20000
+
+
+def test_files_that_do_not_belong_together_are_pointed_out(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    reference, narrow = pair
+    other = write_noise(tmp_path / "other.wav", seconds=2.5)
+    result = invoke(reference, other, "--cutoff", 4000, "--metrics", "lsd")
+    assert "other is 1.00 s longer than the original" in result.stderr
+    assert "other is not the same sound as the original below the cutoff" in result.stderr
+    answer = json.loads(run(reference, other, "--cutoff", 4000, "--metrics", "lsd", "--json"))
+    assert len(answer["files"][0]["mismatches"]) == 2
+    assert "warning" not in invoke(reference, narrow, "--cutoff", 4000, "--metrics", "lsd").stderr
+
+
+def test_a_delay_a_gain_and_a_lost_low_band_are_told_apart() -> None:
+    truth = band(2.0)[:, np.newaxis]
+    late = np.concatenate([np.zeros((4000, 1)), 0.1 * truth])
+    assert find_mismatches(truth, late, 4000.0) == []
+    noisy = truth + np.random.default_rng(9).normal(size=truth.shape) * 0.05
+    assert find_mismatches(truth, noisy, 4000.0) == []
+    (silent,) = find_mismatches(truth, np.zeros_like(truth), 4000.0)
+    assert "correlation 0.00" in silent
+    (cut,) = find_mismatches(truth, truth[:48000], 4000.0)
+    assert cut.startswith("1.00 s shorter than the original")
+    assert find_mismatches(np.zeros_like(truth), truth, 4000.0) == []
+
+
+def test_command_says_why_there_is_no_visqol(tmp_path: Path) -> None:
+    pytest.importorskip("visqol")
+    short = write_noise(tmp_path / "short.wav", seconds=0.5)
+    result = invoke(short, short, "--cutoff", 4000, "--metrics", "visqol,lsd")
+    assert "visqol needs at least 1 s of sound" in result.stderr
+
+
+def test_every_metric_has_a_meaning_that_stands_alone() -> None:
+    assert tuple(_MEANING) == METRICS
+    assert not [text for text in _MEANING.values() if "the same" in text]
+    text = run("--help")
+    for name in METRICS:
+        assert name in text.replace("\n", "")
 
 
 @pytest.mark.parametrize(
