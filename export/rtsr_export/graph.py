@@ -12,9 +12,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from rtsr.model.bands import NYQUIST
 from rtsr.model.config import HOP, LATENCY_SAMPLES, OVERLAP, SAMPLE_RATE
 from rtsr.model.generator import Generator, parameter_count
-from rtsr.model.nrae import NYQUIST
 from rtsr.model.streaming import flatten, unflatten
 from rtsr_export.folding import fold_constants
 

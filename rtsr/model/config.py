@@ -28,6 +28,10 @@ class ModelConfig:
     ``E``'s features of the low-resolution input, ``decoder_hears_carriers`` the two carriers made
     of it.
 
+    ``level_width`` is the width of the level path (:mod:`rtsr.model.level_path`), which predicts
+    the levels of the missing bands from those that are there; 0 leaves it out, and models from
+    before it have none.
+
     ``decoder_free_bins``, which the named sizes do without, lets the decoder also set magnitude and
     phase of every bin by itself. What it draws then stands still: phases that hardly change from
     hop to hop are lines at multiples of 100 Hz, whatever the pitch is.
@@ -57,6 +61,9 @@ class ModelConfig:
     decoder_hears_features: bool = True
     decoder_hears_carriers: bool = True
     decoder_free_bins: bool = True
+    level_width: int = 0
+    level_blocks: int = 3
+    level_memory: int = 64
 
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
@@ -83,8 +90,9 @@ class ModelConfig:
         return cls(**values)
 
 
-_SMALL = ModelConfig(name="small", decoder_free_bins=False)
-# Twice as wide everywhere, so that it can be grown from a trained `small`.
+_SMALL = ModelConfig(name="small", decoder_free_bins=False, level_width=112)
+# Twice as wide everywhere but in the level path, where width brought nothing, so that it can be
+# grown from a trained `small`.
 _BASE = ModelConfig(
     name="base",
     encoder_width=384,
@@ -96,6 +104,7 @@ _BASE = ModelConfig(
     decoder_width=448,
     decoder_blocks=4,
     decoder_free_bins=False,
+    level_width=112,
 )
 CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}
 

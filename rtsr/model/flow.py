@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rtsr.model.bands import NYQUIST
 from rtsr.model.config import ModelConfig
 from rtsr.model.layers import (
     FrameNorm,
@@ -18,7 +19,6 @@ from rtsr.model.layers import (
     ResidualBlock,
     WindowedAttention,
 )
-from rtsr.model.nrae import NYQUIST
 from rtsr.model.streaming import State, StreamingModule, branch
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -15,20 +17,26 @@ from rtsr.model.analysis import (
 from rtsr.model.config import ModelConfig
 from rtsr.model.excitation import BINS, Excitation
 from rtsr.model.flow import VelocityNet, euler, start_point
-from rtsr.model.nrae import Decoder, Encoder
+from rtsr.model.level_path import LevelPath, Levels
+from rtsr.model.nrae import Decoder, Encoder, Shape
 from rtsr.model.streaming import State, StreamingModule, branch
 from rtsr.model.synthesis import OverlapAdd, SynthesisMask
 
 
+@dataclass
 class Heard:
     """What one block of low-resolution input gives to every later part, per frame.
 
     ``frames`` ``(batch, frames, 1440)``, ``level`` ``(batch, frames, 1)``, ``z`` ``(batch, frames,
-    latent)``, ``hidden`` ``(batch, frames, encoder_width)``.
+    latent)``, ``hidden`` ``(batch, frames, encoder_width)``; ``levels`` where they are asked for
+    and the model has a level path.
     """
 
-    def __init__(self, frames: Tensor, level: Tensor, z: Tensor, hidden: Tensor) -> None:
-        self.frames, self.level, self.z, self.hidden = frames, level, z, hidden
+    frames: Tensor
+    level: Tensor
+    z: Tensor
+    hidden: Tensor
+    levels: Levels | None = None
 
 
 class Generator(StreamingModule):
@@ -48,6 +56,7 @@ class Generator(StreamingModule):
         self.level = RunningLevel(config.level_window)
         self.features = Features()
         self.encoder = Encoder(config)
+        self.level_path = LevelPath(config) if config.level_width else None
         self.velocity = VelocityNet(config)
         self.excitation = Excitation()
         self.decoder = Decoder(config)
@@ -64,13 +73,38 @@ class Generator(StreamingModule):
     def hear(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Heard, State]:
         """Analyse low-resolution audio ``(batch, 1, samples)`` that ends at ``f_prior`` Hz, which
         is ``(batch, frames, 1)`` here and below."""
+        frames, level, parts, following = self._analyse(audio, f_prior, state)
+        features = self.features(parts, level)
+        (z, hidden), following["encoder"] = self.encoder.step(
+            features, f_prior, branch(state, "encoder")
+        )
+        heard = Heard(frames, level, z, hidden)
+        if self.level_path is not None:
+            heard.levels, following["level_path"] = self.level_path.step(
+                parts, level, f_prior, branch(state, "level_path")
+            )
+        return heard, following
+
+    def expect(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Levels, Tensor]:
+        """Return what the level path alone says of low-resolution audio, and the running level.
+
+        Raises:
+            ValueError: the model has no level path.
+        """
+        if self.level_path is None:
+            raise ValueError(f"the model {self.config.name!r} has no level path")
+        _, level, parts, _ = self._analyse(audio, f_prior, state)
+        levels, _ = self.level_path.step(parts, level, f_prior, branch(state, "level_path"))
+        return levels, level
+
+    def _analyse(
+        self, audio: Tensor, f_prior: Tensor, state: State
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Newest samples, running level, masked spectrum, and the next state."""
         frames, history = self.history.step(audio, branch(state, "history"))
         parts = self.spectrum(frames, f_prior)
         level, levels = self.level.step(self.energy(parts), branch(state, "level"))
-        features = self.features(parts, level)
-        (z, hidden), encoder = self.encoder.step(features, f_prior, branch(state, "encoder"))
-        following: State = {"history": history, "level": levels, "encoder": encoder}
-        return Heard(frames, level, z, hidden), following
+        return frames, level, parts, {"history": history, "level": levels}
 
     def encode_truth(self, audio: Tensor, level: Tensor, f_target: Tensor) -> Tensor:
         """Latent ``(batch, frames, latent)`` of full-band audio from its start, on the level of
@@ -81,6 +115,13 @@ class Generator(StreamingModule):
         (z, _), _ = self.encoder.step(features, f_target, branch(fresh, "encoder"))
         return z
 
+    def shape(
+        self, z: Tensor, heard: Heard, cutoffs: tuple[Tensor, Tensor], state: State
+    ) -> tuple[Shape, State]:
+        """Decode a latent to the gains of the carriers; ``cutoffs`` are ``f_prior`` and
+        ``f_target`` in Hz."""
+        return self.decoder.shape(z, heard.hidden, cutoffs, heard.levels, branch(state, "decoder"))
+
     def decode(
         self, z: Tensor, heard: Heard, noise: Tensor, cutoffs: tuple[Tensor, Tensor], state: State
     ) -> tuple[Tensor, State]:
@@ -89,22 +130,25 @@ class Generator(StreamingModule):
         ``noise`` ``(batch, frames, 602)`` is the noise carrier's spectrum, ``cutoffs`` are
         ``f_prior`` and ``f_target`` in Hz.
         """
+        shape, decoder = self.shape(z, heard, cutoffs, state)
+        high_band, overlap_add = self.sound(shape, heard, noise, cutoffs, state)
+        return high_band, {"decoder": decoder, "overlap_add": overlap_add}
+
+    def sound(
+        self,
+        shape: Shape,
+        heard: Heard,
+        noise: Tensor,
+        cutoffs: tuple[Tensor, Tensor],
+        state: State,
+    ) -> tuple[Tensor, State]:
+        """Give the carriers their gains and add up the frames; arguments as of :meth:`decode`."""
         harmonic, replicated = self.excitation(heard.frames, heard.level, cutoffs[0])
         # A complex bin of unit mean power has parts of variance one half.
         spectrum = noise.unflatten(2, (2, BINS)) * 0.5**0.5
         mask = self.synthesis_mask(*cutoffs)
-        frames, decoder = self.decoder.step(
-            z,
-            heard.hidden,
-            cutoffs,
-            (spectrum, harmonic, replicated),
-            mask,
-            branch(state, "decoder"),
-        )
-        high_band, overlap_add = self.overlap_add.step(
-            frames * heard.level, branch(state, "overlap_add")
-        )
-        return high_band, {"decoder": decoder, "overlap_add": overlap_add}
+        frames = self.decoder.sound(shape, (spectrum, harmonic, replicated), mask)
+        return self.overlap_add.step(frames * heard.level, branch(state, "overlap_add"))
 
     def step(
         self, audio: Tensor, noise: Tensor, f_prior: Tensor, f_target: Tensor, state: State

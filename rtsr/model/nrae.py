@@ -6,18 +6,23 @@ alike; ``D`` is trained on noisy latents, so that a flow's small errors do not r
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from rtsr.model.analysis import Features
+from rtsr.model.bands import NYQUIST, band_interpolation
 from rtsr.model.config import SYNTHESIS_FRAME, ModelConfig
 from rtsr.model.excitation import BINS
 from rtsr.model.fourier import InverseRealTransform
 from rtsr.model.layers import ConvNeXtBlock, FrameNorm, FrequencyEmbedding, Pointwise
+from rtsr.model.level_path import Levels
 from rtsr.model.streaming import State, StreamingModule, StreamingSequential, branch
 
-NYQUIST = 24_000.0
 LOG_GAIN_CEILING = 4.0
+#: what a band's power is never below, relative to the running level: a logarithm needs it
+POWER_FLOOR = 1e-12
 
 
 class Encoder(StreamingModule):
@@ -50,21 +55,33 @@ class Encoder(StreamingModule):
         return (self.unit(self.leave(hidden)), hidden), {"blocks": blocks}
 
 
-def band_interpolation(bands: int, bins: int, highest_hz: float = NYQUIST) -> Tensor:
-    """``(bands, bins)``: triangles on the mel scale (O'Shaughnessy 1987) that add up to one."""
-
-    def mel(hz: Tensor) -> Tensor:
-        return 2595.0 * torch.log10(1.0 + hz / 700.0)
-
-    position = mel(torch.linspace(0.0, highest_hz, bins)) / mel(torch.tensor(highest_hz))
-    distance = position[None] * (bands - 1) - torch.arange(bands)[:, None]
-    return (1.0 - distance.abs()).clamp(min=0.0)
-
-
 def point_interpolation(points: int, samples: int) -> Tensor:
     """``(points, samples)``: linear interpolation between equally spaced points."""
     position = torch.linspace(0.0, points - 1.0, samples)
     return (1.0 - (position[None] - torch.arange(points)[:, None]).abs()).clamp(min=0.0)
+
+
+class Shape(NamedTuple):
+    """What the decoder says of one block before it becomes sound.
+
+    ``log_gains`` ``(batch, frames, 3, bands)`` of the noise, the harmonic and the replicated
+    carrier, natural logarithms relative to the running level; ``points`` ``(batch, frames,
+    points)``, amplitudes of the noise within the frame; ``free`` magnitudes and phases of single
+    bins, or nothing.
+    """
+
+    log_gains: Tensor
+    points: Tensor
+    free: list[Tensor]
+
+    def level(self) -> Tensor:
+        """Natural logarithm of the amplitude that each band will have, ``(batch, frames, bands)``.
+
+        The carriers are flat, of unit power and independent of one another, so their powers add.
+        """
+        noise, harmonic, replicated = (2.0 * self.log_gains).exp().unbind(dim=2)
+        power = noise * self.points.square().mean(dim=2, keepdim=True) + harmonic + replicated
+        return 0.5 * (power + POWER_FLOOR).log()
 
 
 class Decoder(StreamingModule):
@@ -109,27 +126,25 @@ class Decoder(StreamingModule):
             "point_to_sample", point_interpolation(self.points, SYNTHESIS_FRAME), persistent=False
         )
 
-    def step(
+    def shape(
         self,
         z: Tensor,
         hidden: Tensor,
         cutoffs: tuple[Tensor, Tensor],
-        carriers: tuple[Tensor, Tensor, Tensor],
-        mask: Tensor,
+        levels: Levels | None,
         state: State,
-    ) -> tuple[Tensor, State]:
-        """Decode one block.
+    ) -> tuple[Shape, State]:
+        """Say how loud each carrier is, without a sound yet.
 
         Args:
             z: latent ``(batch, frames, latent)``.
             hidden: ``E``'s features of the low-resolution input ``(batch, frames, width)``.
             cutoffs: ``f_prior`` and ``f_target`` in Hz, each ``(batch, frames, 1)``.
-            carriers: noise, harmonic and replicated spectra, parts ``(batch, frames, 2, 301)``.
-            mask: gains per bin ``(batch, frames, 301)``.
+            levels: what the level path expects; the gains follow it as far as it trusts itself.
             state: see :meth:`initial_state`.
 
         Returns:
-            Frames ``(batch, frames, 600)``, relative to the running level, and the next state.
+            The gains and the next state.
         """
         if not self.hears_features:
             hidden = torch.zeros_like(hidden)
@@ -137,21 +152,40 @@ class Decoder(StreamingModule):
         x = x + self.cutoffs(cutoffs[0] / NYQUIST, cutoffs[1] / NYQUIST)
         x, blocks = self.blocks.step(x, branch(state, "blocks"))
         head = self.head(self.norm(x)).float()
-        *free, log_gains, envelope = head.split(self.sections, dim=2)
+        *free, log_gains, points = head.split(self.sections, dim=2)
         batch, frames = head.shape[:2]
-        with torch.autocast(head.device.type, enabled=False):
-            bins = log_gains.reshape(batch, frames, 3, self.bands) @ self.band_to_bin
-            contour = nn.functional.softplus(envelope) @ self.point_to_sample
+        shape = Shape(
+            log_gains.reshape(batch, frames, 3, self.bands), nn.functional.softplus(points), free
+        )
+        if levels is not None:
+            correction = levels.trust * (levels.level - shape.level())
+            shape = shape._replace(log_gains=shape.log_gains + correction[:, :, None])
+        return shape, {"blocks": blocks}
+
+    def sound(self, shape: Shape, carriers: tuple[Tensor, Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Give the carriers their gains.
+
+        Args:
+            shape: what :meth:`shape` said.
+            carriers: noise, harmonic and replicated spectra, parts ``(batch, frames, 2, 301)``.
+            mask: gains per bin ``(batch, frames, 301)``.
+
+        Returns:
+            Frames ``(batch, frames, 600)``, relative to the running level.
+        """
+        with torch.autocast(mask.device.type, enabled=False):
+            bins = shape.log_gains @ self.band_to_bin
+            contour = shape.points @ self.point_to_sample
         if not self.hears_carriers:
             noise = carriers[0]
             carriers = (noise, torch.zeros_like(noise), torch.zeros_like(noise))
         sources = list(carriers)
-        if free:
-            log_magnitude, phase = free
+        if shape.free:
+            log_magnitude, phase = shape.free
             bins = torch.cat([bins, log_magnitude[:, :, None]], dim=2)
             sources.append(torch.stack([phase.cos(), phase.sin()], dim=2))
         gains = bins.clamp(max=LOG_GAIN_CEILING).exp() * mask[:, :, None]
         spectra = torch.stack(sources, dim=2) * gains[:, :, :, None]
         hiss_and_tonal = torch.stack([spectra[:, :, 0], spectra[:, :, 1:].sum(dim=2)], dim=2)
         hiss, tonal = self.inverse_transform(hiss_and_tonal).unbind(dim=2)
-        return tonal + contour * hiss, {"blocks": blocks}
+        return tonal + contour * hiss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -10,17 +11,22 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from torch.nn import functional  # noqa: E402
+
 from rtsr.model import CONFIGURATIONS, ModelConfig, configuration, parameter_count  # noqa: E402
 from rtsr.model.analysis import RunningLevel, analysis_window  # noqa: E402
+from rtsr.model.bands import band_interpolation  # noqa: E402
 from rtsr.model.config import HOP, OVERLAP  # noqa: E402
 from rtsr.model.crossover import high_pass  # noqa: E402
 from rtsr.model.flow import VelocityNet, euler  # noqa: E402
 from rtsr.model.fourier import InverseRealTransform, RealTransform  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.model.layers import CausalConv1d, ConvNeXtBlock, WindowedAttention  # noqa: E402
-from rtsr.model.nrae import band_interpolation, point_interpolation  # noqa: E402
+from rtsr.model.level_path import GatedMemory, LevelPath, RunningMinimum  # noqa: E402
+from rtsr.model.nrae import Shape, point_interpolation  # noqa: E402
 from rtsr.model.streaming import flatten, unflatten  # noqa: E402
 from rtsr.model.synthesis import OverlapAdd, synthesis_window  # noqa: E402
+from rtsr.train.levels import LevelLoss  # noqa: E402
 
 FRAMES = 24
 TINY = replace(
@@ -32,6 +38,8 @@ TINY = replace(
     attention_window=5,
     decoder_width=24,
     latent=8,
+    level_width=16,
+    level_memory=8,
 )
 
 
@@ -163,7 +171,13 @@ def test_analysis_window_hears_the_newest_samples_and_has_unit_power():
 
 @pytest.mark.parametrize(
     "module",
-    [CausalConv1d(6, 6, 4), ConvNeXtBlock(6, 7, 2), WindowedAttention(6, 2, 4)],
+    [
+        CausalConv1d(6, 6, 4),
+        ConvNeXtBlock(6, 7, 2),
+        WindowedAttention(6, 2, 4),
+        GatedMemory(6, 5),
+        RunningMinimum(6, 0.01),
+    ],
     ids=lambda module: type(module).__name__,
 )
 def test_every_layer_streams(module):
@@ -196,6 +210,111 @@ def test_convolution_by_windows_is_the_convolution(groups):
     x = torch.randn(2, 13 + 3, 6)
     output, _ = module.step(x[:, 3:], {"past": x[:, :3]})
     torch.testing.assert_close(module.by_windows(x), output, atol=1e-6, rtol=1e-5)
+
+
+def in_a_graph(monkeypatch):
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+
+
+@pytest.mark.parametrize("module", [GatedMemory(6, 5), RunningMinimum(6, 0.3)], ids=repr)
+def test_a_memory_in_a_graph_is_the_one_in_training(module, monkeypatch):
+    x = torch.randn(2, 13, 6)
+    _, state = module.step(torch.randn(2, 9, 6), module.initial_state(2))
+    output, following = module.step(x, state)
+    in_a_graph(monkeypatch)
+    again, after = module.step(x, state)
+    torch.testing.assert_close(again, output, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(flatten(after), flatten(following), atol=1e-5, rtol=1e-5)
+
+
+def test_gated_memory_is_the_recurrence_frame_by_frame():
+    module = GatedMemory(6, 5)
+    x = torch.randn(1, 40, 6)
+    y = module.norm(x)
+    gate, candidate = module.gate(y).sigmoid(), module.candidate(y)
+    memory, expected = torch.zeros(1, 5), []
+    for frame in range(40):
+        memory = (1 - gate[:, frame]) * memory + gate[:, frame] * candidate[:, frame]
+        expected.append(memory)
+    output, state = module.step(x, module.initial_state(1))
+    torch.testing.assert_close(output, x + module.merge(torch.stack(expected, 1)))
+    torch.testing.assert_close(state["memory"][:, 0], memory)
+
+
+def test_a_minimum_falls_at_once_and_rises_slowly():
+    x = torch.full((1, 12, 1), -3.0)
+    x[:, 4] = -10.0
+    least, _ = RunningMinimum(1, 0.5).step(x, RunningMinimum(1, 0.5).initial_state(1))
+    expected = [-3.0] * 4 + [-10.0 + 0.5 * frame for frame in range(8)]
+    assert least.flatten().tolist() == pytest.approx(expected)
+
+
+def test_levels_follow_the_sound_and_not_its_level(tiny):
+    """Ten decibels more of input are ten more of every band: levels are relative to it."""
+    parts = torch.randn(1, FRAMES, 2, 513) * 0.05
+    cutoff = torch.full((1, FRAMES, 1), 4000.0)
+    path = tiny.level_path
+    assert isinstance(path, LevelPath)
+    path = copy.deepcopy(path)
+    with torch.no_grad():
+        # How loud all of it is, is an input too; without its weight nothing may be left of it.
+        path.enter.weight[:, -1] = 0.0
+        path.straight.weight[:, -1] = 0.0
+        level = parts.square().mean().sqrt().expand(1, FRAMES, 1)
+        soft, _ = path.step(parts, level, cutoff, path.initial_state(1))
+        loud, _ = path.step(3.16 * parts, 3.16 * level, cutoff, path.initial_state(1))
+    torch.testing.assert_close(soft.level, loud.level, atol=1e-3, rtol=1e-3)
+
+
+def test_bands_above_the_cutoff_tell_nothing(tiny):
+    path = tiny.level_path
+    parts = torch.randn(1, FRAMES, 2, 513) * 0.05
+    level, cutoff = torch.full((1, FRAMES, 1), 0.1), torch.full((1, FRAMES, 1), 4000.0)
+    other = parts.clone()
+    other[..., 120:] = 0.0
+    with torch.no_grad():
+        one, _ = path.step(parts, level, cutoff, path.initial_state(1))
+        two, _ = path.step(other, level, cutoff, path.initial_state(1))
+    torch.testing.assert_close(one.level, two.level)
+
+
+def test_gains_follow_the_level_path_as_far_as_it_trusts_itself(tiny):
+    inputs = signals(TINY)
+    audio, _, f_prior, f_target = inputs
+    cutoffs = f_prior.transpose(1, 2), f_target.transpose(1, 2)
+    with torch.no_grad():
+        state = tiny.initial_state(1)
+        heard, _ = tiny.hear(audio, cutoffs[0], state)
+        wanted = heard.levels.level
+        own, _ = tiny.shape(heard.z, replace(heard, levels=None), cutoffs, state)
+        for trust in (0.0, 0.25, 1.0):
+            levels = heard.levels._replace(trust=torch.full_like(wanted, trust))
+            shape, _ = tiny.shape(heard.z, replace(heard, levels=levels), cutoffs, state)
+            expected = own.level() + trust * (wanted - own.level())
+            torch.testing.assert_close(shape.level(), expected, atol=1e-3, rtol=1e-3)
+            # The carriers keep their shares.
+            lift = shape.log_gains - own.log_gains
+            torch.testing.assert_close(lift[:, :, 0], lift[:, :, 1])
+
+
+@pytest.mark.parametrize("carrier", [0, 1, 2], ids=["noise", "harmonic", "replicated"])
+def test_a_gain_says_how_loud_its_band_will_be(tiny, carrier):
+    frames = 300
+    audio, noise, f_prior, _ = signals(TINY, frames)
+    cutoffs = f_prior.transpose(1, 2), torch.full((1, frames, 1), 24_000.0)
+    log_gains = torch.full((1, frames, 3, 64), -30.0)
+    log_gains[:, :, carrier] = torch.linspace(-2.0, -4.0, 64)
+    shape = Shape(log_gains, torch.full((1, frames, 15), 0.7), [])
+    with torch.no_grad():
+        state = tiny.initial_state(1)
+        heard, _ = tiny.hear(audio, cutoffs[0], state)
+        carried = noise.transpose(1, 2)[..., TINY.latent :]
+        high_band, _ = tiny.sound(shape, heard, carried, cutoffs, state)
+    aligned = functional.pad(high_band[..., 120:], (0, 120))
+    measured = 0.5 * (LevelLoss(64).powers(aligned) / heard.level.square()).mean(1).log()
+    # From the second band above the cutoff on, without the very last.
+    difference = (measured - shape.level().mean(1))[0, 37:62]
+    assert difference.abs().max() < 0.12
 
 
 def test_convolutions_are_dense_or_by_channel():
@@ -305,7 +424,8 @@ def test_a_token_that_is_off_reaches_no_network(name, heeds_prior, heeds_target)
         cutoffs = hz(f_prior), hz(f_target)
         net, decoder, encoder = generator.velocity, generator.decoder, generator.encoder
         velocity, _ = net.step(z, z, hidden, (hz(time), *cutoffs), net.initial_state(1))
-        frames, _ = decoder.step(z, hidden, cutoffs, carriers, mask, decoder.initial_state(1))
+        shape, _ = decoder.shape(z, hidden, cutoffs, None, decoder.initial_state(1))
+        frames = decoder.sound(shape, carriers, mask)
         (latent, _), _ = encoder.step(features, hz(f_prior), encoder.initial_state(1))
         return velocity, frames, latent
 
@@ -340,7 +460,8 @@ def test_a_decoder_hears_what_it_may_and_nothing_else(name, deaf_to):
         cutoffs = hz(4000.0), hz(20_000.0)
         state = decoder.initial_state(1)
         mask = torch.ones(1, 5, 301)
-        return decoder.step(values["z"], values["hidden"], cutoffs, carriers, mask, state)[0]
+        shape, _ = decoder.shape(values["z"], values["hidden"], cutoffs, None, state)
+        return decoder.sound(shape, carriers, mask)
 
     reference = decoded(given)
     for part, value in given.items():
@@ -359,7 +480,8 @@ def test_without_free_bins_a_decoder_only_shapes_its_carriers():
     def decoded(generator):
         decoder = generator.decoder
         cutoffs, mask = (hz(4000.0), hz(20_000.0)), torch.ones(1, 5, 301)
-        return decoder.step(z, hidden, cutoffs, silence, mask, decoder.initial_state(1))[0]
+        shape, _ = decoder.shape(z, hidden, cutoffs, None, decoder.initial_state(1))
+        return decoder.sound(shape, silence, mask)
 
     assert not decoded(shaping).any()
     assert decoded(free).any()

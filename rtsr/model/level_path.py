@@ -1,0 +1,218 @@
+"""The level path: how loud each missing band is, told from how loud the heard ones are.
+
+Levels are most of what an ear compares, and they follow from coarse things: which sound is spoken,
+how it began, and how loud the floor is. So this path sees band energies and no fine structure,
+remembers seconds instead of frames, and is cheap to train by itself. The decoder's gains follow it
+as far as it trusts itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rtsr.model.analysis import ANALYSIS_FRAME, below
+from rtsr.model.bands import band_centres, band_means
+from rtsr.model.config import ModelConfig
+from rtsr.model.layers import ConvNeXtBlock, Pointwise
+from rtsr.model.streaming import (
+    Layer,
+    State,
+    StreamingModule,
+    StreamingSequential,
+    branch,
+    tensor,
+)
+
+#: mean power of a bin that counts as nothing, below what dithered 16 bits leave
+POWER_FLOOR = 1e-11
+#: natural logarithm of power by which a minimum rises per frame: 6 dB a second
+RISE = 6.0 / 100.0 * math.log(10.0) / 10.0
+#: higher than any power of a sound within full scale
+NOTHING_HEARD = 20.0
+#: frames over which a fresh memory forgets: from 30 ms to 3 s
+SHORTEST_MEMORY, LONGEST_MEMORY = 3.0, 300.0
+#: natural logarithm of amplitude that every band begins with in training, and what it is told in
+FIRST_LEVEL = -5.0
+LEVEL_SCALE = 2.0
+FIRST_TRUST = 1.0
+
+
+class Levels(NamedTuple):
+    """What the path says of one block: ``level`` ``(batch, frames, bands)``, the natural logarithm
+    of amplitude relative to the running level, and ``trust`` of that shape in [0, 1]."""
+
+    level: Tensor
+    trust: Tensor
+
+
+class RunningMinimum(Layer):
+    """The least value of each channel so far, which is allowed to rise slowly.
+
+    A floor tracker: ``m[t] = min(x[t], m[t - 1] + rise)``.
+    """
+
+    def __init__(self, channels: int, rise: float) -> None:
+        super().__init__()
+        self.channels, self.rise = channels, rise
+        # Says on which device the state lives; there is no weight to ask.
+        self.register_buffer("place", torch.zeros(()), persistent=False)
+
+    def initial_state(self, batch: int) -> State:
+        # The state is kept relative to a value above all others, so that zero means nothing.
+        return {"least": self.zeros(batch, 1, self.channels)}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, frames, channels)`` to the same shape."""
+        values = torch.cat([tensor(state, "least") + NOTHING_HEARD, x], dim=1)
+        if torch.onnx.is_in_onnx_export():
+            least = self._by_ages(values)
+        else:
+            least = self._by_doubling(values)
+        least = least[:, 1:]
+        return least, {"least": least[:, -1:] - NOTHING_HEARD}
+
+    def _by_doubling(self, values: Tensor) -> Tensor:
+        """Minimum over 1, 2, 4, ... values back, which for a long block takes few operations."""
+        span = 1
+        while span < values.shape[1]:
+            earlier = functional.pad(values, (0, 0, span, 0), value=math.inf)[:, :-span]
+            values = torch.minimum(values, earlier + span * self.rise)
+            span *= 2
+        return values
+
+    def _by_ages(self, values: Tensor) -> Tensor:
+        """The same as one minimum over all pairs, for a graph whose number of frames is open."""
+        position = torch.arange(values.shape[1], device=values.device)
+        age = (position[:, None] - position[None])[:, :, None]
+        lifted = values[:, None] + age * self.rise
+        return lifted.masked_fill(age < 0, 1e4).amin(dim=2)
+
+
+class GatedMemory(Layer):
+    """A recurrent layer whose gates see the input alone (minGRU: Feng et al. 2024, arXiv
+    2410.01201, section 3.1), so that a long block needs no loop over frames.
+
+    ``h[t] = (1 - gate[t]) h[t - 1] + gate[t] candidate[t]``, added to what came in.
+    """
+
+    def __init__(self, channels: int, memory: int) -> None:
+        super().__init__()
+        self.memory = memory
+        self.norm = nn.LayerNorm(channels, eps=1e-5)
+        self.gate = nn.Linear(channels, memory)
+        self.candidate = nn.Linear(channels, memory)
+        self.merge = nn.Linear(memory, channels)
+        frames = torch.logspace(math.log10(SHORTEST_MEMORY), math.log10(LONGEST_MEMORY), memory)
+        with torch.no_grad():
+            self.gate.bias.copy_(-(frames - 1.0).log())
+
+    def initial_state(self, batch: int) -> State:
+        return {"memory": self.zeros(batch, 1, self.memory)}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, frames, channels)`` to the same shape."""
+        y = self.norm(x)
+        gate, candidate = self.gate(y).float(), self.candidate(y).float()
+        with torch.autocast(x.device.type, enabled=False):
+            drive = gate.sigmoid() * candidate
+            past = tensor(state, "memory")
+            if torch.onnx.is_in_onnx_export():
+                memory = _recur_by_pairs(gate, drive, past)
+            else:
+                memory = _recur_by_doubling((-gate).sigmoid(), drive, past)
+        return x + self.merge(memory), {"memory": memory[:, -1:]}
+
+
+def _recur_by_doubling(kept: Tensor, drive: Tensor, past: Tensor) -> Tensor:
+    """``h[t] = kept[t] h[t - 1] + drive[t]`` over ``(batch, frames, channels)`` from ``past``.
+
+    Doubling the span of each partial result (Hillis and Steele 1986, "Data parallel algorithms").
+    """
+    span = 1
+    while span < drive.shape[1]:
+        before = (0, 0, span, 0)
+        drive = drive + kept * functional.pad(drive, before)[:, :-span]
+        kept = kept * functional.pad(kept, before, value=1.0)[:, :-span]
+        span *= 2
+    return drive + kept * past
+
+
+def _recur_by_pairs(gate: Tensor, drive: Tensor, past: Tensor) -> Tensor:
+    """The same as a sum over pairs of frames, for a graph whose number of frames is open."""
+    # The logarithm of 1 - sigmoid(gate), added up.
+    kept = -functional.softplus(gate).cumsum(dim=1)
+    position = torch.arange(gate.shape[1], device=gate.device)
+    is_later = (position[None] > position[:, None])[:, :, None]
+    between = (kept[:, :, None] - kept[:, None]).masked_fill(is_later, -1e4)
+    return (between.exp() * drive[:, None]).sum(dim=2) + kept.exp() * past
+
+
+class LevelPath(StreamingModule):
+    """Band energies of the masked spectrum to the levels of all bands."""
+
+    means: Tensor
+    centres: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, self.bands = config.level_width, config.gain_bands
+        self.minimum = RunningMinimum(self.bands, RISE)
+        features = 3 * self.bands + 1
+        self.enter = Pointwise(features, width)
+        blocks = [
+            ConvNeXtBlock(width, config.kernel, config.expansion)
+            for _ in range(config.level_blocks)
+        ]
+        middle = (config.level_blocks + 1) // 2
+        self.blocks = StreamingSequential(
+            *blocks[:middle], GatedMemory(width, config.level_memory), *blocks[middle:]
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.head = nn.Linear(width, 2 * self.bands)
+        # What is linear in the energies need not be learnt by the blocks.
+        self.straight = nn.Linear(features, self.bands, bias=False)
+        with torch.no_grad():
+            self.head.weight.mul_(0.3)
+            self.straight.weight.mul_(0.1)
+            level, trust = self.head.bias.chunk(2)
+            level.fill_(FIRST_LEVEL / LEVEL_SCALE)
+            trust.fill_(FIRST_TRUST)
+        bins = ANALYSIS_FRAME // 2 + 1
+        self.register_buffer("means", band_means(self.bands, bins), persistent=False)
+        self.register_buffer("centres", band_centres(self.bands), persistent=False)
+
+    def step(
+        self, parts: Tensor, level: Tensor, f_prior: Tensor, state: State
+    ) -> tuple[Levels, State]:
+        """Predict the levels of one block.
+
+        Args:
+            parts: masked spectrum ``(batch, frames, 2, 513)``.
+            level: running level ``(batch, frames, 1)``.
+            f_prior: where the input ends, Hz, ``(batch, frames, 1)``.
+            state: see :meth:`initial_state`.
+
+        Returns:
+            The levels of all bands, also of those that are heard, and the next state.
+        """
+        with torch.autocast(parts.device.type, enabled=False):
+            energy = (parts.square().sum(dim=2) @ self.means + POWER_FLOOR).log()
+            least, minimum = self.minimum.step(energy, branch(state, "minimum"))
+            loudness = 2.0 * level.log()
+            heard = below(f_prior, self.centres)
+            relative = torch.cat([energy, least], dim=2) - loudness
+            relative = (0.15 * relative + 0.8) * torch.cat([heard, heard], dim=2)
+            # Which bands are heard also tells where the input ends.
+            features = torch.cat([relative, heard, 0.1 * loudness + 1.0], dim=2)
+        x, blocks = self.blocks.step(self.enter(features), branch(state, "blocks"))
+        head = self.head(self.norm(x)).float()
+        with torch.autocast(parts.device.type, enabled=False):
+            straight = functional.linear(features, self.straight.weight)
+        predicted, trust = head.chunk(2, dim=2)
+        following: State = {"minimum": minimum, "blocks": blocks}
+        return Levels(LEVEL_SCALE * (predicted + straight), trust.sigmoid()), following
