@@ -57,7 +57,7 @@ class Variant:
         return folder_name(self.name)
 
     @property
-    def steps(self) -> tuple[int, int, int]:
+    def steps(self) -> tuple[int, ...]:
         """Steps per stage, those of its parents included."""
         assert self.settings.steps is not None
         return self.settings.steps

@@ -4,7 +4,7 @@ title = "Which loss is worth what"
 reference = "all terms"            # the variant that the others are held against
 
 [base]                             # training settings that all variants share
-steps = [20000, 10000, 20000]      # per stage: variants are compared at equal steps
+steps = [20000, 10000, 0, 20000]   # per stage: variants are compared at equal steps
 
 [evaluation]
 cutoffs_hz = [4000, 8000]
@@ -30,6 +30,7 @@ from typing import Any
 from rtsr.errors import RtsrError
 from rtsr.quality.evaluation import check_cutoff, check_metrics
 from rtsr.train.settings import TrainSettings
+from rtsr.train.stages import FLOW, REFINEMENT, STAGES
 from rtsr_bench.ablation_plan import Evaluation, Plan, Variant, folder_name
 
 if sys.version_info >= (3, 11):
@@ -178,12 +179,10 @@ def _variant(
     if settings.steps is None:
         raise RtsrError(
             f"{place}: no number of steps; variants are compared at equal steps, so give steps = "
-            "[autoencoder, flow, refinement] under [base]."
+            f"[{', '.join(STAGES)}] under [base]."
         )
-    first, second, third = (
-        max(round(steps * preset.steps_share), min(steps, 1)) for steps in settings.steps
-    )
-    settings = replace(settings, steps=(first, second, third))
+    taken = tuple(max(round(steps * preset.steps_share), min(steps, 1)) for steps in settings.steps)
+    settings = replace(settings, steps=taken)
     variant = Variant(name, settings, judged, row.get("from"), str(row.get("note", "")).strip())
     _check_parent(variant, earlier, place)
     _check_renderings(variant, place)
@@ -229,7 +228,7 @@ def _check_parent(variant: Variant, earlier: list[Variant], place: str) -> None:
         raise RtsrError(
             f"{place} goes on from {variant.parent!r}, which is none of the variants before it."
         )
-    last = max(stage for stage in range(3) if parent.steps[stage])
+    last = max(stage for stage in range(len(STAGES)) if parent.steps[stage])
     if variant.steps[: last + 1] != parent.steps[: last + 1] or not any(variant.steps[last + 1 :]):
         raise RtsrError(
             f"{place} takes {list(variant.steps)} steps and goes on from {parent.name!r} with "
@@ -247,12 +246,12 @@ def _check_parent(variant: Variant, earlier: list[Variant], place: str) -> None:
 
 def _check_renderings(variant: Variant, place: str) -> None:
     evaluation = variant.evaluation
-    if evaluation.euler_steps and not variant.steps[1]:
+    if evaluation.euler_steps and not variant.steps[FLOW]:
         raise RtsrError(
             f"{place} trains no flow, so there is nothing to integrate; give it "
             "evaluation = { euler_steps = [] }."
         )
-    if evaluation.teacher_euler_steps and not variant.steps[2]:
+    if evaluation.teacher_euler_steps and not variant.steps[REFINEMENT]:
         raise RtsrError(
             f"{place} has no refinement, so it is its own teacher; use euler_steps instead of "
             "teacher_euler_steps."

@@ -22,7 +22,7 @@ from rtsr.model.generator import Generator, seeded
 from rtsr.runtime.metadata import ModelMetadata
 from rtsr.train.checkpoint import save_checkpoint
 from rtsr.train.grow import Weights
-from rtsr.train.stages import STAGES
+from rtsr.train.stages import REFINEMENT, STAGES
 from rtsr_export.graph import build_graph
 from rtsr_export.graph_file import read_graph
 from rtsr_export.half import HALF, widen
@@ -51,7 +51,7 @@ def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> No
         )
     training = metadata.card.get("training")
     facts: dict[str, Any] = dict(training) if isinstance(training, dict) else {}
-    if facts.setdefault("stage", STAGES[2]) != STAGES[2]:
+    if facts.setdefault("stage", STAGES[REFINEMENT]) != STAGES[REFINEMENT]:
         raise RtsrError(f"{graph.name} was exported before its refinement; take its checkpoint.")
     facts["restored"] = f"{metadata.name} {metadata.version}, {metadata.precision}"
     try:

@@ -1,4 +1,4 @@
-"""``rtsr train``: three stages from a folder of recordings to a checkpoint."""
+"""``rtsr train``: four stages from a folder of recordings to a checkpoint."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def train_command(
 ) -> None:
     """Train a model, or continue a run that was stopped.
 
-    The three stages (autoencoder, flow, one-step refinement) share the minutes as the settings
-    say; a grown model spends all of them on the last. Ctrl-C and SIGTERM save a checkpoint; the
+    The four stages (autoencoder, flow, levels, one-step refinement) share the minutes as the
+    settings say; a grown model begins with the third. Ctrl-C and SIGTERM save a checkpoint; the
     same command continues from it. Then: rtsr export RUN/last.pt MODEL.onnx
     """
     if minutes <= 0:
@@ -75,6 +75,12 @@ def train_command(
     with _counting("reading train") as show:
         train_corpus = load_corpus(data, "train", cache=kept("train"), coded=coded, progress=show)
     typer.echo(f"train: {train_corpus.describe()}")
+    if train_corpus.is_all_lossy:
+        typer.echo(
+            f"{data} has no lossless recording (wav, flac, aiff): what coders left out teaches "
+            "nothing, so noise floors and quiet top bands will not be learnt.",
+            err=True,
+        )
     with _counting("reading valid") as show:
         valid_corpus = load_corpus(data, "valid", cache=kept("valid"), progress=show)
     typer.echo(f"valid: {valid_corpus.describe()}")
@@ -88,7 +94,7 @@ def train_command(
         typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
     elif grow_from is not None:
         trainer.grow_from(grow_from)
-        typer.echo(f"{settings.model} begins with {grow_from}, and with its refinement.")
+        typer.echo(f"{settings.model} begins with {grow_from}, and with the stage of levels.")
         if (trainer.grown_from or {}).get("free_bins_left_out"):
             typer.echo(
                 "The free bins of that decoder are left out; what they carried is to be learnt "

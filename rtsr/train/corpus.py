@@ -10,7 +10,13 @@ import numpy as np
 from rtsr.errors import RtsrError
 from rtsr.train.coded import CodedRows, CodedVersions
 from rtsr.train.decode import SAMPLE_RATE
+from rtsr.train.speed import draw_speed, speed_up
 
+#: Suffixes of coders that leave out what they think is not heard.
+LOSSY = (".ogg", ".oga", ".opus", ".mp3")
+#: A voice with many minutes is drawn more often than one with few, but not in proportion: by its
+#: minutes to this power. What is learnt holds for other voices if many were heard.
+GROUP_POWER = 0.5
 #: How often each domain is drawn; a domain that is not there leaves its share to the others.
 DOMAIN_WEIGHTS: Mapping[str, float] = {"speech": 0.4, "music": 0.3, "effects": 0.3}
 
@@ -30,11 +36,14 @@ class Crops:
         audio: ``(batch, samples)`` float32 in [-1, 1): the truth.
         cutoffs_hz: ``(batch,)`` float32: above it a crop holds no truth.
         coded: the rows that have a coded version, or None.
+        lossy: ``(batch,)`` bool: a coder has been at the truth itself, and what is weak in it may
+            be missing though it was there.
     """
 
     audio: np.ndarray
     cutoffs_hz: np.ndarray
     coded: CodedRows | None
+    lossy: np.ndarray
 
 
 @dataclass
@@ -75,6 +84,15 @@ class Corpus:
         start = int(self.starts[index])
         return self.samples[start : start + int(self.lengths[index])]
 
+    def is_lossy(self, index: int) -> bool:
+        """Whether a clip's own file is lossy, told from its name."""
+        return self.names[index].lower().endswith(LOSSY)
+
+    @property
+    def is_all_lossy(self) -> bool:
+        """Whether no clip says what lies below the floor of a coder."""
+        return all(self.is_lossy(index) for index in range(len(self)))
+
     def describe(self) -> str:
         """One line: clips and minutes per domain, and what was skipped."""
         parts = []
@@ -99,78 +117,82 @@ class Corpus:
         samples: int,
         coded_share: float = 0.0,
         domain_weights: Mapping[str, float] | None = None,
+        speed_share: float = 0.0,
+        highest_speed: float = 1.5,
     ) -> Crops:
-        """Draw random crops as :meth:`sample_batch` does, and a share of them with a coded version.
+        """Draw random crops.
 
-        Without coded versions, or with a share of zero, `rng` is used exactly as by
-        :meth:`sample_batch`.
+        Within a domain groups (voices, tracks) are drawn by the root of their minutes, and within a
+        group every second is as likely as every other. Mostly silent crops are drawn again, except
+        about one in twenty: a model must have heard silence.
 
         Args:
-            coded_share: how likely a row is to have one, from 0 to 1.
+            rng: the only source of chance, so a seed gives the same batches again. What has a share
+                of zero uses none of it.
+            batch: how many crops.
+            samples: length of a crop.
+            coded_share: how likely a row is to have a coded version, from 0 to 1.
+            domain_weights: share of each domain; `DOMAIN_WEIGHTS` if None.
+            speed_share: how likely a row is to be played faster, by up to ``highest_speed``; where
+                it ends moves with it.
+
+        Raises:
+            RtsrError: no domain with a weight above zero is in the corpus.
         """
-        audio, cutoffs = self.sample_batch(rng, batch, samples, domain_weights)
+        weights = DOMAIN_WEIGHTS if domain_weights is None else domain_weights
+        shares = self._shares(weights)
+        audio = np.empty((batch, samples), np.float32)
+        cutoffs = np.empty(batch, np.float32)
+        lossy = np.empty(batch, bool)
+        for row, code in enumerate(rng.choice(len(self.domains), size=batch, p=shares)):
+            speed = 1.0
+            if speed_share > 0.0 and rng.random() < speed_share:
+                speed = draw_speed(rng, highest_speed)
+            for _ in range(TRIES):
+                crop, cutoff, is_lossy = self._crop(rng, int(code), round(samples * speed))
+                if not _mostly_silent(crop) or rng.random() < QUIET_CROPS_KEPT:
+                    break
+            audio[row] = crop if speed == 1.0 else speed_up(crop, samples)
+            cutoffs[row] = min(cutoff * speed, SAMPLE_RATE / 2)
+            lossy[row] = is_lossy
+        coded = self._draw_coded(rng, coded_share, weights, audio, cutoffs, lossy)
+        audio *= 1.0 / 32768.0
+        return Crops(audio, cutoffs, coded, lossy)
+
+    def _draw_coded(
+        self,
+        rng: np.random.Generator,
+        share: float,
+        weights: Mapping[str, float],
+        audio: np.ndarray,
+        cutoffs: np.ndarray,
+        lossy: np.ndarray,
+    ) -> CodedRows | None:
+        """Put the truth of coded versions into some rows, in place, and return the versions."""
         versions = self.coded
-        if versions is None or coded_share <= 0.0 or not len(versions):
-            return Crops(audio, cutoffs, None)
-        rows = np.flatnonzero(rng.random(batch) < coded_share)
-        coded = np.empty((len(rows), samples), np.float32)
-        chances = versions.chances(
-            self, DOMAIN_WEIGHTS if domain_weights is None else domain_weights
-        )
+        if versions is None or share <= 0.0 or not len(versions):
+            return None
+        rows = np.flatnonzero(rng.random(len(audio)) < share)
+        coded = np.empty((len(rows), audio.shape[1]), np.float32)
+        chances = versions.chances(self, weights)
         picked = np.empty(len(rows), np.int64)
         for index, row in enumerate(rows):
             for _ in range(TRIES):
                 position = rng.random() * chances[-1]
                 picked[index] = np.searchsorted(chances[:-1], position, side="right")
-                truth, heard = versions.crop(self, rng, int(picked[index]), samples)
+                truth, heard = versions.crop(self, rng, int(picked[index]), audio.shape[1])
                 if not _mostly_silent(truth) or rng.random() < QUIET_CROPS_KEPT:
                     break
-            audio[row] = truth * np.float32(1.0 / 32768.0)
+            audio[row] = truth
+            lossy[row] = self.is_lossy(int(versions.clips[picked[index]]))
             coded[index] = heard * np.float32(1.0 / 32768.0)
         cutoffs[rows] = self.cutoffs_hz[versions.clips[picked]]
-        return Crops(audio, cutoffs, CodedRows(rows, coded, versions.cutoffs_hz[picked]))
-
-    def sample_batch(
-        self,
-        rng: np.random.Generator,
-        batch: int,
-        frames_samples: int,
-        domain_weights: Mapping[str, float] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw random crops.
-
-        Within a domain every second of audio is as likely as every other. Mostly silent crops are
-        drawn again, except about one in twenty: a model must have heard silence.
-
-        Args:
-            rng: the only source of chance, so a seed gives the same batches again.
-            batch: how many crops.
-            frames_samples: length of a crop in samples.
-            domain_weights: share of each domain; `DOMAIN_WEIGHTS` if None.
-
-        Returns:
-            ``(batch, frames_samples)`` float32 in [-1, 1), and ``(batch,)`` float32 Hz: above it
-            a crop holds no truth (the lowest cutoff of what is in it).
-
-        Raises:
-            RtsrError: no domain with a weight above zero is in the corpus.
-        """
-        shares = self._shares(DOMAIN_WEIGHTS if domain_weights is None else domain_weights)
-        audio = np.empty((batch, frames_samples), np.float32)
-        cutoffs = np.empty(batch, np.float32)
-        for row, code in enumerate(rng.choice(len(self.domains), size=batch, p=shares)):
-            for _ in range(TRIES):
-                crop, cutoff = self._crop(rng, int(code), frames_samples)
-                if not _mostly_silent(crop) or rng.random() < QUIET_CROPS_KEPT:
-                    break
-            audio[row] = crop
-            cutoffs[row] = cutoff
-        audio *= 1.0 / 32768.0
-        return audio, cutoffs
+        return CodedRows(rows, coded, versions.cutoffs_hz[picked])
 
     def _shares(self, weights: Mapping[str, float]) -> np.ndarray:
         shares = np.array([max(0.0, weights.get(name, 0.0)) for name in self.domains])
-        if weights is DOMAIN_WEIGHTS and shares.sum() == 0:
+        if weights == DOMAIN_WEIGHTS and shares.sum() == 0:
+            # A user's folder knows no domains.
             shares[:] = 1.0
         if shares.sum() == 0:
             raise RtsrError(
@@ -179,13 +201,16 @@ class Corpus:
             )
         return shares / shares.sum()
 
-    def _crop(self, rng: np.random.Generator, code: int, length: int) -> tuple[np.ndarray, float]:
-        """One crop, ``(length,)`` int16, and its cutoff in Hz."""
+    def _crop(
+        self, rng: np.random.Generator, code: int, length: int
+    ) -> tuple[np.ndarray, float, bool]:
+        """One crop, ``(length,)`` int16, its cutoff in Hz, and whether any of it is lossy."""
         index = self._draw_clip(rng, code)
         clip, cutoff = self.clip(index), float(self.cutoffs_hz[index])
+        is_lossy = self.is_lossy(index)
         if len(clip) >= length:
             start = int(rng.integers(0, len(clip) - length + 1))
-            return clip[start : start + length], cutoff
+            return clip[start : start + length], cutoff, is_lossy
         crop = np.zeros(length, np.int16)
         end = length
         join = rng.random() < 0.5
@@ -204,7 +229,8 @@ class Corpus:
             index = self._draw_clip(rng, code)
             clip = self.clip(index)
             cutoff = min(cutoff, float(self.cutoffs_hz[index]))
-        return crop, cutoff
+            is_lossy = is_lossy or self.is_lossy(index)
+        return crop, cutoff, is_lossy
 
     def _draw_clip(self, rng: np.random.Generator, code: int) -> int:
         members, ends = self._tables()[code]
@@ -212,13 +238,16 @@ class Corpus:
         return int(members[min(int(np.searchsorted(ends, position, side="right")), len(ends) - 1)])
 
     def _tables(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Per domain: its clips, and the running total of their lengths."""
+        """Per domain: its clips, and the running total of how likely each is."""
         cached: list[tuple[np.ndarray, np.ndarray]] | None = self.__dict__.get("_draw_tables")
         if cached is None:
             cached = []
             for code in range(len(self.domains)):
                 members = np.flatnonzero(self.domain_codes == code)
-                cached.append((members, np.cumsum(self.lengths[members])))
+                _, group = np.unique([self.groups[index] for index in members], return_inverse=True)
+                lengths = self.lengths[members].astype(np.float64)
+                totals = np.bincount(group, weights=lengths)[group]
+                cached.append((members, np.cumsum(lengths * totals ** (GROUP_POWER - 1.0))))
             self.__dict__["_draw_tables"] = cached
         return cached
 

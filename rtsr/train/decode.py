@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rtsr.errors import MissingDependencyError
+from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.listing import Listed
 
@@ -79,6 +79,7 @@ def decode(path: Path, entry: Listed) -> DecodedClip:
 
     Raises:
         UnusableFile: it cannot be decoded, or holds nothing that a model could learn from.
+        RtsrError: the manifest gives it a cutoff above its Nyquist frequency.
         MissingDependencyError: soundfile or soxr are not installed.
     """
     try:
@@ -90,6 +91,11 @@ def decode(path: Path, entry: Listed) -> DecodedClip:
     try:
         with soundfile.SoundFile(path) as file:
             rate = int(file.samplerate)
+            if entry.cutoff_hz is not None and entry.cutoff_hz > rate / 2:
+                raise RtsrError(
+                    f"The manifest says that {entry.path} ends at {entry.cutoff_hz:g} Hz, above "
+                    f"half of its rate of {rate} Hz; correct its measured_cutoff_hz."
+                )
             channel = _first_channel_with_sound(file)
             resampler = None
             if rate != SAMPLE_RATE:

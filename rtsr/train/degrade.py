@@ -25,6 +25,10 @@ TELEPHONE_STEP = 6
 TELEPHONE_HZ = 4000.0
 #: the end that is told where none is known
 OPEN_END_HZ = SAMPLE_RATE / 2
+#: Mean power of a bin (white noise of unit variance has one) below which a recording says nothing:
+#: the rounding to 16 bits, or what a coder may have left out because nobody hears it.
+LOSSLESS_FLOOR = 10.0**-10.5
+LOSSY_FLOOR = 10.0**-8.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,11 @@ class DegradeConfig:
     where such versions were prepared; ``companding_share`` of those below 4 kHz are telephone
     coded on the fly.
 
-    ``open_share`` of the clips keep back where their truth ends, as nobody knows it live: their
-    ``f_target`` is :data:`OPEN_END_HZ`, and what a lossy recording lacks is judged like the rest.
+    ``told_share`` of the clips tell the model where their truth ends; of the others it hears
+    :data:`OPEN_END_HZ`, as nobody knows better live. All are judged up to their own end only.
+
+    ``speed_share`` of the clips that were not coded are played faster, up to ``highest_speed``
+    times: their end moves up, and with it what they teach.
     """
 
     lowest_hz: float = 1000.0
@@ -49,20 +56,25 @@ class DegradeConfig:
     floor_share: float = 0.25
     equalizer_share: float = 0.4
     mix_share: float = 0.12
-    open_share: float = 0.5
+    speed_share: float = 0.3
+    highest_speed: float = 1.5
+    told_share: float = 0.5
     cutoff_jitter: float = 0.03
 
 
 @dataclass
 class Degraded:
-    """One batch: ``truth`` and ``narrow`` audio ``(batch, 1, samples)``; Hz per clip ``(batch,)``:
-    ``f_prior`` as the run-time would be told it, ``f_target`` where the truth ends, or
-    :data:`OPEN_END_HZ` where that is kept back."""
+    """One batch: ``truth`` and ``narrow`` audio ``(batch, 1, samples)``; per clip ``(batch,)``:
+    ``f_prior`` in Hz as the run-time would be told it, ``f_end`` where the truth ends, ``f_target``
+    the same or :data:`OPEN_END_HZ` where that is kept back, and ``floor``, the power of a bin below
+    which the truth says nothing."""
 
     truth: Tensor
     narrow: Tensor
     f_prior: Tensor
     f_target: Tensor
+    f_end: Tensor
+    floor: Tensor
 
 
 @lru_cache(maxsize=256)
@@ -102,8 +114,16 @@ def _resampler_response(
 
 
 def _equalizer(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random response of +-5 dB over octaves: another microphone, another room."""
-    knots = rng.uniform(-5.0, 5.0, 8)
+    """A smooth random response over octaves: another microphone, another room.
+
+    One half are +-5 dB at every octave by itself, the other half walk up and down from octave to
+    octave, as a tilt does.
+    """
+    if rng.random() < 0.5:
+        knots = rng.uniform(-5.0, 5.0, 8)
+    else:
+        knots = rng.normal(0.0, 2.5, 8).cumsum()
+        knots = (knots - knots.mean()).clip(-10.0, 10.0)
     octave = np.log2(np.maximum(frequencies, 60.0) / 60.0)
     gain_db = np.interp(octave, np.linspace(0.0, octave[-1], 8), knots)
     return (10.0 ** (gain_db / 20.0)).astype(np.float32)
@@ -154,6 +174,7 @@ def degrade(
     config: DegradeConfig,
     rng: np.random.Generator,
     coded: CodedRows | None = None,
+    lossy: np.ndarray | None = None,
 ) -> Degraded:
     """Make truth and band-limited input from clips that end at ``ends`` Hz.
 
@@ -163,6 +184,7 @@ def degrade(
         rng: the only source of chance, apart from torch's for noise.
         coded: rows whose input was coded beforehand. They keep their spectrum and get no neighbour
             and no floor, which the coder has not heard; the gain is the same for both.
+        lossy: ``(batch,)`` bool, clips that a coder has been at before; none if absent.
     """
     batch, samples = clips.shape
     device = clips.device
@@ -171,7 +193,8 @@ def degrade(
     is_coded = np.zeros(batch, bool)
     if coded is not None:
         is_coded[coded.rows] = True
-    clips, ends = _mix(clips, ends, config, rng, ~is_coded)
+    lossy = np.zeros(batch, bool) if lossy is None else lossy
+    clips, ends, lossy = _mix(clips, ends, lossy, config, rng, ~is_coded)
 
     shaping = np.ones((batch, len(frequencies)), np.float32)
     floors = np.zeros((batch, len(frequencies)), np.float32)
@@ -215,12 +238,15 @@ def degrade(
         rounded[rows] = heard * gain[rows]
     narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (wall > 0.0), samples)
 
-    told = np.where(rng.random(batch) < config.open_share, OPEN_END_HZ, ends)
+    told = np.where(rng.random(batch) < config.told_share, ends, OPEN_END_HZ)
+    says_nothing = torch.from_numpy(np.where(lossy, LOSSY_FLOOR, LOSSLESS_FLOOR)).to(device)
     return Degraded(
         truth=truth[:, None],
         narrow=narrow[:, None],
         f_prior=torch.from_numpy(cutoffs * jitter).float().to(device),
         f_target=torch.from_numpy(told).float().to(device),
+        f_end=torch.from_numpy(ends).float().to(device),
+        floor=says_nothing.float() * gain[:, 0].square(),
     )
 
 
@@ -249,12 +275,17 @@ def _peak(audio: Tensor) -> Tensor:
 def _mix(
     clips: Tensor,
     ends: np.ndarray,
+    lossy: np.ndarray,
     config: DegradeConfig,
     rng: np.random.Generator,
     allowed: np.ndarray,
-) -> tuple[Tensor, np.ndarray]:
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """Add a neighbour, 0 to 20 dB below, to some allowed clips: real sound is rarely alone."""
-    share = (allowed & (rng.random(len(ends)) < config.mix_share)).astype(np.float32)
-    gains = torch.from_numpy(share * 10.0 ** (rng.uniform(-20.0, 0.0, len(ends)) / 20.0))
+    is_mixed = allowed & (rng.random(len(ends)) < config.mix_share)
+    gains = torch.from_numpy(is_mixed * 10.0 ** (rng.uniform(-20.0, 0.0, len(ends)) / 20.0))
     mixed = clips + gains.float().to(clips.device)[:, None] * clips.roll(1, 0)
-    return mixed, np.where(share > 0, np.minimum(ends, np.roll(ends, 1)), ends)
+    return (
+        mixed,
+        np.where(is_mixed, np.minimum(ends, np.roll(ends, 1)), ends),
+        np.where(is_mixed, lossy | np.roll(lossy, 1), lossy),
+    )

@@ -38,15 +38,13 @@ class MelDiscriminator(nn.Module):
         )
         self.score = weight_norm(nn.Conv1d(width, 8, 1))
 
-    def forward(
-        self, power: Tensor, f_prior: Tensor, f_target: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, power: Tensor, f_prior: Tensor, f_end: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map power ``(batch, frames, bins)`` to scores ``(batch, 8, frames)`` and activations."""
         with torch.autocast(power.device.type, enabled=False):
             mel = power @ self.bank
         log_mel = ((mel + POWER_FLOOR).log() + 12.0) * 0.2
         known = (self.centres < 0.86 * f_prior[:, None])[:, None].float()
-        judged = (self.centres < 0.98 * f_target[:, None])[:, None].float()
+        judged = (self.centres < 0.98 * f_end[:, None])[:, None].float()
         x = torch.cat([log_mel * judged, (known - 0.5).expand_as(log_mel)], dim=2)
         x = x.transpose(1, 2)
         activations = []
@@ -63,19 +61,19 @@ class Discriminators(nn.Module):
         super().__init__()
         self.scales = nn.ModuleList(MelDiscriminator(*scale) for scale in SCALES)
 
-    def loss(self, spectra: Powers, f_prior: Tensor, f_target: Tensor) -> Tensor:
+    def loss(self, spectra: Powers, f_prior: Tensor, f_end: Tensor) -> Tensor:
         """The discriminators' own loss; gradients do not reach the estimate."""
         total = f_prior.new_zeros(())
         for scale in self.scales:
             assert isinstance(scale, MelDiscriminator)
             estimate, truth = spectra[scale.n_fft]
-            fake, _ = scale(estimate.detach(), f_prior, f_target)
-            real, _ = scale(truth, f_prior, f_target)
+            fake, _ = scale(estimate.detach(), f_prior, f_end)
+            real, _ = scale(truth, f_prior, f_end)
             total = total + fake.float().square().mean() + (1.0 - real.float()).square().mean()
         return total / len(self.scales)
 
     def judge(
-        self, spectra: Powers, f_prior: Tensor, f_target: Tensor, wanted: Sequence[str] = JUDGEMENTS
+        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, wanted: Sequence[str] = JUDGEMENTS
     ) -> dict[str, Tensor]:
         """The generator's losses: ``adversarial``, and feature ``matching`` (Kumar et al. 2019,
         eq. 3). Only what is wanted is computed."""
@@ -83,12 +81,12 @@ class Discriminators(nn.Module):
         for scale in self.scales:
             assert isinstance(scale, MelDiscriminator)
             estimate, truth = spectra[scale.n_fft]
-            fake, fake_activations = scale(estimate, f_prior, f_target)
+            fake, fake_activations = scale(estimate, f_prior, f_end)
             if "adversarial" in terms:
                 terms["adversarial"] = terms["adversarial"] + (1.0 - fake.float()).square().mean()
             if "matching" in terms:
                 with torch.no_grad():
-                    _, real_activations = scale(truth, f_prior, f_target)
+                    _, real_activations = scale(truth, f_prior, f_end)
                 for fake_activation, real_activation in zip(
                     fake_activations, real_activations, strict=True
                 ):

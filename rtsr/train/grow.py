@@ -22,7 +22,7 @@ from rtsr.model.excitation import BINS
 from rtsr.model.generator import Generator, seeded
 from rtsr.train.checkpoint import load_checkpoint
 from rtsr.train.discriminators import Discriminators
-from rtsr.train.stages import STAGES
+from rtsr.train.stages import REFINEMENT, STAGES
 
 #: spread of the random split of a repeated channel's weight, relative to the weights' own
 SPLIT_NOISE = 0.3
@@ -60,7 +60,7 @@ def load_start(path: Path, wide: ModelConfig, seed: int = 0) -> Start:
         facts, taught, discriminators = (
             content[key] for key in ("facts", "teacher", "discriminators")
         )
-        if facts["stage"] != STAGES[2]:
+        if facts["stage"] != STAGES[REFINEMENT]:
             raise RtsrError(f"{path} has not reached its refinement yet; train it further first.")
         narrow = ModelConfig.from_dict(content["model_config"])
         grown = grow(content["ema"]["values"], narrow, wide, seed)
@@ -125,7 +125,10 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
                 f"Growing cannot shrink: {name} is {getattr(narrow, name)} in the trained model "
                 f"and {getattr(wide, name)} in {wide.name!r}."
             )
-    for name in ("latent", "flow_blocks", "expansion", "kernel", "gain_bands", "envelope_points",
+    # A level path can be added, but not changed.
+    level_path = ("level_width", "level_blocks", "level_memory") if narrow.level_width else ()
+    for name in (*level_path, "latent", "flow_blocks", "expansion", "kernel", "gain_bands",
+                 "envelope_points",
                  "level_window", "prior", "prior_scale"):  # fmt: skip
         if getattr(wide, name) != getattr(narrow, name):
             raise RtsrError(

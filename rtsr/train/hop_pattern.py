@@ -30,7 +30,7 @@ class HopPattern(nn.Module):
         frequencies = torch.arange(N_FFT // 2 + 1) * SAMPLE_RATE / N_FFT
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, powers: tuple[Tensor, Tensor], f_prior: Tensor, f_target: Tensor) -> Tensor:
+    def forward(self, powers: tuple[Tensor, Tensor], f_prior: Tensor, f_end: Tensor) -> Tensor:
         """Root mean square over places and bins of the excess in log power, mean of clips.
 
         Each bin counts by itself, because each has a pattern of its own: they come from phases
@@ -39,14 +39,14 @@ class HopPattern(nn.Module):
 
         Args:
             powers: spectra of estimate and truth ``(batch, places, 65)``, ten places per hop.
-            f_prior, f_target: in Hz, ``(batch,)``; bins between them count.
+            f_prior, f_end: in Hz, ``(batch,)``; bins between them count.
         """
         estimate, truth = ((power + POWER_FLOOR).log() for power in powers)
         excess = estimate - truth
         hops = excess.shape[1] // POSITIONS
         excess = excess[:, : hops * POSITIONS].unflatten(1, (hops, POSITIONS)).mean(dim=1)
         excess = excess - excess.mean(dim=1, keepdim=True)
-        low, high = f_prior[:, None] + CLEARANCE_HZ, 0.96 * f_target[:, None]
+        low, high = f_prior[:, None] + CLEARANCE_HZ, 0.96 * f_end[:, None]
         mask = ((self.frequencies > low) & (self.frequencies < high)).to(excess.dtype)[:, None]
         # Clip by clip: a voice and an explosion may have opposite patterns.
         power = (excess.square() * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) * POSITIONS + 1e-3)

@@ -40,20 +40,20 @@ class LossWeights:
     hop: float = 1.0
 
 
-def band_mask(centres: Tensor, f_prior: Tensor, f_target: Tensor) -> Tensor:
+def band_mask(centres: Tensor, f_prior: Tensor, f_end: Tensor) -> Tensor:
     """``(batch, 1, bands)``: one between the crossover's start and where the truth ends."""
-    low, high = 0.86 * f_prior[:, None], 0.98 * f_target[:, None]
+    low, high = 0.86 * f_prior[:, None], 0.98 * f_end[:, None]
     return ((centres > low) & (centres < high)).float()[:, None]
 
 
-def bin_weights(centres: Tensor, f_prior: Tensor, f_target: Tensor) -> Tensor:
+def bin_weights(centres: Tensor, f_prior: Tensor, f_end: Tensor) -> Tensor:
     """As :func:`band_mask` for bins of equal width, falling with frequency above the cutoff.
 
     The ear's filters widen in proportion to frequency (Glasberg and Moore 1990, eq. 3), so a bin at
     twice the cutoff counts half.
     """
     decline = (f_prior[:, None, None] / centres.clamp(min=1.0)).clamp(max=1.0)
-    return band_mask(centres, f_prior, f_target) * decline
+    return band_mask(centres, f_prior, f_end) * decline
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -120,42 +120,53 @@ class SpectralLoss(nn.Module):
         )
         return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
 
-    def forward(self, spectra: Powers, f_prior: Tensor, f_target: Tensor) -> dict[str, Tensor]:
-        """Compare spectra from :meth:`powers`; returns every term unweighted, and ``total``."""
+    def forward(
+        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, floor: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compare spectra from :meth:`powers`; returns every term unweighted, and ``total``.
+
+        ``floor`` is the power below which the truth says nothing, ``(batch,)``: it is added to both
+        sides, so that what lies below it is alike.
+        """
+        floors = POWER_FLOOR if floor is None else floor.clamp(min=POWER_FLOOR)[:, None, None]
         terms = {name: f_prior.new_zeros(()) for name in TERMS}
         for n_fft, bands in self.RESOLUTIONS:
             powers = spectra[n_fft]
             bank = getattr(self, f"bank_{n_fft}_{bands}")
-            mask = band_mask(getattr(self, f"centres_{n_fft}_{bands}"), f_prior, f_target)
-            log = [(power @ bank + POWER_FLOOR).log() for power in powers]
+            mask = band_mask(getattr(self, f"centres_{n_fft}_{bands}"), f_prior, f_end)
+            log = [(power @ bank + floors).log() for power in powers]
             share = 1.0 / len(self.RESOLUTIONS)
             terms["mel"] = terms["mel"] + share * masked_mean((log[0] - log[1]).abs(), mask)
             if n_fft >= 1024:
                 frequency = torch.arange(n_fft // 2 + 1, device=mask.device) * SAMPLE_RATE / n_fft
-                fine = [(power + POWER_FLOOR).log() for power in powers]
-                bin_mask = bin_weights(frequency, f_prior, f_target)
+                fine = [(power + floors).log() for power in powers]
+                bin_mask = bin_weights(frequency, f_prior, f_end)
                 terms["bins"] = terms["bins"] + 0.5 * spectral_distance(fine[0], fine[1], bin_mask)
             if n_fft == self.SMOOTH[0]:
                 terms["loudness"] = loudness_error((log[0], log[1]), mask)
-                terms.update(self._smoothed(powers, f_prior, f_target))
-        terms["tonality"] = tonality.tonal_difference(spectra[tonality.N_FFT], f_prior, f_target)
-        terms["hop"] = self.hop_pattern(spectra[hop_pattern.N_FFT], f_prior, f_target)
+                terms.update(self._smoothed(powers, f_prior, f_end, floors))
+        terms["tonality"] = tonality.tonal_difference(spectra[tonality.N_FFT], f_prior, f_end)
+        terms["hop"] = self.hop_pattern(spectra[hop_pattern.N_FFT], f_prior, f_end)
         terms["total"] = sum(
             (getattr(self.weights, name) * terms[name] for name in TERMS), f_prior.new_zeros(())
         )
         return terms
 
     def _smoothed(
-        self, powers: tuple[Tensor, Tensor], f_prior: Tensor, f_target: Tensor
+        self,
+        powers: tuple[Tensor, Tensor],
+        f_prior: Tensor,
+        f_end: Tensor,
+        floors: Tensor | float,
     ) -> dict[str, Tensor]:
         n_fft, bands = self.SMOOTH
         bank = getattr(self, f"bank_{n_fft}_{bands}")
-        mask = band_mask(getattr(self, f"centres_{n_fft}_{bands}"), f_prior, f_target)
+        mask = band_mask(getattr(self, f"centres_{n_fft}_{bands}"), f_prior, f_end)
         logs = []
         for power in powers:
             energy = (power @ bank).transpose(1, 2)
             energy = functional.avg_pool1d(energy, self.SMOOTH_FRAMES, 4).transpose(1, 2)
-            logs.append((energy + POWER_FLOOR).log())
+            logs.append((energy + floors).log())
         difference = logs[0] - logs[1]
         # The mean error per clip and band is the level that a listener hears first.
         level = difference.mean(dim=1, keepdim=True).abs()

@@ -10,22 +10,30 @@ from torch import Tensor
 
 from rtsr.model.generator import Generator
 from rtsr.train.discriminators import Discriminators
+from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, SpectralLoss
 from rtsr.train.settings import TrainSettings
 from rtsr.train.stages import (
+    AUTOENCODER,
+    FLOW,
+    LEVELS,
+    REFINEMENT,
     Batch,
     Pair,
     adversarial_losses,
+    all_levels,
     autoencode,
     flow_matching,
     latent_losses,
+    level_terms,
     one_step,
+    path_levels,
 )
 
 
 @dataclass
 class Moment:
-    """Where a run is: ``stage`` 0 to 2, the ``step`` within it, the ``fraction`` of it done."""
+    """Where a run is: the index of its ``stage``, the ``step`` in it, the ``fraction`` done."""
 
     stage: int
     step: int
@@ -52,28 +60,39 @@ class Objective:
         settings: TrainSettings,
         spectral: SpectralLoss,
         discriminators: Discriminators,
+        levels: LevelLoss,
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.settings = settings
-        self.spectral, self.discriminators, self.autocast = spectral, discriminators, autocast
+        self.spectral, self.discriminators, self.levels = spectral, discriminators, levels
+        self.autocast = autocast
 
     def losses(
         self, generator: Generator, teacher: Generator | None, batch: Batch, moment: Moment
     ) -> Losses:
         """Losses of the stage; what has weight zero, or lacks its teacher, is not computed."""
-        if moment.stage == 1:
+        if moment.stage == FLOW:
             with self.autocast():
                 flow = flow_matching(generator, batch)
             return Losses(flow, {"flow": flow})
+        if self.is_of_levels(moment):
+            return self._level_losses(generator, batch, moment)
         z: Tensor | None = None
+        level: dict[str, Tensor] = {}
         with self.autocast():
-            if moment.stage == 0:
+            if moment.stage == AUTOENCODER:
                 pair = autoencode(generator, batch)
             else:
-                pair, z = one_step(generator, batch)
+                refined = one_step(generator, batch)
+                pair, z = refined.pair, refined.z
+                if self.settings.levels:
+                    level = level_terms(self.levels, refined.heard, refined.shape, batch)
         spectra = self.spectral.powers(pair.estimate, pair.truth)
-        terms = self.spectral(spectra, pair.f_prior, pair.f_target)
+        terms = self.spectral(spectra, pair.f_prior, pair.f_end, pair.floor)
         losses = Losses(terms.pop("total"), terms)
+        for name, value in level.items():
+            losses.total = losses.total + self.settings.levels * value
+            terms[name] = value
         if self._is_judged(moment):
             losses.judged = spectra, pair
             with self.autocast():
@@ -93,6 +112,22 @@ class Objective:
             for name, value in latent.items():
                 losses.total = losses.total + weights[name] * value
         return losses
+
+    def is_of_levels(self, moment: Moment) -> bool:
+        """Whether a step compares levels alone: in their stage, and now and then in refinement."""
+        every = self.settings.levels_every
+        is_turn = bool(every) and moment.step % every == every - 1
+        return moment.stage == LEVELS or (moment.stage == REFINEMENT and is_turn)
+
+    def _level_losses(self, generator: Generator, batch: Batch, moment: Moment) -> Losses:
+        has_path = generator.level_path is not None
+        is_alone = moment.stage == LEVELS and moment.fraction < self.settings.path_alone
+        with self.autocast():
+            if has_path and is_alone:
+                path = path_levels(generator, batch, self.levels)
+                return Losses(path, {"path": path})
+            terms = all_levels(generator, batch, self.levels)
+        return Losses(sum(terms.values(), batch.noise.new_zeros(())), terms)
 
     def _is_judged(self, moment: Moment) -> bool:
         settings = self.settings

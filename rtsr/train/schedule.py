@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-STAGE_COUNT = 3
+STAGE_COUNT = 4
 
 
 class Schedule(Protocol):
@@ -29,10 +29,12 @@ class ByMinutes:
 
     def __init__(self, shares: Sequence[float], minutes: float, first: int = 0) -> None:
         taken = [share if stage >= first else 0.0 for stage, share in enumerate(shares)]
-        if first:
-            # A run that begins late gives the minutes of what it leaves out to what comes first.
-            taken[first] = sum(shares[: first + 1])
-        self._borders = [minutes * sum(taken[:stage]) / sum(taken) for stage in range(4)]
+        if not sum(taken):
+            # The shares leave out all that is left to do: the last stage takes everything.
+            taken[-1] = 1.0
+        self._borders = [
+            minutes * sum(taken[:stage]) / sum(taken) for stage in range(STAGE_COUNT + 1)
+        ]
 
     def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
         begin, end = self._borders[stage : stage + 2]

@@ -9,8 +9,10 @@ from typing import Any
 
 from rtsr.errors import RtsrError
 from rtsr.model.config import CONFIGURATIONS, ModelConfig
+from rtsr.train.corpus import DOMAIN_WEIGHTS
 from rtsr.train.degrade import DegradeConfig
 from rtsr.train.losses import LossWeights
+from rtsr.train.schedule import STAGE_COUNT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,15 +29,24 @@ class TrainSettings:
     stage out. Of the losses ``adversarial``, ``feature_matching``, ``distillation`` and
     ``distribution``, one of weight 0 is not computed. ``model_changes`` are settings of
     :class:`~rtsr.model.config.ModelConfig` that differ from those of ``model``.
+
+    Steps that compare levels alone take ``level_batch`` clips of ``level_frames``. In the first
+    ``path_alone`` of their stage only the level path learns, which is quick; then all of the model.
+    In refinement they take turns with whole steps, one in ``levels_every`` (0: never), and whole
+    steps add the error of levels in dB with the weight ``levels``. ``domains`` are the shares in
+    which clips are drawn.
     """
 
     model: str = "small"
     seed: int = 1
     batch: int = 12
     frames: int = 128
-    shares: tuple[float, float, float] = (0.25, 0.25, 0.5)
-    steps: tuple[int, int, int] | None = None
-    learning_rates: tuple[float, float, float] = (1e-3, 1e-3, 7e-4)
+    level_batch: int = 16
+    level_frames: int = 256
+    domains: dict[str, float] = field(default_factory=lambda: dict(DOMAIN_WEIGHTS))
+    shares: tuple[float, ...] = (0.2, 0.2, 0.2, 0.4)
+    steps: tuple[int, ...] | None = None
+    learning_rates: tuple[float, ...] = (1e-3, 1e-3, 1e-3, 7e-4)
     final_learning_rate: float = 0.03
     warm_up_steps: int = 200
     weight_decay: float = 0.01
@@ -51,6 +62,9 @@ class TrainSettings:
     distillation_every: int = 4
     teacher_steps: int = 4
     distribution: float = 0.3
+    path_alone: float = 0.5
+    levels: float = 0.1
+    levels_every: int = 2
     model_changes: dict[str, Any] = field(default_factory=dict)
     losses: LossWeights = field(default_factory=LossWeights)
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
@@ -64,9 +78,14 @@ class TrainSettings:
         if self.precision not in ("auto", "bf16", "fp32"):
             raise RtsrError(f"precision is {self.precision!r}; accepted: auto, bf16, fp32.")
         for name in ("shares", "learning_rates"):
-            _check_three(name, getattr(self, name), (int, float))
+            _check_stages(name, getattr(self, name), (int, float))
         if self.steps is not None:
-            _check_three("steps", self.steps, (int,))
+            _check_stages("steps", self.steps, (int,))
+        if not self.domains or min(self.domains.values()) < 0.0 or not sum(self.domains.values()):
+            raise RtsrError(
+                f"The training setting 'domains' is {self.domains!r}; it must give shares, none "
+                "below 0 and not all 0."
+            )
         for name in ("adversarial", "feature_matching", "distillation", "distribution"):
             if getattr(self, name) < 0.0:
                 raise RtsrError(
@@ -98,18 +117,18 @@ class TrainSettings:
         return _fill(cls(), values, "")
 
 
-def _check_three(name: str, values: Any, kinds: tuple[type, ...]) -> None:
+def _check_stages(name: str, values: Any, kinds: tuple[type, ...]) -> None:
     """Refuse anything but one number per stage, none negative and one above zero."""
     is_fit = (
         isinstance(values, tuple)
-        and len(values) == 3
+        and len(values) == STAGE_COUNT
         and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
         and min(values) >= 0
         and max(values) > 0
     )
     if not is_fit:
         raise RtsrError(
-            f"The training setting {name!r} is {values!r}; it must be three "
+            f"The training setting {name!r} is {values!r}; it must be four "
             f"{'whole ' if float not in kinds else ''}numbers, one per stage, none below 0 and "
             "not all 0."
         )

@@ -1,8 +1,8 @@
-"""What is optimised in each of the three stages: one function per stage, from batch to losses."""
+"""What is optimised in each of the four stages: one function per stage, from batch to losses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,23 +11,38 @@ from rtsr.model.config import HOP, OVERLAP
 from rtsr.model.crossover import high_pass
 from rtsr.model.flow import euler, start_point
 from rtsr.model.generator import Generator, Heard
+from rtsr.model.nrae import Shape
 from rtsr.model.streaming import State, branch
 from rtsr.train.degrade import Degraded
 from rtsr.train.discriminators import Discriminators
+from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, sliced_wasserstein
 from rtsr.train.settings import TrainSettings
 
-STAGES = ("autoencoder", "flow", "refinement")
+STAGES = ("autoencoder", "flow", "levels", "refinement")
+AUTOENCODER, FLOW, LEVELS, REFINEMENT = range(len(STAGES))
 
 
 @dataclass
 class Pair:
-    """Estimate and truth ``(batch, samples)``, aligned, with each clip's band limits in Hz."""
+    """Estimate and truth ``(batch, samples)``, aligned; per clip ``(batch,)`` the limits in Hz of
+    the band that is judged, and the power below which the truth says nothing."""
 
     estimate: Tensor
     truth: Tensor
     f_prior: Tensor
-    f_target: Tensor
+    f_end: Tensor
+    floor: Tensor
+
+
+@dataclass
+class Refined:
+    """What the live path made of a batch: the sound, and the latent and gains on the way."""
+
+    pair: Pair
+    z: Tensor
+    heard: Heard
+    shape: Shape
 
 
 class Batch:
@@ -56,7 +71,8 @@ class Batch:
             data.narrow[:, 0, :-OVERLAP] + generated,
             data.truth[:, 0, :-OVERLAP],
             data.f_prior,
-            data.f_target,
+            data.f_end,
+            data.floor,
         )
 
 
@@ -68,6 +84,8 @@ def autoencode(generator: Generator, batch: Batch, noise_level: float | None = N
     """
     latent = generator.config.latent
     heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
+    # The latent holds the levels: nothing is to be guessed.
+    heard = replace(heard, levels=None)
     z = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
     if noise_level is None:
         sigma = torch.rand(z.shape[0], 1, 1, device=z.device) * generator.config.decoder_noise
@@ -95,13 +113,45 @@ def flow_matching(generator: Generator, batch: Batch) -> Tensor:
     return (velocity.float() - (end - begin).float()).square().mean()
 
 
-def one_step(generator: Generator, batch: Batch) -> tuple[Pair, Tensor]:
-    """Stage 3: the live path end to end; also returns the latent after the Euler step."""
+def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> Tensor:
+    """Stage 3, its first part: what the level path says by itself."""
+    levels, level = generator.expect(batch.data.narrow, batch.f_prior, batch.state)
+    return _judge_levels(loss, levels.level, level, batch)
+
+
+def all_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:
+    """Stage 3, its second part: the path, and the gains that follow from everything."""
+    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
+    z = integrate(generator, heard, batch, steps=1)
+    shape, _ = generator.shape(z, heard, batch.cutoffs, batch.state)
+    return level_terms(loss, heard, shape, batch)
+
+
+def level_terms(loss: LevelLoss, heard: Heard, shape: Shape, batch: Batch) -> dict[str, Tensor]:
+    """Errors in dB of the levels that the gains give, and of those that the path says."""
+    terms = {"levels": _judge_levels(loss, shape.level(), heard.level, batch)}
+    if heard.levels is not None:
+        terms["path"] = _judge_levels(loss, heard.levels.level, heard.level, batch)
+    return terms
+
+
+def _judge_levels(loss: LevelLoss, estimate: Tensor, level: Tensor, batch: Batch) -> Tensor:
+    data = batch.data
+    with torch.autocast(estimate.device.type, enabled=False):
+        truth = loss.powers(data.truth)
+        return loss(estimate, truth, level.detach(), (data.f_prior, data.f_end), data.floor)
+
+
+def one_step(generator: Generator, batch: Batch) -> Refined:
+    """Stage 4: the live path end to end."""
     latent = generator.config.latent
     heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
     z = integrate(generator, heard, batch, steps=1)
-    high_band, _ = generator.decode(z, heard, batch.noise[..., latent:], batch.cutoffs, batch.state)
-    return batch.pair(high_band), z
+    shape, _ = generator.shape(z, heard, batch.cutoffs, batch.state)
+    high_band, _ = generator.sound(
+        shape, heard, batch.noise[..., latent:], batch.cutoffs, batch.state
+    )
+    return Refined(batch.pair(high_band), z, heard, shape)
 
 
 def integrate(generator: Generator, heard: Heard, batch: Batch, steps: int) -> Tensor:
@@ -142,7 +192,7 @@ def adversarial_losses(
     """
     weights = {"adversarial": settings.adversarial, "matching": settings.feature_matching}
     wanted = {name: weight for name, weight in weights.items() if weight}
-    terms = discriminators.judge(spectra, pair.f_prior, pair.f_target, tuple(wanted))
+    terms = discriminators.judge(spectra, pair.f_prior, pair.f_end, tuple(wanted))
     total = pair.f_prior.new_zeros(())
     for name, weight in wanted.items():
         total = total + weight * terms[name]

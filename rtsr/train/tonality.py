@@ -51,7 +51,7 @@ def tonality(power: Tensor) -> Tensor:
     return _averaged(bins.mean(dim=3).log() - bins.log().mean(dim=3))
 
 
-def tonal_difference(powers: tuple[Tensor, Tensor], f_prior: Tensor, f_target: Tensor) -> Tensor:
+def tonal_difference(powers: tuple[Tensor, Tensor], f_prior: Tensor, f_end: Tensor) -> Tensor:
     """Mean absolute difference of :func:`tonality`, every clip with the same weight.
 
     Counted are bands that lie whole between cutoff and end, where the truth is no more than 45 dB
@@ -59,14 +59,14 @@ def tonal_difference(powers: tuple[Tensor, Tensor], f_prior: Tensor, f_target: T
 
     Args:
         powers: spectra of estimate and truth ``(batch, frames, 1025)``.
-        f_prior, f_target: in Hz, ``(batch,)``.
+        f_prior, f_end: in Hz, ``(batch,)``.
     """
     estimate, truth = powers
     with torch.no_grad():
         level = _averaged(_in_bands(truth).mean(dim=3))
         audible = level > AUDIBLE_RANGE * level.amax(dim=2, keepdim=True) + POWER_FLOOR
         low = torch.arange(_BANDS, device=truth.device) * _BAND_HZ
-        inside = (low > f_prior[:, None]) & (low + _BAND_HZ < 0.98 * f_target[:, None])
+        inside = (low > f_prior[:, None]) & (low + _BAND_HZ < 0.98 * f_end[:, None])
         mask = (audible & inside[:, None]).float()
     difference = (tonality(estimate) - tonality(truth)).abs()
     return ((difference * mask).sum((1, 2)) / (mask.sum((1, 2)) + 1e-3)).mean()

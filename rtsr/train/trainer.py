@@ -28,15 +28,31 @@ from rtsr.train.device import (
 )
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.grow import load_start
+from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, SpectralLoss
 from rtsr.train.objective import Moment, Objective
 from rtsr.train.schedule import ByMinutes, BySteps, Schedule
 from rtsr.train.settings import TrainSettings
-from rtsr.train.stages import STAGES, Batch, Pair, autoencode, one_step
+from rtsr.train.stages import (
+    AUTOENCODER,
+    FLOW,
+    LEVELS,
+    REFINEMENT,
+    STAGES,
+    Batch,
+    Pair,
+    all_levels,
+    autoencode,
+    level_terms,
+    one_step,
+)
 
 CHECKPOINT = "last.pt"
 LOG = "log.jsonl"
 LOG_EVERY = 20
+VALID_BATCHES = 2
+#: those of checkpoints that do not name theirs
+STAGES_BEFORE = ("autoencoder", "flow", "refinement")
 
 Progress = Callable[["Trainer", dict[str, float]], None]
 
@@ -65,11 +81,14 @@ class Trainer:
         self.generator = seeded(settings.model_config(), settings.seed).to(self.device)
         self.discriminators = Discriminators().to(self.device)
         self.spectral = SpectralLoss(settings.losses).to(self.device)
-        self.objective = Objective(settings, self.spectral, self.discriminators, self._autocast)
+        self.levels = LevelLoss(self.generator.config.gain_bands).to(self.device)
+        self.objective = Objective(
+            settings, self.spectral, self.discriminators, self.levels, self._autocast
+        )
         self.average = MovingAverage(self.generator, settings.ema_decay)
         self.teacher: Generator | None = None
         self.stage = 0
-        self.steps = [0, 0, 0]
+        self.steps = [0] * len(STAGES)
         self.elapsed = 0.0
         self.grown_from: dict[str, Any] | None = None
         self._new_optimizers()
@@ -111,12 +130,12 @@ class Trainer:
     def _schedule(self, minutes: float) -> Schedule:
         if self.settings.steps is not None:
             return BySteps(self.settings.steps)
-        return ByMinutes(self.settings.shares, minutes, 2 if self.grown_from else 0)
+        return ByMinutes(self.settings.shares, minutes, LEVELS if self.grown_from else AUTOENCODER)
 
     def _step(self, fraction: float) -> dict[str, Tensor]:
         self._set_rates(fraction)
-        batch = self._batch(self.train_corpus, self.rng)
         moment = Moment(self.stage, self.steps[self.stage], fraction)
+        batch = self._batch(self.train_corpus, self.rng, self.objective.is_of_levels(moment))
         losses = self.objective.losses(self.generator, self.teacher, batch, moment)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
@@ -131,7 +150,7 @@ class Trainer:
 
     def _discriminator_step(self, spectra: Powers, pair: Pair) -> None:
         with self._autocast():
-            loss = self.discriminators.loss(spectra, pair.f_prior, pair.f_target)
+            loss = self.discriminators.loss(spectra, pair.f_prior, pair.f_end)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 5.0)
@@ -147,33 +166,51 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             sums: dict[str, Tensor] = {}
-            for _ in range(2):
-                batch = self._batch(self.valid_corpus, rng)
-                with self._autocast():
-                    if self.stage == 2:
-                        pair, _ = one_step(generator, batch)
-                    else:
-                        pair = autoencode(generator, batch)
-                spectra = self.spectral.powers(pair.estimate, pair.truth)
-                for name, value in self.spectral(spectra, pair.f_prior, pair.f_target).items():
-                    sums[f"valid_{name}"] = sums.get(f"valid_{name}", 0.0) + value / 2
+            for _ in range(VALID_BATCHES):
+                for name, value in self._validate_batch(generator, rng).items():
+                    sums[f"valid_{name}"] = sums.get(f"valid_{name}", 0.0) + value / VALID_BATCHES
         return sums
+
+    def _validate_batch(self, generator: Generator, rng: np.random.Generator) -> dict[str, Tensor]:
+        is_of_levels = self.stage == LEVELS
+        batch = self._batch(self.valid_corpus, rng, is_of_levels)
+        with self._autocast():
+            if is_of_levels:
+                return all_levels(generator, batch, self.levels)
+            if self.stage == REFINEMENT:
+                refined = one_step(generator, batch)
+                pair = refined.pair
+                levels = level_terms(self.levels, refined.heard, refined.shape, batch)
+            else:
+                pair, levels = autoencode(generator, batch), {}
+        spectra = self.spectral.powers(pair.estimate, pair.truth)
+        return {**self.spectral(spectra, pair.f_prior, pair.f_end, pair.floor), **levels}
 
     # -- parts -----------------------------------------------------------------------------------
 
-    def _batch(self, corpus: Corpus, rng: np.random.Generator) -> Batch:
-        settings = self.settings
-        share = settings.degrade.codec_share
-        crops = corpus.draw(rng, settings.batch, settings.frames * HOP, share)
+    def _batch(self, corpus: Corpus, rng: np.random.Generator, is_of_levels: bool = False) -> Batch:
+        settings, degradation = self.settings, self.settings.degrade
+        clips, frames = settings.batch, settings.frames
+        if is_of_levels:
+            clips, frames = settings.level_batch, settings.level_frames
+        crops = corpus.draw(
+            rng,
+            clips,
+            frames * HOP,
+            degradation.codec_share,
+            settings.domains,
+            degradation.speed_share,
+            degradation.highest_speed,
+        )
         audio = torch.from_numpy(crops.audio).to(self.device)
-        data = degrade(audio, crops.cutoffs_hz, settings.degrade, rng, crops.coded)
+        data = degrade(audio, crops.cutoffs_hz, degradation, rng, crops.coded, crops.lossy)
         return Batch(self.generator, data)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
 
     def _new_optimizers(self) -> None:
-        module = self.generator.velocity if self.stage == 1 else self.generator
+        module = self.generator.velocity if self.stage == FLOW else self.generator
         self.trained = list(module.parameters())
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=1e-3, betas=(0.9, 0.98), weight_decay=self.settings.weight_decay
@@ -193,7 +230,7 @@ class Trainer:
     def _next_stage(self) -> None:
         """Continue from the averaged weights; the flow's result becomes the teacher."""
         self.generator.load_state_dict(self.average.values)
-        if self.stage == 1:
+        if self.stage == FLOW:
             self.teacher = self._freeze(self.generator)
         self.stage += 1
         self.average = MovingAverage(self.generator, self.settings.ema_decay)
@@ -201,7 +238,7 @@ class Trainer:
         self.save()
 
     def grow_from(self, path: Path) -> None:
-        """Begin refinement with the widened weights of a trained narrower model, or its equal's.
+        """Begin the stage of levels with the weights of a trained narrower model, or its equal's.
 
         A checkpoint that was restored from a graph has no teacher and no discriminators; then
         distillation and distribution matching rest, and the discriminators are new.
@@ -216,7 +253,7 @@ class Trainer:
         if start.discriminators is not None:
             self.discriminators.load_state_dict(start.discriminators)
         self.grown_from = start.facts
-        self.stage = 2
+        self.stage = LEVELS
         self.average = MovingAverage(self.generator, self.settings.ema_decay)
         self._new_optimizers()
 
@@ -259,6 +296,7 @@ class Trainer:
                 "discriminators": self.discriminators.state_dict(),
                 "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
                 "teacher": self.teacher.state_dict() if self.teacher else None,
+                "stages": list(STAGES),
                 "stage": self.stage,
                 "steps": self.steps,
                 "elapsed": self.elapsed,
@@ -315,6 +353,13 @@ class Trainer:
             raise RtsrError(
                 f"{path} was restored from an exported graph and is no run to go on with; move it "
                 "and begin one with --grow-from."
+            )
+        stages = content.get("stages", STAGES_BEFORE)
+        if list(stages) != list(STAGES):
+            raise RtsrError(
+                f"{path} was trained in the stages {', '.join(stages)}, and this version has "
+                f"{', '.join(STAGES)}; begin a run with --grow-from {path}, if it reached its "
+                "refinement, or with another --out folder."
             )
         self.stage, self.steps = content["stage"], list(content["steps"])
         self.elapsed = content["elapsed"]

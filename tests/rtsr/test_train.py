@@ -15,7 +15,14 @@ from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
 from rtsr.train.data import Corpus  # noqa: E402
-from rtsr.train.degrade import DegradeConfig, degrade, draw_cutoffs  # noqa: E402
+from rtsr.train.degrade import (  # noqa: E402
+    LOSSLESS_FLOOR,
+    LOSSY_FLOOR,
+    DegradeConfig,
+    _mix,
+    degrade,
+    draw_cutoffs,
+)
 from rtsr.train.device import choose_device  # noqa: E402
 from rtsr.train.discriminators import Discriminators  # noqa: E402
 from rtsr.train.losses import TERMS, LossWeights, SpectralLoss, sliced_wasserstein  # noqa: E402
@@ -34,9 +41,17 @@ TINY_CHANGES = {
     "attention_heads": 2,
     "decoder_width": 24,
     "latent": 8,
+    "level_width": 16,
+    "level_memory": 8,
 }
 TINY = TrainSettings(
-    batch=2, frames=48, model_changes=TINY_CHANGES, warm_up_steps=2, adversarial_start=0.0
+    batch=2,
+    frames=48,
+    level_batch=2,
+    level_frames=48,
+    model_changes=TINY_CHANGES,
+    warm_up_steps=2,
+    adversarial_start=0.0,
 )
 
 
@@ -85,13 +100,38 @@ def test_the_pass_band_is_the_truth_up_to_quantisation():
         assert abs(10 * np.log10(float(ratio))) < 0.3
 
 
-@pytest.mark.parametrize(("share", "told"), [(0.0, {20_000.0}), (1.0, {24_000.0})])
-def test_where_the_truth_ends_is_told_or_kept_back(share, told):
-    config = replace(PLAIN, open_share=share)
+@pytest.mark.parametrize(("share", "told"), [(1.0, {20_000.0}), (0.0, {24_000.0})])
+def test_where_the_truth_ends_is_told_or_kept_back_and_judged_all_the_same(share, told):
+    config = replace(PLAIN, told_share=share)
     clips = torch.randn(8, SAMPLES) * 0.1
     data = degrade(clips, np.full(8, 20_000.0), config, np.random.default_rng(0))
     assert set(data.f_target.tolist()) == told
+    assert set(data.f_end.tolist()) == {20_000.0}
     assert float(data.f_prior.max()) < 0.8 * 20_000.0 * 1.05
+
+
+def test_below_its_floor_a_recording_says_nothing_and_the_floor_follows_the_gain():
+    clips = torch.full((4, SAMPLES), 0.1)
+    lossy = np.array([False, True, False, True])
+    data = degrade(clips, np.full(4, 20_000.0), PLAIN, np.random.default_rng(0), None, lossy)
+    gain = data.truth[:, 0, SAMPLES // 2] / 0.1
+    floors = torch.tensor([LOSSLESS_FLOOR, LOSSY_FLOOR] * 2).float() * gain.square()
+    torch.testing.assert_close(data.floor, floors, rtol=1e-3, atol=0.0)
+
+
+def test_a_neighbour_that_is_lossy_makes_the_mixture_lossy():
+    lossy = np.array([True] + [False] * 7)
+    ends = np.linspace(16_000.0, 23_000.0, 8)
+    config = replace(PLAIN, mix_share=1.0)
+    mixed = _mix(
+        torch.ones(8, 4), ends, lossy, config, np.random.default_rng(0), np.arange(8) != 2
+    )
+    # A clip's neighbour is the one before it; the third may not have one.
+    assert mixed[2].tolist() == [True, True] + [False] * 6
+    expected = np.minimum(ends, np.roll(ends, 1))
+    expected[2] = ends[2]
+    np.testing.assert_array_equal(mixed[1], expected)
+    assert ((mixed[0][:, 0] > 1.09).tolist()) == [True, True, False] + [True] * 5
 
 
 def test_same_seed_gives_the_same_batch_and_another_seed_another():
@@ -110,10 +150,10 @@ def test_cutoffs_stay_below_the_clips_own_end():
     assert 0.2 < np.mean(np.abs(cutoffs[2::3] - 3700) < 500) < 0.6
 
 
-def spectral(estimate, truth, f_prior=4000.0, f_target=22_000.0):
+def spectral(estimate, truth, f_prior=4000.0, f_end=22_000.0, floor=None):
     loss = SpectralLoss(LossWeights())
-    limits = torch.full((len(truth),), f_prior), torch.full((len(truth),), f_target)
-    return loss(loss.powers(estimate, truth), *limits)
+    limits = torch.full((len(truth),), f_prior), torch.full((len(truth),), f_end)
+    return loss(loss.powers(estimate, truth), *limits, floor)
 
 
 def test_losses_are_zero_for_equal_audio_and_blind_below_the_cutoff():
@@ -130,6 +170,16 @@ def test_a_gain_is_measured_as_its_logarithm():
     terms = spectral(truth * 2.0, truth)
     for name in ("bins", "mel", "smooth", "level"):
         assert float(terms[name]) == pytest.approx(2 * np.log(2.0), abs=0.02)
+
+
+def test_what_lies_below_the_floor_of_the_truth_is_not_judged():
+    truth = torch.randn(2, SAMPLES) * 1e-5
+    estimate = truth * 0.1
+    judged = spectral(estimate, truth)
+    kept_back = spectral(estimate, truth, floor=torch.full((2,), 1e-7))
+    for name in ("bins", "mel", "smooth", "level"):
+        assert float(judged[name]) > 0.5
+        assert float(kept_back[name]) < 0.01
 
 
 def test_near_the_cutoff_an_error_counts_more_than_far_above_it():
@@ -193,7 +243,7 @@ def test_discriminators_learn_to_tell_noise_from_tone():
     assert values[-1] < 0.5 * values[0]
 
 
-def test_three_stages_run_resume_and_export(tmp_path):
+def test_four_stages_run_resume_and_export(tmp_path):
     train = corpus()
     trainer = Trainer(TINY, train, train, tmp_path, "cpu")
     before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
@@ -203,21 +253,24 @@ def test_three_stages_run_resume_and_export(tmp_path):
     trainer._step(0.9)
     assert torch.equal(trainer.generator.encoder.enter.weight, frozen)
     trainer._next_stage()
+    assert trainer.teacher is not None
+    trainer._step(0.9)
+    assert not torch.equal(trainer.generator.encoder.enter.weight, frozen)
+    trainer._next_stage()
     for _ in range(2):
         trainer._step(0.5)
-    assert trainer.steps == [1, 1, 2]
-    assert trainer.teacher is not None
+    assert trainer.steps == [1, 1, 1, 2]
     moved = trainer.generator.state_dict()
     assert sum(not torch.equal(moved[name], value) for name, value in before.items()) > 20
     trainer.save()
 
     again = Trainer(TINY, train, train, tmp_path, "cpu")
     assert again.resume()
-    assert (again.stage, again.steps) == (2, [1, 1, 2])
+    assert (again.stage, again.steps) == (3, [1, 1, 1, 2])
     for name, value in trainer.generator.state_dict().items():
         assert torch.equal(again.generator.state_dict()[name], value)
     generator, facts = load_generator(tmp_path / CHECKPOINT)
-    assert facts["steps"] == {"autoencoder": 1, "flow": 1, "refinement": 2}
+    assert facts["steps"] == {"autoencoder": 1, "flow": 1, "levels": 1, "refinement": 2}
     assert generator.config.latent == 8
 
 
@@ -226,11 +279,78 @@ def test_run_is_bounded_by_minutes_and_logs(tmp_path):
     trainer = Trainer(TINY, train, train, tmp_path, "cpu")
     seen = []
     trainer.run(0.15, lambda trainer, terms: seen.append(trainer.stage))
-    assert set(seen) == {0, 1, 2}
+    assert set(seen) == {0, 1, 2, 3}
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert lines[-1]["stage"] == "refinement"
     assert np.isfinite(lines[-1]["valid_total"])
     assert 0.15 <= trainer.elapsed < 0.5
+
+
+def at_levels(tmp_path, **changes):
+    """A run about to take its first step on levels."""
+    train = corpus()
+    trainer = Trainer(replace(TINY, **changes), train, train, tmp_path, "cpu")
+    trainer.stage = stages.LEVELS
+    return trainer
+
+
+def moved_parts(trainer, fraction):
+    """Names of the generator's parts that one step changes, and its terms."""
+    before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
+    terms = trainer._step(fraction)
+    after = trainer.generator.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    return {name.split(".")[0] for name in changed}, set(terms)
+
+
+def test_first_the_level_path_learns_alone_and_then_everything(tmp_path):
+    trainer = at_levels(tmp_path, path_alone=0.5, weight_decay=0.0)
+    assert moved_parts(trainer, 0.4) == ({"level_path"}, {"path"})
+    parts, terms = moved_parts(trainer, 0.6)
+    assert parts >= {"level_path", "encoder", "velocity", "decoder"}
+    assert terms == {"levels", "path"}
+
+
+def test_a_model_without_a_level_path_learns_levels_with_its_gains(tmp_path):
+    trainer = at_levels(tmp_path, model_changes={**TINY_CHANGES, "level_width": 0})
+    parts, terms = moved_parts(trainer, 0.0)
+    assert parts >= {"encoder", "velocity", "decoder"}
+    assert terms == {"levels"}
+
+
+def test_learning_levels_lowers_their_error(tmp_path):
+    trainer = at_levels(tmp_path, warm_up_steps=1, learning_rates=(1e-3, 1e-3, 1e-2, 1e-3))
+    first = float(trainer._step(0.0)["path"])
+    for _ in range(60):
+        last = float(trainer._step(0.0)["path"])
+    assert last < 0.5 * first
+
+
+@pytest.mark.parametrize(("every", "of_levels"), [(0, []), (1, [0, 1, 2, 3]), (2, [1, 3])])
+def test_steps_on_levels_take_turns_with_whole_ones(tmp_path, every, of_levels):
+    trainer = refining(tmp_path, levels_every=every)
+    turns = []
+    for step in range(4):
+        trainer.steps[stages.REFINEMENT] = step
+        turns += [step] if set(trainer._step(0.0)) == {"levels", "path"} else []
+    assert turns == of_levels
+
+
+def test_whole_steps_judge_levels_too_unless_they_weigh_nothing(tmp_path):
+    off = {"levels_every": 0}
+    assert {"levels", "path"} <= set(refining(tmp_path, levels=0.1, **off)._step(0.0))
+    assert not {"levels", "path"} & set(refining(tmp_path, levels=0.0, **off)._step(0.0))
+
+
+def test_a_run_of_other_stages_is_refused_with_both_lists(tmp_path):
+    train = corpus()
+    trainer = Trainer(TINY, train, train, tmp_path, "cpu")
+    trainer.save()
+    content = load_checkpoint(tmp_path / CHECKPOINT)
+    del content["stages"]
+    save_checkpoint(tmp_path / CHECKPOINT, content)
+    with pytest.raises(RtsrError, match="autoencoder, flow, refinement, and this version has"):
+        trainer.resume()
 
 
 def test_another_configuration_cannot_resume_a_run(tmp_path):
@@ -243,27 +363,27 @@ def test_another_configuration_cannot_resume_a_run(tmp_path):
 
 def test_counted_steps_end_a_run_and_leave_stages_out(tmp_path):
     train = corpus()
-    trainer = Trainer(replace(TINY, steps=(2, 1, 3)), train, train, tmp_path / "all", "cpu")
+    trainer = Trainer(replace(TINY, steps=(2, 1, 0, 3)), train, train, tmp_path / "all", "cpu")
     seen = []
     trainer.run(math.inf, lambda trainer, terms: seen.append(trainer.stage))
-    assert seen == [0, 0, 1, 2, 2, 2]
-    assert trainer.steps == [2, 1, 3]
-    first = Trainer(replace(TINY, steps=(2, 0, 0)), train, train, tmp_path / "first", "cpu")
+    assert seen == [0, 0, 1, 3, 3, 3]
+    assert trainer.steps == [2, 1, 0, 3]
+    first = Trainer(replace(TINY, steps=(2, 0, 0, 0)), train, train, tmp_path / "first", "cpu")
     first.run(math.inf)
-    assert (first.stage, first.steps, first.teacher) == (0, [2, 0, 0], None)
+    assert (first.stage, first.steps, first.teacher) == (0, [2, 0, 0, 0], None)
 
 
 def test_minutes_still_bound_a_run_of_counted_steps(tmp_path):
     train = corpus()
-    trainer = Trainer(replace(TINY, steps=(500, 500, 500)), train, train, tmp_path, "cpu")
+    trainer = Trainer(replace(TINY, steps=(500, 500, 500, 500)), train, train, tmp_path, "cpu")
     trainer.run(0.005)
     assert 0 < sum(trainer.steps) < 100
 
 
-@pytest.mark.parametrize("stopped", [1, 3, 4], ids=["autoencoder", "flow", "refinement"])
+@pytest.mark.parametrize("stopped", [1, 3, 5, 7], ids=stages.STAGES)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, stopped):
     train = corpus()
-    settings = replace(TINY, steps=(2, 2, 2))
+    settings = replace(TINY, steps=(2, 2, 2, 2))
     whole = Trainer(settings, train, train, tmp_path / "whole", "cpu")
     whole.run(math.inf)
 
@@ -306,7 +426,7 @@ def test_what_was_trained_is_kept_when_the_program_is_stopped(tmp_path, monkeypa
 
 def test_the_mean_of_two_states_of_a_run(tmp_path):
     train = corpus()
-    trainer = Trainer(replace(TINY, steps=(3, 0, 0)), train, train, tmp_path, "cpu")
+    trainer = Trainer(replace(TINY, steps=(3, 0, 0, 0)), train, train, tmp_path, "cpu")
     early, late = tmp_path / "early.pt", tmp_path / CHECKPOINT
 
     def keep(trainer, terms):
@@ -329,15 +449,15 @@ def test_the_mean_of_two_states_of_a_run(tmp_path):
 
 def test_a_run_can_go_on_from_anothers_end(tmp_path):
     train = corpus()
-    parent = Trainer(replace(TINY, steps=(2, 0, 0)), train, train, tmp_path / "parent", "cpu")
+    parent = Trainer(replace(TINY, steps=(2, 0, 0, 0)), train, train, tmp_path / "parent", "cpu")
     parent.run(math.inf)
     latent = parent.average.values["encoder.enter.weight"]
     for prior in ("bridge", "gaussian"):
-        settings = replace(TINY, steps=(2, 1, 0), model_changes={**TINY_CHANGES, "prior": prior})
+        settings = replace(TINY, steps=(2, 1, 0, 0), model_changes={**TINY_CHANGES, "prior": prior})
         child = Trainer(settings, train, train, tmp_path / prior, "cpu")
         child.branch_from(tmp_path / "parent" / CHECKPOINT)
         child.run(math.inf)
-        assert child.steps == [2, 1, 0]
+        assert child.steps == [2, 1, 0, 0]
         # The flow is trained in a latent that stays as it is.
         assert torch.equal(child.generator.state_dict()["encoder.enter.weight"], latent)
     wide = {**TINY_CHANGES, "latent": 16}
@@ -345,7 +465,7 @@ def test_a_run_can_go_on_from_anothers_end(tmp_path):
         ("gaussian", TINY_CHANGES, "prior"),
         ("parent", wide, "latent"),
     ):
-        settings = replace(TINY, steps=(2, 1, 1), model_changes=changes)
+        settings = replace(TINY, steps=(2, 1, 0, 1), model_changes=changes)
         other = Trainer(settings, train, train, tmp_path / "other", "cpu")
         with pytest.raises(RtsrError, match=f"was trained with another {differing};"):
             other.branch_from(tmp_path / origin / CHECKPOINT)
@@ -367,9 +487,9 @@ def test_a_checkpoint_from_before_a_setting_existed_resumes(tmp_path):
 def refining(tmp_path, **weights):
     """A run about to take its first step of refinement."""
     train = corpus()
-    settings = replace(TINY, distillation_every=1, **weights)
+    settings = replace(TINY, **{"distillation_every": 1, "levels_every": 0, **weights})
     trainer = Trainer(settings, train, train, tmp_path, "cpu")
-    trainer.stage, trainer.teacher = 2, trainer._freeze(trainer.generator)
+    trainer.stage, trainer.teacher = stages.REFINEMENT, trainer._freeze(trainer.generator)
     return trainer
 
 
@@ -413,7 +533,7 @@ def test_without_weight_neither_teacher_nor_discriminators_are_asked(tmp_path, m
     forbid(monkeypatch, trainer.discriminators, "judge")
     forbid(monkeypatch, trainer.discriminators, "loss")
     terms = trainer._step(0.0)
-    assert set(terms) == set(TERMS)
+    assert set(terms) == {*TERMS, "levels", "path"}
 
 
 def test_weights_of_zero_are_the_same_as_losses_that_have_not_begun(tmp_path):
@@ -464,8 +584,9 @@ def test_latent_noise_can_be_set(tmp_path, level):
 
 def test_learning_lowers_the_loss(tmp_path):
     train = corpus()
-    trainer = Trainer(replace(TINY, adversarial_start=1.1), train, train, tmp_path, "cpu")
-    trainer.stage = 2
+    settings = replace(TINY, adversarial_start=1.1, levels_every=0)
+    trainer = Trainer(settings, train, train, tmp_path, "cpu")
+    trainer.stage = stages.REFINEMENT
     trainer.teacher = trainer._freeze(trainer.generator)
     first = float(trainer._step(0.0)["smooth"])
     for _ in range(80):
@@ -512,11 +633,13 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
         ("batch = true", "'batch' is True; it must be a int"),
         ("batch = [1]", r"'batch' is \[1\]; it must be a int"),
         ("losses = 3", "'losses' is 3; it must be a table"),
-        ("steps = [1, 2]", "it must be three whole numbers, one per stage"),
-        ("steps = [1.5, 1, 1]", "it must be three whole numbers, one per stage"),
-        ("steps = [0, 0, 0]", "not all 0"),
-        ("steps = 3", "it must be three whole numbers, one per stage"),
-        ("shares = [1, -1, 1]", "none below 0"),
+        ("steps = [1, 2]", "it must be four whole numbers, one per stage"),
+        ("steps = [1.5, 1, 1, 1]", "it must be four whole numbers, one per stage"),
+        ("steps = [0, 0, 0, 0]", "not all 0"),
+        ("steps = 3", "it must be four whole numbers, one per stage"),
+        ("shares = [1, -1, 1, 1]", "none below 0"),
+        ("[domains]\nspeech = -1", "none below 0 and not all 0"),
+        ("domains = 3", "'domains' is 3; it must be a table"),
         ("adversarial = -1", "'adversarial' is -1; it must be 0"),
         ("[model_changes]\nwidth = 3", "unknown setting 'model_changes.width'"),
         ("[model_changes]\nlatent = 'wide'", "'model_changes.latent' is 'wide'"),
@@ -533,12 +656,12 @@ def test_wrong_settings_are_refused_in_one_sentence(tmp_path, text, message):
 def test_settings_survive_a_round_trip(tmp_path):
     path = tmp_path / "train.toml"
     path.write_text(
-        "model = 'base'\nbatch = 3\nsteps = [1, 2, 0]\n"
+        "model = 'base'\nbatch = 3\nsteps = [1, 2, 0, 3]\n"
         "[losses]\nmel = 2\n[degrade]\nmix_share = 0.5\n"
     )
     settings = load_settings(path)
     assert (settings.model, settings.batch, settings.losses.mel) == ("base", 3, 2.0)
-    assert settings.steps == (1, 2, 0)
+    assert settings.steps == (1, 2, 0, 3)
     assert TrainSettings.from_dict(settings.to_dict()) == settings
 
 

@@ -244,7 +244,7 @@ def test_share_is_kept_and_zero_is_as_if_nothing_was_coded(coded_corpus: Corpus)
         rows.append(0 if crops.coded is None else len(crops.coded.rows))
     assert np.mean(rows) / 50 == pytest.approx(0.12, abs=0.02)
     plain = replace(coded_corpus, coded=None)
-    expected = plain.sample_batch(np.random.default_rng(3), 8, RATE)[0]
+    expected = plain.draw(np.random.default_rng(3), 8, RATE).audio
     for drawn in (
         coded_corpus.draw(np.random.default_rng(3), 8, RATE, coded_share=0.0),
         plain.draw(np.random.default_rng(3), 8, RATE, coded_share=0.5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
 from rtsr.train.listing import list_recordings
+from rtsr.train.speed import draw_speed, speed_up
 
 RATE = 48000
 Sound = Callable[..., NDArray[np.float32]]
@@ -139,6 +141,19 @@ def test_manifest_says_what_belongs_to_a_split(folder: Path) -> None:
     assert load_corpus(folder, "valid").domains == ["unknown"]
 
 
+def test_a_manifest_that_ends_above_nyquist_is_refused(tmp_path: Path, make_sound: Sound) -> None:
+    soundfile.write(tmp_path / "a.wav", make_sound(16000, 1.0), 16000)
+    write_manifest(tmp_path, [{"path": "a.wav", "split": "train", "measured_cutoff_hz": "12000"}])
+    with pytest.raises(RtsrError, match=r"a\.wav ends at 12000 Hz, above half of its rate of 16000"):
+        load_corpus(tmp_path, "train")
+
+
+def test_a_corpus_knows_whether_all_of_it_is_lossy(corpus: Corpus) -> None:
+    assert not corpus.is_all_lossy
+    assert replace(corpus, names=["a.ogg"] * len(corpus)).is_all_lossy
+    assert not replace(corpus, names=["a.ogg"] * (len(corpus) - 1) + ["b.flac"]).is_all_lossy
+
+
 def test_exclusions_and_limit(folder: Path) -> None:
     assert all(
         not name.startswith("bert/")
@@ -236,7 +251,8 @@ def test_a_cache_of_an_earlier_version_is_still_used(folder: Path, tmp_path: Pat
 
 def test_crops_have_their_shape_and_the_lowest_cutoff(corpus: Corpus) -> None:
     rng = np.random.default_rng(0)
-    audio, cutoffs = corpus.sample_batch(rng, 64, RATE)
+    crops = corpus.draw(rng, 64, RATE)
+    audio, cutoffs = crops.audio, crops.cutoffs_hz
     assert (audio.shape, audio.dtype) == ((64, RATE), np.float32)
     assert (cutoffs.shape, cutoffs.dtype) == ((64,), np.float32)
     truth = dict(zip(range(1000, 7000, 1000), corpus.cutoffs_hz, strict=True))
@@ -247,25 +263,25 @@ def test_crops_have_their_shape_and_the_lowest_cutoff(corpus: Corpus) -> None:
 
 
 def test_seed_gives_the_same_crops_again(corpus: Corpus) -> None:
-    first, second = (corpus.sample_batch(np.random.default_rng(7), 8, RATE)[0] for _ in range(2))
+    first, second = (corpus.draw(np.random.default_rng(7), 8, RATE).audio for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_domains_are_drawn_by_weight(corpus: Corpus) -> None:
     rng = np.random.default_rng(1)
-    _, cutoffs = corpus.sample_batch(rng, 3000, 480)
+    cutoffs = corpus.draw(rng, 3000, 480).cutoffs_hz
     assert np.mean(cutoffs >= 14e3) == pytest.approx(0.4, abs=0.04)
     assert np.mean(cutoffs < 12e3) == pytest.approx(0.3, abs=0.04)
-    _, cutoffs = corpus.sample_batch(rng, 100, 480, {"music": 1.0})
+    cutoffs = corpus.draw(rng, 100, 480, domain_weights={"music": 1.0}).cutoffs_hz
     assert ((cutoffs == 12e3) | (cutoffs == 13e3)).all()
     with pytest.raises(RtsrError, match="weight above zero"):
-        corpus.sample_batch(rng, 1, 480, {"unheard": 1.0})
+        corpus.draw(rng, 1, 480, domain_weights={"unheard": 1.0})
 
 
 def test_short_clips_are_padded_in_front_or_joined(corpus: Corpus) -> None:
     rng = np.random.default_rng(2)
     corpus.domain_codes[:] = [0, 1, 2, 2, 2, 2]  # the second domain is one short clip
-    audio, _ = corpus.sample_batch(rng, 40, RATE, {"music": 1.0})
+    audio = corpus.draw(rng, 40, RATE, domain_weights={"music": 1.0}).audio
     padded = [crop for crop in audio if not crop[: RATE // 2].any()]
     joined = [crop for crop in audio if (np.abs(crop) > 0).mean() > 0.95]
     assert len(padded) + len(joined) == 40
@@ -277,9 +293,66 @@ def test_short_clips_are_padded_in_front_or_joined(corpus: Corpus) -> None:
 def test_mostly_silent_crops_are_rare(corpus: Corpus) -> None:
     start = int(corpus.starts[4])
     corpus.samples[start : start + RATE * 18 // 10] = 3
-    audio, _ = corpus.sample_batch(np.random.default_rng(3), 400, RATE // 10, {"speech": 1.0})
+    rng = np.random.default_rng(3)
+    audio = corpus.draw(rng, 400, RATE // 10, domain_weights={"speech": 1.0}).audio
     silent = np.mean(np.abs(audio).max(axis=1) < 1e-3)
     assert 0.005 < silent < 0.5
+
+
+def test_a_voice_with_few_minutes_is_heard_more_than_its_minutes(corpus: Corpus) -> None:
+    """Nine times the minutes are drawn three times as often, not nine."""
+    few, many = RATE, 9 * RATE
+    voices = replace(
+        corpus,
+        samples=np.concatenate([np.full(few, 1000), np.full(many, 2000)]).astype(np.int16),
+        starts=np.array([0, few]),
+        lengths=np.array([few, many]),
+        cutoffs_hz=np.array([20e3, 20e3], np.float32),
+        domains=["speech"],
+        domain_codes=np.zeros(2, np.int64),
+        names=["a.wav", "b.wav"],
+        groups=["a", "b"],
+    )
+    audio = voices.draw(np.random.default_rng(0), 2000, 480).audio
+    assert np.mean(audio[:, 0] > 1500 / 32768) == pytest.approx(0.75, abs=0.03)
+
+
+def test_lossy_files_are_known_by_their_suffix(corpus: Corpus) -> None:
+    names = ["a.wav", "b.ogg", "c.flac", "d.MP3", "e.opus", "f.aiff"]
+    corpus = replace(corpus, names=names)
+    lossy = [corpus.is_lossy(index) for index in range(6)]
+    assert lossy == [False, True, False, True, True, False]
+    drawn = corpus.draw(np.random.default_rng(0), 32, 480)
+    values = np.rint(drawn.audio[:, 0] * 32768 / 1000).astype(int) - 1
+    assert drawn.lossy.tolist() == [lossy[value] for value in values]
+
+
+def test_what_is_played_faster_ends_higher(make_sound: Sound) -> None:
+    sound = make_sound(RATE, 3.0, cutoff=10e3)[:, 0]
+    faster = speed_up(sound, RATE * 2)
+    assert len(faster) == RATE * 2
+    assert measure_cutoff(faster, RATE) == pytest.approx(15e3, rel=0.03)
+    tone = np.sin(2 * np.pi * 1000 * np.arange(3 * RATE) / RATE).astype(np.float32)
+    higher = np.sin(2 * np.pi * 1500 * np.arange(2 * RATE) / RATE)
+    np.testing.assert_allclose(speed_up(tone, 2 * RATE), higher, atol=1e-3)
+
+
+def test_speeds_are_drawn_up_to_the_highest() -> None:
+    rng = np.random.default_rng(0)
+    speeds = {round(draw_speed(rng, 1.2), 2) for _ in range(200)}
+    assert speeds == {1.05, 1.1, 1.15, 1.2}
+    assert draw_speed(rng, 1.0) == pytest.approx(1.05)
+
+
+def test_faster_crops_tell_where_they_end(corpus: Corpus) -> None:
+    plain = corpus.draw(np.random.default_rng(0), 64, 4800, domain_weights={"music": 1.0})
+    faster = corpus.draw(
+        np.random.default_rng(0), 64, 4800, domain_weights={"music": 1.0}, speed_share=1.0
+    )
+    assert set(plain.cutoffs_hz.tolist()) <= {12e3, 13e3}
+    assert faster.cutoffs_hz.min() > 12e3 * 1.04
+    assert faster.cutoffs_hz.max() <= 13e3 * 1.51
+    assert faster.audio.shape == (64, 4800)
 
 
 @pytest.mark.parametrize("cutoff", [5500.0, 8000.0, 12000.0, 16000.0, 19000.0])

@@ -15,6 +15,7 @@ from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
 from rtsr.train.grow import grow  # noqa: E402
 from rtsr.train.settings import TrainSettings  # noqa: E402
+from rtsr.train.stages import LEVELS, REFINEMENT  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 
 NARROW = {
@@ -27,6 +28,9 @@ NARROW = {
     "decoder_width": 12,
     "decoder_blocks": 1,
     "latent": 6,
+    "level_width": 8,
+    "level_blocks": 2,
+    "level_memory": 4,
 }
 WIDE = {
     **NARROW,
@@ -90,6 +94,8 @@ def test_repeated_channels_do_not_read_alike(narrow):
         ({"attention_heads": 8}, "width of an attention head"),
         ({"latent": 8}, "Growing keeps latent: it is 6"),
         ({"flow_blocks": 2}, "Growing keeps flow_blocks"),
+        ({"level_width": 16}, "Growing keeps level_width: it is 8"),
+        ({"level_memory": 8}, "Growing keeps level_memory"),
     ],
 )
 def test_what_cannot_be_grown_is_refused(narrow, change, says):
@@ -100,8 +106,11 @@ def test_what_cannot_be_grown_is_refused(narrow, change, says):
 
 @torch.no_grad()
 def test_free_bins_can_be_left_out_and_the_carriers_begin_louder():
-    free = seeded(configuration("small", **NARROW, decoder_free_bins=True), 3).eval()
-    rest = configuration("small", **{**WIDE, "attention_window": NARROW["attention_window"]})
+    # A level path would take the lift back.
+    alone = {"level_width": 0}
+    free = seeded(configuration("small", **{**NARROW, **alone}, decoder_free_bins=True), 3).eval()
+    window = {"attention_window": NARROW["attention_window"]}
+    rest = configuration("small", **{**WIDE, **window, **alone})
     free.decoder.head.bias[:301] = 0.0
     everything = played(free)
     free.decoder.head.bias[:301] = -60.0
@@ -109,6 +118,19 @@ def test_free_bins_can_be_left_out_and_the_carriers_begin_louder():
     assert carried.std() < 0.5 * everything.std()
     after = played(grow(free.state_dict(), free.config, rest, seed=1).eval())
     assert (after - math.exp(0.7) * carried).abs().max() < 1e-3 * carried.abs().max()
+
+
+def test_a_level_path_can_be_added_and_all_else_stays(narrow):
+    without = configuration("small", **{**NARROW, "level_width": 0})
+    weights = {
+        name: value
+        for name, value in narrow.state_dict().items()
+        if not name.startswith("level_path")
+    }
+    grown = grow(weights, without, narrow.config, seed=5)
+    assert grown.level_path is not None
+    for name, value in weights.items():
+        assert torch.equal(grown.state_dict()[name], value)
 
 
 def test_free_bins_cannot_be_added(narrow):
@@ -134,7 +156,7 @@ def test_a_run_without_a_flow_cannot_be_grown(tmp_path, noise_corpus):
 def test_a_foreign_checkpoint_is_refused(tmp_path, missing, noise_corpus):
     settings = TrainSettings(batch=2, frames=48, model_changes=NARROW)
     trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path, "cpu")
-    trainer.stage = 2
+    trainer.stage = REFINEMENT
     trainer.save()
     content = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     del content[missing]
@@ -153,7 +175,7 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path, narrow):
 def test_free_bins_that_are_left_out_are_remembered(tmp_path, noise_corpus):
     free = {**NARROW, "decoder_free_bins": True}
     before = Trainer(TrainSettings(model_changes=free), noise_corpus, noise_corpus, tmp_path, "cpu")
-    before.stage = 2
+    before.stage = REFINEMENT
     before.save()
     after = Trainer(
         TrainSettings(model_changes=NARROW), noise_corpus, noise_corpus, tmp_path, "cpu"
@@ -165,14 +187,22 @@ def test_free_bins_that_are_left_out_are_remembered(tmp_path, noise_corpus):
 
 
 def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path, noise_corpus):
-    settings = TrainSettings(batch=2, frames=48, model_changes=NARROW, warm_up_steps=2)
+    settings = TrainSettings(
+        batch=2,
+        frames=48,
+        level_batch=2,
+        level_frames=48,
+        model_changes=NARROW,
+        warm_up_steps=2,
+    )
     Trainer(settings, noise_corpus, noise_corpus, tmp_path / "narrow", "cpu").run(0.03)
     wider = replace(settings, model_changes=WIDE, distillation_every=1)
     trainer = Trainer(wider, noise_corpus, noise_corpus, tmp_path / "wide", "cpu")
     trainer.grow_from(tmp_path / "narrow" / CHECKPOINT)
     trainer.run(0.03)
     assert trainer.steps[:2] == [0, 0]
-    assert trainer.steps[2] > 0
+    assert trainer.steps[LEVELS] > 0
+    assert trainer.steps[REFINEMENT] > 0
 
     generator, facts = load_generator(tmp_path / "wide" / CHECKPOINT)
     assert generator.config.encoder_width == 24

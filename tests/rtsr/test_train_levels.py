@@ -1,0 +1,97 @@
+"""The loss on band levels: where it looks, what it weighs, what it leaves out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rtsr.train.levels import (  # noqa: E402
+    FRESH_FRAMES,
+    FRESH_WEIGHT,
+    LEAST_WEIGHT,
+    MOST_WEIGHT,
+    QUANTILE,
+    LevelLoss,
+)
+
+FRAMES = 100
+BANDS = 64
+
+
+@pytest.fixture(scope="module")
+def loss():
+    return LevelLoss(BANDS)
+
+
+def judged(loss, estimate, truth, f_prior=4000.0, f_end=24_000.0, floor=1e-12):
+    """Levels in dB against the truth's, at a running level of one half."""
+    batch = estimate.shape[0]
+    limits = torch.full((batch,), f_prior), torch.full((batch,), f_end)
+    level = torch.full((batch, FRAMES, 1), 0.5)
+    relative = estimate * math.log(10.0) / 20.0 - level.log()
+    power = 10.0 ** (truth / 10.0)
+    return float(loss(relative, power, level, limits, torch.full((batch,), floor)))
+
+
+def flat(level_db: float):
+    return torch.full((1, FRAMES, BANDS), level_db)
+
+
+def test_white_noise_has_its_variance_in_every_band(loss):
+    torch.manual_seed(0)
+    power = loss.powers(torch.randn(1, 1, 480 * 1000) * 0.1)
+    assert power.shape == (1, 1000, BANDS)
+    assert (power[:, 2:-2].mean(1) / 0.01 - 1.0).abs().max() < 0.1
+
+
+def test_a_burst_is_seen_where_the_synthesis_would_put_it(loss):
+    """Frame t holds samples 480 t - 120 to 480 t + 480, and the compared window is around them."""
+    audio = torch.zeros(1, 1, 480 * FRAMES)
+    audio[0, 0, 480 * 50 + 180] = 1.0
+    power = loss.powers(audio)[0].mean(1)
+    assert int(power.argmax()) == 50
+    assert float(power[49]) == pytest.approx(float(power[51]), rel=1e-3)
+
+
+def test_equal_levels_have_no_error_and_an_error_is_in_decibels(loss):
+    truth = flat(-40.0)
+    assert judged(loss, truth, truth) == pytest.approx(0.0, abs=1e-3)
+    assert judged(loss, truth + 3.0, truth) == pytest.approx(3.0 * 2 * (1 - QUANTILE), rel=1e-2)
+    assert judged(loss, truth - 3.0, truth) == pytest.approx(3.0 * 2 * QUANTILE, rel=1e-2)
+
+
+def test_too_quiet_is_worse_than_too_loud(loss):
+    assert judged(loss, flat(-45.0), flat(-40.0)) > judged(loss, flat(-35.0), flat(-40.0))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 30), (58, 64)], ids=["heard", "beyond the end"])
+def test_only_what_is_missing_and_true_is_judged(loss, low, high):
+    wrong = flat(-40.0)
+    wrong[:, :, low:high] -= 20.0
+    end = 15_000.0 if low else 24_000.0
+    assert judged(loss, wrong, flat(-40.0), f_end=end) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_below_the_floor_no_level_is_better_than_another(loss):
+    truth = flat(-120.0)
+    assert judged(loss, flat(-100.0), truth, floor=1e-8) < 0.1
+    assert judged(loss, flat(-100.0), truth, floor=1e-12) > 15.0
+    assert judged(loss, flat(-60.0), truth, floor=1e-8) > 15.0
+
+
+def test_loud_frames_weigh_most_and_the_first_ones_little(loss):
+    truth = flat(-40.0)
+    truth[:, 60:] = -90.0
+    loud, quiet, fresh = (truth.clone() for _ in range(3))
+    loud[:, 40:50] += 5.0
+    quiet[:, 80:90] += 5.0
+    fresh[:, 0:10] += 5.0
+    of_loud = judged(loss, loud, truth)
+    assert judged(loss, quiet, truth) / of_loud == pytest.approx(
+        LEAST_WEIGHT / MOST_WEIGHT, rel=0.05
+    )
+    assert judged(loss, fresh, truth) / of_loud == pytest.approx(FRESH_WEIGHT, rel=0.05)
+    assert FRESH_FRAMES < 40
