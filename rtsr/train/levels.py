@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from rtsr.model.bands import band_centres, band_means
 from rtsr.model.config import HOP, OVERLAP, SYNTHESIS_FRAME
 from rtsr.train.losses import band_mask
+from rtsr.train.similarity import dissimilarity
 
 #: samples of the truth that are compared with one frame, around that frame's own 600
 WINDOW = 960
-DECIBEL = 20.0 / math.log(10.0)
+DECIBEL = 10.0 / math.log(10.0)
 #: share of errors that should be too quiet: below one half, since what is loud is heard
 QUANTILE = 0.55
 #: a frame this far below its clip's loudest, in dB, and less, weighs least; the loudest most
@@ -27,6 +28,8 @@ LEAST_WEIGHT, MOST_WEIGHT = 0.3, 2.0
 #: frames at the start of a clip, where a fresh state has heard little, weigh less
 FRESH_FRAMES = 32
 FRESH_WEIGHT = 0.2
+#: contours are compared over 80 ms, every 20
+CONTOUR_FRAMES, CONTOUR_STEP = 8, 2
 
 
 class LevelLoss(nn.Module):
@@ -64,8 +67,8 @@ class LevelLoss(nn.Module):
         level: Tensor,
         limits: tuple[Tensor, Tensor],
         floor: Tensor,
-    ) -> Tensor:
-        """Mean weighted error in dB, of clips that all count alike.
+    ) -> tuple[Tensor, Tensor]:
+        """Compare levels frame by frame, and their contours as a listener does.
 
         Args:
             estimate: ``(batch, frames, bands)``.
@@ -74,18 +77,33 @@ class LevelLoss(nn.Module):
             limits: ``f_prior`` and where the truth ends in Hz, ``(batch,)`` each.
             floor: power below which the truth says nothing, ``(batch,)``: neither of two levels
                 below it is the better one.
+
+        Returns:
+            The mean weighted error in dB, and the dissimilarity of the contours, 0 to 1.
         """
         floors = floor[:, None, None]
-        target = 0.5 * DECIBEL * (truth + floors).log()
-        heard = (2.0 * (estimate + level.log())).exp()
-        error = 0.5 * DECIBEL * (heard + floors).log() - target
-        quantile = torch.where(error < 0.0, -2.0 * QUANTILE, 2.0 * (1.0 - QUANTILE))
         mask = band_mask(self.centres, *limits)
+        power = (2.0 * (estimate + level.log())).exp()
+        return self._error(power + floors, truth + floors, mask), self._contours(
+            torch.where(mask > 0.0, power, truth) + floors, truth + floors, mask
+        )
+
+    @staticmethod
+    def _error(power: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+        target = DECIBEL * truth.log()
+        error = DECIBEL * power.log() - target
+        quantile = torch.where(error < 0.0, -2.0 * QUANTILE, 2.0 * (1.0 - QUANTILE))
         loudest = (target - 1e3 * (1.0 - mask)).amax(dim=2, keepdim=True)
         range_db = loudest - loudest.amax(dim=1, keepdim=True) + QUIET_RANGE_DB
         steepness = (MOST_WEIGHT - LEAST_WEIGHT) / QUIET_RANGE_DB
         weight = mask * (LEAST_WEIGHT + steepness * range_db).clamp(min=LEAST_WEIGHT)
-        fresh = torch.ones_like(level)
-        fresh[:, :FRESH_FRAMES] = FRESH_WEIGHT
-        weight = weight * fresh
+        weight[:, :FRESH_FRAMES] *= FRESH_WEIGHT
         return ((quantile * error) * weight).sum() / (weight.sum() + 1e-3)
+
+    @staticmethod
+    def _contours(power: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+        logs = []
+        for side in (power, truth):
+            smooth = nn.functional.avg_pool1d(side.transpose(1, 2), CONTOUR_FRAMES, CONTOUR_STEP)
+            logs.append(smooth.transpose(1, 2).log())
+        return dissimilarity(logs[0], logs[1], mask)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from rtsr.model.generator import Generator
@@ -90,9 +91,9 @@ class Objective:
         spectra = self.spectral.powers(pair.estimate, pair.truth)
         terms = self.spectral(spectra, pair.f_prior, pair.f_end, pair.floor)
         losses = Losses(terms.pop("total"), terms)
-        for name, value in level.items():
-            losses.total = losses.total + self.settings.levels * value
-            terms[name] = value
+        if level:
+            losses.total = losses.total + self.settings.levels * self._weighted(level)
+            terms.update(level)
         if self._is_judged(moment):
             losses.judged = spectra, pair
             with self.autocast():
@@ -124,10 +125,19 @@ class Objective:
         is_alone = moment.stage == LEVELS and moment.fraction < self.settings.path_alone
         with self.autocast():
             if has_path and is_alone:
-                path = path_levels(generator, batch, self.levels)
-                return Losses(path, {"path": path})
-            terms = all_levels(generator, batch, self.levels)
-        return Losses(sum(terms.values(), batch.noise.new_zeros(())), terms)
+                terms = path_levels(generator, batch, self.levels)
+            else:
+                terms = all_levels(generator, batch, self.levels)
+        return Losses(self._weighted(terms), terms)
+
+    def _weighted(self, levels: dict[str, Tensor]) -> Tensor:
+        """Sum of the errors in dB and, with their weight, of the contours."""
+        contours = self.settings.contours
+        parts = [
+            contours * value if name.endswith("_contours") else value
+            for name, value in levels.items()
+        ]
+        return torch.stack(parts).sum()
 
     def _is_judged(self, moment: Moment) -> bool:
         settings = self.settings

@@ -33,7 +33,8 @@ class TrainSettings:
     Steps that compare levels alone take ``level_batch`` clips of ``level_frames``. In the first
     ``path_alone`` of their stage only the level path learns, which is quick; then all of the model.
     In refinement they take turns with whole steps, one in ``levels_every`` (0: never), and whole
-    steps add the error of levels in dB with the weight ``levels``. ``domains`` are the shares in
+    steps add the error of levels in dB with the weight ``levels``. ``contours`` weighs how unlike
+    the contours of levels are (0 to 1) against decibels. ``domains`` are the shares in
     which clips are drawn.
     """
 
@@ -64,6 +65,7 @@ class TrainSettings:
     distribution: float = 0.3
     path_alone: float = 0.5
     levels: float = 0.1
+    contours: float = 8.0
     levels_every: int = 2
     model_changes: dict[str, Any] = field(default_factory=dict)
     losses: LossWeights = field(default_factory=LossWeights)

@@ -113,10 +113,10 @@ def flow_matching(generator: Generator, batch: Batch) -> Tensor:
     return (velocity.float() - (end - begin).float()).square().mean()
 
 
-def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> Tensor:
+def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:
     """Stage 3, its first part: what the level path says by itself."""
     levels, level = generator.expect(batch.data.narrow, batch.f_prior, batch.state)
-    return _judge_levels(loss, levels.level, level, batch)
+    return _judge_levels(loss, {"path": levels.level}, level, batch)
 
 
 def all_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:
@@ -128,18 +128,26 @@ def all_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str,
 
 
 def level_terms(loss: LevelLoss, heard: Heard, shape: Shape, batch: Batch) -> dict[str, Tensor]:
-    """Errors in dB of the levels that the gains give, and of those that the path says."""
-    terms = {"levels": _judge_levels(loss, shape.level(), heard.level, batch)}
+    """Errors of the ``levels`` that the gains give, and of those that the ``path`` says: in dB, and
+    of their contours."""
+    estimates = {"levels": shape.level()}
     if heard.levels is not None:
-        terms["path"] = _judge_levels(loss, heard.levels.level, heard.level, batch)
-    return terms
+        estimates["path"] = heard.levels.level
+    return _judge_levels(loss, estimates, heard.level, batch)
 
 
-def _judge_levels(loss: LevelLoss, estimate: Tensor, level: Tensor, batch: Batch) -> Tensor:
+def _judge_levels(
+    loss: LevelLoss, estimates: dict[str, Tensor], level: Tensor, batch: Batch
+) -> dict[str, Tensor]:
     data = batch.data
-    with torch.autocast(estimate.device.type, enabled=False):
+    limits = data.f_prior, data.f_end
+    terms = {}
+    with torch.autocast(level.device.type, enabled=False):
         truth = loss.powers(data.truth)
-        return loss(estimate, truth, level.detach(), (data.f_prior, data.f_end), data.floor)
+        for name, estimate in estimates.items():
+            error, contours = loss(estimate, truth, level.detach(), limits, data.floor)
+            terms.update({name: error, f"{name}_contours": contours})
+    return terms
 
 
 def one_step(generator: Generator, batch: Batch) -> Refined:

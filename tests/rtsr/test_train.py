@@ -34,6 +34,7 @@ SAMPLES = 48_000
 PLAIN = DegradeConfig(
     floor_share=0.0, equalizer_share=0.0, mix_share=0.0, analog_share=0.0, companding_share=0.0
 )
+LEVEL_TERMS = {"levels", "path", "levels_contours", "path_contours"}
 TINY_CHANGES = {
     "encoder_width": 24,
     "flow_width": 16,
@@ -123,9 +124,7 @@ def test_a_neighbour_that_is_lossy_makes_the_mixture_lossy():
     lossy = np.array([True] + [False] * 7)
     ends = np.linspace(16_000.0, 23_000.0, 8)
     config = replace(PLAIN, mix_share=1.0)
-    mixed = _mix(
-        torch.ones(8, 4), ends, lossy, config, np.random.default_rng(0), np.arange(8) != 2
-    )
+    mixed = _mix(torch.ones(8, 4), ends, lossy, config, np.random.default_rng(0), np.arange(8) != 2)
     # A clip's neighbour is the one before it; the third may not have one.
     assert mixed[2].tolist() == [True, True] + [False] * 6
     expected = np.minimum(ends, np.roll(ends, 1))
@@ -305,17 +304,17 @@ def moved_parts(trainer, fraction):
 
 def test_first_the_level_path_learns_alone_and_then_everything(tmp_path):
     trainer = at_levels(tmp_path, path_alone=0.5, weight_decay=0.0)
-    assert moved_parts(trainer, 0.4) == ({"level_path"}, {"path"})
+    assert moved_parts(trainer, 0.4) == ({"level_path"}, {"path", "path_contours"})
     parts, terms = moved_parts(trainer, 0.6)
     assert parts >= {"level_path", "encoder", "velocity", "decoder"}
-    assert terms == {"levels", "path"}
+    assert terms == LEVEL_TERMS
 
 
 def test_a_model_without_a_level_path_learns_levels_with_its_gains(tmp_path):
     trainer = at_levels(tmp_path, model_changes={**TINY_CHANGES, "level_width": 0})
     parts, terms = moved_parts(trainer, 0.0)
     assert parts >= {"encoder", "velocity", "decoder"}
-    assert terms == {"levels"}
+    assert terms == {"levels", "levels_contours"}
 
 
 def test_learning_levels_lowers_their_error(tmp_path):
@@ -332,14 +331,14 @@ def test_steps_on_levels_take_turns_with_whole_ones(tmp_path, every, of_levels):
     turns = []
     for step in range(4):
         trainer.steps[stages.REFINEMENT] = step
-        turns += [step] if set(trainer._step(0.0)) == {"levels", "path"} else []
+        turns += [step] if set(trainer._step(0.0)) == LEVEL_TERMS else []
     assert turns == of_levels
 
 
 def test_whole_steps_judge_levels_too_unless_they_weigh_nothing(tmp_path):
     off = {"levels_every": 0}
-    assert {"levels", "path"} <= set(refining(tmp_path, levels=0.1, **off)._step(0.0))
-    assert not {"levels", "path"} & set(refining(tmp_path, levels=0.0, **off)._step(0.0))
+    assert set(refining(tmp_path, levels=0.1, **off)._step(0.0)) >= LEVEL_TERMS
+    assert not LEVEL_TERMS & set(refining(tmp_path, levels=0.0, **off)._step(0.0))
 
 
 def test_a_run_of_other_stages_is_refused_with_both_lists(tmp_path):
@@ -533,7 +532,7 @@ def test_without_weight_neither_teacher_nor_discriminators_are_asked(tmp_path, m
     forbid(monkeypatch, trainer.discriminators, "judge")
     forbid(monkeypatch, trainer.discriminators, "loss")
     terms = trainer._step(0.0)
-    assert set(terms) == {*TERMS, "levels", "path"}
+    assert set(terms) == {*TERMS, *LEVEL_TERMS}
 
 
 def test_weights_of_zero_are_the_same_as_losses_that_have_not_begun(tmp_path):

@@ -144,7 +144,7 @@ def test_manifest_says_what_belongs_to_a_split(folder: Path) -> None:
 def test_a_manifest_that_ends_above_nyquist_is_refused(tmp_path: Path, make_sound: Sound) -> None:
     soundfile.write(tmp_path / "a.wav", make_sound(16000, 1.0), 16000)
     write_manifest(tmp_path, [{"path": "a.wav", "split": "train", "measured_cutoff_hz": "12000"}])
-    with pytest.raises(RtsrError, match=r"a\.wav ends at 12000 Hz, above half of its rate of 16000"):
+    with pytest.raises(RtsrError, match=r"a\.wav ends at 12000 Hz, above half of its rate"):
         load_corpus(tmp_path, "train")
 
 

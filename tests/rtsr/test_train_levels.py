@@ -26,14 +26,18 @@ def loss():
     return LevelLoss(BANDS)
 
 
-def judged(loss, estimate, truth, f_prior=4000.0, f_end=24_000.0, floor=1e-12):
-    """Levels in dB against the truth's, at a running level of one half."""
+def compared(loss, estimate, truth, f_prior=4000.0, f_end=24_000.0, floor=1e-12):
+    """Levels in dB against the truth's, at a running level of one half: error and contours."""
     batch = estimate.shape[0]
     limits = torch.full((batch,), f_prior), torch.full((batch,), f_end)
     level = torch.full((batch, FRAMES, 1), 0.5)
     relative = estimate * math.log(10.0) / 20.0 - level.log()
     power = 10.0 ** (truth / 10.0)
-    return float(loss(relative, power, level, limits, torch.full((batch,), floor)))
+    return loss(relative, power, level, limits, torch.full((batch,), floor))
+
+
+def judged(loss, *given, **limits):
+    return float(compared(loss, *given, **limits)[0])
 
 
 def flat(level_db: float):
@@ -95,3 +99,20 @@ def test_loud_frames_weigh_most_and_the_first_ones_little(loss):
     )
     assert judged(loss, fresh, truth) / of_loud == pytest.approx(FRESH_WEIGHT, rel=0.05)
     assert FRESH_FRAMES < 40
+
+
+def test_contours_are_alike_up_to_level_and_unlike_when_they_are_not_followed(loss):
+    torch.manual_seed(0)
+    slow = torch.randn(1, FRAMES // 10, BANDS).repeat_interleave(10, dim=1)
+    truth = flat(-40.0) + 6.0 * slow
+    same, wrong = (
+        float(compared(loss, estimate, truth)[1]) for estimate in (truth, flat(-40.0) - 6.0 * slow)
+    )
+    assert same == pytest.approx(0.0, abs=1e-3)
+    assert wrong > 0.5
+
+
+def test_contours_are_judged_above_the_cutoff_only(loss):
+    wrong = flat(-40.0)
+    wrong[:, ::20, :30] += 20.0
+    assert float(compared(loss, wrong, flat(-40.0))[1]) == pytest.approx(0.0, abs=1e-3)
