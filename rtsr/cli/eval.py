@@ -249,33 +249,51 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def _print_table(result: FolderComparison, cutoff: float, all_metrics: bool) -> None:
-    from rich.table import Table
-
+    from rtsr.quality.band_levels import BAND_LEVELS
     from rtsr.quality.visqol import visqol_available
 
-    table = Table(title=f"input cutoff {cutoff:.0f} Hz, {len(result.files)} pair(s)")
+    title = f"input cutoff {cutoff:.0f} Hz, {len(result.files)} pair(s)"
     names = list(result.files[0].metrics)
     if len(result.files) == 1:
-        table.add_column("metric")
-        table.add_column("value", justify="right")
-        table.add_column("meaning", overflow="fold")
-        for name in names:
-            table.add_row(name, _number(result.files[0].metrics[name]), _MEANING[name])
+        _print_one(result.files[0].metrics, title)
     else:
-        table.add_column("file", overflow="fold")
-        for name in names:
-            table.add_column(name, justify="right")
-        for pair in result.files:
-            table.add_row(pair.name, *(_number(pair.metrics[name]) for name in names))
-        table.add_section()
-        table.add_row("median", *(_number(result.median[name]) for name in names), style="bold")
-    _console().print(table)
+        # One table of all would be too wide to be read.
+        for is_level in (False, True):
+            part = [name for name in names if (name in BAND_LEVELS) == is_level]
+            if part:
+                _print_many(result, part, title)
     if result.unmatched:
         typer.echo(f"without a partner: {', '.join(result.unmatched)}", err=True)
     if all_metrics and not visqol_available():
         typer.echo('visqol left out; it needs: pip install "rtsr[eval]"', err=True)
     if any(math.isnan(pair.metrics.get("visqol", 0.0)) for pair in result.files):
         typer.echo("visqol needs at least 1 s of sound; where there is less it tells -", err=True)
+
+
+def _print_one(metrics: dict[str, float], title: str) -> None:
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("meaning", overflow="fold")
+    for name, value in metrics.items():
+        table.add_row(name, _number(value), _MEANING[name])
+    _console().print(table)
+
+
+def _print_many(result: FolderComparison, names: list[str], title: str) -> None:
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("file", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for pair in result.files:
+        table.add_row(pair.name, *(_number(pair.metrics[name]) for name in names))
+    table.add_section()
+    table.add_row("median", *(_number(result.median[name]) for name in names), style="bold")
+    _console().print(table)
 
 
 def _print_artefacts(result: FolderComparison) -> None:
