@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,8 +53,10 @@ def train_command(
     settings say; a grown model begins with the third. Ctrl-C and SIGTERM save a checkpoint; the
     same command continues from it. Then: rtsr export RUN/last.pt MODEL.onnx
     """
-    if minutes <= 0:
-        raise RtsrError(f"--minutes is {minutes:g}; it must be above zero.")
+    if not 0.0 < minutes < math.inf:
+        raise RtsrError(f"--minutes is {minutes:g}; it must be a number above zero.")
+    if out.exists() and not out.is_dir():
+        raise RtsrError(f"{out} is a file; --out names the folder of the run.")
     try:
         import torch  # noqa: F401
     except ImportError as error:

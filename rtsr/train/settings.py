@@ -20,6 +20,18 @@ else:
     import tomli as tomllib
 
 
+#: whole numbers that count something there must be
+COUNTS = (
+    "batch",
+    "frames",
+    "level_batch",
+    "level_frames",
+    "warm_up_steps",
+    "distillation_every",
+    "teacher_steps",
+)
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """One training run. Lengths are in 10 ms frames, times in minutes, rates per step.
@@ -87,6 +99,22 @@ class TrainSettings:
             raise RtsrError(
                 f"The training setting 'domains' is {self.domains!r}; it must give shares, none "
                 "below 0 and not all 0."
+            )
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise RtsrError(
+                    f"The training setting {name!r} is {getattr(self, name)}; it must be 1 or more."
+                )
+        for name, value in asdict(self.degrade).items():
+            if name.endswith("_share") and not 0.0 <= value <= 1.0:
+                raise RtsrError(
+                    f"The training setting 'degrade.{name}' is {value:g}; it is a share of the "
+                    "clips, from 0 to 1."
+                )
+        if self.degrade.highest_speed < 1.0:
+            raise RtsrError(
+                f"The training setting 'degrade.highest_speed' is {self.degrade.highest_speed:g}; "
+                "it must be 1, the speed of the recording, or more."
             )
         for name in ("adversarial", "feature_matching", "distillation", "distribution"):
             if getattr(self, name) < 0.0:

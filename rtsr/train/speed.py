@@ -14,9 +14,9 @@ STEP = 0.05
 
 
 def draw_speed(rng: np.random.Generator, highest: float) -> float:
-    """Draw a speed above one, at most ``highest``, a multiple of 0.05."""
-    steps = max(1, int((highest - 1.0) / STEP + 1e-6))
-    return 1.0 + STEP * int(rng.integers(1, steps + 1))
+    """Draw a speed of 1.05, 1.1, ... up to ``highest``; 1 where there is none."""
+    steps = int((highest - 1.0) / STEP + 1e-6)
+    return 1.0 + STEP * int(rng.integers(1, steps + 1)) if steps else 1.0
 
 
 def speed_up(audio: np.ndarray, samples: int) -> np.ndarray:

@@ -360,3 +360,19 @@ def test_real_process_prints_one_sentence(
     assert done.stderr.startswith("rtsr: ")
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--out", "good.wav"], "is a file; --out names the folder of the run"),
+        (["--minutes", "nan"], "--minutes is nan; it must be a number above zero"),
+        (["--minutes", "-1"], "--minutes is -1; it must be a number above zero"),
+        (["--minutes", "inf"], "--minutes is inf"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_anything_is_read(
+    good: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(good.parent)
+    _refused(["train", ".", *options], good.parent, sentence)
