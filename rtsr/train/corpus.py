@@ -10,7 +10,7 @@ import numpy as np
 from rtsr.errors import RtsrError
 from rtsr.train.coded import CodedRows, CodedVersions
 from rtsr.train.decode import SAMPLE_RATE
-from rtsr.train.speed import draw_speed, speed_up
+from rtsr.train.speed import change_speed, draw_speed
 
 #: Suffixes of coders that leave out what they think is not heard.
 LOSSY = (".ogg", ".oga", ".opus", ".mp3")
@@ -118,7 +118,7 @@ class Corpus:
         coded_share: float = 0.0,
         domain_weights: Mapping[str, float] | None = None,
         speed_share: float = 0.0,
-        highest_speed: float = 1.5,
+        speeds: tuple[float, float] = (0.85, 1.5),
     ) -> Crops:
         """Draw random crops.
 
@@ -133,8 +133,8 @@ class Corpus:
             samples: length of a crop.
             coded_share: how likely a row is to have a coded version, from 0 to 1.
             domain_weights: share of each domain; `DOMAIN_WEIGHTS` if None.
-            speed_share: how likely a row is to be played faster, by up to ``highest_speed``; where
-                it ends moves with it.
+            speed_share: how likely a row is to be played at another speed, from the lowest to the
+                highest of ``speeds``; where it ends moves with it.
 
         Raises:
             RtsrError: no domain with a weight above zero is in the corpus.
@@ -147,12 +147,12 @@ class Corpus:
         for row, code in enumerate(rng.choice(len(self.domains), size=batch, p=shares)):
             speed = 1.0
             if speed_share > 0.0 and rng.random() < speed_share:
-                speed = draw_speed(rng, highest_speed)
+                speed = draw_speed(rng, *speeds)
             for _ in range(TRIES):
                 crop, cutoff, is_lossy = self._crop(rng, int(code), round(samples * speed))
                 if not _mostly_silent(crop) or rng.random() < QUIET_CROPS_KEPT:
                     break
-            audio[row] = crop if speed == 1.0 else speed_up(crop, samples)
+            audio[row] = crop if speed == 1.0 else change_speed(crop, samples)
             cutoffs[row] = min(cutoff * speed, SAMPLE_RATE / 2)
             lossy[row] = is_lossy
         coded = self._draw_coded(rng, coded_share, weights, audio, cutoffs, lossy)

@@ -19,6 +19,7 @@ from torch import Tensor
 from rtsr.model.config import SAMPLE_RATE
 from rtsr.train.coded import CodedRows
 from rtsr.train.g711 import a_law, mu_law
+from rtsr.train.room import draw_rooms
 
 #: Telephone coders work at 8 kHz: every so many samples of 48 kHz.
 TELEPHONE_STEP = 6
@@ -42,8 +43,9 @@ class DegradeConfig:
     ``told_share`` of the clips tell the model where their truth ends; of the others it hears
     :data:`OPEN_END_HZ`, as nobody knows better live. All are judged up to their own end only.
 
-    ``speed_share`` of the clips that were not coded are played faster, up to ``highest_speed``
-    times: their end moves up, and with it what they teach.
+    ``room_share`` of the clips stand in another room (:mod:`rtsr.train.room`), truth and input.
+    ``speed_share`` of the clips that were not coded are played at another speed, from
+    ``lowest_speed`` to ``highest_speed``: faster ones end higher, and teach the top.
     """
 
     lowest_hz: float = 1000.0
@@ -56,7 +58,9 @@ class DegradeConfig:
     floor_share: float = 0.25
     equalizer_share: float = 0.4
     mix_share: float = 0.12
+    room_share: float = 0.2
     speed_share: float = 0.3
+    lowest_speed: float = 0.85
     highest_speed: float = 1.5
     told_share: float = 0.5
     cutoff_jitter: float = 0.03
@@ -204,6 +208,10 @@ def degrade(
         if rng.random() < config.floor_share:
             floors[row] = _floor_spectrum(frequencies, rng) * (frequencies < ends[row])
     spectrum = torch.fft.rfft(clips) * torch.from_numpy(shaping).to(device)
+    in_rooms = np.flatnonzero(~is_coded & (rng.random(batch) < config.room_share))
+    if len(in_rooms):
+        rows = torch.from_numpy(in_rooms).to(device)
+        spectrum[rows] = spectrum[rows] * draw_rooms(len(in_rooms), samples, rng, device)
     noise = torch.fft.rfft(torch.randn(batch, samples, device=device))
     peak = _peak(torch.fft.irfft(spectrum, samples))
     if coded is not None:

@@ -111,10 +111,11 @@ class TrainSettings:
                     f"The training setting 'degrade.{name}' is {value:g}; it is a share of the "
                     "clips, from 0 to 1."
                 )
-        if self.degrade.highest_speed < 1.0:
+        lowest, highest = self.degrade.lowest_speed, self.degrade.highest_speed
+        if not 0.5 <= lowest <= 1.0 <= highest <= 2.0:
             raise RtsrError(
-                f"The training setting 'degrade.highest_speed' is {self.degrade.highest_speed:g}; "
-                "it must be 1, the speed of the recording, or more."
+                f"The speeds of 'degrade' are {lowest:g} to {highest:g}; they must hold 1, the "
+                "recording's own, and lie within 0.5 and 2."
             )
         for name in ("adversarial", "feature_matching", "distillation", "distribution"):
             if getattr(self, name) < 0.0:

@@ -1,7 +1,8 @@
-"""Speed up recordings, which moves where they end upwards.
+"""Play recordings faster or slower.
 
-A voice that is played faster is another voice, and one that ended at 16 kHz then reaches 24: it
-teaches the top octave that its coder or microphone had kept from it.
+A voice that is played at another speed is another voice, and one that ended at 16 kHz reaches 24 at
+one and a half times its speed: it teaches the top octave that its coder or microphone had kept
+from it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from scipy import fft
 STEP = 0.05
 
 
-def draw_speed(rng: np.random.Generator, highest: float) -> float:
-    """Draw a speed of 1.05, 1.1, ... up to ``highest``; 1 where there is none."""
-    steps = int((highest - 1.0) / STEP + 1e-6)
-    return 1.0 + STEP * int(rng.integers(1, steps + 1)) if steps else 1.0
+def draw_speed(rng: np.random.Generator, lowest: float, highest: float) -> float:
+    """Draw a whole multiple of 0.05 from ``lowest`` to ``highest``."""
+    first, last = round(lowest / STEP + 0.49), round(highest / STEP - 0.49)
+    return STEP * int(rng.integers(first, last + 1))
 
 
-def speed_up(audio: np.ndarray, samples: int) -> np.ndarray:
-    """Play ``(longer,)`` samples in ``(samples,)``: resampling by the discrete Fourier transform.
+def change_speed(audio: np.ndarray, samples: int) -> np.ndarray:
+    """Play all of ``audio`` in ``samples``: resampling by the discrete Fourier transform.
 
     What would lie above the Nyquist frequency is left out.
     """

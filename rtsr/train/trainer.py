@@ -200,7 +200,7 @@ class Trainer:
             degradation.codec_share,
             settings.domains,
             degradation.speed_share,
-            degradation.highest_speed,
+            (degradation.lowest_speed, degradation.highest_speed),
         )
         audio = torch.from_numpy(crops.audio).to(self.device)
         data = degrade(audio, crops.cutoffs_hz, degradation, rng, crops.coded, crops.lossy)

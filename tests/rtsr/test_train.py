@@ -26,13 +26,19 @@ from rtsr.train.degrade import (  # noqa: E402
 from rtsr.train.device import choose_device  # noqa: E402
 from rtsr.train.discriminators import Discriminators  # noqa: E402
 from rtsr.train.losses import TERMS, LossWeights, SpectralLoss, sliced_wasserstein  # noqa: E402
+from rtsr.train.room import draw_rooms  # noqa: E402
 from rtsr.train.settings import TrainSettings, load_settings  # noqa: E402
 from rtsr.train.similarity import dissimilarity  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, LOG, Trainer  # noqa: E402
 
 SAMPLES = 48_000
 PLAIN = DegradeConfig(
-    floor_share=0.0, equalizer_share=0.0, mix_share=0.0, analog_share=0.0, companding_share=0.0
+    room_share=0.0,
+    floor_share=0.0,
+    equalizer_share=0.0,
+    mix_share=0.0,
+    analog_share=0.0,
+    companding_share=0.0,
 )
 LEVEL_TERMS = {"levels", "path", "levels_contours", "path_contours"}
 TINY_CHANGES = {
@@ -118,6 +124,32 @@ def test_below_its_floor_a_recording_says_nothing_and_the_floor_follows_the_gain
     gain = data.truth[:, 0, SAMPLES // 2] / 0.1
     floors = torch.tensor([LOSSLESS_FLOOR, LOSSY_FLOOR] * 2).float() * gain.square()
     torch.testing.assert_close(data.floor, floors, rtol=1e-3, atol=0.0)
+
+
+def test_a_room_lets_a_click_decay_for_its_time():
+    torch.manual_seed(0)
+    rooms = draw_rooms(20, SAMPLES, np.random.default_rng(0), torch.device("cpu"))
+    tails = torch.fft.irfft(rooms, SAMPLES)
+    assert tails[:, 0].min() > 0.5
+    energy = tails.square()
+    energy[:, 0] = 0.0
+    tail_db = 10 * energy.sum(1).log10()
+    assert -19.0 < float(tail_db.min()) < float(tail_db.max()) < 4.0
+    # After the longest reverberation everything is over, and nothing came before the click.
+    assert (energy[:, round(0.81 * SAMPLES) :].sum(1) < 1e-4 * energy.sum(1)).all()
+    early, late = (energy[:, part].sum() for part in (slice(0, 4800), slice(9600, 14400)))
+    assert float(early) > 10.0 * float(late)
+
+
+def test_a_room_is_on_both_sides_and_on_no_coded_clip():
+    config = replace(PLAIN, room_share=1.0, narrow_share=1.0, wide_share=0.0)
+    data = degraded(config=config)
+    for narrow, truth, f_prior in zip(
+        data.narrow[:, 0], data.truth[:, 0], data.f_prior.tolist(), strict=True
+    ):
+        ratio = band_power(narrow, 100, 0.7 * f_prior) / band_power(truth, 100, 0.7 * f_prior)
+        assert abs(10 * np.log10(float(ratio))) < 0.3
+    assert not torch.allclose(data.truth, degraded().truth)
 
 
 def test_a_neighbour_that_is_lossy_makes_the_mixture_lossy():
@@ -642,7 +674,8 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
         ("level_frames = 0", "'level_frames' is 0; it must be 1 or more"),
         ("[degrade]\ncodec_share = 7", "'degrade.codec_share' is 7; it is a share"),
         ("[degrade]\nspeed_share = nan", "'degrade.speed_share' is nan; it is a share"),
-        ("[degrade]\nhighest_speed = 0.5", "'degrade.highest_speed' is 0.5; it must be 1"),
+        ("[degrade]\nhighest_speed = 0.9", "are 0.85 to 0.9; they must hold 1"),
+        ("[degrade]\nlowest_speed = 0.0", "are 0 to 1.5; they must hold 1"),
         ("domains = 3", "'domains' is 3; it must be a table"),
         ("adversarial = -1", "'adversarial' is -1; it must be 0"),
         ("[model_changes]\nwidth = 3", "unknown setting 'model_changes.width'"),

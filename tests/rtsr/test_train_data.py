@@ -18,7 +18,7 @@ from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
 from rtsr.train.listing import list_recordings
-from rtsr.train.speed import draw_speed, speed_up
+from rtsr.train.speed import change_speed, draw_speed
 
 RATE = 48000
 Sound = Callable[..., NDArray[np.float32]]
@@ -329,25 +329,32 @@ def test_lossy_files_are_known_by_their_suffix(corpus: Corpus) -> None:
 
 def test_what_is_played_faster_ends_higher(make_sound: Sound) -> None:
     sound = make_sound(RATE, 3.0, cutoff=10e3)[:, 0]
-    faster = speed_up(sound, RATE * 2)
+    faster = change_speed(sound, RATE * 2)
     assert len(faster) == RATE * 2
     assert measure_cutoff(faster, RATE) == pytest.approx(15e3, rel=0.03)
     tone = np.sin(2 * np.pi * 1000 * np.arange(3 * RATE) / RATE).astype(np.float32)
     higher = np.sin(2 * np.pi * 1500 * np.arange(2 * RATE) / RATE)
-    np.testing.assert_allclose(speed_up(tone, 2 * RATE), higher, atol=1e-3)
+    np.testing.assert_allclose(change_speed(tone, 2 * RATE), higher, atol=1e-3)
+    lower = np.sin(2 * np.pi * 750 * np.arange(4 * RATE) / RATE)
+    np.testing.assert_allclose(change_speed(tone, 4 * RATE), lower, atol=1e-3)
 
 
-def test_speeds_are_drawn_up_to_the_highest() -> None:
+def test_speeds_are_drawn_from_the_lowest_to_the_highest() -> None:
     rng = np.random.default_rng(0)
-    speeds = {round(draw_speed(rng, 1.2), 2) for _ in range(200)}
-    assert speeds == {1.05, 1.1, 1.15, 1.2}
-    assert draw_speed(rng, 1.0) == draw_speed(rng, 1.04) == 1.0
+    speeds = {round(draw_speed(rng, 0.88, 1.13), 2) for _ in range(300)}
+    assert speeds == {0.9, 0.95, 1.0, 1.05, 1.1}
+    assert draw_speed(rng, 1.0, 1.0) == 1.0
 
 
 def test_faster_crops_tell_where_they_end(corpus: Corpus) -> None:
     plain = corpus.draw(np.random.default_rng(0), 64, 4800, domain_weights={"music": 1.0})
     faster = corpus.draw(
-        np.random.default_rng(0), 64, 4800, domain_weights={"music": 1.0}, speed_share=1.0
+        np.random.default_rng(0),
+        64,
+        4800,
+        domain_weights={"music": 1.0},
+        speed_share=1.0,
+        speeds=(1.05, 1.5),
     )
     assert set(plain.cutoffs_hz.tolist()) <= {12e3, 13e3}
     assert faster.cutoffs_hz.min() > 12e3 * 1.04
