@@ -19,32 +19,19 @@ from are left out.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from corpus_manifest import link_sounds, read_rows, top_folders, write_rows
+from corpus_manifest import describe, join, write_beside, write_splits
 from package_recordings import keep_recordings, licences_of
 
 from rtsr.errors import RtsrError
 
 LIST = Path(__file__).with_name("corpus_packages.txt")
-COLUMNS = (
-    "path",
-    "split",
-    "domain",
-    "source",
-    "licence",
-    "speaker_or_group",
-    "sample_rate",
-    "seconds",
-    "measured_cutoff_hz",
-)
 #: What tells packages of one game apart, and versions of it.
 PARTS_OF_NAMES = re.compile(r"[-.](data|music|sounds?|voices?|common|base|[0-9.]+|..)(?=[-.]|$)")
 
@@ -108,45 +95,13 @@ def build_package(folder: Path, package: str, domain: str | None, options: objec
     shutil.rmtree(work)
 
 
-def write_beside(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
-def rank(source: str) -> float:
-    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") / 2**64
-
-
 def write_manifest(folder: Path, valid_share: float, joined: list[dict[str, str]]) -> None:
     """List what was kept so far; packages that were built twice from one source share a split."""
-    built = {
-        path.stem: json.loads(path.read_text())
+    built = [
+        {"title": f"Debian {path.stem}", **json.loads(path.read_text())}
         for path in sorted((folder / "packages").glob("*.json"))
-    }
-    sources = sorted({entry["source"] for entry in built.values() if entry["rows"]}, key=rank)
-    valid = {source for source in sources if rank(source) < valid_share}
-    if not joined and valid_share > 0 and not valid and len(sources) > 1:
-        valid = {sources[0]}
-    rows = list(joined)
-    for package, entry in built.items():
-        split = "valid" if entry["source"] in valid and not joined else "train"
-        for row in entry["rows"]:
-            rows.append({**row, "split": split, "source": f"Debian {package}"})
-    write_rows(folder, COLUMNS, rows)
-
-
-def join(folder: Path, other: Path) -> list[dict[str, str]]:
-    """The other corpus's rows; its folders are linked to, so that its paths hold here too."""
-    rows = read_rows(other)
-    needed = top_folders(rows) & {"audio", "copyright", "packages"}
-    if needed:
-        raise RtsrError(
-            f"{other} has a folder {min(needed)}, which the new corpus needs; rename it."
-        )
-    link_sounds(other, folder, rows)
-    return rows
+    ]
+    write_splits(folder, built, valid_share, joined)
 
 
 def valid_families(rows: list[dict[str, str]]) -> set[str]:
@@ -156,16 +111,6 @@ def valid_families(rows: list[dict[str, str]]) -> set[str]:
         if row.get("split") == "valid":
             words |= set(re.split(r"[^a-z0-9.-]+", (row.get("source") or "").lower()))
     return {family(word) for word in words} - {"", "debian", "history", "sample"}
-
-
-def describe(folder: Path) -> str:
-    totals: dict[tuple[str, str], float] = {}
-    for row in read_rows(folder):
-        key = (row["split"], row["domain"])
-        totals[key] = totals.get(key, 0.0) + float(row["seconds"] or 0.0)
-    return ", ".join(
-        f"{' '.join(key)} {total / 3600:.2f} h" for key, total in sorted(totals.items())
-    )
 
 
 def parse() -> argparse.Namespace:
@@ -188,7 +133,7 @@ def main() -> None:
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "packages").mkdir(exist_ok=True)
-    joined = join(folder, options.join) if options.join else []
+    joined = join(folder, options.join, {"audio", "packages"}) if options.join else []
     taken = valid_families(joined)
     listed = read_list(LIST)
     for package in options.packages or listed:

@@ -1,14 +1,28 @@
-"""The list of a corpus as a table, and links to the sounds of another; for the scripts beside."""
+"""The list of a corpus: as a table, its splits, joined to another; for the scripts beside."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rtsr.errors import RtsrError
 from rtsr.train.listing import MANIFEST
+
+COLUMNS = (
+    "path",
+    "split",
+    "domain",
+    "source",
+    "licence",
+    "speaker_or_group",
+    "sample_rate",
+    "seconds",
+    "measured_cutoff_hz",
+)
 
 
 def read_rows(corpus: Path) -> list[dict[str, str]]:
@@ -43,3 +57,59 @@ def link_sounds(corpus: Path, folder: Path, rows: Iterable[dict[str, str]]) -> N
         link = folder / top
         if not link.exists():
             link.symlink_to((corpus / top).resolve())
+
+
+def join(folder: Path, other: Path, needed: set[str]) -> list[dict[str, str]]:
+    """The other corpus's rows; its folders are linked to, so that its paths hold here too.
+
+    Args:
+        needed: names of folders that the new corpus makes itself.
+    """
+    rows = read_rows(other)
+    taken = top_folders(rows) & (needed | {"copyright"})
+    if taken:
+        raise RtsrError(
+            f"{other} has a folder {min(taken)}, which the new corpus needs; rename it."
+        )
+    link_sounds(other, folder, rows)
+    return rows
+
+
+def write_beside(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def rank(source: str) -> float:
+    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") / 2**64
+
+
+def write_splits(
+    folder: Path,
+    built: Sequence[dict[str, Any]],
+    valid_share: float,
+    joined: Sequence[dict[str, str]],
+) -> None:
+    """List what was built (each has ``source``, ``title``, ``rows``); a source is in one split."""
+    sources = sorted({entry["source"] for entry in built if entry["rows"]}, key=rank)
+    valid = {source for source in sources if rank(source) < valid_share}
+    if not joined and valid_share > 0 and not valid and len(sources) > 1:
+        valid = {sources[0]}
+    rows = list(joined)
+    for entry in built:
+        split = "valid" if entry["source"] in valid and not joined else "train"
+        for row in entry["rows"]:
+            rows.append({**row, "split": split, "source": entry["title"]})
+    write_rows(folder, COLUMNS, rows)
+
+
+def describe(folder: Path) -> str:
+    totals: dict[tuple[str, str], float] = {}
+    for row in read_rows(folder):
+        key = (row["split"], row["domain"])
+        totals[key] = totals.get(key, 0.0) + float(row["seconds"] or 0.0)
+    return ", ".join(
+        f"{' '.join(key)} {total / 3600:.2f} h" for key, total in sorted(totals.items())
+    )

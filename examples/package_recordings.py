@@ -143,9 +143,10 @@ def _keep(
 ) -> Iterator[Recording]:
     """Excerpts, evenly from a long file; a short one as a whole, as often as `share` says."""
     for number, (begin, length) in enumerate(_excerpts(name, seconds, share)):
-        audio, rate = _read(path, begin, length)
-        if audio is None:
+        sound, rate = read_channel(path, begin, length)
+        if sound is None:
             return
+        audio = to_int16(sound)
         cutoff = measure_cutoff(audio, rate, speech=domain == "speech")
         if cutoff < options.lowest_cutoff:
             continue
@@ -170,8 +171,8 @@ def _excerpts(name: str, seconds: float, share: float) -> list[tuple[float, floa
     return [(index * pitch + 0.5 * (pitch - length), length) for index in range(count)]
 
 
-def _read(path: Path, begin: float, length: float) -> tuple[np.ndarray | None, int]:
-    """One channel that sounds, ``(samples,)`` int16, or None if it is quiet, clipped or broken."""
+def read_channel(path: Path, begin: float, length: float) -> tuple[np.ndarray | None, int]:
+    """One channel that sounds, ``(samples,)``, or None if it is quiet, clipped or broken."""
     try:
         with soundfile.SoundFile(path) as file:
             rate = int(file.samplerate)
@@ -187,7 +188,11 @@ def _read(path: Path, begin: float, length: float) -> tuple[np.ndarray | None, i
     too_quiet = np.abs(audio).max() < QUIETEST_PEAK or np.sqrt(np.mean(audio**2)) < QUIETEST_RMS
     if too_quiet or clipped > MOST_CLIPPED:
         return None, rate
-    return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16), rate
+    return audio, rate
+
+
+def to_int16(audio: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def licences_of(text: str) -> Callable[[str], str]:

@@ -145,7 +145,7 @@ def test_joined_corpus_keeps_its_splits_and_its_valid_sources_out(scripts, tmp_p
         "valid/b.wav,valid,music,Debian lincity-ng-data,1\n"
         "valid/c.wav,train,music,Debian nexuiz-data,1\n"
     )
-    rows = scripts[0].join(folder, other)
+    rows = scripts[0].join(folder, other, {"audio"})
     taken = scripts[0].valid_families(rows)
     assert scripts[0].family("klettres-data") in taken
     assert scripts[0].family("lincity-ng") in taken
