@@ -71,7 +71,8 @@ def test_the_restored_generator_computes_the_same(make_generator, free_bins):
     assert difference(generator, restored) < 1e-4
     weights, before = restored.state_dict(), generator.state_dict()
     scaled = [name for name in weights if re.search(r"scale|blocks.*narrow", name)]
-    assert len(scaled) == 9
+    # Three of each block: one of the encoder, two of the decoder, three of the level path.
+    assert len(scaled) == 18
     assert all(torch.equal(weights[name], before[name]) for name in weights if name not in scaled)
 
 
@@ -138,11 +139,14 @@ def test_the_shipped_weights_can_be_had_by_name(tmp_path, monkeypatch):
     assert facts["restored"].startswith("small ")
 
 
-def test_the_shipped_half_precision_is_restored(tmp_path):
-    result = exported("base", tmp_path / "start.pt")
+def test_half_precision_of_the_shipped_model_is_restored(tmp_path):
+    half = tmp_path / "half.onnx"
+    result = exported("small", half, "--precision", "fp16")
+    assert result.exit_code == 0, result.output
+    result = exported(half, tmp_path / "start.pt")
     assert result.exit_code == 0, result.output
     generator, facts = load_generator(tmp_path / "start.pt")
-    assert generator.config == configuration("base")
+    assert generator.config == configuration("small")
     assert facts["restored"].endswith(", fp16")
 
 

@@ -19,7 +19,7 @@ from rtsr_kernels.resample import SUPPORTED_RATES
 MakeSound = Callable[..., np.ndarray]
 
 
-@pytest.fixture(params=["stand-in", "small", "small-int8", "base", "replicate"])
+@pytest.fixture(params=["stand-in", "small", "small-int8", "replicate"])
 def model(request: pytest.FixtureRequest, stand_in: Path) -> str:
     """Everything that can make a high band, graph or not, keeps the same promises."""
     if request.param not in ("stand-in", *names()):

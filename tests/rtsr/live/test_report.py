@@ -32,7 +32,6 @@ from rtsr.live.report import (
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.live.stats_file import StatsFile
-from rtsr.runtime.models import bundled
 
 RATE = 48000
 
@@ -213,11 +212,6 @@ def test_the_ladder_goes_down_by_size_and_keeps_int8_apart(
     monkeypatch.setattr(ladder, "find_model", described)
     assert ladder_from("base") == ("base", "small", "replicate", "dry")
     assert ladder_from("base-int8") == ("base-int8", "replicate", "dry")
-
-
-@pytest.mark.skipif("base" not in bundled(), reason="the model is not bundled in this tree")
-def test_every_bundled_network_steps_down_as_far_as_it_can() -> None:
-    assert ladder_from("base") == ("base", "small", "replicate", "dry")
 
 
 @pytest.mark.parametrize(
