@@ -50,7 +50,9 @@ reference = "bridge"
 [base]
 batch = 2
 frames = 40
-steps = [2, 2, 0]
+level_batch = 2
+level_frames = 40
+steps = [2, 2, 0, 0]
 [base.model_changes]
 {chr(10).join(f"{name} = {value}" for name, value in CHANGES.items())}
 [evaluation]
@@ -59,7 +61,7 @@ max_seconds = 1.0
 metrics = ["lsd", "lsd_near", "hf_bias_db"]
 [[variants]]
 name = "encoder alone"
-settings = {{ steps = [2, 0, 0] }}
+settings = {{ steps = [2, 0, 0, 0] }}
 evaluation = {{ euler_steps = [], latent_noise = [0.0, 0.5] }}
 [[variants]]
 name = "bridge"
@@ -73,7 +75,7 @@ evaluation = {{ euler_steps = [1] }}
 [[variants]]
 name = "refined"
 from = "bridge"
-settings = {{ steps = [2, 2, 1] }}
+settings = {{ steps = [2, 2, 0, 1] }}
 evaluation = {{ teacher_euler_steps = [2] }}
 """
 
@@ -231,7 +233,7 @@ def test_a_corpus_without_manifest_is_refused(plan: Plan, tmp_path: Path) -> Non
 def test_the_report_shows_medians_differences_and_the_teacher(finished: Path) -> None:
     text = markdown(load_report(finished))
     assert text.startswith("# Two priors\n")
-    assert "| encoder alone | - | - | 2 + 0 + 0 |" in text
+    assert "| encoder alone | - | - | 2 + 0 + 0 + 0 |" in text
     assert "## Input up to 4000 Hz" in text
     assert "| input |  | " in text
     assert "Differences clip by clip to *bridge, 1 step*" in text

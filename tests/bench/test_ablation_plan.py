@@ -19,7 +19,7 @@ from rtsr_bench.ablation_plan_file import (
 GOOD = """
 title = "t"
 [base]
-steps = [2, 2, 0]
+steps = [2, 2, 0, 0]
 [evaluation]
 cutoffs_hz = [4000]
 [[variants]]
@@ -27,7 +27,7 @@ name = "Parent one"
 [[variants]]
 name = "child"
 from = "Parent one"
-settings = { steps = [2, 2, 3], adversarial = 0.0, model_changes = {} }
+settings = { steps = [2, 2, 0, 3], adversarial = 0.0, model_changes = {} }
 """
 
 
@@ -45,7 +45,7 @@ def test_a_plan_is_base_and_what_differs(tmp_path: Path) -> None:
         "parent-one",
         "Parent one",
     )
-    assert (parent.steps, child.steps) == ((2, 2, 0), (2, 2, 3))
+    assert (parent.steps, child.steps) == ((2, 2, 0, 0), (2, 2, 0, 3))
     assert (parent.settings.adversarial, child.settings.adversarial) == (0.3, 0.0)
     assert child.settings.distillation == parent.settings.distillation
     assert child.evaluation.cutoffs_hz == (4000,)
@@ -57,11 +57,11 @@ def test_a_preset_lies_over_everything_and_scales_all_steps_alike(tmp_path: Path
         "steps_share = 0.4\n[base]\nbatch = 3\n[base.model_changes]\nlatent = 8\n"
         "[evaluation]\nmax_seconds = 2.0\n"
     )
-    text = GOOD.replace("steps = [2, 2, 0]", "steps = [10, 2, 0]\nbatch = 7").replace(
-        "[2, 2, 3]", "[10, 2, 1]"
+    text = GOOD.replace("steps = [2, 2, 0, 0]", "steps = [10, 2, 0, 0]\nbatch = 7").replace(
+        "[2, 2, 0, 3]", "[10, 2, 0, 1]"
     )
     parent, child = load_plan(written(tmp_path, text), preset).variants
-    assert (parent.steps, child.steps) == ((4, 1, 0), (4, 1, 1))
+    assert (parent.steps, child.steps) == ((4, 1, 0, 0), (4, 1, 0, 1))
     for variant in (parent, child):
         assert variant.settings.batch == 3
         assert variant.settings.model_config().latent == 8
@@ -95,7 +95,7 @@ def test_every_plan_of_the_issue_is_shipped() -> None:
 
 
 VARIANT = '[[variants]]\nname = "a"\n'
-STEPS = "[base]\nsteps = [1, 1, 1]\n"
+STEPS = "[base]\nsteps = [1, 1, 0, 1]\n"
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ STEPS = "[base]\nsteps = [1, 1, 1]\n"
         ('reference = "b"\n' + STEPS + VARIANT, "the reference 'b' is no variant"),
         (STEPS + VARIANT + 'from = "b"\n', "goes on from 'b', which is none of the variants"),
         (STEPS + VARIANT + 'from = "a"\n', "goes on from 'a', which is none of the variants"),
-        (GOOD.replace("[2, 2, 3]", "[2, 3, 3]"), "it must repeat those and add some"),
-        (GOOD.replace("[2, 2, 3]", "[2, 2, 0]"), "it must repeat those and add some"),
+        (GOOD.replace("[2, 2, 0, 3]", "[2, 3, 0, 3]"), "it must repeat those and add some"),
+        (GOOD.replace("[2, 2, 0, 3]", "[2, 2, 0, 0]"), "it must repeat those and add some"),
         (GOOD.replace("{}", "{ latent = 8 }"), "changes latent, with which 'Parent one'"),
         (GOOD.replace("{}", "{ prior = 'gaussian' }"), "changes prior, with which 'Parent one'"),
         (GOOD.replace("[4000]", "[4]"), "cutoff must lie between"),
@@ -131,7 +131,7 @@ STEPS = "[base]\nsteps = [1, 1, 1]\n"
             GOOD.replace("[4000]", "[4000]\nteacher_euler_steps = [8]"),
             "'Parent one' has no refinement, so it is its own teacher",
         ),
-        (STEPS.replace("[1, 1, 1]", "[1, 0, 0]") + VARIANT, "trains no flow"),
+        (STEPS.replace("[1, 1, 0, 1]", "[1, 0, 0, 0]") + VARIANT, "trains no flow"),
     ],
 )
 def test_a_bad_plan_is_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -156,7 +156,8 @@ def test_unknown_names_and_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_parent_without_flow_leaves_the_prior_open(tmp_path: Path) -> None:
     text = (
-        '[base]\nsteps = [2, 2, 0]\n[[variants]]\nname = "a"\nsettings = { steps = [2, 0, 0] }\n'
+        '[base]\nsteps = [2, 2, 0, 0]\n[[variants]]\nname = "a"\n'
+        "settings = { steps = [2, 0, 0, 0] }\n"
         'evaluation = { euler_steps = [] }\n[[variants]]\nname = "b"\nfrom = "a"\n'
         'settings = { model_changes = { prior = "gaussian" } }\n'
     )
