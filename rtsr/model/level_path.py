@@ -104,20 +104,19 @@ class GatedMemory(Layer):
         super().__init__()
         self.memory = memory
         self.norm = nn.LayerNorm(channels, eps=1e-5)
-        self.gate = nn.Linear(channels, memory)
-        self.candidate = nn.Linear(channels, memory)
+        # Gates and candidates, as one product.
+        self.project = nn.Linear(channels, 2 * memory)
         self.merge = nn.Linear(memory, channels)
         frames = torch.logspace(math.log10(SHORTEST_MEMORY), math.log10(LONGEST_MEMORY), memory)
         with torch.no_grad():
-            self.gate.bias.copy_(-(frames - 1.0).log())
+            self.project.bias[:memory] = -(frames - 1.0).log()
 
     def initial_state(self, batch: int) -> State:
         return {"memory": self.zeros(batch, 1, self.memory)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``(batch, frames, channels)`` to the same shape."""
-        y = self.norm(x)
-        gate, candidate = self.gate(y).float(), self.candidate(y).float()
+        gate, candidate = self.project(self.norm(x)).float().chunk(2, dim=2)
         with torch.autocast(x.device.type, enabled=False):
             drive = gate.sigmoid() * candidate
             past = tensor(state, "memory")
@@ -175,12 +174,13 @@ class LevelPath(StreamingModule):
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.head = nn.Linear(width, 2 * self.bands)
         # What is linear in the energies need not be learnt by the blocks.
-        self.straight = nn.Linear(features, self.bands, bias=False)
+        self.straight = nn.Linear(features, self.bands)
         with torch.no_grad():
             self.head.weight.mul_(0.3)
             self.straight.weight.mul_(0.1)
             level, trust = self.head.bias.chunk(2)
             level.fill_(FIRST_LEVEL / LEVEL_SCALE)
+            self.straight.bias.zero_()
             trust.fill_(FIRST_TRUST)
         bins = ANALYSIS_FRAME // 2 + 1
         self.register_buffer("means", band_means(self.bands, bins), persistent=False)
@@ -212,7 +212,7 @@ class LevelPath(StreamingModule):
         x, blocks = self.blocks.step(self.enter(features), branch(state, "blocks"))
         head = self.head(self.norm(x)).float()
         with torch.autocast(parts.device.type, enabled=False):
-            straight = functional.linear(features, self.straight.weight)
+            straight = self.straight(features)
         predicted, trust = head.chunk(2, dim=2)
         following: State = {"minimum": minimum, "blocks": blocks}
         return Levels(LEVEL_SCALE * (predicted + straight), trust.sigmoid()), following

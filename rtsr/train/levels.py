@@ -20,7 +20,7 @@ from rtsr.train.similarity import dissimilarity
 #: samples of the truth that are compared with one frame, around that frame's own 600
 WINDOW = 960
 DECIBEL = 10.0 / math.log(10.0)
-#: the level that is learnt, among those that may follow: above the median, since what is loud is heard
+#: which of the levels that may follow is learnt: one above the median, since what is loud is heard
 QUANTILE = 0.6
 #: a frame this far below its clip's loudest, in dB, and less, weighs least; the loudest most
 QUIET_RANGE_DB = 40.0

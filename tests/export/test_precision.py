@@ -180,7 +180,8 @@ def test_nearly_all_weights_are_converted(full, converted, precision):
         if one.data_type == TensorProto.FLOAT
     )
     products = sum(int(np.prod(one.dims)) for one in full.graph.initializer if len(one.dims) == 2)
-    assert kept < 0.04 * products
+    # A third of what is kept are constants: the bands of the level path and the transforms.
+    assert kept < 0.05 * products
     assert not find_products(converted[precision])
 
 

@@ -38,6 +38,8 @@ SIZES = {
     "decoder_width": 12,
     "decoder_blocks": 2,
     "latent": 6,
+    "level_width": 8,
+    "level_memory": 5,
 }
 FACTS = {"stage": "refinement", "minutes": 7.0}
 

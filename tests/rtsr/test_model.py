@@ -230,8 +230,8 @@ def test_a_memory_in_a_graph_is_the_one_in_training(module, monkeypatch):
 def test_gated_memory_is_the_recurrence_frame_by_frame():
     module = GatedMemory(6, 5)
     x = torch.randn(1, 40, 6)
-    y = module.norm(x)
-    gate, candidate = module.gate(y).sigmoid(), module.candidate(y)
+    gate, candidate = module.project(module.norm(x)).chunk(2, dim=2)
+    gate = gate.sigmoid()
     memory, expected = torch.zeros(1, 5), []
     for frame in range(40):
         memory = (1 - gate[:, frame]) * memory + gate[:, frame] * candidate[:, frame]
