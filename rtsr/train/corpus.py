@@ -17,6 +17,11 @@ LOSSY = (".ogg", ".oga", ".opus", ".mp3")
 #: A voice with many minutes is drawn more often than one with few, but not in proportion: by its
 #: minutes to this power. What is learnt holds for other voices if many were heard.
 GROUP_POWER = 0.5
+#: Music and effects that reach so far, the edge of what 44.1 kHz carry, are the whole of what was
+#: published: that nothing follows up to 24 kHz is true of them. Speech comes from microphones, whose
+#: floor goes on.
+WHOLE_HZ = 20_900.0
+SPEECH = "speech"
 #: How often each domain is drawn; a domain that is not there leaves its share to the others.
 DOMAIN_WEIGHTS: Mapping[str, float] = {"speech": 0.4, "music": 0.3, "effects": 0.3}
 
@@ -83,6 +88,12 @@ class Corpus:
         """The samples of one clip, ``(samples,)`` int16, a view."""
         start = int(self.starts[index])
         return self.samples[start : start + int(self.lengths[index])]
+
+    def end_hz(self, index: int) -> float:
+        """Where what a clip tells ends, in Hz: above it there is no truth."""
+        cutoff = float(self.cutoffs_hz[index])
+        is_whole = cutoff >= WHOLE_HZ and self.domains[self.domain_codes[index]] != SPEECH
+        return SAMPLE_RATE / 2 if is_whole else cutoff
 
     def is_lossy(self, index: int) -> bool:
         """Whether a clip's own file is lossy, told from its name."""
@@ -186,7 +197,7 @@ class Corpus:
             audio[row] = truth
             lossy[row] = self.is_lossy(int(versions.clips[picked[index]]))
             coded[index] = heard * np.float32(1.0 / 32768.0)
-        cutoffs[rows] = self.cutoffs_hz[versions.clips[picked]]
+        cutoffs[rows] = [self.end_hz(int(clip)) for clip in versions.clips[picked]]
         return CodedRows(rows, coded, versions.cutoffs_hz[picked])
 
     def _shares(self, weights: Mapping[str, float]) -> np.ndarray:
@@ -206,7 +217,7 @@ class Corpus:
     ) -> tuple[np.ndarray, float, bool]:
         """One crop, ``(length,)`` int16, its cutoff in Hz, and whether any of it is lossy."""
         index = self._draw_clip(rng, code)
-        clip, cutoff = self.clip(index), float(self.cutoffs_hz[index])
+        clip, cutoff = self.clip(index), self.end_hz(index)
         is_lossy = self.is_lossy(index)
         if len(clip) >= length:
             start = int(rng.integers(0, len(clip) - length + 1))
@@ -228,7 +239,7 @@ class Corpus:
                 break
             index = self._draw_clip(rng, code)
             clip = self.clip(index)
-            cutoff = min(cutoff, float(self.cutoffs_hz[index]))
+            cutoff = min(cutoff, self.end_hz(index))
             is_lossy = is_lossy or self.is_lossy(index)
         return crop, cutoff, is_lossy
 

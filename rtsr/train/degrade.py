@@ -29,7 +29,7 @@ OPEN_END_HZ = SAMPLE_RATE / 2
 #: Mean power of a bin (white noise of unit variance has one) below which a recording says nothing:
 #: the rounding to 16 bits, or what a coder may have left out because nobody hears it.
 LOSSLESS_FLOOR = 10.0**-10.5
-LOSSY_FLOOR = 10.0**-7.0
+LOSSY_FLOOR = 10.0**-8.5
 
 
 @dataclass(frozen=True)

@@ -317,6 +317,21 @@ def test_a_voice_with_few_minutes_is_heard_more_than_its_minutes(corpus: Corpus)
     assert np.mean(audio[:, 0] > 1500 / 32768) == pytest.approx(0.75, abs=0.03)
 
 
+def test_music_that_reaches_the_edge_of_cd_rate_is_judged_to_the_top(corpus: Corpus) -> None:
+    domains = ["speech", "music", "music", "effects", "music", "speech"]
+    names = sorted(set(domains))
+    corpus = replace(
+        corpus,
+        cutoffs_hz=np.array([20_947, 20_947, 20_000, 22_500, 24_000, 24_000], np.float32),
+        domains=names,
+        domain_codes=np.array([names.index(domain) for domain in domains]),
+    )
+    ends = [corpus.end_hz(index) for index in range(6)]
+    assert ends == [20_947, 24_000, 20_000, 24_000, 24_000, 24_000]
+    drawn = corpus.draw(np.random.default_rng(0), 64, 480, domain_weights={"music": 1.0})
+    assert set(drawn.cutoffs_hz.tolist()) == {20_000.0, 24_000.0}
+
+
 def test_lossy_files_are_known_by_their_suffix(corpus: Corpus) -> None:
     names = ["a.wav", "b.ogg", "c.flac", "d.MP3", "e.opus", "f.aiff"]
     corpus = replace(corpus, names=names)
