@@ -18,8 +18,8 @@ LOSSY = (".ogg", ".oga", ".opus", ".mp3")
 #: minutes to this power. What is learnt holds for other voices if many were heard.
 GROUP_POWER = 0.5
 #: Music and effects that reach so far, the edge of what 44.1 kHz carry, are the whole of what was
-#: published: that nothing follows up to 24 kHz is true of them. Speech comes from microphones, whose
-#: floor goes on.
+#: published: that nothing follows up to 24 kHz is true of them. The floor of a microphone, which
+#: speech has, goes on.
 WHOLE_HZ = 20_900.0
 SPEECH = "speech"
 #: How often each domain is drawn; a domain that is not there leaves its share to the others.

@@ -175,6 +175,7 @@ def test_the_bundled_graph_does_what_torch_counts_in_the_generator() -> None:
     # torch takes a depth-wise filter as a convolution, the graph as a product that is summed
     blocks = config.encoder_width * config.encoder_blocks
     blocks += config.decoder_width * config.decoder_blocks
+    blocks += config.level_width * config.level_blocks
     filters = config.kernel * blocks
     found = count_graph(model.path, ONE_HOP)
     assert products(found) == counter.get_total_flops() // 2 - filters

@@ -82,7 +82,7 @@ def test_only_what_is_missing_and_true_is_judged(loss, low, high):
 def test_below_the_floor_no_level_is_better_than_another(loss):
     truth = flat(-120.0)
     assert judged(loss, flat(-100.0), truth, floor=1e-8) < 0.1
-    assert judged(loss, flat(-100.0), truth, floor=1e-12) > 15.0
+    assert judged(loss, flat(-100.0), truth, floor=1e-15) > 15.0
     assert judged(loss, flat(-60.0), truth, floor=1e-8) > 15.0
 
 
