@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from rtsr.file_cutoff import measure_cutoff
+from rtsr.train.decode import to_int16
 from rtsr.train.listing import SUFFIXES
 
 ARCHIVES = frozenset({".pk3", ".zip", ".pk4", ".mod"})
@@ -189,10 +190,6 @@ def read_channel(path: Path, begin: float, length: float) -> tuple[np.ndarray | 
     if too_quiet or clipped > MOST_CLIPPED:
         return None, rate
     return audio, rate
-
-
-def to_int16(audio: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def licences_of(text: str) -> Callable[[str], str]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from package_recordings import LOWEST_RATE, SHORTEST_SECONDS, Recording, read_channel, to_int16
+from package_recordings import LOWEST_RATE, SHORTEST_SECONDS, Recording, read_channel
 
 from rtsr.errors import RtsrError
 from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.corpus import JOIN_FADE, LOSSY
+from rtsr.train.decode import to_int16
 
 FILE_SECONDS = 30.0
 #: libsndfile's Vorbis coder takes 1 less its quality; this is q9, which adds nothing that is heard.

@@ -8,20 +8,20 @@ from torch import Tensor
 NYQUIST = 24_000.0
 
 
+def _mel(hz: Tensor) -> Tensor:
+    return 2595.0 * torch.log10(1.0 + hz / 700.0)
+
+
 def band_interpolation(bands: int, bins: int, highest_hz: float = NYQUIST) -> Tensor:
     """``(bands, bins)``: triangles on the mel scale (O'Shaughnessy 1987) that add up to one."""
-
-    def mel(hz: Tensor) -> Tensor:
-        return 2595.0 * torch.log10(1.0 + hz / 700.0)
-
-    position = mel(torch.linspace(0.0, highest_hz, bins)) / mel(torch.tensor(highest_hz))
+    position = _mel(torch.linspace(0.0, highest_hz, bins)) / _mel(torch.tensor(highest_hz))
     distance = position[None] * (bands - 1) - torch.arange(bands)[:, None]
     return (1.0 - distance.abs()).clamp(min=0.0)
 
 
 def band_centres(bands: int) -> Tensor:
     """Frequencies in Hz ``(bands,)`` at which the triangles of :func:`band_interpolation` peak."""
-    top = 2595.0 * torch.log10(torch.tensor(1.0 + NYQUIST / 700.0))
+    top = _mel(torch.tensor(NYQUIST))
     return 700.0 * (10.0 ** (top * torch.linspace(0.0, 1.0, bands) / 2595.0) - 1.0)
 
 

@@ -70,16 +70,18 @@ class Generator(StreamingModule):
             state[f"velocity{index}"] = self.velocity.initial_state(batch)
         return state
 
-    def hear(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Heard, State]:
+    def hear(
+        self, audio: Tensor, f_prior: Tensor, state: State, with_levels: bool = True
+    ) -> tuple[Heard, State]:
         """Analyse low-resolution audio ``(batch, 1, samples)`` that ends at ``f_prior`` Hz, which
-        is ``(batch, frames, 1)`` here and below."""
+        is ``(batch, frames, 1)`` here and below; the level path is asked for ``with_levels``."""
         frames, level, parts, following = self._analyse(audio, f_prior, state)
         features = self.features(parts, level)
         (z, hidden), following["encoder"] = self.encoder.step(
             features, f_prior, branch(state, "encoder")
         )
         heard = Heard(frames, level, z, hidden)
-        if self.level_path is not None:
+        if self.level_path is not None and with_levels:
             heard.levels, following["level_path"] = self.level_path.step(
                 parts, level, f_prior, branch(state, "level_path")
             )

@@ -109,7 +109,7 @@ def decode(path: Path, entry: Listed) -> DecodedClip:
                     raise UnusableFile("samples that are not numbers")
                 if resampler is not None:
                     block = resampler.resample_chunk(block, last=last)
-                parts.append(_to_int16(block))
+                parts.append(to_int16(block))
                 if last:
                     break
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError) as error:
@@ -142,5 +142,6 @@ def _first_channel_with_sound(file: soundfile.SoundFile) -> int:
             return int(sounding[0]) if len(sounding) else int(np.argmax(loudest))
 
 
-def _to_int16(block: np.ndarray) -> np.ndarray:
+def to_int16(block: np.ndarray) -> np.ndarray:
+    """Round samples in [-1, 1] to 16 bits, of the same shape; what lies beyond is clipped."""
     return np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -83,9 +83,8 @@ def autoencode(generator: Generator, batch: Batch, noise_level: float | None = N
     ``noise_level`` says it.
     """
     latent = generator.config.latent
-    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
     # The latent holds the levels: nothing is to be guessed.
-    heard = replace(heard, levels=None)
+    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state, with_levels=False)
     z = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
     if noise_level is None:
         sigma = torch.rand(z.shape[0], 1, 1, device=z.device) * generator.config.decoder_noise
@@ -99,7 +98,7 @@ def autoencode(generator: Generator, batch: Batch, noise_level: float | None = N
 def flow_matching(generator: Generator, batch: Batch) -> Tensor:
     """Stage 2: conditional flow matching in the frozen latent (arXiv 2210.02747, eq. 23)."""
     with torch.no_grad():
-        heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
+        heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state, with_levels=False)
         end = generator.encode_truth(batch.data.truth, heard.level, batch.f_target)
     begin = start_point(generator.config, heard.z, batch.noise[..., : generator.config.latent])
     time = torch.rand(end.shape[0], 1, 1, device=end.device)
@@ -121,9 +120,7 @@ def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str
 
 def all_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:
     """Stage 3, its second part: the path, and the gains that follow from everything."""
-    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
-    z = integrate(generator, heard, batch, steps=1)
-    shape, _ = generator.shape(z, heard, batch.cutoffs, batch.state)
+    heard, _, shape = _live_gains(generator, batch)
     return level_terms(loss, heard, shape, batch)
 
 
@@ -153,13 +150,19 @@ def _judge_levels(
 def one_step(generator: Generator, batch: Batch) -> Refined:
     """Stage 4: the live path end to end."""
     latent = generator.config.latent
-    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
-    z = integrate(generator, heard, batch, steps=1)
-    shape, _ = generator.shape(z, heard, batch.cutoffs, batch.state)
+    heard, z, shape = _live_gains(generator, batch)
     high_band, _ = generator.sound(
         shape, heard, batch.noise[..., latent:], batch.cutoffs, batch.state
     )
     return Refined(batch.pair(high_band), z, heard, shape)
+
+
+def _live_gains(generator: Generator, batch: Batch) -> tuple[Heard, Tensor, Shape]:
+    """The live path up to the gains: what was heard, the latent after one Euler step, the gains."""
+    heard, _ = generator.hear(batch.data.narrow, batch.f_prior, batch.state)
+    z = integrate(generator, heard, batch, steps=1)
+    shape, _ = generator.shape(z, heard, batch.cutoffs, batch.state)
+    return heard, z, shape
 
 
 def integrate(generator: Generator, heard: Heard, batch: Batch, steps: int) -> Tensor:
@@ -179,7 +182,7 @@ def latent_losses(
     """
     terms: dict[str, Tensor] = {}
     with torch.no_grad():
-        heard, _ = teacher.hear(batch.data.narrow, batch.f_prior, batch.state)
+        heard, _ = teacher.hear(batch.data.narrow, batch.f_prior, batch.state, with_levels=False)
     if settings.distillation:
         with torch.no_grad():
             target = integrate(teacher, heard, batch, settings.teacher_steps)
