@@ -1,4 +1,4 @@
-"""A radix-2 Fourier transform for compiled code, in place; numba offers none inside a kernel."""
+"""Radix-2 Fourier transforms for compiled code; numba offers none inside a kernel."""
 
 from __future__ import annotations
 
@@ -72,3 +72,64 @@ def transform(
                 real[upper] += turned
                 imaginary[upper] += turned_imaginary
         half *= 2
+
+
+class RealFourierTables(NamedTuple):
+    """What a transform of ``length`` real numbers needs: a complex one of half of it, and turns."""
+
+    cosines: np.ndarray
+    sines: np.ndarray
+    order: np.ndarray
+    turn_cosines: np.ndarray
+    turn_sines: np.ndarray
+
+
+def real_fourier_tables(length: int) -> RealFourierTables:
+    """Tables for a transform of ``length`` real numbers, a power of two from 4 up."""
+    if length < 4 or length & (length - 1):
+        raise ValueError(
+            f"a radix-2 transform of real numbers has a power of two points from 4 up, not {length}"
+        )
+    angles = 2.0 * np.pi * np.arange(length // 4 + 1) / length
+    return RealFourierTables(*fourier_tables(length // 2), np.cos(angles), -np.sin(angles))
+
+
+@kernel(void(VECTOR_IN, VECTOR, VECTOR, VECTOR_IN, VECTOR_IN, INDICES_IN, VECTOR_IN, VECTOR_IN))
+def transform_real(
+    samples: np.ndarray,
+    real: np.ndarray,
+    imaginary: np.ndarray,
+    cosines: np.ndarray,
+    sines: np.ndarray,
+    order: np.ndarray,
+    turn_cosines: np.ndarray,
+    turn_sines: np.ndarray,
+) -> None:
+    """Forward transform of ``N`` real numbers: bins 0 to ``N / 2`` into ``real`` and ``imaginary``.
+
+    Even and odd samples go through one complex transform of ``N / 2`` points and are parted by
+    their symmetry (Press et al., "Numerical Recipes", section 12.3).
+    """
+    half = samples.shape[0] // 2
+    if real.shape[0] != half + 1 or imaginary.shape[0] != half + 1:
+        raise ValueError("transform_real: N samples have N / 2 + 1 bins")
+    if 2 * (turn_cosines.shape[0] - 1) != half or turn_sines.shape[0] != turn_cosines.shape[0]:
+        raise ValueError("transform_real: samples and tables differ in length")
+    for here in range(half):
+        real[here] = samples[2 * here]
+        imaginary[here] = samples[2 * here + 1]
+    transform(real[:half], imaginary[:half], cosines, sines, order)
+    first, first_odd = real[0], imaginary[0]
+    real[0], imaginary[0] = first + first_odd, 0.0
+    real[half], imaginary[half] = first - first_odd, 0.0
+    for low in range(1, half // 2 + 1):
+        high = half - low
+        even, even_imaginary = real[low] + real[high], imaginary[low] - imaginary[high]
+        odd, odd_imaginary = imaginary[low] + imaginary[high], real[high] - real[low]
+        cosine, sine = turn_cosines[low], turn_sines[low]
+        turned = cosine * odd - sine * odd_imaginary
+        turned_imaginary = cosine * odd_imaginary + sine * odd
+        real[low] = 0.5 * (even + turned)
+        imaginary[low] = 0.5 * (even_imaginary + turned_imaginary)
+        real[high] = 0.5 * (even - turned)
+        imaginary[high] = 0.5 * (turned_imaginary - even_imaginary)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtsr_kernels.fourier import fourier_tables, transform
+from rtsr_kernels.fourier import (
+    fourier_tables,
+    real_fourier_tables,
+    transform,
+    transform_real,
+)
 
 
 @pytest.mark.parametrize("length", [2, 8, 1024])
@@ -29,3 +34,24 @@ def test_other_lengths_are_refused(length: int) -> None:
 def test_numbers_and_tables_must_fit() -> None:
     with pytest.raises(ValueError, match="differ in length"):
         transform(np.zeros(16), np.zeros(16), *fourier_tables(8))
+
+
+@pytest.mark.parametrize("length", [4, 8, 1024])
+def test_real_numbers(length: int) -> None:
+    samples = np.random.default_rng(length).standard_normal(length)
+    real, imaginary = np.full((2, length // 2 + 1), np.nan)
+    transform_real(samples, real, imaginary, *real_fourier_tables(length))
+    np.testing.assert_allclose(real + 1j * imaginary, np.fft.rfft(samples), atol=1e-14 * length)
+
+
+@pytest.mark.parametrize("length", [0, 2, 600])
+def test_other_lengths_of_real_numbers_are_refused(length: int) -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        real_fourier_tables(length)
+
+
+def test_real_numbers_bins_and_tables_must_fit() -> None:
+    with pytest.raises(ValueError, match="N / 2"):
+        transform_real(np.zeros(16), np.zeros(8), np.zeros(9), *real_fourier_tables(16))
+    with pytest.raises(ValueError, match="differ in length"):
+        transform_real(np.zeros(16), np.zeros(9), np.zeros(9), *real_fourier_tables(8))

@@ -10,7 +10,7 @@ import numpy as np
 from numba import float64, int64, types
 from numpy.typing import NDArray
 
-from rtsr_kernels.compiled import kernel
+from .compiled import VECTOR, kernel
 
 FULL_BAND_HZ = 24000.0
 """The answer where nothing is missing."""
@@ -43,10 +43,8 @@ COMMON_NYQUIST_HZ = (4000.0, 6000.0, 8000.0, 12000.0, 16000.0)
 SHOULDER = 0.965
 NOMINAL = 0.975
 
-LEVELS = types.Array(float64, 1, "C")
 
-
-@kernel(int64(LEVELS, int64, float64))
+@kernel(int64(VECTOR, int64, float64))
 def _last_above(levels: NDArray[np.float64], foot: int, least: float) -> int:
     """The highest bin up to `foot` that reaches `least`."""
     k = foot
@@ -55,7 +53,7 @@ def _last_above(levels: NDArray[np.float64], foot: int, least: float) -> int:
     return k
 
 
-@kernel(float64(LEVELS, int64, float64))
+@kernel(float64(VECTOR, int64, float64))
 def _edge_of_wall(levels: NDArray[np.float64], foot: int, rest: float) -> float:
     """Where content ends, in Hz, given the first bin behind a wall and what is left there.
 
@@ -86,13 +84,16 @@ def _edge_of_wall(levels: NDArray[np.float64], foot: int, rest: float) -> float:
     return 0.5 * (shoulder + middle)
 
 
-@kernel(types.UniTuple(float64, 3)(LEVELS))
-def find_wall(levels: NDArray[np.float64]) -> tuple[float, float, float]:
-    """The lowest wall in `levels` ``(bins,)`` dB: its frequency in Hz, what is left above it and
-    its height in dB; `FULL_BAND_HZ` where there is none.
+@kernel(types.UniTuple(float64, 3)(VECTOR, VECTOR))
+def find_wall(
+    levels: NDArray[np.float64], loudest_above: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Find the lowest wall in `levels` ``(bins,)`` dB.
+
+    Returns its frequency in Hz, what is left above it and its height in dB; `FULL_BAND_HZ` where
+    there is none. `loudest_above` ``(bins,)`` is room to work in.
     """
     bins = levels.size
-    loudest_above = np.empty(bins)
     loudest_above[bins - 1] = levels[bins - 1]
     for k in range(bins - 2, -1, -1):
         loudest_above[k] = max(levels[k], loudest_above[k + 1])

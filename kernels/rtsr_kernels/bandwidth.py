@@ -1,0 +1,389 @@
+"""Where the real content of running streams ends: the work of one hop of one stream.
+
+The states of any number of streams lie in arrays with a leading stream axis, so that a compiled
+loop takes all streams of a batch without Python::
+
+    for row in range(streams):
+        cutoff_hz[row] = detect_bandwidth(state, row, hops[row], scratch)
+
+The mark of a band limit is a wall: more than 20 dB are lost within 600 Hz and never come back. A
+voice between two sibilants may hold little above 6 kHz for a second, but it rolls off, it has no
+wall. So walls are not searched in one frame but in the strongest that several seconds of sound
+have shown at each frequency; silence shows nothing and does not count as time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import boolean, float32, float64, from_dtype, int64, types, void
+from numpy.typing import NDArray
+
+from .band_limit import (
+    BINS,
+    FLOOR_DB,
+    FRAME,
+    FULL_BAND_HZ,
+    HIGH_WALL_DB,
+    HZ_PER_BIN,
+    NOMINAL,
+    find_wall,
+)
+from .compiled import VECTOR, kernel
+from .fourier import real_fourier_tables, transform_real
+from .images import BINS as IMAGE_BINS
+from .images import NYQUISTS_HZ, compare_sides, mirrored_at
+
+HOP = 480
+
+#: Content that reaches this far leaves nothing to add.
+FULL_FROM_HZ = 20000.0
+#: Quieter hops (mean power of the channels, in dB of a full-scale sine) are taken for silence.
+ACTIVE_DB = -62.0
+
+#: The long memory: so many blocks of active frames, 0.5 s each.
+BLOCKS = 12
+BLOCK_FRAMES = 50
+#: Active frames (10 ms each) that must agree before the estimate goes down.
+DOWN_FRAMES = 50
+#: The same for a wall that is not high.
+LOW_WALL_DOWN_FRAMES = 300
+#: The same where lossy coders make holes that come and go, and where a limit is known already: it
+#: stands until the memory holds nothing of what it was measured on.
+LONG_DOWN_FRAMES = BLOCKS * BLOCK_FRAMES + 50
+TREBLE_HZ = 14000.0
+#: Every time it had to go up again it waits twice as long, up to so many times.
+LONGEST_PATIENCE = 16
+#: Active frames with content above the estimate, among the newest `UP_MEMORY`, to go up. A
+#: sibilant has at most 20, and two more for the length of a frame.
+UP_FRAMES = 52
+UP_MEMORY = 250
+#: Content must exceed what a wall has left by so much.
+ABOVE_REST_DB = 10.0
+#: Smaller changes are ignored, twice as much going down from a known limit.
+HYSTERESIS = 0.05
+EVALUATE_EVERY = 5
+
+_ACTIVE_POWER = 0.5 * 10 ** (ACTIVE_DB / 10)
+_HANN = np.hanning(FRAME + 1)[:FRAME]
+_WINDOW = _HANN * (2.0 / _HANN.sum())
+_COSINES, _SINES, _ORDER, _TURN_COSINES, _TURN_SINES = real_fourier_tables(FRAME)
+
+VALUES = np.dtype(
+    [
+        ("cutoff_hz", np.float64),
+        ("start_hz", np.float64),
+        ("bound_hz", np.float64),
+        ("rest_db", np.float64),
+        ("candidate_hz", np.float64),
+        ("agreed", np.int64),
+        ("patience", np.int64),
+        ("frames", np.int64),
+        ("active_hops", np.int64),
+        ("flag", np.int64),
+        ("wide_frames", np.int64),
+    ],
+    align=True,
+)
+"""The single numbers of one stream; ``cutoff_hz`` is the newest answer."""
+
+
+class BandwidthState(NamedTuple):
+    """Everything that detectors of many streams remember; one row per stream in each array."""
+
+    values: NDArray[Any]
+    """``(streams,)`` of `VALUES`."""
+    history: NDArray[np.float32]
+    """``(streams, channels, FRAME)``: the newest samples."""
+    blocks: NDArray[np.float32]
+    """``(streams, BLOCKS, BINS)``: the strongest power of each bin, block by block."""
+    wide: NDArray[np.float32]
+    """``(streams, BINS)``: the same of the frames with content above the estimate."""
+    flags: NDArray[np.bool_]
+    """``(streams, UP_MEMORY)``: which of the newest frames had content above the estimate."""
+    images_above: NDArray[np.float64]
+    """``(streams, mirrors, bins)``, as the next two: see `rtsr_kernels.images.compare_sides`."""
+    images_below: NDArray[np.float64]
+    images_ratio: NDArray[np.float64]
+
+
+class BandwidthScratch(NamedTuple):
+    """Room to work in, for one thread: nothing in it outlasts a call."""
+
+    windowed: NDArray[np.float64]
+    real: NDArray[np.float64]
+    imaginary: NDArray[np.float64]
+    power: NDArray[np.float64]
+    levels: NDArray[np.float64]
+    loudest_above: NDArray[np.float64]
+
+
+_ROWS = types.Array(float32, 2, "C")
+STATE = types.NamedTuple(
+    [
+        types.Array(from_dtype(VALUES), 1, "C"),
+        types.Array(float32, 3, "C"),
+        types.Array(float32, 3, "C"),
+        _ROWS,
+        types.Array(boolean, 2, "C"),
+        types.Array(float64, 3, "C"),
+        types.Array(float64, 3, "C"),
+        types.Array(float64, 3, "C"),
+    ],
+    BandwidthState,
+)
+"""numba's type of `BandwidthState`, for signatures of callers."""
+SCRATCH = types.NamedUniTuple(VECTOR, 6, BandwidthScratch)
+"""numba's type of `BandwidthScratch`, for signatures of callers."""
+HOP_IN = types.Array(float32, 2, "A", readonly=True)
+"""A hop ``(480, channels)`` float32 in any layout: a slice or a transposed view will do."""
+
+
+def bandwidth_state(streams: int, channels: int) -> BandwidthState:
+    """Make room for the detectors of `streams` streams of up to `channels` channels each.
+
+    Every row must be begun with `start_bandwidth` before its first hop.
+    """
+    image_rows = (streams, len(NYQUISTS_HZ))
+    return BandwidthState(
+        values=np.zeros(streams, VALUES),
+        history=np.zeros((streams, channels, FRAME), np.float32),
+        blocks=np.zeros((streams, BLOCKS, BINS), np.float32),
+        wide=np.zeros((streams, BINS), np.float32),
+        flags=np.zeros((streams, UP_MEMORY), np.bool_),
+        images_above=np.zeros((*image_rows, IMAGE_BINS)),
+        images_below=np.zeros((*image_rows, IMAGE_BINS)),
+        images_ratio=np.zeros((*image_rows, 3)),
+    )
+
+
+def bandwidth_scratch() -> BandwidthScratch:
+    """Make room for one thread to work in."""
+    return BandwidthScratch(
+        windowed=np.zeros(FRAME),
+        real=np.zeros(BINS),
+        imaginary=np.zeros(BINS),
+        power=np.zeros(BINS),
+        levels=np.zeros(BINS),
+        loudest_above=np.zeros(BINS),
+    )
+
+
+@kernel(void(STATE, int64))
+def _forget_content_above(state: BandwidthState, row: int) -> None:
+    state.flags[row, :] = False
+    state.values[row].flag = 0
+    state.values[row].wide_frames = 0
+
+
+@kernel(void(STATE, int64, float64, float64))
+def start_bandwidth(state: BandwidthState, row: int, start_hz: float, bound_hz: float) -> None:
+    """Begin a stream in one row of `state`; what was there is forgotten.
+
+    Args:
+        state: of `bandwidth_state`.
+        row: of the stream.
+        start_hz: where its content is expected to end, in Hz; `FULL_BAND_HZ` if nothing is known.
+        bound_hz: what the answer may not exceed, half of the stream's own rate in Hz.
+    """
+    values = state.values[row]
+    values.bound_hz = FULL_BAND_HZ if bound_hz >= FULL_FROM_HZ else bound_hz
+    start = min(start_hz, values.bound_hz)
+    values.start_hz = FULL_BAND_HZ if start >= FULL_FROM_HZ else start
+    values.cutoff_hz = values.start_hz
+    values.rest_db = FLOOR_DB
+    values.candidate_hz = FULL_BAND_HZ
+    values.agreed = 0
+    values.patience = 1
+    values.frames = 0
+    values.active_hops = 0
+    state.history[row, :, :] = 0.0
+    state.images_above[row, :, :] = 0.0
+    state.images_below[row, :, :] = 0.0
+    state.images_ratio[row, :, :] = 0.0
+    _forget_content_above(state, row)
+
+
+@kernel(void(STATE, int64, int64, SCRATCH))
+def _frame_power(state: BandwidthState, row: int, channels: int, scratch: BandwidthScratch) -> None:
+    """Fill `scratch.power` with the history's: the strongest channel, smoothed over three bins."""
+    windowed, power = scratch.windowed, scratch.power
+    real, imaginary = scratch.real, scratch.imaginary
+    for channel in range(channels):
+        for i in range(FRAME):
+            windowed[i] = _WINDOW[i] * state.history[row, channel, i]
+        transform_real(
+            windowed, real, imaginary, _COSINES, _SINES, _ORDER, _TURN_COSINES, _TURN_SINES
+        )
+        before = 0.0
+        here = real[0] ** 2
+        for k in range(BINS):
+            after = 0.0
+            if k + 1 < BINS:
+                after = real[k + 1] ** 2 + imaginary[k + 1] ** 2
+            smooth = 0.25 * before + 0.5 * here + 0.25 * after
+            if channel == 0 or smooth > power[k]:
+                power[k] = smooth
+            before = here
+            here = after
+
+
+@kernel(void(VECTOR, types.Array(float32, 1, "C"), boolean))
+def _hold(power: NDArray[np.float64], held: NDArray[np.float32], start: bool) -> None:
+    """Keep the maximum of each bin."""
+    for k in range(BINS):
+        value = np.float32(power[k])
+        if start or value > held[k]:
+            held[k] = value
+
+
+@kernel(void(_ROWS, int64, VECTOR))
+def _loudest_levels(blocks: NDArray[np.float32], count: int, levels: NDArray[np.float64]) -> None:
+    """Fill `levels` with the maximum of the first `count` blocks, in dB."""
+    for k in range(BINS):
+        value = blocks[0, k]
+        for i in range(1, count):
+            value = max(value, blocks[i, k])
+        levels[k] = max(FLOOR_DB, 10.0 * np.log10(value + 1e-20))
+
+
+@kernel(boolean(VECTOR, int64, float64))
+def _has_content(power: NDArray[np.float64], first: int, least: float) -> bool:
+    """Whether any stretch of about 300 Hz from bin `first` up exceeds `least` throughout."""
+    run = 0
+    for k in range(first, BINS):
+        run = run + 1 if power[k] > least else 0
+        if run == 6:
+            return True
+    return False
+
+
+@kernel(types.Tuple([float64, float64, float64, boolean])(STATE, int64, SCRATCH))
+def _find_end(
+    state: BandwidthState, row: int, scratch: BandwidthScratch
+) -> tuple[float, float, float, bool]:
+    """End of the content in `scratch.levels`, the rest above its wall and the wall's height.
+
+    Images are no content: where there are some, the end is that of what they are images of.
+    """
+    found, rest, height = find_wall(scratch.levels, scratch.loudest_above)
+    mirror = mirrored_at(
+        found, state.images_above[row], state.images_below[row], state.images_ratio[row]
+    )
+    if mirror > 0.0:
+        return NOMINAL * mirror, rest, height, True
+    return found, rest, height, False
+
+
+@kernel(void(STATE, int64, float64, float64))
+def _move(state: BandwidthState, row: int, hz: float, rest_db: float) -> None:
+    values = state.values[row]
+    values.cutoff_hz = min(FULL_BAND_HZ if hz >= FULL_FROM_HZ else hz, values.bound_hz)
+    values.rest_db = rest_db
+    values.agreed = 0
+    _forget_content_above(state, row)
+
+
+@kernel(void(STATE, int64, SCRATCH))
+def _consider_going_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    values = state.values[row]
+    count = min(BLOCKS, (values.frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES)
+    _loudest_levels(state.blocks[row], count, scratch.levels)
+    found, rest, height, has_images = _find_end(state, row, scratch)
+    known = values.cutoff_hz < FULL_BAND_HZ
+    hysteresis = 2 * HYSTERESIS if known else HYSTERESIS
+    if found >= values.cutoff_hz * (1.0 - hysteresis):
+        values.agreed = 0
+        return
+    if abs(found - values.candidate_hz) > HYSTERESIS * found:
+        values.agreed = 0
+    values.candidate_hz = found
+    values.agreed += EVALUATE_EVERY
+    if has_images:
+        enough = DOWN_FRAMES
+    elif found >= TREBLE_HZ or known:
+        enough = LONG_DOWN_FRAMES
+    else:
+        enough = DOWN_FRAMES if height >= HIGH_WALL_DB else LOW_WALL_DOWN_FRAMES
+    if values.agreed > enough * values.patience:
+        _move(state, row, found, rest)
+
+
+@kernel(void(STATE, int64, SCRATCH))
+def _consider_going_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    values = state.values[row]
+    first = int(values.cutoff_hz * (1.0 + 2 * HYSTERESIS) / HZ_PER_BIN) + 3
+    least = 10 ** ((values.rest_db + ABOVE_REST_DB) / 10)
+    wide = _has_content(scratch.power, first, least)
+    if wide:
+        _hold(scratch.power, state.wide[row], values.wide_frames == 0)
+    values.wide_frames += int(wide) - int(state.flags[row, values.flag])
+    state.flags[row, values.flag] = wide
+    values.flag = (values.flag + 1) % UP_MEMORY
+    if values.wide_frames < UP_FRAMES:
+        return
+    _loudest_levels(state.wide[row : row + 1], 1, scratch.levels)
+    found, rest, _, _ = _find_end(state, row, scratch)
+    if found > values.cutoff_hz * (1.0 + HYSTERESIS):
+        _move(state, row, found, rest)
+        values.patience = min(2 * values.patience, LONGEST_PATIENCE)
+    else:
+        values.rest_db = max(values.rest_db, rest)
+        _forget_content_above(state, row)
+
+
+@kernel(void(STATE, int64, int64, SCRATCH))
+def _consider(state: BandwidthState, row: int, channels: int, scratch: BandwidthScratch) -> None:
+    """Take the spectrum of the history as one more frame of sound."""
+    values = state.values[row]
+    _frame_power(state, row, channels, scratch)
+    block, frame = divmod(values.frames, BLOCK_FRAMES)
+    _hold(scratch.power, state.blocks[row, block % BLOCKS], frame == 0)
+    compare_sides(
+        scratch.power, state.images_above[row], state.images_below[row], state.images_ratio[row]
+    )
+    values.frames += 1
+    if values.frames % EVALUATE_EVERY == 0:
+        _consider_going_down(state, row, scratch)
+    if values.cutoff_hz < values.bound_hz:
+        _consider_going_up(state, row, scratch)
+
+
+@kernel(float64(STATE, int64, HOP_IN, SCRATCH))
+def detect_bandwidth(
+    state: BandwidthState, row: int, hop: NDArray[np.float32], scratch: BandwidthScratch
+) -> float:
+    """Take one hop of the stream in one row and return where its content ends, in Hz.
+
+    Args:
+        state: of `bandwidth_state`, the row begun by `start_bandwidth`.
+        row: of the stream.
+        hop: ``(480, channels)`` float32 at 48 kHz, no more channels than `state` has room for, and
+            the same number for the whole of a stream.
+        scratch: of `bandwidth_scratch`, of this thread alone.
+
+    Raises:
+        ValueError: a hop of another shape.
+    """
+    frames, channels = hop.shape
+    if frames != HOP or not 0 < channels <= state.history.shape[1]:
+        raise ValueError("detect_bandwidth: a hop must be (480, channels)")
+    values = state.values[row]
+    energy = 0.0
+    for frame in range(HOP):
+        for channel in range(channels):
+            energy += float(hop[frame, channel]) ** 2
+    # A stream that is muted or that begins in the middle of a sound clicks, and a click is full
+    # band: a spectrum counts only if all hops in it and the one behind it are sound. What is
+    # not a number compares as silence here.
+    active = _ACTIVE_POWER * (HOP * channels) < energy < np.inf
+    if active and values.active_hops * HOP >= FRAME:
+        _consider(state, row, channels, scratch)
+    for channel in range(channels):
+        for i in range(FRAME - HOP):
+            state.history[row, channel, i] = state.history[row, channel, i + HOP]
+        for i in range(HOP):
+            state.history[row, channel, FRAME - HOP + i] = hop[i, channel]
+    values.active_hops = values.active_hops + 1 if active else 0
+    return values.cutoff_hz
