@@ -22,6 +22,12 @@ AUDIO = types.Array(float32, 2, "C")
 AUDIO_IN = types.Array(float32, 2, "C", readonly=True)
 """float32 audio that is only read, C-contiguous `(frames, channels)`."""
 
+SAMPLES = types.Array(float32, 1, "C")
+"""Writable float32 samples of one channel, C-contiguous."""
+LINE = types.Array(float32, 1, "A")
+"""Writable float32 samples of one channel, of any stride, such as a column of `AUDIO`."""
+LINE_IN = types.Array(float32, 1, "A", readonly=True)
+
 VECTOR = types.Array(float64, 1, "C")
 VECTOR_IN = types.Array(float64, 1, "C", readonly=True)
 MATRIX_IN = types.Array(float64, 2, "C", readonly=True)

@@ -3,23 +3,122 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import float32, int64, types
+from numba import float32, int64, types, void
 
-from .compiled import AUDIO, AUDIO_IN, kernel
+from .compiled import AUDIO, AUDIO_IN, LINE, LINE_IN, SAMPLES, kernel
 from .resample_design import conversion_ratio, delay_samples, phase_table
 
 SUPPORTED_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
-_CHUNK_FRAMES = 512
-_TABLE = types.Array(float32, 2, "C", readonly=True)
+#: Samples of one channel that are converted at a time.
+CHUNK_FRAMES = 512
+SAMPLES_IN = types.Array(float32, 1, "C", readonly=True)
+TABLE = types.Array(float32, 2, "C", readonly=True)
+
+
+def history_length(taps: int) -> int:
+    """Samples that a channel's history has in :func:`resample_line`."""
+    return taps - 1 + 2 * CHUNK_FRAMES
+
+
+@kernel(void(SAMPLES, SAMPLES_IN, int64, SAMPLES))
+def _filter_phase(line: np.ndarray, row: np.ndarray, start: int, out: np.ndarray) -> None:
+    """Outputs of one phase, one per input sample: `out[i]` is `row` on `line[start + i ...]`.
+
+    Neighbouring outputs use vector registers, the taps go in eights. No sum is reordered by the
+    compiler, so an output has the same bits wherever it stands in a block.
+    """
+    count = out.shape[0]
+    for i in range(count):
+        out[i] = float32(0.0)
+    for tap in range(0, row.shape[0], 8):
+        past = line[start + tap :]
+        c0, c1, c2, c3 = row[tap], row[tap + 1], row[tap + 2], row[tap + 3]
+        c4, c5, c6, c7 = row[tap + 4], row[tap + 5], row[tap + 6], row[tap + 7]
+        for i in range(count):
+            out[i] += (
+                (c0 * past[i] + c1 * past[i + 1]) + (c2 * past[i + 2] + c3 * past[i + 3])
+            ) + ((c4 * past[i + 4] + c5 * past[i + 5]) + (c6 * past[i + 6] + c7 * past[i + 7]))
 
 
 @kernel(
-    int64(AUDIO_IN, AUDIO, float32[:, ::1], _TABLE, int64, int64),
+    void(SAMPLES, TABLE, int64, int64, LINE),
     # Lets the sum over the taps use vector registers. Its order then depends on the number of taps
     # alone, never on the block, so any partition of the input still gives the same bits.
     fastmath={"reassoc", "contract", "nsz"},
 )
+def _filter_each(
+    line: np.ndarray, table: np.ndarray, position: int, down: int, out: np.ndarray
+) -> None:
+    """One output after another, each with the phase that is its turn."""
+    up, taps = table.shape
+    step = down // up
+    step_phase = down - step * up
+    newest = position // up
+    phase = position - newest * up
+    for i in range(out.shape[0]):
+        row = table[phase]
+        total = float32(0.0)
+        for tap in range(taps):
+            total += row[tap] * line[newest + tap]
+        out[i] = total
+        newest += step
+        phase += step_phase
+        if phase >= up:
+            phase -= up
+            newest += 1
+
+
+@kernel(int64(LINE_IN, LINE, SAMPLES, TABLE, int64, int64))
+def resample_line(
+    samples: np.ndarray,
+    out: np.ndarray,
+    history: np.ndarray,
+    table: np.ndarray,
+    position: int,
+    down: int,
+) -> int:
+    """Consume all of `samples`, one channel; return the position for the next block.
+
+    `history` has `history_length(taps)` samples: the newest `taps - 1` inputs stand in front, the
+    rest is room to work in. `position` is the next output's newest needed instant on the common
+    grid, from the start of the block.
+    """
+    up, taps = table.shape
+    frames = samples.shape[0]
+    past = taps - 1
+    chunk = CHUNK_FRAMES
+    room = history[past + chunk :]
+    written = 0
+    start = 0
+    while start < frames:
+        count = min(chunk, frames - start)
+        end = count * up
+        due = 0
+        if position < end:
+            due = (end - 1 - position) // down + 1
+        for i in range(count):
+            history[past + i] = samples[start + i]
+        if down == 1:
+            # Every input sample gives one output of each phase.
+            for first in range(min(up, due)):
+                newest = (position + first) // up
+                phase = position + first - newest * up
+                part = room[: (due - first + up - 1) // up]
+                _filter_phase(history, table[phase], newest, part)
+                for i in range(part.shape[0]):
+                    out[written + first + i * up] = part[i]
+        else:
+            _filter_each(history, table, position, down, out[written : written + due])
+        for i in range(past):
+            history[i] = history[count + i]
+        written += due
+        position += due * down - end
+        start += count
+    return position
+
+
+@kernel(int64(AUDIO_IN, AUDIO, float32[:, ::1], TABLE, int64, int64))
 def resample_block(
     block: np.ndarray,
     out: np.ndarray,
@@ -30,46 +129,14 @@ def resample_block(
 ) -> int:
     """Consume all of `block` `(frames, channels)`, return the position for the next block.
 
-    `history` `(channels, taps - 1 + chunk)` holds the newest `taps - 1` inputs in front. `position`
-    is the next output's newest needed instant on the common grid, from the start of the block.
+    `history` has a row per channel; all else is as for `resample_line`.
     """
-    up, taps = table.shape
-    frames, channels = block.shape
-    past = taps - 1
-    chunk = history.shape[1] - past
-    step = down // up
-    step_phase = down - step * up
-    written = 0
-    start = 0
-    while start < frames:
-        count = min(chunk, frames - start)
-        end = count * up
-        due = 0
-        if position < end:
-            due = (end - 1 - position) // down + 1
-        for channel in range(channels):
-            line = history[channel]
-            for i in range(count):
-                line[past + i] = block[start + i, channel]
-            newest = position // up
-            phase = position - newest * up
-            for i in range(due):
-                row = table[phase]
-                total = float32(0.0)
-                for tap in range(taps):
-                    total += row[tap] * line[newest + tap]
-                out[written + i, channel] = total
-                newest += step
-                phase += step_phase
-                if phase >= up:
-                    phase -= up
-                    newest += 1
-            for i in range(past):
-                line[i] = line[count + i]
-        written += due
-        position += due * down - end
-        start += count
-    return position
+    after = position
+    for channel in range(block.shape[1]):
+        after = resample_line(
+            block[:, channel], out[:, channel], history[channel], table, position, down
+        )
+    return after
 
 
 class StreamingResampler:
@@ -98,8 +165,8 @@ class StreamingResampler:
         self._passes_through = self._up == self._down
         if not self._passes_through:
             self._table = phase_table(self.input_rate, self.output_rate)
-            past = self._table.shape[1] - 1
-            self._history = np.zeros((self.channels, past + _CHUNK_FRAMES), dtype=np.float32)
+            length = history_length(self._table.shape[1])
+            self._history = np.zeros((self.channels, length), dtype=np.float32)
         self.reset()
 
     @property
