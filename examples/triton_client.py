@@ -27,7 +27,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.bandwidth import BandwidthDetector
 from rtsr.errors import RtsrError
 from rtsr.runtime.engine import Engine
 from rtsr.runtime.statistics import Statistics
@@ -164,6 +163,10 @@ class TritonSource:
         self._end()
         self._frame = 0
 
+    def resume(self, frame: int) -> None:
+        """Go on at another hop; what the server remembers stays."""
+        self._frame = frame
+
     def close(self) -> None:
         """Let the server forget the stream; it would anyway, after a while."""
         self._end()
@@ -187,7 +190,6 @@ def enhance(server: Server, model: ServedModel, sound: Audio, rate: int, seed: i
     source = TritonSource(server, model, seed, statistics)
     engine = Engine(
         source,
-        lambda: BandwidthDetector(native_hz=rate / 2),
         rate / 2,
         model.f_target,
         1.0,

@@ -10,9 +10,9 @@ from typing import Any
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.latency import ENGINE_RATE
 from rtsr.runtime.session import HOPS_PER_STEP
+from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
 
-OUTPUT_RATES = (48000, 44100)
 MAX_CHANNELS = 8
 MIN_CUTOFF_HZ = 500.0
 MAX_CUTOFF_HZ = 24000.0
@@ -33,7 +33,7 @@ def check_audio_format(input_rate: int, output_rate: int, channels: int) -> None
             f"A sample rate of {input_rate} Hz is not supported; accepted: {accepted}{hint}."
         )
     if output_rate not in OUTPUT_RATES:
-        accepted = " or ".join(map(str, OUTPUT_RATES))
+        accepted = ", ".join(map(str, OUTPUT_RATES[:-1])) + f" or {OUTPUT_RATES[-1]}"
         raise AudioFormatError(f"The output rate must be {accepted} Hz, not {output_rate}.")
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioFormatError(

@@ -5,28 +5,34 @@ from __future__ import annotations
 import operator
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rtsr.arguments import check_arguments, check_audio_format
-from rtsr.bandwidth import BandwidthDetector
 from rtsr.batch_stream import RESERVED_FRAMES, BatchStream
 from rtsr.errors import RtsrError
-from rtsr.latency import ENGINE_RATE, Latency, alignment_samples
-from rtsr.runtime.engine import CutoffSource, FixedCutoff
-from rtsr.runtime.lane import Lane
+from rtsr.latency import ENGINE_RATE, Latency
+from rtsr.runtime.block_ports import BlockPort, stream_latency
+from rtsr.runtime.hop_engine import HopEngine
 from rtsr.runtime.models import Model
+from rtsr.runtime.network_rows import network_rows, start_rows
 from rtsr.runtime.slots import SlotStep
 from rtsr.runtime.statistics import Statistics
-from rtsr_kernels.resample import StreamingResampler
+from rtsr_kernels.network_rows import check_rows, fill_rows
+from rtsr_kernels.ports import emit_rows, find_due, is_row_due, make_ports, take_rows
 from rtsr_kernels.ring import Ring
+
+Audio = NDArray[np.float32]
 
 MAX_CAPACITY = 16384
 _MIN_BUFFER_MS, _MAX_BUFFER_MS = 20, 60_000
 _WARM_UP_STEPS = 4
-# Per stream; a batch may hold thousands.
-_KEPT_STEPS = 1024
+# A stream has no step times of its own.
+_KEPT_STEPS = 1
 
 
 class BatchUpsampler:
@@ -88,19 +94,30 @@ class BatchUpsampler:
         self.model = step.model
         self.provider = step.provider
         self.step_samples = step.audio.shape[2]
+        self.engine = HopEngine(
+            self.capacity, self.capacity, int(hops_per_step), step.metadata.overlap
+        )
+        #: Held during a step; a stream's cutoff is set under it.
+        self.lock = threading.Lock()
+        self._network = network_rows(step, self.capacity)
         waiting = ENGINE_RATE * int(buffer_ms) // 1000 + 2 * self.step_samples + RESERVED_FRAMES
-        self._ring_frames = Ring.capacity_for(waiting)
-        self._lock = threading.Lock()
-        # The lowest free slot last, for pop.
+        self._ports = make_ports(
+            self.capacity, self.capacity, self.step_samples, Ring.capacity_for(waiting)
+        )
+        self._audio: Audio = step.audio[:, 0]
+        self._high_band: Audio = step.high_band[:, 0]
+        self._out: Audio = np.zeros_like(self._audio)
+        self._due = np.zeros(self.capacity, np.int64)
+        self._held = np.zeros(self.capacity, np.int64)
+        # The lowest free one last, for pop.
         self._free = list(range(self.capacity))[::-1]
-        self._streams: list[BatchStream] = []
-        self._due: list[Lane] = []
-        self._held: list[int] = []
+        self._free_rows = list(range(self.capacity))[::-1]
+        self._streams: dict[int, BatchStream] = {}
 
     @property
     def streams(self) -> tuple[BatchStream, ...]:
         """The streams that are open, oldest first."""
-        return tuple(self._streams)
+        return tuple(self._streams.values())
 
     @property
     def free(self) -> int:
@@ -118,12 +135,14 @@ class BatchUpsampler:
         ceiling: float | None = None,
         output_rate: int = ENGINE_RATE,
         expected_cutoff: float | None = None,
+        limiter: bool = True,
+        channels_first: bool = False,
     ) -> BatchStream:
         """Let a stream join; it takes part from the next step on. The others notice nothing.
 
         Args:
-            input_rate, channels, seed, wet, cutoff, ceiling, output_rate, expected_cutoff: as for
-                :class:`~rtsr.upsampler.Upsampler`.
+            input_rate, channels, seed, wet, cutoff, ceiling, output_rate, expected_cutoff, limiter,
+                channels_first: as for :class:`~rtsr.upsampler.Upsampler`.
 
         Raises:
             AudioFormatError: a rate or channel count that is not accepted.
@@ -131,27 +150,37 @@ class BatchUpsampler:
         """
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
-        step = self._running()
-        slots = self._take_slots(int(channels))
-        try:
-            stream = self._new_stream(
-                step,
+        with self.lock:
+            step = self._running()
+            row, slots = self._take(int(channels))
+            statistics = Statistics(_KEPT_STEPS)
+            port = BlockPort(
+                self._ports,
+                row,
                 slots,
-                StreamingResampler(int(input_rate), ENGINE_RATE, int(channels)),
+                int(input_rate),
                 int(output_rate),
-                lambda: _cutoff_source(input_rate / 2, cutoff, expected_cutoff),
-                step.metadata.f_target_default if ceiling is None else float(ceiling),
-                float(wet),
-                int(seed),
+                bool(limiter),
+                statistics,
+                bool(channels_first),
+                "this stream",
             )
-        except BaseException:
-            with self._lock:
-                self._free.extend(slots)
-            raise
-        with self._lock:
-            # Now, not before: the batch has been running the free slots all the time.
-            self._running().clear(slots)
-            self._streams.append(stream)
+            port.emit_silence(self.latency(int(input_rate), int(output_rate)).alignment)
+            f_target = step.metadata.f_target_default if ceiling is None else float(ceiling)
+            self.engine.join(
+                row,
+                slots,
+                native_hz=input_rate / 2,
+                f_target=f_target,
+                wet=float(wet),
+                cutoff=None if cutoff is None else float(cutoff),
+                expected_cutoff=expected_cutoff,
+            )
+            start_rows(self._network, row, slots, int(seed), f_target)
+            # The batch has been running the free slots all the time.
+            step.clear(slots)
+            stream = BatchStream(self, row, slots, port, statistics)
+            self._streams[row] = stream
         return stream
 
     def step(self) -> int:
@@ -163,35 +192,40 @@ class BatchUpsampler:
         Raises:
             RtsrError: the batch is closed.
         """
-        with self._lock:
+        with self.lock:
             step = self._running()
             started = time.perf_counter_ns()
-            due, held = self._due, self._held
-            due.clear()
-            held.clear()
-            for stream in self._streams:
-                lane = stream.lane
-                if lane.is_due:
-                    due.append(lane)
-                else:
-                    held.extend(lane.slots)
-            if not due:
+            count, held = find_due(self._ports, self.step_samples, self._due, self._held)
+            if not count:
                 return 0
-            for lane in due:
-                lane.begin()
+            due = self._due[:count]
+            take_rows(self._ports, due, self._audio)
+            fill_rows(self._network, due, self.engine.begin_rows(due, self._audio))
             step.run()
-            step.hold(held)
-            for lane in due:
-                lane.finish()
-            self._count_held(due)
-            self.statistics.record_step(time.perf_counter_ns() - started)
-            return len(due)
+            step.hold(self._held[:held])
+            if check_rows(self._network, due):
+                self._drop_unusable(step, due)
+            self.engine.finish_rows(due, self._audio, self._high_band, self._out)
+            emit_rows(self._ports, due, self._out, self.engine.hz)
+            elapsed = time.perf_counter_ns() - started
+            self.statistics.record_step(elapsed)
+            return count
+
+    def latency(self, input_rate: int, output_rate: int = ENGINE_RATE) -> Latency:
+        """The latency of a stream of these rates in Hz, in parts."""
+        return stream_latency(
+            input_rate,
+            output_rate,
+            self.step_samples,
+            self.engine.overlap,
+            waits_for_hop=True,
+        )
 
     def close(self) -> None:
         """Close all streams and let go of the model; the batch cannot be used after that."""
         for stream in self.streams:
             stream.close()
-        with self._lock:
+        with self.lock:
             self._step = None
 
     def __enter__(self) -> BatchUpsampler:
@@ -205,80 +239,57 @@ class BatchUpsampler:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise RtsrError(
+            "A BatchUpsampler cannot be copied or pickled, for its model runs in this process; "
+            "make another one with the same arguments."
+        )
+
+    def set_target(self, row: int, f_target: float) -> None:
+        """Set where a row's output should end, in Hz; for its stream."""
+        self.engine.set_target(row, f_target)
+        self._network.values["f_target"][row] = f_target
+
+    def counted(self, row: int) -> NDArray[Any]:
+        """What was counted of a row, see `rtsr_kernels.ports.VALUES`; for its stream."""
+        counted: NDArray[Any] = self._ports.values[row]
+        return counted
+
+    def is_due(self, row: int) -> bool:
+        """Whether the next step takes a row along; for its stream."""
+        return bool(is_row_due(self._ports, row, self.step_samples))
+
+    def remove(self, stream: BatchStream, row: int, slots: list[int]) -> None:
+        """Free a row and its slots; for its stream."""
+        with self.lock:
+            del self._streams[row]
+            self._ports.values["is_open"][row] = False
+            # The batch goes on running them.
+            self._audio[slots] = 0.0
+            self._free.extend(reversed(slots))
+            self._free_rows.append(row)
+
     def _running(self) -> SlotStep:
         if self._step is None:
             raise RtsrError("This BatchUpsampler is closed; make a new one.")
         return self._step
 
-    def _count_held(self, due: list[Lane]) -> None:
-        if len(due) == len(self._streams):
-            return
-        for stream in self._streams:
-            if stream.lane not in due:
-                stream.lane.held_steps += 1
+    def _drop_unusable(self, step: SlotStep, due: NDArray[np.int64]) -> None:
+        """Let networks begin anew whose result was no sound."""
+        for row in due[self._network.values["is_unusable"][due]]:
+            count = self._network.values["channels"][row]
+            step.clear(self._network.slots[row, :count].tolist())
+            self.engine.clear_filter(int(row))
+            self._ports.values["degraded_hops"][row] += self.engine.hops
 
-    def _take_slots(self, channels: int) -> list[int]:
-        with self._lock:
-            self._running()
-            if channels > len(self._free):
-                raise RtsrError(
-                    f"A stream of {channels} {_plural('channel', channels)} does not fit: "
-                    f"{len(self._free)} of {self.capacity} slots are free; close a stream or make "
-                    "a larger batch."
-                )
-            return [self._free.pop() for _ in range(channels)]
-
-    def _new_stream(
-        self,
-        step: SlotStep,
-        slots: list[int],
-        before: StreamingResampler,
-        output_rate: int,
-        new_cutoff_source: Callable[[], CutoffSource],
-        f_target: float,
-        wet: float,
-        seed: int,
-    ) -> BatchStream:
-        channels = before.channels
-        incoming, outgoing = Ring(self._ring_frames, channels), Ring(self._ring_frames, channels)
-        statistics = Statistics(_KEPT_STEPS)
-        overlap = step.metadata.overlap
-        latency = Latency(
-            resampler=before.delay,
-            hop=self.step_samples,
-            overlap=overlap,
-            alignment=alignment_samples(before.delay + overlap + self.step_samples, output_rate),
-            output_resampler=StreamingResampler(ENGINE_RATE, output_rate, channels).delay,
-            output_rate=output_rate,
-        )
-        lane = Lane(
-            step,
-            slots,
-            incoming,
-            outgoing,
-            new_cutoff_source,
-            native_hz=before.input_rate / 2,
-            f_target=f_target,
-            wet=wet,
-            seed=seed,
-            latency=latency,
-            statistics=statistics,
-        )
-        return BatchStream(lane, incoming, outgoing, before, latency, statistics, self._remove)
-
-    def _remove(self, stream: BatchStream) -> None:
-        with self._lock:
-            self._streams.remove(stream)
-            stream.lane.release()
-            self._free.extend(reversed(stream.lane.slots))
-
-
-def _cutoff_source(
-    native_hz: float, cutoff: float | None, expected_cutoff: float | None
-) -> CutoffSource:
-    if cutoff is not None:
-        return FixedCutoff(float(cutoff))
-    return BandwidthDetector(ENGINE_RATE, initial_hz=expected_cutoff, native_hz=native_hz)
+    def _take(self, channels: int) -> tuple[int, list[int]]:
+        if channels > len(self._free):
+            raise RtsrError(
+                f"A stream of {channels} {_plural('channel', channels)} does not fit: "
+                f"{len(self._free)} of {self.capacity} slots are free; close a stream or make "
+                "a larger batch."
+            )
+        return self._free_rows.pop(), [self._free.pop() for _ in range(channels)]
 
 
 def _check_range(what: str, unit: str, value: int, lowest: int, highest: int) -> None:

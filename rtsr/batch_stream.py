@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_frequency, check_wet
-from rtsr.blocks import as_frames, repaired
+from rtsr.arguments import check_audio_format, check_frequency, check_wet
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.latency import ENGINE_RATE, Latency
-from rtsr.runtime.lane import Lane
+from rtsr.runtime.block_ports import BlockPort
 from rtsr.runtime.statistics import Statistics
-from rtsr_kernels.resample import StreamingResampler
-from rtsr_kernels.ring import Ring
 
-Audio = NDArray[np.float32]
+if TYPE_CHECKING:
+    from rtsr.batch import BatchUpsampler
 
-_CHUNK_FRAMES = 1024
 # Silence behind the last sample: longer than any resampler's memory.
 _TAIL_MS = 20
 RESERVED_FRAMES = 2 * _TAIL_MS * ENGINE_RATE // 1000
@@ -36,96 +32,153 @@ class BatchStream:
     One thread may push and another pull while a third steps the batch.
 
     Attributes:
-        input_rate: Hz of what is pushed.
         output_rate: Hz of what is pulled.
         channels: of both.
-        latency: from a sample's arrival to the moment its enhanced twin can be pulled, without
-            the time for computing, in parts.
-        delay_samples: of the pulled stream behind the pushed one, at ``output_rate``: the latency
-            without the wait for a whole step.
-        statistics: steps taken, repaired samples, degraded blocks; step times are this stream's
-            own share, the run of the batch not included.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_batch",
+        "_closed",
+        "_ended",
+        "_port",
+        "_row",
+        "_slots",
+        "_statistics",
+        "channels",
+        "output_rate",
+    )
 
     def __init__(
         self,
-        lane: Lane,
-        incoming: Ring,
-        outgoing: Ring,
-        before: StreamingResampler,
-        latency: Latency,
+        batch: BatchUpsampler,
+        row: int,
+        slots: list[int],
+        port: BlockPort,
         statistics: Statistics,
-        leave: Callable[[BatchStream], None],
     ) -> None:
-        self.input_rate = before.input_rate
-        self.output_rate = latency.output_rate
-        self.channels = before.channels
-        self.latency = latency
-        self.delay_samples = (
-            latency.algorithmic_samples - latency.hop * latency.output_rate // ENGINE_RATE
-        )
-        self.statistics = statistics
-        self.lane = lane
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._before = before
-        self._leave = leave
+        self.output_rate = port.output_rate
+        self.channels = port.channels
+        self._statistics = statistics
+        self._batch = batch
+        self._row = row
+        self._slots = slots
+        self._port = port
         self._closed = False
-        self._flat = self.channels == 1
-        self._received = 0
-        self._clean: Audio = np.zeros((_CHUNK_FRAMES, self.channels), np.float32)
-        wide = before.output_frames(_CHUNK_FRAMES) + 1
-        self._wide: Audio = np.zeros((wide, self.channels), np.float32)
+        self._ended = False
+
+    @property
+    def input_rate(self) -> int:
+        """Hz of what is pushed; settable, for a call that changes its codec.
+
+        What was pushed before is finished first. A measured cutoff begins anew from half of the new
+        rate. Where the new rate's conversion has a longer delay, ``latency`` grows by as much.
+        """
+        return self._port.conversion.rate
+
+    @input_rate.setter
+    def input_rate(self, value: int) -> None:
+        self._check_open()
+        check_audio_format(value, self.output_rate, self.channels)
+        if value != self.input_rate:
+            self._port.change_rate(int(value))
+            self._batch.engine.set_native(self._row, value / 2)
+
+    @property
+    def latency(self) -> Latency:
+        """From a sample's arrival to the moment its enhanced twin can be pulled, in parts.
+
+        The time for computing is not in it. ``hop`` is what a sample may wait for the rest of its
+        step: where whole steps are pushed, as packets of 10 or 20 ms are, nothing waits and the
+        latency is ``delay_samples``.
+        """
+        return self._batch.latency(self.input_rate, self.output_rate)
+
+    @property
+    def delay_samples(self) -> int:
+        """Of the pulled stream behind the pushed one, at ``output_rate``.
+
+        This is the latency without the wait for a whole step.
+        """
+        latency = self.latency
+        return latency.algorithmic_samples - latency.hop * self.output_rate // ENGINE_RATE
 
     @property
     def cutoff_hz(self) -> float:
         """Hz where the content of the newest step ends, as given or as measured."""
-        return self.lane.cutoff_hz
+        return self._batch.engine.cutoff_hz(self._row)
+
+    @property
+    def cutoff(self) -> float | None:
+        """Hz where the input's real content ends, or ``None`` where that is measured.
+
+        Settable; a change is faded over 10 ms.
+        """
+        return self._batch.engine.given_cutoff(self._row)
+
+    @cutoff.setter
+    def cutoff(self, value: float | None) -> None:
+        self._check_open()
+        if value is not None:
+            check_frequency("cutoff", value)
+        with self._batch.lock:
+            self._batch.engine.set_cutoff(self._row, None if value is None else float(value))
 
     @property
     def wet(self) -> float:
         """Gain of the generated band, 0 to 1; a change is faded over 10 ms."""
-        return self.lane.wet
+        return self._batch.engine.wet(self._row)
 
     @wet.setter
     def wet(self, value: float) -> None:
+        self._check_open()
         check_wet(value)
-        self.lane.wet = float(value)
+        self._batch.engine.set_wet(self._row, float(value))
 
     @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
-        return self.lane.f_target
+        return self._batch.engine.target(self._row)
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
+        self._check_open()
         check_frequency("ceiling", value)
-        self.lane.f_target = float(value)
+        self._batch.set_target(self._row, float(value))
+
+    @property
+    def statistics(self) -> Statistics:
+        """Steps taken and what was repaired, limited and degraded; step times are the batch's."""
+        counted = self._batch.counted(self._row)
+        if not self._closed:
+            self._statistics.steps = int(counted["steps"])
+            self._statistics.degraded_blocks = int(counted["degraded_hops"])
+        return self._statistics
 
     @property
     def held_steps(self) -> int:
         """Steps of the batch that this stream sat out, having nothing due."""
-        return self.lane.held_steps
+        return int(self._batch.counted(self._row)["held_steps"])
 
     @property
     def waiting_ms(self) -> float:
         """Milliseconds of sound that were pushed and not stepped yet."""
-        return 1000.0 * self._incoming.readable / ENGINE_RATE
+        return 1000.0 * self._port.waiting / ENGINE_RATE
 
     @property
     def ready(self) -> int:
         """Samples that can be pulled."""
-        return self._outgoing.readable
+        return self._port.ready
 
     @property
     def is_due(self) -> bool:
         """Whether the next step of the batch will take this stream along."""
-        return not self._closed and self.lane.is_due
+        return not self._closed and self._batch.is_due(self._row)
 
     @property
     def is_done(self) -> bool:
         """Whether :meth:`finish` was called and the last sample can be pulled."""
-        return self.lane.end is not None and self.lane.emitted >= self.lane.end
+        return self._port.is_done
 
     @property
     def is_closed(self) -> bool:
@@ -133,67 +186,67 @@ class BatchStream:
         return self._closed
 
     def push(self, block: NDArray[Any], input_rate: int | None = None) -> None:
-        """Add a block, float ``(samples,)`` or ``(samples, channels)`` in [-1, 1], of any length.
+        """Add a block of any length, ``(samples,)`` or ``(samples, channels)``.
 
         Args:
-            block: samples that are not numbers, or beyond 1e10, become 0 and are counted.
+            block: float32 in [-1, 1] or int16, in the layout that the stream was opened for;
+                samples that are not numbers, or beyond 1e10, become 0 and are counted.
             input_rate: Hz of the block, if the caller wants it checked.
 
         Raises:
-            AudioFormatError: the block has another shape or rate, or holds integers.
+            AudioFormatError: the block has another shape or rate, or holds other integers.
             RtsrError: the stream is closed or finished, or so much already waits that the block
                 has no room; nothing of it was taken then.
         """
         self._check_open()
-        if self.lane.end is not None:
+        if self._ended:
             raise RtsrError("This stream is finished; open another one for more sound.")
+        port = self._port
         if input_rate is not None and input_rate != self.input_rate:
             raise AudioFormatError(
                 f"This stream takes {self.input_rate} Hz, not {input_rate} Hz; "
-                "open another one for that rate."
+                "set its input_rate, or open another one for that rate."
             )
-        audio = as_frames(block, self.channels, "this stream")
-        if self._before.output_frames(len(audio)) + RESERVED_FRAMES > self._incoming.writable:
+        audio = port.frames(block)
+        if port.conversion.output_frames(len(audio)) + RESERVED_FRAMES > port.room:
             raise RtsrError(
                 f"A block of {1000.0 * len(audio) / self.input_rate:.0f} ms has no room behind "
                 f"{self.waiting_ms:.0f} ms that wait for a step; step the batch and pull more "
                 f"often, check that the sound has {self.input_rate} Hz, or give the batch a larger "
                 "buffer_ms."
             )
-        self._received += len(audio)
-        self._flat = np.ndim(block) == 1
-        self._advance(audio)
+        port.push(audio)
 
-    def pull(self, most: int | None = None) -> Audio:
-        """Take finished samples: float32 of the rank of the last block, at most ``most`` of them.
+    def pull(self, most: int | None = None) -> NDArray[Any]:
+        """Take finished samples, at most ``most``: rank, layout and kind are the last block's.
 
         Raises:
             RtsrError: the stream is closed.
         """
         self._check_open()
-        frames = self._outgoing.readable if most is None else min(most, self._outgoing.readable)
-        out = np.empty((max(0, frames), self.channels), np.float32)
-        self._outgoing.read(out)
-        return out[:, 0] if self._flat else out
+        ready = self._port.ready
+        out, frames = self._port.empty(max(0, ready if most is None else min(most, ready)))
+        self._port.pull_into(frames)
+        return out
 
-    def pull_into(self, out: Audio) -> int:
+    def pull_into(self, out: NDArray[Any]) -> int:
         """Move finished samples into the front of ``out``; returns how many. Allocates nothing.
 
         Args:
-            out: C-contiguous float32 ``(samples, channels)``.
+            out: float32 or int16 ``(samples, channels)``, of any memory layout.
 
         Raises:
-            AudioFormatError: ``out`` has another shape, type or memory layout.
+            AudioFormatError: ``out`` has another shape or type.
             RtsrError: the stream is closed.
         """
         self._check_open()
-        fits = out.ndim == 2 and out.shape[1] == self.channels
-        if not fits or out.dtype != np.float32 or not out.flags.c_contiguous:
+        fits = out.ndim == 2 and out.shape[1] == self.channels and out.flags.writeable
+        if not fits or out.dtype not in (np.float32, np.int16):
             raise AudioFormatError(
-                f"Samples are pulled into C-contiguous float32 (samples, {self.channels}), "
+                f"Samples are pulled into float32 or int16 (samples, {self.channels}), "
                 f"not into {out.dtype} {out.shape}."
             )
-        return self._outgoing.read(out[: self._outgoing.readable])
+        return self._port.pull_into(out)
 
     def finish(self) -> None:
         """Say that nothing more is coming, so that the next steps bring out the rest.
@@ -206,25 +259,28 @@ class BatchStream:
             RtsrError: the stream is closed.
         """
         self._check_open()
-        if self.lane.end is not None:
+        if self._ended:
             return
-        self._advance(np.zeros((self.input_rate * _TAIL_MS // 1000, self.channels), np.float32))
-        whole = round(self._received * self.output_rate / self.input_rate)
+        self._ended = True
+        whole = self._port.whole
+        self._port.push(np.zeros((self.input_rate * _TAIL_MS // 1000, self.channels), np.float32))
         # Last, for another thread steps the stream to its end as soon as it sees this.
-        self.lane.end = self.delay_samples + whole
+        self._port.end(self.delay_samples + whole)
 
     def close(self) -> None:
         """Leave the batch: the place is free for another stream, what was not pulled is lost."""
         if not self._closed:
+            # Once more, for those who ask later.
+            _ = self.statistics
             self._closed = True
-            self._leave(self)
+            self._batch.remove(self, self._row, self._slots)
+
+    def __reduce__(self) -> Any:
+        raise RtsrError(
+            "A stream of a batch cannot be copied or pickled, for its batch runs in this process; "
+            "open another one."
+        )
 
     def _check_open(self) -> None:
         if self._closed:
             raise RtsrError("This stream is closed; open another one.")
-
-    def _advance(self, audio: Audio) -> None:
-        for start in range(0, len(audio), _CHUNK_FRAMES):
-            chunk = repaired(audio[start : start + _CHUNK_FRAMES], self._clean, self.statistics)
-            frames = self._before.process_into(chunk, self._wide)
-            self._incoming.write(self._wide[:frames])

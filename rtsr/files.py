@@ -35,6 +35,7 @@ class EnhanceReport:
             loading the model not.
         degraded_blocks: 10 ms blocks that came out without a high band.
         repaired_samples: input samples that were not usable numbers.
+        limited_samples: output samples that the limiter turned down.
         clipped_samples: output samples held at full scale.
         missing_samples: samples per channel that the input promised and did not hold.
         truncated: whether the input stops before its end; ``missing_samples`` is then 0 where
@@ -56,6 +57,7 @@ class EnhanceReport:
     real_time_factor: float
     degraded_blocks: int
     repaired_samples: int
+    limited_samples: int
     clipped_samples: int
     missing_samples: int
     truncated: bool
@@ -84,6 +86,7 @@ class EnhanceReport:
             "real_time_factor": round(self.real_time_factor, 3),
             "degraded_blocks": self.degraded_blocks,
             "repaired_samples": self.repaired_samples,
+            "limited_samples": self.limited_samples,
             "clipped_samples": self.clipped_samples,
         }
 
@@ -120,13 +123,14 @@ def enhance_file(
     *,
     model: str | Path = "small",
     provider: str = "auto",
-    block_ms: int = 10,
+    block_ms: int = 40,
     seed: int = 0,
     wet: float = 1.0,
     cutoff: float | None = None,
     ceiling: float | None = None,
     threads: int = 1,
     output_rate: int = ENGINE_RATE,
+    limiter: bool = True,
     subtype: str | None = None,
     progress: Progress | None = None,
 ) -> EnhanceReport:
@@ -138,7 +142,8 @@ def enhance_file(
     Args:
         input: any file that libsndfile reads, 8 to 48 kHz, up to 8 channels.
         output: written in the format that its extension names.
-        block_ms: 10, 20 or 40; larger blocks are faster and give the same within rounding.
+        block_ms: 10, 20 or 40; larger blocks are faster and give the same within rounding. Nobody
+            waits for a file, so the largest is the default.
         subtype: sample format of the output (``PCM_16``, ``PCM_24``, ``FLOAT``, ...); that of the
             input if it is at least 16 bits and the output can hold it.
         progress: called with the frames done and the frames in total.
@@ -166,6 +171,7 @@ def enhance_file(
             "ceiling": ceiling,
             "threads": threads,
             "output_rate": output_rate,
+            "limiter": limiter,
         }
         check_audio_format(reader.rate, output_rate, reader.channels)
         scanning = time.perf_counter()
@@ -196,6 +202,7 @@ def enhance_file(
                 real_time_factor=received / reader.rate / elapsed,
                 degraded_blocks=upsampler.statistics.degraded_blocks,
                 repaired_samples=upsampler.statistics.repaired_samples,
+                limited_samples=upsampler.statistics.limited_samples,
                 clipped_samples=writer.clipped_samples,
                 missing_samples=reader.missing_frames,
                 truncated=reader.truncated,

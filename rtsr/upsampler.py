@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,27 +16,28 @@ from rtsr.arguments import (
     check_frequency,
     check_wet,
 )
-from rtsr.bandwidth import BandwidthDetector
-from rtsr.blocks import as_frames, repaired
-from rtsr.errors import RtsrError
-from rtsr.latency import ENGINE_RATE, Latency, alignment_samples
-from rtsr.runtime.engine import CutoffSource, Engine, FixedCutoff
+from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.latency import ENGINE_RATE, Latency
+from rtsr.runtime.block_ports import BlockPort, stream_latency
+from rtsr.runtime.engine import Engine
 from rtsr.runtime.models import Model
 from rtsr.runtime.open_source import open_source
 from rtsr.runtime.statistics import Statistics
-from rtsr_kernels.resample import StreamingResampler
+from rtsr_kernels.ports import emit_rows, make_ports, take_rows
+from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
+from rtsr_kernels.ring import Ring
 
 Audio = NDArray[np.float32]
 
-# Bounds the buffers, whatever block length a caller uses.
-_CHUNK_FRAMES = 4096
+_ROW = np.zeros(1, np.int64)
 
 
 class Upsampler:
     """Causal streaming super-resolution of one stream.
 
-    ``process`` takes float32 blocks ``(samples,)`` or ``(samples, channels)`` in [-1, 1] of any
-    length, also zero, and returns blocks of the same rank. After ``n`` input samples in total,
+    ``process`` takes blocks ``(samples,)`` or ``(samples, channels)``, float32 in [-1, 1] or int16,
+    of any length, also zero, and returns blocks of the same rank and kind. After ``n`` input
+    samples in total,
     ``floor(n * output_rate / input_rate)`` output samples have come out, the same bits however the
     input was cut into blocks. Output sample ``o`` belongs to input time
     ``(o - latency.algorithmic_samples) / output_rate``.
@@ -58,9 +60,15 @@ class Upsampler:
         ceiling: Hz where the output should end; the model's default if ``None``. The attribute
             ``ceiling`` may be changed at any time.
         threads: threads of one step of a network on the CPU.
-        output_rate: 48000 or 44100 Hz.
+        output_rate: 48000, 44100, 32000, 24000 or 16000 Hz.
         expected_cutoff: Hz that the measurement starts from, if it is known beforehand, as for a
             file that was looked through first.
+        limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale; what is
+            below passes as it is. No latency; ``statistics.limited_samples`` counts.
+        blocks_are_hops: whether every block is a whole number of steps long, as packets of 10 or
+            20 ms are. No sample then waits for the rest of its step: ``latency.hop`` is 0, and each
+            block comes back as long as it came.
+        channels_first: whether blocks are ``(channels, samples)``, as PyAV and torch have them.
 
     Raises:
         AudioFormatError: a rate or channel count that is not accepted.
@@ -68,6 +76,26 @@ class Upsampler:
             :class:`~rtsr.runtime.session.OnnxStep`.
         RtsrError: any other argument out of range.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_audio",
+        "_blocks_are_hops",
+        "_busy",
+        "_emitted",
+        "_engine",
+        "_enhanced",
+        "_overlap",
+        "_planar",
+        "_port",
+        "_ports",
+        "channels",
+        "latency",
+        "model",
+        "output_rate",
+        "provider",
+        "statistics",
+    )
 
     def __init__(
         self,
@@ -84,13 +112,17 @@ class Upsampler:
         threads: int = 1,
         output_rate: int = ENGINE_RATE,
         expected_cutoff: float | None = None,
+        limiter: bool = True,
+        blocks_are_hops: bool = False,
+        channels_first: bool = False,
     ) -> None:
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(hops_per_step, seed, wet, cutoff, ceiling, threads)
-        self.input_rate = int(input_rate)
         self.output_rate = int(output_rate)
         self.channels = int(channels)
         self.statistics = Statistics()
+        self._blocks_are_hops = bool(blocks_are_hops)
+        self._busy = threading.Lock()
 
         source = open_source(
             model,
@@ -103,41 +135,54 @@ class Upsampler:
         )
         self.model = source.model
         self.provider = source.provider
-        native = self.input_rate / 2
-
-        def new_cutoff_source() -> CutoffSource:
-            if cutoff is not None:
-                return FixedCutoff(float(cutoff))
-            return BandwidthDetector(ENGINE_RATE, initial_hz=expected_cutoff, native_hz=native)
-
+        self._overlap = source.overlap
         self._engine: Engine | None = Engine(
             source,
-            new_cutoff_source,
-            native,
+            input_rate / 2,
             source.model.metadata.f_target_default if ceiling is None else float(ceiling),
             float(wet),
             self.statistics,
+            cutoff=None if cutoff is None else float(cutoff),
+            expected_cutoff=expected_cutoff,
         )
-        self._wet = float(wet)
-        self._before = StreamingResampler(self.input_rate, ENGINE_RATE, self.channels)
-        self._after = StreamingResampler(ENGINE_RATE, self.output_rate, self.channels)
-        inner = self._before.delay + source.overlap + self._engine.step_samples
-        self.latency = Latency(
-            resampler=self._before.delay,
-            hop=self._engine.step_samples,
-            overlap=source.overlap,
-            alignment=alignment_samples(inner, self.output_rate),
-            output_resampler=self._after.delay,
-            output_rate=self.output_rate,
+        step = self._engine.step_samples
+        self._audio: Audio = np.zeros((step, self.channels), np.float32)
+        self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
+        self._planar: Audio = np.zeros((self.channels, step), np.float32)
+        # What a chunk is worth at 48 kHz, what is left of a step, and padding.
+        room = CHUNK_FRAMES * ENGINE_RATE // min(SUPPORTED_RATES) + 2 * step + ENGINE_RATE // 100
+        self._ports = make_ports(1, self.channels, step, Ring.capacity_for(room))
+        self._port = BlockPort(
+            self._ports,
+            0,
+            list(range(self.channels)),
+            int(input_rate),
+            self.output_rate,
+            bool(limiter),
+            self.statistics,
+            bool(channels_first),
+            "this Upsampler",
         )
-        wide = self._before.output_frames(_CHUNK_FRAMES) + 1
-        self._clean: Audio = np.zeros((_CHUNK_FRAMES, self.channels), np.float32)
-        self._wide: Audio = np.zeros((wide, self.channels), np.float32)
-        self._full: Audio = np.zeros((wide + self.latency.alignment, self.channels), np.float32)
-        step = (self._engine.step_samples, self.channels)
-        self._incoming: Audio = np.zeros(step, np.float32)
-        self._outgoing: Audio = np.zeros(step, np.float32)
         self.reset()
+
+    @property
+    def input_rate(self) -> int:
+        """Hz of the blocks; settable, for a call that changes its codec.
+
+        What was pushed before is finished first. A measured cutoff begins anew from half of the new
+        rate. Where the new rate's conversion has a longer delay, ``latency`` grows by as much.
+        """
+        return self._port.conversion.rate
+
+    @input_rate.setter
+    def input_rate(self, value: int) -> None:
+        engine = self._running()
+        check_audio_format(value, self.output_rate, self.channels)
+        if value == self.input_rate:
+            return
+        self._port.change_rate(int(value))
+        engine.native_hz = value / 2
+        self.latency = self._latency()
 
     @property
     def cutoff_hz(self) -> float:
@@ -145,14 +190,29 @@ class Upsampler:
         return self._running().cutoff_hz
 
     @property
+    def cutoff(self) -> float | None:
+        """Hz where the input's real content ends, or ``None`` where that is measured.
+
+        Settable; a change is faded over 10 ms.
+        """
+        return self._running().cutoff
+
+    @cutoff.setter
+    def cutoff(self, value: float | None) -> None:
+        if value is not None:
+            check_frequency("cutoff", value)
+            value = float(value)
+        self._running().cutoff = value
+
+    @property
     def wet(self) -> float:
         """Gain of the generated band, 0 to 1; a change is faded over 10 ms."""
-        return self._wet
+        return self._running().wet
 
     @wet.setter
     def wet(self, value: float) -> None:
         check_wet(value)
-        self._wet = self._running().wet = float(value)
+        self._running().wet = float(value)
 
     @property
     def ceiling(self) -> float:
@@ -164,53 +224,57 @@ class Upsampler:
         check_frequency("ceiling", value)
         self._running().f_target = float(value)
 
-    def process(self, block: NDArray[Any]) -> Audio:
-        """Enhance the next block, float ``(samples,)`` or ``(samples, channels)``; same rank out.
+    def process(self, block: NDArray[Any]) -> NDArray[Any]:
+        """Enhance the next block; what comes out has its rank, layout and kind of number.
+
+        Args:
+            block: ``(samples,)`` or ``(samples, channels)``, floating-point in [-1, 1] or int16.
 
         Raises:
-            AudioFormatError: the block has another shape or holds integers.
-            RtsrError: the upsampler is closed.
+            AudioFormatError: the block has another shape or holds other integers, or, with
+                ``blocks_are_hops``, is not a whole number of steps long.
+            RtsrError: the upsampler is closed, or another thread is in ``process``.
         """
         engine = self._running()
-        audio = as_frames(block, self.channels, "this Upsampler")
-        out = np.empty((self._due(len(audio)), self.channels), np.float32)
-        written = 0
-        for start in range(0, len(audio), _CHUNK_FRAMES):
-            written += self._advance(engine, audio[start : start + _CHUNK_FRAMES], out[written:])
-        self._received += len(audio)
-        self._emitted += len(out)
-        self._flat = np.ndim(block) == 1
-        return out[:, 0] if self._flat else out
+        if not self._busy.acquire(blocking=False):
+            raise RtsrError(
+                "This Upsampler is in use by another thread; give every thread its own, or use "
+                "BatchUpsampler for many streams."
+            )
+        try:
+            return self._process(engine, self._port.frames(block))
+        finally:
+            self._busy.release()
 
-    def flush(self) -> Audio:
+    def flush(self) -> NDArray[Any]:
         """Return what is still inside and start anew.
 
         These are the last ``latency.algorithmic_samples`` samples (one more where ``n`` input
         samples do not make a whole number of output samples): without the first
         ``algorithmic_samples``, a whole stream is ``round(n * output_rate / input_rate)`` long and
-        aligned with its input. The rank is that of the last block.
+        aligned with its input. Rank and kind of number are those of the last block.
         """
-        whole = round(self._received * self.output_rate / self.input_rate)
-        missing = self.latency.algorithmic_samples + whole - self._emitted
-        silence = np.zeros(
-            (missing * self.input_rate // self.output_rate + 2, self.channels), np.float32
-        )
-        flat = self._flat
-        rest = self.process(silence)[:missing]
+        engine = self._running()
+        missing = self.latency.algorithmic_samples + self._port.whole - self._emitted
+        rest, frames = self._port.empty(missing)
+        silence = np.zeros((self.input_rate // 100, self.channels), np.float32)
+        done = 0
+        while done < missing:
+            self._port.push(silence)
+            self._run(engine)
+            done += self._port.pull_into(frames[done:])
         self.reset()
-        return rest[:, 0] if flat else rest
+        return rest
 
     def reset(self) -> None:
         """Forget the past: the next block starts a new stream. The statistics go on."""
         self._running().reset()
-        self._before.reset()
-        self._after.reset()
-        for buffer in (self._incoming, self._outgoing, self._full):
-            buffer.fill(0.0)
-        self._flat = self.channels == 1
-        self._fill = 0
-        self._received: int = 0
-        self._emitted: int = 0
+        self._port.reset()
+        self.latency = self._latency()
+        # Output begins with silence for the latency's parts that no sample has passed.
+        waiting = 0 if self._blocks_are_hops else self._audio.shape[0]
+        self._port.emit_silence(self.latency.alignment + waiting)
+        self._emitted = 0
 
     def close(self) -> None:
         """Let go of the model; the upsampler cannot be used after that."""
@@ -232,36 +296,46 @@ class Upsampler:
             raise RtsrError("This Upsampler is closed; make a new one.")
         return self._engine
 
-    def _due(self, frames: int) -> int:
-        return self._after.output_frames(self._before.output_frames(frames))
-
-    def _advance(self, engine: Engine, audio: Audio, out: Audio) -> int:
-        """Enhance at most one chunk into the front of ``out``; returns the frames written."""
-        audio = repaired(audio, self._clean, self.statistics)
-        if self.input_rate != ENGINE_RATE:
-            frames = self._before.process_into(audio, self._wide)
-            audio = self._wide[:frames]
-        if self.output_rate == ENGINE_RATE:
-            self._step(engine, audio, out[: len(audio)])
-            return len(audio)
-        # The newest output goes behind the padding that makes the delay a whole number of samples.
-        padding, frames = self.latency.alignment, len(audio)
-        self._step(engine, audio, self._full[padding : padding + frames])
-        written = self._after.process_into(self._full[:frames], out)
-        self._full[:padding] = self._full[frames : frames + padding]
-        return written
-
-    def _step(self, engine: Engine, audio: Audio, out: Audio) -> None:
-        """Swap samples through the step buffers: what goes in comes out one step later."""
-        size = engine.step_samples
+    def _process(self, engine: Engine, audio: NDArray[Any]) -> NDArray[Any]:
+        port = self._port
+        after = port.pushed + port.conversion.output_frames(len(audio))
+        if self._blocks_are_hops and after % engine.step_samples:
+            raise AudioFormatError(
+                f"A block of {len(audio)} samples is no whole number of steps of "
+                f"{engine.step_samples * 1000 / ENGINE_RATE:g} ms; with blocks_are_hops every "
+                "block must be."
+            )
+        due = after * self.output_rate // ENGINE_RATE - self._emitted
+        out, frames = port.empty(due)
         done = 0
-        while done < len(audio):
-            count = min(size - self._fill, len(audio) - done)
-            here, there = slice(self._fill, self._fill + count), slice(done, done + count)
-            self._incoming[here] = audio[there]
-            out[there] = self._outgoing[here]
-            self._fill += count
-            done += count
-            if self._fill == size:
-                engine.step(self._incoming, self._outgoing)
-                self._fill = 0
+        for start in range(0, len(audio), CHUNK_FRAMES):
+            port.push(audio[start : start + CHUNK_FRAMES])
+            self._run(engine)
+            done += port.pull_into(frames[done:])
+        self._emitted += due
+        return out
+
+    def _run(self, engine: Engine) -> None:
+        """Take every step that waits whole."""
+        while self._port.waiting >= engine.step_samples:
+            take_rows(self._ports, _ROW, self._planar)
+            np.copyto(self._audio, self._planar.T)
+            engine.step(self._audio, self._enhanced)
+            np.copyto(self._planar, self._enhanced.T)
+            emit_rows(self._ports, _ROW, self._planar, engine.hz)
+
+    def _latency(self) -> Latency:
+        """Of the present input rate."""
+        return stream_latency(
+            self.input_rate,
+            self.output_rate,
+            self._audio.shape[0],
+            self._overlap,
+            waits_for_hop=not self._blocks_are_hops,
+        )
+
+    def __reduce__(self) -> Any:
+        raise RtsrError(
+            "An Upsampler cannot be copied or pickled, for its model runs in this process; make "
+            "another one with the same arguments."
+        )

@@ -16,7 +16,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from rtsr.bandwidth import BandwidthDetector, measure_cutoff_stream
+from rtsr.bandwidth import measure_cutoff_stream
 from rtsr.model.config import HOP, OVERLAP, SAMPLE_RATE
 from rtsr.model.generator import Generator
 from rtsr.quality.audio import read_audio
@@ -48,6 +48,7 @@ class TorchStep:
         self.noise = np.zeros((1, generator.config.noise_channels, hops), np.float32)
         self.f_prior = np.zeros((1, 1, hops), np.float32)
         self.f_target = np.zeros((1, 1, hops), np.float32)
+        self.high_band = np.zeros((1, 1, HOP * hops), np.float32)
         self._generator, self._euler_steps = generator, euler_steps
         self._device = next(generator.parameters()).device
         self.reset()
@@ -64,7 +65,8 @@ class TorchStep:
             for value in (self.audio, self.noise, self.f_prior, self.f_target)
         )
         high_band, self._state = self._generator.step(audio, noise, f_prior, f_target, self._state)
-        return high_band.cpu().numpy()
+        self.high_band[...] = high_band.cpu().numpy()
+        return self.high_band
 
 
 class Renderer:
@@ -78,15 +80,11 @@ class Renderer:
         self, generator: Generator, input_rate: int, euler_steps: int = 1, seed: int = 0
     ) -> None:
         self._rate = input_rate
-        self._expected: float | None = None
         statistics = Statistics()
         step = cast(OnnxStep, TorchStep(generator, euler_steps))
         source = ModelSource(step, seed, statistics)
         native = input_rate / 2
-        self._engine = Engine(source, self._detector, native, CEILING_HZ, 1.0, statistics)
-
-    def _detector(self) -> BandwidthDetector:
-        return BandwidthDetector(SAMPLE_RATE, initial_hz=self._expected, native_hz=self._rate / 2)
+        self._engine = Engine(source, native, CEILING_HZ, 1.0, statistics)
 
     def __call__(self, source: Path, target: Path) -> None:
         """Enhance one file."""
@@ -100,7 +98,9 @@ class Renderer:
         step = self._engine.step_samples
         steps = -(-(delay + length) // step)
         wide = np.concatenate([wide[: steps * step], np.zeros((steps * step, 1), np.float32)])
-        self._expected = measure_cutoff_stream([wide[: delay + length]], native_hz=rate / 2)
+        self._engine.expected_cutoff = measure_cutoff_stream(
+            [wide[: delay + length]], native_hz=rate / 2
+        )
         self._engine.reset()
         out = np.empty((steps * step, 1), np.float32)
         for first in range(0, len(out), step):

@@ -30,8 +30,10 @@ LINE_IN = types.Array(float32, 1, "A", readonly=True)
 
 VECTOR = types.Array(float64, 1, "C")
 VECTOR_IN = types.Array(float64, 1, "C", readonly=True)
+MATRIX = types.Array(float64, 2, "C")
 MATRIX_IN = types.Array(float64, 2, "C", readonly=True)
 STATE = types.Array(float64, 3, "C")
+INDICES_IN = types.Array(int64, 1, "C", readonly=True)
 INDICES = types.Array(int64, 1, "C")
 
 

@@ -15,11 +15,13 @@ import math
 import numpy as np
 from numba import void
 
-from .compiled import AUDIO, AUDIO_IN, MATRIX_IN, STATE, kernel
+from .compiled import AUDIO, AUDIO_IN, LINE, LINE_IN, MATRIX, MATRIX_IN, STATE, kernel
 
 SAMPLE_RATE = 48000
 SECTIONS = 4
 """Sections of every design, whatever its cutoff: one state shape serves a moving cutoff."""
+LANES = 32
+"""Channels that `filter_lanes` takes side by side."""
 
 STOP_EDGE = 0.85
 PASS_EDGE = 0.95
@@ -129,12 +131,57 @@ def highpass_state(channels: int) -> np.ndarray:
     return np.zeros((channels, SECTIONS, 2))
 
 
+@kernel(void(MATRIX_IN, MATRIX, LINE_IN, LINE))
+def filter_line(sos: np.ndarray, state: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+    """Filter one channel into `out`, of the same length, or in place.
+
+    `sos` is `(4, 6)` float64 with `a0 = 1`, `state` `(4, 2)` float64 is read and updated. A
+    transposed direct form II, computed in float64.
+    """
+    for frame in range(samples.shape[0]):
+        value = float(samples[frame])
+        for section in range(SECTIONS):
+            result = sos[section, 0] * value + state[section, 0]
+            first = sos[section, 1] * value - sos[section, 4] * result
+            first += state[section, 1]
+            second = sos[section, 2] * value - sos[section, 5] * result
+            if abs(first) + abs(second) < _SILENCE:
+                first = 0.0
+                second = 0.0
+            state[section, 0] = first
+            state[section, 1] = second
+            value = result
+        out[frame] = value
+
+
+@kernel(void(STATE, STATE, MATRIX))
+def filter_lanes(sos: np.ndarray, state: np.ndarray, samples: np.ndarray) -> None:
+    """Filter `LANES` unrelated channels side by side, in place, to the bits of `filter_line`.
+
+    A recursive filter waits for its own last result; many of them in vector registers do not.
+
+    `samples` is `(frames, LANES)`, `state` `(4, 2, LANES)`, `sos` `(4, 6, LANES)`, all float64.
+    """
+    for frame in range(samples.shape[0]):
+        for section in range(SECTIONS):
+            for lane in range(LANES):
+                value = samples[frame, lane]
+                result = sos[section, 0, lane] * value + state[section, 0, lane]
+                first = sos[section, 1, lane] * value - sos[section, 4, lane] * result
+                first += state[section, 1, lane]
+                second = sos[section, 2, lane] * value - sos[section, 5, lane] * result
+                silent = abs(first) + abs(second) < _SILENCE
+                state[section, 0, lane] = 0.0 if silent else first
+                state[section, 1, lane] = 0.0 if silent else second
+                samples[frame, lane] = result
+
+
 @kernel(void(MATRIX_IN, STATE, AUDIO_IN, AUDIO))
 def apply_sos(sos: np.ndarray, state: np.ndarray, block: np.ndarray, out: np.ndarray) -> None:
     """Filter `block` `(frames, channels)` float32 into `out` of the same shape, or in place.
 
-    `sos` is `(sections, 6)` float64 with `a0 = 1`, `state` `(channels, sections, 2)` float64 is
-    read and updated. Transposed direct form II, computed in float64; nothing is allocated.
+    `sos` is `(4, 6)` float64 with `a0 = 1`, `state` `(channels, 4, 2)` float64 is read and updated.
+    Nothing is allocated.
     """
     frames, channels = block.shape
     if out.shape[0] != frames or out.shape[1] != channels:
@@ -142,17 +189,4 @@ def apply_sos(sos: np.ndarray, state: np.ndarray, block: np.ndarray, out: np.nda
     if state.shape[0] != channels or state.shape[1] != sos.shape[0] or sos.shape[1] != 6:
         raise ValueError("apply_sos: state must be (channels, sections, 2) and sos (sections, 6)")
     for channel in range(channels):
-        for frame in range(frames):
-            value = float(block[frame, channel])
-            for section in range(sos.shape[0]):
-                result = sos[section, 0] * value + state[channel, section, 0]
-                first = sos[section, 1] * value - sos[section, 4] * result
-                first += state[channel, section, 1]
-                second = sos[section, 2] * value - sos[section, 5] * result
-                if abs(first) + abs(second) < _SILENCE:
-                    first = 0.0
-                    second = 0.0
-                state[channel, section, 0] = first
-                state[channel, section, 1] = second
-                value = result
-            out[frame, channel] = value
+        filter_line(sos, state[channel], block[:, channel], out[:, channel])

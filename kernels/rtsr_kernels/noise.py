@@ -49,8 +49,7 @@ def philox_4x32(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@intrinsic
-def _bits(typing_context: Any, value: Any) -> Any:
+def _to_bits(typing_context: Any, value: Any) -> Any:
     """The 64 bits of a float64 as an int64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -59,14 +58,17 @@ def _bits(typing_context: Any, value: Any) -> Any:
     return types.int64(types.float64), generate
 
 
-@intrinsic
-def _from_bits(typing_context: Any, value: Any) -> Any:
+def _to_number(typing_context: Any, value: Any) -> Any:
     """The float64 that these 64 bits are."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return types.float64(types.int64), generate
+
+
+_bits: Any = intrinsic(_to_bits)
+_from_bits: Any = intrinsic(_to_number)
 
 
 @njit(inline="always", error_model="numpy")

@@ -12,13 +12,15 @@ SUPPORTED_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 #: Samples of one channel that are converted at a time.
 CHUNK_FRAMES = 512
+#: Samples of a history beyond the newest `taps - 1` inputs.
+ROOM = 2 * CHUNK_FRAMES
 SAMPLES_IN = types.Array(float32, 1, "C", readonly=True)
 TABLE = types.Array(float32, 2, "C", readonly=True)
 
 
 def history_length(taps: int) -> int:
     """Samples that a channel's history has in :func:`resample_line`."""
-    return taps - 1 + 2 * CHUNK_FRAMES
+    return taps - 1 + ROOM
 
 
 @kernel(void(SAMPLES, SAMPLES_IN, int64, SAMPLES))

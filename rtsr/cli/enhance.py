@@ -20,13 +20,14 @@ def enhance_command(
     ],
     model: options.Model = "small",
     provider: options.Provider = "auto",
-    block_ms: options.BlockMs = 10,
+    block_ms: options.BlockMs = 40,
     threads: options.Threads = 1,
     seed: options.Seed = 0,
     cutoff: options.Cutoff = None,
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
     out_rate: options.OutRate = 48000,
+    limiter: options.Limiter = True,
     subtype: Annotated[
         str | None,
         typer.Option(
@@ -66,6 +67,7 @@ def enhance_command(
             ceiling=ceiling,
             wet=wet,
             output_rate=out_rate,
+            limiter=limiter,
             subtype=subtype,
             progress=progress.show,
         )

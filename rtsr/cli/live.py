@@ -78,6 +78,7 @@ def live_command(
             rich_help_panel=options._ENGINE,
         ),
     ] = None,
+    limiter: options.Limiter = True,
     governor: Annotated[
         bool,
         typer.Option(
@@ -234,6 +235,7 @@ def live_command(
         provider=provider,
         threads=threads,
         cutoff_hz=cutoff,
+        limiter=limiter,
         governor=governor,
         worker=worker or ("thread" if test else "process"),
         controls={name: float(value) for name, value in given.items() if value is not None},

@@ -82,8 +82,17 @@ OutRate = Annotated[
     int,
     typer.Option(
         "--out-rate",
-        metavar="48000|44100",
+        metavar="48000|44100|32000|24000|16000",
         help="Sample rate of the output in Hz.",
+        rich_help_panel=_SOUND,
+    ),
+]
+
+Limiter = Annotated[
+    bool,
+    typer.Option(
+        "--limiter/--no-limiter",
+        help="Turn peaks above -1 dBFS down, so that none leaves full scale.",
         rich_help_panel=_SOUND,
     ),
 ]

@@ -37,6 +37,7 @@ def pipe_command(
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
     out_rate: options.OutRate = 48000,
+    limiter: options.Limiter = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print latency and step times to stderr.")
     ] = False,
@@ -77,6 +78,7 @@ def pipe_command(
         ceiling=ceiling,
         wet=wet,
         output_rate=out_rate,
+        limiter=limiter,
     ) as upsampler:
         if unusable := options.cutoff_warning(cutoff, rate):
             typer.echo(f"rtsr: {unusable}", err=True)

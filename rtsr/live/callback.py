@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numba import boolean, cfunc, float64, int32, int64, types, uint8, uint32, uint64, void
 
-from rtsr.live.callback_state import CHUNK, RESAMPLER_HISTORY, STATE, STATE_DTYPE
+from rtsr.live.callback_state import CHUNK, STATE, STATE_DTYPE
 from rtsr.live.memory import CALLBACK_BINS, CALLBACK_WORDS, TIMELINE_FRAMES, CallbackWord
 from rtsr.live.playback_mix import enhanced_ahead, mix, words_at
 from rtsr.live.pointers import carray, frames_at, pointer_to, read_clock
 from rtsr.live.sample_formats import FLOAT32, INT24, decode, encode
 from rtsr_kernels.compiled import INDICES, kernel
 from rtsr_kernels.drift import JUMP, STATE_WORDS, drift_update
+from rtsr_kernels.resample import ROOM as RESAMPLER_ROOM
 from rtsr_kernels.resample import resample_block
 from rtsr_kernels.timeline import HEADER_WORDS, timeline_write, timeline_written
 from rtsr_kernels.variable_resample import frames_needed, resample_variable
@@ -110,7 +111,7 @@ def capture(state: np.ndarray, words: np.ndarray, address: int, frames: int) -> 
             s.input_position = resample_block(
                 block,
                 inner,
-                frames_at(s.input_history, channels, taps - 1 + RESAMPLER_HISTORY),
+                frames_at(s.input_history, channels, taps - 1 + RESAMPLER_ROOM),
                 frames_at(s.input_table, s.up, taps),
                 s.input_position,
                 s.down,

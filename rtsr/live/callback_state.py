@@ -15,7 +15,7 @@ from rtsr.latency import ENGINE_RATE
 from rtsr.live.memory import CALLBACK_WORDS, TIMELINE_FRAMES, LiveMemory
 from rtsr.live.sample_formats import FORMATS
 from rtsr_kernels.drift import STATE_WORDS
-from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler
+from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler, history_length
 from rtsr_kernels.resample_design import conversion_ratio, phase_table
 from rtsr_kernels.variable_resample import delay_frames, design
 
@@ -28,7 +28,6 @@ CHUNK = 512
 """Device frames handled at a time; a longer device block is cut."""
 INNER_CHUNK = CHUNK * ENGINE_RATE // min(SUPPORTED_RATES) * 1001 // 1000 + 8
 """48 kHz frames that a chunk can be worth: at the lowest rate, and the fastest drift correction."""
-_RESAMPLER_CHUNK = 512
 
 _FIELDS: list[tuple[str, Any]] = [
     # Where things are.
@@ -186,7 +185,7 @@ class CallbackState:
         table = phase_table(rate, ENGINE_RATE)
         self._point("input_table", table)
         self._set("input_taps", table.shape[1])
-        history = np.zeros((channels, table.shape[1] - 1 + _RESAMPLER_CHUNK), np.float32)
+        history = np.zeros((channels, history_length(table.shape[1])), np.float32)
         self._point("input_history", history)
         self._set("input_position", down - 1)
         return StreamingResampler(rate, ENGINE_RATE).delay
@@ -202,7 +201,3 @@ class CallbackState:
         self._point("drift", np.zeros(STATE_WORDS))
         self._set("nominal_ratio", ENGINE_RATE / rate)
         return delay_frames(table)
-
-
-RESAMPLER_HISTORY = _RESAMPLER_CHUNK
-"""Frames of the input resampler's history beyond its taps."""

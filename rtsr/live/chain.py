@@ -1,29 +1,27 @@
 """The live engine's way of a hop: detector, the rung that sounds, tone, crossover.
 
-With all controls at their defaults and one rung it computes what
-:class:`~rtsr.runtime.engine.Engine` computes, to the last bit.
+Around it is the same :class:`~rtsr.runtime.hop_engine.HopEngine` as everywhere; what live adds is
+the choice of the source, and the tone.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.bandwidth import FULL_BAND_HZ, BandwidthDetector
 from rtsr.errors import RtsrError
 from rtsr.live.controls import ControlBoard
 from rtsr.live.smoothing import SmoothedControls
 from rtsr.live.tone import SilenceGate, Tone
-from rtsr.runtime.engine import CutoffSource, FixedCutoff
+from rtsr.runtime.hop_engine import HopEngine
 from rtsr.runtime.metadata import HOP
-from rtsr.runtime.mixer import HighBandMixer
 from rtsr.runtime.source import HighBandSource
 from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
+from rtsr_kernels.limiter import KNEE, limit
 
 __all__ = ["DRY", "OVERLAP", "LiveChain"]
 
@@ -32,7 +30,7 @@ Audio = NDArray[np.float32]
 DRY = "dry"
 #: Samples by which the output is later than the input, beside the hop itself.
 OVERLAP = 120
-_RATE = 48000
+_RATE = 48000.0
 _WARM_UP_STEPS = 2
 
 
@@ -47,13 +45,13 @@ class LiveChain:
         cutoff_hz: where the input's content ends; measured if ``None``.
         expected_cutoff_hz: where the measurement starts from, if something is known.
         f_target: Hz where the output should end while the ceiling is open.
+        limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
         preroll_hops: hops that a better rung is fed with before it is heard. A network that starts
             from nothing is 2 dB too quiet at first; after 20 hops it is right within 0.7 dB.
         replay_hops: hops of the past that a lesser rung takes in at once. It has to be soon.
 
     Attributes:
         rung: what is heard, or has begun to be.
-        cutoff_hz: where the content of the newest hop ends.
         hop: index of the next hop, of which the model's noise is a function.
 
     Raises:
@@ -71,6 +69,7 @@ class LiveChain:
         cutoff_hz: float | None = None,
         expected_cutoff_hz: float | None = None,
         f_target: float = 20000.0,
+        limiter: bool = True,
         preroll_hops: int = 20,
         replay_hops: int = 4,
     ) -> None:
@@ -82,22 +81,28 @@ class LiveChain:
         self._expected_cutoff = expected_cutoff_hz
         self._native_hz = native_hz
         self._f_target = f_target
+        self._limiter = limiter
+        self._limiter_gain = np.ones(1)
         self._preroll_hops = preroll_hops
         self._replay_hops = replay_hops
         self._statistics = statistics
         self._controls = SmoothedControls(board)
-        self._mixer = HighBandMixer(channels)
+        self._channels = channels
+        self._hops = HopEngine(1, channels, 1, OVERLAP, channels)
         self._tone = Tone(channels)
         self._gate = SilenceGate(OVERLAP)
-        self._kept: Audio = np.zeros((OVERLAP, channels), np.float32)
         self._high_band: Audio = np.zeros((HOP, channels), np.float32)
         self._silence: Audio = np.zeros((HOP, channels), np.float32)
-        self._f_prior = np.zeros(1, np.float32)
         # What a rung that is taken in a hurry is fed with, all at once.
         self._past: Audio = np.zeros((replay_hops, HOP, channels), np.float32)
         self._past_f_prior = np.zeros((replay_hops, 1), np.float32)
         self.reset()
         self._warm_up()
+
+    @property
+    def cutoff_hz(self) -> float:
+        """Hz where the content of the newest hop ends."""
+        return self._hops.cutoff_hz(0)
 
     @property
     def is_changing(self) -> bool:
@@ -108,13 +113,18 @@ class LiveChain:
         """Forget everything: the next hop is the first of a stream."""
         for source in self._sources.values():
             source.reset()
-        self._mixer.reset()
+        self._hops.join(
+            0,
+            list(range(self._channels)),
+            native_hz=self._native_hz,
+            f_target=self._f_target,
+            cutoff=self._fixed_cutoff,
+            expected_cutoff=self._expected_cutoff,
+        )
+        self._limiter_gain.fill(1.0)
         self._tone.reset()
         self._gate.reset()
         self._controls.reset()
-        self._cutoffs = self._new_cutoff_source()
-        self._kept.fill(0.0)
-        self.cutoff_hz = self._native_hz
         self.hop = 0
         self._remembered = 0
         # Where the tilt turns. While nothing is missing, which may begin with any hop, it stays.
@@ -132,10 +142,10 @@ class LiveChain:
             before: ``(120, channels)``, the input just before it.
         """
         self.hop = hop
-        self._kept[...] = before
+        self._hops.resume(0, before)
         self._remembered = 0
         for source in self._sources.values():
-            _set(source, "frame", hop)
+            source.resume(hop)
 
     def step(self, audio: Audio, out: Audio, rung: str) -> None:
         """Enhance one hop ``(480, channels)`` into ``out``.
@@ -151,36 +161,32 @@ class LiveChain:
         if seed != self._seed:
             self._seed = int(seed)
             for source in self._sources.values():
-                _set(source, "seed", self._seed)
-        self._f_prior[0] = self.cutoff_hz = min(float(self._cutoffs.update(audio)), self._native_hz)
-        cutoff = float(self._f_prior[0])
+                source.seed = self._seed
         f_target = min(self._f_target, ceiling_hz)
+        self._hops.set_target(0, f_target)
+        self._hops.set_wet(0, wet * (1.0 - bypass))
+        f_prior = self._hops.begin(audio)
         self._choose(rung, f_target)
 
         degraded = self._statistics.degraded_blocks
-        sounds = self._generate(audio, f_target)
+        sounds = self._generate(audio, f_prior, f_target)
         if self._statistics.degraded_blocks != degraded:
-            self._mixer.clear_filter()
-        full = cutoff >= min(FULL_BAND_HZ, f_target)
+            self._hops.clear_filter(0)
         # The gate follows the input also while there is nothing to let through.
         self._gate.apply(self._high_band, audio, gate_dbfs)
         if sounds:
-            if not full:
-                self._anchor_hz = cutoff
+            if self._hops.is_missing(0):
+                self._anchor_hz = self.cutoff_hz
             self._tone.shape(self._high_band, level_db, tilt_db, ceiling_hz, self._anchor_hz)
         else:
             self._tone.reset()
-
-        out[:OVERLAP] = self._kept
-        out[OVERLAP:] = audio[:-OVERLAP]
-        self._kept[...] = audio[-OVERLAP:]
-        self._mixer.add(
-            self._high_band,
-            out,
-            cutoff if sounds and not full else None,
-            wet * (1.0 - bypass),
-        )
-        self._remember(audio)
+        self._hops.set_silent(0, not sounds)
+        self._hops.finish(audio, self._high_band, out)
+        if self._limiter:
+            # What passes unchanged should do so, as long as it is within full scale.
+            knee = 1.0 if np.isnan(self._hops.hz[0, 0]) else KNEE
+            self._statistics.limited_samples += limit(out, self._limiter_gain, knee, _RATE)
+        self._remember(audio, f_prior)
         self.hop += 1
         self._statistics.record_step(time.perf_counter_ns() - started)
 
@@ -200,26 +206,26 @@ class LiveChain:
                 self._fed = self._preroll_hops
                 return
             source.reset()
-            _set(source, "frame", self.hop)
+            source.resume(self.hop)
             # Down is where one goes when time is short, and to something cheaper: taking its past
             # in one go is less work than keeping the dear one alive for as long.
             if self.rung is not None and self._rank[rung] > self._rank[self.rung]:
                 self._replay(source, f_target)
                 self._fed = self._preroll_hops
 
-    def _generate(self, audio: Audio, f_target: float) -> bool:
+    def _generate(self, audio: Audio, f_prior: Audio, f_target: float) -> bool:
         """Fill the high band; false if there is none and none is left from before."""
         active = self._sources.get(self.rung or DRY)
         present = self._silence
         if active is not None:
-            present = active.generate(audio, self._f_prior, f_target)
+            present = active.generate(audio, f_prior, f_target)
         if self._coming is None:
             np.copyto(self._high_band, present)
             return active is not None
         following = self._sources.get(self._coming)
         new = self._silence
         if following is not None:
-            new = following.generate(audio, self._f_prior, f_target)
+            new = following.generate(audio, f_prior, f_target)
         if self._fed < self._preroll_hops:
             self._fed += 1
             np.copyto(self._high_band, present)
@@ -231,24 +237,19 @@ class LiveChain:
         self.rung, self._coming = self._coming, None
         return True
 
-    def _remember(self, audio: Audio) -> None:
+    def _remember(self, audio: Audio, f_prior: Audio) -> None:
         if self._replay_hops:
             place = self.hop % self._replay_hops
             self._past[place] = audio
-            self._past_f_prior[place] = self._f_prior
+            self._past_f_prior[place] = f_prior
             self._remembered += 1
 
     def _replay(self, source: HighBandSource, f_target: float) -> None:
         known = min(self._remembered, self._replay_hops)
-        _set(source, "frame", self.hop - known)
+        source.resume(self.hop - known)
         for hop in range(self.hop - known, self.hop):
             place = hop % self._replay_hops
             source.generate(self._past[place], self._past_f_prior[place], f_target)
-
-    def _new_cutoff_source(self) -> CutoffSource:
-        if self._fixed_cutoff is not None:
-            return FixedCutoff(float(self._fixed_cutoff))
-        return BandwidthDetector(_RATE, initial_hz=self._expected_cutoff, native_hz=self._native_hz)
 
     def _warm_up(self) -> None:
         """Go through every rung and change once, so that the first real hop is like the others."""
@@ -273,9 +274,3 @@ def _check(name: str, source: HighBandSource, channels: int) -> None:
                 f"Rung {name!r} has {found} {what}, the live engine needs {wanted}; "
                 "use another model."
             )
-
-
-def _set(source: HighBandSource, attribute: str, value: Any) -> None:
-    """Set what only sources with noise have."""
-    if hasattr(source, attribute):
-        setattr(source, attribute, value)

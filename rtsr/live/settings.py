@@ -24,6 +24,7 @@ class WorkerSettings:
         threads: threads of one step on the CPU.
         native_hz: half of the input device's rate: nothing in the input lies above it.
         cutoff_hz: where the input's content ends, if known; measured if ``None``.
+        limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
         governor: whether the rung may change when the machine does not keep up.
         raise_priority: whether to ask the system for more than an ordinary process gets.
         reserve_frames: enhanced frames that the audio callback wants to have in hand when it comes,
@@ -37,6 +38,7 @@ class WorkerSettings:
     threads: int = 1
     native_hz: float = 24000.0
     cutoff_hz: float | None = None
+    limiter: bool = True
     governor: bool = True
     raise_priority: bool = True
     reserve_frames: int = 0
@@ -74,6 +76,7 @@ class LiveSettings:
     provider: str = "auto"
     threads: int = 1
     cutoff_hz: float | None = None
+    limiter: bool = True
     governor: bool = True
     raise_priority: bool = True
     worker: str = "process"
@@ -109,6 +112,7 @@ class LiveSettings:
             # A long device block, or a long allowance, lets hops wait that are still in time.
             most_hops_behind=delay // HOP + _HOPS_BEHIND_DELAY,
             cutoff_hz=self.cutoff_hz,
+            limiter=self.limiter,
             governor=self.governor,
             raise_priority=self.raise_priority,
         )

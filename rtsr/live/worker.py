@@ -79,6 +79,7 @@ class Worker:
             cutoff_hz=settings.cutoff_hz,
             expected_cutoff_hz=self._known_cutoff(),
             f_target=f_target,
+            limiter=settings.limiter,
         )
         self._governor = Governor(
             self._ladder,

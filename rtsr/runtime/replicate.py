@@ -78,6 +78,10 @@ class ReplicateSource:
         for state in (self._history, self._contexts, self._tails):
             state.fill(0.0)
 
+    def resume(self, frame: int) -> None:
+        """Go on at another hop; what was heard before stays."""
+        self.frame = frame
+
     def generate(self, audio: Audio, f_prior: NDArray[np.float32], f_target: float) -> Audio:
         """Take one step, see :meth:`rtsr.runtime.source.HighBandSource.generate`."""
         for hop in range(self.hops):

@@ -17,15 +17,16 @@ from rtsr.runtime.select_graph import CHOSEN, OTHER, RESULT, mask_name, select_g
 # One copy of the state: tensors (OrtValue) by name, the first dimension is the slot.
 State = dict[str, Any]
 Array = NDArray[np.float32]
+Slots = Sequence[int] | NDArray[np.int64]
 
 
 class SlotStates(Protocol):
     """Changes single rows of a session's two copies of its state."""
 
-    def hold(self, slots: Sequence[int], side: int) -> None:
+    def hold(self, slots: Slots, side: int) -> None:
         """Overwrite these rows of copy ``side`` by those of the other copy."""
 
-    def clear(self, slots: Sequence[int], side: int) -> None:
+    def clear(self, slots: Slots, side: int) -> None:
         """Zero these rows of copy ``side``."""
 
 
@@ -37,22 +38,23 @@ class HostStates:
     """
 
     def __init__(self, states: Sequence[State]) -> None:
-        # The tensors own the memory that the rows look at.
+        # The tensors own the memory that the arrays look at.
         self._states = states
-        self._rows = [_rows_by_slot(state) for state in states]
+        self._arrays = [[_view(value) for value in state.values()] for state in states]
 
-    def hold(self, slots: Sequence[int], side: int) -> None:
+    def hold(self, slots: Slots, side: int) -> None:
         """See :class:`SlotStates`."""
-        for slot in slots:
-            rows = zip(self._rows[side][slot], self._rows[1 - side][slot], strict=True)
-            for target, source in rows:
-                np.copyto(target, source)
+        if not len(slots):
+            return
+        for target, source in zip(self._arrays[side], self._arrays[1 - side], strict=True):
+            target[slots] = source[slots]
 
-    def clear(self, slots: Sequence[int], side: int) -> None:
+    def clear(self, slots: Slots, side: int) -> None:
         """See :class:`SlotStates`."""
-        for slot in slots:
-            for row in self._rows[side][slot]:
-                row.fill(0.0)
+        if not len(slots):
+            return
+        for array in self._arrays[side]:
+            array[slots] = 0.0
 
 
 class DeviceStates:
@@ -115,20 +117,19 @@ class DeviceStates:
         # In place would be undefined: first into spare memory, then back.
         self._returns = [self._bind(never, blank, spare, states[side]) for side in range(2)]
 
-    def hold(self, slots: Sequence[int], side: int) -> None:
+    def hold(self, slots: Slots, side: int) -> None:
         """See :class:`SlotStates`."""
         self._change(slots, self._holds[side], self._returns[side])
 
-    def clear(self, slots: Sequence[int], side: int) -> None:
+    def clear(self, slots: Slots, side: int) -> None:
         """See :class:`SlotStates`."""
         self._change(slots, self._clears[side], self._returns[side])
 
-    def _change(self, slots: Sequence[int], select: Any, bring_back: Any) -> None:
-        if not slots:
+    def _change(self, slots: Slots, select: Any, bring_back: Any) -> None:
+        if not len(slots):
             return
         self._mask.fill(False)
-        for slot in slots:
-            self._mask[slot] = True
+        self._mask[slots] = True
         for mask, value in self._masks.values():
             value.update_inplace(mask)
         self._session.run_with_iobinding(select)
@@ -146,12 +147,6 @@ class DeviceStates:
             binding.bind_ortvalue_input(OTHER + name, other[name])
             binding.bind_ortvalue_output(RESULT + name, result[name])
         return binding
-
-
-def _rows_by_slot(state: State) -> list[list[Array]]:
-    """For each slot a view of its row in every tensor of the state."""
-    tensors = [_view(value) for value in state.values()]
-    return [[tensor[slot] for tensor in tensors] for slot in range(len(tensors[0]))]
 
 
 def _view(value: Any) -> Array:

@@ -7,13 +7,12 @@ had before, and a slot that a stream takes starts from zeros.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rtsr.runtime import providers
 from rtsr.runtime.models import Model
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.slot_states import DeviceStates, HostStates, SlotStates
+from rtsr.runtime.slot_states import DeviceStates, HostStates, Slots, SlotStates
 
 
 class SlotStep(OnnxStep):
@@ -50,11 +49,11 @@ class SlotStep(OnnxStep):
             HostStates(self._states) if self._device == "cpu" else self._device_states()
         )
 
-    def hold(self, slots: Sequence[int]) -> None:
+    def hold(self, slots: Slots) -> None:
         """Give these slots back the states that they had before the last :meth:`run`."""
         self._rows.hold(slots, self._side)
 
-    def clear(self, slots: Sequence[int]) -> None:
+    def clear(self, slots: Slots) -> None:
         """Zero the states of these slots: their next step is the first."""
         self._rows.clear(slots, self._side)
 

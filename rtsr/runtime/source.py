@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.runtime.metadata import HOP
+from rtsr.runtime.network_rows import network_rows, start_rows
 from rtsr.runtime.session import OnnxStep
 from rtsr.runtime.statistics import Statistics
-from rtsr.runtime.stream_rows import StreamRows
+from rtsr_kernels.network_rows import check_rows, fill_audio, fill_rows, read_high_band
 
 Audio = NDArray[np.float32]
 
@@ -23,6 +24,9 @@ class HighBandSource(Protocol):
     ``[480 (k - hops) - overlap, 480 k - overlap)``. What it returns may still reach below the
     cutoff; the crossover of the mixer removes that.
     """
+
+    #: Of the noise; may be changed between two steps.
+    seed: int
 
     @property
     def name(self) -> str:
@@ -57,6 +61,9 @@ class HighBandSource(Protocol):
     def reset(self) -> None:
         """Forget the past: the next step is the first."""
 
+    def resume(self, frame: int) -> None:
+        """Go on at another hop, as if all before it had been taken: noise belongs to a hop."""
+
 
 class ModelSource:
     """A network's high band, with the noise it is fed.
@@ -81,7 +88,8 @@ class ModelSource:
         self.overlap = session.metadata.overlap
         self.seed = seed
         self._session = session
-        self._rows = StreamRows(session, range(channels))
+        self._rows = network_rows(session, 1)
+        self._row = np.zeros(1, np.int64)
         self._statistics = statistics
         self._high_band: Audio = np.zeros((samples, channels), np.float32)
         self.reset()
@@ -89,15 +97,24 @@ class ModelSource:
     def reset(self) -> None:
         """Forget the past: the next step is the first."""
         self._session.reset()
-        self._rows.reset()
+        start_rows(self._rows, 0, list(range(self.channels)), self.seed, 0.0)
         self.frame = 0
+
+    def resume(self, frame: int) -> None:
+        """Go on at another hop; what the network remembers stays."""
+        self.frame = frame
 
     def generate(self, audio: Audio, f_prior: NDArray[np.float32], f_target: float) -> Audio:
         """Take one step, see :meth:`HighBandSource.generate`."""
-        self._rows.fill(audio, f_prior, f_target, self.seed, self.frame)
+        values = self._rows.values[0]
+        values["seed"], values["frame"], values["f_target"] = self.seed, self.frame, f_target
+        fill_audio(self._rows, 0, audio)
+        fill_rows(self._rows, self._row, f_prior[None, :])
         self.frame += self.hops
-        if not self._rows.collect(self._session.run(), self._high_band):
+        self._session.run()
+        if check_rows(self._rows, self._row):
             # What is no number would live on in the state for ever.
             self._session.reset()
             self._statistics.degraded_blocks += self.hops
+        read_high_band(self._rows, 0, self._high_band)
         return self._high_band

@@ -35,6 +35,8 @@ class Statistics:
         repaired_samples: input samples that were not numbers or absurdly large, replaced by 0.
         degraded_blocks: hops that came out without a high band, because the model's output for
             them was unusable.
+        limited_samples: output samples that the limiter turned down, counted as they are taken.
+        clipped_samples: 16-bit output samples that were held at full scale.
     """
 
     def __init__(self, kept_steps: int = _KEPT_STEPS) -> None:
@@ -46,6 +48,8 @@ class Statistics:
         self.steps = 0
         self.repaired_samples = 0
         self.degraded_blocks = 0
+        self.limited_samples = 0
+        self.clipped_samples = 0
         self._first = 0
         self._longest = 0
         self._total = 0

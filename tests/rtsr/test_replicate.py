@@ -13,7 +13,7 @@ import soundfile
 
 from rtsr import ModelError, ProviderError, Upsampler, enhance_file
 from rtsr.runtime import replicate_file
-from rtsr.runtime.engine import Engine, FixedCutoff
+from rtsr.runtime.engine import Engine
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import bundled, find_model, names
 from rtsr.runtime.replicate import ReplicateSource
@@ -128,9 +128,7 @@ def test_a_moving_cutoff_leaves_no_click(sound: np.ndarray) -> None:
 
 def test_the_engine_takes_it(sound: np.ndarray) -> None:
     statistics = Statistics()
-    engine = Engine(
-        ReplicateSource(2, 0), lambda: FixedCutoff(CUTOFF), 24000.0, 20000.0, 1.0, statistics
-    )
+    engine = Engine(ReplicateSource(2, 0), 24000.0, 20000.0, 1.0, statistics, cutoff=CUTOFF)
     out = np.zeros((HOP, 2), np.float32)
     for start in range(0, 20 * HOP, HOP):
         engine.step(sound[start : start + HOP], out)

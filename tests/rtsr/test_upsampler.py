@@ -238,26 +238,6 @@ def test_wet_gain_changes_without_a_click(stand_in: Path, make_sound: MakeSound)
     assert np.max(np.abs(np.diff(added))) <= 1.1 * np.max(np.abs(np.diff(plain)))
 
 
-def test_high_band_changes_cutoff_without_a_click(stand_in: Path) -> None:
-    time = np.arange(24000) / 48000
-    sound = (0.3 * np.sin(2 * np.pi * 3000 * time)).astype(np.float32)
-    from rtsr.runtime.mixer import HighBandMixer
-
-    mixer = HighBandMixer(1)
-    tone = np.sin(2 * np.pi * 9000 * np.arange(4800) / 48000).astype(np.float32)[:, None]
-    added = []
-    for hop in range(10):
-        dry = sound[hop * 480 : (hop + 1) * 480, None].copy()
-        before = dry.copy()
-        cutoff = 4000.0 if hop < 4 else 6000.0 if hop < 7 else None
-        mixer.add(tone[hop * 480 : (hop + 1) * 480], dry, cutoff, 1.0)
-        added.append(dry - before)
-    joined = np.concatenate(added)[:, 0]
-    steady = np.max(np.abs(np.diff(joined[960:1920])))
-    assert np.max(np.abs(np.diff(joined[960:]))) <= 1.3 * steady
-    assert np.array_equal(joined[3840:], np.zeros(960, np.float32))
-
-
 def test_unusable_samples_are_repaired_and_counted(model: str, make_sound: MakeSound) -> None:
     clean = make_sound(48000, 0.5, cutoff=4000)[:, 0]
     sound = clean.copy()
@@ -348,7 +328,7 @@ def test_closed_upsampler_says_so(stand_in: Path) -> None:
         ({"input_rate": 96000}, "nothing to add above 48 kHz"),
         ({"channels": 0}, "accepted: 1 to 8"),
         ({"channels": 9}, "accepted: 1 to 8"),
-        ({"output_rate": 96000}, "48000 or 44100"),
+        ({"output_rate": 96000}, "24000 or 16000 Hz, not 96000"),
         ({"hops_per_step": 3}, "1, 2, 4"),
         ({"wet": 1.5}, "between 0 and 1"),
         ({"wet": float("nan")}, "between 0 and 1"),
@@ -380,7 +360,7 @@ def test_arguments_out_of_range(arguments: dict[str, object], message: str, stan
 @pytest.mark.parametrize(
     "block",
     [
-        np.zeros(80, np.int16),
+        np.zeros(80, np.int32),
         np.zeros((80, 2), np.float32),
         np.zeros((1, 80, 1), np.float32),
         np.float32(0.0),

@@ -38,6 +38,9 @@ class ToneSource:
         self.frame = 0
         self.resets += 1
 
+    def resume(self, frame: int) -> None:
+        self.frame = frame
+
     def generate(self, audio: np.ndarray, f_prior: np.ndarray, f_target: float) -> np.ndarray:
         time = HOP * self.frame + np.arange(HOP)
         self._out[:] = (self._amplitude * np.sin(2 * np.pi * self._hz * time / 48000))[:, None]

@@ -1,0 +1,121 @@
+"""Where the content of every hop of a step ends, as given or as measured, for many streams."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import float32, float64, from_dtype, int64, types, void
+from numpy.typing import NDArray
+
+from .band_limit import FULL_BAND_HZ
+from .bandwidth import SCRATCH as DETECTOR_SCRATCH
+from .bandwidth import STATE as DETECTORS
+from .bandwidth import BandwidthScratch, BandwidthState, bandwidth_state, detect_bandwidth
+from .compiled import AUDIO, AUDIO_IN, INDICES_IN, MATRIX, kernel
+from .crossover import HOP, MAX_CHANNELS
+
+VALUES = np.dtype(
+    [
+        ("channels", np.int64),
+        ("given_hz", np.float64),
+        ("native_hz", np.float64),
+        ("f_target", np.float64),
+        ("cutoff_hz", np.float64),
+        ("is_silent", np.bool_),
+    ],
+    align=True,
+)
+"""The single numbers of one stream.
+
+``given_hz`` is NaN where the cutoff is measured, ``native_hz`` bounds it, ``f_target`` is where the
+output should end, ``cutoff_hz`` the answer for the newest hop; ``is_silent`` streams get no high
+band at all.
+"""
+
+
+class CutoffState(NamedTuple):
+    """What is known about the cutoffs of many streams; see `cutoff_state`."""
+
+    values: NDArray[Any]
+    """``(streams,)`` of `VALUES`."""
+    f_prior: NDArray[np.float32]
+    """``(streams, hops)``: Hz where the content of each hop of the step ends."""
+    detectors: BandwidthState
+
+
+CUTOFFS = types.NamedTuple([types.Array(from_dtype(VALUES), 1, "C"), AUDIO, DETECTORS], CutoffState)
+"""numba's type of `CutoffState`."""
+
+
+def cutoff_state(streams: int, hops: int, channels: int = MAX_CHANNELS) -> CutoffState:
+    """Make room for `streams` streams of up to `channels` channels, `hops` hops a step."""
+    return CutoffState(
+        values=np.zeros(streams, VALUES),
+        f_prior=np.zeros((streams, hops), np.float32),
+        detectors=bandwidth_state(streams, channels),
+    )
+
+
+@kernel(float64(CUTOFFS, int64, types.Array(float32, 2, "A", readonly=True), DETECTOR_SCRATCH))
+def _cutoff_of_hop(
+    state: CutoffState, row: int, hop: np.ndarray, scratch: BandwidthScratch
+) -> float:
+    values = state.values[row]
+    measured = values.given_hz
+    if np.isnan(measured):
+        measured = detect_bandwidth(state.detectors, row, hop, scratch)
+    values.cutoff_hz = min(measured, values.native_hz)
+    return values.cutoff_hz
+
+
+@kernel(void(CUTOFFS, int64, AUDIO_IN, DETECTOR_SCRATCH))
+def measure_block(
+    state: CutoffState, row: int, audio: np.ndarray, scratch: BandwidthScratch
+) -> None:
+    """Find the cutoffs of a step ``(480 * hops, channels)`` of one stream, into ``f_prior``."""
+    for hop in range(state.f_prior.shape[1]):
+        part = audio[hop * HOP : (hop + 1) * HOP]
+        state.f_prior[row, hop] = _cutoff_of_hop(state, row, part, scratch)
+
+
+@kernel(void(CUTOFFS, INDICES_IN, types.Array(int64, 2, "C"), AUDIO_IN, AUDIO, DETECTOR_SCRATCH))
+def measure_rows(
+    state: CutoffState,
+    rows: np.ndarray,
+    slots: np.ndarray,
+    audio: np.ndarray,
+    gathered: np.ndarray,
+    scratch: BandwidthScratch,
+) -> None:
+    """Find the cutoffs of a step of many streams, whose channels are rows of `audio`.
+
+    Args:
+        state: of `cutoff_state`.
+        rows: of the streams.
+        slots: ``(streams, 8)``, the row of `audio` that each channel has.
+        audio: ``(slots, 480 * hops)``.
+        gathered: ``(8, 480)``, room for one hop.
+        scratch: of this thread alone.
+    """
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        channels = state.values[row].channels
+        is_given = not np.isnan(state.values[row].given_hz)
+        for hop in range(state.f_prior.shape[1]):
+            if not is_given:
+                for channel in range(channels):
+                    gathered[channel] = audio[slots[row, channel], hop * HOP : (hop + 1) * HOP]
+            state.f_prior[row, hop] = _cutoff_of_hop(state, row, gathered[:channels].T, scratch)
+
+
+@kernel(void(CUTOFFS, INDICES_IN, MATRIX))
+def crossover_hz(state: CutoffState, rows: np.ndarray, hz: np.ndarray) -> None:
+    """Fill `hz` ``(streams, hops)``: the crossover of each hop, NaN where nothing is missing."""
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        values = state.values[row]
+        for hop in range(hz.shape[1]):
+            cutoff = float(state.f_prior[row, hop])
+            nothing = values.is_silent or cutoff >= min(FULL_BAND_HZ, values.f_target)
+            hz[row, hop] = np.nan if nothing else cutoff

@@ -1,0 +1,437 @@
+"""Where blocks of callers become steps at 48 kHz, and steps become blocks again, for many streams.
+
+Every stream has two rings, one for samples that wait for a step and one for finished ones. They are
+lock-free between one pushing, one stepping and one pulling thread, as in `rtsr_kernels.ring`, whose
+header they have; here the channels of all streams are rows of one array, so that one compiled call
+serves all streams of a batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import boolean, float32, float64, from_dtype, int16, int64, types, void
+from numpy.typing import NDArray
+
+from .atomics import load_acquire, store_release
+from .compiled import AUDIO, AUDIO_IN, INDICES, INDICES_IN, SAMPLES, VECTOR, kernel
+from .limiter import KNEE, limit
+from .resample import CHUNK_FRAMES, TABLE, history_length, resample_line
+from .resample_design import conversion_ratio, phase_table
+from .ring import HEADER_WORDS, READ_INDEX, WRITE_INDEX
+
+ENGINE_RATE = 48000
+MAX_CHANNELS = 8
+
+#: Word of the header of a waiting ring: how many samples are to come out in total, plus one; 0
+#: while that is not known.
+END = WRITE_INDEX + 2
+#: Far above integer samples stored as floats (2**31), far below where squares leave float32.
+LARGEST_SAMPLE = np.float32(1e10)
+#: Output rates in Hz; each but the first has its own table of taps.
+OUTPUT_RATES = (48000, 44100, 32000, 24000, 16000)
+
+VALUES = np.dtype(
+    [
+        ("channels", np.int64),
+        ("is_open", np.bool_),
+        ("output_rate", np.float64),
+        ("table", np.int64),
+        ("up", np.int64),
+        ("taps", np.int64),
+        ("down", np.int64),
+        ("position", np.int64),
+        ("emitted", np.int64),
+        ("steps", np.int64),
+        ("held_steps", np.int64),
+        ("degraded_hops", np.int64),
+        ("limits", np.bool_),
+        ("limited", np.int64),
+    ],
+    align=True,
+)
+"""The single numbers of one stream.
+
+The taps of its output's conversion begin at ``table``; ``emitted`` counts finished samples,
+``steps`` those that it took part in, ``held_steps`` those that it sat out, ``degraded_hops`` those
+whose result could not be used, ``limited`` samples that the limiter turned down.
+"""
+_RINGS = types.Array(int64, 2, "C")
+
+
+class Ports(NamedTuple):
+    """The rings of many streams, and the conversion behind them; see `make_ports`."""
+
+    values: NDArray[Any]
+    """``(streams,)`` of `VALUES`."""
+    slots: NDArray[np.int64]
+    """``(streams, 8)``: the slot of each channel."""
+    waiting: NDArray[np.int64]
+    """``(streams, 48)``: headers of the rings of samples that wait."""
+    waiting_data: NDArray[np.float32]
+    """``(slots, capacity)`` at 48 kHz."""
+    finished: NDArray[np.int64]
+    """``(streams, 48)``: headers of the rings of finished samples."""
+    finished_data: NDArray[np.float32]
+    """``(slots, capacity)`` at the stream's own rate."""
+    tables: NDArray[np.float32]
+    """Taps of all conversions to output rates, one behind the other."""
+    histories: NDArray[np.float32]
+    """``(slots, samples)``: of these conversions."""
+    gains: NDArray[np.float64]
+    """``(streams,)``: of the limiters."""
+    block: NDArray[np.float32]
+    """``(8, samples)``: room for one step of one stream."""
+
+
+PORTS = types.NamedTuple(
+    [
+        types.Array(from_dtype(VALUES), 1, "C"),
+        _RINGS,
+        _RINGS,
+        AUDIO,
+        _RINGS,
+        AUDIO,
+        SAMPLES,
+        AUDIO,
+        VECTOR,
+        AUDIO,
+    ],
+    Ports,
+)
+"""numba's type of `Ports`."""
+
+_FRAMES = types.Array(float32, 2, "A")
+_FRAMES_IN = types.Array(float32, 2, "A", readonly=True)
+_INTEGERS = types.Array(int16, 2, "A")
+_INTEGERS_IN = types.Array(int16, 2, "A", readonly=True)
+_FULL_SCALE = 32768.0
+
+
+def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Ports:
+    """Make room for `streams` streams with `slots` channels in total.
+
+    Args:
+        step_samples: of one step at 48 kHz.
+        capacity: samples that each ring holds, a power of two.
+    """
+    tables = [phase_table(ENGINE_RATE, rate) for rate in OUTPUT_RATES[1:]]
+    longest = max(history_length(table.shape[1]) for table in tables)
+    return Ports(
+        values=np.zeros(streams, VALUES),
+        slots=np.zeros((streams, MAX_CHANNELS), np.int64),
+        waiting=np.zeros((streams, HEADER_WORDS), np.int64),
+        waiting_data=np.zeros((slots, capacity), np.float32),
+        finished=np.zeros((streams, HEADER_WORDS), np.int64),
+        finished_data=np.zeros((slots, capacity), np.float32),
+        tables=np.concatenate([table.ravel() for table in tables]),
+        histories=np.zeros((slots, longest), np.float32),
+        gains=np.ones(streams),
+        block=np.zeros((MAX_CHANNELS, step_samples + 1), np.float32),
+    )
+
+
+def start_port(ports: Ports, row: int, output_rate: int, limits: bool) -> None:
+    """Empty the rings of one stream, whose channels and slots are set, and fix its output rate."""
+    values = ports.values[row]
+    up, down = conversion_ratio(ENGINE_RATE, output_rate)
+    place, taps = 0, 1
+    for rate in OUTPUT_RATES[1:]:
+        table = phase_table(ENGINE_RATE, rate)
+        if rate == output_rate:
+            taps = table.shape[1]
+            break
+        place += table.size
+    values["output_rate"], values["limits"] = output_rate, limits
+    values["table"], values["up"], values["taps"], values["down"] = place, up, taps, down
+    values["position"] = down - 1
+    for counter in ("emitted", "steps", "held_steps", "degraded_hops", "limited"):
+        values[counter] = 0
+    for channel in range(values["channels"]):
+        ports.histories[ports.slots[row, channel]].fill(0.0)
+    ports.gains[row] = 1.0
+    ports.waiting[row].fill(0)
+    ports.finished[row].fill(0)
+    values["is_open"] = True
+
+
+@kernel(int64(INDICES))
+def readable(header: np.ndarray) -> int:
+    """Frames in a ring; at least so many, if its reader asks, and at most, if its writer does."""
+    # The read index first: it may only lag, so that the difference is never negative.
+    read = load_acquire(header, READ_INDEX)
+    return load_acquire(header, WRITE_INDEX) - read
+
+
+@kernel(void(INDICES, int64))
+def set_end(header: np.ndarray, samples: int) -> None:
+    """Say in a waiting ring's header, after its last sample, how many are to come out in total."""
+    store_release(header, END, samples + 1)
+
+
+@kernel(int64(INDICES))
+def get_end(header: np.ndarray) -> int:
+    """Samples that are to come out in total; -1 while that is not known."""
+    return load_acquire(header, END) - 1
+
+
+@kernel(
+    [
+        types.UniTuple(int64, 2)(
+            frames, INDICES, AUDIO, INDICES_IN, AUDIO, TABLE, int64, int64, SAMPLES, SAMPLES
+        )
+        for frames in (_FRAMES_IN, _INTEGERS_IN)
+    ]
+)
+def push_block(
+    block: np.ndarray,
+    header: np.ndarray,
+    data: np.ndarray,
+    slots: np.ndarray,
+    histories: np.ndarray,
+    table: np.ndarray,
+    position: int,
+    down: int,
+    line: np.ndarray,
+    wide: np.ndarray,
+) -> tuple[int, int]:
+    """Repair a block, convert it to 48 kHz and append it to a waiting ring, which has room for it.
+
+    For the pushing side only. A sample that is not a number, or beyond 1e10, becomes 0.
+
+    Args:
+        block: ``(frames, channels)`` float32 in [-1, 1] or int16, of any layout.
+        header, data, slots: of the stream's ring, see `Ports`.
+        histories: ``(channels, samples)`` of the conversion; as `table`, `position` and `down`, see
+            `rtsr_kernels.resample.resample_line`. A table without taps means 48 kHz.
+        line: ``(CHUNK_FRAMES,)``, room to work in; as is `wide`, for what that is worth at 48 kHz.
+
+    Returns:
+        the position for the next block, and how many samples were repaired.
+    """
+    frames, channels = block.shape
+    capacity = data.shape[1]
+    write_index = header[WRITE_INDEX]
+    repaired = 0
+    scale = float32(1.0 / 32768.0) if block.itemsize == 2 else float32(1.0)
+    start = 0
+    while start < frames:
+        count = min(CHUNK_FRAMES, frames - start)
+        after, due = position, count
+        for channel in range(channels):
+            for i in range(count):
+                value = float32(block[start + i, channel]) * scale
+                # A NaN fails this comparison, too.
+                if not abs(value) <= LARGEST_SAMPLE:
+                    value = float32(0.0)
+                    repaired += 1
+                line[i] = value
+            samples = line[:count]
+            if table.shape[1]:
+                up = table.shape[0]
+                due = max(0, (count * up - 1 - position) // down + 1)
+                after = resample_line(samples, wide, histories[channel], table, position, down)
+                samples = wide[:due]
+            slot = slots[channel]
+            place = write_index & (capacity - 1)
+            first = min(due, capacity - place)
+            for i in range(first):
+                data[slot, place + i] = samples[i]
+            for i in range(due - first):
+                data[slot, i] = samples[first + i]
+        position = after
+        write_index += due
+        start += count
+    store_release(header, WRITE_INDEX, write_index)
+    return position, repaired
+
+
+@kernel(boolean(PORTS, int64, int64))
+def is_row_due(ports: Ports, row: int, step_samples: int) -> bool:
+    """Whether a stream has a step waiting, or the rest of its last one, and room for the result."""
+    values = ports.values[row]
+    if ports.finished_data.shape[1] - readable(ports.finished[row]) < step_samples:
+        return False
+    end = get_end(ports.waiting[row])
+    if end >= 0:
+        return values.emitted < end
+    return readable(ports.waiting[row]) >= step_samples
+
+
+@kernel(types.UniTuple(int64, 2)(PORTS, int64, INDICES, INDICES))
+def find_due(ports: Ports, step_samples: int, due: np.ndarray, held: np.ndarray) -> tuple[int, int]:
+    """List the streams that have a step waiting and room for its result, and the other's slots.
+
+    A finished stream is due until its last sample is out, with silence behind what it has left.
+
+    Args:
+        due: ``(streams,)``, filled from the front with rows.
+        held: ``(slots,)``, likewise with the slots of open streams that are not due.
+
+    Returns:
+        how many rows are due and how many slots are held.
+    """
+    due_count, held_count = 0, 0
+    for row in range(ports.values.shape[0]):
+        values = ports.values[row]
+        if not values.is_open:
+            continue
+        if is_row_due(ports, row, step_samples):
+            due[due_count] = row
+            due_count += 1
+        else:
+            for channel in range(values.channels):
+                held[held_count] = ports.slots[row, channel]
+                held_count += 1
+    if due_count:
+        # A step will be taken.
+        waits = 0
+        for row in range(ports.values.shape[0]):
+            if waits < due_count and due[waits] == row:
+                ports.values[row].steps += 1
+                waits += 1
+            elif ports.values[row].is_open:
+                ports.values[row].held_steps += 1
+    return due_count, held_count
+
+
+@kernel(void(PORTS, int64, int64))
+def _skip(ports: Ports, row: int, count: int) -> None:
+    header = ports.waiting[row]
+    store_release(header, READ_INDEX, header[READ_INDEX] + count)
+
+
+@kernel(void(PORTS, int64, int64, int64, SAMPLES))
+def _take_line(ports: Ports, row: int, channel: int, count: int, out: np.ndarray) -> None:
+    """Copy the oldest `count` samples of one channel; the rest of `out` is silence."""
+    data = ports.waiting_data[ports.slots[row, channel]]
+    capacity = data.shape[0]
+    place = ports.waiting[row, READ_INDEX] & (capacity - 1)
+    first = min(count, capacity - place)
+    for i in range(first):
+        out[i] = data[place + i]
+    for i in range(count - first):
+        out[first + i] = data[i]
+    for i in range(count, out.shape[0]):
+        out[i] = float32(0.0)
+
+
+@kernel(void(PORTS, INDICES_IN, AUDIO))
+def take_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray) -> None:
+    """Move a step of each of `rows` into `audio` ``(slots, 480 * hops)``. For the stepping side."""
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        count = min(readable(ports.waiting[row]), audio.shape[1])
+        for channel in range(ports.values[row].channels):
+            _take_line(ports, row, channel, count, audio[ports.slots[row, channel]])
+        _skip(ports, row, count)
+
+
+@kernel(void(PORTS, int64, int64, float64))
+def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
+    """Convert, limit and append to the finished ring what lies in front of ``ports.block``."""
+    values = ports.values[row]
+    channels = values.channels
+    block = ports.block
+    if values.up != values.down:
+        size = values.up * values.taps
+        table = ports.tables[values.table : values.table + size].reshape((values.up, values.taps))
+        due = max(0, (frames * values.up - 1 - values.position) // values.down + 1)
+        after = values.position
+        for channel in range(channels):
+            # In place: the output never overtakes the input, which is buffered chunk by chunk.
+            after = resample_line(
+                block[channel, :frames],
+                block[channel],
+                ports.histories[ports.slots[row, channel]],
+                table,
+                values.position,
+                values.down,
+            )
+        values.position = after
+        frames = due
+    if values.limits:
+        values.limited += limit(
+            block[:channels, :frames].T, ports.gains[row : row + 1], knee, values.output_rate
+        )
+    end = get_end(ports.waiting[row])
+    if end >= 0:
+        frames = min(frames, max(0, end - values.emitted))
+    header = ports.finished[row]
+    capacity = ports.finished_data.shape[1]
+    write_index = header[WRITE_INDEX]
+    place = write_index & (capacity - 1)
+    first = min(frames, capacity - place)
+    for channel in range(channels):
+        data = ports.finished_data[ports.slots[row, channel]]
+        line = block[channel]
+        for i in range(first):
+            data[place + i] = line[i]
+        for i in range(frames - first):
+            data[i] = line[first + i]
+    store_release(header, WRITE_INDEX, write_index + frames)
+    values.emitted += frames
+
+
+@kernel(void(PORTS, INDICES_IN, AUDIO_IN, types.Array(float64, 2, "C", readonly=True)))
+def emit_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray, hz: np.ndarray) -> None:
+    """Pass on a finished step of each of `rows`, ``(slots, 480 * hops)``. For the stepping side.
+
+    Where `hz` ``(streams, hops)`` says that nothing was added (NaN), the limiter only holds what is
+    beyond full scale: what passes unchanged should do so.
+    """
+    frames = audio.shape[1]
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        for channel in range(ports.values[row].channels):
+            ports.block[channel, :frames] = audio[ports.slots[row, channel]]
+        knee = 1.0
+        for hop in range(hz.shape[1]):
+            if not np.isnan(hz[row, hop]):
+                knee = KNEE
+        _emit(ports, row, frames, knee)
+
+
+@kernel(void(PORTS, int64, int64))
+def emit_silence(ports: Ports, row: int, frames: int) -> None:
+    """Pass on so many samples of silence at 48 kHz, not more than a step. For the stepping side."""
+    ports.block[:, :frames] = float32(0.0)
+    _emit(ports, row, frames, 1.0)
+
+
+@kernel(
+    [
+        types.UniTuple(int64, 2)(INDICES, AUDIO, INDICES_IN, frames)
+        for frames in (_FRAMES, _INTEGERS)
+    ]
+)
+def pull_block(
+    header: np.ndarray, data: np.ndarray, slots: np.ndarray, out: np.ndarray
+) -> tuple[int, int]:
+    """Move finished samples into the front of `out` ``(frames, channels)``, of any layout.
+
+    For the pulling side only. int16 is rounded and held at full scale.
+
+    Returns:
+        the frames moved, and how many samples were held.
+    """
+    frames, channels = out.shape
+    capacity = data.shape[1]
+    read_index = header[READ_INDEX]
+    count = min(frames, load_acquire(header, WRITE_INDEX) - read_index)
+    held = 0
+    for channel in range(channels):
+        line = data[slots[channel]]
+        for i in range(count):
+            value = line[(read_index + i) & (capacity - 1)]
+            if out.itemsize == 2:
+                scaled = np.rint(value * float32(_FULL_SCALE))
+                if scaled > 32767.0 or scaled < -32768.0:
+                    held += 1
+                    scaled = min(max(scaled, float32(-32768.0)), float32(32767.0))
+                out[i, channel] = int16(scaled)
+            else:
+                out[i, channel] = value
+    store_release(header, READ_INDEX, read_index + count)
+    return count, held

@@ -1,0 +1,211 @@
+"""The way of a hop at 48 kHz, from the detector to the crossover, for one stream or for many.
+
+A step is ``begin``, then whatever makes the high band, then ``finish``. An
+:class:`~rtsr.runtime.engine.Engine` has a source between them, the live chain its choice of
+sources, a batch one run of a network for all streams.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.runtime.metadata import HOP
+from rtsr_kernels import crossover, cutoffs
+from rtsr_kernels.band_limit import FULL_BAND_HZ
+from rtsr_kernels.bandwidth import bandwidth_scratch, start_bandwidth
+from rtsr_kernels.highpass import highpass_sos
+
+Audio = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+class HopEngine:
+    """Cutoffs, crossovers and delays of streams that stand in rows.
+
+    A row is taken by :meth:`join`. Steps of one stream take and give blocks ``(480 * hops,
+    channels)``: :meth:`begin`, :meth:`finish`. Steps of many take and give arrays
+    ``(slots, 480 * hops)``, where each channel of each stream has a slot: :meth:`begin_rows`,
+    :meth:`finish_rows`. Both do the same to the same state, to the bit.
+
+    Args:
+        streams: rows.
+        slots: channels of all streams together.
+        hops: of 480 samples that one step takes.
+        overlap: samples by which the high band is later than the input, beside the step.
+        channels: the most that one stream has.
+    """
+
+    def __init__(
+        self, streams: int, slots: int, hops: int, overlap: int, channels: int = 8
+    ) -> None:
+        self.hops = hops
+        self.step_samples = HOP * hops
+        self.overlap = overlap
+        self._crossover = crossover.crossover_state(streams, slots, hops, overlap)
+        self._cutoffs = cutoffs.cutoff_state(streams, hops, channels)
+        self._scratch = crossover.crossover_scratch(hops)
+        self._detector_scratch = bandwidth_scratch()
+        self._gathered = np.zeros((channels, HOP), np.float32)
+        self._is_new = np.zeros(streams, np.bool_)
+        self._first = np.zeros(1, np.int64)
+        self._mixing = self._crossover.values
+        self._values = self._cutoffs.values
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """``(streams, 8)``: the slot of each channel of each row."""
+        return self._crossover.slots
+
+    @property
+    def hz(self) -> NDArray[np.float64]:
+        """``(streams, hops)``: where the high band began in the last step; NaN: there was none."""
+        return self._crossover.hz
+
+    @property
+    def f_prior(self) -> Audio:
+        """``(streams, hops)``: Hz where the content of each hop of the last step ends."""
+        return self._cutoffs.f_prior
+
+    def join(
+        self,
+        row: int,
+        slots: list[int],
+        *,
+        native_hz: float,
+        f_target: float,
+        wet: float = 1.0,
+        cutoff: float | None = None,
+        expected_cutoff: float | None = None,
+    ) -> None:
+        """Let a stream begin in a row.
+
+        Args:
+            row: of the stream.
+            slots: of its channels.
+            native_hz: half of the input's own rate; nothing in it lies above.
+            f_target: Hz where the output should end.
+            wet: gain of the high band.
+            cutoff: Hz where the input's content ends; measured if ``None``.
+            expected_cutoff: Hz that the measurement starts from, if something is known.
+        """
+        self._crossover.slots[row, : len(slots)] = slots
+        self._mixing["channels"][row] = self._values["channels"][row] = len(slots)
+        self._values["native_hz"][row] = native_hz
+        self._values["is_silent"][row] = False
+        self.set_target(row, f_target)
+        self.set_wet(row, wet)
+        crossover.start_crossover(self._crossover, row)
+        self.set_cutoff(row, cutoff, expected_cutoff)
+        self._values["cutoff_hz"][row] = native_hz
+
+    def set_cutoff(
+        self, row: int, cutoff: float | None, expected_cutoff: float | None = None
+    ) -> None:
+        """Give a row's cutoff in Hz, or have it measured (``None``); the next hop fades to it."""
+        self._values["given_hz"][row] = np.nan if cutoff is None else cutoff
+        native = float(self._values["native_hz"][row])
+        start = native if expected_cutoff is None else expected_cutoff
+        start_bandwidth(self._cutoffs.detectors, row, start, native)
+
+    def set_native(self, row: int, native_hz: float) -> None:
+        """Say that a row's input has another rate from now on, half of which is given in Hz.
+
+        A measurement begins anew, from the new bound.
+        """
+        self._values["native_hz"][row] = native_hz
+        start_bandwidth(self._cutoffs.detectors, row, native_hz, native_hz)
+
+    def set_wet(self, row: int, wet: float) -> None:
+        """Set the gain of a row's high band; it is faded over the next hop."""
+        self._mixing["wet"][row] = wet
+
+    def wet(self, row: int) -> float:
+        """The gain that is wanted of a row's high band."""
+        return float(self._mixing["wet"][row])
+
+    def target(self, row: int) -> float:
+        """Where a row's output should end, in Hz."""
+        return float(self._values["f_target"][row])
+
+    def set_target(self, row: int, f_target: float) -> None:
+        """Set where a row's output should end, in Hz, from the next step on."""
+        self._values["f_target"][row] = f_target
+
+    def set_silent(self, row: int, is_silent: bool) -> None:
+        """Say whether the next step of a row has no high band at all."""
+        self._values["is_silent"][row] = is_silent
+
+    def cutoff_hz(self, row: int) -> float:
+        """Where the content of the newest hop ends, as given or as measured."""
+        return float(self._values["cutoff_hz"][row])
+
+    def is_missing(self, row: int) -> bool:
+        """Whether something is missing above the cutoff of the newest hop."""
+        cutoff, target = float(self.f_prior[row, -1]), self.target(row)
+        return cutoff < min(FULL_BAND_HZ, target)
+
+    def given_cutoff(self, row: int) -> float | None:
+        """The cutoff that was given, in Hz; ``None`` where it is measured."""
+        given = float(self._values["given_hz"][row])
+        return None if np.isnan(given) else given
+
+    def clear_filter(self, row: int) -> None:
+        """Drop what still rings in a row's high-pass, because the high band broke off."""
+        crossover.clear_filters(self._crossover, row)
+
+    def resume(self, row: int, before: Audio) -> None:
+        """Go on behind a gap: ``before`` ``(overlap, channels)`` is the input just before it."""
+        for channel in range(before.shape[1]):
+            self._crossover.kept[self.slots[row, channel]] = before[:, channel]
+
+    def begin(self, audio: Audio) -> NDArray[np.float32]:
+        """Measure a step ``(480 * hops, channels)`` of the stream in row 0.
+
+        Returns:
+            Hz ``(hops,)`` where the content of each hop ends; the next step overwrites it.
+        """
+        cutoffs.measure_block(self._cutoffs, 0, audio, self._detector_scratch)
+        return self.f_prior[0]
+
+    def finish(self, audio: Audio, high_band: Audio, out: Audio) -> None:
+        """Finish the step of row 0 that was begun: the delayed input and the high band above it.
+
+        All arrays are ``(480 * hops, channels)``.
+        """
+        self._plan(self._first)
+        crossover.finish_block(self._crossover, 0, audio, high_band, out, self._scratch)
+
+    def begin_rows(self, rows: Rows, audio: Audio) -> Audio:
+        """Measure a step of the streams in ``rows``; ``audio`` is ``(slots, 480 * hops)``.
+
+        Returns:
+            Hz ``(streams, hops)``, where the content of each hop ends; see :attr:`f_prior`.
+        """
+        cutoffs.measure_rows(
+            self._cutoffs, rows, self.slots, audio, self._gathered, self._detector_scratch
+        )
+        return self.f_prior
+
+    def finish_rows(self, rows: Rows, audio: Audio, high_band: Audio, out: Audio) -> None:
+        """Finish a step of the streams in ``rows``; all arrays are ``(slots, 480 * hops)``.
+
+        ``high_band`` is filtered in place.
+        """
+        self._plan(rows)
+        crossover.finish_rows(self._crossover, rows, audio, high_band, out, self._scratch)
+
+    def _plan(self, rows: Rows) -> None:
+        """Find the crossover of each hop, and design the high-passes that are new."""
+        state = self._crossover
+        cutoffs.crossover_hz(self._cutoffs, rows, state.hz)
+        if not crossover.find_new_cutoffs(state, rows, self._is_new):
+            return
+        for index in np.flatnonzero(self._is_new[: len(rows)]):
+            row = rows[index]
+            for hop in range(self.hops):
+                hz = state.hz[row, hop]
+                if not np.isnan(hz):
+                    state.sos[row, 1 + hop] = highpass_sos(float(hz))
+            if state.hz[row, 0] == self._mixing["mixed_hz"][row]:
+                state.sos[row, 0] = state.sos[row, 1]
