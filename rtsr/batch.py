@@ -16,19 +16,30 @@ from rtsr.arguments import check_arguments, check_audio_format
 from rtsr.batch_stream import RESERVED_FRAMES, BatchStream
 from rtsr.errors import RtsrError
 from rtsr.latency import ENGINE_RATE, Latency
+from rtsr.runtime.batch_replicate import BatchReplicate
 from rtsr.runtime.block_ports import BlockPort, stream_latency
 from rtsr.runtime.hop_engine import HopEngine
+from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
 from rtsr.runtime.network_rows import network_rows, start_rows
+from rtsr.runtime.shedding import DRY, NETWORK, REPLICATE, Plan, Shedding
 from rtsr.runtime.slots import SlotStep
 from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.network_rows import check_rows, fill_rows
-from rtsr_kernels.ports import emit_rows, find_due, is_row_due, make_ports, take_rows
+from rtsr_kernels.ports import (
+    emit_rows,
+    find_due,
+    is_row_due,
+    longest_wait,
+    make_ports,
+    take_rows,
+)
 from rtsr_kernels.ring import Ring
 
 Audio = NDArray[np.float32]
 
 MAX_CAPACITY = 16384
+OVERLOAD = ("shed", "wait")
 _MIN_BUFFER_MS, _MAX_BUFFER_MS = 20, 60_000
 _WARM_UP_STEPS = 4
 # A stream has no step times of its own.
@@ -56,6 +67,11 @@ class BatchUpsampler:
         capacity: slots, one for each channel of each stream; 1 to 16384.
         model, provider, hops_per_step, threads: as for ``Upsampler``; ``model`` must be a network.
         buffer_ms: how much sound may wait on either side of a stream, 20 to 60000 ms.
+        overload: ``shed``: where steps take longer than the sound they are worth and more than
+            60 ms of it wait, the batch does without its network until it has caught up: first with
+            ``replicate``, then dry, cross-faded and counted in every stream's ``statistics``; after
+            a second without arrears the network is tried again. ``wait``: it never does, as for
+            files, which have time.
 
     Attributes:
         statistics: times of whole steps, all streams together.
@@ -74,10 +90,13 @@ class BatchUpsampler:
         hops_per_step: int = 1,
         threads: int = 1,
         buffer_ms: int = 250,
+        overload: str = "shed",
     ) -> None:
         check_arguments(hops_per_step, 0, 1.0, None, None, threads)
         _check_range("A batch", "slots", capacity, 1, MAX_CAPACITY)
         _check_range("A stream's buffer", "ms", buffer_ms, _MIN_BUFFER_MS, _MAX_BUFFER_MS)
+        if overload not in OVERLOAD:
+            raise RtsrError(f"overload must be one of {', '.join(OVERLOAD)}, not {overload!r}.")
         self.capacity = int(capacity)
         self.statistics = Statistics()
         step = SlotStep(
@@ -107,8 +126,15 @@ class BatchUpsampler:
         self._audio: Audio = step.audio[:, 0]
         self._high_band: Audio = step.high_band[:, 0]
         self._out: Audio = np.zeros_like(self._audio)
+        self._silence: Audio = np.zeros_like(self._audio)
         self._due = np.zeros(self.capacity, np.int64)
         self._held = np.zeros(self.capacity, np.int64)
+        self._replicate = BatchReplicate(self._network)
+        self._shedding = Shedding(
+            1000.0 * self.step_samples / ENGINE_RATE,
+            self._replicate.ms_per_hop(),
+            is_allowed=overload == "shed",
+        )
         # The lowest free one last, for pop.
         self._free = list(range(self.capacity))[::-1]
         self._free_rows = list(range(self.capacity))[::-1]
@@ -118,6 +144,11 @@ class BatchUpsampler:
     def streams(self) -> tuple[BatchStream, ...]:
         """The streams that are open, oldest first."""
         return tuple(self._streams.values())
+
+    @property
+    def level(self) -> str:
+        """What is heard of the newest step: ``network``, ``replicate`` or ``dry``."""
+        return self._shedding.level
 
     @property
     def free(self) -> int:
@@ -179,6 +210,7 @@ class BatchUpsampler:
             start_rows(self._network, row, slots, int(seed), f_target)
             # The batch has been running the free slots all the time.
             step.clear(slots)
+            self._replicate.clear(slots)
             stream = BatchStream(self, row, slots, port, statistics)
             self._streams[row] = stream
         return stream
@@ -199,15 +231,19 @@ class BatchUpsampler:
             if not count:
                 return 0
             due = self._due[:count]
+            waiting = longest_wait(self._ports, due)
             take_rows(self._ports, due, self._audio)
-            fill_rows(self._network, due, self.engine.begin_rows(due, self._audio))
-            step.run()
-            step.hold(self._held[:held])
-            if check_rows(self._network, due):
-                self._drop_unusable(step, due)
-            self.engine.finish_rows(due, self._audio, self._high_band, self._out)
-            emit_rows(self._ports, due, self._out, self.engine.hz)
+            f_prior = self.engine.begin_rows(due, self._audio)
+            plan = self._shedding.plan(
+                1000.0 * waiting / ENGINE_RATE,
+                int(self._network.values["channels"][due].sum()),
+            )
+            high_band = self._generate(step, plan, due, self._held[:held], f_prior)
+            self.engine.set_silent(due, plan.before == plan.after == DRY)
+            self.engine.finish_rows(due, self._audio, high_band, self._out)
+            emit_rows(self._ports, due, self._out, self.engine.adds)
             elapsed = time.perf_counter_ns() - started
+            self._shedding.record(elapsed * 1e-6)
             self.statistics.record_step(elapsed)
             return count
 
@@ -273,6 +309,44 @@ class BatchUpsampler:
         if self._step is None:
             raise RtsrError("This BatchUpsampler is closed; make a new one.")
         return self._step
+
+    def _generate(
+        self,
+        step: SlotStep,
+        plan: Plan,
+        due: NDArray[np.int64],
+        held: NDArray[np.int64],
+        f_prior: Audio,
+    ) -> Audio:
+        """Make the high band of a step at the level that was planned for it."""
+        bands = {DRY: self._silence}
+        if plan.replicate:
+            bands[REPLICATE] = self._replicate.run(due, f_prior)
+        if plan.network:
+            if plan.starts:
+                step.reset()
+            fill_rows(self._network, due, f_prior)
+            step.run()
+            step.hold(held)
+            if check_rows(self._network, due):
+                self._drop_unusable(step, due)
+            bands[NETWORK] = self._high_band
+        else:
+            self._network.values["frame"][due] += self.engine.hops
+        if plan.before == plan.after:
+            high_band = bands[plan.after]
+        else:
+            # Two levels' bands are alike in level but not in detail: powers add. Against nothing,
+            # amplitudes.
+            angle = np.pi / 2 * np.minimum((np.arange(self.step_samples) + 0.5) / HOP, 1.0)
+            fall, rise = np.cos(angle), np.sin(angle)
+            if DRY in (plan.before, plan.after):
+                fall, rise = fall**2, rise**2
+            faded = fall * bands[plan.before] + rise * bands[plan.after]
+            high_band = faded.astype(np.float32)
+        if plan.after != NETWORK:
+            self._ports.values[plan.after + "_hops"][due] += self.engine.hops
+        return high_band
 
     def _drop_unusable(self, step: SlotStep, due: NDArray[np.int64]) -> None:
         """Let networks begin anew whose result was no sound."""

@@ -153,6 +153,8 @@ class BatchStream:
         if not self._closed:
             self._statistics.steps = int(counted["steps"])
             self._statistics.degraded_blocks = int(counted["degraded_hops"])
+            self._statistics.replicate_hops = int(counted["replicate_hops"])
+            self._statistics.dry_hops = int(counted["dry_hops"])
         return self._statistics
 
     @property

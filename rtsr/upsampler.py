@@ -322,7 +322,7 @@ class Upsampler:
             np.copyto(self._audio, self._planar.T)
             engine.step(self._audio, self._enhanced)
             np.copyto(self._planar, self._enhanced.T)
-            emit_rows(self._ports, _ROW, self._planar, engine.hz)
+            emit_rows(self._ports, _ROW, self._planar, engine.adds)
 
     def _latency(self) -> Latency:
         """Of the present input rate."""

@@ -39,10 +39,12 @@ VALUES = np.dtype(
         ("mixed_wet", np.float64),
         ("mixed_hz", np.float64),
         ("fresh", np.bool_),
+        ("adds", np.bool_),
     ],
     align=True,
 )
-"""The single numbers of one stream: the gain that is wanted, gain and frequency of the last hop."""
+"""The single numbers of one stream: the gain that is wanted, gain and frequency of the last hop,
+and whether the last step added anything to the dry signal."""
 
 
 class CrossoverState(NamedTuple):
@@ -180,9 +182,13 @@ def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray
             fresh = False
         before = values.mixed_hz
         new = False
+        values.adds = False
         for hop in range(hops):
             hz = state.hz[row, hop]
             new = new or not (hz == before or np.isnan(hz))
+            passes = not (np.isnan(hz) and np.isnan(before))
+            if passes and (values.wet != 0.0 or values.mixed_wet != 0.0):
+                values.adds = True
             before = hz
         if fresh:
             values.mixed_hz = state.hz[row, 0]

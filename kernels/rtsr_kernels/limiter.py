@@ -31,7 +31,7 @@ def limit(block: np.ndarray, gain: np.ndarray, knee: float, sample_rate: float) 
     Args:
         block: float32, of any layout.
         gain: ``(1,)`` float64, carried from block to block; 1 at first.
-        knee: linear level above which gain is reduced; 1 only holds what is beyond full scale.
+        knee: linear level above which gain is reduced, 1 only holds what is beyond full scale.
         sample_rate: Hz.
     """
     frames, channels = block.shape

@@ -46,6 +46,8 @@ VALUES = np.dtype(
         ("steps", np.int64),
         ("held_steps", np.int64),
         ("degraded_hops", np.int64),
+        ("replicate_hops", np.int64),
+        ("dry_hops", np.int64),
         ("limits", np.bool_),
         ("limited", np.int64),
     ],
@@ -55,8 +57,18 @@ VALUES = np.dtype(
 
 The taps of its output's conversion begin at ``table``; ``emitted`` counts finished samples,
 ``steps`` those that it took part in, ``held_steps`` those that it sat out, ``degraded_hops`` those
-whose result could not be used, ``limited`` samples that the limiter turned down.
+whose result could not be used, ``replicate_hops`` and ``dry_hops`` those that were heard at that
+level because there was no time for the network, ``limited`` samples that the limiter turned down.
 """
+COUNTERS = (
+    "emitted",
+    "steps",
+    "held_steps",
+    "degraded_hops",
+    "replicate_hops",
+    "dry_hops",
+    "limited",
+)
 _RINGS = types.Array(int64, 2, "C")
 
 
@@ -146,7 +158,7 @@ def start_port(ports: Ports, row: int, output_rate: int, limits: bool) -> None:
     values["output_rate"], values["limits"] = output_rate, limits
     values["table"], values["up"], values["taps"], values["down"] = place, up, taps, down
     values["position"] = down - 1
-    for counter in ("emitted", "steps", "held_steps", "degraded_hops", "limited"):
+    for counter in COUNTERS:
         values[counter] = 0
     for channel in range(values["channels"]):
         ports.histories[ports.slots[row, channel]].fill(0.0)
@@ -296,6 +308,15 @@ def find_due(ports: Ports, step_samples: int, due: np.ndarray, held: np.ndarray)
     return due_count, held_count
 
 
+@kernel(int64(PORTS, INDICES_IN))
+def longest_wait(ports: Ports, rows: np.ndarray) -> int:
+    """Samples that wait in the longest of these rings."""
+    longest = 0
+    for index in range(rows.shape[0]):
+        longest = max(longest, readable(ports.waiting[rows[index]]))
+    return longest
+
+
 @kernel(void(PORTS, int64, int64))
 def _skip(ports: Ports, row: int, count: int) -> None:
     header = ports.waiting[row]
@@ -374,23 +395,19 @@ def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
     values.emitted += frames
 
 
-@kernel(void(PORTS, INDICES_IN, AUDIO_IN, types.Array(float64, 2, "C", readonly=True)))
-def emit_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray, hz: np.ndarray) -> None:
+@kernel(void(PORTS, INDICES_IN, AUDIO_IN, types.Array(boolean, 1, "A", readonly=True)))
+def emit_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray, adds: np.ndarray) -> None:
     """Pass on a finished step of each of `rows`, ``(slots, 480 * hops)``. For the stepping side.
 
-    Where `hz` ``(streams, hops)`` says that nothing was added (NaN), the limiter only holds what is
-    beyond full scale: what passes unchanged should do so.
+    Where `adds` ``(streams,)`` says that nothing was added to the dry signal, the limiter only holds
+    what is beyond full scale: all else passes as it is.
     """
     frames = audio.shape[1]
     for index in range(rows.shape[0]):
         row = rows[index]
         for channel in range(ports.values[row].channels):
             ports.block[channel, :frames] = audio[ports.slots[row, channel]]
-        knee = 1.0
-        for hop in range(hz.shape[1]):
-            if not np.isnan(hz[row, hop]):
-                knee = KNEE
-        _emit(ports, row, frames, knee)
+        _emit(ports, row, frames, KNEE if adds[row] else 1.0)
 
 
 @kernel(void(PORTS, int64, int64))

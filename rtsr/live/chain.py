@@ -183,8 +183,8 @@ class LiveChain:
         self._hops.set_silent(0, not sounds)
         self._hops.finish(audio, self._high_band, out)
         if self._limiter:
-            # What passes unchanged should do so, as long as it is within full scale.
-            knee = 1.0 if np.isnan(self._hops.hz[0, 0]) else KNEE
+            # What nothing was added to passes as it is, as long as it is within full scale.
+            knee = KNEE if self._hops.adds[0] else 1.0
             self._statistics.limited_samples += limit(out, self._limiter_gain, knee, _RATE)
         self._remember(audio, f_prior)
         self.hop += 1

@@ -21,13 +21,21 @@ from rtsr_kernels.ports import (
     set_end,
     start_port,
 )
-from rtsr_kernels.resample import CHUNK_FRAMES, history_length, resample_block
+from rtsr_kernels.resample import (
+    CHUNK_FRAMES,
+    StreamingResampler,
+    history_length,
+    resample_block,
+)
 from rtsr_kernels.resample_design import conversion_ratio, delay_samples, phase_table
 from rtsr_kernels.ring import WRITE_INDEX
 
 Audio = NDArray[np.float32]
 Block = NDArray[Any]
 
+# What a change of the input's rate takes, and the past that a conversion is given.
+_FADE_FRAMES = 120
+_PRIMING_FRAMES = 1024
 _NO_TAPS = np.zeros((1, 0), np.float32)
 
 
@@ -67,6 +75,20 @@ class InputConversion:
             self.down,
         )
         return out
+
+    def prime(self, sound: Audio) -> None:
+        """Begin with a past: ``(frames, channels)`` at 48 kHz, which ends where the stream begins.
+
+        It has at least 1024 frames.
+        """
+        past = self.table.shape[1] - 1
+        if past < 1:
+            return
+        to_rate = StreamingResampler(ENGINE_RATE, self.rate, sound.shape[1])
+        late = to_rate.delay * ENGINE_RATE // self.rate + ENGINE_RATE // 1000
+        narrow = to_rate.process(np.concatenate([sound, sound[-late:][::-1]]))
+        end = len(sound) * self.rate // ENGINE_RATE + to_rate.delay
+        self.histories[:, :past] = narrow[end - past : end].T
 
     def newest(self, count: int) -> Audio:
         """The newest ``(count, channels)`` that were converted, oldest first."""
@@ -124,13 +146,13 @@ class BlockPort:
         self.conversion = InputConversion(input_rate, self.channels)
         self._line = np.zeros(CHUNK_FRAMES, np.float32)
         self._wide = np.zeros(CHUNK_FRAMES * ENGINE_RATE // 8000 + 8, np.float32)
-        self._tail: Audio | None = None
+        self._ahead: Audio = np.zeros((0, self.channels), np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Empty both rings: the next block is the first."""
         self.conversion.reset()
-        self._tail = None
+        self._faded = _FADE_FRAMES
         self._received = 0
         # At the output's rate, from before a change of the input's.
         self._due_before = 0.0
@@ -205,8 +227,8 @@ class BlockPort:
         """Append ``(samples, channels)`` of :meth:`frames` to what waits; there must be room."""
         self._received += len(audio)
         conversion = self.conversion
-        if self._tail is not None:
-            audio, conversion = self._with_tail(audio, self._tail), _NO_CONVERSION
+        if self._faded < _FADE_FRAMES:
+            audio, conversion = self._faded_in(audio), _NO_CONVERSION
         position, repaired = push_block(
             audio,
             self._waiting,
@@ -226,33 +248,26 @@ class BlockPort:
     def change_rate(self, rate: int) -> None:
         """Take blocks of another rate from now on, without a gap and without a click.
 
-        What the old conversion still holds is added to the beginning of what the new one gives.
-        Where the new one is later, the old sound is carried on by its mirror image for the
-        difference, at most 1.4 ms; where it is earlier, the old sound is faded out meanwhile.
+        The old sound is carried on by its own mirror image and faded out within 2.5 ms, while the
+        new conversion, which begins with the past of the old one, is faded in.
         """
         old, new = self.conversion, InputConversion(rate, self.channels)
-        later = max(0, new.delay - old.delay)
+        past = self._newest_waiting(_PRIMING_FRAMES)
         if old.up == old.down:
-            tail = self._newest_waiting(later)[::-1].copy()
+            ahead = past[-_FADE_FRAMES:][::-1].copy()
         else:
-            mirrored = old.newest(-(-later * old.rate // ENGINE_RATE))[::-1]
-            silence = np.zeros((old.table.shape[1], self.channels), np.float32)
-            tail = old.convert(np.concatenate([mirrored, silence]))
-        if new.delay < old.delay:
-            place = np.arange(len(tail))
-            fade = np.clip((old.delay - place) / (old.delay - new.delay), 0.0, 1.0)
-            tail *= fade.astype(np.float32)[:, None]
+            count = -(-_FADE_FRAMES * old.rate // ENGINE_RATE) + 1
+            ahead = old.convert(old.newest(count)[::-1])[:_FADE_FRAMES]
+        # The conversion still held the newest sound when it was asked for more.
+        new.prime(np.concatenate([past, ahead[: old.delay]]))
         self._due_before += self._received * self.output_rate / old.rate
         self._received = 0
-        if self._tail is not None:
-            # The one before has not died away yet.
-            count = min(len(tail), len(self._tail))
-            tail[:count] += self._tail[:count]
-        self._tail = tail
+        self._ahead = ahead
+        self._faded = 0
         self.conversion = new
 
-    def _with_tail(self, audio: Block, tail: Audio) -> Audio:
-        """Convert a block and add what an earlier rate has left."""
+    def _faded_in(self, audio: Block) -> Audio:
+        """Convert a block of a new rate, and fade it in over what an earlier one has left."""
         scaled = audio.astype(np.float32)
         if audio.dtype == np.int16:
             scaled *= np.float32(1.0 / 32768.0)
@@ -261,16 +276,20 @@ class BlockPort:
         scaled[broken] = 0.0
         self.statistics.repaired_samples += int(broken.sum())
         wide = self.conversion.convert(scaled)
-        count = min(len(wide), len(tail))
-        wide[:count] += tail[:count]
-        self._tail = tail[count:] if count < len(tail) else None
+        count = min(len(wide), _FADE_FRAMES - self._faded)
+        share = ((self._faded + np.arange(count) + 0.5) / _FADE_FRAMES).astype(np.float32)[:, None]
+        before = self._ahead[self._faded : self._faded + count]
+        wide[:count] = before + share * (wide[:count] - before)
+        self._faded += count
         return wide
 
     def _newest_waiting(self, count: int) -> Audio:
+        """The newest ``(count, channels)`` at 48 kHz, also those that were stepped already."""
+        places = self.pushed - count + np.arange(count)
         capacity = self._ports.waiting_data.shape[1]
-        places = (self.pushed - count + np.arange(count)) % capacity
-        slots = self._slots[: self.channels]
-        return self._ports.waiting_data[slots][:, places].T
+        newest = self._ports.waiting_data[self._slots[: self.channels]][:, places % capacity].T
+        newest[places < 0] = 0.0
+        return newest
 
     def empty(self, frames: int) -> tuple[Block, Block]:
         """New memory in the layout of the last block, and as ``(samples, channels)``."""

@@ -114,9 +114,9 @@ class Engine:
         self._hops.set_native(0, value)
 
     @property
-    def hz(self) -> NDArray[np.float64]:
-        """``(1, hops)``: where the high band began in the last step; NaN: there was none."""
-        return self._hops.hz
+    def adds(self) -> NDArray[np.bool_]:
+        """``(1,)``: whether the last step added anything to the dry signal."""
+        return self._hops.adds
 
     def step(self, audio: Audio, out: Audio) -> None:
         """Enhance ``audio`` into ``out``, two arrays ``(480 * hops, channels)``."""

@@ -58,9 +58,10 @@ class HopEngine:
         return self._crossover.slots
 
     @property
-    def hz(self) -> NDArray[np.float64]:
-        """``(streams, hops)``: where the high band began in the last step; NaN: there was none."""
-        return self._crossover.hz
+    def adds(self) -> NDArray[np.bool_]:
+        """``(streams,)``: whether the last step added anything to the dry signal."""
+        adds: NDArray[np.bool_] = self._mixing["adds"]
+        return adds
 
     @property
     def f_prior(self) -> Audio:
@@ -132,8 +133,8 @@ class HopEngine:
         """Set where a row's output should end, in Hz, from the next step on."""
         self._values["f_target"][row] = f_target
 
-    def set_silent(self, row: int, is_silent: bool) -> None:
-        """Say whether the next step of a row has no high band at all."""
+    def set_silent(self, row: int | Rows, is_silent: bool) -> None:
+        """Say whether the next step of a row, or of many, has no high band at all."""
         self._values["is_silent"][row] = is_silent
 
     def cutoff_hz(self, row: int) -> float:

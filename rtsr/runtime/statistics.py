@@ -35,6 +35,8 @@ class Statistics:
         repaired_samples: input samples that were not numbers or absurdly large, replaced by 0.
         degraded_blocks: hops that came out without a high band, because the model's output for
             them was unusable.
+        replicate_hops, dry_hops: hops that were heard without the network, because a batch had no
+            time for it.
         limited_samples: output samples that the limiter turned down, counted as they are taken.
         clipped_samples: 16-bit output samples that were held at full scale.
     """
@@ -48,6 +50,8 @@ class Statistics:
         self.steps = 0
         self.repaired_samples = 0
         self.degraded_blocks = 0
+        self.replicate_hops = 0
+        self.dry_hops = 0
         self.limited_samples = 0
         self.clipped_samples = 0
         self._first = 0
