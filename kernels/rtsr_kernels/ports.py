@@ -399,8 +399,8 @@ def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
 def emit_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray, adds: np.ndarray) -> None:
     """Pass on a finished step of each of `rows`, ``(slots, 480 * hops)``. For the stepping side.
 
-    Where `adds` ``(streams,)`` says that nothing was added to the dry signal, the limiter only holds
-    what is beyond full scale: all else passes as it is.
+    Where `adds` ``(streams,)`` says that nothing was added to the dry signal, the limiter only
+    holds what is beyond full scale: all else passes as it is.
     """
     frames = audio.shape[1]
     for index in range(rows.shape[0]):
