@@ -121,7 +121,7 @@ def test_protected_output(good: Path, stand_in: Path) -> None:
     [
         (["--model", "huge"], "unknown"),
         (["--model", "good.wav"], "not an ONNX model"),
-        (["--out-rate", "96000"], "48000 or 44100"),
+        (["--out-rate", "96000"], "24000 or 16000 Hz"),
         (["--cutoff", "10"], "cutoff must lie between"),
         (["--wet", "7"], "between 0 and 1"),
         (["--block-ms", "15"], "10, 20, 40"),

@@ -109,7 +109,9 @@ def test_streams_that_come_and_go_equal_streams_alone(
 ) -> None:
     calls = data.draw(_calls(make_sound))
     steps = data.draw(st.integers(1, 3))
-    with BatchUpsampler(CAPACITY, model=model, hops_per_step=hops, buffer_ms=500) as batch:
+    with BatchUpsampler(
+        CAPACITY, model=model, hops_per_step=hops, buffer_ms=500, overload="wait"
+    ) as batch:
         now = 0
         while not all(call.over for call in calls):
             for call in calls:
@@ -133,7 +135,7 @@ def test_streams_that_come_and_go_equal_streams_alone(
 
 def test_a_stalled_stream_keeps_its_state(model: str, make_sound: MakeSound) -> None:
     sound = make_sound(48000, 0.4, cutoff=3500)[:, 0]
-    with BatchUpsampler(3, model=model, buffer_ms=500) as batch:
+    with BatchUpsampler(3, model=model, buffer_ms=500, overload="wait") as batch:
         steady, stalled = batch.open(48000), batch.open(48000)
         parts = []
         for hop in range(40):
@@ -159,7 +161,7 @@ def test_a_stalled_stream_keeps_its_state(model: str, make_sound: MakeSound) -> 
 def test_a_slot_is_fresh_for_the_next_stream(model: str, make_sound: MakeSound) -> None:
     first = make_sound(8000, 0.3, seed=1)[:, 0]
     second = make_sound(8000, 0.2, cutoff=3000, seed=2)[:, 0]
-    with BatchUpsampler(1, model=model) as batch:
+    with BatchUpsampler(1, model=model, overload="wait") as batch:
         for sound in (first, second):
             stream = batch.open(8000)
             parts = []
@@ -178,7 +180,7 @@ def test_a_failing_stream_does_not_disturb_others(
 ) -> None:
     sound = make_sound(48000, 0.2, cutoff=3500)[:, 0]
     good, bad = np.abs(sound), -np.abs(sound)
-    with BatchUpsampler(2, model=failing_model) as batch:
+    with BatchUpsampler(2, model=failing_model, overload="wait") as batch:
         whole, broken = batch.open(48000, cutoff=4000.0), batch.open(48000, cutoff=4000.0)
         for start in range(0, len(sound), 480):
             whole.push(good[start : start + 480])
@@ -194,7 +196,7 @@ def test_a_failing_stream_does_not_disturb_others(
 
 def test_channels_that_are_alike_stay_alike(model: str, make_sound: MakeSound) -> None:
     mono = make_sound(16000, 0.2, cutoff=6000)
-    with BatchUpsampler(5, model=model) as batch:
+    with BatchUpsampler(5, model=model, overload="wait") as batch:
         others = [batch.open(8000, seed=seed) for seed in (1, 2, 3)]
         stream = batch.open(16000, channels=2)
         for start in range(0, len(mono), 160):
@@ -214,7 +216,7 @@ def test_click_comes_out_after_the_stated_delay(
 ) -> None:
     click = np.zeros(rate // 5, np.float32)
     click[rate // 10] = 1.0
-    with BatchUpsampler(1, model=stand_in, hops_per_step=hops) as batch:
+    with BatchUpsampler(1, model=stand_in, hops_per_step=hops, overload="wait") as batch:
         stream = batch.open(rate, wet=0.0, output_rate=output_rate)
         stream.push(click)
         stream.finish()
@@ -230,7 +232,7 @@ def test_click_comes_out_after_the_stated_delay(
 
 def test_gain_is_changed_in_one_stream_only(stand_in: Path, make_sound: MakeSound) -> None:
     sound = make_sound(48000, 0.2, cutoff=3500)[:, 0]
-    with BatchUpsampler(2, model=stand_in) as batch:
+    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
         streams = [batch.open(48000, cutoff=4000.0) for _ in range(2)]
         streams[0].wet = 0.0
         for stream in streams:
@@ -245,7 +247,7 @@ def test_gain_is_changed_in_one_stream_only(stand_in: Path, make_sound: MakeSoun
 
 def test_the_ceiling_is_changed_in_one_stream_only(make_sound: MakeSound) -> None:
     sound = make_sound(48000, 0.3, cutoff=3500)[:, 0]
-    with BatchUpsampler(2, model="small") as batch:
+    with BatchUpsampler(2, model="small", overload="wait") as batch:
         changed, other = (batch.open(48000, cutoff=4000.0) for _ in range(2))
         changed.ceiling = 8000.0
         assert (changed.ceiling, other.ceiling) == (8000.0, batch.model.metadata.f_target_default)
@@ -261,7 +263,7 @@ def test_the_ceiling_is_changed_in_one_stream_only(make_sound: MakeSound) -> Non
 
 def test_what_nobody_pulls_holds_the_stream_back(stand_in: Path) -> None:
     block = np.full(480, 0.1, np.float32)
-    with BatchUpsampler(2, model=stand_in, buffer_ms=20) as batch:
+    with BatchUpsampler(2, model=stand_in, buffer_ms=20, overload="wait") as batch:
         lazy, steady = batch.open(48000), batch.open(48000)
         while not lazy.held_steps:
             lazy.push(block)
@@ -285,7 +287,7 @@ def test_what_nobody_pulls_holds_the_stream_back(stand_in: Path) -> None:
 
 
 def test_broken_samples_are_repaired_and_counted(stand_in: Path) -> None:
-    with BatchUpsampler(2, model=stand_in) as batch:
+    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
         stream, other = batch.open(48000), batch.open(48000)
         stream.push(np.full(480, np.nan, np.float32))
         other.push(np.zeros(480, np.float32))
@@ -298,7 +300,7 @@ def test_broken_samples_are_repaired_and_counted(stand_in: Path) -> None:
 
 
 def test_rank_of_the_block_is_kept(stand_in: Path) -> None:
-    with BatchUpsampler(2, model=stand_in) as batch:
+    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
         stream = batch.open(48000)
         stream.push(np.zeros(480, np.float64))
         batch.step()
@@ -315,7 +317,7 @@ def test_rank_of_the_block_is_kept(stand_in: Path) -> None:
 
 
 def test_a_step_without_work_costs_nothing(stand_in: Path) -> None:
-    with BatchUpsampler(2, model=stand_in) as batch:
+    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
         assert batch.step() == 0
         stream = batch.open(48000)
         stream.push(np.zeros(479, np.float32))
@@ -328,7 +330,7 @@ def test_a_step_without_work_costs_nothing(stand_in: Path) -> None:
 
 
 def test_a_finished_stream_comes_out_whole_and_takes_no_more(stand_in: Path) -> None:
-    with BatchUpsampler(1, model=stand_in) as batch:
+    with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
         stream = batch.open(8000)
         stream.finish()
         stream.finish()
@@ -341,7 +343,7 @@ def test_a_finished_stream_comes_out_whole_and_takes_no_more(stand_in: Path) -> 
 
 
 def test_capacity_counts_channels(stand_in: Path) -> None:
-    with BatchUpsampler(3, model=stand_in) as batch:
+    with BatchUpsampler(3, model=stand_in, overload="wait") as batch:
         stereo = batch.open(8000, channels=2)
         assert batch.free == 1
         with pytest.raises(RtsrError, match="1 of 3 slots are free"):
@@ -395,7 +397,7 @@ def test_replicate_is_no_batch(stand_in: Path) -> None:
 def test_stream_arguments(
     rate: int, arguments: dict[str, Any], sentence: str, stand_in: Path
 ) -> None:
-    with BatchUpsampler(1, model=stand_in) as batch:
+    with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
         with pytest.raises(RtsrError, match=sentence):
             batch.open(rate, **arguments)
         assert batch.free == 1
@@ -403,7 +405,7 @@ def test_stream_arguments(
 
 
 def test_blocks_that_are_refused(stand_in: Path) -> None:
-    with BatchUpsampler(3, model=stand_in) as batch:
+    with BatchUpsampler(3, model=stand_in, overload="wait") as batch:
         stream, stereo = batch.open(8000), batch.open(8000, channels=2)
         with pytest.raises(AudioFormatError, match="takes 8000 Hz, not 16000 Hz"):
             stream.push(np.zeros(160, np.float32), input_rate=16000)
@@ -497,7 +499,7 @@ def test_slots_step_like_a_session_alone(model: str) -> None:
 def test_a_step_allocates_next_to_nothing(stand_in: Path, make_sound: MakeSound) -> None:
     sound = make_sound(8000, 0.01)[:, 0]
     out = np.empty((480, 1), np.float32)
-    with BatchUpsampler(4, model=stand_in) as batch:
+    with BatchUpsampler(4, model=stand_in, overload="wait") as batch:
         streams = [batch.open(8000, cutoff=3600.0) for _ in range(4)]
 
         def hop(pushing: list[BatchStream]) -> None:
@@ -543,7 +545,7 @@ def test_streams_are_fed_and_emptied_by_other_threads(
         stream.close()
         results[index] = np.concatenate(parts)
 
-    with BatchUpsampler(4, model=stand_in) as batch:
+    with BatchUpsampler(4, model=stand_in, overload="wait") as batch:
         threads = [threading.Thread(target=call, args=(index,)) for index in range(4)]
         for thread in threads:
             thread.start()
