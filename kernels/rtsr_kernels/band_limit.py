@@ -144,7 +144,7 @@ def find_emptiness(levels: NDArray[np.float64], least_hz: float, mirror_hz: floa
         behind = BEHIND_IMAGES if nyquist == mirror_hz else BEHIND_NYQUIST
         if nyquist < least_hz or top * HZ_PER_BIN > behind * nyquist:
             continue
-        first, last = int(0.8 * nyquist / HZ_PER_BIN), int(0.95 * nyquist / HZ_PER_BIN)
+        first, last = int(0.88 * nyquist / HZ_PER_BIN), int(0.95 * nyquist / HZ_PER_BIN)
         mean = 0.0
         for k in range(first, last):
             mean += levels[k] / (last - first)

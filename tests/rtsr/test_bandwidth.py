@@ -240,6 +240,39 @@ def test_a_call_that_changes_again_and_again_is_followed(make_sound: Sound) -> N
     assert changes(answers) == 7
 
 
+def test_a_click_where_sounds_are_cut_together_is_not_content(make_sound: Sound) -> None:
+    sound = switched(make_sound, 4000.0, 8000.0)
+    sound[4 * RATE + 100] += 0.5
+    answers = run(sound, initial_hz=4000.0)
+    switch = 4 * RATE // HOP
+    assert answers[switch + 60] == pytest.approx(8000.0, rel=0.05)
+    assert changes(answers) == 1
+
+
+def test_what_is_as_low_as_it_was_before_has_lost_nothing(make_sound: Sound) -> None:
+    """A stream whose upper band comes and goes; when it was there last makes no difference."""
+    wide, narrow = make_sound(RATE, 16.0), make_sound(RATE, 16.0, cutoff=4000.0)
+    # One second in three has it; after six seconds it is away for longer.
+    has_it = (np.arange(len(wide)) // RATE) % 3 == 0
+    has_it[9 * RATE :] = False
+    answers = run(rounded(np.where(has_it[:, None], wide, narrow)))
+    assert (answers[: 12 * RATE // HOP] == FULL_BAND_HZ).all()
+    assert answers[-1] == pytest.approx(4000.0, rel=0.05)
+
+
+def test_images_of_opus_are_told_at_once_where_content_was(make_sound: Sound) -> None:
+    sound = np.tile(demo("speech_reference.flac"), (2, 1))
+    change = len(sound) // 2
+    answers = run(np.concatenate([rounded(0.7 * sound)[:change], with_images(sound)[change:]]))
+    switch = change // HOP
+    assert answers[switch + 150] == pytest.approx(3900.0, rel=0.03)
+    assert changes(answers) == 1
+    back = np.concatenate([with_images(sound)[:change], narrowed(sound, 16000)[change:]])
+    answers = run(back, initial_hz=3900.0)
+    assert (answers[:switch] == 3900.0).all()
+    assert answers[switch + 150] == pytest.approx(7800.0, rel=0.03)
+
+
 def test_alternating_stream_does_not_make_it_flap(make_sound: Sound) -> None:
     wide, narrow = make_sound(RATE, 20.0), make_sound(RATE, 20.0, cutoff=4000.0)
     third = (np.arange(len(wide)) // (RATE // 4)) % 3 == 0
