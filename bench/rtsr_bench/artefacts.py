@@ -218,7 +218,7 @@ def command(
             report.setdefault(f"{cutoff_hz:g}", {})[label] = _as_json(found)
     typer.echo("\nmedian (worst; clips beyond the limit / clips judged); ! median beyond the limit")
     if json_file is not None:
-        _write_json(json_file, report)
+        write_json(json_file, report)
 
 
 def check_report(path: Path) -> None:
@@ -234,7 +234,12 @@ def check_report(path: Path) -> None:
         )
 
 
-def _write_json(path: Path, report: object) -> None:
+def write_json(path: Path, report: object) -> None:
+    """Write a report that appears under its name only when it is whole.
+
+    Raises:
+        RtsrError: it cannot be written.
+    """
     beside = path.with_name(f".partial-{path.name}")
     try:
         beside.write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")

@@ -41,6 +41,10 @@ LOW_FREQUENCY_WALL_DB = 40.0
 #: then, as a share of it.
 COMMON_NYQUIST_HZ = (4000.0, 6000.0, 8000.0, 12000.0, 16000.0)
 SHOULDER = 0.965
+#: Above half of a rate there is nothing from so far on, if it is one; below it there is so much.
+BEHIND_NYQUIST = 1.1
+BEHIND_IMAGES = 1.25
+CONTENT_DB = EMPTY_DB + 10.0
 NOMINAL = 0.975
 
 
@@ -121,3 +125,28 @@ def find_wall(
             break
         return edge, rest, height
     return FULL_BAND_HZ, FLOOR_DB, 0.0
+
+
+@kernel(float64(VECTOR, float64, float64))
+def find_emptiness(levels: NDArray[np.float64], least_hz: float, mirror_hz: float) -> float:
+    """Find half of a common rate above which `levels` ``(bins,)`` dB hold nothing at all.
+
+    This finds limits that no wall shows, because little lies below them or a slow filter made them.
+    It may be wrong about quiet sound that ends there by itself. Where images are known to be,
+    mirrored at `mirror_hz`, they may reach further than any slow filter's slope.
+
+    Returns the end of content in Hz, `FULL_BAND_HZ` if there is no such limit above `least_hz`.
+    """
+    top = levels.size - 1
+    while top > 0 and levels[top] <= EMPTY_DB:
+        top -= 1
+    for nyquist in COMMON_NYQUIST_HZ:
+        behind = BEHIND_IMAGES if nyquist == mirror_hz else BEHIND_NYQUIST
+        if nyquist < least_hz or top * HZ_PER_BIN > behind * nyquist:
+            continue
+        first, last = int(0.88 * nyquist / HZ_PER_BIN), int(0.95 * nyquist / HZ_PER_BIN)
+        mean = 0.0
+        for k in range(first, last):
+            mean += levels[k] / (last - first)
+        return NOMINAL * nyquist if mean > CONTENT_DB else FULL_BAND_HZ
+    return FULL_BAND_HZ

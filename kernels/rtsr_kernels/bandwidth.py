@@ -10,6 +10,10 @@ The mark of a band limit is a wall: more than 20 dB are lost within 600 Hz and n
 voice between two sibilants may hold little above 6 kHz for a second, but it rolls off, it has no
 wall. So walls are not searched in one frame but in the strongest that several seconds of sound
 have shown at each frequency; silence shows nothing and does not count as time.
+
+Where a stream becomes narrower, the memory of what it was would hide the new wall for as long. So
+the newest half second is looked at by itself too: a limit in it is believed at once if what lay
+above it has just gone, more than it ever went while the stream was wide.
 """
 
 from __future__ import annotations
@@ -28,12 +32,13 @@ from .band_limit import (
     HIGH_WALL_DB,
     HZ_PER_BIN,
     NOMINAL,
+    find_emptiness,
     find_wall,
 )
 from .compiled import VECTOR, kernel
 from .fourier import real_fourier_tables, transform_real
 from .images import BINS as IMAGE_BINS
-from .images import NYQUISTS_HZ, compare_sides, mirrored_at
+from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_sides, mirror_of_opus, mirrored_at
 
 HOP = 480
 
@@ -65,6 +70,26 @@ ABOVE_REST_DB = 10.0
 HYSTERESIS = 0.05
 EVALUATE_EVERY = 5
 
+#: The short memory: so many blocks of `EVALUATE_EVERY` active frames.
+RECENT_BLOCKS = 9
+#: A limit in it that was not there is believed after so many more active frames, half as many if it
+#: is a wall as high as no voice ends in. It must cut off a fifth of what there was, as the steps
+#: between coders' bandwidths do. Where it is no wall as high as few voices end in, what it has cut
+#: off must be gone beyond doubt.
+DROP_FRAMES = 40
+DROP_SHARE = 0.8
+CLEAR_WALL_DB = 26.0
+SURE_WALL_DB = 35.0
+LOWEST_EMPTY_HZ = 4000.0
+#: What lay above it must be gone: lower by so much than in all but so many of the long memory's
+#: blocks, of which at least so many are needed; so many bins are looked at.
+LOST_DB = 10.0
+LOST_EXCEPT = 2
+LOST_BLOCKS = 4
+LOST_BINS = 60
+#: As patience, but a call that changes its bandwidth again and again is still followed.
+LONGEST_DROP_PATIENCE = 2
+
 _ACTIVE_POWER = 0.5 * 10 ** (ACTIVE_DB / 10)
 _HANN = np.hanning(FRAME + 1)[:FRAME]
 _WINDOW = _HANN * (2.0 / _HANN.sum())
@@ -83,6 +108,10 @@ VALUES = np.dtype(
         ("active_hops", np.int64),
         ("flag", np.int64),
         ("wide_frames", np.int64),
+        ("wide_held", np.int64),
+        ("drop_hz", np.float64),
+        ("dropped", np.int64),
+        ("since", np.int64),
     ],
     align=True,
 )
@@ -98,8 +127,11 @@ class BandwidthState(NamedTuple):
     """``(streams, channels, FRAME)``: the newest samples."""
     blocks: NDArray[np.float32]
     """``(streams, BLOCKS, BINS)``: the strongest power of each bin, block by block."""
+    recent: NDArray[np.float32]
+    """``(streams, RECENT_BLOCKS, BINS)``: the same for the short memory."""
     wide: NDArray[np.float32]
-    """``(streams, BINS)``: the same of the frames with content above the estimate."""
+    """``(streams, 2, BINS)``: the same of the first and the last frames that had content above the
+    estimate."""
     flags: NDArray[np.bool_]
     """``(streams, UP_MEMORY)``: which of the newest frames had content above the estimate."""
     images_above: NDArray[np.float64]
@@ -125,7 +157,8 @@ STATE = types.NamedTuple(
         types.Array(from_dtype(VALUES), 1, "C"),
         types.Array(float32, 3, "C"),
         types.Array(float32, 3, "C"),
-        _ROWS,
+        types.Array(float32, 3, "C"),
+        types.Array(float32, 3, "C"),
         types.Array(boolean, 2, "C"),
         types.Array(float64, 3, "C"),
         types.Array(float64, 3, "C"),
@@ -150,11 +183,12 @@ def bandwidth_state(streams: int, channels: int) -> BandwidthState:
         values=np.zeros(streams, VALUES),
         history=np.zeros((streams, channels, FRAME), np.float32),
         blocks=np.zeros((streams, BLOCKS, BINS), np.float32),
-        wide=np.zeros((streams, BINS), np.float32),
+        recent=np.zeros((streams, RECENT_BLOCKS, BINS), np.float32),
+        wide=np.zeros((streams, 2, BINS), np.float32),
         flags=np.zeros((streams, UP_MEMORY), np.bool_),
         images_above=np.zeros((*image_rows, IMAGE_BINS)),
         images_below=np.zeros((*image_rows, IMAGE_BINS)),
-        images_ratio=np.zeros((*image_rows, 3)),
+        images_ratio=np.zeros((*image_rows, 4)),
     )
 
 
@@ -175,6 +209,14 @@ def _forget_content_above(state: BandwidthState, row: int) -> None:
     state.flags[row, :] = False
     state.values[row].flag = 0
     state.values[row].wide_frames = 0
+
+
+@kernel(void(STATE, int64))
+def _forget_images(state: BandwidthState, row: int) -> None:
+    """Forget what images looked like; how well those of Opus fit is of the newest frames alone."""
+    state.images_above[row, :, :] = 0.0
+    state.images_below[row, :, :] = 0.0
+    state.images_ratio[row, :, :HITS] = 0.0
 
 
 @kernel(void(STATE, int64, float64, float64))
@@ -198,10 +240,12 @@ def start_bandwidth(state: BandwidthState, row: int, start_hz: float, bound_hz: 
     values.patience = 1
     values.frames = 0
     values.active_hops = 0
+    values.drop_hz = FULL_BAND_HZ
+    values.dropped = 0
+    values.since = 0
     state.history[row, :, :] = 0.0
-    state.images_above[row, :, :] = 0.0
-    state.images_below[row, :, :] = 0.0
     state.images_ratio[row, :, :] = 0.0
+    _forget_images(state, row)
     _forget_content_above(state, row)
 
 
@@ -282,6 +326,8 @@ def _move(state: BandwidthState, row: int, hz: float, rest_db: float) -> None:
     values.cutoff_hz = min(FULL_BAND_HZ if hz >= FULL_FROM_HZ else hz, values.bound_hz)
     values.rest_db = rest_db
     values.agreed = 0
+    values.dropped = 0
+    values.since = values.frames // BLOCK_FRAMES + 1
     _forget_content_above(state, row)
 
 
@@ -310,21 +356,113 @@ def _consider_going_down(state: BandwidthState, row: int, scratch: BandwidthScra
         _move(state, row, found, rest)
 
 
+@kernel(float64(types.Array(float32, 1, "C"), int64, int64))
+def _mean_level(power: NDArray[np.float32], first: int, last: int) -> float:
+    """The mean over some bins of their levels in dB."""
+    total = 0.0
+    for k in range(first, last):
+        total += max(FLOOR_DB, 10.0 * np.log10(power[k] + 1e-20))
+    return total / (last - first)
+
+
+@kernel(boolean(STATE, int64, float64, boolean, SCRATCH))
+def _has_lost(
+    state: BandwidthState,
+    row: int,
+    hz: float,
+    beyond_doubt: bool,
+    scratch: BandwidthScratch,
+) -> bool:
+    """Whether what lay between `hz` and the estimate is gone from the levels.
+
+    It is compared with blocks of the long memory that are older than the short one: a voice that
+    has no sibilant for a while is as low above as it has been now and then. Beyond doubt it has
+    never been as low, and what lies below has gone on: it is not all that became quieter.
+    """
+    values = state.values[row]
+    first = int(hz / HZ_PER_BIN) + 3
+    last = min(first + LOST_BINS, max(int(values.cutoff_hz / HZ_PER_BIN), first + 6), BINS)
+    first_below, last_below = int(0.6 * hz / HZ_PER_BIN), int(0.85 * hz / HZ_PER_BIN)
+    above, below = 0.0, 0.0
+    for k in range(first, last):
+        above += scratch.levels[k] / (last - first)
+    for k in range(first_below, last_below):
+        below += scratch.levels[k] / (last_below - first_below)
+    # The short memory reaches back into the last block but one.
+    newest = (values.frames - 1) // BLOCK_FRAMES - 2
+    oldest = max(values.since, newest + 3 - BLOCKS)
+    lost = 0
+    for block in range(oldest, newest + 1):
+        before = state.blocks[row, block % BLOCKS]
+        fallen = _mean_level(before, first, last) - above
+        if beyond_doubt:
+            fallen -= max(0.0, _mean_level(before, first_below, last_below) - below)
+        if fallen > LOST_DB:
+            lost += 1
+    except_for = 0 if beyond_doubt else LOST_EXCEPT
+    return lost >= max(LOST_BLOCKS, newest + 1 - oldest - except_for)
+
+
+@kernel(void(STATE, int64, SCRATCH))
+def _consider_a_drop(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    """Go down at once where what lay above a limit has just gone."""
+    values = state.values[row]
+    if values.frames < (LOST_BLOCKS + 1) * BLOCK_FRAMES:
+        return
+    _loudest_levels(state.recent[row], RECENT_BLOCKS, scratch.levels)
+    found, rest, height = find_wall(scratch.levels, scratch.loudest_above)
+    mirror = NOMINAL * mirror_of_opus(state.images_ratio[row])
+    has_images = 0.0 < mirror < found
+    if found == FULL_BAND_HZ:
+        found = find_emptiness(scratch.levels, LOWEST_EMPTY_HZ, 0.0)
+    end = found * (1.0 + 2 * HYSTERESIS)
+    if has_images:
+        found = mirror
+        end = mirror * (1.0 + FURTHEST)
+    is_clear = has_images or height >= CLEAR_WALL_DB
+    if found > min(DROP_SHARE * values.cutoff_hz, TREBLE_HZ) or not _has_lost(
+        state, row, end, not is_clear, scratch
+    ):
+        values.dropped = 0
+        return
+    if abs(found - values.drop_hz) > HYSTERESIS * found:
+        values.dropped = 0
+    values.drop_hz = found
+    is_sure = has_images or height >= SURE_WALL_DB
+    values.dropped += 2 * EVALUATE_EVERY if is_sure else EVALUATE_EVERY
+    if values.dropped > DROP_FRAMES * min(values.patience, LONGEST_DROP_PATIENCE):
+        _move(state, row, found, rest)
+        _forget_images(state, row)
+
+
 @kernel(void(STATE, int64, SCRATCH))
 def _consider_going_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
     values = state.values[row]
-    first = int(values.cutoff_hz * (1.0 + 2 * HYSTERESIS) / HZ_PER_BIN) + 3
+    least_hz = values.cutoff_hz * (1.0 + 2 * HYSTERESIS)
+    mirror = mirror_of_opus(state.images_ratio[row])
+    if abs(NOMINAL * mirror - values.cutoff_hz) < HYSTERESIS * values.cutoff_hz:
+        least_hz = max(least_hz, mirror * (1.0 + FURTHEST))
+    first = int(least_hz / HZ_PER_BIN) + 3
     least = 10 ** ((values.rest_db + ABOVE_REST_DB) / 10)
     wide = _has_content(scratch.power, first, least)
     if wide:
-        _hold(scratch.power, state.wide[row], values.wide_frames == 0)
+        if values.wide_frames == 0:
+            values.wide_held = 0
+        # One frame that clicks, as where two sounds were cut together, is in one half alone.
+        half = min(2 * values.wide_held // UP_FRAMES, 1)
+        _hold(scratch.power, state.wide[row, half], 2 * values.wide_held == half * UP_FRAMES)
+        values.wide_held += 1
     values.wide_frames += int(wide) - int(state.flags[row, values.flag])
     state.flags[row, values.flag] = wide
     values.flag = (values.flag + 1) % UP_MEMORY
     if values.wide_frames < UP_FRAMES:
         return
-    _loudest_levels(state.wide[row : row + 1], 1, scratch.levels)
+    for k in range(BINS):
+        state.wide[row, 0, k] = min(state.wide[row, 0, k], state.wide[row, 1, k])
+    _loudest_levels(state.wide[row], 1, scratch.levels)
     found, rest, _, _ = _find_end(state, row, scratch)
+    if found == FULL_BAND_HZ:
+        found = find_emptiness(scratch.levels, values.cutoff_hz * (1.0 + HYSTERESIS), mirror)
     if found > values.cutoff_hz * (1.0 + HYSTERESIS):
         _move(state, row, found, rest)
         values.patience = min(2 * values.patience, LONGEST_PATIENCE)
@@ -343,8 +481,11 @@ def _consider(state: BandwidthState, row: int, channels: int, scratch: Bandwidth
     compare_sides(
         scratch.power, state.images_above[row], state.images_below[row], state.images_ratio[row]
     )
+    block, frame = divmod(values.frames, EVALUATE_EVERY)
+    _hold(scratch.power, state.recent[row, block % RECENT_BLOCKS], frame == 0)
     values.frames += 1
     if values.frames % EVALUATE_EVERY == 0:
+        _consider_a_drop(state, row, scratch)
         _consider_going_down(state, row, scratch)
     if values.cutoff_hz < values.bound_hz:
         _consider_going_up(state, row, scratch)

@@ -29,6 +29,13 @@ HIGHEST_DB = -3.0
 OPUS_DB = (-6.8, -12.4, -20.6)
 FITS_DB = 2.0
 FITS_STEADY_DB = 1.0
+#: In recordings that the resampler has made a frame's power above the mirror is within so much of
+#: what the band below and that curve let expect; a frame that is not counts as so many that are.
+HIT_DB = 2.0
+MISS = 3
+#: So many hits are enough, and no more are counted.
+ENOUGH_HITS = 30
+MOST_HITS = 60
 #: Active frames until the curve is known, until it has been compared often enough, and that count.
 LEARN_FRAMES = 30
 ENOUGH_FRAMES = 80
@@ -39,7 +46,11 @@ _MIRRORS = np.round(np.array(NYQUISTS_HZ) / HZ_PER_BIN).astype(np.int64)
 _OFFSETS = np.round(
     np.array(NYQUISTS_HZ)[:, None] / HZ_PER_BIN * np.linspace(NEAREST, FURTHEST, BINS)
 ).astype(np.int64)
+_OPUS = 10.0 ** (np.interp(np.arange(BINS), (0, BINS // 2, BINS - 1), OPUS_DB) / 10.0)
 _TABLE = types.Array(float64, 2, "C")
+
+FRAMES, MEAN, VARIANCE, HITS = range(4)
+"""Columns of the table `ratio`."""
 
 
 @kernel(void(VECTOR, _TABLE, _TABLE, _TABLE))
@@ -53,7 +64,8 @@ def compare_sides(
 
     `power` ``(513,)`` is the power spectrum of an active frame. A row per mirror of `NYQUISTS_HZ`:
     `above` and `below` ``(mirrors, BINS)`` hold relative powers, ``ratio[mirror]`` the frames so
-    far, and mean and variance in dB. All zero is the beginning.
+    far, mean and variance in dB, and how well the images of Opus fitted lately. All zero is the
+    beginning.
     """
     for row in range(_MIRRORS.size):
         mirror = _MIRRORS[row]
@@ -61,10 +73,19 @@ def compare_sides(
         for i in range(BINS):
             total_above += power[mirror + _OFFSETS[row, i]]
             total_below += power[mirror - _OFFSETS[row, i]]
-        if total_above < _LEAST_POWER or total_below < _LEAST_POWER:
+        if total_below < _LEAST_POWER:
             continue
-        count = ratio[row, 0] + 1.0
-        ratio[row, 0] = count
+        expected = 0.0
+        for i in range(BINS):
+            expected += power[mirror - _OFFSETS[row, i]] * _OPUS[i]
+        if expected > _LEAST_POWER:
+            hit = abs(10.0 * np.log10((total_above + 1e-20) / expected)) < HIT_DB
+            hits = ratio[row, HITS] + (1.0 if hit else -MISS)
+            ratio[row, HITS] = min(max(hits, 0.0), MOST_HITS)
+        if total_above < _LEAST_POWER:
+            continue
+        count = ratio[row, FRAMES] + 1.0
+        ratio[row, FRAMES] = count
         share = 1.0 / min(count, MEMORY_FRAMES)
         expected = 0.0
         for i in range(BINS):
@@ -78,20 +99,32 @@ def compare_sides(
         if count <= LEARN_FRAMES or expected <= 0.0:
             continue
         share = 1.0 / min(count - LEARN_FRAMES, MEMORY_FRAMES)
-        step = 10.0 * np.log10(total_above / total_below / expected) - ratio[row, 1]
-        ratio[row, 1] += share * step
-        ratio[row, 2] = (1.0 - share) * (ratio[row, 2] + share * step * step)
+        step = 10.0 * np.log10(total_above / total_below / expected) - ratio[row, MEAN]
+        ratio[row, MEAN] += share * step
+        ratio[row, VARIANCE] = (1.0 - share) * (ratio[row, VARIANCE] + share * step * step)
 
 
 @kernel(boolean(_TABLE, int64, float64))
 def _is_steady(ratio: NDArray[np.float64], row: int, deviation_db: float) -> bool:
-    return ratio[row, 0] >= ENOUGH_FRAMES and ratio[row, 2] <= deviation_db**2
+    return ratio[row, FRAMES] >= ENOUGH_FRAMES and ratio[row, VARIANCE] <= deviation_db**2
 
 
 @kernel(float64(_TABLE, _TABLE, int64, int64))
 def _curve_db(above: NDArray[np.float64], below: NDArray[np.float64], row: int, i: int) -> float:
     """How much the images at one distance are louder than what they are images of."""
     return 10.0 * np.log10((above[row, i] + 1e-12) / (below[row, i] + 1e-12))
+
+
+@kernel(float64(_TABLE))
+def mirror_of_opus(ratio: NDArray[np.float64]) -> float:
+    """Half of the rate in Hz whose images the newest frames show as Opus leaves them; 0 for none.
+
+    This needs a third of a second where `mirrored_at` needs 0.8 s, and no wall.
+    """
+    for row in range(_MIRRORS.size):
+        if ratio[row, HITS] >= ENOUGH_HITS:
+            return NYQUISTS_HZ[row]
+    return 0.0
 
 
 @kernel(float64(float64, _TABLE, _TABLE, _TABLE))
@@ -106,6 +139,9 @@ def mirrored_at(
     `wall_hz` is where the spectrum seems to end, 24000 where it does not; the rest is what
     `compare_sides` fills.
     """
+    nyquist = mirror_of_opus(ratio)
+    if nyquist < wall_hz <= FURTHEST_WALL * nyquist:
+        return nyquist
     for row in range(_MIRRORS.size):
         nyquist = NYQUISTS_HZ[row]
         nearest = _curve_db(above, below, row, 0)

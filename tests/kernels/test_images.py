@@ -11,11 +11,14 @@ from rtsr_kernels.band_limit import HZ_PER_BIN
 from rtsr_kernels.images import (
     BINS,
     ENOUGH_FRAMES,
+    ENOUGH_HITS,
     FURTHEST,
+    MOST_HITS,
     NEAREST,
     NYQUISTS_HZ,
     OPUS_DB,
     compare_sides,
+    mirror_of_opus,
     mirrored_at,
 )
 
@@ -33,7 +36,7 @@ def judged(nyquist: float, upper_of: Frame, frames: int = 300, wall: float = 1.2
     """What is said of a wall above a lower band that wanders, and an upper one made from it."""
     random = np.random.default_rng(0)
     mirrors = len(NYQUISTS_HZ)
-    memory = np.zeros((mirrors, BINS)), np.zeros((mirrors, BINS)), np.zeros((mirrors, 3))
+    memory = np.zeros((mirrors, BINS)), np.zeros((mirrors, BINS)), np.zeros((mirrors, 4))
     mirror = round(nyquist / HZ_PER_BIN)
     near = distances(nyquist)
     for _ in range(frames):
@@ -76,8 +79,59 @@ def test_a_steady_sound_on_both_sides_is_no_image() -> None:
 
 
 def test_nothing_is_said_too_soon_or_far_from_the_mirror() -> None:
-    assert judged(4000.0, lambda lower: FALLING * lower, frames=ENOUGH_FRAMES - 1) == CONTENT
-    assert judged(4000.0, lambda lower: FALLING * lower, wall=0.97) == CONTENT
     unlike_opus = FALLING * 10.0 ** (-np.linspace(0.0, 6.0, BINS) / 10.0)
+    too_few = ENOUGH_FRAMES - 1
+    assert judged(4000.0, lambda lower: 0.4 * unlike_opus * lower, frames=too_few) == CONTENT
+    assert judged(4000.0, lambda lower: 0.4 * unlike_opus * lower) == 4000.0
+    assert judged(4000.0, lambda lower: FALLING * lower, wall=0.97) == CONTENT
     assert judged(4000.0, lambda lower: unlike_opus * lower, wall=1.2) == 4000.0
     assert judged(4000.0, lambda lower: unlike_opus * lower, wall=1.4) == CONTENT
+
+
+OPUS = 10.0 ** (np.interp(np.arange(BINS), (0, BINS // 2, BINS - 1), OPUS_DB) / 10.0)
+
+
+class Frames:
+    """Frames whose upper band is made from the lower one, and what is remembered of them."""
+
+    def __init__(self, nyquist: float) -> None:
+        mirrors = len(NYQUISTS_HZ)
+        self.memory = np.zeros((mirrors, BINS)), np.zeros((mirrors, BINS)), np.zeros((mirrors, 4))
+        self._random = np.random.default_rng(0)
+        self._mirror, self._near = round(nyquist / HZ_PER_BIN), distances(nyquist)
+
+    def hear(self, count: int, upper_of: Frame) -> float:
+        """Take `count` more; returns whose images the newest are said to be."""
+        for _ in range(count):
+            power = np.full(513, 1e-16)
+            lower = 1e-4 * 10.0 ** self._random.normal(0.0, 0.6, BINS)
+            power[self._mirror - self._near] = lower
+            power[self._mirror + self._near] = upper_of(lower)
+            compare_sides(power, *self.memory)
+        return mirror_of_opus(self.memory[2])
+
+
+@pytest.mark.parametrize("nyquist", NYQUISTS_HZ)
+def test_those_of_opus_are_known_within_a_third_of_a_second(nyquist: float) -> None:
+    frames = Frames(nyquist)
+    assert frames.hear(ENOUGH_HITS - 1, lambda lower: OPUS * lower) == CONTENT
+    assert frames.hear(1, lambda lower: OPUS * lower) == nyquist
+    # And whatever came before.
+    frames = Frames(nyquist)
+    frames.hear(300, lambda lower: lower[::-1])
+    assert frames.hear(ENOUGH_HITS, lambda lower: OPUS * lower) == nyquist
+
+
+def test_those_of_opus_are_forgotten_as_soon_as_they_are_gone() -> None:
+    for after in (lambda lower: lower[::-1], lambda lower: np.full(BINS, 1e-16)):
+        frames = Frames(8000.0)
+        assert frames.hear(500, lambda lower: OPUS * lower) == 8000.0
+        assert frames.hear((MOST_HITS - ENOUGH_HITS) // 3 + 1, after) == CONTENT
+
+
+def test_content_that_is_as_loud_as_images_now_and_then_is_content() -> None:
+    random = np.random.default_rng(3)
+    frames = Frames(4000.0)
+    for _ in range(300):
+        gain = 10.0 ** random.normal(0.0, 0.3)
+        assert frames.hear(1, lambda lower, gain=gain: gain * OPUS * lower) == CONTENT

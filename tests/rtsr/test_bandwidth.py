@@ -164,13 +164,113 @@ def test_images_are_no_content_going_down_or_up(name: str) -> None:
     assert changes(answers) <= 2
 
 
-def test_follows_a_stream_that_becomes_narrow(make_sound: Sound) -> None:
-    sound = make_sound(RATE, 16.0)
-    sound[4 * RATE :] = make_sound(RATE, 16.0, cutoff=4000.0)[4 * RATE :]
-    answers = run(rounded(sound))
-    assert (answers[: 4 * RATE // HOP + 50] == FULL_BAND_HZ).all()
-    assert answers[-1] == pytest.approx(4000.0, rel=0.05)
+def switched(
+    make_sound: Sound, before: float | None, after: float | None, seconds: float = 5.0
+) -> NDArray[np.float32]:
+    """Sound that ends at one frequency for four seconds, and then at another."""
+    sound, change = make_sound(RATE, 4.0 + seconds, cutoff=before), 4 * RATE
+    sound[change:] = make_sound(RATE, 4.0 + seconds, cutoff=after)[change:]
+    return rounded(sound)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, 12000.0), (None, 8000.0), (None, 4000.0), (12000.0, 4000.0), (8000.0, 4000.0)],
+)
+def test_follows_a_stream_that_becomes_narrow_within_a_second(
+    make_sound: Sound, before: float | None, after: float
+) -> None:
+    answers = run(switched(make_sound, before, after), initial_hz=before)
+    switch = 4 * RATE // HOP
+    assert (answers[: switch + 45] == answers[0]).all()
+    assert answers[switch + 90] == pytest.approx(after, rel=0.05)
     assert changes(answers) == 1
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5, 0.2])
+def test_following_does_not_depend_on_the_level(make_sound: Sound, gain: float) -> None:
+    sound = switched(make_sound, 8000.0, 4000.0)
+    answers = run((gain * sound).astype(np.float32), initial_hz=8000.0)
+    # One bin of the spectrum may make a difference, not more.
+    np.testing.assert_allclose(answers, run(sound, initial_hz=8000.0), rtol=0.0, atol=50.0)
+
+
+@pytest.mark.parametrize("name", ["speech_reference.flac", "music_reference.flac"])
+@pytest.mark.parametrize(("before", "after"), [(None, 16000), (None, 8000), (16000, 8000)])
+def test_follows_a_recording_that_becomes_narrow(name: str, before: int | None, after: int) -> None:
+    sound = np.tile(demo(name), (2, 1))
+    wide = rounded(0.7 * sound) if before is None else narrowed(sound, before)
+    change = len(sound) // 2
+    answers = run(
+        np.concatenate([wide[:change], narrowed(sound, after)[change:]]),
+        initial_hz=None if before is None else 0.4875 * before,
+    )
+    switch = change // HOP
+    assert (answers[:switch] == answers[0]).all()
+    assert answers[switch + 150] == pytest.approx(0.4875 * after, rel=0.03)
+    assert changes(answers) == 1
+
+
+def test_a_pause_is_no_time_to_decide(make_sound: Sound) -> None:
+    sound = switched(make_sound, 8000.0, 4000.0)
+    pause = np.zeros((3 * RATE, 1), np.float32)
+    parts = np.split(sound, [4 * RATE, 4 * RATE + RATE // 4])
+    answers = run(np.concatenate([parts[0], parts[1], pause, parts[2]]), initial_hz=8000.0)
+    end_of_pause = (4 * RATE + RATE // 4) // HOP + 300
+    assert (answers[:end_of_pause] == answers[0]).all()
+    assert answers[end_of_pause + 80] == pytest.approx(4000.0, rel=0.05)
+
+
+def test_what_becomes_quieter_has_lost_nothing(make_sound: Sound) -> None:
+    sound = make_sound(RATE, 12.0)
+    sound[6 * RATE :] *= 0.1
+    assert (run(rounded(sound)) == FULL_BAND_HZ).all()
+    narrow = make_sound(RATE, 12.0, cutoff=8000.0)
+    narrow[6 * RATE :] *= 0.1
+    assert changes(run(rounded(narrow), initial_hz=7800.0)) == 0
+
+
+def test_a_call_that_changes_again_and_again_is_followed(make_sound: Sound) -> None:
+    wide, narrow = make_sound(RATE, 32.0, cutoff=8000.0), make_sound(RATE, 32.0, cutoff=4000.0)
+    second = np.arange(len(wide)) // RATE
+    answers = run(rounded(np.where((second // 4 % 2 == 0)[:, None], wide, narrow)), 8000.0)
+    for change in range(4, 32, 4):
+        wanted = 4000.0 if change // 4 % 2 else 8000.0
+        assert answers[100 * change + 140] == pytest.approx(wanted, rel=0.05)
+    assert changes(answers) == 7
+
+
+def test_a_click_where_sounds_are_cut_together_is_not_content(make_sound: Sound) -> None:
+    sound = switched(make_sound, 4000.0, 8000.0)
+    sound[4 * RATE + 100] += 0.5
+    answers = run(sound, initial_hz=4000.0)
+    switch = 4 * RATE // HOP
+    assert answers[switch + 60] == pytest.approx(8000.0, rel=0.05)
+    assert changes(answers) == 1
+
+
+def test_what_is_as_low_as_it_was_before_has_lost_nothing(make_sound: Sound) -> None:
+    """A stream whose upper band comes and goes; when it was there last makes no difference."""
+    wide, narrow = make_sound(RATE, 16.0), make_sound(RATE, 16.0, cutoff=4000.0)
+    # One second in three has it; after six seconds it is away for longer.
+    has_it = (np.arange(len(wide)) // RATE) % 3 == 0
+    has_it[9 * RATE :] = False
+    answers = run(rounded(np.where(has_it[:, None], wide, narrow)))
+    assert (answers[: 12 * RATE // HOP] == FULL_BAND_HZ).all()
+    assert answers[-1] == pytest.approx(4000.0, rel=0.05)
+
+
+def test_images_of_opus_are_told_at_once_where_content_was(make_sound: Sound) -> None:
+    sound = np.tile(demo("speech_reference.flac"), (2, 1))
+    change = len(sound) // 2
+    answers = run(np.concatenate([rounded(0.7 * sound)[:change], with_images(sound)[change:]]))
+    switch = change // HOP
+    assert answers[switch + 150] == pytest.approx(3900.0, rel=0.03)
+    assert changes(answers) == 1
+    back = np.concatenate([with_images(sound)[:change], narrowed(sound, 16000)[change:]])
+    answers = run(back, initial_hz=3900.0)
+    assert (answers[:switch] == 3900.0).all()
+    assert answers[switch + 150] == pytest.approx(7800.0, rel=0.03)
 
 
 def test_alternating_stream_does_not_make_it_flap(make_sound: Sound) -> None:
