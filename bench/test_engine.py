@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from rtsr import BatchUpsampler, Upsampler  # noqa: E402
+from rtsr import BatchUpsampler, Upsampler
 
 STREAMS = (64, 256, 1000)
 
@@ -68,4 +68,6 @@ def test_push_and_pull_of_many_streams(benchmark, monkeypatch, streams):
                 call.pull()
                 call.push(block)
 
-        benchmark.pedantic(packets, setup=lambda: batch.step() and None, rounds=200, warmup_rounds=10)
+        benchmark.pedantic(
+            packets, setup=lambda: batch.step() and None, rounds=200, warmup_rounds=10
+        )

@@ -35,8 +35,8 @@ from .band_limit import (
     find_emptiness,
     find_wall,
 )
-from .compiled import VECTOR, kernel
-from .fourier import real_fourier_tables, transform_real
+from .compiled import INDICES_IN, MATRIX, VECTOR, kernel
+from .fourier import LANES, real_fourier_tables, transform_real, transform_real_lanes
 from .images import BINS as IMAGE_BINS
 from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_sides, mirror_of_opus, mirrored_at
 
@@ -89,6 +89,9 @@ LOST_BLOCKS = 4
 LOST_BINS = 60
 #: As patience, but a call that changes its bandwidth again and again is still followed.
 LONGEST_DROP_PATIENCE = 2
+
+#: Fewer streams are quicker one by one.
+FEWEST_LANES = 8
 
 _ACTIVE_POWER = 0.5 * 10 ** (ACTIVE_DB / 10)
 _HANN = np.hanning(FRAME + 1)[:FRAME]
@@ -151,6 +154,16 @@ class BandwidthScratch(NamedTuple):
     loudest_above: NDArray[np.float64]
 
 
+class BandwidthLanes(NamedTuple):
+    """Room for the spectra of `LANES` streams side by side, for one thread."""
+
+    windowed: NDArray[np.float64]
+    real: NDArray[np.float64]
+    imaginary: NDArray[np.float64]
+    power: NDArray[np.float64]
+    """``(LANES, BINS)``: a row per stream again."""
+
+
 _ROWS = types.Array(float32, 2, "C")
 STATE = types.NamedTuple(
     [
@@ -169,6 +182,8 @@ STATE = types.NamedTuple(
 """numba's type of `BandwidthState`, for signatures of callers."""
 SCRATCH = types.NamedUniTuple(VECTOR, 6, BandwidthScratch)
 """numba's type of `BandwidthScratch`, for signatures of callers."""
+LANE_SCRATCH = types.NamedUniTuple(MATRIX, 4, BandwidthLanes)
+"""numba's type of `BandwidthLanes`."""
 HOP_IN = types.Array(float32, 2, "A", readonly=True)
 """A hop ``(480, channels)`` float32 in any layout: a slice or a transposed view will do."""
 
@@ -201,6 +216,16 @@ def bandwidth_scratch() -> BandwidthScratch:
         power=np.zeros(BINS),
         levels=np.zeros(BINS),
         loudest_above=np.zeros(BINS),
+    )
+
+
+def bandwidth_lanes() -> BandwidthLanes:
+    """Make room for one thread to take many streams side by side."""
+    return BandwidthLanes(
+        windowed=np.zeros((FRAME, LANES)),
+        real=np.zeros((BINS, LANES)),
+        imaginary=np.zeros((BINS, LANES)),
+        power=np.zeros((LANES, BINS)),
     )
 
 
@@ -471,11 +496,10 @@ def _consider_going_up(state: BandwidthState, row: int, scratch: BandwidthScratc
         _forget_content_above(state, row)
 
 
-@kernel(void(STATE, int64, int64, SCRATCH))
-def _consider(state: BandwidthState, row: int, channels: int, scratch: BandwidthScratch) -> None:
-    """Take the spectrum of the history as one more frame of sound."""
+@kernel(void(STATE, int64, SCRATCH))
+def _consider(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    """Take the spectrum in `scratch.power` as one more frame of sound."""
     values = state.values[row]
-    _frame_power(state, row, channels, scratch)
     block, frame = divmod(values.frames, BLOCK_FRAMES)
     _hold(scratch.power, state.blocks[row, block % BLOCKS], frame == 0)
     compare_sides(
@@ -489,6 +513,80 @@ def _consider(state: BandwidthState, row: int, channels: int, scratch: Bandwidth
         _consider_going_down(state, row, scratch)
     if values.cutoff_hz < values.bound_hz:
         _consider_going_up(state, row, scratch)
+
+
+@kernel(boolean(HOP_IN))
+def is_sound(hop: NDArray[np.float32]) -> bool:
+    """Whether a hop ``(480, channels)`` is loud enough to say something.
+
+    What is not a number compares as silence here.
+    """
+    energy = 0.0
+    for frame in range(hop.shape[0]):
+        for channel in range(hop.shape[1]):
+            energy += float(hop[frame, channel]) ** 2
+    return _ACTIVE_POWER * hop.size < energy < np.inf
+
+
+@kernel(boolean(STATE, int64, boolean))
+def has_spectrum(state: BandwidthState, row: int, active: bool) -> bool:
+    """Whether the history of one stream counts, now that its next hop is known to be sound.
+
+    A stream that is muted or that begins in the middle of a sound clicks, and a click is full band:
+    a spectrum counts only if all hops in it and the one behind it are sound.
+    """
+    return active and state.values[row].active_hops * HOP >= FRAME
+
+
+@kernel(void(STATE, int64, HOP_IN, boolean))
+def end_hop(state: BandwidthState, row: int, hop: NDArray[np.float32], active: bool) -> None:
+    """Put a hop behind the history of one stream."""
+    values = state.values[row]
+    for channel in range(hop.shape[1]):
+        history = state.history[row, channel]
+        for i in range(FRAME - HOP):
+            history[i] = history[i + HOP]
+        for i in range(HOP):
+            history[FRAME - HOP + i] = hop[i, channel]
+    values.active_hops = values.active_hops + 1 if active else 0
+
+
+@kernel(void(STATE, INDICES_IN, SCRATCH, LANE_SCRATCH))
+def consider_rows(
+    state: BandwidthState, rows: np.ndarray, scratch: BandwidthScratch, lanes: BandwidthLanes
+) -> None:
+    """Take the histories of up to `LANES` mono streams, all of which count, side by side.
+
+    To the bits of what :func:`detect_bandwidth` does with each of them.
+    """
+    count = rows.shape[0]
+    if count < FEWEST_LANES:
+        for index in range(count):
+            _frame_power(state, rows[index], 1, scratch)
+            _consider(state, rows[index], scratch)
+        return
+    windowed, real, imaginary = lanes.windowed, lanes.real, lanes.imaginary
+    for first in range(0, FRAME, 16):
+        for lane in range(LANES):
+            # An empty lane costs as much as a full one.
+            history = state.history[rows[min(lane, count - 1)], 0]
+            for i in range(first, first + 16):
+                windowed[i, lane] = _WINDOW[i] * history[i]
+    transform_real_lanes(
+        windowed, real, imaginary, _COSINES, _SINES, _ORDER, _TURN_COSINES, _TURN_SINES
+    )
+    for k in range(BINS):
+        for lane in range(LANES):
+            real[k, lane] = real[k, lane] ** 2 + imaginary[k, lane] ** 2
+    for lane in range(count):
+        power = lanes.power[lane]
+        for k in range(BINS):
+            before = real[k - 1, lane] if k else 0.0
+            after = real[k + 1, lane] if k + 1 < BINS else 0.0
+            power[k] = 0.25 * before + 0.5 * real[k, lane] + 0.25 * after
+    for lane in range(count):
+        scratch.power[:] = lanes.power[lane]
+        _consider(state, rows[lane], scratch)
 
 
 @kernel(float64(STATE, int64, HOP_IN, SCRATCH))
@@ -510,21 +608,9 @@ def detect_bandwidth(
     frames, channels = hop.shape
     if frames != HOP or not 0 < channels <= state.history.shape[1]:
         raise ValueError("detect_bandwidth: a hop must be (480, channels)")
-    values = state.values[row]
-    energy = 0.0
-    for frame in range(HOP):
-        for channel in range(channels):
-            energy += float(hop[frame, channel]) ** 2
-    # A stream that is muted or that begins in the middle of a sound clicks, and a click is full
-    # band: a spectrum counts only if all hops in it and the one behind it are sound. What is
-    # not a number compares as silence here.
-    active = _ACTIVE_POWER * (HOP * channels) < energy < np.inf
-    if active and values.active_hops * HOP >= FRAME:
-        _consider(state, row, channels, scratch)
-    for channel in range(channels):
-        for i in range(FRAME - HOP):
-            state.history[row, channel, i] = state.history[row, channel, i + HOP]
-        for i in range(HOP):
-            state.history[row, channel, FRAME - HOP + i] = hop[i, channel]
-    values.active_hops = values.active_hops + 1 if active else 0
-    return values.cutoff_hz
+    active = is_sound(hop)
+    if has_spectrum(state, row, active):
+        _frame_power(state, row, channels, scratch)
+        _consider(state, row, scratch)
+    end_hop(state, row, hop, active)
+    return state.values[row].cutoff_hz

@@ -9,11 +9,25 @@ from numba import float32, float64, from_dtype, int64, types, void
 from numpy.typing import NDArray
 
 from .band_limit import FULL_BAND_HZ
+from .bandwidth import (
+    LANE_SCRATCH,
+    BandwidthLanes,
+    BandwidthScratch,
+    BandwidthState,
+    bandwidth_lanes,
+    bandwidth_scratch,
+    bandwidth_state,
+    consider_rows,
+    detect_bandwidth,
+    end_hop,
+    has_spectrum,
+    is_sound,
+)
 from .bandwidth import SCRATCH as DETECTOR_SCRATCH
 from .bandwidth import STATE as DETECTORS
-from .bandwidth import BandwidthScratch, BandwidthState, bandwidth_state, detect_bandwidth
 from .compiled import AUDIO, AUDIO_IN, INDICES_IN, MATRIX, kernel
 from .crossover import HOP, MAX_CHANNELS
+from .fourier import LANES
 
 VALUES = np.dtype(
     [
@@ -79,34 +93,103 @@ def measure_block(
         state.f_prior[row, hop] = _cutoff_of_hop(state, row, part, scratch)
 
 
-@kernel(void(CUTOFFS, INDICES_IN, types.Array(int64, 2, "C"), AUDIO_IN, AUDIO, DETECTOR_SCRATCH))
+class CutoffScratch(NamedTuple):
+    """Room for one thread to take a step of many streams."""
+
+    detector: BandwidthScratch
+    lanes: BandwidthLanes
+    rows: NDArray[np.int64]
+    """``(LANES,)``: streams whose spectra are taken side by side."""
+    gathered: NDArray[np.float32]
+    """``(8, 480)``: one hop of one stream."""
+
+
+ROWS_SCRATCH = types.NamedTuple(
+    [DETECTOR_SCRATCH, LANE_SCRATCH, types.Array(int64, 1, "C"), AUDIO], CutoffScratch
+)
+"""numba's type of `CutoffScratch`."""
+_SLOTS = types.Array(int64, 2, "C")
+
+
+def cutoff_scratch() -> CutoffScratch:
+    """Make room for one thread."""
+    return CutoffScratch(
+        detector=bandwidth_scratch(),
+        lanes=bandwidth_lanes(),
+        rows=np.zeros(LANES, np.int64),
+        gathered=np.zeros((MAX_CHANNELS, HOP), np.float32),
+    )
+
+
+@kernel(void(CUTOFFS, int64, _SLOTS, AUDIO_IN, int64, ROWS_SCRATCH))
+def _take_listed(
+    state: CutoffState,
+    count: int,
+    slots: np.ndarray,
+    audio: np.ndarray,
+    start: int,
+    scratch: CutoffScratch,
+) -> None:
+    """Take the spectra of the first `count` listed streams, and the hop that came behind them."""
+    rows = scratch.rows[:count]
+    consider_rows(state.detectors, rows, scratch.detector, scratch.lanes)
+    for index in range(count):
+        hop = audio[slots[rows[index], 0], start : start + HOP].reshape((HOP, 1))
+        end_hop(state.detectors, rows[index], hop, True)
+
+
+@kernel(void(CUTOFFS, INDICES_IN, _SLOTS, AUDIO_IN, ROWS_SCRATCH))
 def measure_rows(
     state: CutoffState,
     rows: np.ndarray,
     slots: np.ndarray,
     audio: np.ndarray,
-    gathered: np.ndarray,
-    scratch: BandwidthScratch,
+    scratch: CutoffScratch,
 ) -> None:
-    """Find the cutoffs of a step of many streams, whose channels are rows of `audio`.
+    """Find the cutoffs of a step of many streams; to the bits of `measure_block`.
 
     Args:
         state: of `cutoff_state`.
         rows: of the streams.
         slots: ``(streams, 8)``, the row of `audio` that each channel has.
         audio: ``(slots, 480 * hops)``.
-        gathered: ``(8, 480)``, room for one hop.
         scratch: of this thread alone.
     """
-    for index in range(rows.shape[0]):
-        row = rows[index]
-        channels = state.values[row].channels
-        is_given = not np.isnan(state.values[row].given_hz)
-        for hop in range(state.f_prior.shape[1]):
-            if not is_given:
-                for channel in range(channels):
-                    gathered[channel] = audio[slots[row, channel], hop * HOP : (hop + 1) * HOP]
-            state.f_prior[row, hop] = _cutoff_of_hop(state, row, gathered[:channels].T, scratch)
+    detectors = state.detectors
+    for hop in range(state.f_prior.shape[1]):
+        start = hop * HOP
+        listed = 0
+        for index in range(rows.shape[0]):
+            row = rows[index]
+            values = state.values[row]
+            if not np.isnan(values.given_hz):
+                continue
+            if values.channels > 1:
+                for channel in range(values.channels):
+                    scratch.gathered[channel] = audio[slots[row, channel], start : start + HOP]
+                several = scratch.gathered[: values.channels].T
+                detect_bandwidth(detectors, row, several, scratch.detector)
+                continue
+            one = audio[slots[row, 0], start : start + HOP].reshape((HOP, 1))
+            active = is_sound(one)
+            if not has_spectrum(detectors, row, active):
+                end_hop(detectors, row, one, active)
+                continue
+            scratch.rows[listed] = row
+            listed += 1
+            if listed == LANES:
+                _take_listed(state, listed, slots, audio, start, scratch)
+                listed = 0
+        if listed:
+            _take_listed(state, listed, slots, audio, start, scratch)
+        for index in range(rows.shape[0]):
+            row = rows[index]
+            values = state.values[row]
+            found = values.given_hz
+            if np.isnan(found):
+                found = detectors.values[row].cutoff_hz
+            values.cutoff_hz = min(found, values.native_hz)
+            state.f_prior[row, hop] = values.cutoff_hz
 
 
 @kernel(void(CUTOFFS, INDICES_IN, MATRIX))

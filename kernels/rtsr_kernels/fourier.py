@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import int64, types, void
 
-from .compiled import VECTOR, VECTOR_IN, kernel
+from .compiled import MATRIX, VECTOR, VECTOR_IN, kernel
 
 INDICES_IN = types.Array(int64, 1, "C", readonly=True)
 
@@ -133,3 +133,63 @@ def transform_real(
         imaginary[low] = 0.5 * (even_imaginary + turned_imaginary)
         real[high] = 0.5 * (even - turned)
         imaginary[high] = 0.5 * (turned_imaginary - even_imaginary)
+
+
+#: Signals that `transform_real_lanes` takes side by side.
+LANES = 32
+
+
+@kernel(void(MATRIX, MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, INDICES_IN, VECTOR_IN, VECTOR_IN))
+def transform_real_lanes(
+    samples: np.ndarray,
+    real: np.ndarray,
+    imaginary: np.ndarray,
+    cosines: np.ndarray,
+    sines: np.ndarray,
+    order: np.ndarray,
+    turn_cosines: np.ndarray,
+    turn_sines: np.ndarray,
+) -> None:
+    """Transform `LANES` unrelated signals side by side, to the bits of :func:`transform_real`.
+
+    `samples` is ``(N, LANES)``, `real` and `imaginary` are ``(N / 2 + 1, LANES)``. Every butterfly
+    then fills vector registers, also those of the first stages.
+    """
+    half = samples.shape[0] // 2
+    for here in range(half):
+        there = order[here]
+        for lane in range(LANES):
+            real[there, lane] = samples[2 * here, lane]
+            imaginary[there, lane] = samples[2 * here + 1, lane]
+    size = 1
+    while size < half:
+        for step in range(size):
+            cosine, sine = cosines[size + step], sines[size + step]
+            for start in range(0, half, 2 * size):
+                upper, lower = start + step, start + step + size
+                for lane in range(LANES):
+                    turned = cosine * real[lower, lane] - sine * imaginary[lower, lane]
+                    turned_imaginary = cosine * imaginary[lower, lane] + sine * real[lower, lane]
+                    real[lower, lane] = real[upper, lane] - turned
+                    imaginary[lower, lane] = imaginary[upper, lane] - turned_imaginary
+                    real[upper, lane] += turned
+                    imaginary[upper, lane] += turned_imaginary
+        size *= 2
+    for lane in range(LANES):
+        first, first_odd = real[0, lane], imaginary[0, lane]
+        real[0, lane], imaginary[0, lane] = first + first_odd, 0.0
+        real[half, lane], imaginary[half, lane] = first - first_odd, 0.0
+    for low in range(1, half // 2 + 1):
+        high = half - low
+        cosine, sine = turn_cosines[low], turn_sines[low]
+        for lane in range(LANES):
+            even = real[low, lane] + real[high, lane]
+            even_imaginary = imaginary[low, lane] - imaginary[high, lane]
+            odd = imaginary[low, lane] + imaginary[high, lane]
+            odd_imaginary = real[high, lane] - real[low, lane]
+            turned = cosine * odd - sine * odd_imaginary
+            turned_imaginary = cosine * odd_imaginary + sine * odd
+            real[low, lane] = 0.5 * (even + turned)
+            imaginary[low, lane] = 0.5 * (even_imaginary + turned_imaginary)
+            real[high, lane] = 0.5 * (even - turned)
+            imaginary[high, lane] = 0.5 * (turned_imaginary - even_imaginary)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rtsr.runtime.metadata import HOP
 from rtsr_kernels import crossover, cutoffs
 from rtsr_kernels.band_limit import FULL_BAND_HZ
-from rtsr_kernels.bandwidth import bandwidth_scratch, start_bandwidth
+from rtsr_kernels.bandwidth import start_bandwidth
 from rtsr_kernels.highpass import highpass_sos
 
 Audio = NDArray[np.float32]
@@ -45,8 +45,7 @@ class HopEngine:
         self._crossover = crossover.crossover_state(streams, slots, hops, overlap)
         self._cutoffs = cutoffs.cutoff_state(streams, hops, channels)
         self._scratch = crossover.crossover_scratch(hops)
-        self._detector_scratch = bandwidth_scratch()
-        self._gathered = np.zeros((channels, HOP), np.float32)
+        self._cutoff_scratch = cutoffs.cutoff_scratch()
         self._is_new = np.zeros(streams, np.bool_)
         self._first = np.zeros(1, np.int64)
         self._mixing = self._crossover.values
@@ -166,7 +165,7 @@ class HopEngine:
         Returns:
             Hz ``(hops,)`` where the content of each hop ends; the next step overwrites it.
         """
-        cutoffs.measure_block(self._cutoffs, 0, audio, self._detector_scratch)
+        cutoffs.measure_block(self._cutoffs, 0, audio, self._cutoff_scratch.detector)
         return self.f_prior[0]
 
     def finish(self, audio: Audio, high_band: Audio, out: Audio) -> None:
@@ -183,9 +182,7 @@ class HopEngine:
         Returns:
             Hz ``(streams, hops)``, where the content of each hop ends; see :attr:`f_prior`.
         """
-        cutoffs.measure_rows(
-            self._cutoffs, rows, self.slots, audio, self._gathered, self._detector_scratch
-        )
+        cutoffs.measure_rows(self._cutoffs, rows, self.slots, audio, self._cutoff_scratch)
         return self.f_prior
 
     def finish_rows(self, rows: Rows, audio: Audio, high_band: Audio, out: Audio) -> None:
