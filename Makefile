@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test bench smoke soak lint clean
+.PHONY: demo test test-gpu-stub bench smoke soak lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
@@ -14,6 +14,12 @@ CLOCKED := tests/rtsr/live tests/bench/test_bench_soak.py
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(CLOCKED:%=--ignore=%)
 	$(BIN)/python -m pytest $(CLOCKED)
+
+# ONNX Runtime's real CUDA provider on stand-ins for NVIDIA's libraries. Its package must not lie
+# beside the one for CPUs, so it has a folder of its own.
+GPU_RUNTIME := .gpu-runtime
+test-gpu-stub: $(VENV)/.dev $(GPU_RUNTIME)/.installed
+	PYTHONPATH=$(CURDIR)/$(GPU_RUNTIME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu_stub
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m rtsr_bench.table
@@ -35,7 +41,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) $(GPU_RUNTIME) build *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,4 +52,9 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
+	touch $@
+
+$(GPU_RUNTIME)/.installed: constraints.txt $(BIN)/python
+	rm -rf $(GPU_RUNTIME)
+	$(INSTALL) --no-deps --target $(GPU_RUNTIME) onnxruntime-gpu
 	touch $@

@@ -7,6 +7,8 @@ bug.
 
 from __future__ import annotations
 
+import warnings
+
 
 class RtsrError(Exception):
     """Base of all errors rtsr raises on purpose; ``str(error)`` is one complete sentence."""
@@ -39,3 +41,15 @@ class MissingDependencyError(RtsrError):
         super().__init__(f"{what_for} needs a package that is not installed: {commands}.")
         self.what_for = what_for
         self.extras = extras
+
+
+class RtsrWarning(UserWarning):
+    """Something runs otherwise than it could, and slower; one complete sentence.
+
+    The command line prints it after ``rtsr:``, and goes on.
+    """
+
+
+def warn(sentence: str) -> None:
+    """Issue an :class:`RtsrWarning` where the caller's caller stands."""
+    warnings.warn(sentence, RtsrWarning, stacklevel=3)

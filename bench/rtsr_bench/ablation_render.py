@@ -150,7 +150,9 @@ def reconstruct_file(
 
     f_prior, f_target = (torch.tensor([cutoff], device=device) for cutoff in cutoffs_hz)
     floor = torch.tensor([LOSSLESS_FLOOR], device=device)
-    data = Degraded(block(truth), block(narrow), f_prior, f_target, f_target, floor)
+    data = Degraded(
+        block(truth), block(narrow), f_prior, f_target, f_target, floor, f_prior.tolist()
+    )
     devices: list[Any] = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode():
         torch.manual_seed(seed)

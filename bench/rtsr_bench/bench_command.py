@@ -15,11 +15,12 @@ from rtsr.errors import RtsrError
 
 if TYPE_CHECKING:
     from rtsr_bench.campaign import Plan
-    from rtsr_bench.matrix import Cell
+    from rtsr_bench.matrix import Axes, Cell
 
 _MATRIX = "Matrix"
 _PROTOCOL = "Protocol"
 _PEERS = "Peers"
+_EVIDENCE = "Evidence"
 _OUTPUT = "Output"
 
 
@@ -141,6 +142,22 @@ def bench_command(
             rich_help_panel=_PEERS,
         ),
     ] = True,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            "--evidence",
+            metavar="FILE.json",
+            help="As much as --budget allows, the most valuable first, written after each item, "
+            "with FILE.html.",
+            rich_help_panel=_EVIDENCE,
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", help="Seconds that --evidence may take: 270.", rich_help_panel=_EVIDENCE
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write results.", rich_help_panel=_OUTPUT),
@@ -170,6 +187,7 @@ def bench_command(
     [bold]rtsr bench --quick[/bold]
     [bold]rtsr bench --json now.json --html now.html[/bold]
     [bold]rtsr bench --compare before.json now.json[/bold]
+    [bold]rtsr bench --provider cuda --evidence gpu.json --budget 270[/bold]
     [bold]rtsr bench --against other.onnx --against-input audio:1x1x480[/bold]
     """
     began = time.monotonic()
@@ -187,17 +205,30 @@ def bench_command(
         _compare(comparison, json_file, console)
         return
     from rtsr_bench import bench_plan
+    from rtsr_bench.evidence_items import STREAMS
     from rtsr_bench.matrix import Axes
     from rtsr_bench.screen import print_results
 
+    few_streams = STREAMS if evidence is not None else (1,) if quick else (1, 4)
     axes = Axes(
         bench_plan.names("--provider", provider),
         bench_plan.names("--model", model),
         bench_plan.names("--precision", precision),
         bench_plan.numbers("--hops", hops, (1,) if quick else (1, 2, 4)),
-        bench_plan.numbers("--streams", streams, (1,) if quick else (1, 4)),
+        bench_plan.numbers("--streams", streams, few_streams),
         threads,
     )
+    if evidence is not None:
+        other = {
+            "--repetitions": repetitions, "--seconds": seconds, "--paced": paced,
+            "--quick": quick, "--against": against, "--json": json_file, "--html": html_file,
+        }  # fmt: skip
+        if given := [name for name, value in other.items() if value]:
+            raise RtsrError(f"--evidence has a protocol of its own; leave out {', '.join(given)}.")
+        _gather(evidence, budget, axes, began, console)
+        return
+    if budget is not None:
+        raise RtsrError("--budget is for --evidence FILE.json; a short run is --quick.")
     peers: list[Cell] = []
     if against is not None:
         peers = bench_plan.peer_cells(
@@ -252,6 +283,45 @@ def _run(plan: Plan) -> dict[str, Any]:
     if asked_for and not any(cell["repetitions"] for cell in asked_for):
         raise RtsrError(asked_for[0]["error"])
     return results
+
+
+def _gather(file: Path, budget: float | None, axes: Axes, began: float, console: Any) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from rtsr_bench import results as files
+    from rtsr_bench.evidence import (
+        DEFAULT_BUDGET_S,
+        check_evidence,
+        plan_evidence,
+        run_evidence,
+    )
+
+    seconds = DEFAULT_BUDGET_S if budget is None else budget
+    files.check_writable(file)
+    check_evidence(file, seconds)
+    plan = plan_evidence(file, seconds, axes, began, _command_line())
+    columns = (BarColumn(20), TextColumn("{task.completed:.0f} of {task.total:.0f} s"))
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("", total=seconds)
+        results = run_evidence(
+            plan, lambda what, spent: bar.update(task, completed=spent, description=what)
+        )
+    verdict = results["verdict"]
+    console.print(verdict["headline"], highlight=False)
+    for claim in verdict["claims"]:
+        found = claim["found"] or "-"
+        console.print(f"{claim['state']}: {claim['what']}: {found} ({claim['wanted']})")
+    done = f"{len(results['items'])} of {results['planned']} items"
+    console.print(f"{done} are in {file.name}, the report is {plan.page.name}.")
+    if not any("figures" in entry for entry in results["items"]):
+        raise RtsrError(
+            results["items"][0].get("error", "Nothing was measured.")
+            if results["items"]
+            else "The budget was spent before the first item; give a larger one."
+        )
 
 
 def _compare(sides: tuple[Path, Path], json_file: Path | None, console: Any) -> None:

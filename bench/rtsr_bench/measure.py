@@ -73,7 +73,7 @@ def measure(cell: Cell, protocol: Protocol, launched_ns: int) -> dict[str, Any]:
     )
     energy = PackageEnergy()
     began = time.time()
-    times, late = _take_steps(subject, cell.period_ms, protocol)
+    times, late = take_steps(subject, cell.period_ms, protocol)
     joules = energy.joules()
     ended = time.time()
     gc.enable()
@@ -105,10 +105,14 @@ def _timed(subject: Subject) -> float:
     return (time.perf_counter_ns() - started) * 1e-6
 
 
-def _take_steps(
+def take_steps(
     subject: Subject, period_ms: float, protocol: Protocol
 ) -> tuple[Milliseconds, int | None]:
-    """Times of the steps, and how many ended after their slot if they were paced."""
+    """Take the timed steps.
+
+    Returns:
+        Their times in order, and how many ended after their slot if they were paced.
+    """
     times = np.zeros(protocol.most_steps, np.int64)
     hopeless = _hopeless_after(protocol)
     clock, step = time.perf_counter_ns, subject.step

@@ -57,7 +57,7 @@ class Search:
 
 
 def find_most_streams(
-    attempt: Attempt, limit_ms: float, most: int, exact_up_to: int = EXACT_UP_TO
+    attempt: Attempt, limit_ms: float, most: int, exact_up_to: int = EXACT_UP_TO, first: int = 1
 ) -> Search:
     """Search the largest number of streams that passes.
 
@@ -67,10 +67,11 @@ def find_most_streams(
         limit_ms: what a trial has to stay below, for the record.
         most: streams that are tried at most.
         exact_up_to: streams up to which the number is exact; above, within this part of it.
+        first: number to begin with, where something is known.
     """
     search = Search(limit_ms)
     try:
-        _double(search, attempt, most)
+        _double(search, attempt, most, min(first, most))
         while not search.finished:
             _bisect(search, attempt, exact_up_to)
             _confirm(search, attempt)
@@ -79,8 +80,7 @@ def find_most_streams(
     return search
 
 
-def _double(search: Search, attempt: Attempt, most: int) -> None:
-    streams = 1
+def _double(search: Search, attempt: Attempt, most: int, streams: int) -> None:
     while _passes(search, attempt, streams) and streams < most:
         streams = min(2 * streams, most)
 

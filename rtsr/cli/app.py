@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rtsr.errors import RtsrError
+from rtsr.errors import RtsrError, RtsrWarning
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -95,7 +96,9 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what goes wrong on purpose ends in one sentence on stderr."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except RtsrError as error:
             _fail(str(error))
         except KeyboardInterrupt:
@@ -184,6 +187,20 @@ def _fail(sentence: str) -> None:
         with contextlib.suppress(OSError):
             print(f"rtsr: {sentence}", file=sys.stderr, flush=True)
     sys.exit(EXIT_BAD_INPUT)
+
+
+_show_other_warning = warnings.showwarning
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, *rest: Any, **named: Any
+) -> None:
+    """Ours in one sentence, without the place in the source."""
+    if issubclass(category, RtsrWarning):
+        with contextlib.suppress(OSError):
+            print(f"rtsr: {message}", file=sys.stderr, flush=True)
+    else:
+        _show_other_warning(message, category, filename, *rest, **named)
 
 
 def _silence_stdout() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,8 @@ from typing import Annotated
 import typer
 
 from rtsr.errors import MissingDependencyError, RtsrError
+
+MOST_WORKERS = 256
 
 
 def train_command(
@@ -40,6 +43,16 @@ def train_command(
             help="Begin with the weights of this checkpoint, of the same or a narrower model.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Threads that decode and code; as many as there are CPUs."),
+    ] = None,
+    slim: Annotated[
+        bool,
+        typer.Option(
+            "--slim", help="Also write slim.pt: averaged weights and facts, enough to export."
+        ),
+    ] = False,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +68,9 @@ def train_command(
     """
     if not 0.0 < minutes < math.inf:
         raise RtsrError(f"--minutes is {minutes:g}; it must be a number above zero.")
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise RtsrError(f"--workers is {workers}; it must be 1 to {MOST_WORKERS}.")
+    workers = min(os.cpu_count() or 2, MOST_WORKERS) if workers is None else workers
     if out.exists() and not out.is_dir():
         raise RtsrError(f"{out} is a file; --out names the folder of the run.")
     try:
@@ -76,7 +92,9 @@ def train_command(
 
     coded = settings.degrade.codec_share > 0.0
     with _counting("reading train") as show:
-        train_corpus = load_corpus(data, "train", cache=kept("train"), coded=coded, progress=show)
+        train_corpus = load_corpus(
+            data, "train", workers=workers, cache=kept("train"), coded=coded, progress=show
+        )
     typer.echo(f"train: {train_corpus.describe()}")
     if train_corpus.is_all_lossy:
         typer.echo(
@@ -85,9 +103,11 @@ def train_command(
             err=True,
         )
     with _counting("reading valid") as show:
-        valid_corpus = load_corpus(data, "valid", cache=kept("valid"), progress=show)
+        valid_corpus = load_corpus(
+            data, "valid", workers=workers, cache=kept("valid"), progress=show
+        )
     typer.echo(f"valid: {valid_corpus.describe()}")
-    trainer = Trainer(settings, train_corpus, valid_corpus, out, device)
+    trainer = Trainer(settings, train_corpus, valid_corpus, out, device, keep_slim=slim)
     if trainer.resume():
         if grow_from is not None and trainer.grown_from is None:
             raise RtsrError(

@@ -6,7 +6,8 @@ filter's frequency response instead, which is the same result up to rounding and
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,20 +19,49 @@ from rtsr_kernels.highpass import highpass_sos
 CUTOFF_GRID_HZ = 25.0
 # Long enough for the filter's ringing to die inside the padding instead of wrapping around.
 TAIL_SAMPLES = 4096
+# All cutoffs of one block length, 270 kB each for 1.28 s.
+MOST_RESPONSES = 1024
 
 
-@lru_cache(maxsize=1024)
-def _response(cutoff_hz: float, size: int) -> np.ndarray:
-    """Frequency response of the sections at the ``size / 2 + 1`` bins, complex64."""
-    z = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
-    response = np.ones_like(z)
-    for b0, b1, b2, a0, a1, a2 in highpass_sos(cutoff_hz):
-        response *= (b0 + z * (b1 + z * b2)) / (a0 + z * (a1 + z * a2))
-    return response.astype(np.complex64)
+class _Responses:
+    """Frequency responses that were needed before, where they are needed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[float, int, str], Tensor] = {}
+
+    def of(self, cutoffs: Sequence[float], size: int, device: torch.device) -> Tensor:
+        """Responses ``(cutoffs, size / 2 + 1)`` complex64; those that are new come all at once."""
+        missing = [one for one in set(cutoffs) if (one, size, str(device)) not in self._kept]
+        if missing:
+            if len(self._kept) + len(missing) > MOST_RESPONSES:
+                self._kept.clear()
+                missing = list(set(cutoffs))
+            for cutoff, response in zip(missing, _responses(missing, size, device), strict=True):
+                self._kept[cutoff, size, str(device)] = response
+        return torch.stack([self._kept[one, size, str(device)] for one in cutoffs])
 
 
-def high_pass(high_band: Tensor, cutoffs: list[float]) -> Tensor:
-    """Filter ``(batch, 1, samples)``, item ``i`` above ``cutoffs[i]`` Hz (to the next 25 Hz)."""
+_RESPONSES = _Responses()
+
+
+def _responses(cutoffs: Sequence[float], size: int, device: torch.device) -> Tensor:
+    """Responses of the sections at the ``size / 2 + 1`` bins, computed in double precision."""
+    sections = torch.from_numpy(np.stack([highpass_sos(cutoff) for cutoff in cutoffs]))
+    sections = sections.to(device, non_blocking=True)[..., None]
+    angle = torch.arange(size // 2 + 1, device=device, dtype=torch.float64)
+    z = torch.exp(-2j * math.pi / size * angle)
+    response = torch.ones_like(z).expand(len(cutoffs), -1)
+    for section in sections.unbind(1):
+        b0, b1, b2, a0, a1, a2 = section.unbind(1)
+        response = response * (b0 + z * (b1 + z * b2)) / (a0 + z * (a1 + z * a2))
+    return response.to(torch.complex64)
+
+
+def high_pass(high_band: Tensor, cutoffs: Sequence[float]) -> Tensor:
+    """Filter ``(batch, 1, samples)``, item ``i`` above ``cutoffs[i]`` Hz (to the next 25 Hz).
+
+    The cutoffs are plain numbers, because reading them from a device would wait for it.
+    """
     samples = high_band.shape[2]
     size = samples + TAIL_SAMPLES
     size += -size % 4800
@@ -39,6 +69,6 @@ def high_pass(high_band: Tensor, cutoffs: list[float]) -> Tensor:
         min(max(round(cutoff / CUTOFF_GRID_HZ) * CUTOFF_GRID_HZ, 100.0), SAMPLE_RATE / 2)
         for cutoff in cutoffs
     ]
-    responses = torch.from_numpy(np.stack([_response(cutoff, size) for cutoff in snapped]))
-    spectrum = torch.fft.rfft(high_band[:, 0], size) * responses.to(high_band.device)
+    responses = _RESPONSES.of(snapped, size, high_band.device)
+    spectrum = torch.fft.rfft(high_band[:, 0], size) * responses
     return torch.fft.irfft(spectrum, size)[:, None, :samples]

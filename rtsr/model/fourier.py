@@ -8,6 +8,10 @@ noise of unit variance gives bins of unit mean power.
 A complex number times a twiddle takes four real products. The first matrix therefore gives its
 real and imaginary parts twice, the twiddles lie in the same order, and the second matrix adds the
 four up: in a graph of one frame, fewer operators are worth more than fewer multiplications.
+
+The constant is the right factor of every product: with a matrix on the right, one product serves
+the whole batch, while one on the left makes ONNX Runtime send tables of addresses to a GPU.
+The transpositions that this takes are part of the products (``FusedMatMul``).
 """
 
 from __future__ import annotations
@@ -43,21 +47,22 @@ class RealTransform(nn.Module):
         b = torch.arange(columns, dtype=torch.float64)
         q = torch.arange(self.kept, dtype=torch.float64)
         real, imag = _rotation(-2 * math.pi * torch.outer(p, p) / rows)
-        first = torch.stack([real, imag, real, imag], dim=1).reshape(4 * rows, rows)
-        real, imag = _rotation(-2 * math.pi * torch.outer(p, b) / self.size)
+        first = torch.cat([real, imag, real, imag], dim=1)
+        real, imag = _rotation(-2 * math.pi * torch.outer(b, p) / self.size)
         twiddle = torch.cat([real, imag, imag, real], dim=1) * self.size**-0.5
         real, imag = _rotation(-2 * math.pi * torch.outer(b, q) / columns)
         plain, turned = torch.cat([real, imag], 1), torch.cat([-imag, real], 1)
-        second = torch.cat([plain, -plain, turned, turned])
+        second = torch.stack([plain, -plain, turned, turned], dim=1)
         self.register_buffer("first", first.float(), persistent=False)
         self.register_buffer("twiddle", twiddle.float(), persistent=False)
-        self.register_buffer("second", second.float(), persistent=False)
+        self.register_buffer("second", second.flatten(0, 1).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., size)`` to real and imaginary parts ``(..., 2, bins)``."""
         with torch.autocast(x.device.type, enabled=False):
-            partial = self.first @ x.float().reshape(-1, self.rows, self.columns)
-            partial = partial.reshape(-1, self.rows, 4 * self.columns) * self.twiddle
+            samples = x.float().reshape(-1, self.rows, self.columns)
+            partial = (samples.transpose(1, 2) @ self.first) * self.twiddle
+            partial = partial.reshape(-1, 4 * self.columns, self.rows).transpose(1, 2)
             spectrum = (partial @ self.second).reshape(-1, self.rows, 2, self.kept)
             spectrum = spectrum.permute(0, 2, 3, 1).reshape(*x.shape[:-1], 2, self.kept * self.rows)
         return spectrum[..., : self.bins]
@@ -83,15 +88,13 @@ class InverseRealTransform(nn.Module):
         p = torch.arange(rows, dtype=torch.float64)
         real, imag = _rotation(2 * math.pi * torch.outer(b, q) / columns)
         plain, turned = torch.cat([real, -imag], 1), torch.cat([imag, real], 1)
-        inner = torch.stack([plain, turned, plain, turned], dim=1)
-        real, imag = _rotation(2 * math.pi * torch.outer(b, p) / self.size)
+        inner = torch.cat([plain, turned, plain, turned]).T.contiguous()
+        real, imag = _rotation(2 * math.pi * torch.outer(p, b) / self.size)
         twiddle = torch.cat([real, imag, imag, real], dim=1) * self.size**-0.5
         real, imag = _rotation(2 * math.pi * torch.outer(p, p) / rows)
         # Only the real part of the last product is ever needed: samples are real.
-        outer = torch.cat([real, -real, -imag, -imag])
-        self.register_buffer(
-            "inner", inner.reshape(4 * columns, 2 * self.kept).float(), persistent=False
-        )
+        outer = torch.stack([real, -real, -imag, -imag], dim=1).flatten(0, 1)
+        self.register_buffer("inner", inner.float(), persistent=False)
         self.register_buffer("twiddle", twiddle.float(), persistent=False)
         self.register_buffer("outer", outer.float(), persistent=False)
         # A real signal's upper half mirrors the lower one: count inner bins twice.
@@ -104,8 +107,9 @@ class InverseRealTransform(nn.Module):
         missing = self.kept * self.rows - self.bins
         with torch.autocast(spectrum.device.type, enabled=False):
             planes = nn.functional.pad(spectrum.float() * self.mirror, (0, missing))
-            partial = self.inner @ planes.reshape(-1, 2 * self.kept, self.rows)
-            partial = partial.reshape(-1, self.columns, 4 * self.rows) * self.twiddle
+            planes = planes.reshape(-1, 2 * self.kept, self.rows)
+            partial = (planes.transpose(1, 2) @ self.inner) * self.twiddle
+            partial = partial.reshape(-1, 4 * self.rows, self.columns).transpose(1, 2)
             samples = partial @ self.outer
         # Sample n = b + columns * a.
         return samples.transpose(1, 2).reshape(*spectrum.shape[:-2], self.size)

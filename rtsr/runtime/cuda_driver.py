@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ProviderError
+from rtsr.runtime.gpu_lock import GPU_LOCK
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MANAGEMENT = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
@@ -161,8 +162,9 @@ class CudaDriver:
         return array
 
     def _free(self, address: ctypes.c_void_p) -> None:
-        self._library.cuCtxSetCurrent(self._context)
-        self._library.cuMemFreeHost(address)
+        with GPU_LOCK:
+            self._library.cuCtxSetCurrent(self._context)
+            self._library.cuMemFreeHost(address)
 
     def _number(self, function: str, *arguments: Any) -> int:
         number = _INT()

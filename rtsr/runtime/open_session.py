@@ -14,9 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rtsr.errors import ModelError, ProviderError
+from rtsr.errors import ModelError, ProviderError, warn
 from rtsr.runtime import provider_libraries, providers, tensorrt
 from rtsr.runtime.cuda_driver import CudaStream
+from rtsr.runtime.gpu_lock import GPU_LOCK
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.runtime.provider_options import AUTO, CPU, CUDA, TENSORRT, ProviderOptions
@@ -107,7 +108,8 @@ def open_session(
         if name == CPU:
             return _open_on_cpu(onnxruntime, model, shape, notes)
         try:
-            return _open_on_gpu(onnxruntime, model, name, options, shape, wanted)
+            with GPU_LOCK:
+                return _open_on_gpu(onnxruntime, model, name, options, shape, wanted)
         except ProviderError as error:
             if provider != AUTO:
                 raise
@@ -253,6 +255,7 @@ def _open_on_gpu(
         if wanted:
             raise
         notes.append(str(error))
+        warn(str(error))
         graph, made = False, sessions(False)
     runs = [
         SideRun(session, run_options(onnxruntime, name, side if graph else None))

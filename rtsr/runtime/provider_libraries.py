@@ -12,6 +12,7 @@ import io
 import mmap
 import re
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -48,8 +49,30 @@ def preload(onnxruntime: ModuleType, provider: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
             # Only NVIDIA's packages: left to itself it would take those of an installed PyTorch.
             preload_dlls(directory="")
+    # It looks only beside itself. NVIDIA's packages may lie in another folder of packages.
+    _preload_from_packages(needed_libraries(onnxruntime, CUDA))
     if provider == TENSORRT:
         _preload_tensorrt()
+
+
+def _preload_from_packages(names: Sequence[str]) -> None:
+    """Load libraries out of the package ``nvidia``; several folders may have parts of it."""
+    folders = [folder for entry in sys.path if (folder := Path(entry) / "nvidia").is_dir()]
+    waiting = [name for name in names if not _loads(name)]
+    for _ in range(len(waiting)):
+        # One may need another that stands behind it.
+        left = [name for name in waiting if not _load_from(folders, name)]
+        if len(left) == len(waiting):
+            return
+        waiting = left
+
+
+def _load_from(folders: Sequence[Path], name: str) -> bool:
+    for file in (file for folder in folders for file in sorted(folder.glob(f"*/lib/{name}"))):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+            return True
+    return False
 
 
 def _preload_tensorrt() -> None:

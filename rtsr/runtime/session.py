@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import ModelError, ProviderError
+from rtsr.errors import ModelError, ProviderError, warn
 from rtsr.runtime import providers
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model, find_model
@@ -30,8 +30,8 @@ class OnnxStep:
     call :meth:`run`, read :attr:`high_band`; or pass them to :meth:`step`, which copies.
 
     On a GPU a step is captured as a CUDA graph and replayed, where the model allows it. ONNX
-    Runtime keeps such graphs per thread, so the first two steps of a thread are slow; the
-    constructor takes them for the calling thread.
+    Runtime keeps such graphs per thread, so the first step of a thread is slow; the constructor
+    takes it for the calling thread, :meth:`prepare_thread` for any other.
 
     Args:
         model: a :class:`~rtsr.runtime.models.Model`, the name of a bundled one, or a path.
@@ -106,6 +106,13 @@ class OnnxStep:
         self._side = 1 - side
         return self.high_band
 
+    def prepare_thread(self) -> None:
+        """Take the slow first step for the calling thread, without a trace in the state.
+
+        For a thread that is to step what another one has opened. On the CPU there is nothing to do.
+        """
+        self._memory.prepare_thread(self._side)
+
     def step(self, audio: Audio, noise: Audio, f_prior: Audio, f_target: Audio) -> Audio:
         """Copy the inputs, take one step; the result is overwritten by the next one."""
         self.audio[...] = audio
@@ -121,7 +128,7 @@ class OnnxStep:
 
     def state(self) -> dict[str, Audio]:
         """A copy of the state as the next step will see it, by name."""
-        return {name: value.numpy().copy() for name, value in self._states[self._side].items()}
+        return self._memory.read_state(self._side)
 
     def _start(
         self, onnxruntime: ModuleType, wanted: str, shape: SessionShape
@@ -143,6 +150,7 @@ class OnnxStep:
             if self.options.graph:
                 raise ProviderError(note)
             notes.append(note)
+            warn(note)
             opened = open_session(
                 onnxruntime, self.model, opened.provider, self.options, shape, graph=False
             )
@@ -156,6 +164,7 @@ class OnnxStep:
             if wanted != providers.AUTO or opened.provider == providers.CPU:
                 raise ProviderError(note)
             notes.append(note)
+            warn(note)
             opened = open_session(onnxruntime, self.model, providers.CPU, self.options, shape)
             memory = self._bind(onnxruntime, opened, shape)
         opened.notes[:] = notes

@@ -6,6 +6,7 @@ and a swap: nothing is allocated, copied or looked up by name.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rtsr.runtime.gpu_lock import GPU_LOCK
 
 HIGH_BAND = "high_band"
 
@@ -59,6 +62,12 @@ class StepMemory(Protocol):
     def run(self, side: int) -> None:
         """Take one step from copy ``side`` of the state to the other."""
 
+    def prepare_thread(self, side: int) -> None:
+        """Set up what is kept per thread; copy ``side`` of the state stays, the other does not."""
+
+    def read_state(self, side: int) -> dict[str, Audio]:
+        """A copy of copy ``side`` of the state in plain memory, by name."""
+
     def reset(self) -> None:
         """Zero both copies of the state."""
 
@@ -102,6 +111,13 @@ class HostMemory:
     def run(self, side: int) -> None:
         """See :class:`StepMemory`."""
         self._session.run_with_iobinding(self._bindings[side])
+
+    def prepare_thread(self, side: int) -> None:
+        """Do nothing: a session on the CPU is the same to every thread."""
+
+    def read_state(self, side: int) -> dict[str, Audio]:
+        """See :class:`StepMemory`."""
+        return {name: value.numpy().copy() for name, value in self.states[side].items()}
 
     def reset(self) -> None:
         """See :class:`StepMemory`."""
@@ -148,12 +164,21 @@ class SideRun:
     options: Any
 
 
+class _Thread(threading.local):
+    """What is known of the calling thread."""
+
+    is_ready = False
+
+
 class DeviceMemory:
     """Memory of a device for everything that is bound, page-locked memory for the host's side.
 
     All signals lie behind one another, so that one copy brings them over, and the result comes back
     with another. Both copies and the run are queued on one stream, and the host waits once, at the
     end. No address ever changes, as CUDA graphs want it; the copies are not part of the graph.
+
+    ONNX Runtime keeps graphs, handles and memory per thread, so the first step of a thread sets up
+    both sides for it, which takes as long as opening a session; the state stays as it was.
 
     Args:
         onnxruntime: the module.
@@ -176,6 +201,12 @@ class DeviceMemory:
         self.device = device
         self._stream = stream
         self._runs = list(runs)
+        self._thread = _Thread()
+        with GPU_LOCK:
+            self._bind(onnxruntime, shapes, device_id)
+
+    def _bind(self, onnxruntime: ModuleType, shapes: StepShapes, device_id: int) -> None:
+        stream, device = self._stream, self.device
 
         def value(shape: Shape) -> Any:
             return onnxruntime.OrtValue.ortvalue_from_numpy(_zeros(shape), device, device_id)
@@ -210,12 +241,35 @@ class DeviceMemory:
 
     def run(self, side: int) -> None:
         """See :class:`StepMemory`."""
+        if not self._thread.is_ready:
+            self.prepare_thread(side)
+        self._step(side)
+
+    def prepare_thread(self, side: int) -> None:
+        """See :class:`StepMemory`."""
+        if self._thread.is_ready:
+            return
+        with GPU_LOCK:
+            self._stream.activate()
+            kept = self.read_state(side)
+            self._step(1 - side)
+            for name, value in self.states[side].items():
+                value.update_inplace(kept[name])
+            self._step(side)
+        self._thread.is_ready = True
+
+    def _step(self, side: int) -> None:
         stream, run = self._stream, self._runs[side]
         stream.activate()
         stream.upload(*self._upload)
         run.session.run_with_iobinding(self._bindings[side], run.options)
         stream.download(*self._download)
         stream.synchronize()
+
+    def read_state(self, side: int) -> dict[str, Audio]:
+        """See :class:`StepMemory`."""
+        with GPU_LOCK:
+            return {name: value.numpy().copy() for name, value in self.states[side].items()}
 
     def reset(self) -> None:
         """See :class:`StepMemory`."""

@@ -23,6 +23,9 @@ from rtsr_kernels.noise import fill_noise_frames
 HOPS = 200
 # Of the root mean square of the signal. Both run the same kernels, in an order that may differ.
 TOLERANCE = 1e-4
+# The same against the CPU, whose kernels are others, by precision. Half precision and TF32 keep the
+# same ten bits of mantissa.
+TOLERANCES_TO_CPU = {"fp32": 2e-3, "tf32": 0.1, "fp16": 0.1}
 
 _NOISE_STREAM = 0
 _LOUDNESS = (0.0, 0.01, 0.3, 1.0)
@@ -115,6 +118,16 @@ def compare_steps(first: OnnxStep, second: OnnxStep, hops: int = HOPS, seed: int
         state=_state_difference(first.state(), second.state()),
         captured=first.cuda_graph,
     )
+
+
+def tolerance_to_cpu(step: OnnxStep) -> float:
+    """How far a step on an accelerator may be from the CPU, relative to the signal."""
+    precision = step.metadata.precision
+    if step.options.fp16:
+        precision = "fp16"
+    elif step.options.tf32 and precision == "fp32":
+        precision = "tf32"
+    return TOLERANCES_TO_CPU[precision]
 
 
 def require_parity(parity: StepParity, what: str, tolerance: float = TOLERANCE) -> None:

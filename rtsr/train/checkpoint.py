@@ -23,14 +23,16 @@ class MovingAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        # Weights are changed in place, so these are looks at the module's own.
+        self._present = {name: value.detach() for name, value in module.state_dict().items()}
+        self.values = {name: value.clone() for name, value in self._present.items()}
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
+    def update(self) -> None:
+        """Follow the module by one step."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10.0))
-        for name, value in module.state_dict().items():
-            self.values[name].lerp_(value.detach(), 1.0 - decay)
+        torch._foreach_lerp_(list(self.values.values()), list(self._present.values()), 1.0 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "values": self.values}
@@ -39,6 +41,12 @@ class MovingAverage:
         self.steps = state["steps"]
         for name, value in state["values"].items():
             self.values[name].copy_(value)
+
+
+def slim(content: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint must hold to be exported, or to begin another run with."""
+    kept = {name: content[name] for name in ("model_config", "ema", "facts")}
+    return {**kept, "teacher": None, "discriminators": None}
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

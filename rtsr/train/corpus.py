@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rtsr.errors import RtsrError
 from rtsr.train.coded import CodedRows, CodedVersions
@@ -35,20 +37,41 @@ JOIN_FADE = 240  # 5 ms: a join must not be a click, whose spectrum is full band
 
 @dataclass
 class Crops:
-    """One drawn batch.
+    """One drawn batch, put together where it is wanted.
 
     Attributes:
-        audio: ``(batch, samples)`` float32 in [-1, 1): the truth.
+        pieces: a crop per row, int16: as many samples as it takes at its speed.
+        speeds: of each row; 1 is the recording's own.
+        samples: length of the rows.
         cutoffs_hz: ``(batch,)`` float32: above it a crop holds no truth.
         coded: the rows that have a coded version, or None.
         lossy: ``(batch,)`` bool: a coder has been at the truth itself, and what is weak in it may
             be missing though it was there.
     """
 
-    audio: np.ndarray
+    pieces: list[Tensor]
+    speeds: list[float]
+    samples: int
     cutoffs_hz: np.ndarray
     coded: CodedRows | None
     lossy: np.ndarray
+
+    @property
+    def audio(self) -> np.ndarray:
+        """The truth ``(batch, samples)`` float32 in [-1, 1), in plain memory."""
+        return self.on(torch.device("cpu")).numpy()
+
+    def on(self, device: torch.device) -> Tensor:
+        """The same on a device. What lies there already is not sent, and nothing is waited for."""
+        audio = torch.empty(len(self.pieces), self.samples, device=device)
+        for speed in dict.fromkeys(self.speeds):
+            rows = [row for row, other in enumerate(self.speeds) if other == speed]
+            pieces = [self.pieces[row].to(device, non_blocking=True) for row in rows]
+            group = torch.stack(pieces).float()
+            if speed != 1.0:
+                group = change_speed(group, self.samples)
+            audio[torch.from_numpy(np.array(rows)).to(device, non_blocking=True)] = group
+        return audio * (1.0 / 32768.0)
 
 
 @dataclass
@@ -76,6 +99,7 @@ class Corpus:
     groups: list[str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     coded: CodedVersions | None = None
+    _resident: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -152,7 +176,8 @@ class Corpus:
         """
         weights = DOMAIN_WEIGHTS if domain_weights is None else domain_weights
         shares = self._shares(weights)
-        audio = np.empty((batch, samples), np.float32)
+        pieces: list[Tensor] = []
+        played: list[float] = []
         cutoffs = np.empty(batch, np.float32)
         lossy = np.empty(batch, bool)
         for row, code in enumerate(rng.choice(len(self.domains), size=batch, p=shares)):
@@ -163,41 +188,53 @@ class Corpus:
                 crop, cutoff, is_lossy = self._crop(rng, int(code), round(samples * speed))
                 if not _mostly_silent(crop) or rng.random() < QUIET_CROPS_KEPT:
                     break
-            audio[row] = crop if speed == 1.0 else change_speed(crop, samples)
+            pieces.append(self._piece(crop))
+            played.append(speed)
             cutoffs[row] = min(cutoff * speed, SAMPLE_RATE / 2)
             lossy[row] = is_lossy
-        coded = self._draw_coded(rng, coded_share, weights, audio, cutoffs, lossy)
-        audio *= 1.0 / 32768.0
-        return Crops(audio, cutoffs, coded, lossy)
+        crops = Crops(pieces, played, samples, cutoffs, None, lossy)
+        crops.coded = self._draw_coded(rng, coded_share, weights, crops)
+        return crops
+
+    def place(self, device: torch.device) -> None:
+        """Keep the samples on a device, too, if it is another than the host and has room."""
+        if device.type == "cuda" and 2 * self.samples.nbytes < torch.cuda.mem_get_info(device)[0]:
+            self._resident = torch.from_numpy(self.samples).to(device)
+
+    def _piece(self, crop: np.ndarray) -> Tensor:
+        """A crop as a tensor: a look at what is resident, where it is a look at the samples."""
+        if self._resident is not None:
+            start = (crop.ctypes.data - self.samples.ctypes.data) // self.samples.itemsize
+            if 0 <= start < len(self.samples):
+                return self._resident[start : start + len(crop)]
+        return torch.from_numpy(crop)
 
     def _draw_coded(
         self,
         rng: np.random.Generator,
         share: float,
         weights: Mapping[str, float],
-        audio: np.ndarray,
-        cutoffs: np.ndarray,
-        lossy: np.ndarray,
+        crops: Crops,
     ) -> CodedRows | None:
         """Put the truth of coded versions into some rows, in place, and return the versions."""
         versions = self.coded
         if versions is None or share <= 0.0 or not len(versions):
             return None
-        rows = np.flatnonzero(rng.random(len(audio)) < share)
-        coded = np.empty((len(rows), audio.shape[1]), np.float32)
+        rows = np.flatnonzero(rng.random(len(crops.pieces)) < share)
+        coded = np.empty((len(rows), crops.samples), np.float32)
         chances = versions.chances(self, weights)
         picked = np.empty(len(rows), np.int64)
         for index, row in enumerate(rows):
             for _ in range(TRIES):
                 position = rng.random() * chances[-1]
                 picked[index] = np.searchsorted(chances[:-1], position, side="right")
-                truth, heard = versions.crop(self, rng, int(picked[index]), audio.shape[1])
+                truth, heard = versions.crop(self, rng, int(picked[index]), crops.samples)
                 if not _mostly_silent(truth) or rng.random() < QUIET_CROPS_KEPT:
                     break
-            audio[row] = truth
-            lossy[row] = self.is_lossy(int(versions.clips[picked[index]]))
+            crops.pieces[row], crops.speeds[row] = self._piece(truth), 1.0
+            crops.lossy[row] = self.is_lossy(int(versions.clips[picked[index]]))
             coded[index] = heard * np.float32(1.0 / 32768.0)
-        cutoffs[rows] = [self.end_hz(int(clip)) for clip in versions.clips[picked]]
+        crops.cutoffs_hz[rows] = [self.end_hz(int(clip)) for clip in versions.clips[picked]]
         return CodedRows(rows, coded, versions.cutoffs_hz[picked])
 
     def _shares(self, weights: Mapping[str, float]) -> np.ndarray:

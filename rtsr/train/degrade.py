@@ -8,7 +8,8 @@ that no real file holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from rtsr.model.config import SAMPLE_RATE
 from rtsr.train.coded import CodedRows
+from rtsr.train.device import placed
 from rtsr.train.g711 import a_law, mu_law
 from rtsr.train.room import draw_rooms
 
@@ -30,6 +32,10 @@ OPEN_END_HZ = SAMPLE_RATE / 2
 #: the rounding to 16 bits, or what a coder may have left out because nobody hears it.
 LOSSLESS_FLOOR = 10.0**-10.5
 LOSSY_FLOOR = 10.0**-8.5
+#: of an equaliser
+KNOTS = 8
+#: poles of the steepest analog filter
+MOST_POLES = 10
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class Degraded:
     """One batch: ``truth`` and ``narrow`` audio ``(batch, 1, samples)``; per clip ``(batch,)``:
     ``f_prior`` in Hz as the run-time would be told it, ``f_end`` where the truth ends, ``f_target``
     the same or :data:`OPEN_END_HZ` where that is kept back, and ``floor``, the power of a bin below
-    which the truth says nothing."""
+    which the truth says nothing; ``cutoffs_hz`` is ``f_prior`` in plain numbers, which nobody need
+    wait for."""
 
     truth: Tensor
     narrow: Tensor
@@ -79,6 +86,7 @@ class Degraded:
     f_target: Tensor
     f_end: Tensor
     floor: Tensor
+    cutoffs_hz: list[float]
 
 
 @lru_cache(maxsize=256)
@@ -93,50 +101,46 @@ def _prototype(kind: str, order: int, ripple: float) -> tuple[np.ndarray, np.nda
     return signal.ellipap(order, ripple, 50.0 + 10.0 * order % 40)
 
 
-def _analog_response(
-    frequencies: np.ndarray, cutoff: float, rng: np.random.Generator
-) -> np.ndarray:
-    kind = str(rng.choice(["butterworth", "bessel", "chebyshev", "elliptic"]))
-    ripple = float(rng.choice([0.05, 0.2, 0.5, 1.0]))
-    zeros, poles, gain = _prototype(kind, int(rng.integers(2, 11)), ripple)
-    s = (1j * frequencies / cutoff).astype(np.complex64)
-    response = np.full_like(s, gain)
-    for zero in zeros:
-        response *= s - np.complex64(zero)
-    for pole in poles:
-        response /= s - np.complex64(pole)
-    return response
+@lru_cache(maxsize=8)
+def _axis(samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What all spectra of that length share, on the device.
+
+    Returns:
+        Frequencies in Hz ``(bins,)``, octaves above 1 kHz ``(bins,)`` of them (from 100 Hz up),
+        and what turns the knots of an equaliser into its decibels, ``(knots, bins)``.
+    """
+    frequencies = np.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE)
+    octave = np.log2(np.maximum(frequencies, 60.0) / 60.0)
+    position = octave / octave[-1] * (KNOTS - 1)
+    hats = np.maximum(1.0 - np.abs(position - np.arange(KNOTS)[:, None]), 0.0)
+    octaves = np.log2(np.maximum(frequencies, 100.0) / 1000.0)
+    return (
+        torch.from_numpy(frequencies).float().to(device),
+        torch.from_numpy(octaves).float().to(device),
+        torch.from_numpy(hats).float().to(device),
+    )
 
 
-def _resampler_response(
-    frequencies: np.ndarray, cutoff: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Linear-phase wall that is down at the cutoff and starts to fall at 84-97 % of it."""
-    start = cutoff * rng.uniform(0.84, 0.97)
-    position = ((frequencies - start) / (cutoff - start)).clip(0.0, 1.0)
-    return (0.5 + 0.5 * np.cos(np.pi * position)).astype(np.float32)
+def _amplitude(decibels: Tensor) -> Tensor:
+    return (decibels * (math.log(10.0) / 20.0)).exp()
 
 
-def _equalizer(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random response over octaves: another microphone, another room.
+def _draw_knots(rng: np.random.Generator) -> np.ndarray:
+    """Decibels at eight places over the octaves: another microphone, another room.
 
     One half are +-5 dB at every octave by itself, the other half walk up and down from octave to
     octave, as a tilt does.
     """
     if rng.random() < 0.5:
-        knots = rng.uniform(-5.0, 5.0, 8)
-    else:
-        knots = rng.normal(0.0, 2.5, 8).cumsum()
-        knots = (knots - knots.mean()).clip(-10.0, 10.0)
-    octave = np.log2(np.maximum(frequencies, 60.0) / 60.0)
-    gain_db = np.interp(octave, np.linspace(0.0, octave[-1], 8), knots)
-    return (10.0 ** (gain_db / 20.0)).astype(np.float32)
+        return rng.uniform(-5.0, 5.0, KNOTS)
+    knots = rng.normal(0.0, 2.5, KNOTS).cumsum()
+    return (knots - knots.mean()).clip(-10.0, 10.0)
 
 
-def _floor_spectrum(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Amplitude of a noise floor at -95 to -60 dBFS with a random tilt per octave."""
-    tilt_db = rng.uniform(-4.0, 1.0) * np.log2(np.maximum(frequencies, 100.0) / 1000.0)
-    return (10.0 ** ((rng.uniform(-95.0, -60.0) + tilt_db) / 20.0)).astype(np.float32)
+def _draw_floor(rng: np.random.Generator) -> tuple[float, float]:
+    """A noise floor: its tilt in dB per octave, and -95 to -60 dBFS at 1 kHz."""
+    tilt = float(rng.uniform(-4.0, 1.0))
+    return tilt, float(rng.uniform(-95.0, -60.0))
 
 
 def draw_cutoffs(ends: np.ndarray, config: DegradeConfig, rng: np.random.Generator) -> np.ndarray:
@@ -193,35 +197,38 @@ def degrade(
     batch, samples = clips.shape
     device = clips.device
     ends = np.array(ends, dtype=np.float64)
-    frequencies = np.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE)
+    frequencies, octaves, hats = _axis(samples, device)
     is_coded = np.zeros(batch, bool)
     if coded is not None:
         is_coded[coded.rows] = True
     lossy = np.zeros(batch, bool) if lossy is None else lossy
     clips, ends, lossy = _mix(clips, ends, lossy, config, rng, ~is_coded)
 
-    shaping = np.ones((batch, len(frequencies)), np.float32)
-    floors = np.zeros((batch, len(frequencies)), np.float32)
+    knots = np.zeros((batch, KNOTS))
+    tilts, floors_db = np.zeros(batch), np.full(batch, -np.inf)
     for row in np.flatnonzero(~is_coded):
         if rng.random() < config.equalizer_share:
-            shaping[row] = _equalizer(frequencies, rng)
+            knots[row] = _draw_knots(rng)
         if rng.random() < config.floor_share:
-            floors[row] = _floor_spectrum(frequencies, rng) * (frequencies < ends[row])
-    spectrum = torch.fft.rfft(clips) * torch.from_numpy(shaping).to(device)
+            tilts[row], floors_db[row] = _draw_floor(rng)
+    spectrum = torch.fft.rfft(clips) * _amplitude(placed(knots, device) @ hats)
     in_rooms = np.flatnonzero(~is_coded & (rng.random(batch) < config.room_share))
     if len(in_rooms):
-        rows = torch.from_numpy(in_rooms).to(device)
+        rows = torch.from_numpy(in_rooms).to(device, non_blocking=True)
         spectrum[rows] = spectrum[rows] * draw_rooms(len(in_rooms), samples, rng, device)
     noise = torch.fft.rfft(torch.randn(batch, samples, device=device))
     peak = _peak(torch.fft.irfft(spectrum, samples))
     if coded is not None:
-        rows = torch.from_numpy(coded.rows).to(device)
-        heard = torch.from_numpy(coded.audio).to(device)
+        rows = torch.from_numpy(coded.rows).to(device, non_blocking=True)
+        heard = placed(coded.audio, device)
         # A coder overshoots, and neither side may be clipped.
         peak[rows] = torch.maximum(peak[rows], _peak(heard))
-    loudest = torch.from_numpy(10.0 ** (rng.uniform(-30.0, -0.5, batch) / 20.0)).float().to(device)
-    gain = (loudest[:, None] / peak.clamp(min=1e-3)).clamp(max=8.0)
-    spectrum = spectrum * gain + noise * torch.from_numpy(floors).to(device)
+    loudest_db, end, tilt, floor_db = placed(
+        np.stack([rng.uniform(-30.0, -0.5, batch), ends, tilts, floors_db])[:, :, None], device
+    )
+    gain = (_amplitude(loudest_db) / peak.clamp(min=1e-3)).clamp(max=8.0)
+    floors = _amplitude(floor_db + tilt * octaves) * (frequencies < end)
+    spectrum = spectrum * gain + noise * floors
     truth = torch.fft.irfft(spectrum, samples)
 
     cutoffs = draw_cutoffs(ends, config, rng)
@@ -229,51 +236,107 @@ def degrade(
     if coded is not None:
         cutoffs[coded.rows] = coded.cutoffs_hz
         jitter[coded.rows] = 1.0
-    walls, filters = _draw_filters(frequencies, cutoffs, is_coded, config, rng)
-    bits = torch.from_numpy(
-        rng.choice([8.0, 12.0, 14.0, 16.0, 24.0], batch, p=[0.04, 0.06, 0.1, 0.6, 0.2])
-    ).float()
+    filters = _draw_filters(cutoffs, is_coded, config, rng)
+    bits = rng.choice([8.0, 12.0, 14.0, 16.0, 24.0], batch, p=[0.04, 0.06, 0.1, 0.6, 0.2])
     is_call = (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_coded
-    wall = torch.from_numpy(walls).to(device)
-    narrow = torch.fft.irfft(spectrum * wall * torch.from_numpy(filters).to(device), samples)
+    wall = _walls(frequencies, cutoffs, filters.wall_starts)
+    heard_spectrum = spectrum * wall
+    if filters.rows:
+        analog = torch.from_numpy(np.array(filters.rows)).to(device, non_blocking=True)
+        heard_spectrum[analog] = heard_spectrum[analog] * _analog(frequencies, filters)
+    narrow = torch.fft.irfft(heard_spectrum, samples)
     dither = torch.rand(batch, samples, device=device) - torch.rand(batch, samples, device=device)
-    rounded = _quantise(narrow, bits.to(device), dither)
+    rounded = _quantise(narrow, placed(bits, device), dither)
     if is_call.any():
-        calls = torch.from_numpy(np.flatnonzero(is_call)).to(device)
-        is_a_law = torch.from_numpy(rng.random(len(calls)) < 0.5).to(device)
+        calls = torch.from_numpy(np.flatnonzero(is_call)).to(device, non_blocking=True)
+        is_a_law = torch.from_numpy(rng.random(len(calls)) < 0.5).to(device, non_blocking=True)
         rounded[calls] = _telephone(narrow[calls], is_a_law)
     if coded is not None:
         rounded[rows] = heard * gain[rows]
     narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (wall > 0.0), samples)
 
     told = np.where(rng.random(batch) < config.told_share, ends, OPEN_END_HZ)
-    says_nothing = torch.from_numpy(np.where(lossy, LOSSY_FLOOR, LOSSLESS_FLOOR)).to(device)
+    says_nothing = np.where(lossy, LOSSY_FLOOR, LOSSLESS_FLOOR)
+    told_cutoffs = (cutoffs * jitter).astype(np.float32)
+    f_prior, f_target, f_end, floor = placed(
+        np.stack([told_cutoffs, told, ends, says_nothing]), device
+    )
     return Degraded(
         truth=truth[:, None],
         narrow=narrow[:, None],
-        f_prior=torch.from_numpy(cutoffs * jitter).float().to(device),
-        f_target=torch.from_numpy(told).float().to(device),
-        f_end=torch.from_numpy(ends).float().to(device),
-        floor=says_nothing.float() * gain[:, 0].square(),
+        f_prior=f_prior,
+        f_target=f_target,
+        f_end=f_end,
+        floor=floor * gain[:, 0].square(),
+        cutoffs_hz=told_cutoffs.tolist(),
     )
 
 
+@dataclass
+class _Filters:
+    """What was drawn of the filters of a batch.
+
+    ``wall_starts`` ``(batch,)`` Hz where each clip's wall begins to fall, its cutoff for a wall
+    without a slope; of the ``rows`` that an analog filter is before: its ``edges`` in Hz and its
+    zeros, poles and gain at 1 rad/s.
+    """
+
+    wall_starts: np.ndarray
+    rows: list[int] = field(default_factory=list)
+    edges: list[float] = field(default_factory=list)
+    prototypes: list[tuple[np.ndarray, np.ndarray, float]] = field(default_factory=list)
+
+
 def _draw_filters(
-    frequencies: np.ndarray,
-    cutoffs: np.ndarray,
-    is_coded: np.ndarray,
-    config: DegradeConfig,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each clip's wall and the response of the filter before it, ``(batch, bins)`` both."""
-    walls = (frequencies < cutoffs[:, None]).astype(np.float32)
-    filters = np.ones((len(cutoffs), len(frequencies)), np.complex64)
+    cutoffs: np.ndarray, is_coded: np.ndarray, config: DegradeConfig, rng: np.random.Generator
+) -> _Filters:
+    filters = _Filters(cutoffs.copy())
     for row in np.flatnonzero(~is_coded):
-        walls[row] = _resampler_response(frequencies, cutoffs[row], rng)
+        filters.wall_starts[row] = cutoffs[row] * rng.uniform(0.84, 0.97)
         if rng.random() < config.analog_share:
-            edge = cutoffs[row] * rng.uniform(0.8, 1.05)
-            filters[row] = _analog_response(frequencies, edge, rng)
-    return walls, filters
+            filters.rows.append(int(row))
+            filters.edges.append(cutoffs[row] * rng.uniform(0.8, 1.05))
+            kind = str(rng.choice(["butterworth", "bessel", "chebyshev", "elliptic"]))
+            ripple = float(rng.choice([0.05, 0.2, 0.5, 1.0]))
+            filters.prototypes.append(_prototype(kind, int(rng.integers(2, 11)), ripple))
+    return filters
+
+
+def _walls(frequencies: Tensor, cutoffs: np.ndarray, starts: np.ndarray) -> Tensor:
+    """Gains ``(batch, bins)``: linear-phase walls that are down at the cutoff."""
+    start, cutoff = placed(np.stack([starts, cutoffs])[:, :, None], frequencies.device)
+    # A wall without a slope has no width to divide by; the comparison below is all of it.
+    position = ((frequencies - start) / (cutoff - start).clamp(min=1e-3)).clamp(0.0, 1.0)
+    return (0.5 + 0.5 * (math.pi * position).cos()) * (frequencies < cutoff)
+
+
+def _analog(frequencies: Tensor, filters: _Filters) -> Tensor:
+    """Responses ``(rows, bins)`` of the analog filters, all at once.
+
+    A factor per pole, ``(a s + b) / (s - p)``: ``a s + b`` is ``s - z`` where there is a zero and
+    one where there is none, and both sides are ``s + 1`` where there is no pole.
+    """
+    count = len(filters.rows)
+    slopes = np.ones((count, MOST_POLES), np.complex64)
+    offsets = np.ones((count, MOST_POLES), np.complex64)
+    poles = np.full((count, MOST_POLES), -1.0, np.complex64)
+    gains = np.empty(count)
+    for row, (zeros, own, gain) in enumerate(filters.prototypes):
+        slopes[row, : len(own)] = 0.0
+        slopes[row, : len(zeros)] = 1.0
+        offsets[row, : len(zeros)] = -np.asarray(zeros)
+        poles[row, : len(own)] = own
+        gains[row] = gain
+    device = frequencies.device
+    slope, offset, pole = torch.from_numpy(np.stack([slopes, offsets, poles])).to(
+        device, non_blocking=True
+    )
+    scale, gain = placed(np.stack([1.0 / np.array(filters.edges), gains])[:, :, None], device)
+    s = torch.complex(torch.zeros((), device=device), frequencies * scale)
+    response = torch.complex(gain.expand_as(s), torch.zeros((), device=device))
+    for k in range(max(len(own) for _, own, _ in filters.prototypes)):
+        response = response * (slope[:, k, None] * s + offset[:, k, None]) / (s - pole[:, k, None])
+    return response
 
 
 def _peak(audio: Tensor) -> Tensor:
@@ -290,8 +353,8 @@ def _mix(
 ) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """Add a neighbour, 0 to 20 dB below, to some allowed clips: real sound is rarely alone."""
     is_mixed = allowed & (rng.random(len(ends)) < config.mix_share)
-    gains = torch.from_numpy(is_mixed * 10.0 ** (rng.uniform(-20.0, 0.0, len(ends)) / 20.0))
-    mixed = clips + gains.float().to(clips.device)[:, None] * clips.roll(1, 0)
+    gains = placed(is_mixed * 10.0 ** (rng.uniform(-20.0, 0.0, len(ends)) / 20.0), clips.device)
+    mixed = clips + gains[:, None] * clips.roll(1, 0)
     return (
         mixed,
         np.where(is_mixed, np.minimum(ends, np.roll(ends, 1)), ends),

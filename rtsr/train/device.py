@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from rtsr.errors import RtsrError
@@ -18,11 +19,28 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """Return the autocast type, or None for plain fp32."""
-    if name == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        name = "bf16" if fast else "fp32"
+    """Return the autocast type, or None for float32, and set how float32 is multiplied on a GPU.
+
+    ``auto`` is bf16 where a CPU computes in it, and TF32 on a GPU: there a model of this size waits
+    for launches, and bf16 needs one more for every conversion.
+    """
+    if device.type == "cuda":
+        name = "tf32" if name == "auto" else name
+        torch.backends.cuda.matmul.allow_tf32 = name != "fp32"
+        torch.backends.cudnn.allow_tf32 = name != "fp32"
+        # Shapes never change, so the search for the fastest convolution is made once.
+        torch.backends.cudnn.benchmark = True
+    elif name == "tf32":
+        raise RtsrError("Precision tf32 is a GPU's; on a CPU choose auto, bf16 or fp32.")
+    elif name == "auto":
+        name = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
     return torch.bfloat16 if name == "bf16" else None
+
+
+def placed(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Bring numbers to the device as float32 without waiting for it."""
+    numbers = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    return numbers.to(device, non_blocking=True)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from rtsr.train.losses import POWER_FLOOR, Powers, mel_bank
@@ -64,19 +65,30 @@ class Discriminators(nn.Module):
     def loss(self, spectra: Powers, f_prior: Tensor, f_end: Tensor) -> Tensor:
         """The discriminators' own loss; gradients do not reach the estimate."""
         total = f_prior.new_zeros(())
+        limits = torch.cat([f_prior, f_prior]), torch.cat([f_end, f_end])
         for scale in self.scales:
             assert isinstance(scale, MelDiscriminator)
             estimate, truth = spectra[scale.n_fft]
-            fake, _ = scale(estimate.detach(), f_prior, f_end)
-            real, _ = scale(truth, f_prior, f_end)
-            total = total + fake.float().square().mean() + (1.0 - real.float()).square().mean()
+            scores, _ = scale(torch.cat([estimate.detach(), truth]), *limits)
+            fake, real = scores.float().chunk(2)
+            total = total + fake.square().mean() + (1.0 - real).square().mean()
         return total / len(self.scales)
 
     def judge(
         self, spectra: Powers, f_prior: Tensor, f_end: Tensor, wanted: Sequence[str] = JUDGEMENTS
     ) -> dict[str, Tensor]:
         """The generator's losses: ``adversarial``, and feature ``matching`` (Kumar et al. 2019,
-        eq. 3). Only what is wanted is computed."""
+        eq. 3). Only what is wanted is computed, and no gradient of the discriminators' weights."""
+        self.requires_grad_(False)
+        try:
+            with parametrize.cached():
+                return self._judge(spectra, f_prior, f_end, wanted)
+        finally:
+            self.requires_grad_(True)
+
+    def _judge(
+        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, wanted: Sequence[str]
+    ) -> dict[str, Tensor]:
         terms = {name: f_prior.new_zeros(()) for name in wanted}
         for scale in self.scales:
             assert isinstance(scale, MelDiscriminator)

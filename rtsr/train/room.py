@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rtsr.model.config import SAMPLE_RATE
+from rtsr.train.device import placed
 
 #: reverberation time RT60 in seconds, from a cabin to a hall
 SHORTEST, LONGEST = 0.08, 0.8
@@ -39,14 +40,15 @@ def draw_rooms(count: int, samples: int, rng: np.random.Generator, device: torch
     time = torch.arange(min(samples, round(LONGEST * SAMPLE_RATE)), device=device) / SAMPLE_RATE
     frequency = torch.fft.rfftfreq(samples, 1.0 / SAMPLE_RATE, device=device)
 
-    def placed(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).float().to(device)
+    bass_s, treble_s, power, edge_hz = placed(
+        np.stack([bass, treble, 10.0 ** (tail_db / 10.0), edge]), device
+    )
 
-    def tail(reverberation: np.ndarray) -> Tensor:
-        decay = (-DECAY * time / placed(reverberation)).exp()
-        decay = decay * (placed(10.0 ** (tail_db / 10.0)) / decay.square().sum(1, True)).sqrt()
+    def tail(reverberation: Tensor) -> Tensor:
+        decay = (-DECAY * time / reverberation).exp()
+        decay = decay * (power / decay.square().sum(1, True)).sqrt()
         return torch.fft.rfft(torch.randn_like(decay) * decay, samples)
 
     # A high-pass of first order, which begins with the click and not before.
-    share = 1j * frequency / (placed(edge) + 1j * frequency)
-    return 1.0 + tail(bass) * (1.0 - share) + tail(treble) * share
+    share = 1j * frequency / (edge_hz + 1j * frequency)
+    return 1.0 + tail(bass_s) * (1.0 - share) + tail(treble_s) * share

@@ -20,6 +20,7 @@ else:
     import tomli as tomllib
 
 
+PRECISIONS = ("auto", "bf16", "tf32", "fp32")
 #: whole numbers that count something there must be
 COUNTS = (
     "batch",
@@ -89,8 +90,9 @@ class TrainSettings:
                 f"There is no model configuration {self.model!r}; "
                 f"choose one of: {', '.join(CONFIGURATIONS)}."
             )
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise RtsrError(f"precision is {self.precision!r}; accepted: auto, bf16, fp32.")
+        if self.precision not in PRECISIONS:
+            accepted = ", ".join(PRECISIONS)
+            raise RtsrError(f"precision is {self.precision!r}; accepted: {accepted}.")
         for name in ("shares", "learning_rates"):
             _check_stages(name, getattr(self, name), (int, float))
         if self.steps is not None:

@@ -8,6 +8,7 @@ open which of two equally large errors keeps the contours of the sound.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,11 +38,12 @@ def dissimilarity(estimate: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     # Decibels above the quietest floor, as the metric counts level.
     lowest = floor.amin(1, keepdim=True)
     a, b = torch.maximum(a, floor) - lowest, torch.maximum(b, floor) - lowest
-    mean_a, mean_b = _local_mean(a), _local_mean(b)
+    means = _local_mean(torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1))
+    mean_a, mean_b, square_a, square_b, product = means.unflatten(0, (5, -1)).unbind()
     # Rounding may leave a variance a little below zero.
-    variance_a = (_local_mean(a * a) - mean_a * mean_a).clamp(min=0.0)
-    variance_b = (_local_mean(b * b) - mean_b * mean_b).clamp(min=0.0)
-    covariance = _local_mean(a * b) - mean_a * mean_b
+    variance_a = (square_a - mean_a * mean_a).clamp(min=0.0)
+    variance_b = (square_b - mean_b * mean_b).clamp(min=0.0)
+    covariance = product - mean_a * mean_b
     level = (2.0 * mean_a * mean_b + _LEVEL_SLACK) / (
         mean_a.square() + mean_b.square() + _LEVEL_SLACK
     )
@@ -53,6 +55,11 @@ def dissimilarity(estimate: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 def _local_mean(values: Tensor) -> Tensor:
     """Gaussian mean over 3 x 3 neighbours, ``(batch, frames, bands)``; edges are repeated."""
-    kernel = torch.tensor(_KERNEL, device=values.device).view(1, 1, 3, 3)
     padded = functional.pad(values[:, None], (1, 1, 1, 1), mode="replicate")
-    return functional.conv2d(padded, kernel / kernel.sum())[:, 0]
+    return functional.conv2d(padded, _kernel(values.device))[:, 0]
+
+
+@lru_cache(maxsize=4)
+def _kernel(device: torch.device) -> Tensor:
+    kernel = torch.tensor(_KERNEL).view(1, 1, 3, 3)
+    return (kernel / kernel.sum()).to(device)

@@ -8,7 +8,8 @@ from it.
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft
+import torch
+from torch import Tensor
 
 #: Speeds are whole multiples of this, so that lengths of transforms are products of small numbers.
 STEP = 0.05
@@ -20,10 +21,11 @@ def draw_speed(rng: np.random.Generator, lowest: float, highest: float) -> float
     return STEP * int(rng.integers(first, last + 1))
 
 
-def change_speed(audio: np.ndarray, samples: int) -> np.ndarray:
-    """Play all of ``audio`` in ``samples``: resampling by the discrete Fourier transform.
+def change_speed(audio: Tensor, samples: int) -> Tensor:
+    """Play all of ``audio`` ``(rows, length)`` in ``samples``: resampling by the discrete Fourier
+    transform.
 
     What would lie above the Nyquist frequency is left out.
     """
-    spectrum = fft.rfft(audio.astype(np.float32))[: samples // 2 + 1]
-    return fft.irfft(spectrum, samples) * np.float32(samples / len(audio))
+    spectrum = torch.fft.rfft(audio)[:, : samples // 2 + 1]
+    return torch.fft.irfft(spectrum, samples) * (samples / audio.shape[1])

@@ -66,7 +66,7 @@ class Batch:
     def pair(self, high_band: Tensor) -> Pair:
         """Add the generated band to the input as the engine does and align it with the truth."""
         data = self.data
-        generated = high_pass(high_band.float(), data.f_prior.tolist())[:, 0, OVERLAP:]
+        generated = high_pass(high_band.float(), data.cutoffs_hz)[:, 0, OVERLAP:]
         return Pair(
             data.narrow[:, 0, :-OVERLAP] + generated,
             data.truth[:, 0, :-OVERLAP],

@@ -17,7 +17,7 @@ from torch import Tensor
 from rtsr.errors import RtsrError
 from rtsr.model.config import HOP, ModelConfig
 from rtsr.model.generator import Generator, seeded
-from rtsr.train.checkpoint import MovingAverage, load_checkpoint, save_checkpoint
+from rtsr.train.checkpoint import MovingAverage, load_checkpoint, save_checkpoint, slim
 from rtsr.train.data import Corpus
 from rtsr.train.degrade import degrade
 from rtsr.train.device import (
@@ -48,6 +48,7 @@ from rtsr.train.stages import (
 )
 
 CHECKPOINT = "last.pt"
+SLIM = "slim.pt"
 LOG = "log.jsonl"
 LOG_EVERY = 20
 VALID_BATCHES = 2
@@ -58,11 +59,32 @@ Progress = Callable[["Trainer", dict[str, float]], None]
 
 
 def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in terms.items()}
+    """Read all terms at once: every look at a device waits for it."""
+    if not terms:
+        return {}
+    values = torch.stack([value.float() for value in terms.values()]).tolist()
+    return dict(zip(terms, values, strict=True))
+
+
+def _fused(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser for one kernel over all weights, whatever it was written by."""
+    groups = [{**group, "fused": True, "foreach": None} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
 
 
 class Trainer:
-    """One run in one folder: ``last.pt`` to resume from and ``log.jsonl`` to plot."""
+    """One run in one folder: ``last.pt`` to resume from and ``log.jsonl`` to plot.
+
+    A step reads nothing from the device, so that a GPU is never waited for; terms are read every
+    20 steps.
+
+    Args:
+        settings: of the run.
+        train, valid: what is learnt from, and what is judged on.
+        folder: of the run; made when something is written.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        keep_slim: also write ``slim.pt``, the averaged weights and the facts alone.
+    """
 
     def __init__(
         self,
@@ -71,11 +93,16 @@ class Trainer:
         valid: Corpus,
         folder: Path,
         device: str = "auto",
+        *,
+        keep_slim: bool = False,
     ) -> None:
+        self.keep_slim = keep_slim
         self.settings, self.train_corpus, self.valid_corpus = settings, train, valid
         self.folder = folder
         self.device = choose_device(device)
         self.precision = choose_precision(settings.precision, self.device)
+        for corpus in (train, valid):
+            corpus.place(self.device)
         self.rng = np.random.default_rng(settings.seed)
         torch.manual_seed(settings.seed)
         self.generator = seeded(settings.model_config(), settings.seed).to(self.device)
@@ -105,6 +132,7 @@ class Trainer:
         schedule = self._schedule(minutes)
         last = time.monotonic()
         saved = self.elapsed
+        shown: dict[str, float] = {}
         while self.elapsed < minutes:
             done = schedule.share_done(self.stage, self.steps, self.elapsed)
             if done >= 1.0:
@@ -112,7 +140,7 @@ class Trainer:
                     break
                 self._next_stage()
                 continue
-            terms = self._step(max(done, 0.0))
+            terms = self.take_step(max(done, 0.0))
             now = time.monotonic()
             self.elapsed += (now - last) / 60.0
             last = now
@@ -121,9 +149,10 @@ class Trainer:
                 self.save()
                 saved = self.elapsed
             if sum(self.steps) % LOG_EVERY == 0 or "valid_total" in terms:
-                self._log(_plain(terms))
+                shown = _plain(terms)
+                self._log(shown)
             if progress is not None:
-                progress(self, _plain(terms))
+                progress(self, shown)
         self._log(_plain(self.validate()))
         self.save()
 
@@ -132,19 +161,23 @@ class Trainer:
             return BySteps(self.settings.steps)
         return ByMinutes(self.settings.shares, minutes, LEVELS if self.grown_from else AUTOENCODER)
 
-    def _step(self, fraction: float) -> dict[str, Tensor]:
+    def take_step(self, fraction: float) -> dict[str, Tensor]:
+        """Take one step at that share of the present stage; returns its terms, on the device."""
         self._set_rates(fraction)
         moment = Moment(self.stage, self.steps[self.stage], fraction)
-        batch = self._batch(self.train_corpus, self.rng, self.objective.is_of_levels(moment))
+        batch = self.draw_batch(self.objective.is_of_levels(moment))
         losses = self.objective.losses(self.generator, self.teacher, batch, moment)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.gradient_clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.trained, self.settings.gradient_clip, foreach=True
+        )
+        # The optimiser itself leaves out a step whose gradients are not finite: asking would wait.
+        self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         if losses.judged is not None:
             self._discriminator_step(*losses.judged)
-        self.average.update(self.generator)
+        self.average.update()
         self.steps[self.stage] += 1
         return {name: value.detach() for name, value in losses.terms.items()}
 
@@ -153,7 +186,7 @@ class Trainer:
             loss = self.discriminators.loss(spectra, pair.f_prior, pair.f_end)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 5.0, foreach=True)
         self.discriminator_optimizer.step()
 
     @torch.no_grad()
@@ -188,6 +221,10 @@ class Trainer:
 
     # -- parts -----------------------------------------------------------------------------------
 
+    def draw_batch(self, is_of_levels: bool = False) -> Batch:
+        """Draw and degrade the next batch of the run."""
+        return self._batch(self.train_corpus, self.rng, is_of_levels)
+
     def _batch(self, corpus: Corpus, rng: np.random.Generator, is_of_levels: bool = False) -> Batch:
         settings, degradation = self.settings, self.settings.degrade
         clips, frames = settings.batch, settings.frames
@@ -202,7 +239,7 @@ class Trainer:
             degradation.speed_share,
             (degradation.lowest_speed, degradation.highest_speed),
         )
-        audio = torch.from_numpy(crops.audio).to(self.device)
+        audio = crops.on(self.device)
         data = degrade(audio, crops.cutoffs_hz, degradation, rng, crops.coded, crops.lossy)
         return Batch(self.generator, data)
 
@@ -213,10 +250,17 @@ class Trainer:
         module = self.generator.velocity if self.stage == FLOW else self.generator
         self.trained = list(module.parameters())
         self.optimizer = torch.optim.AdamW(
-            self.trained, lr=1e-3, betas=(0.9, 0.98), weight_decay=self.settings.weight_decay
+            self.trained,
+            lr=1e-3,
+            betas=(0.9, 0.98),
+            weight_decay=self.settings.weight_decay,
+            fused=True,
         )
         self.discriminator_optimizer = torch.optim.AdamW(
-            self.discriminators.parameters(), lr=self.settings.discriminator_rate, betas=(0.5, 0.9)
+            self.discriminators.parameters(),
+            lr=self.settings.discriminator_rate,
+            betas=(0.5, 0.9),
+            fused=True,
         )
 
     def _set_rates(self, fraction: float) -> None:
@@ -284,27 +328,30 @@ class Trainer:
         }
 
     def save(self) -> None:
-        """Write ``last.pt``."""
-        save_checkpoint(
-            self.folder / CHECKPOINT,
-            {
-                "settings": self.settings.to_dict(),
-                "model_config": self.generator.config.to_dict(),
-                "generator": self.generator.state_dict(),
-                "ema": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "discriminators": self.discriminators.state_dict(),
-                "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-                "teacher": self.teacher.state_dict() if self.teacher else None,
-                "stages": list(STAGES),
-                "stage": self.stage,
-                "steps": self.steps,
-                "elapsed": self.elapsed,
-                "rng": self.rng.bit_generator.state,
-                "torch_rng": random_state(self.device),
-                "facts": self.facts(),
-            },
-        )
+        """Write ``last.pt``, and ``slim.pt`` where that is wanted."""
+        content = self._content()
+        save_checkpoint(self.folder / CHECKPOINT, content)
+        if self.keep_slim:
+            save_checkpoint(self.folder / SLIM, slim(content))
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_dict(),
+            "model_config": self.generator.config.to_dict(),
+            "generator": self.generator.state_dict(),
+            "ema": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "discriminators": self.discriminators.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "teacher": self.teacher.state_dict() if self.teacher else None,
+            "stages": list(STAGES),
+            "stage": self.stage,
+            "steps": self.steps,
+            "elapsed": self.elapsed,
+            "rng": self.rng.bit_generator.state,
+            "torch_rng": random_state(self.device),
+            "facts": self.facts(),
+        }
 
     def resume(self) -> bool:
         """Continue from ``last.pt`` where there is one."""
@@ -367,9 +414,9 @@ class Trainer:
         self.generator.load_state_dict(content["generator"])
         self.average.load_state_dict(content["ema"])
         self._new_optimizers()
-        self.optimizer.load_state_dict(content["optimizer"])
+        self.optimizer.load_state_dict(_fused(content["optimizer"]))
         self.discriminators.load_state_dict(content["discriminators"])
-        self.discriminator_optimizer.load_state_dict(content["discriminator_optimizer"])
+        self.discriminator_optimizer.load_state_dict(_fused(content["discriminator_optimizer"]))
         if content["teacher"] is not None:
             self.teacher = self._freeze(self.generator)
             self.teacher.load_state_dict(content["teacher"])

@@ -64,6 +64,18 @@ def test_parity_notices_a_graph_with_other_weights(exported):
         chain.require_parity(chain.measure_parity(generator, other, frames=20))
 
 
+def test_a_constant_is_the_right_factor_of_its_product(exported):
+    """On a GPU, one on the left costs a table of addresses per product."""
+    _, model = exported
+    sizes = {weights.name: len(weights.dims) for weights in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    assert len(products) > 20
+    for product in products:
+        left, right = product.input
+        assert left not in sizes
+        assert sizes.get(right, 2) == 2
+
+
 def test_metadata_is_enough_to_run_the_file(exported):
     generator, model = exported
     entries = {entry.key: entry.value for entry in model.metadata_props}

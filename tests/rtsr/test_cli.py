@@ -83,6 +83,17 @@ def test_wrong_use_exits_2(arguments: list[str], runner: CliRunner) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_warning_is_one_sentence_without_its_place(
+    monkeypatch: pytest.MonkeyPatch, runner: CliRunner
+) -> None:
+    from rtsr.errors import warn
+
+    monkeypatch.setattr("rtsr.cli.models.models_command", lambda: warn("It runs, but slower."))
+    result = runner.invoke(application.app, ["models"])
+    assert result.exit_code == 0
+    assert result.stderr == "rtsr: It runs, but slower.\n"
+
+
 def test_no_arguments_print_the_help(runner: CliRunner) -> None:
     assert "Usage" in runner.invoke(application.app, []).output
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rtsr.errors import ModelError, ProviderError
+from rtsr.errors import ModelError, ProviderError, RtsrWarning
 from rtsr.runtime import providers
 from rtsr.runtime.cuda_driver import Gpu
 from rtsr.runtime.session import OnnxStep
 from rtsr.runtime.slots import SlotStep
-from rtsr.runtime.step_parity import compare_steps, measure_graph_parity, require_parity
+from rtsr.runtime.step_parity import (
+    compare_steps,
+    measure_graph_parity,
+    require_parity,
+    tolerance_to_cpu,
+)
 
 
 @pytest.mark.parametrize("options", ["", ":graph=off"], ids=["graph", "eager"])
@@ -49,6 +56,7 @@ def test_each_copy_of_the_state_has_a_graph_of_its_own(fake_gpu: Any, stand_in: 
     assert session.options["user_compute_stream"] == str(fake_gpu.streams[0].handle)
     assert session.options["enable_cuda_graph"] == "1"
     fake_gpu.runs.clear()
+    session.replays = 0
     for _ in range(5):
         step.run()
     numbers = [options.get_run_config_entry("gpu_graph_id") for _, options in fake_gpu.runs]
@@ -73,6 +81,36 @@ def test_a_fresh_step_knows_nothing_of_its_capture(fake_gpu: Any, stand_in: Path
     assert any(value.any() for value in step.state().values())
     step.reset()
     assert not any(value.any() for value in step.state().values())
+
+
+def test_another_thread_sets_up_first_and_steps_on(fake_gpu: Any, stand_in: Path) -> None:
+    """The first step of a thread runs both sides, and nothing of that is heard."""
+    moved, stayed = (OnnxStep(stand_in, provider="cuda") for _ in range(2))
+    random = np.random.default_rng(0)
+
+    def step_both(moves: bool) -> None:
+        moved.audio[...] = stayed.audio[...] = random.standard_normal(moved.audio.shape)
+        moved.noise[...] = stayed.noise[...] = random.standard_normal(moved.noise.shape)
+        expected = stayed.run().copy()
+        run = _in_a_thread(moved.run) if moves else moved.run()
+        assert np.array_equal(run, expected)
+
+    for number in range(9):
+        step_both(moves=number in (3, 4, 7))
+    fake_gpu.runs.clear()
+
+    def prepare_and_run() -> int:
+        moved.prepare_thread()
+        fake_gpu.runs.clear()
+        moved.run()
+        return len(fake_gpu.runs)
+
+    assert _in_a_thread(prepare_and_run) == 1, "prepare_thread has taken the slow steps"
+
+
+def _in_a_thread(function: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
 
 
 def test_slots_keep_their_states_on_a_gpu(fake_gpu: Any, stand_in: Path) -> None:
@@ -110,7 +148,8 @@ NOT_ALL_NODES = (
 
 def test_a_model_that_cannot_be_captured_runs_without(fake_gpu: Any, stand_in: Path) -> None:
     fake_gpu.failures["graph"] = RuntimeError(NOT_ALL_NODES)
-    step = OnnxStep(stand_in, provider="cuda")
+    with pytest.warns(RtsrWarning, match="cannot capture this model"):
+        step = OnnxStep(stand_in, provider="cuda")
     assert (step.provider, step.cuda_graph) == ("cuda", False)
     assert "cannot capture this model" in step.notes[0]
     with pytest.raises(ProviderError, match="use cuda:graph=off"):
@@ -119,7 +158,8 @@ def test_a_model_that_cannot_be_captured_runs_without(fake_gpu: Any, stand_in: P
 
 def test_a_capture_that_fails_is_given_up_with_its_stream(fake_gpu: Any, stand_in: Path) -> None:
     fake_gpu.capture_fails = True
-    step = OnnxStep(stand_in, provider="cuda")
+    with pytest.warns(RtsrWarning, match="could not be captured"):
+        step = OnnxStep(stand_in, provider="cuda")
     assert (step.provider, step.cuda_graph) == ("cuda", False)
     assert "(CUDA failure 900: operation not permitted)" in step.notes[0]
     assert [stream.is_abandoned for stream in fake_gpu.streams] == [True, False]
@@ -185,6 +225,11 @@ def test_graph_and_single_launches_agree_over_200_hops(fake_gpu: Any, model: str
     assert (parity.hops, parity.captured) == (200, True)
     assert parity.worst == 0.0
     require_parity(parity, "A captured graph")
+
+
+def test_rounded_products_may_be_further_from_the_cpu(fake_gpu: Any, stand_in: Path) -> None:
+    exact, rounded = (OnnxStep(stand_in, provider=name) for name in ("cuda", "cuda:tf32=on"))
+    assert tolerance_to_cpu(exact) < tolerance_to_cpu(rounded)
 
 
 def test_two_sessions_on_the_cpu_agree_to_the_last_bit(model: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -152,6 +155,34 @@ def test_a_missing_driver_is_not_a_matter_of_pip(provider_file: ProviderFile) ->
     with pytest.raises(ProviderError, match="there is no driver") as caught:
         provider_libraries.require_libraries(runtime, "cuda")
     assert "pip" not in str(caught.value)
+
+
+@linux_only
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_libraries_are_found_in_every_folder_of_packages(
+    provider_file: ProviderFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two folders have parts of ``nvidia``, and the library in one needs that in the other."""
+    monkeypatch.setitem(provider_libraries._OPENED_LATER, "cuda", ())
+    first = _library(tmp_path / "one" / "nvidia" / "cublas" / "lib", "libcublas.so.914", [])
+    _library(tmp_path / "two" / "nvidia" / "cu13" / "lib", "libcublasLt.so.914", [first])
+    runtime = provider_file("cuda", "libcublas.so.914", "libcublasLt.so.914")
+    with pytest.raises(ProviderError, match=r"lacks libcublas\.so\.914, libcublasLt\.so\.914"):
+        provider_libraries.require_libraries(runtime, "cuda")
+    for folder in ("one", "two"):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    provider_libraries.require_libraries(runtime, "cuda")
+
+
+def _library(folder: Path, name: str, needs: list[Path]) -> Path:
+    folder.mkdir(parents=True)
+    source = folder / "empty.c"
+    source.write_text("static int nothing;\n")
+    command = ["cc", "-shared", "-fPIC", "-w", str(source), "-Wl,--no-as-needed"]
+    subprocess.run(
+        [*command, *map(str, needs), f"-Wl,-soname,{name}", "-o", str(folder / name)], check=True
+    )
+    return folder / name
 
 
 @linux_only

@@ -9,7 +9,12 @@ from rtsr.batch import BatchUpsampler
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import bundled, find_model
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.step_parity import TOLERANCE, compare_steps, measure_graph_parity
+from rtsr.runtime.step_parity import (
+    TOLERANCE,
+    compare_steps,
+    measure_graph_parity,
+    tolerance_to_cpu,
+)
 from rtsr.upsampler import Upsampler
 
 
@@ -41,7 +46,14 @@ def test_a_captured_graph_equals_single_launches_over_200_hops(model: str, hops:
 def test_it_sounds_like_the_cpu(model: str) -> None:
     on_gpu = OnnxStep(model, provider="cuda", batch=3)
     on_cpu = OnnxStep(model, provider="cpu", batch=3)
-    assert compare_steps(on_gpu, on_cpu).high_band < 1e-2
+    assert compare_steps(on_gpu, on_cpu).high_band < tolerance_to_cpu(on_gpu)
+
+
+@pytest.mark.parametrize("model", ON_GPUS)
+def test_tf32_sounds_like_the_cpu(model: str) -> None:
+    rounded = OnnxStep(model, provider="cuda:tf32=on", batch=3)
+    on_cpu = OnnxStep(model, provider="cpu", batch=3)
+    assert compare_steps(rounded, on_cpu).high_band < tolerance_to_cpu(rounded)
 
 
 def test_a_stream_in_a_batch_equals_one_alone() -> None:
@@ -60,4 +72,5 @@ def test_a_stream_in_a_batch_equals_one_alone() -> None:
             batch.step()
             heard.append(stream.pull())
     difference = np.concatenate(heard)[: len(expected)] - expected
-    assert np.abs(difference).max() < 1e-5
+    # A batch of another size may be multiplied by other kernels, which round otherwise.
+    assert np.abs(difference).max() < 1e-4

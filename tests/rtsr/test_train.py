@@ -278,18 +278,18 @@ def test_four_stages_run_resume_and_export(tmp_path):
     train = corpus()
     trainer = Trainer(TINY, train, train, tmp_path, "cpu")
     before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
-    trainer._step(0.9)
+    trainer.take_step(0.9)
     trainer._next_stage()
     frozen = trainer.generator.encoder.enter.weight.clone()
-    trainer._step(0.9)
+    trainer.take_step(0.9)
     assert torch.equal(trainer.generator.encoder.enter.weight, frozen)
     trainer._next_stage()
     assert trainer.teacher is not None
-    trainer._step(0.9)
+    trainer.take_step(0.9)
     assert not torch.equal(trainer.generator.encoder.enter.weight, frozen)
     trainer._next_stage()
     for _ in range(2):
-        trainer._step(0.5)
+        trainer.take_step(0.5)
     assert trainer.steps == [1, 1, 1, 2]
     moved = trainer.generator.state_dict()
     assert sum(not torch.equal(moved[name], value) for name, value in before.items()) > 20
@@ -328,7 +328,7 @@ def at_levels(tmp_path, **changes):
 def moved_parts(trainer, fraction):
     """Names of the generator's parts that one step changes, and its terms."""
     before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
-    terms = trainer._step(fraction)
+    terms = trainer.take_step(fraction)
     after = trainer.generator.state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     return {name.split(".")[0] for name in changed}, set(terms)
@@ -351,9 +351,9 @@ def test_a_model_without_a_level_path_learns_levels_with_its_gains(tmp_path):
 
 def test_learning_levels_lowers_their_error(tmp_path):
     trainer = at_levels(tmp_path, warm_up_steps=1, learning_rates=(1e-3, 1e-3, 1e-2, 1e-3))
-    first = float(trainer._step(0.0)["path"])
+    first = float(trainer.take_step(0.0)["path"])
     for _ in range(60):
-        last = float(trainer._step(0.0)["path"])
+        last = float(trainer.take_step(0.0)["path"])
     assert last < 0.5 * first
 
 
@@ -363,14 +363,14 @@ def test_steps_on_levels_take_turns_with_whole_ones(tmp_path, every, of_levels):
     turns = []
     for step in range(4):
         trainer.steps[stages.REFINEMENT] = step
-        turns += [step] if set(trainer._step(0.0)) == LEVEL_TERMS else []
+        turns += [step] if set(trainer.take_step(0.0)) == LEVEL_TERMS else []
     assert turns == of_levels
 
 
 def test_whole_steps_judge_levels_too_unless_they_weigh_nothing(tmp_path):
     off = {"levels_every": 0}
-    assert set(refining(tmp_path, levels=0.1, **off)._step(0.0)) >= LEVEL_TERMS
-    assert not LEVEL_TERMS & set(refining(tmp_path, levels=0.0, **off)._step(0.0))
+    assert set(refining(tmp_path, levels=0.1, **off).take_step(0.0)) >= LEVEL_TERMS
+    assert not LEVEL_TERMS & set(refining(tmp_path, levels=0.0, **off).take_step(0.0))
 
 
 def test_a_run_of_other_stages_is_refused_with_both_lists(tmp_path):
@@ -440,14 +440,14 @@ def test_what_was_trained_is_kept_when_the_program_is_stopped(tmp_path, monkeypa
 
     train = corpus()
     trainer = Trainer(TINY, train, train, tmp_path, "cpu")
-    step = trainer._step
+    step = trainer.take_step
 
     def stopped(fraction):
         if sum(trainer.steps) == 2:
             raise stop
         return step(fraction)
 
-    monkeypatch.setattr(trainer, "_step", stopped)
+    monkeypatch.setattr(trainer, "take_step", stopped)
     with pytest.raises(stop):
         _run(trainer, 60.0)
     again = Trainer(TINY, train, train, tmp_path, "cpu")
@@ -538,7 +538,7 @@ def forbid(monkeypatch, owner, name):
     ],
 )
 def test_a_term_without_weight_is_left_out_and_the_others_stay(tmp_path, monkeypatch, weight, term):
-    everything = set(refining(tmp_path)._step(0.0))
+    everything = set(refining(tmp_path).take_step(0.0))
     trainer = refining(tmp_path, **{weight: 0.0})
     teacher = trainer.teacher
     if term == "distillation":
@@ -554,7 +554,7 @@ def test_a_term_without_weight_is_left_out_and_the_others_stay(tmp_path, monkeyp
         )
     elif term == "distribution":
         forbid(monkeypatch, teacher, "encode_truth")
-    assert set(trainer._step(0.0)) == everything - {term}
+    assert set(trainer.take_step(0.0)) == everything - {term}
 
 
 def test_without_weight_neither_teacher_nor_discriminators_are_asked(tmp_path, monkeypatch):
@@ -563,7 +563,7 @@ def test_without_weight_neither_teacher_nor_discriminators_are_asked(tmp_path, m
     trainer.teacher = None
     forbid(monkeypatch, trainer.discriminators, "judge")
     forbid(monkeypatch, trainer.discriminators, "loss")
-    terms = trainer._step(0.0)
+    terms = trainer.take_step(0.0)
     assert set(terms) == {*TERMS, *LEVEL_TERMS}
 
 
@@ -576,7 +576,7 @@ def test_weights_of_zero_are_the_same_as_losses_that_have_not_begun(tmp_path):
     weights = []
     for trainer in (never, zero):
         torch.manual_seed(5)
-        trainer._step(0.5)
+        trainer.take_step(0.5)
         weights.append(trainer.generator.state_dict())
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
@@ -619,9 +619,9 @@ def test_learning_lowers_the_loss(tmp_path):
     trainer = Trainer(settings, train, train, tmp_path, "cpu")
     trainer.stage = stages.REFINEMENT
     trainer.teacher = trainer._freeze(trainer.generator)
-    first = float(trainer._step(0.0)["smooth"])
+    first = float(trainer.take_step(0.0)["smooth"])
     for _ in range(80):
-        last = float(trainer._step(0.0)["smooth"])
+        last = float(trainer.take_step(0.0)["smooth"])
     assert last < 0.8 * first
 
 
@@ -660,7 +660,7 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
         ("[losses]\nmell = 1", "unknown setting 'losses.mell'"),
         ("batch = = 2", "not valid TOML"),
         ("model = 'huge'", "choose one of: small, base"),
-        ("precision = 'fp8'", "accepted: auto, bf16, fp32"),
+        ("precision = 'fp8'", "accepted: auto, bf16, tf32, fp32"),
         ("batch = true", "'batch' is True; it must be a int"),
         ("batch = [1]", r"'batch' is \[1\]; it must be a int"),
         ("losses = 3", "'losses' is 3; it must be a table"),
