@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from rtsr.batch import BatchUpsampler
 from rtsr.batch_stream import BatchStream
+from rtsr.call.band_controls import BandControls
 from rtsr.call.dry_path import DELAY_SAMPLES, DryPath
+from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Chunk, Origin
 from rtsr.latency import ENGINE_RATE
 
@@ -42,6 +44,8 @@ class CallStream:
         seed: of the generated texture.
 
     Attributes:
+        controls: the knobs of the new band.
+        monitor: sees what is taken, if somebody looks.
         fallback_seconds: how much sound was played without the new band, because a step was late
             or the call was left out.
 
@@ -59,10 +63,11 @@ class CallStream:
     ) -> None:
         self.channels = channels
         self.fallback_seconds = 0.0
+        self.controls = BandControls(channels)
+        self.controls.set("wet", wet)
+        self.monitor: Monitor | None = None
         self._batch = batch
         self._seed = seed
-        self._wet = wet
-        self._bypass = False
         self._left_out = False
         self._cutoff: float | None = None
         self._agreeing = 0
@@ -92,26 +97,6 @@ class CallStream:
     def cutoff_hz(self) -> float | None:
         """Hz where the content was found to end; ``None`` without a place in the batch."""
         return None if self._stream is None else self._stream.cutoff_hz
-
-    @property
-    def wet(self) -> float:
-        """Gain of the new band, 0 to 1; a change is faded over 10 ms."""
-        return self._wet
-
-    @wet.setter
-    def wet(self, value: float) -> None:
-        if self._stream is not None:
-            self._stream.wet = value
-        self._wet = float(value)
-
-    @property
-    def bypass(self) -> bool:
-        """Whether the sound leaves as it came; a change is faded over 10 ms."""
-        return self._bypass
-
-    @bypass.setter
-    def bypass(self, value: bool) -> None:
-        self._bypass = bool(value)
 
     @property
     def left_out(self) -> bool:
@@ -163,7 +148,13 @@ class CallStream:
         dry = self._dry.take(count)
         if not count:
             return dry
-        return dry + self._band(start, dry)
+        band = self._band(start, dry)
+        if self._batch is not None:
+            self.controls.shape(band, dry, self.cutoff_hz or 4000.0)
+        out = dry + band
+        if self.monitor is not None:
+            self.monitor.see(dry, out)
+        return out
 
     def close(self) -> None:
         """Leave the batch. May be called twice."""
@@ -179,16 +170,18 @@ class CallStream:
         known = min(count, max(lead, self._wide.end - start))
         first = min(known, max(lead, self._wide_from - start))
         wide = self._wide.take(known - lead)[first - lead :]
-        wanted = self._stream is not None and not self._left_out and not self._bypass
+        bypass = self.controls.board.get("bypass") > 0.0
+        wanted = self._stream is not None and not self._left_out and not bypass
+        wet = self.controls.board.get("wet") if wanted else 0.0
         band = np.zeros_like(dry)
-        gains = self._gains(known - first, wanted)
+        gains = self._gains(known - first, wet)
         band[first:known] = gains[:, None] * (wide - dry[first:known])
         had_band = known > first and self._gain > 0.0
         if had_band:
             newest = band[max(first, known - _FADE_OUT) : known]
             self._last_band[: _FADE_OUT - len(newest)] = 0.0
             self._last_band[_FADE_OUT - len(newest) :] = newest
-        if self._batch is not None and not self._bypass and start >= DELAY_SAMPLES:
+        if self._batch is not None and not bypass and start >= DELAY_SAMPLES:
             self.fallback_seconds += (count - (known - first)) / ENGINE_RATE
         if known < count and (had_band or self._gain > 0.0):
             self._ghost = self._last_band[::-1] * _FALLING
@@ -199,16 +192,15 @@ class CallStream:
             self._ghost = self._ghost[length:]
         return band
 
-    def _gains(self, count: int, wanted: bool) -> NDArray[np.float32]:
+    def _gains(self, count: int, target: float) -> NDArray[np.float32]:
         """The gain of the next ``count`` samples, which moves by 1 in 10 ms."""
-        target = 1.0 if wanted else 0.0
-        if self._gain == target:
-            return np.full(count, target, np.float32)
-        way = np.arange(1, count + 1) / _FADE_IN
-        gains = np.minimum(self._gain + way, 1.0) if wanted else np.maximum(self._gain - way, 0.0)
+        way = np.clip(target - self._gain, -1.0, 1.0)
+        steps = np.minimum(np.arange(1, count + 1) / _FADE_IN, abs(way))
+        gains = (self._gain + np.sign(way) * steps).astype(np.float32)
         if count:
-            self._gain = float(gains[-1])
-        return gains.astype(np.float32)
+            self._gain = float(target if steps[-1] >= abs(way) else gains[-1])
+            gains[steps >= abs(way)] = target
+        return gains
 
     def _collect(self) -> None:
         if self._stream is not None and self._stream.ready:
@@ -233,7 +225,7 @@ class CallStream:
         # Full-band Opus may carry a narrower voice all the same: there the content is measured.
         known = cutoff if cutoff is not None and cutoff < 20000.0 else None
         self._stream = self._batch.open(
-            rate, channels=self.channels, seed=self._seed, wet=self._wet, cutoff=known
+            rate, channels=self.channels, seed=self._seed, wet=1.0, cutoff=known
         )
         self._cutoff = cutoff
         self._agreeing = 0

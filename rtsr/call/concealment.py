@@ -124,7 +124,7 @@ class Concealer:
             length = min(samples, self._samples(_BEND_MS))
             falling = (1.0 - np.arange(length) / length)[:, None].astype(np.float32)
             jump = self._history[-1] - self._source[-1 - self._period]
-            out[:length] += falling * jump
+            out[:length] = np.clip(out[:length] + falling * jump, -1.0, 1.0)
         return out
 
     def _make_cycle(self, periods: int, starts_now: bool) -> None:

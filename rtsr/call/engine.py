@@ -21,9 +21,10 @@ from types import TracebackType
 from rtsr.batch import BatchUpsampler
 from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
-from rtsr.call.path import MediaPath
+from rtsr.call.path import DEADLINE, MediaPath
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
+from rtsr.call.upsampled import SoundLine
 from rtsr.call.warm_up import warm_up
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import Model
@@ -33,7 +34,10 @@ __all__ = ["BusyError", "CallEngine", "Line", "Totals"]
 _log = logging.getLogger(__name__)
 
 MOST_CALLS = 256
+#: Even a microphone that is off sends packets; who sends none for so long has gone.
+SILENT_SECONDS = 20.0
 _LONGEST_REST = 0.005
+_WATCH_SECONDS = 1.0
 
 
 class BusyError(RtsrError):
@@ -74,12 +78,17 @@ class Line:
     """One direction of a call on the engine's event loop: a media path that is woken in time.
 
     Made by :meth:`CallEngine.open`; all methods belong to the event loop's thread.
+
+    Attributes:
+        on_silence: called once when no packet has come for :data:`SILENT_SECONDS`.
     """
 
     def __init__(self, engine: CallEngine, path: MediaPath, name: str) -> None:
         self.path = path
         self.name = name
+        self.on_silence: Callable[[], None] | None = None
         self._engine = engine
+        self._last_packet = engine.loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at: float | None = None
         self._closed = False
@@ -92,12 +101,19 @@ class Line:
     def receive(self, packet: Packet) -> None:
         """Take a packet that has just arrived; never raises for what is in it."""
         if not self._closed:
+            self._last_packet = self._engine.loop.time()
             self._guarded(self.path.receive, packet)
 
     def advance(self) -> None:
         """Look at the clock: what is due, what is finished, what is late."""
         if not self._closed:
             self._guarded(self.path.advance)
+
+    def watch(self, now: float) -> None:
+        """Tell ``on_silence`` if whoever calls has vanished."""
+        if self.on_silence is not None and now - self._last_packet > SILENT_SECONDS:
+            tell, self.on_silence = self.on_silence, None
+            tell()
 
     def close(self) -> None:
         """End the line and give its place in the batch back. May be called twice."""
@@ -112,12 +128,12 @@ class Line:
         loop = self._engine.loop
         try:
             step(*arguments, loop.time())
+            if self.path.stream.is_due:
+                self._engine.wake()
+            self._set_timer(loop)
         except Exception:
             # One call's trouble is not the others': it is logged, and its sound goes on.
-            _log.exception("line %s: an error was caught", self.name)
-        if self.path.stream.is_due:
-            self._engine.wake()
-        self._set_timer(loop)
+            _log.exception("an error in a call was caught", extra={"call": self.name})
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         wake_at = self.path.wake_at
@@ -146,9 +162,11 @@ class CallEngine:
         capacity: calls at a time, 1 to 256; each takes one place per channel in the batch.
         channels: of every call's sound, 1 or 2.
         model, provider, threads: as for :class:`~rtsr.batch.BatchUpsampler`.
+        deadline_ms: how long sound waits for the batch before it is played without its new band, 5
+            to 200 ms.
 
     Attributes:
-        lines: those that are open and enhance.
+        lines: those that are open and enhance; ``sounds`` those with codecs of their own.
         taken: how many were ever opened.
         refused: how many found no place.
         steps: steps of the batch so far, and ``step_seconds`` their time.
@@ -165,14 +183,19 @@ class CallEngine:
         model: Model | str | Path = "small",
         provider: str = "auto",
         threads: int = 1,
+        deadline_ms: float = 1000.0 * DEADLINE,
     ) -> None:
         if not 1 <= capacity <= MOST_CALLS:
             raise RtsrError(f"A process takes 1 to {MOST_CALLS} calls, not {capacity}.")
         if channels not in (1, 2):
             raise RtsrError(f"A call has 1 or 2 channels, not {channels}.")
+        if not 5.0 <= deadline_ms <= 200.0:
+            raise RtsrError(f"Sound waits 5 to 200 ms for the batch, not {deadline_ms:g}.")
+        self.deadline = deadline_ms / 1000.0
         self.capacity = capacity
         self.channels = channels
         self.lines: list[Line] = []
+        self.sounds: list[SoundLine] = []
         self.taken = 0
         self.refused = 0
         self.steps = 0
@@ -187,6 +210,11 @@ class CallEngine:
         self._work = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many are on."""
+        return len(self.lines) + len(self.sounds)
 
     async def __aenter__(self) -> CallEngine:
         self.start()
@@ -208,12 +236,16 @@ class CallEngine:
         gc.freeze()
         self._thread = threading.Thread(target=self._run, name="rtsr-call-engine", daemon=True)
         self._thread.start()
+        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
 
     async def stop(self) -> None:
         """End all lines and the thread."""
         for line in [*self.lines, *self._plain]:
             line.close()
+        for sound in list(self.sounds):
+            sound.close()
         self._stopping = True
+        self._watch.cancel()
         self._work.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
@@ -242,18 +274,11 @@ class CallEngine:
         Raises:
             BusyError: all places are taken.
         """
-        if len(self.lines) + self._opening >= self.capacity:
-            self.refused += 1
-            raise BusyError(f"All {self.capacity} lines are busy; try again later.")
-        self._opening += 1
-        try:
-            # Opening waits for a step that is under way, which the event loop should not.
-            stream = await asyncio.to_thread(CallStream, self.batch, rate, self.channels, seed, wet)
-        finally:
-            self._opening -= 1
-        line = Line(self, MediaPath(receiver, stream, sender, send, event_rate), name)
+        stream = await self._take_place(rate, seed, wet)
+        line = Line(
+            self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
+        )
         self.lines.append(line)
-        self.taken += 1
         return line
 
     def open_plain(
@@ -267,8 +292,25 @@ class CallEngine:
     ) -> Line:
         """A direction that is only transcoded, as back to the telephone; it takes no place."""
         stream = CallStream(None, channels=receiver.channels)
-        line = Line(self, MediaPath(receiver, stream, sender, send, event_rate), name)
+        line = Line(
+            self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
+        )
         self._plain.append(line)
+        return line
+
+    async def open_sound(self, rate: int, *, seed: int = 0, wet: float = 1.0) -> SoundLine:
+        """Take a call whose sound is decoded and encoded elsewhere.
+
+        Args:
+            rate: Hz of what will be given to :meth:`~rtsr.call.upsampled.SoundLine.enhance`.
+            seed, wet: of the new band.
+
+        Raises:
+            BusyError: all places are taken.
+            AudioFormatError: a rate that is not accepted.
+        """
+        line = SoundLine(self, await self._take_place(rate, seed, wet), rate)
+        self.sounds.append(line)
         return line
 
     def totals(self) -> Totals:
@@ -277,6 +319,11 @@ class CallEngine:
         for line in self.lines:
             totals.add(line.path)
         return totals
+
+    def forget_sound(self, line: SoundLine) -> None:
+        """A line has ended; called by it."""
+        with contextlib.suppress(ValueError):
+            self.sounds.remove(line)
 
     def forget(self, line: Line) -> None:
         """A line has ended; called by it."""
@@ -290,6 +337,27 @@ class CallEngine:
     def wake(self) -> None:
         """Sound waits for a step."""
         self._work.set()
+
+    async def _take_place(self, rate: int, seed: int, wet: float) -> CallStream:
+        if len(self.lines) + len(self.sounds) + self._opening >= self.capacity:
+            self.refused += 1
+            raise BusyError(f"All {self.capacity} lines are busy; try again later.")
+        self._opening += 1
+        try:
+            # Opening waits for a step that is under way, which the event loop should not.
+            opening = asyncio.ensure_future(
+                asyncio.to_thread(CallStream, self.batch, rate, self.channels, seed, wet)
+            )
+            try:
+                stream = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                # The thread goes on all the same; its place must not be lost.
+                opening.add_done_callback(_close_unwanted)
+                raise
+        finally:
+            self._opening -= 1
+        self.taken += 1
+        return stream
 
     def _run(self) -> None:
         while not self._stopping:
@@ -317,6 +385,18 @@ class CallEngine:
             self.step_seconds += time.perf_counter() - started
         return done
 
+    def _look_for_silence(self) -> None:
+        for line in [*self.lines, *self._plain]:
+            line.watch(self.loop.time())
+        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+
     def _deliver(self) -> None:
         for line in list(self.lines):
             line.advance()
+        for sound in self.sounds:
+            sound.advance()
+
+
+def _close_unwanted(opening: asyncio.Future[CallStream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

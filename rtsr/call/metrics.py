@@ -43,7 +43,7 @@ class _Collector:
 
         engine = self._engine
         totals = engine.totals()
-        yield GaugeMetricFamily("rtsr_calls", "Calls that are on.", len(engine.lines))
+        yield GaugeMetricFamily("rtsr_calls", "Calls that are on.", engine.calls)
         yield GaugeMetricFamily("rtsr_calls_capacity", "Calls that fit.", engine.capacity)
         for name, help_text, value in (
             ("rtsr_calls_taken", "Calls that were taken.", engine.taken),

@@ -13,7 +13,7 @@ from rtsr.latency import ENGINE_RATE
 
 __all__ = ["MediaPath"]
 
-#: What the batch has not finished by then is played without its new band.
+#: Seconds after which what the batch has not finished is played without its new band.
 DEADLINE = 0.020
 #: A call that misses deadlines at so many moments within two seconds is left out for a while.
 MOST_MISSED = 4
@@ -37,6 +37,7 @@ class MediaPath:
         sender: encodes what goes; ``None`` where nobody listens yet.
         send: takes a packet.
         event_rate: Hz of the clock of incoming telephone events.
+        deadline: seconds that sound waits for the batch.
 
     Attributes:
         processing_ms: times from the moment at which a chunk was due until its last sample was
@@ -52,6 +53,7 @@ class MediaPath:
         sender: Sender | None,
         send: Callable[[Packet], None],
         event_rate: int = 8000,
+        deadline: float = DEADLINE,
     ) -> None:
         self.receiver = receiver
         self.stream = stream
@@ -61,6 +63,7 @@ class MediaPath:
         self.sheds = 0
         self._send = send
         self._event_rate = event_rate
+        self._deadline = deadline
         self._pushed: collections.deque[tuple[int, float]] = collections.deque()
         self._total = 0
         self._taken = 0
@@ -73,7 +76,7 @@ class MediaPath:
         """When :meth:`advance` should be called next, unless a packet comes before."""
         times = [self.receiver.wake_at]
         if self._pushed:
-            times.append(self._pushed[0][1] + DEADLINE)
+            times.append(self._pushed[0][1] + self._deadline)
         return min((time for time in times if time is not None), default=None)
 
     def receive(self, packet: Packet, now: float) -> None:
@@ -97,8 +100,8 @@ class MediaPath:
         self.deliver(now)
 
     def deliver(self, now: float) -> None:
-        """Hand on what is finished; after :data:`DEADLINE` also what is not."""
-        is_late = bool(self._pushed) and now - self._pushed[0][1] >= DEADLINE
+        """Hand on what is finished; after the deadline also what is not."""
+        is_late = bool(self._pushed) and now - self._pushed[0][1] >= self._deadline
         # A rest of a hop waits for the next packet, and nothing is late then.
         misses = is_late and self.stream.is_due
         if misses:

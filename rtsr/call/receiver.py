@@ -30,7 +30,7 @@ from rtsr.call.formats import (
 )
 from rtsr.call.media_clock import UNITS, MediaClock
 from rtsr.call.packet_queue import PacketQueue, QueuedPacket
-from rtsr.call.time_scale import lengthen, shorten
+from rtsr.call.time_scale import lengthen, pitch_lag, shorten
 from rtsr.errors import AudioFormatError
 
 __all__ = ["Chunk", "Origin", "ReceiveCounts", "Receiver"]
@@ -46,11 +46,10 @@ TAIL_SECONDS = 0.010
 
 # A timer that fires this early is in time.
 _EARLY = 0.0005
-# Offsets within this of the wanted one stay.
-_TOLERANCE = 0.005
+# Offsets within this of the wanted one stay; the wait changes by so much at a time.
+_STEP = 0.010
 # An offset so wrong is corrected within speech, too.
 _URGENT = 0.060
-_MOST_PER_PACKET = 0.010
 _QUIET_DBFS = -50.0
 # So many packets in a row that come after their time show that the time is wrong.
 _MOST_LATE = 5
@@ -239,7 +238,7 @@ class Receiver:
         """A packet came whose time has been filled: may that have been a longer wait?"""
         assert self._position is not None
         passed = (self._position - at) / UNITS
-        wanted = self._delay.baseline + self._delay.target + _MOST_PER_PACKET
+        wanted = self._delay.baseline + self._delay.target + _STEP
         # Only what was made up may be said to have been a wait.
         if self._position - at <= self._made_up and self._offset + passed <= wanted:
             self._offset += passed
@@ -328,7 +327,7 @@ class Receiver:
             comfort = self._comfort.make(samples)
             sound = self._concealer.continue_sound(samples, comfort)
         excess = self._offset - self._delay.baseline - self._delay.target
-        if excess < -max(_TOLERANCE, 0.5 * samples / rate):
+        if excess < -max(0.5 * _STEP, 0.5 * samples / rate):
             # Nowhere is a longer wait cheaper than where something is made up anyway.
             self._offset += samples / rate
             self.counts.inserted_seconds += samples / rate
@@ -357,13 +356,16 @@ class Receiver:
     def _adjusted(self, sound: Audio, rate: int) -> Audio:
         """The sound, made a little longer or shorter if packets should wait longer or shorter."""
         excess = self._offset - self._delay.baseline - self._delay.target
-        if abs(excess) < _TOLERANCE:
+        # Whole hops where nobody speaks: what follows then still begins with the packets.
+        lag = rate // 100
+        if abs(excess) < _STEP or len(sound) < 2 * lag:
             return sound
-        level = float(np.sqrt(np.mean(sound**2))) if len(sound) else 0.0
-        if abs(excess) < _URGENT and level > 10.0 ** (_QUIET_DBFS / 20.0):
+        level = float(np.sqrt(np.mean(sound**2)))
+        if level > 10.0 ** (_QUIET_DBFS / 20.0):
+            lag = pitch_lag(sound, lag, rate) if abs(excess) >= _URGENT else 0
+        if not lag:
             return sound
-        most = round(min(abs(excess), _MOST_PER_PACKET) * rate)
-        adjusted = shorten(sound, most, rate) if excess > 0.0 else lengthen(sound, most, rate)
+        adjusted = shorten(sound, lag) if excess > 0.0 else lengthen(sound, lag)
         change = (len(adjusted) - len(sound)) / rate
         self._offset += change
         if change > 0.0:

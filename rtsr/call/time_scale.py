@@ -7,37 +7,32 @@ from numpy.typing import NDArray
 
 from rtsr.call.concealment import best_period
 
-__all__ = ["lengthen", "shorten"]
+__all__ = ["lengthen", "pitch_lag", "shorten"]
 
 Audio = NDArray[np.float32]
 
 
-def shorten(sound: Audio, most: int, rate: int) -> Audio:
-    """Cut one period out of ``sound`` ``(samples, channels)``: at most ``most`` samples.
-
-    The ends are cross-faded at the lag at which they are most alike, so that pitch stays.
-    """
-    lag = _lag(sound, most, rate)
-    if not lag:
-        return sound
+def shorten(sound: Audio, lag: int) -> Audio:
+    """Cut ``lag`` samples out of the middle of ``sound`` ``(samples, channels)``."""
     middle = (len(sound) - lag) // 2
     fade = min(lag, middle, len(sound) - lag - middle)
     first, second = sound[middle : middle + fade], sound[middle + lag : middle + lag + fade]
     return np.concatenate([sound[:middle], _fade(first, second), sound[middle + lag + fade :]])
 
 
-def lengthen(sound: Audio, most: int, rate: int) -> Audio:
-    """Repeat one period of ``sound`` ``(samples, channels)``: at most ``most`` samples."""
-    lag = _lag(sound, most, rate)
-    if not lag:
-        return sound
+def lengthen(sound: Audio, lag: int) -> Audio:
+    """Repeat ``lag`` samples in the middle of ``sound`` ``(samples, channels)``."""
     middle = (len(sound) + lag) // 2
     fade = min(lag, len(sound) - middle, middle - lag)
     first, second = sound[middle : middle + fade], sound[middle - lag : middle - lag + fade]
     return np.concatenate([sound[:middle], _fade(first, second), sound[middle - lag + fade :]])
 
 
-def _lag(sound: Audio, most: int, rate: int) -> int:
+def pitch_lag(sound: Audio, most: int, rate: int) -> int:
+    """The lag of at most ``most`` samples at which ``sound`` is most alike; 0 if it is too short.
+
+    Cut or repeated by so much, a voice keeps its pitch.
+    """
     shortest, longest = rate // 400, min(most, len(sound) // 2)
     if longest <= shortest:
         return 0

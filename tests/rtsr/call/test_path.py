@@ -179,7 +179,7 @@ def test_bypass_and_wet_turn_without_a_click(batch):
     path = MediaPath(Receiver(FORMATS), CallStream(batch), ear, print)
     arrivals = sent(packets(speech(8000, 4.0)))
     call(path, arrivals[:100], batch)
-    path.stream.bypass = True
+    path.stream.controls.set("bypass", 1)
     call(path, arrivals[100:], batch)
     path.close()
     dry, _ = listen(None, arrivals)
