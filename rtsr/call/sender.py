@@ -47,11 +47,9 @@ class Sender:
         event_type: int | None = None,
         event_rate: int = 8000,
     ) -> None:
-        self.format = form
         self.sent = 0
         self.ssrc = secrets.randbits(32)
-        self._encoder = open_encoder(form, channels, bitrate)
-        self._payload_type = payload_type
+        self._bitrate = bitrate
         self._event_type = event_type
         self._event_rate = event_rate
         self._event_time: tuple[int, int] | None = None
@@ -59,10 +57,9 @@ class Sender:
         self._number = secrets.randbits(15)
         self._time = secrets.randbits(32)
         self._channels = channels
-        self._resampler = StreamingResampler(ENGINE_RATE, form.sample_rate, channels)
-        self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
-        self._waiting: Audio = np.zeros((0, channels), np.float32)
         self._marker = True
+        self._waiting: Audio = np.zeros((0, channels), np.float32)
+        self._begin(form, payload_type)
 
     @property
     def waiting(self) -> int:
@@ -83,6 +80,17 @@ class Sender:
             self._marker = False
         self._waiting = waiting[len(waiting) // size * size :]
         return packets
+
+    def change(self, form: PayloadFormat, payload_type: int) -> None:
+        """Send another codec, or the same under another number, from the next frame on.
+
+        Raises:
+            AudioFormatError: the codec does not carry so many channels.
+        """
+        if form is not self.format:
+            self._begin(form, payload_type)
+            self._marker = True
+        self._payload_type = payload_type
 
     def pause(self, seconds: float) -> None:
         """Say that there was no sound for so long: timestamps go on without packets."""
@@ -106,6 +114,14 @@ class Sender:
             self._event_time = (packet.timestamp, self._time)
         payload = _EVENT.pack(event, flags, duration)
         return [self._packet(self._event_type, self._event_time[1], payload, is_new)]
+
+    def _begin(self, form: PayloadFormat, payload_type: int) -> None:
+        self._encoder = open_encoder(form, self._channels, self._bitrate)
+        self.format = form
+        self._payload_type = payload_type
+        self._resampler = StreamingResampler(ENGINE_RATE, form.sample_rate, self._channels)
+        self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
+        self._waiting = self._waiting[:0]
 
     def _packet(self, payload_type: int, time: int, payload: bytes, marker: bool) -> Packet:
         packet = Packet(payload_type, self._number, time, payload, marker, self.ssrc)

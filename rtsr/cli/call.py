@@ -125,6 +125,121 @@ def web_command(
     )
 
 
+@call_app.command("sip")
+def sip_command(
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="SIP-ADDRESS",
+            help="Who is called for every caller: sip:USER@HOST[:PORT][;transport=tcp].",
+            rich_help_panel=_LISTENING,
+        ),
+    ],
+    listen: Annotated[
+        str,
+        typer.Option(
+            "--listen",
+            "-l",
+            metavar="HOST:PORT",
+            help="Where, over UDP and TCP.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = "127.0.0.1:5060",
+    advertise: Annotated[
+        str | None,
+        typer.Option(
+            "--advertise",
+            metavar="ADDRESS",
+            help="The address by which others reach us, if they see another.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            "--register",
+            metavar="SIP-ADDRESS",
+            help="Register under this address, at its host.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            help="Name for registrars and targets that ask; the password is in RTSR_SIP_PASSWORD.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="HOST:PORT",
+            help="Serve /metrics there, for Prometheus.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
+    codecs: Annotated[
+        str,
+        typer.Option(
+            "--codecs",
+            help="What is offered to the target, the best first: opus,G722,PCMU,PCMA.",
+            rich_help_panel=_CALLS,
+        ),
+    ] = "opus",
+    srtp: Annotated[
+        bool,
+        typer.Option(
+            "--srtp/--no-srtp",
+            help="Offer the target encrypted sound (keys in SDP). Callers' offers are followed.",
+            rich_help_panel=_CALLS,
+        ),
+    ] = False,
+    ports: Annotated[
+        str | None,
+        typer.Option(
+            "--ports",
+            metavar="FIRST-LAST",
+            help="UDP ports for sound; any if left out.",
+            rich_help_panel=_CALLS,
+        ),
+    ] = None,
+    ring_seconds: Annotated[
+        float,
+        typer.Option("--ring-seconds", help="Give up who does not answer.", rich_help_panel=_CALLS),
+    ] = 60.0,
+    calls: Calls = 8,
+    bitrate: Bitrate = 64_000,
+    channels: Channels = 1,
+    model: options.Model = "small",
+    provider: options.Provider = "auto",
+    threads: options.Threads = 1,
+    deadline_ms: DeadlineMs = 20.0,
+) -> None:
+    """Bridge telephone calls: narrow-band on one side, full-band Opus on the other.
+
+    Every caller is connected with the target. What goes from the narrow side to the wide one is
+    enhanced; the other direction is transcoded.
+
+      rtsr call sip --listen 192.0.2.7:5060 --to sip:desk@192.0.2.20
+
+      rtsr call sip --listen 192.0.2.7:5060 --to sip:trunk@192.0.2.30 --codecs PCMA,PCMU
+    """
+    from rtsr.call.sip.run import serve
+    from rtsr.call.sip.settings import settings_from
+
+    serve(
+        lambda: _engine(calls, channels, model, provider, threads, deadline_ms),
+        host_and_port(listen),
+        settings_from(to, codecs, bitrate, srtp, user, ring_seconds, ports),
+        advertise=advertise,
+        register=register,
+        metrics=None if metrics is None else host_and_port(metrics),
+    )
+
+
 def _engine(
     calls: int, channels: int, model: str, provider: str, threads: int, deadline_ms: float
 ) -> CallEngine:
