@@ -29,6 +29,8 @@ _FADE_OUT = 240
 _FADE_IN = 480
 # Coders try other bandwidths for a moment; one that stays for so many chunks counts.
 _STEADY_CHUNKS = 25
+# A batch that is so far behind is given nothing more; its streams take twice as much.
+_MOST_WAITING_MS = 250.0
 _FALLING = ((_FADE_OUT - np.arange(_FADE_OUT)) / (_FADE_OUT + 1))[:, None].astype(np.float32)
 
 
@@ -123,8 +125,8 @@ class CallStream:
             self._reopen(chunk, before)
         if self._stream is None:
             return
-        if self._left_out:
-            # Its sound goes past the batch; what comes after joins on behind it.
+        if self._left_out or self._stream.waiting_ms > _MOST_WAITING_MS:
+            # The sound goes past the batch; what comes after joins on behind it.
             self._collect()
             self._wide.take(self._wide.end - self._wide.start)
             self._wide.start += self._pushed - before

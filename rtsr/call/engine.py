@@ -36,8 +36,11 @@ _log = logging.getLogger(__name__)
 MOST_CALLS = 256
 #: Even a microphone that is off sends packets; who sends none for so long has gone.
 SILENT_SECONDS = 20.0
-_LONGEST_REST = 0.005
+_SHORTEST_REST, _LONGEST_REST = 0.0005, 0.005
 _WATCH_SECONDS = 1.0
+# Two are a packet of 20 ms. Under too much load there is always a next one, and who wants to join,
+# leave or be heard must have a turn.
+_MOST_STEPS = 2
 
 
 class BusyError(RtsrError):
@@ -128,12 +131,12 @@ class Line:
         loop = self._engine.loop
         try:
             step(*arguments, loop.time())
-            if self.path.stream.is_due:
-                self._engine.wake()
-            self._set_timer(loop)
         except Exception:
             # One call's trouble is not the others': it is logged, and its sound goes on.
             _log.exception("an error in a call was caught", extra={"call": self.name})
+        if self.path.stream.is_due:
+            self._engine.wake()
+        self._set_timer(loop)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         wake_at = self.path.wake_at
@@ -365,8 +368,11 @@ class CallEngine:
             self._work.clear()
             started = time.perf_counter()
             try:
-                while not self._stopping and self._step():
-                    pass
+                for _ in range(_MOST_STEPS):
+                    if self._stopping or not self._step():
+                        break
+                else:
+                    self._work.set()
             except Exception:
                 if self._stopping:
                     return
@@ -375,7 +381,7 @@ class CallEngine:
             if self._stopping:
                 return
             self.loop.call_soon_threadsafe(self._deliver)
-            time.sleep(min(time.perf_counter() - started, _LONGEST_REST))
+            time.sleep(min(max(time.perf_counter() - started, _SHORTEST_REST), _LONGEST_REST))
 
     def _step(self) -> int:
         started = time.perf_counter()

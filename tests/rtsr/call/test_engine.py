@@ -212,3 +212,30 @@ def test_metrics_are_what_prometheus_reads(quick):
 def test_refuses_what_no_engine_can_be(options, sentence):
     with pytest.raises(RtsrError, match=sentence):
         CallEngine(**{"capacity": 1, **options})
+
+
+def test_an_engine_that_cannot_keep_up_still_lets_callers_in_and_out(quick):
+    async def run():
+        async with CallEngine(4, **quick) as engine:
+            step = engine.batch.step
+
+            def slow_step():
+                time.sleep(0.025)
+                return step()
+
+            engine.batch.step = slow_step
+            outs = [[] for _ in range(3)]
+            lines = [await opened(engine, out) for out in outs]
+            talking = asyncio.gather(*(talk(line, 2.0) for line in lines))
+            await asyncio.sleep(1.0)
+            other = await asyncio.wait_for(opened(engine), 2.0)
+            other.close()
+            await talking
+            await asyncio.sleep(0.5)
+            assert engine.totals().fallback_seconds > 0.5
+            assert all(len(out) > 90 for out in outs)
+            for line in lines:
+                line.close()
+            assert engine.batch.free == 4
+
+    asyncio.run(run())

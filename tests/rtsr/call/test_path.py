@@ -249,3 +249,19 @@ def test_a_rest_of_a_hop_is_not_late():
     path = MediaPath(Receiver(FORMATS), CallStream(None), Ear(), print)
     call(path, stream)
     assert path.missed == 0
+
+
+def test_a_batch_that_stands_still_for_seconds_is_survived(batch):
+    arrivals = sent(packets(speech(8000, 8.0)))
+    ear = Ear()
+    path = MediaPath(Receiver(FORMATS), CallStream(batch), ear, print, deadline=0.2)
+    call(path, arrivals, batch, stalls=[(101.0, 104.0)])
+    path.close()
+    dry, _ = listen(None, arrivals)
+    got = ear.sound
+    length = min(len(got), len(dry))
+    assert length > 7.9 * 48000
+    assert band_db((got - dry)[:length], 100, 3000) < band_db(dry, 100, 3000) - 30
+    # The call is left out for a while after such a stall, and comes back.
+    assert 2.9 < path.stream.fallback_seconds < 6.5
+    assert band_db(got[7 * 48000 :], 4500, 8000) > band_db(dry[7 * 48000 :], 4500, 8000) + 20
