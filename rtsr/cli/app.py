@@ -31,6 +31,7 @@ _COMMANDS = {
     "pipe": "rtsr.cli.pipe:pipe_command",
     "devices": "rtsr.cli.devices:devices_command",
     "live": "rtsr.cli.live:live_command",
+    "call": "rtsr.cli.call:call_app",
     "demo": "rtsr.cli.demo:demo_command",
     "models": "rtsr.cli.models:models_command",
     "eval": "rtsr.cli.eval:eval_command",
@@ -163,7 +164,11 @@ def _plug_ins() -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in metadata.entry_points(group=PLUG_INS)}
 
 
-def _as_command(name: str, function: Callable[..., None]) -> Any:
+def _as_command(name: str, function: Callable[..., None] | typer.Typer) -> Any:
+    if isinstance(function, typer.Typer):
+        group = typer.main.get_command(function)
+        group.name = name
+        return group
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
     single.command(name)(function)
     return typer.main.get_command(single)

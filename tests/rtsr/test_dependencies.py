@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-OPTIONAL = ("torch", "onnx", "onnxruntime", "sounddevice", "rtmidi", "matplotlib", "visqol", "soxr")
+OPTIONAL = (
+    *("torch", "onnx", "onnxruntime", "sounddevice", "rtmidi", "matplotlib", "visqol", "soxr"),
+    *("av", "aiortc", "aiosipua", "starlette", "uvicorn", "prometheus_client"),
+)
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
 
 
@@ -51,3 +54,14 @@ def test_a_missing_package_is_one_sentence_with_the_command_that_helps(arguments
     assert extra in finished.stderr
     assert finished.stderr.startswith("rtsr: ")
     assert "Traceback" not in finished.stderr
+
+
+def test_calls_without_their_extra_are_one_sentence():
+    code = (
+        "from rtsr.errors import MissingDependencyError\n"
+        "try:\n    import rtsr.call\nexcept MissingDependencyError as error:\n    print(error)"
+    )
+    finished = run_without(code)
+    assert finished.stdout.strip() == (
+        'Taking calls needs a package that is not installed: pip install "rtsr[call]".'
+    ), finished.stderr

@@ -1,0 +1,66 @@
+"""What a call costs: its parts per packet of 20 ms, without the model.
+
+python -m pytest bench/test_call.py -q
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+import pytest
+
+from rtsr.call.decoders import open_decoder
+from rtsr.call.encoders import open_encoder
+from rtsr.call.formats import G722, OPUS, PCMU, Packet
+from rtsr.call.receiver import Receiver
+
+CODECS = pytest.mark.parametrize("form", [PCMU, G722, OPUS], ids=lambda form: form.name)
+
+
+def frame(form):
+    encoder = open_encoder(form)
+    noise = np.random.default_rng(0).standard_normal((encoder.frame_samples, 1))
+    return encoder, (0.1 * noise).astype(np.float32)
+
+
+@CODECS
+def test_encode(benchmark, form):
+    encoder, sound = frame(form)
+    benchmark(encoder.encode, sound)
+
+
+@CODECS
+def test_decode(benchmark, form):
+    encoder, sound = frame(form)
+    payload = encoder.encode(sound)
+    benchmark(open_decoder(form).decode, payload)
+
+
+@CODECS
+def test_receive_and_play(benchmark, form):
+    encoder, sound = frame(form)
+    payload = encoder.encode(sound)
+    receiver = Receiver({0: form})
+    ticks = form.clock_rate // 50
+    numbers = count()
+
+    def packet():
+        number = next(numbers)
+        receiver.receive(Packet(0, number % 2**16, number * ticks % 2**32, payload), 0.02 * number)
+        return receiver.poll(0.02 * number)
+
+    assert benchmark(packet)
+
+
+def test_conceal(benchmark):
+    from rtsr.call.concealment import Concealer
+
+    concealer = Concealer(8000)
+    _, sound = frame(PCMU)
+
+    def lose():
+        concealer.accept(sound)
+        return concealer.continue_sound(160)
+
+    benchmark(lose)

@@ -1,0 +1,21 @@
+"""Calls: narrow-band sound from the telephone or a browser in, full-band Opus out.
+
+One call's way::
+
+    RTP packet -> playout (jitter, loss, silence)      rtsr/call/playout.py, receiver.py
+               -> decoder or concealment               rtsr/call/decoders.py, concealment.py
+               -> the call's place in the batch        rtsr/call/call_stream.py, engine.py
+               -> encoder -> RTP packet                rtsr/call/encoders.py, sender.py
+
+Everything up to the sockets is plain, synchronous code that is told the time, so it runs in tests
+exactly as it does in a call. :mod:`rtsr.call.web` and :mod:`rtsr.call.sip` put it on the network.
+"""
+
+from __future__ import annotations
+
+from rtsr.errors import MissingDependencyError
+
+try:
+    import av as av
+except ModuleNotFoundError:
+    raise MissingDependencyError("Taking calls", "call") from None

@@ -1,0 +1,65 @@
+"""The knobs of a call: the same as of the live engine, on the new band alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import RtsrError
+from rtsr.live.controls import ControlBoard
+from rtsr.live.tone import SilenceGate, Tone
+
+__all__ = ["BandControls"]
+
+Audio = NDArray[np.float32]
+
+_HOP = 480
+#: What a call has of the live engine's controls; its model and its seed stay.
+NAMES = ("wet", "level_db", "tilt_db", "ceiling_hz", "gate_dbfs", "bypass")
+
+
+class BandControls:
+    """Shapes the new band of one call by a board of controls.
+
+    Args:
+        channels: of the sound.
+
+    Attributes:
+        board: what may be turned at any time; controls other than :data:`NAMES` do nothing here.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.board = ControlBoard()
+        self._tone = Tone(channels)
+        self._gate = SilenceGate(opening_frames=120)
+
+    def set(self, name: str, value: float) -> float:
+        """Turn a control; returns the value as it was stored.
+
+        Raises:
+            RtsrError: no such control, or a value that it does not take.
+        """
+        if name not in NAMES:
+            raise RtsrError(
+                f"There is no control {name!r} in a call; there are {', '.join(NAMES)}."
+            )
+        return self.board.set(name, value)
+
+    def as_dict(self) -> dict[str, float]:
+        """Name and value of every control of a call."""
+        return {name: self.board.get(name) for name in NAMES}
+
+    def shape(self, band: Audio, dry: Audio, cutoff_hz: float) -> None:
+        """Change the new band ``(samples, channels)`` in place, as the board says now.
+
+        Args:
+            dry: the sound that it will be added to.
+            cutoff_hz: where the slope is anchored.
+        """
+        get = self.board.get
+        for start in range(0, len(band), _HOP):
+            part = band[start : start + _HOP]
+            self._tone.shape(
+                part, get("level_db"), get("tilt_db"), get("ceiling_hz"), max(500.0, cutoff_hz)
+            )
+            self._gate.apply(part, dry[start : start + _HOP], get("gate_dbfs"))

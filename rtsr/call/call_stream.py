@@ -1,0 +1,278 @@
+"""One direction of a call through the batch: sound of any rate in, 48 kHz out.
+
+The sound as it came in runs beside the enhanced one, equally late. So a codec may change, a step
+may be late and a call may be left out of the batch for a while: the low band goes on without a
+seam, and only the new band fades.
+"""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.batch import BatchUpsampler
+from rtsr.batch_stream import BatchStream
+from rtsr.call.band_controls import BandControls
+from rtsr.call.dry_path import DELAY_SAMPLES, DryPath
+from rtsr.call.monitor import Monitor
+from rtsr.call.receiver import Chunk, Origin
+from rtsr.latency import ENGINE_RATE
+
+__all__ = ["CallStream"]
+
+Audio = NDArray[np.float32]
+
+# What the new band ends with where it is missing all at once: its own last samples, backwards.
+_FADE_OUT = 240
+_FADE_IN = 480
+# Coders try other bandwidths for a moment; one that stays for so many chunks counts.
+_STEADY_CHUNKS = 25
+# A batch that is so far behind is given nothing more; its streams take twice as much.
+_MOST_WAITING_MS = 250.0
+_FALLING = ((_FADE_OUT - np.arange(_FADE_OUT)) / (_FADE_OUT + 1))[:, None].astype(np.float32)
+
+
+class CallStream:
+    """Enhances the chunks of a :class:`~rtsr.call.receiver.Receiver`.
+
+    Sample ``o`` of what is taken belongs to input time ``(o - DELAY_SAMPLES) / 48000``.
+
+    Args:
+        batch: where the stream joins; ``None`` only resamples.
+        rate: Hz of the first chunks; others may follow.
+        channels: of the sound.
+        seed: of the generated texture.
+
+    Attributes:
+        controls: the knobs of the new band.
+        monitor: sees what is taken, if somebody looks.
+        fallback_seconds: how much sound was played without the new band, because a step was late
+            or the call was left out.
+
+    Raises:
+        RtsrError: the batch has no room.
+    """
+
+    def __init__(
+        self,
+        batch: BatchUpsampler | None,
+        rate: int = 8000,
+        channels: int = 1,
+        seed: int = 0,
+        wet: float = 1.0,
+    ) -> None:
+        self.channels = channels
+        self.fallback_seconds = 0.0
+        self.controls = BandControls(channels)
+        self.controls.set("wet", wet)
+        self.monitor: Monitor | None = None
+        self._batch = batch
+        self._seed = seed
+        self._left_out = False
+        self._cutoff: float | None = None
+        self._agreeing = 0
+        self._dry_path = DryPath(channels)
+        self._dry = _Line(channels)
+        self._pushed = 0
+        self._stream: BatchStream | None = None
+        self._wide = _Line(channels)
+        self._wide_from = 0
+        self._gain = 0.0
+        self._last_band: Audio = np.zeros((_FADE_OUT, channels), np.float32)
+        self._ghost: Audio = self._last_band[:0]
+        if batch is not None:
+            self._open(rate)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a step of the batch will bring this stream further."""
+        return self._stream is not None and self._stream.is_due
+
+    @property
+    def waiting(self) -> int:
+        """Samples at 48 kHz that were pushed and not taken yet."""
+        return self._pushed - self._dry.start
+
+    @property
+    def cutoff_hz(self) -> float | None:
+        """Hz where the content was found to end; ``None`` without a place in the batch."""
+        return None if self._stream is None else self._stream.cutoff_hz
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the batch is spared this stream, as under too much load."""
+        return self._left_out
+
+    @left_out.setter
+    def left_out(self, value: bool) -> None:
+        self._left_out = bool(value)
+
+    def push(self, chunk: Chunk) -> None:
+        """Add a chunk; all have the stream's channels."""
+        before = self._pushed
+        self._dry.append(self._dry_path.process(chunk))
+        if chunk.origin is Origin.TAIL:
+            return
+        self._pushed += len(chunk.sound) * ENGINE_RATE // chunk.rate
+        if self._batch is None:
+            return
+        stream = self._stream
+        self._agreeing = 0 if chunk.cutoff == self._cutoff else self._agreeing + 1
+        other_rate = stream is None or stream.input_rate != chunk.rate
+        if other_rate or self._agreeing >= _STEADY_CHUNKS:
+            self._reopen(chunk, before)
+        if self._stream is None:
+            return
+        if self._left_out or self._stream.waiting_ms > _MOST_WAITING_MS:
+            # The sound goes past the batch; what comes after joins on behind it.
+            self._collect()
+            self._wide.take(self._wide.end - self._wide.start)
+            self._wide.start += self._pushed - before
+            self._wide_from = self._pushed + DELAY_SAMPLES
+        else:
+            self._stream.push(chunk.sound)
+
+    def take(self, everything: bool = False) -> Audio:
+        """Finished sound ``(samples, channels)`` at 48 kHz.
+
+        Args:
+            everything: do not wait for the batch any longer: what it has not finished is taken
+                without the new band, and counted.
+        """
+        self._collect()
+        end = self._pushed
+        if self._stream is not None and not self._left_out and not everything:
+            end = min(end, self._wide.end)
+        count = max(0, end - self._dry.start)
+        start = self._dry.start
+        dry = self._dry.take(count)
+        if not count:
+            return dry
+        band = self._band(start, dry)
+        if self._batch is not None:
+            self.controls.shape(band, dry, self.cutoff_hz or 4000.0)
+        out = dry + band
+        if self.monitor is not None:
+            self.monitor.see(dry, out)
+        return out
+
+    def close(self) -> None:
+        """Leave the batch. May be called twice."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _band(self, start: int, dry: Audio) -> Audio:
+        """The new band for ``dry``, whose first sample has index ``start``."""
+        count = len(dry)
+        self._wide.drop_before(start)
+        lead = min(count, max(0, self._wide.start - start))
+        known = min(count, max(lead, self._wide.end - start))
+        first = min(known, max(lead, self._wide_from - start))
+        wide = self._wide.take(known - lead)[first - lead :]
+        bypass = self.controls.board.get("bypass") > 0.0
+        wanted = self._stream is not None and not self._left_out and not bypass
+        wet = self.controls.board.get("wet") if wanted else 0.0
+        band = np.zeros_like(dry)
+        gains = self._gains(known - first, wet)
+        band[first:known] = gains[:, None] * (wide - dry[first:known])
+        had_band = known > first and self._gain > 0.0
+        if had_band:
+            newest = band[max(first, known - _FADE_OUT) : known]
+            self._last_band[: _FADE_OUT - len(newest)] = 0.0
+            self._last_band[_FADE_OUT - len(newest) :] = newest
+        if self._batch is not None and not bypass and start >= DELAY_SAMPLES:
+            self.fallback_seconds += (count - (known - first)) / ENGINE_RATE
+        if known < count and (had_band or self._gain > 0.0):
+            self._ghost = self._last_band[::-1] * _FALLING
+            self._gain = 0.0
+        if known < count and len(self._ghost):
+            length = min(count - known, len(self._ghost))
+            band[known : known + length] += self._ghost[:length]
+            self._ghost = self._ghost[length:]
+        return band
+
+    def _gains(self, count: int, target: float) -> NDArray[np.float32]:
+        """The gain of the next ``count`` samples, which moves by 1 in 10 ms."""
+        way = np.clip(target - self._gain, -1.0, 1.0)
+        steps = np.minimum(np.arange(1, count + 1) / _FADE_IN, abs(way))
+        gains = (self._gain + np.sign(way) * steps).astype(np.float32)
+        if count:
+            self._gain = float(target if steps[-1] >= abs(way) else gains[-1])
+            gains[steps >= abs(way)] = target
+        return gains
+
+    def _collect(self) -> None:
+        if self._stream is not None and self._stream.ready:
+            sound = self._stream.pull()
+            self._wide.append(sound.reshape(len(sound), self.channels))
+
+    def _reopen(self, chunk: Chunk, before: int) -> None:
+        """Take a new place for another codec's sound, whose content begins at ``before``."""
+        self._collect()
+        self.close()
+        self._open(chunk.rate, chunk.cutoff)
+        assert self._stream is not None
+        self._wide = _Line(self.channels)
+        self._wide.start = before + DELAY_SAMPLES - self._stream.delay_samples
+        self._wide_from = before + DELAY_SAMPLES
+        if self._gain > 0.0:
+            self._ghost = self._last_band[::-1] * _FALLING
+        self._gain = 0.0
+
+    def _open(self, rate: int, cutoff: float | None = None) -> None:
+        assert self._batch is not None
+        # Full-band Opus may carry a narrower voice all the same: there the content is measured.
+        known = cutoff if cutoff is not None and cutoff < 20000.0 else None
+        self._stream = self._batch.open(
+            rate, channels=self.channels, seed=self._seed, wet=1.0, cutoff=known
+        )
+        self._cutoff = cutoff
+        self._agreeing = 0
+        self._wide.start = DELAY_SAMPLES - self._stream.delay_samples
+        self._wide_from = 0
+
+
+class _Line:
+    """Samples with an index, oldest first.
+
+    Attributes:
+        start: index of the oldest sample that is still here.
+        end: index of the next one to come.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.start = 0
+        self._parts: collections.deque[Audio] = collections.deque()
+        self._length = 0
+        self._channels = channels
+
+    @property
+    def end(self) -> int:
+        return self.start + self._length
+
+    def append(self, sound: Audio) -> None:
+        if len(sound):
+            self._parts.append(sound)
+            self._length += len(sound)
+
+    def take(self, count: int) -> Audio:
+        """The oldest ``count`` samples, as an array of their own."""
+        taken: list[Audio] = []
+        while count:
+            part = self._parts.popleft()
+            if len(part) > count:
+                self._parts.appendleft(part[count:])
+                part = part[:count]
+            taken.append(part)
+            count -= len(part)
+            self._length -= len(part)
+            self.start += len(part)
+        if not taken:
+            return np.zeros((0, self._channels), np.float32)
+        return np.concatenate(taken)
+
+    def drop_before(self, index: int) -> None:
+        self.take(min(self._length, max(0, index - self.start)))

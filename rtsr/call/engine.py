@@ -1,0 +1,408 @@
+"""All calls of a process: one batch, one thread that steps it, one event loop for everything else.
+
+The thread steps whenever sound waits, and then rests for as long as it has worked, at most 5 ms. A
+single call so is served at once; many calls' packets, which come at any time, gather meanwhile and
+share the next step, which costs the same for one as for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+
+from rtsr.batch import BatchUpsampler
+from rtsr.call.call_stream import CallStream
+from rtsr.call.formats import Packet
+from rtsr.call.path import DEADLINE, MediaPath
+from rtsr.call.receiver import Receiver
+from rtsr.call.sender import Sender
+from rtsr.call.upsampled import SoundLine
+from rtsr.call.warm_up import warm_up
+from rtsr.errors import RtsrError
+from rtsr.runtime.models import Model
+
+__all__ = ["BusyError", "CallEngine", "Line", "Totals"]
+
+_log = logging.getLogger(__name__)
+
+MOST_CALLS = 256
+#: Even a microphone that is off sends packets; who sends none for so long has gone.
+SILENT_SECONDS = 20.0
+_SHORTEST_REST, _LONGEST_REST = 0.0005, 0.005
+_WATCH_SECONDS = 1.0
+# Two are a packet of 20 ms. Under too much load there is always a next one, and who wants to join,
+# leave or be heard must have a turn.
+_MOST_STEPS = 2
+
+
+class BusyError(RtsrError):
+    """All places are taken; the caller may try again later."""
+
+
+@dataclass
+class Totals:
+    """Sums over all calls, those that are over included."""
+
+    received: int = 0
+    sent: int = 0
+    lost: int = 0
+    late: int = 0
+    duplicates: int = 0
+    malformed: int = 0
+    concealed_seconds: float = 0.0
+    fallback_seconds: float = 0.0
+    missed: int = 0
+    sheds: int = 0
+
+    def add(self, path: MediaPath) -> None:
+        """Add what has happened on a path."""
+        counts = path.receiver.counts
+        self.received += counts.received
+        self.sent += 0 if path.sender is None else path.sender.sent
+        self.lost += counts.lost
+        self.late += counts.late
+        self.duplicates += path.receiver.duplicates
+        self.malformed += counts.malformed
+        self.concealed_seconds += counts.concealed_seconds
+        self.fallback_seconds += path.stream.fallback_seconds
+        self.missed += path.missed
+        self.sheds += path.sheds
+
+
+class Line:
+    """One direction of a call on the engine's event loop: a media path that is woken in time.
+
+    Made by :meth:`CallEngine.open`; all methods belong to the event loop's thread.
+
+    Attributes:
+        on_silence: called once when no packet has come for :data:`SILENT_SECONDS`.
+    """
+
+    def __init__(self, engine: CallEngine, path: MediaPath, name: str) -> None:
+        self.path = path
+        self.name = name
+        self.on_silence: Callable[[], None] | None = None
+        self._engine = engine
+        self._last_packet = engine.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at: float | None = None
+        self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def receive(self, packet: Packet) -> None:
+        """Take a packet that has just arrived; never raises for what is in it."""
+        if not self._closed:
+            self._last_packet = self._engine.loop.time()
+            self._guarded(self.path.receive, packet)
+
+    def advance(self) -> None:
+        """Look at the clock: what is due, what is finished, what is late."""
+        if not self._closed:
+            self._guarded(self.path.advance)
+
+    def watch(self, now: float) -> None:
+        """Tell ``on_silence`` if whoever calls has vanished."""
+        if self.on_silence is not None and now - self._last_packet > SILENT_SECONDS:
+            tell, self.on_silence = self.on_silence, None
+            tell()
+
+    def close(self) -> None:
+        """End the line and give its place in the batch back. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._engine.forget(self)
+
+    def _guarded(self, step: Callable[..., None], *arguments: Packet) -> None:
+        loop = self._engine.loop
+        try:
+            step(*arguments, loop.time())
+        except Exception:
+            # One call's trouble is not the others': it is logged, and its sound goes on.
+            _log.exception("an error in a call was caught", extra={"call": self.name})
+        if self.path.stream.is_due:
+            self._engine.wake()
+        self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        wake_at = self.path.wake_at
+        if wake_at == self._wake_at and self._timer is not None and not self._timer.cancelled():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake_at = wake_at
+        if wake_at is not None and not self._closed:
+            self._timer = loop.call_at(wake_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.advance()
+
+
+class CallEngine:
+    """Runs up to ``capacity`` calls on one model.
+
+    >>> async with CallEngine(8) as engine:                      # doctest: +SKIP
+    ...     line = await engine.open(Receiver({0: PCMU}), Sender(OPUS, 96), send)
+    ...     line.receive(packet)
+
+    Args:
+        capacity: calls at a time, 1 to 256; each takes one place per channel in the batch.
+        channels: of every call's sound, 1 or 2.
+        model, provider, threads: as for :class:`~rtsr.batch.BatchUpsampler`.
+        deadline_ms: how long sound waits for the batch before it is played without its new band, 5
+            to 200 ms.
+
+    Attributes:
+        lines: those that are open and enhance; ``sounds`` those with codecs of their own.
+        taken: how many were ever opened.
+        refused: how many found no place.
+        steps: steps of the batch so far, and ``step_seconds`` their time.
+
+    Raises:
+        RtsrError: an argument out of range, or the model cannot be run.
+    """
+
+    def __init__(
+        self,
+        capacity: int = 8,
+        *,
+        channels: int = 1,
+        model: Model | str | Path = "small",
+        provider: str = "auto",
+        threads: int = 1,
+        deadline_ms: float = 1000.0 * DEADLINE,
+    ) -> None:
+        if not 1 <= capacity <= MOST_CALLS:
+            raise RtsrError(f"A process takes 1 to {MOST_CALLS} calls, not {capacity}.")
+        if channels not in (1, 2):
+            raise RtsrError(f"A call has 1 or 2 channels, not {channels}.")
+        if not 5.0 <= deadline_ms <= 200.0:
+            raise RtsrError(f"Sound waits 5 to 200 ms for the batch, not {deadline_ms:g}.")
+        self.deadline = deadline_ms / 1000.0
+        self.capacity = capacity
+        self.channels = channels
+        self.lines: list[Line] = []
+        self.sounds: list[SoundLine] = []
+        self.taken = 0
+        self.refused = 0
+        self.steps = 0
+        self.step_seconds = 0.0
+        self.batch = BatchUpsampler(
+            capacity * channels, model=model, provider=provider, threads=threads, buffer_ms=500
+        )
+        warm_up(self.batch, channels)
+        self._plain: list[Line] = []
+        self._past = Totals()
+        self._opening = 0
+        self._work = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many are on."""
+        return len(self.lines) + len(self.sounds)
+
+    async def __aenter__(self) -> CallEngine:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Begin to step; called on the event loop that the calls will live on."""
+        self.loop = asyncio.get_running_loop()
+        # What was made so far stays; the collector need not look through it during calls.
+        gc.collect()
+        gc.freeze()
+        self._thread = threading.Thread(target=self._run, name="rtsr-call-engine", daemon=True)
+        self._thread.start()
+        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+
+    async def stop(self) -> None:
+        """End all lines and the thread."""
+        for line in [*self.lines, *self._plain]:
+            line.close()
+        for sound in list(self.sounds):
+            sound.close()
+        self._stopping = True
+        self._watch.cancel()
+        self._work.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        self.batch.close()
+
+    async def open(
+        self,
+        receiver: Receiver,
+        sender: Sender | None,
+        send: Callable[[Packet], None],
+        *,
+        name: str = "call",
+        rate: int = 8000,
+        seed: int = 0,
+        wet: float = 1.0,
+        event_rate: int = 8000,
+    ) -> Line:
+        """Take a call.
+
+        Args:
+            receiver, sender, send, event_rate: as for :class:`~rtsr.call.path.MediaPath`.
+            name: for the log; never a person's number.
+            rate: Hz of the sound that is expected first.
+            seed, wet: of the new band.
+
+        Raises:
+            BusyError: all places are taken.
+        """
+        stream = await self._take_place(rate, seed, wet)
+        line = Line(
+            self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
+        )
+        self.lines.append(line)
+        return line
+
+    def open_plain(
+        self,
+        receiver: Receiver,
+        sender: Sender | None,
+        send: Callable[[Packet], None],
+        *,
+        name: str = "return",
+        event_rate: int = 8000,
+    ) -> Line:
+        """A direction that is only transcoded, as back to the telephone; it takes no place."""
+        stream = CallStream(None, channels=receiver.channels)
+        line = Line(
+            self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
+        )
+        self._plain.append(line)
+        return line
+
+    async def open_sound(self, rate: int, *, seed: int = 0, wet: float = 1.0) -> SoundLine:
+        """Take a call whose sound is decoded and encoded elsewhere.
+
+        Args:
+            rate: Hz of what will be given to :meth:`~rtsr.call.upsampled.SoundLine.enhance`.
+            seed, wet: of the new band.
+
+        Raises:
+            BusyError: all places are taken.
+            AudioFormatError: a rate that is not accepted.
+        """
+        line = SoundLine(self, await self._take_place(rate, seed, wet), rate)
+        self.sounds.append(line)
+        return line
+
+    def totals(self) -> Totals:
+        """Sums over all enhancing lines there have been."""
+        totals = Totals(**{each.name: getattr(self._past, each.name) for each in fields(Totals)})
+        for line in self.lines:
+            totals.add(line.path)
+        return totals
+
+    def forget_sound(self, line: SoundLine) -> None:
+        """A line has ended; called by it."""
+        with contextlib.suppress(ValueError):
+            self.sounds.remove(line)
+
+    def forget(self, line: Line) -> None:
+        """A line has ended; called by it."""
+        with contextlib.suppress(ValueError):
+            self._plain.remove(line)
+        if line in self.lines:
+            self.lines.remove(line)
+            self._past.add(line.path)
+        line.path.close()
+
+    def wake(self) -> None:
+        """Sound waits for a step."""
+        self._work.set()
+
+    async def _take_place(self, rate: int, seed: int, wet: float) -> CallStream:
+        if len(self.lines) + len(self.sounds) + self._opening >= self.capacity:
+            self.refused += 1
+            raise BusyError(f"All {self.capacity} lines are busy; try again later.")
+        self._opening += 1
+        try:
+            # Opening waits for a step that is under way, which the event loop should not.
+            opening = asyncio.ensure_future(
+                asyncio.to_thread(CallStream, self.batch, rate, self.channels, seed, wet)
+            )
+            try:
+                stream = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                # The thread goes on all the same; its place must not be lost.
+                opening.add_done_callback(_close_unwanted)
+                raise
+        finally:
+            self._opening -= 1
+        self.taken += 1
+        return stream
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._work.wait()
+            self._work.clear()
+            started = time.perf_counter()
+            try:
+                for _ in range(_MOST_STEPS):
+                    if self._stopping or not self._step():
+                        break
+                else:
+                    self._work.set()
+            except Exception:
+                if self._stopping:
+                    return
+                # The streams go on dry; the next packets try the batch again.
+                _log.exception("the batch could not step")
+            if self._stopping:
+                return
+            self.loop.call_soon_threadsafe(self._deliver)
+            time.sleep(min(max(time.perf_counter() - started, _SHORTEST_REST), _LONGEST_REST))
+
+    def _step(self) -> int:
+        started = time.perf_counter()
+        done = self.batch.step()
+        if done:
+            self.steps += 1
+            self.step_seconds += time.perf_counter() - started
+        return done
+
+    def _look_for_silence(self) -> None:
+        for line in [*self.lines, *self._plain]:
+            line.watch(self.loop.time())
+        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+
+    def _deliver(self) -> None:
+        for line in list(self.lines):
+            line.advance()
+        for sound in self.sounds:
+            sound.advance()
+
+
+def _close_unwanted(opening: asyncio.Future[CallStream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,45 @@
+"""One clock for all the packets of a call, whatever their codecs' clocks do."""
+
+from __future__ import annotations
+
+__all__ = ["UNITS", "MediaClock"]
+
+#: Units of media time per second; every codec's clock divides it.
+UNITS = 48000
+#: Timestamps that run so much ahead of or behind the packets themselves have been set anew.
+LARGEST_DISAGREEMENT = 0.4
+
+
+class MediaClock:
+    """Turns timestamps into media time: 48000 units a second, without jumps.
+
+    A timestamp says nothing about the one before where a sender has started again, has changed to
+    a codec with another clock or has stopped its clock in a pause. There the time between the two
+    arrivals is taken instead.
+    """
+
+    def __init__(self) -> None:
+        self._rate = 0
+        self._ticks = 0
+        self._time = 0
+        self._arrival = 0.0
+
+    def at(self, ticks: int, rate: int, arrival: float, restarted: bool) -> int:
+        """Media time of a packet.
+
+        Args:
+            ticks: its timestamp, unwrapped.
+            rate: Hz of its clock.
+            arrival: seconds, by our clock.
+            restarted: whether its counters have nothing to do with those before.
+        """
+        passed = arrival - self._arrival
+        step = (ticks - self._ticks) * (UNITS // rate)
+        disagrees = abs(step / UNITS - passed) > LARGEST_DISAGREEMENT
+        if rate != self._rate or restarted or disagrees:
+            step = round(passed * UNITS) if self._rate else 0
+        # Reordered packets are measured from the newest, too.
+        time = self._time + step
+        if step >= 0 or rate != self._rate or restarted or disagrees:
+            self._rate, self._ticks, self._time, self._arrival = rate, ticks, time, arrival
+        return time

@@ -1,0 +1,56 @@
+"""``/metrics`` on a port of its own, for servers that speak no HTTP otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rtsr.call.engine import CallEngine
+from rtsr.call.metrics import CONTENT_TYPE, exposition
+from rtsr.errors import RtsrError
+
+__all__ = ["MetricsServer"]
+
+_LONGEST_LINE = 4096
+_PATIENCE = 5.0
+
+
+class MetricsServer:
+    """Answers ``GET /metrics`` and nothing else, one request a connection."""
+
+    def __init__(self, engine: CallEngine) -> None:
+        self._engine = engine
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen.
+
+        Raises:
+            RtsrError: the address cannot be had.
+        """
+        try:
+            self._server = await asyncio.start_server(self._answer, host, port, limit=_LONGEST_LINE)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+
+    async def stop(self) -> None:
+        """Close the port."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await asyncio.wait_for(reader.readline(), _PATIENCE)
+            if line.split()[:2] == [b"GET", b"/metrics"]:
+                body = exposition(self._engine)
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE}\r\n"
+            else:
+                body, head = b"", "HTTP/1.1 404 Not Found\r\n"
+            writer.write(
+                f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+            )
+            await writer.drain()
+        except (OSError, ValueError, asyncio.TimeoutError):
+            pass
+        finally:
+            writer.close()

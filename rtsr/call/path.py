@@ -1,0 +1,142 @@
+"""One direction of one call, from packet to packet."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+
+from rtsr.call.call_stream import CallStream
+from rtsr.call.formats import Packet
+from rtsr.call.receiver import Origin, Receiver
+from rtsr.call.sender import Sender
+from rtsr.latency import ENGINE_RATE
+
+__all__ = ["MediaPath"]
+
+#: Seconds after which what the batch has not finished is played without its new band.
+DEADLINE = 0.020
+#: A call that misses deadlines at so many moments within two seconds is left out for a while.
+MOST_MISSED = 4
+MISSED_WITHIN = 2.0
+#: Deadlines missed closer together than this are one stall of the machine.
+ONE_STALL = 0.1
+SHORTEST_REST, LONGEST_REST = 5.0, 60.0
+
+_REMEMBERED = 2048
+
+
+class MediaPath:
+    """Takes packets, and hands on others when their sound is finished.
+
+    Everything happens in calls that are told the time, from one thread; only the batch may be
+    stepped by another.
+
+    Args:
+        receiver: orders and decodes what comes.
+        stream: enhances it.
+        sender: encodes what goes; ``None`` where nobody listens yet.
+        send: takes a packet.
+        event_rate: Hz of the clock of incoming telephone events.
+        deadline: seconds that sound waits for the batch.
+
+    Attributes:
+        processing_ms: times from the moment at which a chunk was due until its last sample was
+            handed on, the newest 2048.
+        missed: deadlines that the batch has missed.
+        sheds: how often the call was left out of the batch.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        stream: CallStream,
+        sender: Sender | None,
+        send: Callable[[Packet], None],
+        event_rate: int = 8000,
+        deadline: float = DEADLINE,
+    ) -> None:
+        self.receiver = receiver
+        self.stream = stream
+        self.sender = sender
+        self.processing_ms: collections.deque[float] = collections.deque(maxlen=_REMEMBERED)
+        self.missed = 0
+        self.sheds = 0
+        self._send = send
+        self._event_rate = event_rate
+        self._deadline = deadline
+        self._pushed: collections.deque[tuple[int, float]] = collections.deque()
+        self._total = 0
+        self._taken = 0
+        self._recent_misses: collections.deque[float] = collections.deque(maxlen=MOST_MISSED)
+        self._back_at = 0.0
+        self._rest = SHORTEST_REST
+
+    @property
+    def wake_at(self) -> float | None:
+        """When :meth:`advance` should be called next, unless a packet comes before."""
+        times = [self.receiver.wake_at]
+        if self._pushed:
+            times.append(self._pushed[0][1] + self._deadline)
+        return min((time for time in times if time is not None), default=None)
+
+    def receive(self, packet: Packet, now: float) -> None:
+        """Take a packet that arrived at ``now`` seconds; never raises for what is in it."""
+        self.receiver.receive(packet, now)
+        self.advance(now)
+
+    def advance(self, now: float) -> None:
+        """Let the sound into the batch whose time has come, and look whether a step is late."""
+        for chunk in self.receiver.poll(now):
+            if chunk.pause and self.sender is not None:
+                self.sender.pause(chunk.pause)
+            self.stream.push(chunk)
+            if chunk.origin is not Origin.TAIL:
+                self._total += len(chunk.sound) * ENGINE_RATE // chunk.rate
+                self._pushed.append((self._total, now))
+        events, self.receiver.events = self.receiver.events, []
+        for event in events:
+            if self.sender is not None:
+                self._hand_on(self.sender.event(event, self._event_rate))
+        self.deliver(now)
+
+    def deliver(self, now: float) -> None:
+        """Hand on what is finished; after the deadline also what is not."""
+        is_late = bool(self._pushed) and now - self._pushed[0][1] >= self._deadline
+        # A rest of a hop waits for the next packet, and nothing is late then.
+        misses = is_late and self.stream.is_due
+        if misses:
+            self._count_miss(now)
+        if self.stream.left_out and now >= self._back_at:
+            self.stream.left_out = False
+        sound = self.stream.take(everything=misses)
+        self._taken += len(sound)
+        if len(sound) and self.sender is not None:
+            self._hand_on(self.sender.push(sound))
+        while self._pushed and self._pushed[0][0] <= self._taken:
+            self.processing_ms.append(1000.0 * (now - self._pushed.popleft()[1]))
+        if is_late and not misses and self._pushed:
+            self._pushed.popleft()
+
+    def close(self) -> None:
+        """Give the place in the batch back. May be called twice."""
+        self.stream.close()
+
+    def _count_miss(self, now: float) -> None:
+        self.missed += 1
+        recent = self._recent_misses
+        if recent and now - recent[-1] < ONE_STALL:
+            return
+        recent.append(now)
+        within = len(recent) == MOST_MISSED and now - recent[0] < MISSED_WITHIN
+        if within and not self.stream.left_out:
+            # Who comes back and is late again rests for longer.
+            soon = now - self._back_at < self._rest
+            self._rest = min(2.0 * self._rest, LONGEST_REST) if soon else SHORTEST_REST
+            self._back_at = now + self._rest
+            self.stream.left_out = True
+            self.sheds += 1
+            recent.clear()
+
+    def _hand_on(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            self._send(packet)

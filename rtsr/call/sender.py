@@ -1,0 +1,130 @@
+"""The sending end of a call: sound at 48 kHz in, RTP packets out."""
+
+from __future__ import annotations
+
+import secrets
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
+from rtsr.call.formats import Packet, PayloadFormat
+from rtsr.latency import ENGINE_RATE
+from rtsr_kernels.resample import StreamingResampler
+
+__all__ = ["Sender"]
+
+Audio = NDArray[np.float32]
+
+_EVENT = struct.Struct("!BBH")
+
+
+class Sender:
+    """Encodes a stream and numbers its packets; begins where nobody can guess (RFC 3550, 5.1).
+
+    Args:
+        form: the codec.
+        payload_type: what the far end calls it.
+        channels: of the sound.
+        bitrate: bits per second, for Opus.
+        event_type: payload type of telephone events, if the far end takes some.
+        event_rate: Hz of their clock.
+
+    Attributes:
+        sent: packets so far.
+
+    Raises:
+        AudioFormatError, RtsrError: as :func:`~rtsr.call.encoders.open_encoder`.
+    """
+
+    def __init__(
+        self,
+        form: PayloadFormat,
+        payload_type: int,
+        channels: int = 1,
+        bitrate: int = DEFAULT_BITRATE,
+        event_type: int | None = None,
+        event_rate: int = 8000,
+    ) -> None:
+        self.sent = 0
+        self.ssrc = secrets.randbits(32)
+        self._bitrate = bitrate
+        self._event_type = event_type
+        self._event_rate = event_rate
+        self._event_time: tuple[int, int] | None = None
+        # The upper half is left free: a counter that wraps early upsets some decryptions.
+        self._number = secrets.randbits(15)
+        self._time = secrets.randbits(32)
+        self._channels = channels
+        self._marker = True
+        self._waiting: Audio = np.zeros((0, channels), np.float32)
+        self._begin(form, payload_type)
+
+    @property
+    def waiting(self) -> int:
+        """Samples at the codec's rate that do not make a whole frame yet."""
+        return len(self._waiting)
+
+    def push(self, sound: Audio) -> list[Packet]:
+        """Add sound ``(samples, channels)`` at 48 kHz; returns the packets that it completes."""
+        if self.format.sample_rate != ENGINE_RATE:
+            sound = self._resampler.process(np.ascontiguousarray(sound))
+        waiting = np.concatenate([self._waiting, sound]) if len(self._waiting) else sound
+        size = self._encoder.frame_samples
+        packets = []
+        for start in range(0, len(waiting) - size + 1, size):
+            payload = self._encoder.encode(waiting[start : start + size])
+            packets.append(self._packet(self._payload_type, self._time, payload, self._marker))
+            self._time = (self._time + self._ticks) % 2**32
+            self._marker = False
+        self._waiting = waiting[len(waiting) // size * size :]
+        return packets
+
+    def change(self, form: PayloadFormat, payload_type: int) -> None:
+        """Send another codec, or the same under another number, from the next frame on.
+
+        Raises:
+            AudioFormatError: the codec does not carry so many channels.
+        """
+        if form is not self.format:
+            self._begin(form, payload_type)
+            self._marker = True
+        self._payload_type = payload_type
+
+    def pause(self, seconds: float) -> None:
+        """Say that there was no sound for so long: timestamps go on without packets."""
+        self._waiting = self._waiting[:0]
+        self._time = (self._time + round(seconds * self.format.clock_rate)) % 2**32
+        self._marker = True
+
+    def event(self, packet: Packet, rate: int) -> list[Packet]:
+        """Pass on a packet with a telephone event (RFC 4733), whose clock has ``rate`` Hz.
+
+        Returns:
+            The packet for the far end; none if it takes no events or there is none in it.
+        """
+        if self._event_type is None or len(packet.payload) < _EVENT.size:
+            return []
+        event, flags, duration = _EVENT.unpack_from(packet.payload)
+        duration = min(0xFFFF, duration * self._event_rate // rate)
+        # All packets of an event carry its beginning.
+        is_new = self._event_time is None or self._event_time[0] != packet.timestamp
+        if is_new or self._event_time is None:
+            self._event_time = (packet.timestamp, self._time)
+        payload = _EVENT.pack(event, flags, duration)
+        return [self._packet(self._event_type, self._event_time[1], payload, is_new)]
+
+    def _begin(self, form: PayloadFormat, payload_type: int) -> None:
+        self._encoder = open_encoder(form, self._channels, self._bitrate)
+        self.format = form
+        self._payload_type = payload_type
+        self._resampler = StreamingResampler(ENGINE_RATE, form.sample_rate, self._channels)
+        self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
+        self._waiting = self._waiting[:0]
+
+    def _packet(self, payload_type: int, time: int, payload: bytes, marker: bool) -> Packet:
+        packet = Packet(payload_type, self._number, time, payload, marker, self.ssrc)
+        self._number = (self._number + 1) % 2**16
+        self.sent += 1
+        return packet

@@ -1,0 +1,214 @@
+"""A SIP address: both transports, calls that come and calls that are made."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from aiosipua import (
+    Registration,
+    SipDigestAuth,
+    SipResponse,
+    SipUAC,
+    SipUAS,
+    parse_uri,
+    stringify_uri,
+)
+
+from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
+from rtsr.errors import RtsrError
+
+__all__ = ["Agent", "Target", "is_wildcard", "own_address"]
+
+USER_AGENT = "rtsr"
+
+
+class _Client(SipUAC):
+    """aiosipua's client, which leaves the callee's own address and route aside."""
+
+    def handle_response(self, response: SipResponse, addr: tuple[str, int]) -> None:
+        """Take a response to one of our requests."""
+        cseq = response.cseq
+        call = self.get_call(response.call_id or "")
+        is_invite = cseq is not None and cseq.method.upper() == "INVITE"
+        if call is not None and is_invite and 200 <= response.status_code < 300:
+            # RFC 3261, 12.1.2: requests within the call go there from now on.
+            if response.contact:
+                call.dialog.remote_target = stringify_uri(response.contact[0].uri)
+            routes = list(reversed(response.headers.get("record-route")))
+            call.dialog.route_set = routes
+        super().handle_response(response, addr)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom to call.
+
+    Attributes:
+        uri: as it was given.
+        host, port: where its requests go.
+        transport: "udp" or "tcp".
+    """
+
+    uri: str
+    host: str
+    port: int
+    transport: str
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``sip:USER@HOST[:PORT][;transport=tcp]``.
+
+        Raises:
+            RtsrError: it has another form.
+        """
+        complaint = f"'{text}' is no SIP address; write sip:USER@HOST or sip:USER@HOST:PORT."
+        try:
+            uri = parse_uri(text)
+        except Exception:
+            raise RtsrError(complaint) from None
+        if uri.scheme.lower() == "sips":
+            raise RtsrError("SIP over TLS is not supported; write sip: and encrypt the way there.")
+        transport = (uri.params.get("transport") or "udp").lower()
+        if not text.lower().startswith("sip:") or not uri.host or transport not in ("udp", "tcp"):
+            raise RtsrError(complaint)
+        if uri.port is not None and not 0 < uri.port < 65536:
+            raise RtsrError(complaint)
+        return cls(text, uri.host, uri.port or 5060, transport)
+
+
+class Agent:
+    """Listens on one address, over UDP and TCP, and makes calls from it.
+
+    Args:
+        host, port: where; port 0 takes a free one.
+        advertised: the address by which others reach it, where ``host`` is none.
+    """
+
+    def __init__(self, host: str, port: int, advertised: str | None = None) -> None:
+        self._listen = (host, port)
+        self._advertised = advertised
+        self.udp: SipUAS | None = None
+        self.tcp: SipUAS | None = None
+        self._registration: Registration | None = None
+
+    @property
+    def agents(self) -> tuple[SipUAS, ...]:
+        """One for each transport."""
+        return tuple(agent for agent in (self.udp, self.tcp) if agent is not None)
+
+    @property
+    def port(self) -> int:
+        """The port that was found."""
+        assert self.udp is not None
+        return int(self.udp.transport.local_addr[1])
+
+    @property
+    def host(self) -> str:
+        """The address by which others reach us."""
+        return self._advertised or self._listen[0]
+
+    async def start(self, handlers: dict[str, Any]) -> None:
+        """Listen.
+
+        Args:
+            handlers: ``on_invite``, ``on_bye`` and so on, as of aiosipua's ``SipUAS``.
+
+        Raises:
+            RtsrError: the address cannot be had.
+        """
+        host, port = self._listen
+        try:
+            udp = UdpTransport(local_addr=(host, port))
+            self.udp = self._agent(udp, handlers)
+            await self.udp.start()
+            tcp = TcpTransport(local_addr=(host, udp.local_addr[1]))
+            self.tcp = self._agent(tcp, handlers)
+            await self.tcp.start()
+        except OSError as error:
+            await self.stop()
+            reason = error.strerror or str(error)
+            raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+        for agent in self.agents:
+            address = (self.host, self.port)
+            agent.advertised_addr = address
+            assert agent.uac is not None
+            agent.uac.advertised_addr = address
+
+    async def stop(self) -> None:
+        """Unregister and close everything."""
+        if self._registration is not None:
+            self._registration.unregister()
+        for agent in self.agents:
+            await agent.stop()
+        self.udp = self.tcp = None
+
+    def by(self, transport: str) -> SipUAS:
+        """The agent of a transport."""
+        agent = self.tcp if transport == "tcp" else self.udp
+        assert agent is not None
+        return agent
+
+    async def register(
+        self, target: Target, auth: SipDigestAuth | None, expires: int
+    ) -> Registration:
+        """Register at a registrar, again and again, until :meth:`stop`.
+
+        Raises:
+            RtsrError: its name is unknown.
+        """
+        client = self.by(target.transport).uac
+        assert client is not None
+        address = await self.find(target)
+        registration = Registration(
+            client, target.uri, address, auth=auth, expires=expires, user_agent=USER_AGENT
+        )
+        registration.register()
+        self._registration = registration
+        return registration
+
+    async def find(self, target: Target) -> tuple[str, int]:
+        """Where a target's requests go.
+
+        Raises:
+            RtsrError: its name is unknown.
+        """
+        try:
+            return await resolved(target.host, target.port)
+        except OSError:
+            raise RtsrError(f"The host '{target.host}' is not known.") from None
+
+    @staticmethod
+    def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
+        agent = SipUAS(transport, user_agent=USER_AGENT, uac=_Client(transport))
+        for name, handler in handlers.items():
+            setattr(agent, name, handler)
+        return agent
+
+
+def own_address(towards: str) -> str:
+    """The address by which a host sees this machine.
+
+    Raises:
+        RtsrError: there is no way there.
+    """
+    family = socket.AF_INET6 if ":" in towards else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # No packet is sent: the route is looked up.
+            probe.connect((towards, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        raise RtsrError(
+            f"There is no way to '{towards}'; name our address with --advertise."
+        ) from None
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether a host stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False

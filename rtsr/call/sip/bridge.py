@@ -1,0 +1,402 @@
+"""Two legs of a call with different codecs, and the engine between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiosipua import DialogState, IncomingCall, OutgoingCall, SdpMessage, SipDigestAuth, SipRequest
+
+from rtsr.call.engine import BusyError, CallEngine, Line
+from rtsr.call.formats import OPUS, Packet, PayloadFormat
+from rtsr.call.receiver import Receiver
+from rtsr.call.sender import Sender
+from rtsr.call.sip.agent import USER_AGENT, Agent, Target
+from rtsr.call.sip.description import (
+    KEY_BYTES,
+    Media,
+    Unacceptable,
+    answer,
+    offer,
+    read_answer,
+    read_offer,
+)
+from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.errors import RtsrError
+
+__all__ = ["Bridge", "BridgeSettings"]
+
+_log = logging.getLogger(__name__)
+
+_REASONS = {
+    404: "Not Found",
+    408: "Request Timeout",
+    480: "Temporarily Unavailable",
+    486: "Busy Here",
+    488: "Not Acceptable Here",
+    500: "Server Internal Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    603: "Decline",
+}
+
+
+@dataclass(frozen=True)
+class BridgeSettings:
+    """How calls are passed on.
+
+    Attributes:
+        target: who is called for every caller.
+        forms: codecs that are offered there, the best first.
+        bitrate: of Opus, bits per second.
+        secure: offer SRTP there.
+        auth: for a target that asks who calls.
+        ring_seconds: after that a call that nobody takes is given up.
+        ports: where sound comes in; ``None`` leaves it to the system.
+        bind: the address of those ports, where it is not the advertised one.
+    """
+
+    target: Target
+    forms: Sequence[PayloadFormat] = (OPUS,)
+    bitrate: int = 64_000
+    secure: bool = False
+    auth: SipDigestAuth | None = field(default=None, repr=False)
+    ring_seconds: float = 60.0
+    ports: range | None = None
+    bind: str | None = None
+
+
+class Bridge:
+    """Takes calls on an agent and passes each on to the target (a back-to-back user agent).
+
+    Args:
+        agent: not started yet.
+        engine: running; a call takes one of its places.
+        settings: where to, and how.
+    """
+
+    def __init__(self, agent: Agent, engine: CallEngine, settings: BridgeSettings) -> None:
+        self._agent = agent
+        self._engine = engine
+        self.settings = settings
+        self._calls: dict[str, _BridgedCall] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def calls(self) -> int:
+        """Calls that are on or being set up."""
+        return len(set(map(id, self._calls.values())))
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            RtsrError: the address cannot be had.
+        """
+        await self._agent.start(
+            {
+                "on_invite": self._on_invite,
+                "on_bye": self._on_bye,
+                "on_cancel": self._on_cancel,
+                "on_reinvite": self._on_reinvite,
+                "on_ack_timeout": self._on_lost,
+            }
+        )
+
+    async def stop(self) -> None:
+        """Hang up everywhere."""
+        for call in set(self._calls.values()):
+            call.end("the bridge stops")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+        await self._agent.stop()
+
+    def _on_invite(self, incoming: IncomingCall) -> None:
+        if self.calls >= self._engine.capacity:
+            self._engine.refused += 1
+            _refuse(incoming, 503, {"Retry-After": "10"})
+            return
+        call = _BridgedCall(self, self._agent, self._engine, incoming)
+        self._calls[incoming.call_id] = call
+        task = asyncio.get_running_loop().create_task(call.run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_bye(self, leg: IncomingCall, request: SipRequest) -> None:
+        call = self._calls.get(request.call_id or "")
+        if call is not None:
+            call.end("hung up", by=request.call_id)
+
+    def _on_cancel(self, request: SipRequest, address: tuple[str, int]) -> None:
+        call = self._calls.get(request.call_id or "")
+        if call is not None:
+            call.end("given up by the caller", by=request.call_id)
+
+    def _on_lost(self, leg: IncomingCall) -> None:
+        call = self._calls.get(leg.call_id)
+        if call is not None:
+            call.end("never acknowledged")
+
+    def _on_reinvite(self, leg: IncomingCall) -> None:
+        call = self._calls.get(leg.call_id)
+        if call is None:
+            leg.reject(481)
+        else:
+            call.change(leg)
+
+    def remember(self, call_id: str, call: _BridgedCall) -> None:
+        """A call has a second leg."""
+        self._calls[call_id] = call
+
+    def forget(self, call: _BridgedCall) -> None:
+        """A call is over."""
+        self._calls = {name: each for name, each in self._calls.items() if each is not call}
+
+
+class _Leg:
+    """One end's media: its socket and what was agreed."""
+
+    def __init__(self) -> None:
+        self.line: Line | None = None
+        self.socket: MediaSocket | None = None
+        self.media: Media | None = None
+
+    def take(self, packet: Packet) -> None:
+        if self.line is not None:
+            self.line.receive(packet)
+
+    def agree(self, media: Media) -> None:
+        """Packets go by this description from now on."""
+        self.media = media
+        if self.socket is not None:
+            self.socket.set_peer(media.address, media.our_key, media.their_key)
+
+    def close(self) -> None:
+        if self.line is not None:
+            self.line.close()
+        if self.socket is not None:
+            self.socket.close()
+
+
+class _BridgedCall:
+    def __init__(
+        self, bridge: Bridge, agent: Agent, engine: CallEngine, incoming: IncomingCall
+    ) -> None:
+        self.name = secrets.token_urlsafe(6)
+        self._bridge = bridge
+        self._agent = agent
+        self._engine = engine
+        self._incoming = incoming
+        self._outgoing: OutgoingCall | None = None
+        self._caller, self._callee = _Leg(), _Leg()
+        self._over = asyncio.Event()
+        self._ended = False
+        self._started = 0.0
+        self._version = 1
+
+    async def run(self) -> None:
+        """Set the call up and stay until it is over."""
+        try:
+            if await self._set_up():
+                await self._over.wait()
+        except Unacceptable as error:
+            self._refuse(488, str(error))
+        except BusyError as error:
+            self._refuse(503, str(error))
+        except RtsrError as error:
+            self._refuse(502, str(error))
+        except Exception:
+            _log.exception("a call failed", extra={"call": self.name})
+            self._refuse(500, "an error")
+        finally:
+            self.end("over")
+
+    async def _set_up(self) -> bool:
+        """Whether the two ends are connected; if not, the caller has been told why."""
+        settings = self._bridge.settings
+        # Where the other end is narrow, this one should be wide.
+        preferred = () if OPUS in settings.forms else (OPUS,)
+        media = read_offer(self._incoming.sdp_offer, preferred)
+        host = settings.bind or self._agent.host
+        for leg in (self._caller, self._callee):
+            leg.socket = await MediaSocket.open(host, leg.take, settings.ports)
+        self._caller.agree(media)
+        key = secrets.token_bytes(KEY_BYTES) if settings.secure else None
+        if not await self._call(key):
+            return False
+        assert self._outgoing is not None
+        self._callee.agree(read_answer(self._outgoing.sdp_answer, key))
+        await self._open_lines()
+        if self._ended:
+            return False
+        self._incoming.accept(self._answer(self._caller, media))
+        self._started = asyncio.get_running_loop().time()
+        assert self._callee.media is not None
+        _log.info(
+            "sip call taken",
+            extra={"call": self.name, "codec": f"{media.form.name} {self._callee.media.form.name}"},
+        )
+        return True
+
+    async def _call(self, key: bytes | None) -> bool:
+        """Call the target; whether somebody answered."""
+        settings = self._bridge.settings
+        target = settings.target
+        address = await self._agent.find(target)
+        client = self._agent.by(target.transport).uac
+        assert client is not None
+        assert self._callee.socket is not None
+        description = offer(self._shown(self._callee.socket), settings.forms, key, settings.bitrate)
+        user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
+        outgoing = client.send_invite(
+            f"sip:rtsr@{user}",
+            target.uri,
+            address,
+            description,
+            user_agent=USER_AGENT,
+            auth=settings.auth,
+        )
+        self._outgoing = outgoing
+        self._bridge.remember(outgoing.call_id, self)
+        outgoing.on_ringing = lambda _: self._ringing()
+        answered: asyncio.Future[None] = asyncio.ensure_future(
+            outgoing.wait_answered(settings.ring_seconds)
+        )
+        given_up: asyncio.Future[bool] = asyncio.ensure_future(self._over.wait())
+        waiting: set[asyncio.Future[Any]] = {answered, given_up}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        given_up.cancel()
+        if not answered.done():
+            answered.cancel()
+            return False
+        error = answered.exception()
+        if isinstance(error, TimeoutError | asyncio.TimeoutError):
+            self._refuse(480, "nobody answered")
+            return False
+        if error is not None:
+            self._refuse(_passed_on(outgoing._reject_code), "refused by the other end")
+            return False
+        return True
+
+    async def _open_lines(self) -> None:
+        """Connect the two legs: what goes from narrow to wide is enhanced."""
+        caller, callee = self._caller, self._callee
+        assert caller.media is not None
+        assert callee.media is not None
+        widens = callee.media.form is OPUS
+        await self._connect(caller, callee, enhance=widens)
+        await self._connect(callee, caller, enhance=not widens)
+
+    async def _connect(self, source: _Leg, sink: _Leg, enhance: bool) -> None:
+        assert source.media is not None
+        assert sink.media is not None
+        assert sink.socket is not None
+        media = sink.media
+        channels = self._engine.channels if enhance and media.form is OPUS else 1
+        sender = Sender(
+            media.form,
+            media.payload_type,
+            channels,
+            self._bridge.settings.bitrate,
+            media.event_type,
+            media.event_rate,
+        )
+        receiver = Receiver(source.media.formats, channels)
+        options: dict[str, Any] = {"name": self.name, "event_rate": source.media.event_rate}
+        if enhance and channels == self._engine.channels:
+            source.line = await self._engine.open(
+                receiver, sender, sink.socket.send, rate=source.media.form.sample_rate, **options
+            )
+            source.line.on_silence = lambda: self.end("silent")
+        else:
+            source.line = self._engine.open_plain(receiver, sender, sink.socket.send, **options)
+        if self._ended:
+            source.line.close()
+
+    def change(self, leg: IncomingCall) -> None:
+        """One end wants something else within the call: other codecs, another address, a pause."""
+        mine = self._caller if leg.call_id == self._incoming.call_id else self._callee
+        old = mine.media
+        assert old is not None
+        try:
+            media = read_offer(leg.sdp_offer, () if old.form not in (OPUS,) else (OPUS,))
+        except Unacceptable:
+            leg.reject(488)
+            # The refusal is of the change; the call goes on.
+            leg.dialog.state = DialogState.CONFIRMED
+            return
+        if old.our_key is not None and media.is_secure:
+            media.our_key = old.our_key
+        mine.agree(media)
+        if mine.line is not None:
+            mine.line.path.receiver.formats = media.formats
+        other = self._callee if mine is self._caller else self._caller
+        if other.line is not None and other.line.path.sender is not None:
+            other.line.path.sender.change(media.form, media.payload_type)
+        self._version += 1
+        leg.accept(self._answer(mine, media, self._version))
+        _log.info("sip call changed", extra={"call": self.name, "codec": media.form.name})
+
+    def end(self, reason: str, by: str | None = None) -> None:
+        """Hang up both legs but the one that ended it. May be called twice."""
+        if self._ended:
+            return
+        self._ended = True
+        self._over.set()
+        self._caller.close()
+        self._callee.close()
+        incoming, outgoing = self._incoming, self._outgoing
+        if by != incoming.call_id:
+            if incoming._answered:
+                incoming.hangup()
+            elif incoming.dialog.state.value == "early":
+                incoming.reject(480)
+        if outgoing is not None and by != outgoing.call_id:
+            client = self._agent.by(self._bridge.settings.target.transport).uac
+            assert client is not None
+            if outgoing.dialog.state.value == "confirmed":
+                outgoing.hangup(client)
+            else:
+                outgoing.cancel(client)
+        self._bridge.forget(self)
+        seconds = asyncio.get_running_loop().time() - self._started if self._started else 0.0
+        _log.info(
+            "sip call over",
+            extra={"call": self.name, "seconds": round(seconds, 1), "reason": reason},
+        )
+
+    def _ringing(self) -> None:
+        if not self._ended and not self._incoming._answered:
+            self._incoming.ringing()
+
+    def _answer(self, leg: _Leg, media: Media, version: int = 1) -> SdpMessage:
+        assert leg.socket is not None
+        shown = self._shown(leg.socket)
+        return answer(shown, media, self._bridge.settings.bitrate, version)
+
+    def _shown(self, socket: MediaSocket) -> tuple[str, int]:
+        return self._agent.host, socket.address[1]
+
+    def _refuse(self, status: int, reason: str) -> None:
+        if not self._ended and not self._incoming._answered:
+            _refuse(self._incoming, status)
+            _log.info(
+                "sip call refused",
+                extra={"call": self.name, "status": status, "reason": reason},
+            )
+
+
+def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None = None) -> None:
+    incoming._send_response(status, _REASONS.get(status, "Refused"), extra_headers=headers)
+    incoming.dialog.terminate()
+
+
+def _passed_on(status: int) -> int:
+    """What a caller is told when the target refuses: its own code, where it is the caller's."""
+    if status in (401, 407) or not 400 <= status < 700:
+        return 502
+    return status

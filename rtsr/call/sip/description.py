@@ -1,0 +1,228 @@
+"""SDP of a leg: which codecs it offers, which it takes, where its packets go."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from aiosipua import MediaDescription, SdpMessage
+from aiosipua.sdp import ConnectionData, Origin
+
+from rtsr.call.formats import (
+    COMFORT_NOISE,
+    FORMATS,
+    OPUS,
+    STATIC_PAYLOAD_TYPES,
+    TELEPHONE_EVENT,
+    PayloadFormat,
+)
+from rtsr.errors import RtsrError
+
+__all__ = ["Media", "Unacceptable", "answer", "offer", "read_answer", "read_offer"]
+
+SUITE = "AES_CM_128_HMAC_SHA1_80"
+KEY_BYTES = 30
+
+_BY_NAME = {form.name.lower(): form for form in FORMATS}
+_FIRST_DYNAMIC = 96
+
+
+class Unacceptable(RtsrError):
+    """There is no common codec or transport: 488 in SIP."""
+
+
+@dataclass
+class Media:
+    """What two ends have agreed on, or one proposes.
+
+    Attributes:
+        address: where the other end takes packets.
+        formats: codecs by payload type, the one to be sent first.
+        event_type: payload type of telephone events, and ``event_rate`` the Hz of their clock.
+        direction: of the other end.
+        their_key, our_key: for SRTP, key and salt; ``None`` without.
+        crypto_tag: which of the offered keys was taken.
+        index: of the audio among all media of the offer.
+    """
+
+    address: tuple[str, int]
+    formats: dict[int, PayloadFormat]
+    event_type: int | None = None
+    event_rate: int = 8000
+    direction: str = "sendrecv"
+    their_key: bytes | None = None
+    our_key: bytes | None = None
+    crypto_tag: str = "1"
+    index: int = 0
+    others: list[MediaDescription] = field(default_factory=list)
+
+    @property
+    def payload_type(self) -> int:
+        """Of the codec to be sent."""
+        return next(pt for pt, form in self.formats.items() if _has_sound(form))
+
+    @property
+    def form(self) -> PayloadFormat:
+        """The codec to be sent."""
+        return self.formats[self.payload_type]
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether packets are SRTP."""
+        return self.our_key is not None
+
+
+def read_offer(sdp: SdpMessage | None, preferred: Sequence[PayloadFormat] = ()) -> Media:
+    """What an offer proposes that we can do.
+
+    Args:
+        preferred: codecs to take before the offer's own order.
+
+    Raises:
+        Unacceptable: no audio, no codec or no transport that we have.
+    """
+    media = _read(sdp)
+    if preferred:
+        order = {form: place for place, form in enumerate(preferred)}
+        ranked = sorted(media.formats.items(), key=lambda item: order.get(item[1], len(order)))
+        media.formats = dict(ranked)
+    if media.their_key is not None:
+        media.our_key = secrets.token_bytes(KEY_BYTES)
+    return media
+
+
+def read_answer(sdp: SdpMessage | None, our_key: bytes | None) -> Media:
+    """What was answered to our offer.
+
+    Raises:
+        Unacceptable: as for :func:`read_offer`, or an answer without a key to an offer with one.
+    """
+    media = _read(sdp)
+    if (our_key is None) != (media.their_key is None):
+        raise Unacceptable("Only one end wants its sound encrypted.")
+    media.our_key = our_key
+    return media
+
+
+def offer(
+    address: tuple[str, int], forms: Sequence[PayloadFormat], our_key: bytes | None, bitrate: int
+) -> SdpMessage:
+    """An offer of these codecs, with telephone events."""
+    formats: dict[int, PayloadFormat] = {}
+    dynamic = _FIRST_DYNAMIC
+    static = {form: pt for pt, form in STATIC_PAYLOAD_TYPES.items()}
+    for form in forms:
+        if form in static:
+            formats[static[form]] = form
+        else:
+            formats[dynamic] = form
+            dynamic += 1
+    event_rate = forms[0].clock_rate
+    media = Media(address, formats, dynamic + 4, event_rate, our_key=our_key)
+    return _written(address, media, bitrate, version=1)
+
+
+def answer(address: tuple[str, int], media: Media, bitrate: int, version: int = 1) -> SdpMessage:
+    """The answer to what :func:`read_offer` has read, from the address where packets are taken."""
+    return _written(address, media, bitrate, version)
+
+
+def _read(sdp: SdpMessage | None) -> Media:
+    if sdp is None:
+        raise Unacceptable("There is no description of the sound.")
+    index = next((i for i, each in enumerate(sdp.media) if each.media == "audio" and each.port), -1)
+    if index < 0:
+        raise Unacceptable("There is no audio.")
+    audio = sdp.media[index]
+    connection = audio.connection or sdp.connection
+    if connection is None or not 0 < audio.port < 65536:
+        raise Unacceptable("There is no address to send sound to.")
+    media = Media((connection.address, audio.port), {}, index=index, others=sdp.media)
+    for codec in audio.codecs:
+        form = _BY_NAME.get(codec.encoding_name.lower())
+        if form is None and not codec.encoding_name:
+            form = STATIC_PAYLOAD_TYPES.get(codec.payload_type)
+        if form is None or not 0 <= codec.payload_type < 128:
+            continue
+        if form is TELEPHONE_EVENT:
+            rate = codec.clock_rate or 8000
+            if media.event_type is None or rate == 48000:
+                media.event_type, media.event_rate = codec.payload_type, rate
+        elif codec.clock_rate not in (0, form.clock_rate):
+            continue
+        media.formats[codec.payload_type] = form
+    if not any(_has_sound(form) for form in media.formats.values()):
+        raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
+    media.direction = audio.direction
+    _read_key(audio, media)
+    return media
+
+
+def _read_key(audio: MediaDescription, media: Media) -> None:
+    if audio.proto == "RTP/AVP":
+        return
+    if audio.proto != "RTP/SAVP":
+        raise Unacceptable(f"Sound comes as RTP/AVP or RTP/SAVP, not {audio.proto[:20]}.")
+    for line in audio.attributes.get("crypto", []):
+        parts = line.split()
+        if len(parts) < 3 or parts[1] != SUITE or not parts[2].startswith("inline:"):
+            continue
+        try:
+            key = base64.b64decode(parts[2][7:].split("|")[0], validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if len(key) == KEY_BYTES:
+            media.their_key, media.crypto_tag = key, parts[0]
+            return
+    raise Unacceptable(f"Encrypted sound needs a key for {SUITE}.")
+
+
+def _written(address: tuple[str, int], media: Media, bitrate: int, version: int) -> SdpMessage:
+    host, port = address
+    family = "IP6" if ":" in host else "IP4"
+    audio = MediaDescription(
+        media="audio", port=port, proto="RTP/SAVP" if media.is_secure else "RTP/AVP"
+    )
+    rtpmap, fmtp = [], []
+    for payload_type, form in media.formats.items():
+        if form is TELEPHONE_EVENT:
+            continue
+        audio.formats.append(str(payload_type))
+        rtpmap.append(f"{payload_type} {form.rtpmap}")
+        if form is OPUS:
+            # The other end's encoder is asked for full band, too.
+            fmtp.append(f"{payload_type} maxplaybackrate=48000;maxaveragebitrate={bitrate}")
+    if media.event_type is not None:
+        audio.formats.append(str(media.event_type))
+        rtpmap.append(f"{media.event_type} telephone-event/{media.event_rate}")
+        fmtp.append(f"{media.event_type} 0-15")
+    audio.attributes["rtpmap"] = rtpmap
+    if fmtp:
+        audio.attributes["fmtp"] = fmtp
+    audio.attributes["ptime"] = ["20"]
+    if media.our_key is not None:
+        key = base64.b64encode(media.our_key).decode()
+        audio.attributes["crypto"] = [f"{media.crypto_tag} {SUITE} inline:{key}"]
+    mirrored = {"sendonly": "recvonly", "recvonly": "sendonly"}
+    audio.attributes[mirrored.get(media.direction, media.direction)] = []
+    sections = [
+        audio
+        if place == media.index
+        # What is not taken is answered with port 0 (RFC 3264, 6).
+        else MediaDescription(media=each.media, port=0, proto=each.proto, formats=each.formats)
+        for place, each in enumerate(media.others or [audio])
+    ]
+    session = str(secrets.randbits(31))
+    return SdpMessage(
+        origin=Origin("-", session, str(version), "IN", family, host),
+        session_name="-",
+        connection=ConnectionData("IN", family, host),
+        media=sections,
+    )
+
+
+def _has_sound(form: PayloadFormat) -> bool:
+    return form not in (COMFORT_NOISE, TELEPHONE_EVENT)

@@ -1,0 +1,104 @@
+"""Runs the bridge until it is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+
+from aiosipua import Registration, SipDigestAuth
+
+from rtsr.call.encoders import check_bitrate
+from rtsr.call.engine import CallEngine
+from rtsr.call.logs import log_task_failures, log_to_stderr
+from rtsr.call.metrics_server import MetricsServer
+from rtsr.call.sip.agent import Agent, Target, is_wildcard, own_address
+from rtsr.call.sip.bridge import Bridge, BridgeSettings
+from rtsr.errors import RtsrError
+
+__all__ = ["serve"]
+
+_REGISTRATION_SECONDS = 300
+_FIRST_ANSWER_SECONDS = 35.0
+
+
+def serve(
+    open_engine: Callable[[], CallEngine],
+    listen: tuple[str, int],
+    settings: BridgeSettings,
+    *,
+    advertise: str | None = None,
+    register: str | None = None,
+    metrics: tuple[str, int] | None = None,
+) -> None:
+    """Bridge calls until interrupted.
+
+    Args:
+        open_engine: makes the engine, once everything else is known to be right.
+        listen: host and port of SIP, over UDP and TCP.
+        settings: where calls go.
+        advertise: the address by which others reach us, where they see another.
+        register: a SIP address to register under, at its own host.
+        metrics: host and port of ``/metrics``, if it is wanted.
+
+    Raises:
+        RtsrError: an address cannot be had, or the registrar refuses.
+    """
+    check_bitrate(settings.bitrate)
+    host = listen[0]
+    if advertise is None:
+        advertise = own_address(settings.target.host) if is_wildcard(host) else host
+    settings = replace(settings, bind=host)
+    registrar = None if register is None else Target.parse(register)
+    agent = Agent(*listen, advertise)
+    asyncio.run(_run(open_engine, agent, settings, registrar, metrics))
+
+
+async def _run(
+    open_engine: Callable[[], CallEngine],
+    agent: Agent,
+    settings: BridgeSettings,
+    registrar: Target | None,
+    metrics: tuple[str, int] | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    log_to_stderr()
+    log_task_failures(loop)
+    async with open_engine() as engine, contextlib.AsyncExitStack() as undo:
+        bridge = Bridge(agent, engine, settings)
+        await bridge.start()
+        undo.push_async_callback(bridge.stop)
+        if metrics is not None:
+            server = MetricsServer(engine)
+            await server.start(*metrics)
+            undo.push_async_callback(server.stop)
+        if registrar is not None:
+            await _register(agent, registrar, settings.auth)
+        print(f"rtsr call sip: sip:{agent.host}:{agent.port} to {settings.target.uri}", flush=True)
+        await stopped.wait()
+
+
+async def _register(agent: Agent, registrar: Target, auth: SipDigestAuth | None) -> None:
+    registration = await agent.register(registrar, auth, _REGISTRATION_SECONDS)
+    done = asyncio.get_running_loop().create_future()
+
+    def succeeded(_: Registration) -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def failed(_: Registration, status: int, reason: str) -> None:
+        if not done.done():
+            done.set_result(f"{status} {reason}".strip())
+
+    registration.on_registered, registration.on_failed = succeeded, failed
+    try:
+        refusal = await asyncio.wait_for(done, _FIRST_ANSWER_SECONDS)
+    except asyncio.TimeoutError:
+        refusal = "no answer"
+    if refusal is not None:
+        raise RtsrError(f"The registrar {registrar.host} does not take us: {refusal}.")

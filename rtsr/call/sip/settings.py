@@ -1,0 +1,69 @@
+"""What the command line says of a bridge, read and checked."""
+
+from __future__ import annotations
+
+import os
+
+from aiosipua import SipDigestAuth
+
+from rtsr.call.formats import G722, OPUS, PCMA, PCMU
+from rtsr.call.sip.agent import Target
+from rtsr.call.sip.bridge import BridgeSettings
+from rtsr.errors import RtsrError
+
+__all__ = ["PASSWORD_VARIABLE", "settings_from"]
+
+#: A password on the command line could be read by everybody on the machine.
+PASSWORD_VARIABLE = "RTSR_SIP_PASSWORD"
+
+_FORMS = {form.name.lower(): form for form in (OPUS, G722, PCMU, PCMA)}
+
+
+def settings_from(
+    to: str,
+    codecs: str,
+    bitrate: int,
+    srtp: bool,
+    user: str | None,
+    ring_seconds: float,
+    ports: str | None,
+) -> BridgeSettings:
+    """Settings of a bridge.
+
+    Raises:
+        RtsrError: one of them has no sense.
+    """
+    names = [name.strip().lower() for name in codecs.split(",")]
+    unknown = [name for name in names if name not in _FORMS]
+    if unknown:
+        known = ", ".join(form.name for form in _FORMS.values())
+        raise RtsrError(f"There is no codec '{unknown[0]}'; there are {known}.")
+    if not 1.0 <= ring_seconds <= 600.0:
+        raise RtsrError(f"A target rings for 1 to 600 s, not {ring_seconds:g}.")
+    auth = None
+    if user is not None:
+        password = os.environ.get(PASSWORD_VARIABLE)
+        if password is None:
+            raise RtsrError(f"--user needs the password in {PASSWORD_VARIABLE}.")
+        auth = SipDigestAuth(user, password)
+    return BridgeSettings(
+        target=Target.parse(to),
+        forms=tuple(dict.fromkeys(_FORMS[name] for name in names)),
+        bitrate=bitrate,
+        secure=srtp,
+        auth=auth,
+        ring_seconds=ring_seconds,
+        ports=_ports(ports),
+    )
+
+
+def _ports(text: str | None) -> range | None:
+    if text is None:
+        return None
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal()):
+        raise RtsrError(f"'{text}' are no ports; write FIRST-LAST, as 20000-20100.")
+    found = range(int(first), int(last) + 1)
+    if not (len(found) > 1 and found[0] > 0 and found[-1] < 65536):
+        raise RtsrError(f"'{text}' are no ports; write FIRST-LAST, as 20000-20100.")
+    return found

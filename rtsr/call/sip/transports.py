@@ -1,0 +1,330 @@
+"""aiosipua's transports, with the transactions that it leaves out.
+
+aiosipua 0.7 sends a request once and hands every copy of one on. Over UDP both must be seen to (RFC
+3261, 17): requests are repeated until something answers, repeated requests get the same answer
+again, refusals of an INVITE are acknowledged, and what cannot be read is answered with 400. Its UDP
+transport also refuses to start under CPython 3.11, whose transports are of another class, and its
+requests say UDP whatever carries them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiosipua import SipMessage, SipRequest, SipResponse
+from aiosipua.headers import CSeq, parse_via, stringify_cseq, stringify_via
+from aiosipua.transport import SipTransport, TcpSipTransport, UdpSipTransport, _stamp_via_received
+
+__all__ = ["TcpTransport", "UdpTransport", "resolved"]
+
+_log = logging.getLogger(__name__)
+
+# RFC 3261, 17.1.1.1.
+_T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
+_MOST_REMEMBERED = 4096
+_LONGEST_DATAGRAM = 65_507
+
+
+class _Transactions:
+    """What one transport has asked and answered lately."""
+
+    def __init__(self, transport: SipTransport) -> None:
+        self._transport = transport
+        self._asked: dict[tuple[str, str], tuple[SipRequest, tuple[str, int]]] = {}
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._answered: dict[tuple[str, str], tuple[float, bytes | None, tuple[str, int]]] = {}
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
+        """A request is sent: watch over it."""
+        key = _key(request)
+        if request.method == "ACK" or key is None:
+            return
+        self._asked[key] = (request, to)
+        self._forget_old()
+        deadline = time.monotonic() + _TIMEOUT
+        self._set_timer(key, _T1, deadline, repeat)
+
+    def _set_timer(self, key: tuple[str, str], wait: float, deadline: float, repeat: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(wait, self._on_timer, key, wait, deadline, repeat)
+
+    def _on_timer(self, key: tuple[str, str], waited: float, deadline: float, repeat: bool) -> None:
+        self._timers.pop(key, None)
+        known = self._asked.get(key)
+        if known is None:
+            return
+        request, to = known
+        if time.monotonic() >= deadline:
+            if self._transport.on_message is not None:
+                self._transport.on_message(_timed_out(request), to)
+            return
+        if repeat:
+            self._write(bytes(request), to)
+        longest = 2.0 * waited if request.method == "INVITE" else min(2.0 * waited, _T2)
+        left = max(0.1, deadline - time.monotonic())
+        self._set_timer(key, min(longest, left), deadline, repeat)
+
+    def hear_answer(self, response: SipResponse) -> None:
+        """A response came: its request need not be repeated, a refusal is acknowledged."""
+        key = _key(response)
+        if key is None:
+            return
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        known = self._asked.get(key)
+        if known is not None and key[1] == "INVITE" and response.status_code >= 300:
+            request, to = known
+            self._write(bytes(_acknowledgement(request, response)), to)
+
+    def hear_request(self, request: SipRequest) -> bool:
+        """Whether a request is new; one that was answered gets the same answer again."""
+        key = _key(request)
+        if key is None or request.method == "ACK":
+            return True
+        known = self._answered.get(key)
+        if known is None:
+            self._answered[key] = (time.monotonic(), None, ("", 0))
+            self._forget_old()
+            return True
+        if known[1] is not None:
+            self._write(known[1], known[2])
+        return False
+
+    def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
+        """A response is sent: it is the answer to every copy of its request."""
+        key = _key(response)
+        if key is not None and key in self._answered:
+            self._answered[key] = (time.monotonic(), bytes(response), to)
+
+    def _write(self, data: bytes, to: tuple[str, int]) -> None:
+        try:
+            self._transport.write(data, to)  # type: ignore[attr-defined]
+        except (OSError, RuntimeError) as error:
+            _log.warning("a SIP message was not sent", extra={"reason": str(error)})
+
+    def _forget_old(self) -> None:
+        if len(self._answered) > _MOST_REMEMBERED:
+            for key in list(self._answered)[: _MOST_REMEMBERED // 2]:
+                del self._answered[key]
+        if len(self._asked) > _MOST_REMEMBERED:
+            for key in [k for k in self._asked if k not in self._timers]:
+                del self._asked[key]
+
+
+def _receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
+    """Parse a message and hand it on once; nothing that a peer sends gets further."""
+    try:
+        message = SipMessage.parse(data)
+        if isinstance(message, SipRequest):
+            _stamp_via_received(message, address)
+    except Exception as error:
+        _log.info("a SIP message could not be read", extra={"reason": type(error).__name__})
+        return
+    transactions: _Transactions = transport.transactions
+    try:
+        if isinstance(message, SipResponse):
+            transactions.hear_answer(message)
+        elif not transactions.hear_request(message):
+            return
+        if transport.on_message is not None:
+            transport.on_message(message, address)
+    except Exception as error:
+        _log.info("a SIP message was not usable", extra={"reason": type(error).__name__})
+        if isinstance(message, SipRequest) and message.method != "ACK":
+            _refuse(transport, message)
+
+
+def _refuse(transport: Any, request: SipRequest) -> None:
+    response = SipResponse(status_code=400, reason_phrase="Bad Request")
+    for value in request.headers.get("via"):
+        response.headers.append("Via", value)
+    _copy_headers(request, response)
+    try:
+        transport.send_reply(response)
+    except Exception as error:
+        _log.info("a SIP message got no answer", extra={"reason": type(error).__name__})
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, owner: UdpTransport) -> None:
+        self._owner = owner
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        _receive(self._owner, data, (str(addr[0]), int(addr[1])))
+
+    def error_received(self, exc: Exception) -> None:
+        _log.info("a SIP message was not delivered", extra={"reason": type(exc).__name__})
+
+
+@dataclass
+class UdpTransport(UdpSipTransport):
+    """SIP over UDP."""
+
+    transactions: _Transactions = field(init=False, repr=False)
+
+    async def start(self) -> None:
+        """Bind the socket; ``local_addr`` then has the port that was found."""
+        self.transactions = _Transactions(self)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: _Datagrams(self), local_addr=self.local_addr
+        )
+        self._udp_transport = transport
+        self.local_addr = (self.local_addr[0], transport.get_extra_info("sockname")[1])
+
+    def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
+        """Send a message, and a request again until it is answered."""
+        if isinstance(message, SipRequest):
+            self.transactions.ask(message, addr, repeat=True)
+        else:
+            self.transactions.answer(message, addr)
+        self.write(bytes(message), addr)
+
+    def write(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Send bytes."""
+        if self._udp_transport is None:
+            raise RuntimeError("the transport is closed")
+        self._udp_transport.sendto(data[:_LONGEST_DATAGRAM], addr)
+
+    async def stop(self) -> None:
+        """Close the socket; nothing is repeated any more."""
+        self.transactions.close()
+        await super().stop()
+
+
+@dataclass
+class TcpTransport(TcpSipTransport):
+    """SIP over TCP; connects where there is no connection yet."""
+
+    transactions: _Transactions = field(init=False, repr=False)
+    _opening: dict[tuple[str, int], list[bytes]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    async def start(self) -> None:
+        """Listen; ``local_addr`` then has the port that was found."""
+        self.transactions = _Transactions(self)
+        await super().start()
+        assert self._server is not None
+        self.local_addr = (self.local_addr[0], self._server.sockets[0].getsockname()[1])
+
+    def _dispatch(self, data: bytes, addr: tuple[str, int]) -> None:
+        _receive(self, data, addr)
+
+    def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
+        """Send a message; requests say that they came over TCP."""
+        if isinstance(message, SipRequest):
+            _say_tcp(message)
+            self.transactions.ask(message, addr, repeat=False)
+        else:
+            self.transactions.answer(message, addr)
+        self.write(bytes(message), addr)
+
+    def write(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Send bytes, over the connection from or to that address."""
+        known = self._connections.get(addr)
+        if known is not None:
+            known[1].write(data)
+            self._spawn(self._flush(known[1], addr))
+        elif addr in self._opening:
+            self._opening[addr].append(data)
+        else:
+            self._opening[addr] = [data]
+            self._spawn(self._connect_and_send(addr))
+
+    async def _connect_and_send(self, addr: tuple[str, int]) -> None:
+        try:
+            await asyncio.wait_for(self.connect(addr), 10.0)
+        except (OSError, asyncio.TimeoutError) as error:
+            # The transaction's timer will say that nobody answered.
+            _log.info("no SIP connection", extra={"reason": type(error).__name__})
+            self._opening.pop(addr, None)
+            return
+        for data in self._opening.pop(addr, []):
+            self.write(data, addr)
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        self.transactions.close()
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        await super().stop()
+
+
+def _say_tcp(request: SipRequest) -> None:
+    values = request.headers.get("via")
+    via = parse_via(values[0])
+    if via.transport == "TCP":
+        return
+    via.transport = "TCP"
+    request.headers.remove("Via")
+    for value in (stringify_via(via), *values[1:]):
+        request.headers.append("Via", value)
+    contact = request.headers.get_first("contact")
+    if contact and contact.endswith(">") and ";transport=" not in contact:
+        request.headers.set_single("Contact", contact[:-1] + ";transport=tcp>")
+
+
+def _key(message: SipMessage) -> tuple[str, str] | None:
+    """A transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
+    try:
+        via, cseq = message.via, message.cseq
+    except Exception:
+        return None
+    if not via or not via[0].branch or cseq is None:
+        return None
+    return via[0].branch, cseq.method.upper()
+
+
+def _timed_out(request: SipRequest) -> SipResponse:
+    response = SipResponse(status_code=408, reason_phrase="Request Timeout")
+    response.headers.append("Via", request.headers.get("via")[0])
+    _copy_headers(request, response)
+    return response
+
+
+def _copy_headers(request: SipRequest, response: SipResponse) -> None:
+    """What every response repeats of its request (RFC 3261, 8.2.6.2)."""
+    for name in ("From", "To", "Call-ID", "CSeq"):
+        value = request.headers.get_first(name)
+        if value:
+            response.headers.set_single(name, value)
+
+
+def _acknowledgement(request: SipRequest, response: SipResponse) -> SipRequest:
+    """The ACK of a refusal, in the INVITE's own transaction (RFC 3261, 17.1.1.3)."""
+    ack = SipRequest(method="ACK", uri=request.uri)
+    ack.headers.append("Via", request.headers.get("via")[0])
+    for name, source in (("From", request), ("To", response), ("Call-ID", request)):
+        value = source.headers.get_first(name)
+        if value:
+            ack.headers.set_single(name, value)
+    cseq = request.cseq
+    ack.headers.set_single("CSeq", stringify_cseq(CSeq(seq=cseq.seq if cseq else 1, method="ACK")))
+    ack.headers.set_single("Max-Forwards", "70")
+    for route in request.headers.get("route"):
+        ack.headers.append("Route", route)
+    return ack
+
+
+async def resolved(host: str, port: int) -> tuple[str, int]:
+    """The address of a host, IPv4 if it has one.
+
+    Raises:
+        OSError: the name is unknown.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port)
+    found.sort(key=lambda each: each[0].name != "AF_INET")
+    return str(found[0][4][0]), port

@@ -1,0 +1,94 @@
+"""Sound instead of packets: the engine's calls for applications with codecs of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.call.call_stream import CallStream
+from rtsr.call.receiver import Chunk, Origin
+from rtsr.errors import AudioFormatError
+
+if TYPE_CHECKING:
+    from rtsr.call.engine import CallEngine
+
+__all__ = ["SoundLine"]
+
+Audio = NDArray[np.float32]
+
+
+class SoundLine:
+    """A place in the engine's batch that is fed with decoded sound.
+
+    Made by :meth:`~rtsr.call.engine.CallEngine.open_sound`. What comes out is
+    ``rtsr.call.dry_path.DELAY_SAMPLES`` (185 at 48 kHz, 3.85 ms) later than what goes in.
+
+    Attributes:
+        rate: Hz of what goes in; 48000 comes out.
+        channels: of both.
+    """
+
+    def __init__(self, engine: CallEngine, stream: CallStream, rate: int) -> None:
+        self.rate = rate
+        self.channels = stream.channels
+        self._engine = engine
+        self._stream = stream
+        self._stepped = asyncio.Event()
+
+    @property
+    def controls(self) -> object:
+        """The knobs of the new band, a :class:`~rtsr.call.band_controls.BandControls`."""
+        return self._stream.controls
+
+    @property
+    def fallback_seconds(self) -> float:
+        """How much sound was given without the new band, because a step was late."""
+        return self._stream.fallback_seconds
+
+    async def enhance(self, sound: Audio) -> Audio:
+        """The next sound ``(samples,)`` or ``(samples, channels)``, at 48 kHz, of the same rank.
+
+        As much comes out as goes in: six samples for one at 8 kHz. Where a block is no whole number
+        of 10 ms, the rest comes with the next one. What the engine's deadline passes is not waited
+        for; the sound is then what came in, resampled.
+
+        Raises:
+            AudioFormatError: another shape, or no floating-point samples.
+            RtsrError: the line is closed.
+        """
+        block = np.asarray(sound)
+        if block.dtype.kind != "f":
+            raise AudioFormatError(f"Sound is floating-point in [-1, 1] here, not {block.dtype}.")
+        frames = block[:, None] if block.ndim == 1 else block
+        if frames.ndim != 2 or frames.shape[1] != self.channels:
+            raise AudioFormatError(
+                f"Sound of shape {block.shape} does not fit a line of {self.channels} channels."
+            )
+        stream = self._stream
+        frames = np.nan_to_num(frames.astype(np.float32), posinf=0.0, neginf=0.0)
+        stream.push(Chunk(np.clip(frames, -1e3, 1e3), self.rate, None, Origin.DECODED))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._engine.deadline
+        while stream.is_due and loop.time() < deadline:
+            self._stepped.clear()
+            self._engine.wake()
+            try:
+                await asyncio.wait_for(self._stepped.wait(), deadline - loop.time())
+            except TimeoutError:
+                break
+            except asyncio.TimeoutError:
+                break
+        out = stream.take(everything=stream.is_due)
+        return out[:, 0] if block.ndim == 1 else out
+
+    def advance(self) -> None:
+        """A step has been taken; called by the engine."""
+        self._stepped.set()
+
+    def close(self) -> None:
+        """Give the place back. May be called twice."""
+        self._engine.forget_sound(self)
+        self._stream.close()

@@ -1,0 +1,221 @@
+"""One browser's call: what it offers, what is answered, and the line in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.sdp import MediaDescription, SessionDescription
+
+from rtsr.call.encoders import DEFAULT_BITRATE, check_bitrate
+from rtsr.call.engine import CallEngine, Line
+from rtsr.call.formats import FORMATS, OPUS, PayloadFormat
+from rtsr.call.monitor import Monitor
+from rtsr.call.receiver import Receiver
+from rtsr.call.sender import Sender
+from rtsr.call.web.received_packets import take_packets
+from rtsr.call.web.track import PacketTrack
+from rtsr.errors import RtsrError
+
+__all__ = ["BadOfferError", "WebCall"]
+
+_log = logging.getLogger(__name__)
+
+LONGEST_OFFER = 64 * 1024
+_CONNECT_SECONDS = 30.0
+_SPEAKS = ("sendonly", "sendrecv")
+_LISTENS = ("recvonly", "sendrecv")
+_BY_NAME = {form.name.lower(): form for form in FORMATS}
+
+
+class BadOfferError(RtsrError):
+    """What a browser offers cannot be answered."""
+
+
+class WebCall:
+    """A peer connection that hears one codec and speaks another.
+
+    The browser offers a transceiver that only sends (its microphone, in PCMU or what else it likes)
+    and one that only receives (Opus); one for both works too. Made by :meth:`answer`.
+
+    Attributes:
+        name: for logs and addresses; says nothing about who calls.
+        line: the call's direction through the engine.
+        started: seconds, by :func:`time.monotonic`.
+    """
+
+    def __init__(self, name: str, bitrate: int, on_end: Callable[[WebCall], None]) -> None:
+        self.name = name
+        self.started = time.monotonic()
+        self.sending: PayloadFormat = OPUS
+        self.line: Line | None = None
+        self._bitrate = bitrate
+        self._on_end = on_end
+        self._peer = RTCPeerConnection()
+        self._track: PacketTrack | None = None
+        self._ended = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def answer(
+        cls,
+        engine: CallEngine,
+        name: str,
+        sdp: str,
+        on_end: Callable[[WebCall], None],
+        *,
+        bitrate: int = DEFAULT_BITRATE,
+    ) -> tuple[WebCall, str]:
+        """Answer an offer; the place in the batch is taken before.
+
+        Args:
+            engine: where the sound is enhanced.
+            sdp: the offer.
+            on_end: called once, when the call is over.
+            bitrate: of Opus, bits per second.
+
+        Returns:
+            The call and the answer's SDP.
+
+        Raises:
+            BadOfferError: the offer cannot be read, or has nothing to hear or nobody who listens.
+            BusyError: all places are taken.
+            RtsrError: the bitrate is out of range.
+        """
+        check_bitrate(bitrate)
+        offer = _parsed(sdp)
+        call = cls(name, bitrate, on_end)
+        try:
+            return call, await call._answer(engine, offer, sdp)
+        except BaseException:
+            await call.close()
+            raise
+
+    async def close(self) -> None:
+        """Hang up. May be called twice."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.line is not None:
+            self.line.close()
+        if self._track is not None:
+            self._track.stop()
+        self._on_end(self)
+        await self._peer.close()
+        _log.info("web call over", extra={"call": self.name, "seconds": self.seconds})
+
+    @property
+    def seconds(self) -> float:
+        """How long the call has lasted."""
+        return round(time.monotonic() - self.started, 1)
+
+    async def _answer(self, engine: CallEngine, offer: SessionDescription, sdp: str) -> str:
+        speaking, listening = _choose(offer)
+        try:
+            await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+        except Exception as error:
+            # aiortc has no error of its own for what it cannot read.
+            raise BadOfferError(f"The offer cannot be used: {_reason(error)}.") from None
+        by_line = {each._get_mline_index(): each for each in self._peer.getTransceivers()}
+        hears, speaks = by_line.get(speaking), by_line.get(listening)
+        if hears is None or speaks is None:
+            raise BadOfferError("The offer's media cannot be used.")
+        self._track = PacketTrack()
+        speaks.sender.replaceTrack(self._track)
+        hears.direction = "sendrecv" if hears is speaks else "recvonly"
+        if hears is not speaks:
+            speaks.direction = "sendonly"
+        self._peer.on("connectionstatechange", self._on_state)
+        try:
+            answer = await self._peer.createAnswer()
+        except Exception as error:
+            raise BadOfferError(f"The offer cannot be answered: {_reason(error)}.") from None
+        formats = _formats(SessionDescription.parse(answer.sdp).media[speaking])
+        spoken = _formats(SessionDescription.parse(answer.sdp).media[listening])
+        if not formats or not spoken:
+            raise BadOfferError("No codec fits; PCMU, PCMA, G722 and Opus do.")
+        payload_type, self.sending = next(iter(spoken.items()))
+        await self._open_line(engine, formats, payload_type)
+        assert self.line is not None
+        take_packets(hears.receiver, self.line.receive)
+        await self._peer.setLocalDescription(answer)
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(_CONNECT_SECONDS, self._check_connected)
+        _log.info("web call taken", extra={"call": self.name, "codec": self.sending.name})
+        return str(self._peer.localDescription.sdp)
+
+    async def _open_line(
+        self, engine: CallEngine, formats: dict[int, PayloadFormat], payload_type: int
+    ) -> None:
+        assert self._track is not None
+        channels = engine.channels if self.sending is OPUS else 1
+        if channels != engine.channels:
+            raise BadOfferError(f"{self.sending.name} does not carry two channels; offer Opus.")
+        self._track.clock_rate = self.sending.clock_rate
+        first = next(iter(formats.values()))
+        self.line = await engine.open(
+            Receiver(formats, channels),
+            Sender(self.sending, payload_type, channels, self._bitrate),
+            self._track.put,
+            name=self.name,
+            rate=first.sample_rate,
+        )
+        self.line.on_silence = self._hang_up
+        self.line.path.stream.monitor = Monitor(channels)
+
+    def _on_state(self) -> None:
+        if self._peer.connectionState in ("failed", "closed"):
+            self._hang_up()
+
+    def _check_connected(self) -> None:
+        if self._peer.connectionState != "connected":
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if not self._ended and self._closing is None:
+            self._closing = asyncio.ensure_future(self.close())
+
+
+def _parsed(sdp: str) -> SessionDescription:
+    if len(sdp) > LONGEST_OFFER:
+        raise BadOfferError(f"An offer has at most {LONGEST_OFFER // 1024} kB.")
+    try:
+        return SessionDescription.parse(sdp)
+    except Exception as error:
+        raise BadOfferError(f"The offer is no SDP: {_reason(error)}.") from None
+
+
+def _choose(offer: SessionDescription) -> tuple[int, int]:
+    """Indices of the media that the browser speaks on and listens to."""
+    audio = [(i, each.direction) for i, each in enumerate(offer.media) if each.kind == "audio"]
+    speaking = next((i for i, direction in audio if direction in _SPEAKS), None)
+    if speaking is None:
+        raise BadOfferError("The offer has no sound to enhance; send a microphone.")
+    listening = [i for i, direction in audio if direction in _LISTENS]
+    # One that only listens can have a codec of its own.
+    alone = next((i for i in listening if i != speaking), None)
+    if alone is None and not listening:
+        raise BadOfferError("Nobody would hear it: offer audio to receive, too.")
+    return speaking, listening[0] if alone is None else alone
+
+
+def _formats(media: MediaDescription) -> dict[int, PayloadFormat]:
+    """The codecs of an answer by payload type, the preferred one first."""
+    found = {}
+    for codec in media.rtp.codecs:
+        form = _BY_NAME.get(codec.name.lower())
+        if form is not None and codec.payloadType is not None:
+            found[int(codec.payloadType)] = form
+    return found
+
+
+def _reason(error: Any) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text[:160] or type(error).__name__

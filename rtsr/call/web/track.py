@@ -1,0 +1,139 @@
+"""Tracks for aiortc: enhanced sound for any application, and packets that are coded already."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fractions
+
+import av
+import numpy as np
+from aiortc import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
+from numpy.typing import NDArray
+
+from rtsr.call.formats import Packet
+from rtsr.call.upsampled import SoundLine
+from rtsr.latency import ENGINE_RATE
+
+__all__ = ["PacketTrack", "UpsampledTrack"]
+
+Audio = NDArray[np.float32]
+
+_FRAME = 960
+_TIME_BASE = fractions.Fraction(1, ENGINE_RATE)
+_INT16 = 32768.0
+# A track that nobody listens to keeps half a second.
+_MOST_WAITING = 25
+
+
+class UpsampledTrack(MediaStreamTrack):
+    """The sound of another track, full-band at 48 kHz, in frames of 20 ms.
+
+    >>> async with CallEngine(4) as engine:                      # doctest: +SKIP
+    ...     @peer.on("track")
+    ...     async def on_track(track):
+    ...         peer.addTrack(UpsampledTrack(track, await engine.open_sound(8000)))
+
+    Args:
+        source: gives 16-bit audio frames at the rate of ``stream``, as aiortc's decoders do.
+        stream: from :meth:`~rtsr.call.engine.CallEngine.open_sound`; closed with the track.
+    """
+
+    kind = "audio"
+
+    def __init__(self, source: MediaStreamTrack, stream: SoundLine) -> None:
+        super().__init__()
+        self._source = source
+        self._stream = stream
+        self._rest: Audio = np.zeros((0, stream.channels), np.float32)
+        self._time = 0
+
+    async def recv(self) -> av.AudioFrame:
+        """The next frame, as soon as the source has given enough for it.
+
+        Raises:
+            MediaStreamError: the source or this track has ended.
+        """
+        while len(self._rest) < _FRAME:
+            if self.readyState != "live":
+                raise MediaStreamError
+            try:
+                frame = await self._source.recv()
+            except MediaStreamError:
+                self.stop()
+                raise
+            assert isinstance(frame, av.AudioFrame)
+            sound = await self._stream.enhance(_as_sound(frame, self._stream.channels))
+            self._rest = np.concatenate([self._rest, sound])
+        out = self._rest[:_FRAME]
+        self._rest = self._rest[_FRAME:]
+        return self._as_frame(out)
+
+    def stop(self) -> None:
+        """End this track, its source's part in it and its place in the batch."""
+        super().stop()
+        self._stream.close()
+
+    def _as_frame(self, sound: Audio) -> av.AudioFrame:
+        layout = "mono" if self._stream.channels == 1 else "stereo"
+        samples = np.clip(np.rint(sound * _INT16), -_INT16, _INT16 - 1).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=layout)
+        frame.sample_rate = ENGINE_RATE
+        frame.pts, frame.time_base = self._time, _TIME_BASE
+        self._time += len(sound)
+        return frame
+
+
+class PacketTrack(MediaStreamTrack):
+    """Packets of a :class:`~rtsr.call.sender.Sender` for an aiortc sender, which sends them as is.
+
+    Attributes:
+        clock_rate: Hz of their timestamps.
+    """
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock_rate = ENGINE_RATE
+        self._packets: asyncio.Queue[Packet | None] = asyncio.Queue(_MOST_WAITING)
+        self._newest: int | None = None
+        self._time = 0
+
+    def put(self, packet: Packet) -> None:
+        """Add a packet; the oldest is dropped where nobody takes them."""
+        if self._packets.full():
+            self._packets.get_nowait()
+        self._packets.put_nowait(packet)
+
+    async def recv(self) -> av.Packet:
+        """The next packet.
+
+        Raises:
+            MediaStreamError: the track has ended.
+        """
+        packet = await self._packets.get() if self.readyState == "live" else None
+        if packet is None:
+            raise MediaStreamError
+        if self._newest is not None:
+            self._time += (packet.timestamp - self._newest) % 2**32
+        self._newest = packet.timestamp
+        coded = av.Packet(packet.payload)
+        coded.pts, coded.time_base = self._time, fractions.Fraction(1, self.clock_rate)
+        return coded
+
+    def stop(self) -> None:
+        """End the track; who waits for a packet gets an error."""
+        super().stop()
+        with contextlib.suppress(asyncio.QueueFull):
+            self._packets.put_nowait(None)
+
+
+def _as_sound(frame: av.AudioFrame, channels: int) -> Audio:
+    """Samples ``(samples, channels)`` in [-1, 1] of a packed 16-bit frame."""
+    samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
+    sound = samples.astype(np.float32) / np.float32(_INT16)
+    if sound.shape[1] == channels:
+        return sound
+    return np.repeat(sound.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)

@@ -1,0 +1,241 @@
+"""Many calls in one process, in real time: places, refusals, counts and neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+
+import numpy as np
+import pytest
+from network import packets, speech
+
+from rtsr.call import engine as engine_module
+from rtsr.call.engine import BusyError, CallEngine
+from rtsr.call.formats import OPUS, PCMU, Packet
+from rtsr.call.metrics import exposition
+from rtsr.call.receiver import Receiver
+from rtsr.call.sender import Sender
+from rtsr.errors import RtsrError
+
+
+@pytest.fixture
+def quick(stand_in):
+    """Options of an engine whose model takes no time, on a machine that may be busy."""
+    return {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
+
+
+async def opened(engine, out=None, **options):
+    take = [].append if out is None else out.append
+    return await engine.open(Receiver({0: PCMU}), Sender(OPUS, 111), take, **options)
+
+
+async def talk(line, seconds):
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    for index, packet in enumerate(packets(speech(8000, seconds))):
+        await asyncio.sleep(max(0.0, start + 0.02 * index - loop.time()))
+        line.receive(packet)
+
+
+def test_calls_at_once_all_get_their_sound(quick):
+    async def run():
+        async with CallEngine(6, **quick) as engine:
+            outs = [[] for _ in range(6)]
+            lines = [await opened(engine, out) for out in outs]
+            await asyncio.gather(*(talk(line, 2.0) for line in lines))
+            await asyncio.sleep(0.3)
+            assert all(99 <= len(out) <= 102 + 25 for out in outs)
+            totals = engine.totals()
+            assert totals.received == 600
+            assert totals.fallback_seconds == 0.0
+            # Shared: alone each would have taken 200.
+            assert 200 <= engine.steps < 1200
+            for line in lines:
+                line.close()
+            assert engine.totals().received == 600
+            assert engine.batch.free == 6
+
+    asyncio.run(run())
+
+
+def test_a_full_engine_refuses_and_a_call_that_ends_makes_room(quick):
+    async def run():
+        async with CallEngine(2, **quick) as engine:
+            first, _ = await opened(engine), await opened(engine)
+            with pytest.raises(BusyError, match="All 2 lines are busy"):
+                await opened(engine)
+            with pytest.raises(BusyError):
+                await engine.open_sound(8000)
+            first.close()
+            first.close()
+            await opened(engine)
+            assert (engine.taken, engine.refused, engine.calls) == (3, 2, 2)
+
+    asyncio.run(run())
+
+
+def test_a_call_that_is_given_up_while_it_opens_takes_no_place(quick):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            for wait in (0.0, 0.0005, 0.002, 0.01):
+                task = asyncio.ensure_future(opened(engine))
+                await asyncio.sleep(wait)
+                task.cancel()
+                line = (await asyncio.gather(task, return_exceptions=True))[0]
+                if not isinstance(line, BaseException):
+                    line.close()
+                for _ in range(200):
+                    if engine.batch.free == 1:
+                        break
+                    await asyncio.sleep(0.01)
+                assert (engine.batch.free, engine.calls) == (1, 0)
+
+    asyncio.run(run())
+
+
+def test_hundreds_of_calls_come_and_go_and_nothing_stays(quick):
+    async def run():
+        async with CallEngine(4, **quick) as engine:
+            stream = packets(speech(8000, 0.2))
+
+            async def caller(number):
+                for _ in range(number):
+                    line = await opened(engine)
+                    for packet in stream:
+                        line.receive(packet)
+                        await asyncio.sleep(0.001)
+                    line.close()
+
+            await caller(3)
+            gc.collect()
+            before = len(gc.get_objects())
+            await asyncio.gather(*(caller(25) for _ in range(4)))
+            gc.collect()
+            assert len(gc.get_objects()) < before + 1000
+            assert (engine.calls, engine.batch.free, engine.taken) == (0, 4, 103)
+
+    asyncio.run(run())
+
+
+def test_a_call_with_broken_packets_leaves_its_neighbour_alone(quick):
+    async def run(hostile):
+        async with CallEngine(2, **quick) as engine:
+            out = []
+            good, bad = await opened(engine, out), await opened(engine)
+            chance = np.random.default_rng(0)
+
+            async def attack():
+                for number in range(400):
+                    payload = chance.bytes(int(chance.integers(0, 2000)))
+                    numbers = chance.integers(0, 2**16, 2)
+                    bad.receive(Packet(0, int(numbers[0]), int(numbers[1]) * 9999, payload))
+                    if number % 8 == 0:
+                        await asyncio.sleep(0.01)
+
+            await asyncio.gather(talk(good, 1.0), *([attack()] if hostile else []))
+            await asyncio.sleep(0.1)
+            return good.path.receiver.counts, len(out)
+
+    counts, sent = asyncio.run(run(True))
+    assert counts.received == 50
+    assert counts.malformed == counts.lost == 0
+    assert sent >= 49
+
+
+def test_an_error_within_one_line_is_logged_and_ends_nothing(quick, caplog):
+    async def run():
+        async with CallEngine(2, **quick) as engine:
+            out = []
+            good, bad = await opened(engine, out), await opened(engine, name="broken")
+
+            def fail(packet, now):
+                raise ZeroDivisionError("on purpose")
+
+            bad.path.receive = fail
+            await asyncio.gather(talk(good, 0.5), talk(bad, 0.5))
+            await asyncio.sleep(0.1)
+            assert len(out) >= 24
+
+    asyncio.run(run())
+    assert "an error in a call was caught" in caplog.text
+
+
+def test_who_vanishes_is_noticed(quick, monkeypatch):
+    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
+
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            line = await opened(engine)
+            gone = asyncio.Event()
+            line.on_silence = gone.set
+            started = time.monotonic()
+            await talk(line, 1.0)
+            assert not gone.is_set()
+            await asyncio.wait_for(gone.wait(), 5.0)
+            assert time.monotonic() - started > 1.4
+
+    asyncio.run(run())
+
+
+def test_metrics_are_what_prometheus_reads(quick):
+    async def run():
+        async with CallEngine(2, **quick) as engine:
+            line = await opened(engine)
+            await talk(line, 0.5)
+            return exposition(engine).decode()
+
+    text = asyncio.run(run())
+    from prometheus_client.parser import text_string_to_metric_families
+
+    values = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert values["rtsr_calls"] == 1
+    assert values["rtsr_calls_capacity"] == 2
+    assert values["rtsr_packets_received_total"] == 25
+    assert values["rtsr_fallback_seconds_total"] == 0
+    assert values["rtsr_steps_total"] == values["rtsr_step_seconds_count"] > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"capacity": 0}, "1 to 256 calls, not 0"),
+        ({"capacity": 300}, "1 to 256 calls, not 300"),
+        ({"channels": 3}, "1 or 2 channels, not 3"),
+        ({"deadline_ms": 1}, "5 to 200 ms for the batch, not 1"),
+    ],
+)
+def test_refuses_what_no_engine_can_be(options, sentence):
+    with pytest.raises(RtsrError, match=sentence):
+        CallEngine(**{"capacity": 1, **options})
+
+
+def test_an_engine_that_cannot_keep_up_still_lets_callers_in_and_out(quick):
+    async def run():
+        async with CallEngine(4, **quick) as engine:
+            step = engine.batch.step
+
+            def slow_step():
+                time.sleep(0.025)
+                return step()
+
+            engine.batch.step = slow_step
+            outs = [[] for _ in range(3)]
+            lines = [await opened(engine, out) for out in outs]
+            talking = asyncio.gather(*(talk(line, 2.0) for line in lines))
+            await asyncio.sleep(1.0)
+            other = await asyncio.wait_for(opened(engine), 2.0)
+            other.close()
+            await talking
+            await asyncio.sleep(0.5)
+            assert engine.totals().fallback_seconds > 0.5
+            assert all(len(out) > 90 for out in outs)
+            for line in lines:
+                line.close()
+            assert engine.batch.free == 4
+
+    asyncio.run(run())

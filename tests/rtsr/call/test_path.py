@@ -1,0 +1,267 @@
+"""A call from packet to packet: delay by click, codecs that change, loads that are too much."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from network import TICK, packets, sent, speech
+
+from rtsr.call.call_stream import CallStream
+from rtsr.call.decoders import open_decoder
+from rtsr.call.dry_path import DELAY_SAMPLES
+from rtsr.call.formats import G722, OPUS, PCMU, TELEPHONE_EVENT, Packet
+from rtsr.call.path import DEADLINE, MediaPath
+from rtsr.call.receiver import Receiver
+from rtsr.call.sender import Sender
+
+FORMATS = {0: PCMU, 9: G722, 96: OPUS, 101: TELEPHONE_EVENT}
+
+
+class Ear:
+    """Takes the place of a sender and keeps the sound as it is."""
+
+    sent = 0
+
+    def __init__(self):
+        self.parts, self.pauses = [], []
+
+    def push(self, sound):
+        self.parts.append(sound)
+        return []
+
+    def pause(self, seconds):
+        self.pauses.append(seconds)
+
+    @property
+    def sound(self):
+        return np.concatenate(self.parts)[:, 0]
+
+
+def call(path, arrivals, batch=None, after=0.0, stalls=()):
+    """Run a call; the batch steps at once but in the stalls, spans of time in seconds."""
+    waiting = list(arrivals)
+    now, end = waiting[0][0], waiting[-1][0] + after + TICK
+    while now < end:
+        while waiting and waiting[0][0] <= now:
+            path.receive(waiting.pop(0)[1], now)
+        path.advance(now)
+        if batch is not None and not any(start <= now < stop for start, stop in stalls):
+            while batch.step():
+                pass
+            path.deliver(now)
+        now += TICK
+
+
+def listen(batch, arrivals, channels=1, **options):
+    ear = Ear()
+    path = MediaPath(Receiver(FORMATS, channels), CallStream(batch, channels=channels), ear, print)
+    call(path, arrivals, batch, **options)
+    path.close()
+    return ear.sound, path
+
+
+def band_db(sound, low, high, rate=48000):
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    frequency = np.fft.rfftfreq(len(sound), 1 / rate)
+    return 10 * np.log10(spectrum[(frequency >= low) & (frequency < high)].sum() + 1e-12)
+
+
+@pytest.mark.parametrize("enhanced", [True, False], ids=["enhanced", "dry"])
+def test_a_click_takes_185_samples_at_8_khz(batch, enhanced):
+    assert DELAY_SAMPLES == 185
+    sound = np.zeros(16000, np.float32)
+    sound[8000] = 0.9
+    got, _ = listen(batch if enhanced else None, sent(packets(sound)))
+    click = np.zeros(97)
+    click[48] = 1.0
+    at = int(np.argmax(np.correlate(got, lowpass(click), "same")))
+    assert at - 48000 == 185
+    assert len(got) == 96000
+
+
+def lowpass(click):
+    spectrum = np.fft.rfft(click, 4096)
+    spectrum[int(3500 / 48000 * 4096) :] = 0
+    return np.fft.irfft(spectrum, 4096)[:97]
+
+
+def test_the_new_band_is_there_and_the_low_band_is_what_came(batch):
+    arrivals = sent(packets(speech(8000, 3.0)))
+    wide, path = listen(batch, arrivals)
+    dry, _ = listen(None, arrivals)
+    assert band_db(wide, 4500, 8000) > band_db(dry, 4500, 8000) + 20
+    assert abs(band_db(wide, 100, 3200) - band_db(dry, 100, 3200)) < 0.1
+    assert path.stream.fallback_seconds == 0.0
+    assert path.missed == 0
+
+
+def test_two_channels_stay_two(batch):
+    left = speech(48000, 1.0)
+    from rtsr.call.encoders import open_encoder
+
+    encoder = open_encoder(OPUS, 2, 96_000)
+    stereo = np.stack([left, 0 * left], axis=1)
+    stream = [
+        (100 + 0.02 * i, Packet(96, i, 960 * i, encoder.encode(stereo[960 * i : 960 * (i + 1)])))
+        for i in range(50)
+    ]
+    ear = Ear()
+    path = MediaPath(Receiver(FORMATS, 2), CallStream(batch, 48000, 2), ear, print)
+    call(path, stream, batch)
+    path.close()
+    got = np.concatenate(ear.parts)
+    assert got.shape == (48000, 2)
+    assert np.abs(got[:, 0]).max() > 10 * np.abs(got[:, 1]).max()
+
+
+def test_codecs_change_in_mid_call_without_a_gap_or_a_click(batch):
+    per = 100
+    first = packets(speech(8000, 2.0))
+    second = packets(speech(16000, 2.0), G722, 9, first_number=65530 + per,
+                     first_time=2**32 - 1600 + per * 160)  # fmt: skip
+    third = packets(speech(48000, 2.0), OPUS, 96, first_number=65530 + 2 * per, first_time=5)
+    free = batch.free
+    got, path = listen(batch, sent(first + second + third))
+    assert len(got) == 6 * 48000
+    assert batch.free == free
+    assert path.stream.fallback_seconds < 0.05
+    usual = np.abs(np.diff(got)).max()
+    for seam in (2 * 48000, 4 * 48000):
+        assert np.abs(np.diff(got[seam - 480 : seam + 1440])).max() < 0.5 * usual
+    # G.722 ends at 7 kHz, and the new band begins there.
+    assert band_db(got[3 * 48000 : 4 * 48000], 8500, 12000) > band_db(
+        speech(48000, 1.0), 8500, 12000
+    )
+
+
+def test_after_loss_the_new_band_does_not_burst(batch):
+    arrivals = sent(packets(speech(8000, 6.0)))
+    whole, _ = listen(batch, arrivals)
+    lossy, path = listen(batch, sent(packets(speech(8000, 6.0)), loss=0.1, seed=2))
+    assert path.receiver.counts.lost > 15
+    length = min(len(whole), len(lossy)) // 960 * 960
+
+    def loudest(sound):
+        spectrum = np.fft.rfft(sound[:length])
+        spectrum[: int(4500 / 48000 * length)] = 0
+        band = np.fft.irfft(spectrum, length).reshape(-1, 480)
+        return np.sqrt((band**2).mean(axis=1)).max()
+
+    assert loudest(lossy) < 2.0 * loudest(whole)
+
+
+def test_a_batch_that_stands_still_is_heard_as_the_dry_sound(batch):
+    arrivals = sent(packets(speech(8000, 4.0)))
+    got, path = listen(batch, arrivals, stalls=[(101.0, 101.1)], after=0.05)
+    dry, _ = listen(None, arrivals, after=0.05)
+    assert path.missed > 0
+    assert 0.02 < path.stream.fallback_seconds < 0.4
+    assert len(got) == pytest.approx(len(dry), abs=480)
+    length = min(len(got), len(dry))
+    assert band_db((got - dry)[:length], 100, 3000) < band_db(dry, 100, 3000) - 30
+    assert band_db(got[3 * 48000 :], 4500, 8000) > band_db(dry[3 * 48000 :], 4500, 8000) + 20
+
+
+def test_a_call_that_is_late_again_and_again_is_left_out_and_comes_back(batch):
+    stalls = [(101.0 + 0.2 * i, 101.1 + 0.2 * i) for i in range(6)]
+    got, path = listen(batch, sent(packets(speech(8000, 12.0))), stalls=stalls)
+    assert path.sheds == 1
+    assert not path.stream.left_out
+    assert path.stream.fallback_seconds == pytest.approx(5.4, abs=0.8)
+    dry, _ = listen(None, sent(packets(speech(8000, 12.0))))
+    length = min(len(got), len(dry))
+    assert band_db((got - dry)[:length], 100, 3000) < band_db(dry, 100, 3000) - 30
+    assert band_db(got[10 * 48000 :], 4500, 8000) > band_db(dry[10 * 48000 :], 4500, 8000) + 20
+
+
+def test_bypass_and_wet_turn_without_a_click(batch):
+    ear = Ear()
+    path = MediaPath(Receiver(FORMATS), CallStream(batch), ear, print)
+    arrivals = sent(packets(speech(8000, 4.0)))
+    call(path, arrivals[:100], batch)
+    path.stream.controls.set("bypass", 1)
+    call(path, arrivals[100:], batch)
+    path.close()
+    dry, _ = listen(None, arrivals)
+    got = ear.sound
+    assert np.array_equal(got[2 * 48000 + 1440 :], dry[2 * 48000 + 1440 : len(got)])
+    assert path.stream.fallback_seconds == 0.0
+
+
+@pytest.mark.parametrize(("form", "payload_type"), [(PCMU, 0), (G722, 9), (OPUS, 111)])
+def test_packets_go_out_in_order_and_as_the_codec_has_them(batch, form, payload_type):
+    out = []
+    sender = Sender(form, payload_type, event_type=101, event_rate=form.clock_rate)
+    path = MediaPath(Receiver(FORMATS), CallStream(batch), sender, out.append)
+    call(path, sent(packets(speech(8000, 2.0))), batch)
+    path.close()
+    assert len(out) == 100
+    numbers = np.diff([p.sequence_number for p in out]) % 2**16
+    times = np.diff([p.timestamp for p in out]) % 2**32
+    assert set(numbers) == {1}
+    assert set(times) == {form.clock_rate // 50}
+    assert [p.marker for p in out] == [True] + [False] * 99
+    assert {p.payload_type for p in out} == {payload_type}
+    decoder = open_decoder(form)
+    sound = np.concatenate([decoder.decode(p.payload) for p in out])
+    assert len(sound) == 2 * form.sample_rate
+    assert np.abs(sound).max() > 0.1
+
+
+def test_a_key_goes_out_with_the_clock_of_the_other_side():
+    out = []
+    sender = Sender(OPUS, 111, event_type=110, event_rate=48000)
+    path = MediaPath(Receiver(FORMATS), CallStream(None), sender, out.append)
+    stream = sent(packets(speech(8000, 1.0)))
+    number, time = stream[-1][1].sequence_number + 1, stream[-1][1].timestamp + 160
+    keys = [(stream[-1][0] + 0.02 * (i + 1), Packet(101, (number + i) % 2**16, time % 2**32,
+             bytes([11, 10, 0, 80 * (i + 1)]), ssrc=7)) for i in range(3)]  # fmt: skip
+    call(path, stream + keys, after=0.1)
+    events = [p for p in out if p.payload_type == 110]
+    assert [p.payload for p in events] == [
+        bytes([11, 10, *divmod(480 * i, 256)]) for i in (1, 2, 3)
+    ]
+    assert len({p.timestamp for p in events}) == 1
+    assert [p.marker for p in events] == [True, False, False]
+    numbers = np.diff([p.sequence_number for p in out]) % 2**16
+    assert set(numbers) == {1}
+
+
+def test_a_pause_moves_the_timestamps_of_what_follows():
+    out = []
+    path = MediaPath(Receiver(FORMATS), CallStream(None), Sender(OPUS, 111), out.append)
+    stream = sent(packets(speech(8000, 2.0)))
+    later = [(at + 3.0, Packet(0, p.sequence_number, (p.timestamp + 24000) % 2**32, p.payload,
+              ssrc=7)) for at, p in stream[50:]]  # fmt: skip
+    call(path, stream[:50] + later)
+    total = (out[-1].timestamp - out[0].timestamp) % 2**32 / 48000
+    assert total == pytest.approx(4.98, abs=0.05)
+    assert [p.marker for p in out].count(True) == 2
+
+
+def test_a_rest_of_a_hop_is_not_late():
+    assert DEADLINE < 0.030
+    sound = speech(8000, 1.0)
+    stream = [
+        (100 + 0.025 * i, Packet(0, i, 200 * i, bytes([255]) * 200))
+        for i in range(len(sound) // 200)
+    ]
+    path = MediaPath(Receiver(FORMATS), CallStream(None), Ear(), print)
+    call(path, stream)
+    assert path.missed == 0
+
+
+def test_a_batch_that_stands_still_for_seconds_is_survived(batch):
+    arrivals = sent(packets(speech(8000, 8.0)))
+    ear = Ear()
+    path = MediaPath(Receiver(FORMATS), CallStream(batch), ear, print, deadline=0.2)
+    call(path, arrivals, batch, stalls=[(101.0, 104.0)])
+    path.close()
+    dry, _ = listen(None, arrivals)
+    got = ear.sound
+    length = min(len(got), len(dry))
+    assert length > 7.9 * 48000
+    assert band_db((got - dry)[:length], 100, 3000) < band_db(dry, 100, 3000) - 30
+    # The call is left out for a while after such a stall, and comes back.
+    assert 2.9 < path.stream.fallback_seconds < 6.5
+    assert band_db(got[7 * 48000 :], 4500, 8000) > band_db(dry[7 * 48000 :], 4500, 8000) + 20

@@ -1,0 +1,262 @@
+"""Packets through bad networks: what is heard, when, and what is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from network import heard, packets, sent, sound_of, speech
+
+from rtsr.call.formats import COMFORT_NOISE, G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Packet
+from rtsr.call.receiver import Origin, Receiver
+
+FORMATS = {0: PCMU, 8: PCMA, 9: G722, 13: COMFORT_NOISE, 96: OPUS, 101: TELEPHONE_EVENT}
+CODECS = pytest.mark.parametrize(
+    ("form", "payload_type"), [(PCMU, 0), (PCMA, 8), (G722, 9), (OPUS, 96)]
+)
+
+
+def decoded(played):
+    return [(now, chunk) for now, chunk in played if chunk.origin is Origin.DECODED]
+
+
+def lags(played):
+    """How far behind its place in the sound each chunk was played, in seconds."""
+    lengths = [len(chunk.sound) / chunk.rate for _, chunk in played]
+    starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
+    return np.array([now for now, _ in played]) - starts
+
+
+@CODECS
+def test_plays_each_packet_the_moment_it_comes_where_nothing_holds_it_up(form, payload_type):
+    arrivals = sent(packets(speech(form.sample_rate, 2.0), form, payload_type))
+    played = decoded(heard(Receiver(FORMATS), arrivals))
+    assert len(played) == len(arrivals)
+    waits = [now - chunk.arrival for now, chunk in played]
+    assert max(waits) < 1e-6
+
+
+@pytest.mark.parametrize(("form", "payload_type", "least_db"), [(PCMU, 0, 30), (PCMA, 8, 30)])
+def test_what_is_heard_is_what_was_said(form, payload_type, least_db):
+    said = speech(8000, 2.0)
+    got = sound_of(decoded(heard(Receiver(FORMATS), sent(packets(said, form, payload_type)))))
+    error = got - said[: len(got)]
+    assert 10 * np.log10(np.mean(said**2) / np.mean(error**2)) > least_db
+
+
+@CODECS
+@pytest.mark.parametrize("loss", [0.03, 0.10])
+def test_fills_the_time_of_lost_packets_without_a_click(form, payload_type, loss):
+    said = speech(form.sample_rate, 10.0)
+    receiver = Receiver(FORMATS)
+    arrivals = sent(packets(said, form, payload_type), loss=loss, seed=1)
+    played = heard(receiver, arrivals, after=0.0)
+    got = sound_of(played)
+    duration = arrivals[-1][0] - arrivals[0][0]
+    assert len(got) / form.sample_rate == pytest.approx(duration, abs=0.021)
+    assert receiver.counts.lost == pytest.approx(500 * loss, abs=500 * loss * 0.5)
+    assert receiver.counts.concealed_seconds == pytest.approx(0.02 * receiver.counts.lost, rel=0.1)
+    # Opus itself may overshoot; a click would be a step that speech does not make.
+    assert np.abs(np.diff(got)).max() <= 1.3 * np.abs(np.diff(said)).max()
+
+
+def test_made_up_sound_resembles_what_was_lost():
+    time = np.arange(8000 * 3) / 8000
+    voice = 0.2 * sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 12))
+    stream = packets(voice.astype(np.float32))
+    del stream[70]
+    got = sound_of(heard(Receiver(FORMATS), sent_with_gap(stream, 70), after=0.0))
+    lost = slice(70 * 160, 71 * 160)
+    error = got[lost] - voice[lost]
+    assert np.sqrt(np.mean(error**2) / np.mean(voice[lost] ** 2)) < 0.35
+
+
+def sent_with_gap(stream, index):
+    return [(100.0 + 0.02 * (i + (i >= index)), packet) for i, packet in enumerate(stream)]
+
+
+def test_made_up_sound_fades_to_silence_within_60_ms():
+    loud = 0.3 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    stream = sent(packets(np.clip(loud, -0.9, 0.9)))
+    got = sound_of(heard(Receiver(FORMATS), stream, after=0.45))
+    made_up = got[8000:]
+    assert np.abs(made_up[: 8 * 10]).max() > 0.1
+    assert np.abs(made_up[8 * 60 :]).max() < 1e-3
+
+
+def test_waits_as_long_as_the_network_needs_and_no_longer():
+    receiver = Receiver(FORMATS)
+    stream = packets(speech(8000, 40.0))
+    arrivals = sent(stream, jitter=lambda chance: 0.030 * chance.random(), loss=0.03)
+    played = heard(receiver, arrivals)
+    late = lags(played)[500:]
+    assert 10.0 < receiver.wait_ms < 65.0
+    assert receiver.counts.late <= 0.01 * len(stream)
+    assert np.ptp(late) < 0.020  # no gap over 20 ms
+    calm = sent(packets(speech(8000, 30.0)), start=arrivals[-1][0] + 0.02)
+    calm = [(at, Packet(0, (p.sequence_number + 2000) % 2**16,
+             (p.timestamp + 2000 * 160) % 2**32, p.payload, ssrc=7)) for at, p in calm]  # fmt: skip
+    heard(receiver, calm)
+    assert receiver.wait_ms < 11.0
+
+
+@pytest.mark.parametrize("drift", [2e-4, -2e-4])
+def test_follows_a_clock_that_drifts(drift):
+    receiver = Receiver(FORMATS)
+    played = heard(receiver, sent(packets(speech(8000, 120.0)), drift=drift), after=0.0)
+    assert receiver.counts.late == receiver.counts.lost == 0
+    assert receiver.wait_ms < 11.0
+    assert np.ptp(lags(played)) < 0.020  # 24 ms, were it not followed
+
+
+def test_a_route_that_becomes_longer_costs_no_packet_for_long():
+    stream = packets(speech(8000, 20.0))
+    arrivals = [(at + (0.15 if i > 400 else 0.0), p) for i, (at, p) in enumerate(sent(stream))]
+    receiver = Receiver(FORMATS)
+    heard(receiver, arrivals)
+    assert receiver.counts.late < 20
+    assert receiver.wait_ms < 20.0  # the new route is what counts now
+
+
+def test_order_and_doubles_do_not_matter():
+    stream = packets(speech(8000, 4.0))
+    straight = sound_of(heard(Receiver(FORMATS), sent(stream), after=0.0))
+    mixed = sent(stream, doubled=0.3)
+    swapped = [(at + (0.023 if i % 10 == 3 else 0.0), p) for i, (at, p) in enumerate(mixed)]
+    swapped.sort(key=lambda arrival: arrival[0])
+    receiver = Receiver(FORMATS)
+    got = sound_of(heard(receiver, swapped, after=0.2))
+    assert receiver.duplicates > 20
+    assert receiver.counts.lost <= 3
+    assert len(got) >= len(straight) - 160
+
+
+def test_a_change_of_codec_in_mid_call_leaves_no_gap():
+    seconds, per = 3.0, 150
+    first = packets(speech(8000, seconds))
+    second = packets(speech(16000, seconds), G722, 9, first_number=65530 + per,
+                     first_time=2**32 - 1600 + per * 160)  # fmt: skip
+    third = packets(speech(48000, seconds), OPUS, 96, first_number=65530 + 2 * per, first_time=5)
+    receiver = Receiver(FORMATS)
+    played = heard(receiver, sent(first + second + third), after=0.0)
+    assert receiver.counts.format_changes == 2
+    assert receiver.counts.lost == receiver.counts.late == 0
+    rates = [chunk.rate for _, chunk in played if chunk.origin is Origin.DECODED]
+    assert rates == [8000] * per + [16000] * per + [48000] * per
+    tails = [chunk for _, chunk in played if chunk.origin is Origin.TAIL]
+    assert [(chunk.rate, len(chunk.sound)) for chunk in tails] == [(8000, 80), (16000, 160)]
+
+
+def test_the_far_end_falls_silent_and_speaks_again():
+    stream = sent(packets(speech(8000, 2.0)))
+    noise = Packet(13, 200, 32000, bytes([60]), ssrc=7)
+    first, rest = stream[:50], [(at + 2.0, p) for at, p in stream[50:]]
+    receiver = Receiver(FORMATS)
+    number, time = first[-1][1].sequence_number, first[-1][1].timestamp
+    described = (first[-1][0] + 0.02, Packet(13, (number + 1) % 2**16, (time + 160) % 2**32,
+                 noise.payload, ssrc=7))  # fmt: skip
+    rest = [(at, Packet(0, (p.sequence_number + 1) % 2**16, (p.timestamp + 16000) % 2**32,
+             p.payload, ssrc=7)) for at, p in rest]  # fmt: skip
+    played = heard(receiver, [*first, described, *rest], after=0.0)
+    comfort = np.concatenate([c.sound for _, c in played if c.origin is Origin.COMFORT])
+    assert len(comfort) / 8000 == pytest.approx(2.0, abs=0.05)
+    level = 20 * np.log10(np.sqrt(np.mean(comfort[2000:] ** 2)))
+    assert level == pytest.approx(-60.0, abs=1.0)
+    assert receiver.counts.lost == 0
+    assert receiver.counts.concealed_seconds < 0.03
+
+
+def test_a_long_pause_ends_the_sound_and_the_next_packet_says_for_how_long():
+    stream = sent(packets(speech(8000, 2.0)))
+    later = [(at + 3.0, Packet(0, p.sequence_number, (p.timestamp + 24000) % 2**32, p.payload,
+              ssrc=7)) for at, p in stream[50:]]  # fmt: skip
+    played = heard(Receiver(FORMATS), stream[:50] + later, after=0.0)
+    pauses = [chunk.pause for _, chunk in played if chunk.pause]
+    assert pauses == [pytest.approx(3.02 - 0.5, abs=0.03)]
+
+
+def test_keys_that_were_pressed_are_passed_on_and_are_no_loss():
+    stream = sent(packets(speech(8000, 2.0)))
+    number, time = stream[49][1].sequence_number, stream[49][1].timestamp + 160
+    keys = [
+        (stream[49][0] + 0.02 * (i + 1), Packet(101, (number + 1 + i) % 2**16, time % 2**32,
+         bytes([5, 10, i, 0]), marker=i == 0, ssrc=7))
+        for i in range(5)
+    ]  # fmt: skip
+    rest = [(at + 0.1, Packet(0, (p.sequence_number + 5) % 2**16, (p.timestamp + 800) % 2**32,
+             p.payload, ssrc=7)) for at, p in stream[50:]]  # fmt: skip
+    receiver = Receiver(FORMATS)
+    heard(receiver, stream[:50] + keys + rest)
+    assert [packet.payload[0] for packet in receiver.events] == [5] * 5
+    assert receiver.counts.lost == receiver.counts.late == 0
+
+
+@pytest.mark.parametrize(
+    ("payload_type", "payload"),
+    [
+        (0, bytes(8 * 5000)),
+        (9, bytes(8 * 5000)),
+        (96, b"\xff\xff"),
+        (96, b""),
+        (0, b""),
+        (77, b"1"),
+    ],
+    ids=["PCMU of 5 s", "G722 of 5 s", "no Opus", "empty Opus", "empty PCMU", "unknown type"],
+)
+def test_a_packet_that_cannot_be_is_counted_and_not_played(payload_type, payload):
+    receiver = Receiver(FORMATS)
+    stream = sent(packets(speech(8000, 1.0)))
+    number = stream[-1][1].sequence_number
+    bad = (stream[-1][0] + 0.01, Packet(payload_type, (number + 1) % 2**16, 9, payload, ssrc=7))
+    played = heard(receiver, [*stream, bad], after=0.0)
+    assert receiver.counts.malformed == 1
+    assert len(decoded(played)) == 50
+
+
+@pytest.mark.parametrize("ticks", [10**6, -(10**6), 2**31 - 1, 4000])
+def test_timestamps_that_jump_are_played_on_without_a_hole(ticks):
+    stream = sent(packets(speech(8000, 2.0)))
+    jumped = [(at, Packet(0, p.sequence_number, (p.timestamp + ticks) % 2**32, p.payload, ssrc=7))
+              for at, p in stream[50:]]  # fmt: skip
+    receiver = Receiver(FORMATS)
+    played = heard(receiver, stream[:50] + jumped, after=0.0)
+    assert len(decoded(played)) >= 94
+    assert np.ptp(lags(played)) < 0.55
+
+
+def test_another_sender_takes_over():
+    first = sent(packets(speech(8000, 1.0)))
+    second = sent(packets(speech(8000, 1.0), ssrc=9, first_number=3, first_time=11), start=101.0)
+    receiver = Receiver(FORMATS)
+    played = heard(receiver, first + second, after=0.0)
+    assert len(decoded(played)) == 100
+    assert receiver.counts.lost == 0
+
+
+PACKETS = st.builds(
+    Packet,
+    payload_type=st.sampled_from([0, 8, 9, 13, 96, 101, 55]),
+    sequence_number=st.integers(0, 65535),
+    timestamp=st.integers(0, 2**32 - 1),
+    payload=st.binary(max_size=400),
+    marker=st.booleans(),
+    ssrc=st.integers(0, 2),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 200), PACKETS), max_size=40), st.sampled_from([1, 2]))
+def test_nothing_that_a_peer_sends_raises_or_runs_away(steps, channels):
+    receiver = Receiver(FORMATS, channels)
+    now, total = 10.0, 0.0
+    for wait, packet in steps:
+        now += wait / 1000.0
+        receiver.receive(packet, now)
+        for chunk in receiver.poll(now):
+            assert np.isfinite(chunk.sound).all()
+            assert chunk.sound.shape[1] == channels
+            assert np.abs(chunk.sound).max(initial=0.0) <= 2.0
+            total += len(chunk.sound) / chunk.rate
+    longest = 0.12 * len(steps) + (now - 10.0) + 1.0
+    assert total <= longest

@@ -1,0 +1,605 @@
+"""The SIP bridge: telephones that others wrote, load, wrong messages, right refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import numpy as np
+import phones
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from network import packets, speech
+from scipy.signal import fftconvolve, resample_poly
+
+pytest.importorskip("aiosipua")
+
+from aiortc.rtp import RtpPacket
+from aiosipua import Registration, SipDigestAuth, SipUAC, SipUAS, parse_sdp, serialize_sdp
+
+from rtsr.call.engine import CallEngine
+from rtsr.call.formats import G722, OPUS, PCMA, PCMU
+from rtsr.call.sip.agent import Agent, Target
+from rtsr.call.sip.bridge import Bridge, BridgeSettings
+from rtsr.call.sip.description import Unacceptable, answer, offer, read_answer, read_offer
+from rtsr.call.sip.transports import UdpTransport
+from rtsr.cli.app import app
+from rtsr.errors import RtsrError
+
+_REASON = phones.why_not()
+needs_phones = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
+
+
+def band_db(sound, low, high, rate=48000):
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    frequency = np.fft.rfftfreq(len(sound), 1 / rate)
+    return 10 * np.log10(spectrum[(frequency >= low) & (frequency < high)].sum() + 1e-20)
+
+
+def best_match(recording, reference):
+    """The stretch of the reference that fits the recording, by the low band, to the sample."""
+    narrow = [resample_poly(x, 1, 8) for x in (recording, reference)]
+    match = fftconvolve(narrow[0], narrow[1][::-1])
+    lag = 8 * (int(np.argmax(match)) - len(narrow[1]) + 1)
+    start, stop = max(0, lag), min(len(recording), lag + len(reference))
+    return recording[start:stop], reference[start - lag : stop - lag]
+
+
+@needs_phones
+@pytest.mark.parametrize("secure", [False, True], ids=["RTP", "SRTP"])
+def test_one_baresip_calls_another_through_the_bridge(tmp_path, secure):
+    from rtsr import enhance_file
+
+    voice = speech(8000, 13.0)
+    soundfile.write(tmp_path / "8k.wav", voice, 8000, subtype="PCM_16")
+    both = np.stack([speech(48000, 13.0)] * 2, axis=1)
+    soundfile.write(tmp_path / "48k.wav", both, 48000, subtype="PCM_16")
+    account = ";mediaenc=srtp-mand" if secure else ""
+    seconds = 4.0 if secure else 12.0
+    with phones.cable() as (there, here), contextlib.ExitStack() as undo:
+        options = ["--srtp"] if secure else []
+        bridge = undo.enter_context(phones.running_bridge(here, *options))
+        callee = phones.Phone(
+            there, tmp_path / "callee", phones.CALLEE, tmp_path / "48k.wav",
+            f"answermode=auto;audio_codecs=opus/48000/2{account}",
+        )  # fmt: skip
+        undo.callback(callee.close)
+        caller = phones.Phone(
+            there, tmp_path / "caller", phones.CALLER, tmp_path / "8k.wav",
+            f"audio_codecs=pcmu{account}",
+        )  # fmt: skip
+        undo.callback(caller.close)
+        caller.type(f"/dial sip:x@{phones.BRIDGE}:5060")
+        caller.wait_for("Call established")
+        time.sleep(seconds)
+        # The other end hangs up; both legs end.
+        callee.type("/hangup")
+        caller.wait_for("terminated")
+        time.sleep(0.5)
+    log = [json.loads(line) for line in bridge.log.splitlines()]
+    assert [entry["event"] for entry in log] == ["sip call taken", "sip call over"]
+    assert log[0]["codec"] == "PCMU opus"
+    assert phones.CALLER not in bridge.log
+    heard, rate = soundfile.read(callee.recording("dec"))
+    heard = heard if heard.ndim == 1 else heard[:, 0]
+    assert rate == 48000
+    assert len(heard) > (seconds - 1.5) * rate
+    enhance_file(tmp_path / "8k.wav", tmp_path / "wide.wav")
+    wide, _ = soundfile.read(tmp_path / "wide.wav")
+    got, expected = best_match(heard, wide)
+    assert len(got) > 0.8 * (seconds - 1.5) * rate
+    assert abs(band_db(got, 300, 3000) - band_db(expected, 300, 3000)) < 2.0
+    assert abs(band_db(got, 4000, 8000) - band_db(expected, 4000, 8000)) < 6.0
+    back, rate = soundfile.read(caller.recording("dec"))
+    assert rate == 8000
+    assert band_db(back, 300, 3000, 8000) > 20.0
+
+
+class Peer:
+    """A UDP socket that speaks just enough SIP to be wrong."""
+
+    def __init__(self, port):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(5.0)
+        self.port = self._socket.getsockname()[1]
+        self._to = ("127.0.0.1", port)
+        self._branch = 0
+
+    def send(self, data):
+        self._socket.sendto(data, self._to)
+
+    def hear(self, seconds=5.0):
+        """Status and text of the next response."""
+        self._socket.settimeout(seconds)
+        text = self._socket.recv(65535).decode()
+        return int(text.split()[1]), text
+
+    def final(self):
+        while True:
+            status, text = self.hear()
+            if status >= 200:
+                return status, text
+
+    def request(self, method, *, call="c1", number=1, body="", more="", branch=None, to=""):
+        self._branch += 1
+        branch = branch or f"z9hG4bK{self.port}-{self._branch}"
+        kind = "Content-Type: application/sdp\r\n" if body else ""
+        return (
+            f"{method} sip:x@127.0.0.1 SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch={branch};rport\r\n"
+            f"From: <sip:me@127.0.0.1>;tag=a{self.port}\r\nTo: <sip:x@127.0.0.1>{to}\r\n"
+            f"Call-ID: {call}-{self.port}\r\nCSeq: {number} {method}\r\nMax-Forwards: 70\r\n"
+            f"Contact: <sip:me@127.0.0.1:{self.port}>\r\n{more}{kind}"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+
+    def close(self):
+        self._socket.close()
+
+
+SDP = (
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=audio 40000 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n"
+    "a=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
+)
+
+
+class Callee:
+    """Takes calls on the event loop; answers with what it likes, and sends and hears packets."""
+
+    def __init__(self, form="opus", refuse=0, silent=False):
+        self._form, self._refuse, self._silent = form, refuse, silent
+        self.calls, self.ended, self.heard, self.offers = [], [], [], []
+
+    async def start(self):
+        transport = UdpTransport(local_addr=("127.0.0.1", 0))
+        self.agent = SipUAS(transport, uac=SipUAC(transport))
+        self.agent.on_invite = self._take
+        self.agent.on_bye = lambda call, request: self.ended.append("bye")
+        self.agent.on_cancel = lambda request, address: self.ended.append("cancel")
+        await self.agent.start()
+        loop = asyncio.get_running_loop()
+        callee = self
+
+        class Media(asyncio.DatagramProtocol):
+            def datagram_received(self, data, addr):
+                callee.heard.append(RtpPacket.parse(data))
+
+        self._media, _ = await loop.create_datagram_endpoint(Media, local_addr=("127.0.0.1", 0))
+        self.port = self._media.get_extra_info("sockname")[1]
+        return transport.local_addr[1]
+
+    def _take(self, call):
+        self.calls.append(call)
+        self.offers.append(call.sdp_offer)
+        if self._silent:
+            return
+        if self._refuse:
+            call.reject(self._refuse)
+            return
+        call.ringing()
+        audio = call.sdp_offer.audio
+        chosen = next(c for c in audio.codecs if c.encoding_name.lower() == self._form.lower())
+        call.accept(
+            parse_sdp(
+                f"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+                f"m=audio {self.port} RTP/AVP {chosen.payload_type}\r\n"
+                f"a=rtpmap:{chosen.payload_type} {chosen.encoding_name}/{chosen.clock_rate}"
+                f"{'/2' if chosen.channels == 2 else ''}\r\n"
+            )
+        )
+
+    async def stop(self):
+        self._media.close()
+        await self.agent.stop()
+
+
+class Running:
+    """A bridge, its engine and a callee on an event loop of their own."""
+
+    def __init__(self, model, calls=2, callee=None, **options):
+        self.callee = callee or Callee()
+        self._options, self._calls, self._model = options, calls, model
+
+    def __enter__(self):
+        ready = threading.Event()
+
+        async def main():
+            self._stop = asyncio.Event()
+            self.loop = asyncio.get_running_loop()
+            port = await self.callee.start()
+            options = {"target": Target.parse(f"sip:x@127.0.0.1:{port}"), **self._options}
+            engine = CallEngine(self._calls, model=self._model, provider="cpu", deadline_ms=200)
+            async with engine:
+                self.engine = engine
+                agent = Agent("127.0.0.1", 0)
+                self.bridge = Bridge(agent, engine, BridgeSettings(**options))
+                await self.bridge.start()
+                self.port = agent.port
+                ready.set()
+                await self._stop.wait()
+                await self.bridge.stop()
+                await self.callee.stop()
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(main()))
+        self._thread.start()
+        assert ready.wait(60)
+        return self
+
+    def __exit__(self, *failure):
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def until(self, condition, seconds=5.0):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not happen"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def running(stand_in):
+    with Running(str(stand_in)) as running:
+        yield running
+
+
+@pytest.fixture
+def peer(running):
+    peer = Peer(running.port)
+    yield peer
+    peer.close()
+    running.until(lambda: running.bridge.calls == 0)
+    assert running.engine.batch.free == 2
+
+
+def set_up(peer, body=SDP, call="c1"):
+    """Call; the final answer's status, text and the tag of the other end."""
+    peer.send(peer.request("INVITE", body=body, call=call))
+    status, text = peer.final()
+    tag = next(line for line in text.splitlines() if line.startswith("To:")).partition(";tag=")[2]
+    return status, text, f";tag={tag}"
+
+
+def hang_up(peer, to, call="c1", number=2):
+    peer.send(peer.request("ACK", to=to, call=call))
+    peer.send(peer.request("BYE", to=to, number=number, call=call))
+    status, _ = peer.final()
+    assert status == 200
+
+
+def test_a_call_is_answered_carries_sound_and_ends_on_both_legs(running, peer):
+    before, ended = len(running.callee.heard), len(running.callee.ended)
+    status, text, to = set_up(peer)
+    assert status == 200
+    assert "m=audio" in text
+    peer.send(peer.request("ACK", to=to))
+    media = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    port = int(text.split("m=audio ")[1].split()[0])
+    for packet in packets(speech(8000, 1.0)):
+        rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, packet.ssrc, packet.payload)
+        media.sendto(rtp.serialize(), ("127.0.0.1", port))
+        time.sleep(0.02)
+    running.until(lambda: len(running.callee.heard) - before >= 45)
+    assert {rtp.payload_type for rtp in running.callee.heard[before:]} == {96}
+    assert running.engine.calls == 1
+    for garbage in (b"", b"\x80", bytes(3000), b"\xff" * 40):
+        media.sendto(garbage, ("127.0.0.1", port))
+    media.close()
+    hang_up(peer, to)
+    running.until(lambda: len(running.callee.ended) > ended)
+    assert running.engine.calls == 0
+    offered = serialize_sdp(running.callee.offers[-1])
+    assert "a=rtpmap:96 opus/48000/2" in offered
+
+
+def test_a_copy_of_an_invite_makes_no_second_call(running, peer):
+    before = len(running.callee.calls)
+    invite = peer.request("INVITE", body=SDP)
+    for _ in range(3):
+        peer.send(invite)
+        time.sleep(0.05)
+    _, text = peer.final()
+    tag = next(line for line in text.splitlines() if line.startswith("To:")).partition(";tag=")[2]
+    hang_up(peer, f";tag={tag}")
+    assert len(running.callee.calls) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("", 488),
+        (SDP.replace("PCMU/8000", "GSM/8000").replace(" 0 101", " 3 101"), 488),
+        (SDP.replace("m=audio 40000", "m=video 40000"), 488),
+        (SDP.replace("m=audio 40000", "m=audio 0"), 488),
+        (SDP.replace("RTP/AVP", "RTP/SAVP"), 488),
+        (SDP.replace("m=audio 40000", "m=audio many"), 400),
+    ],
+    ids=["none", "codec", "video", "port 0", "no key", "no number"],
+)
+def test_an_offer_that_cannot_be_met_is_refused(running, peer, body, status):
+    got, _, to = set_up(peer, body)
+    peer.send(peer.request("ACK", to=to))
+    assert got == status
+
+
+def test_a_full_bridge_says_503(running, peer):
+    tags = {}
+    for call in ("c1", "c2"):
+        status, _, tags[call] = set_up(peer, call=call)
+        assert status == 200
+    status, text, _ = set_up(peer, call="c3")
+    assert status == 503
+    assert "Retry-After: 10" in text
+    for call, to in tags.items():
+        hang_up(peer, to, call)
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("BYE", 481), ("CANCEL", 481), ("PUBLISH", 405), ("OPTIONS", 200)]
+)
+def test_requests_outside_a_call(peer, method, status):
+    peer.send(peer.request(method))
+    assert peer.final()[0] == status
+
+
+def test_who_is_not_there_is_said_so(stand_in):
+    for refusal, status in ((486, 486), (603, 603), (401, 502)):
+        with Running(str(stand_in), callee=Callee(refuse=refusal)) as running:
+            peer = Peer(running.port)
+            assert set_up(peer)[0] == status
+            running.until(lambda running=running: running.bridge.calls == 0)
+            peer.close()
+
+
+def test_a_caller_who_gives_up_stops_the_ringing(stand_in):
+    with Running(str(stand_in), callee=Callee(silent=True)) as running:
+        peer = Peer(running.port)
+        invite = peer.request("INVITE", body=SDP, branch="z9hG4bKone")
+        peer.send(invite)
+        running.until(lambda: running.callee.calls)
+        peer.send(peer.request("CANCEL", branch="z9hG4bKone"))
+        statuses = {peer.final()[0], peer.final()[0]}
+        assert statuses == {200, 487}
+        running.until(lambda: running.callee.ended == ["cancel"])
+        assert running.bridge.calls == 0
+        peer.close()
+
+
+def test_who_does_not_answer_is_given_up(stand_in):
+    with Running(str(stand_in), callee=Callee(silent=True), ring_seconds=1.0) as running:
+        peer = Peer(running.port)
+        assert set_up(peer)[0] == 480
+        running.until(lambda: running.callee.ended == ["cancel"])
+        peer.close()
+
+
+def test_the_codec_changes_within_a_call(running, peer):
+    before = len(running.callee.heard)
+    status, _, to = set_up(peer)
+    assert status == 200
+    peer.send(peer.request("ACK", to=to))
+    wide = SDP.replace("RTP/AVP 0 101", "RTP/AVP 9 101").replace("0 PCMU/8000", "9 G722/8000")
+    peer.send(peer.request("INVITE", body=wide, to=to, number=2))
+    status, text = peer.final()
+    assert status == 200
+    assert "G722/8000" in text
+    peer.send(peer.request("ACK", to=to, number=2))
+    media = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    port = int(text.split("m=audio ")[1].split()[0])
+    for packet in packets(speech(16000, 1.0), G722, 9):
+        rtp = RtpPacket(9, 0, packet.sequence_number, packet.timestamp, packet.ssrc, packet.payload)
+        media.sendto(rtp.serialize(), ("127.0.0.1", port))
+        time.sleep(0.02)
+    media.close()
+    running.until(lambda: len(running.callee.heard) - before >= 45)
+    assert running.engine.lines[0].path.receiver.format is G722
+    hang_up(peer, to, number=3)
+
+
+def test_calls_over_tcp(running):
+    with socket.create_connection(("127.0.0.1", running.port), 5) as connection:
+
+        def request(method, to="", number=1, body=""):
+            kind = "Content-Type: application/sdp\r\n" if body else ""
+            return (
+                f"{method} sip:x@127.0.0.1 SIP/2.0\r\n"
+                f"Via: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bKt{number}{method};rport\r\n"
+                f"From: <sip:me@127.0.0.1>;tag=t\r\nTo: <sip:x@127.0.0.1>{to}\r\n"
+                f"Call-ID: tcp\r\nCSeq: {number} {method}\r\nMax-Forwards: 70\r\n"
+                f"Contact: <sip:me@127.0.0.1:9;transport=tcp>\r\n{kind}"
+                f"Content-Length: {len(body)}\r\n\r\n{body}"
+            ).encode()  # fmt: skip
+
+        def final():
+            text = ""
+            while True:
+                text += connection.recv(65536).decode()
+                for part in text.split("SIP/2.0 ")[1:]:
+                    if int(part[:3]) >= 200 and "\r\n\r\n" in part:
+                        return int(part[:3]), part
+
+        connection.settimeout(10)
+        connection.sendall(request("INVITE", body=SDP))
+        status, text = final()
+        assert status == 200
+        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        connection.sendall(request("ACK", to))
+        connection.sendall(request("BYE", to, 2))
+        assert final()[0] == 200
+    running.until(lambda: running.bridge.calls == 0)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_messages_that_are_none_harm_nobody(running, data):
+    peer = Peer(running.port)
+    whole = peer.request("INVITE", body=SDP)
+    how = data.draw(st.sampled_from(["noise", "cut", "line", "digits"]))
+    if how == "noise":
+        message = data.draw(st.binary(max_size=600))
+    elif how == "cut":
+        message = whole[: data.draw(st.integers(0, len(whole)))]
+    else:
+        lines = whole.split(b"\r\n")
+        at = data.draw(st.integers(0, len(lines) - 1))
+        noise = data.draw(st.binary(max_size=50))
+        lines[at] = noise if how == "line" else lines[at].replace(b"0", b"9" * 30)
+        message = b"\r\n".join(lines)
+    peer.send(message)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            status, text = peer.hear(0.02)
+            assert "Traceback" not in text
+            if status == 200:
+                tag = text.split("To: ")[1].split("\r\n")[0].partition(";tag=")[2]
+                peer.send(peer.request("ACK", to=f";tag={tag}"))
+                peer.send(peer.request("BYE", to=f";tag={tag}", number=2))
+    peer.close()
+    for call in set(running.bridge._calls.values()):
+        running.loop.call_soon_threadsafe(call.end, "the test is over")
+    running.until(lambda: running.bridge.calls == 0)
+    well = Peer(running.port)
+    well.send(well.request("OPTIONS"))
+    assert well.final()[0] == 200
+    well.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=300), st.integers(0, len(SDP)), st.integers(0, 80))
+def test_descriptions_that_are_none_are_unacceptable_or_no_sdp(noise, at, length):
+    try:
+        sdp = parse_sdp(SDP[:at] + noise + SDP[at + length :])
+    except ValueError:
+        return
+    with contextlib.suppress(Unacceptable):
+        media = read_offer(sdp)
+        assert media.form in (PCMU, PCMA, G722, OPUS)
+        serialize_sdp(answer(("127.0.0.1", 9), media, 64_000))
+
+
+def test_an_offer_and_its_answer_fit(stand_in):
+    key = bytes(range(30))
+    made = offer(("192.0.2.1", 4000), [OPUS, G722, PCMU], key, 64_000)
+    text = serialize_sdp(made)
+    assert "m=audio 4000 RTP/SAVP 96 9 0 101" in text
+    assert "a=rtpmap:96 opus/48000/2" in text
+    assert "a=rtpmap:101 telephone-event/48000" in text
+    theirs = read_offer(parse_sdp(text))
+    assert theirs.their_key == key
+    ours = read_answer(parse_sdp(serialize_sdp(answer(("192.0.2.2", 5000), theirs, 64_000))), key)
+    assert ours.address == ("192.0.2.2", 5000)
+    assert (ours.form, ours.event_type, ours.event_rate) == (OPUS, 101, 48000)
+    assert ours.their_key == theirs.our_key != key
+    with pytest.raises(Unacceptable, match="Only one end"):
+        read_answer(parse_sdp(serialize_sdp(made)), None)
+
+
+def test_registers_with_a_password_and_says_who_refuses(stand_in):
+    async def registrar(grant):
+        transport = UdpTransport(local_addr=("127.0.0.1", 0))
+        agent = SipUAS(transport)
+        seen = []
+
+        def on_register(request, address):
+            authorization = request.get_header("authorization")
+            seen.append(authorization)
+            status = 401 if authorization is None else (200 if grant else 403)
+            from aiosipua import SipResponse
+
+            response = SipResponse(status_code=status, reason_phrase="whatever")
+            for value in request.headers.get("via"):
+                response.headers.append("Via", value)
+            for name in ("From", "To", "Call-ID", "CSeq", "Contact"):
+                response.headers.set_single(name, request.headers.get_first(name))
+            if status == 401:
+                challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
+                response.headers.set_single("WWW-Authenticate", challenge)
+            transport.send_reply(response)
+
+        agent._handlers["REGISTER"] = on_register
+        await agent.start()
+        ours = Agent("127.0.0.1", 0)
+        await ours.start({})
+        target = Target.parse(f"sip:alice@127.0.0.1:{transport.local_addr[1]}")
+        done = asyncio.get_running_loop().create_future()
+        registration = await ours.register(target, SipDigestAuth("alice", "secret"), 60)
+        assert isinstance(registration, Registration)
+        registration.on_registered = lambda _: done.set_result("registered")
+        registration.on_failed = lambda _, status, reason: done.set_result(status)
+        outcome = await asyncio.wait_for(done, 5)
+        await ours.stop()
+        await agent.stop()
+        return outcome, seen
+
+    outcome, seen = asyncio.run(registrar(True))
+    assert outcome == "registered"
+    assert seen[0] is None
+    assert 'username="alice"' in seen[1]
+    assert "secret" not in seen[1]
+    assert asyncio.run(registrar(False))[0] == 403
+
+
+@pytest.mark.skipif(shutil.which("sipp") is None, reason="there is no sipp here")
+def test_sipp_makes_a_hundred_calls(stand_in, tmp_path):
+    taker = subprocess.Popen(
+        ["sipp", "-sn", "uas", "-i", "127.0.0.1", "-p", "25070", "-mp", "26000", "-nostdin"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        target = Target.parse("sip:service@127.0.0.1:25070")
+        with Running(str(stand_in), calls=16, target=target, forms=(PCMU,)) as running:
+            finished = subprocess.run(
+                ["sipp", "-sn", "uac", f"127.0.0.1:{running.port}", "-i", "127.0.0.1",
+                 "-p", "25060", "-mp", "27000", "-m", "100", "-r", "20", "-d", "300",
+                 "-l", "12", "-nostdin", "-timeout", "60"],
+                capture_output=True, text=True, cwd=tmp_path,
+            )  # fmt: skip
+            assert finished.returncode == 0, finished.stdout[-3000:]
+            running.until(lambda: running.bridge.calls == 0)
+            assert running.engine.batch.free == 16
+            assert running.engine.taken == 100
+    finally:
+        taker.terminate()
+        taker.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--to", "nobody"], "is no SIP address"),
+        (["--to", "sips:x@127.0.0.1"], "TLS is not supported"),
+        (["--to", "sip:x@127.0.0.1:99999"], "is no SIP address"),
+        (["--to", "sip:x@127.0.0.1", "--codecs", "mp3"], "There is no codec 'mp3'"),
+        (["--to", "sip:x@127.0.0.1", "--ports", "5"], "write FIRST-LAST"),
+        (["--to", "sip:x@127.0.0.1", "--ring-seconds", "0"], "1 to 600 s"),
+        (["--to", "sip:x@127.0.0.1", "--user", "me"], "RTSR_SIP_PASSWORD"),
+        (["--to", "sip:x@127.0.0.1", "--bitrate", "3"], "6000 to 510000"),
+        (["--to", "sip:x@127.0.0.1", "--listen", "203.0.113.9:5060"], "Cannot listen on"),
+    ],
+)
+def test_what_cannot_be_bridged_is_one_sentence(options, sentence, capsys, monkeypatch):
+    monkeypatch.delenv("RTSR_SIP_PASSWORD", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        app(["call", "sip", *options])
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("rtsr: ")
+    assert sentence in errors
+
+
+def test_a_port_in_use_is_one_sentence(running):
+    async def start():
+        await Agent("127.0.0.1", running.port).start({})
+
+    with pytest.raises(RtsrError, match="Address already in use"):
+        asyncio.run(start())

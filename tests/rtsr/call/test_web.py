@@ -1,0 +1,360 @@
+"""Calls from real WebRTC clients, and everything that should not get in."""
+
+from __future__ import annotations
+
+import asyncio
+import fractions
+import inspect
+import json
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from network import packets, speech
+from server import BEARER, TOKEN, running_server
+
+pytest.importorskip("aiortc")
+
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc.jitterbuffer import JitterBuffer
+from aiortc.mediastreams import MediaStreamError
+
+from rtsr.call.decoders import open_decoder
+from rtsr.call.engine import CallEngine
+from rtsr.call.formats import OPUS, PCMU
+from rtsr.call.web import UpsampledTrack
+from rtsr.call.web.received_packets import take_packets
+from rtsr.cli.app import app
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_server("--calls", "1") as server:
+        yield server
+
+
+class Voice(MediaStreamTrack):
+    """Speech in packets of PCMU, one every 20 ms."""
+
+    kind = "audio"
+
+    def __init__(self, seconds):
+        super().__init__()
+        self._packets = packets(speech(8000, seconds))
+        self._index = 0
+
+    async def recv(self):
+        if self._index == 0:
+            self._start = asyncio.get_running_loop().time()
+        wait = self._start + 0.02 * self._index - asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, wait))
+        payload = self._packets[self._index % len(self._packets)].payload
+        packet = av.Packet(payload)
+        packet.pts, packet.time_base = 160 * self._index, fractions.Fraction(1, 8000)
+        self._index += 1
+        return packet
+
+
+class Client:
+    """A caller with aiortc: PCMU out on one transceiver, Opus in on another."""
+
+    def __init__(self, seconds=3.0, hears="opus"):
+        self.peer = RTCPeerConnection()
+        self.heard = []
+        self._speaks = self.peer.addTransceiver(Voice(seconds), direction="sendonly")
+        self._hears = self.peer.addTransceiver("audio", direction="recvonly")
+        for transceiver, name in ((self._speaks, "PCMU"), (self._hears, hears)):
+            codecs = RTCRtpReceiver.getCapabilities("audio").codecs
+            transceiver.setCodecPreferences([c for c in codecs if c.name == name])
+        take_packets(self._hears.receiver, self.heard.append)
+
+    async def offer(self):
+        await self.peer.setLocalDescription(await self.peer.createOffer())
+        return {"type": "offer", "sdp": self.peer.localDescription.sdp}
+
+    async def call(self, server, **more):
+        offer = {**await self.offer(), **more}
+        status, _, body = await asyncio.to_thread(server.ask, "POST", "/calls", offer)
+        answer = json.loads(body)
+        assert status == 200, answer
+        await self.peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
+        return answer["call"]
+
+    async def close(self):
+        await self.peer.close()
+
+    def sound(self):
+        """What was heard, ``(samples,)``, decoded in the order of sending."""
+        ordered = sorted(self.heard, key=lambda p: (p.timestamp - self.heard[0].timestamp) % 2**32)
+        decoder = open_decoder(OPUS)
+        return np.concatenate([decoder.decode(packet.payload)[:, 0] for packet in ordered])
+
+
+def band_db(sound, low, high, rate=48000):
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    frequency = np.fft.rfftfreq(len(sound), 1 / rate)
+    return 10 * np.log10(spectrum[(frequency >= low) & (frequency < high)].sum() + 1e-12)
+
+
+def test_aiortc_still_has_what_is_replaced_in_it():
+    import aiortc
+
+    assert aiortc.__version__ == "1.16.0"
+    peer = _new_peer()
+    receiver = peer.getTransceivers()[0].receiver
+    assert isinstance(receiver._RTCRtpReceiver__jitter_buffer, JitterBuffer)
+    assert list(inspect.signature(JitterBuffer.add).parameters) == ["self", "packet"]
+    code = inspect.getsource(RTCRtpReceiver._handle_rtp_packet)
+    assert "pli_flag, encoded_frame = self.__jitter_buffer.add(packet)" in code
+    assert "if encoded_frame is not None" in code
+
+
+def _new_peer():
+    async def make():
+        peer = RTCPeerConnection()
+        peer.addTransceiver("audio")
+        return peer
+
+    return asyncio.run(make())
+
+
+def test_pcmu_goes_in_and_full_band_opus_comes_out(server):
+    async def run():
+        client = Client()
+        name = await client.call(server)
+        try:
+            await asyncio.sleep(4.0)
+            assert await asyncio.to_thread(server.metric, "rtsr_calls") == 1.0
+        finally:
+            status, *_ = await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+            await client.close()
+        assert status == 204
+        assert {packet.payload_type for packet in client.heard} <= set(range(96, 128))
+        return client.sound()
+
+    got = asyncio.run(run())
+    assert len(got) > 2.5 * 48000
+    assert band_db(got, 4500, 8000) > band_db(got, 300, 3000) - 40
+    assert server.metric("rtsr_calls") == 0.0
+    assert server.metric("rtsr_packets_received_total") > 100
+
+
+def test_a_full_server_says_so_and_a_call_that_ends_makes_room(server):
+    async def run():
+        first, second = Client(), Client()
+        name = await first.call(server)
+        status, headers, body = await asyncio.to_thread(
+            server.ask, "POST", "/calls", await second.offer()
+        )
+        assert status == 503
+        assert "Retry-After" in headers or "retry-after" in headers
+        assert json.loads(body) == {"error": "All 1 lines are busy; try again later."}
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        name = await second.call(server)
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        assert (await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}"))[0] == 404
+        await first.close()
+        await second.close()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_hangs_up_by_itself_makes_room(server):
+    async def run():
+        client = Client()
+        await client.call(server)
+        await asyncio.sleep(1.0)
+        await client.close()
+        for _ in range(100):
+            if await asyncio.to_thread(server.metric, "rtsr_calls") == 0.0:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("the call is still there")
+
+    asyncio.run(run())
+
+
+ORIGIN = {"Cookie": f"rtsr_token={TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {}, 401),
+        ("GET", "/metrics", {}, 401),
+        ("GET", "/metrics", {"Authorization": "Bearer wrong"}, 401),
+        ("GET", "/metrics", {"Cookie": "rtsr_token=wrong"}, 401),
+        ("GET", "/metrics", {"Cookie": f"rtsr_token={TOKEN}"}, 200),
+        ("POST", "/calls", {}, 401),
+        ("POST", "/calls", ORIGIN, 403),
+        ("POST", "/calls", {**ORIGIN, "Origin": "http://evil.example"}, 403),
+        ("POST", "/calls", {**ORIGIN, "Origin": "null"}, 403),
+        ("GET", "/", {**BEARER, "Host": "evil.example"}, 421),
+        ("POST", "/calls", {**BEARER, "Host": "evil.example"}, 421),
+        ("GET", "/", BEARER, 200),
+        ("GET", "/page/page.js", {}, 200),
+        ("GET", "/page/../server.py", {}, 404),
+        ("GET", "/?token=wrong", {}, 401),
+    ],
+)
+def test_who_gets_in(server, method, path, headers, status):
+    got, _, body = server.ask(method, path, headers=headers)
+    assert got == status
+    assert b"Traceback" not in body
+
+
+def test_the_token_in_the_address_becomes_a_cookie(server):
+    status, headers, _ = server.ask("GET", f"/?token={TOKEN}", headers={})
+    assert status == 303
+    cookie = {name.lower(): value for name, value in headers.items()}["set-cookie"]
+    assert cookie.startswith(f"rtsr_token={TOKEN}")
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "one JSON object"),
+        (b"[]", "one JSON object"),
+        (b"[" * 50_000, "one JSON object"),
+        (b"\xff\xfe", "one JSON object"),
+        ({"type": "offer"}, "begins with an offer"),
+        ({"type": "answer", "sdp": ""}, "begins with an offer"),
+        ({"type": "offer", "sdp": ""}, "no sound"),
+        ({"type": "offer", "sdp": "v=0\r\nm=audio x\r\n"}, "no SDP"),
+        ({"type": "offer", "sdp": "v=0", "bitrate": "much"}, "whole number of bits"),
+        ({"type": "offer", "sdp": "v=0", "bitrate": 5}, "6000 to 510000"),
+        (b"x" * 200_000, "at most"),
+    ],
+)
+def test_a_request_that_is_none_gets_one_sentence(server, body, sentence):
+    status, _, answer = server.ask("POST", "/calls", body)
+    assert status == 400
+    assert sentence in json.loads(answer)["error"]
+    assert server.metric("rtsr_calls") == 0.0
+
+
+async def _offer():
+    client = Client()
+    try:
+        return (await client.offer())["sdp"]
+    finally:
+        await client.close()
+
+
+OFFER = asyncio.run(_offer())
+
+
+@st.composite
+def spoilt_offers(draw):
+    lines = OFFER.split("\r\n")
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(lines) - 1))
+        how = draw(st.sampled_from(["drop", "double", "cut", "swap", "noise", "number"]))
+        if how == "drop":
+            del lines[at]
+        elif how == "double":
+            lines.insert(at, lines[at])
+        elif how == "cut":
+            lines[at] = lines[at][: draw(st.integers(0, 30))]
+        elif how == "swap":
+            other = draw(st.integers(0, len(lines) - 1))
+            lines[at], lines[other] = lines[other], lines[at]
+        elif how == "noise":
+            lines[at] = draw(st.text(max_size=40))
+        else:
+            lines[at] = "".join("9" * 12 if c.isdigit() else c for c in lines[at])
+        lines = lines or [""]
+    return "\r\n".join(lines)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(spoilt_offers())
+def test_spoilt_offers_are_answered_or_refused_and_take_no_place(server, sdp):
+    status, _, body = server.ask("POST", "/calls", {"type": "offer", "sdp": sdp})
+    answer = json.loads(body)
+    if status == 200:
+        server.ask("DELETE", f"/calls/{answer['call']}")
+    else:
+        assert status == 400, (status, answer)
+        assert answer["error"].endswith(".")
+    assert server.metric("rtsr_calls") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--listen", "nowhere"], "write HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], "write HOST:PORT"),
+        (["--listen", "203.0.113.9:80"], "Cannot listen on 203.0.113.9:80"),
+        (["--bitrate", "1"], "6000 to 510000"),
+        (["--certificate", "x.pem"], "both --certificate and --key"),
+        (["--listen", "127.0.0.1:0", "--calls", "0"], "1 to 256 calls"),
+        (["--listen", "127.0.0.1:0", "--channels", "3"], "1 or 2 channels"),
+        (["--listen", "127.0.0.1:0", "--deadline-ms", "1"], "5 to 200 ms"),
+        (["--listen", "127.0.0.1:0", "--model", "none"], "none"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(options, sentence, capsys):
+    with pytest.raises(SystemExit) as ended:
+        app(["call", "web", *options])
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("rtsr: ")
+    assert sentence in errors
+
+
+def test_a_port_in_use_is_one_sentence(server):
+    finished = subprocess.run(
+        [sys.executable, "-m", "rtsr", "call", "web", "--listen", server.netloc],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert finished.returncode == 2
+    assert "Address already in use" in finished.stderr
+
+
+class Frames(MediaStreamTrack):
+    """Speech at 8 kHz in frames, as aiortc's decoder gives them."""
+
+    kind = "audio"
+
+    def __init__(self, sound):
+        super().__init__()
+        self._sound = sound
+        self._at = 0
+
+    async def recv(self):
+        if self._at >= len(self._sound):
+            self.stop()
+            raise MediaStreamError
+        part = (self._sound[self._at : self._at + 160] * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(part[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 8000, self._at
+        frame.time_base = fractions.Fraction(1, 8000)
+        self._at += 160
+        return frame
+
+
+def test_upsampled_track_is_a_track_for_any_application():
+    async def run():
+        async with CallEngine(1, provider="cpu", deadline_ms=200) as engine:
+            track = UpsampledTrack(Frames(speech(8000, 2.0)), await engine.open_sound(8000))
+            frames = [await track.recv() for _ in range(100)]
+            with pytest.raises(MediaStreamError):
+                await track.recv()
+            assert engine.calls == 0
+            assert track.readyState == "ended"
+        return frames
+
+    frames = asyncio.run(run())
+    assert len(frames) == 100
+    assert {(f.sample_rate, f.samples, f.format.name) for f in frames} == {(48000, 960, "s16")}
+    assert [f.pts for f in frames] == list(range(0, 96000, 960))
+    sound = np.concatenate([f.to_ndarray()[0] for f in frames]) / 32768
+    assert band_db(sound, 4500, 8000) > band_db(sound, 300, 3000) - 40
+    assert PCMU.sample_rate == 8000
