@@ -11,7 +11,7 @@ ENGINE_RATE = 48000
 
 @dataclass(frozen=True)
 class Latency:
-    """Algorithmic latency of one :class:`~rtsr.upsampler.Upsampler`, in parts.
+    """Algorithmic latency of one :class:`~rtsr.upsampler.Upsampler` or stream of a batch, in parts.
 
     All but the last part are in samples at 48 kHz, the engine's rate::
 
@@ -24,7 +24,8 @@ class Latency:
 
     Attributes:
         resampler: delay of the conversion of the input to 48 kHz; 0 for a 48 kHz input.
-        hop: samples that must have arrived before a step can start: 480 per hop.
+        hop: samples that must have arrived before a step can start: 480 per hop; 0 where whole steps
+            arrive, so that none has to wait for others.
         overlap: samples of the newest synthesis frame that wait for the next one.
         alignment: padding that makes the total a whole number of output samples.
         output_resampler: delay of the conversion to ``output_rate``, in output samples.
