@@ -24,8 +24,8 @@ class Latency:
 
     Attributes:
         resampler: delay of the conversion of the input to 48 kHz; 0 for a 48 kHz input.
-        hop: samples that must have arrived before a step can start: 480 per hop; 0 where whole steps
-            arrive, so that none has to wait for others.
+        hop: samples that must have arrived before a step can start: 480 per hop; 0 where whole
+            steps arrive, so that none has to wait for others.
         overlap: samples of the newest synthesis frame that wait for the next one.
         alignment: padding that makes the total a whole number of output samples.
         output_resampler: delay of the conversion to ``output_rate``, in output samples.
