@@ -18,6 +18,12 @@ from rtsr_kernels import (
     highpass_state,
     overlap_add,
 )
+from rtsr_kernels.bandwidth import (
+    bandwidth_scratch,
+    bandwidth_state,
+    detect_bandwidth,
+    start_bandwidth,
+)
 from rtsr_kernels.resample_design import phase_table
 
 HOP = 480
@@ -101,3 +107,24 @@ def test_noise_frame(benchmark: Any) -> None:
     label(benchmark, "noise frame of 64", 1)
     out = np.empty(64, dtype=np.float32)
     benchmark(fill_noise, 1, 2, 0, out)
+
+
+@EACH_WIDTH
+@pytest.mark.parametrize("cutoff_hz", [4000.0, 24000.0])
+def test_bandwidth_detector(benchmark: Any, cutoff_hz: float, channels: int) -> None:
+    # Searches come every fifth hop: one round is five of them.
+    label(benchmark, f"bandwidth detector at {cutoff_hz:.0f} Hz, five blocks", channels)
+    state, scratch = bandwidth_state(1, channels), bandwidth_scratch()
+    start_bandwidth(state, 0, cutoff_hz, 24000.0)
+    sound = noise(700 * HOP, channels)
+    spectrum = np.fft.rfft(sound, axis=0)
+    spectrum[np.fft.rfftfreq(len(sound), 1 / 48000) > cutoff_hz] = 0.0
+    hops = (0.1 * np.fft.irfft(spectrum, axis=0)).astype(np.float32).reshape(-1, HOP, channels)
+
+    def five() -> None:
+        for hop in hops[:5]:
+            detect_bandwidth(state, 0, hop, scratch)
+
+    for hop in hops:
+        detect_bandwidth(state, 0, hop, scratch)
+    benchmark(five)

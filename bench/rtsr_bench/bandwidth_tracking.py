@@ -177,11 +177,12 @@ def switch_table(results: Sequence[Switched]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     rows: dict[tuple[str, str, str], list[Switched]] = {}
+    sums: dict[tuple[str, str, str], list[Switched]] = {}
     for one in results:
         rows.setdefault((one.domain, one.before, one.after), []).append(one)
         narrower = DELIVERIES[one.before].cutoff_hz > DELIVERIES[one.after].cutoff_hz
-        rows.setdefault((one.domain, "any", "narrower" if narrower else "wider"), []).append(one)
-    for (domain, before, after), some in rows.items():
+        sums.setdefault((one.domain, "any", "narrower" if narrower else "wider"), []).append(one)
+    for (domain, before, after), some in (*rows.items(), *sums.items()):
         seconds = np.array([math.inf if one.seconds is None else one.seconds for one in some])
         # The next one up: between two values, one of which may be infinite, there is no middle.
         half, most, all_ = (
@@ -201,10 +202,11 @@ def unchanged_table(results: Sequence[Unchanged]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     rows: dict[tuple[str, str], list[Unchanged]] = {}
+    sums: dict[tuple[str, str], list[Unchanged]] = {}
     for one in results:
         rows.setdefault((one.domain, one.delivery), []).append(one)
-        rows.setdefault((one.domain, "any"), []).append(one)
-    for (domain, delivery), some in rows.items():
+        sums.setdefault((one.domain, "any"), []).append(one)
+    for (domain, delivery), some in (*rows.items(), *sums.items()):
         lines.append(
             f"| {domain} | {delivery} | {sum(one.minutes for one in some):.0f} "
             f"| {sum(one.false_moves for one in some)} "

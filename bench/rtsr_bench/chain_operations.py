@@ -121,11 +121,12 @@ def _noise(values: int) -> Operations:
 
 
 def _detector() -> Operations:
-    """Of one hop that is active; the wall is looked for in the held spectra every fifth hop."""
+    """Of one hop that is active; walls are looked for in both memories every fifth hop."""
     spectrum = real_fourier_operations(band_limit.FRAME) + Operations(HOP, band_limit.FRAME)
     power = Operations(5 * band_limit.BINS, 3 * band_limit.BINS)
-    search = Operations(other=(bandwidth.BLOCKS + 1) * band_limit.BINS)
-    # Two shares, two averages, a product and a division per pair of bins; two logarithms.
+    held = bandwidth.BLOCKS + bandwidth.RECENT_BLOCKS
+    search = Operations(other=(held + 2) * band_limit.BINS)
+    # Two shares, two averages, two products and a division per pair of bins; three logarithms.
     pairs = images.BINS * len(images.NYQUISTS_HZ)
-    mirrored = Operations(3 * pairs, 6 * pairs + 2 * len(images.NYQUISTS_HZ))
+    mirrored = Operations(4 * pairs, 6 * pairs + 3 * len(images.NYQUISTS_HZ))
     return spectrum + power + mirrored + search.times(1 / bandwidth.EVALUATE_EVERY)
