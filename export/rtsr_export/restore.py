@@ -7,6 +7,7 @@ configuration once more with weights that are numbered through.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from rtsr_export.parity import measure_parity, require_parity
 #: Numbers begin beyond the whole numbers that graphs hold anyway; float32 has whole ones to 2**24.
 _FIRST = 100_000
 _SMALLEST_SCALE = 0.01
+_NUMBERED = re.compile(r"onnx::\w+_(\d+)")
 
 
 def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> None:
@@ -85,7 +87,12 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
     values = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     values |= {name.removesuffix(HALF): value for name, value in values.items()}
     found = np.full(sum(value.numel() for value in places.values()), np.nan, np.float32)
-    for one in build_graph(numbered).graph.initializer:
+    layout = build_graph(numbered).graph.initializer
+    unnamed, theirs = _unnamed(one.name for one in layout), _unnamed(values)
+    if len(unnamed) != len(theirs):
+        raise _foreign(model)
+    values |= {ours: values[name] for ours, name in zip(unnamed, theirs, strict=True)}
+    for one in layout:
         numbers = numpy_helper.to_array(one)
         index = _index_of(numbers, len(found))
         if index is None:
@@ -100,6 +107,15 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
     generator = Generator(config)
     generator.load_state_dict({**numbered.state_dict(), **_with_scales(weights)})
     return generator.eval()
+
+
+def _unnamed(names: Iterable[str]) -> list[str]:
+    """Weights that the exporter has numbered, in the order in which a step reads them.
+
+    A node more or less before them changes their numbers and not their order.
+    """
+    numbers = {name: match[1] for name in names if (match := _NUMBERED.fullmatch(name))}
+    return sorted(numbers, key=lambda name: int(numbers[name]))
 
 
 def _numbered(config: ModelConfig) -> tuple[Generator, dict[str, Tensor]]:

@@ -212,3 +212,32 @@ def test_a_configuration_of_another_version_is_refused(graph_file, tmp_path):
     with pytest.raises(RtsrError, match="of another version of rtsr: unknown model settings"):
         restore_checkpoint(graph_file, newer, tmp_path / "start.pt")
     assert not (tmp_path / "start.pt").exists()
+
+
+def test_numbers_of_another_layout_do_not_matter(graph, generator):
+    """The exporter numbers what has no name; a node more before it, and all are others."""
+    other = onnx.ModelProto()
+    other.CopyFrom(graph)
+
+    def renumbered(name: str) -> str:
+        match = re.fullmatch(r"(onnx::\w+_)(\d+)", name)
+        return f"{match[1]}{int(match[2]) + 7}" if match else name
+
+    for one in other.graph.initializer:
+        one.name = renumbered(one.name)
+    for node in other.graph.node:
+        node.input[:] = [renumbered(name) for name in node.input]
+    signals = parity_signals(generator, 1, 20, 0)
+    expected = torch_long(generator, signals)
+    found = torch_long(restore(other, generator.config), signals)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    [first, *_] = [n for n, one in enumerate(other.graph.initializer) if "onnx::" in one.name]
+    del other.graph.initializer[first]
+    with pytest.raises(RtsrError, match="laid out otherwise"):
+        restore(other, generator.config)
+
+
+def test_the_shipped_model_can_be_trained_on(tmp_path):
+    done = CliRunner().invoke(app, ["export", "small", str(tmp_path / "start.pt")])
+    assert done.exit_code == 0, done.stderr
+    assert load_generator(tmp_path / "start.pt")[1]["stage"] == "refinement"
