@@ -52,6 +52,8 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
+	# For its example's test, without the type stubs that it brings for a package of others.
+	$(INSTALL) --no-deps livekit aiofiles
 	touch $@
 
 $(GPU_RUNTIME)/.installed: constraints.txt $(BIN)/python

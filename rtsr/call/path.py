@@ -14,7 +14,7 @@ from rtsr.latency import ENGINE_RATE
 __all__ = ["MediaPath"]
 
 #: Seconds after which what the batch has not finished is played without its new band.
-DEADLINE = 0.020
+DEADLINE = 0.040
 #: A call that misses deadlines at so many moments within two seconds is left out for a while.
 MOST_MISSED = 4
 MISSED_WITHIN = 2.0

@@ -101,7 +101,7 @@ def web_command(
     model: options.Model = "small",
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
-    deadline_ms: DeadlineMs = 20.0,
+    deadline_ms: DeadlineMs = 40.0,
 ) -> None:
     """Serve a page that calls, shows and steers; WebRTC for other pages, too.
 
@@ -216,7 +216,7 @@ def sip_command(
     model: options.Model = "small",
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
-    deadline_ms: DeadlineMs = 20.0,
+    deadline_ms: DeadlineMs = 40.0,
 ) -> None:
     """Bridge telephone calls: narrow-band on one side, full-band Opus on the other.
 

@@ -240,7 +240,7 @@ def test_a_pause_moves_the_timestamps_of_what_follows():
 
 
 def test_a_rest_of_a_hop_is_not_late():
-    assert DEADLINE < 0.030
+    assert DEADLINE > 0.020
     sound = speech(8000, 1.0)
     stream = [
         (100 + 0.025 * i, Packet(0, i, 200 * i, bytes([255]) * 200))

@@ -1,0 +1,59 @@
+"""The examples of calls, run as their readers run them."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from network import speech
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def run(name: str, *arguments: object) -> str:
+    finished = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def has_new_band(path: Path) -> bool:
+    sound, rate = soundfile.read(path)
+    assert rate == 48000
+    power = np.abs(np.fft.rfft(sound)) ** 2
+    frequency = np.fft.rfftfreq(len(sound), 1 / rate)
+    high, low = (frequency > 4500) & (frequency < 8000), (frequency > 300) & (frequency < 3000)
+    return bool(power[high].sum() > 1e-4 * power[low].sum())
+
+
+def test_a_call_without_a_network(tmp_path):
+    text = run("call_without_network.py", tmp_path / "out.wav", "--deadline-ms", 200)
+    assert "were lost or too late" in text
+    assert len(soundfile.read(tmp_path / "out.wav")[0]) > 5.5 * 48000
+    assert has_new_band(tmp_path / "out.wav")
+
+
+def test_load(stand_in):
+    text = run(
+        "call_load.py", "--calls", 2, "--seconds", 2, "--call-seconds", 1, "--model", stand_in
+    )
+    assert "2 calls at once" in text
+    assert "0 calls, 2 places free" in text
+
+
+def test_livekit(tmp_path):
+    if importlib.util.find_spec("livekit") is None:
+        pytest.skip("the livekit package is not installed")
+    soundfile.write(tmp_path / "in.wav", speech(8000), 8000, subtype="PCM_16")
+    run("livekit_processor.py", tmp_path / "in.wav", tmp_path / "out.wav")
+    sound, _ = soundfile.read(tmp_path / "out.wav")
+    loud = np.abs(sound[: len(sound) // 480 * 480].reshape(-1, 480)).max(axis=1) > 0.01
+    assert loud.sum() > 300
+    assert has_new_band(tmp_path / "out.wav")
