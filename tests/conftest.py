@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,39 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def plain() -> ModuleType:
+    """The engine once more, slow and plain, see ``plain_engine.py``."""
+    path = Path(__file__).with_name("plain_engine.py")
+    spec = importlib.util.spec_from_file_location("plain_engine", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["plain_engine"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def count_allocations() -> Iterator[Callable[[], tuple[int, int]]]:
+    """``count_allocations()``: pieces of memory that compiled code has asked for, and has now.
+
+    Every array that Python passes to compiled code counts as one piece while the call lasts.
+    """
+    from numba.core.runtime import _nrt_python, rtsys
+
+    was_counting = _nrt_python.memsys_stats_enabled()
+    _nrt_python.memsys_enable_stats()
+
+    def count() -> tuple[int, int]:
+        stats = rtsys.get_allocation_stats()
+        return stats.alloc, stats.alloc - stats.free
+
+    yield count
+    if not was_counting:
+        _nrt_python.memsys_disable_stats()
 
 
 def _stand_in_metadata() -> dict[str, Any]:

@@ -1,0 +1,317 @@
+"""Overload: when a batch does without its network, what is heard then, and when it comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtsr import BatchUpsampler
+from rtsr.runtime.shedding import (
+    BEHIND_MS,
+    DRY,
+    NETWORK,
+    PATIENCE_MS,
+    PREROLL_HOPS,
+    REPLICATE,
+    Plan,
+    Shedding,
+)
+
+HOP = 480
+
+
+def _run(
+    shedding: Shedding, steps: int, waiting: float, took: float, channels: int = 10
+) -> list[Plan]:
+    plans = []
+    for _ in range(steps):
+        plans.append(shedding.plan(waiting, channels))
+        shedding.record(took)
+    return plans
+
+
+def _overload(shedding: Shedding, channels: int = 10) -> list[Plan]:
+    """Steps that take twice their length while much waits, until something is shed."""
+    plans = []
+    while not plans or plans[-1].before == plans[-1].after:
+        plans += _run(shedding, 1, 100.0, 20.0, channels)
+        assert len(plans) < 30
+    return plans
+
+
+def test_a_batch_that_keeps_up_keeps_its_network() -> None:
+    plans = _run(Shedding(10.0, 0.1), 1000, 10.0, 9.0)
+    assert set(plans) == {Plan(NETWORK, NETWORK, network=True)}
+
+
+def test_much_at_once_is_no_overload() -> None:
+    assert all(plan.after == NETWORK for plan in _run(Shedding(10.0, 0.1), 500, 5000.0, 9.0))
+
+
+def test_slow_steps_are_none_while_nothing_waits() -> None:
+    assert all(plan.after == NETWORK for plan in _run(Shedding(10.0, 0.1), 500, BEHIND_MS, 15.0))
+
+
+def test_overload_goes_to_replication_with_a_fade() -> None:
+    shedding = Shedding(10.0, 0.1)
+    plans = _overload(shedding)
+    # The average needs some steps: one slow step is none.
+    assert 3 <= len(plans) <= 8
+    assert plans[-1] == Plan(NETWORK, REPLICATE, network=True)
+    assert plans[-1].replicate
+    assert not plans[0].replicate
+    assert shedding.level == REPLICATE
+    assert shedding.plan(10.0, 10) == Plan(REPLICATE, REPLICATE, network=False)
+
+
+def test_replication_that_would_not_fit_is_not_tried() -> None:
+    assert _overload(Shedding(10.0, 0.1), channels=96)[-1] == Plan(NETWORK, DRY, network=True)
+    assert _overload(Shedding(10.0, 0.1), channels=94)[-1].after == REPLICATE
+    # A hop of a step of 40 ms takes four times as long and has four times the time.
+    assert _overload_of_40_ms(96).after == DRY
+    assert _overload_of_40_ms(94).after == REPLICATE
+
+
+def _overload_of_40_ms(channels: int) -> Plan:
+    shedding = Shedding(40.0, 0.1)
+    for _ in range(30):
+        plan = shedding.plan(100.0, channels)
+        shedding.record(80.0)
+        if plan.before != plan.after:
+            return plan
+    raise AssertionError("nothing was shed")
+
+
+def test_replication_that_does_not_keep_up_goes_dry() -> None:
+    shedding = Shedding(10.0, 0.1)
+    _overload(shedding)
+    assert _overload(shedding)[-1] == Plan(REPLICATE, DRY, network=False)
+    assert all(plan == Plan(DRY, DRY, network=False) for plan in _run(shedding, 200, 100.0, 20.0))
+
+
+@pytest.mark.parametrize("step_ms", [10.0, 40.0])
+def test_network_comes_back_after_a_second_and_a_preroll(step_ms: float) -> None:
+    shedding = Shedding(step_ms, 0.1)
+    for _ in range(30):
+        if shedding.plan(100.0, 10).after != NETWORK:
+            break
+        shedding.record(2 * step_ms)
+    plans = _run(shedding, 300, 10.0, 0.5 * step_ms)
+    quiet = [plan for plan in plans if not plan.network]
+    assert len(quiet) == PATIENCE_MS / step_ms - 1
+    begin = plans[len(quiet)]
+    assert begin == Plan(REPLICATE, REPLICATE, network=True, starts=True)
+    preroll = int(PREROLL_HOPS * 10 / step_ms)
+    fed = plans[len(quiet) : len(quiet) + preroll]
+    assert [plan.starts for plan in fed] == [True] + [False] * (preroll - 1)
+    assert all(plan.network and plan.after == REPLICATE for plan in fed)
+    assert plans[len(quiet) + preroll] == Plan(REPLICATE, NETWORK, network=True)
+    assert plans[-1] == Plan(NETWORK, NETWORK, network=True)
+    assert shedding.level == NETWORK
+
+
+def test_arrears_begin_the_second_anew() -> None:
+    shedding = Shedding(10.0, 0.1)
+    _overload(shedding)
+    _run(shedding, 90, 10.0, 5.0)
+    _run(shedding, 1, 40.0, 5.0)
+    plans = _run(shedding, 105, 10.0, 5.0)
+    assert [plan.network for plan in plans] == [False] * 99 + [True] * 6
+
+
+def test_patience_doubles_where_the_network_fails_again() -> None:
+    shedding = Shedding(10.0, 0.1)
+    waits = []
+    for _ in range(7):
+        _overload(shedding)
+        plans = _run(shedding, 3200, 10.0, 5.0)
+        waits.append([plan.network for plan in plans].index(True))
+        # The overload is to find it right after the network has come back.
+        shedding = _replayed(waits)
+    assert waits[0] == 99
+    assert waits[1] == 199
+    assert waits[2] == 399
+    assert waits[-1] == 2999
+
+
+def _replayed(waits: list[int]) -> Shedding:
+    """A policy that failed so many times already, each time right after it had come back."""
+    shedding = Shedding(10.0, 0.1)
+    for wait in waits:
+        _overload(shedding)
+        _run(shedding, wait + PREROLL_HOPS + 1, 10.0, 5.0)
+        assert shedding.level == NETWORK
+    return shedding
+
+
+def test_patience_is_forgotten_after_half_a_minute() -> None:
+    shedding = _replayed([99, 199])
+    _run(shedding, 3000, 10.0, 5.0)
+    _overload(shedding)
+    assert [plan.network for plan in _run(shedding, 120, 10.0, 5.0)].index(True) == 99
+
+
+def test_a_preroll_that_is_too_much_is_given_up() -> None:
+    shedding = Shedding(10.0, 0.1)
+    _overload(shedding)
+    _run(shedding, 105, 10.0, 5.0)
+    assert shedding.plan(10.0, 10).network
+    tried = 0
+    while _run(shedding, 1, 100.0, 20.0)[0].network:
+        tried += 1
+    assert 2 <= tried <= 8
+    assert shedding.level == REPLICATE
+    waits = [plan.network for plan in _run(shedding, 300, 10.0, 5.0)].index(True)
+    assert 190 <= waits <= 200
+
+
+def test_who_has_time_sheds_nothing() -> None:
+    shedding = Shedding(10.0, 0.1, is_allowed=False)
+    plans = _run(shedding, 200, 1e6, 1e6)
+    assert set(plans) == {Plan(NETWORK, NETWORK, network=True)}
+
+
+# --- a batch whose network takes too long ---
+
+
+@pytest.fixture
+def slow(stand_in: Path) -> Iterator[tuple[BatchUpsampler, dict[str, float]]]:
+    """A batch, and a dictionary whose ``seconds`` every run of its network takes longer."""
+    delay = {"seconds": 0.0}
+    with BatchUpsampler(3, model=stand_in, buffer_ms=2000) as batch:
+        run = batch._step.run
+
+        def slowly() -> Any:
+            time.sleep(delay["seconds"])
+            return run()
+
+        batch._step.run = slowly
+        yield batch, delay
+
+
+def _tone(hops: int) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * 700.0 * np.arange(hops * HOP) / 48000)).astype(np.float32)
+
+
+def test_an_overloaded_batch_sheds_and_comes_back(
+    slow: tuple[BatchUpsampler, dict[str, float]],
+) -> None:
+    batch, delay = slow
+    streams = [batch.open(48000, cutoff=4000.0), batch.open(48000, channels=2, cutoff=4000.0)]
+    sound = _tone(260)
+    levels: list[str] = []
+    outs: list[list[np.ndarray]] = [[], []]
+
+    def take(start: int, count: int) -> None:
+        for stream in streams:
+            block = sound[start * HOP : (start + count) * HOP, None]
+            stream.push(np.repeat(block, stream.channels, axis=1))
+        while batch.step():
+            levels.append(batch.level)
+            for out, stream in zip(outs, streams, strict=True):
+                out.append(stream.pull())
+
+    for hop in range(10):
+        take(hop, 1)
+    delay["seconds"] = 0.02
+    take(10, 30)
+    delay["seconds"] = 0.0
+    for hop in range(40, 260):
+        take(hop, 1)
+
+    assert levels[:10] == [NETWORK] * 10
+    assert levels[-1] == NETWORK
+    first = levels.index(REPLICATE)
+    assert 12 <= first <= 20
+    shed = levels.count(REPLICATE)
+    assert levels.count(DRY) == 0
+    # A second, counted from when nothing waited any more, and the network's way in.
+    assert 100 + PREROLL_HOPS <= shed <= 160
+    for stream in streams:
+        assert stream.statistics.replicate_hops == shed
+        assert stream.statistics.dry_hops == 0
+        assert stream.statistics.steps == 260
+    late = np.concatenate([np.zeros(120, np.float32), sound])
+    for out, stream in zip(outs, streams, strict=True):
+        got = np.concatenate(out).reshape(-1, stream.channels)
+        assert len(got) == 260 * HOP
+        added = got - late[: len(got), None]
+        # Nothing below the crossover: neither fade is a click.
+        spectrum = np.abs(np.fft.rfft(added * np.hanning(len(added))[:, None], axis=0))
+        low = spectrum[: int(3000 * len(added) / 48000)].max()
+        dry = np.abs(np.fft.rfft(late[: len(got)] * np.hanning(len(got)))).max()
+        assert low < 1e-3 * dry
+        rms = np.sqrt(np.mean(added.reshape(260, -1) ** 2, axis=1))
+        assert rms[5] > 0.0
+
+
+def test_a_fade_of_levels_takes_one_hop(slow: tuple[BatchUpsampler, dict[str, float]]) -> None:
+    """From the network to nothing: amplitudes, by a squared cosine, within 10 ms."""
+    batch, _ = slow
+    high = np.where(np.arange(HOP) % 2, -1.0, 1.0).astype(np.float32)
+    replica = np.full((3, HOP), 2.0, np.float32)
+    batch._high_band[:] = high
+
+    class Replica:
+        def run(self, rows: Any, f_prior: Any) -> np.ndarray:
+            return replica
+
+    batch.open(48000, cutoff=4000.0)
+    batch._step.run = lambda: None
+    batch._replicate = Replica()
+    due, held = np.zeros(1, np.int64), np.zeros(0, np.int64)
+    angle = np.pi / 2 * (np.arange(HOP) + 0.5) / HOP
+    cutoffs = np.full((3, 1), 4000.0, np.float32)
+
+    def generate(before: str, after: str) -> np.ndarray:
+        plan = Plan(before, after, network=NETWORK in (before, after))
+        return batch._generate(batch._step, plan, due, held, cutoffs)[0]
+
+    assert generate(NETWORK, DRY) == pytest.approx(high * np.cos(angle) ** 2, abs=1e-6)
+    assert generate(DRY, NETWORK) == pytest.approx(high * np.sin(angle) ** 2, abs=1e-6)
+    assert generate(NETWORK, REPLICATE) == pytest.approx(
+        high * np.cos(angle) + 2.0 * np.sin(angle), abs=1e-6
+    )
+    assert np.array_equal(generate(REPLICATE, REPLICATE), replica[0])
+    counted = batch.counted(0)
+    assert (counted["replicate_hops"], counted["dry_hops"]) == (2, 1)
+
+
+def test_dry_streams_pass_bit_for_bit(slow: tuple[BatchUpsampler, dict[str, float]]) -> None:
+    batch, _ = slow
+    stream = batch.open(48000, cutoff=4000.0)
+    sound = _tone(30)
+    batch._shedding.plan = lambda waiting, channels: Plan(DRY, DRY, False)
+    stream.push(sound)
+    while batch.step():
+        pass
+    out = stream.pull()
+    assert np.array_equal(out[120:], sound[: len(out) - 120])
+    assert stream.statistics.dry_hops == 30
+
+
+def test_noise_belongs_to_the_hop_also_where_the_network_was_left_out(
+    stand_in: Path, make_sound: Callable[..., np.ndarray]
+) -> None:
+    sound = make_sound(48000, 0.4, cutoff=3500, level=0.2)[:, 0]
+    outs = []
+    for sheds in (False, True):
+        with BatchUpsampler(1, model=stand_in, overload="wait", buffer_ms=1000) as batch:
+            stream = batch.open(48000, cutoff=4000.0)
+            for hop in range(40):
+                if sheds and hop < 20:
+                    plan = Plan(DRY, DRY, False)
+                else:
+                    plan = Plan(NETWORK, NETWORK, network=True)
+                batch._shedding.plan = lambda *_, plan=plan: plan
+                stream.push(sound[hop * HOP : (hop + 1) * HOP])
+                batch.step()
+            outs.append(stream.pull())
+    assert not np.array_equal(outs[0][: 10 * HOP], outs[1][: 10 * HOP])
+    # Only what the filter and the graph remember may differ, and that is soon gone.
+    assert np.abs(outs[0][30 * HOP :] - outs[1][30 * HOP :]).max() < 1e-6
