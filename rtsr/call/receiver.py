@@ -154,6 +154,7 @@ class Receiver:
         self._is_silence = False
         self._made_up = 0
         self._late_in_a_row = 0
+        self._is_shortening = False
         self._bandwidth: float | None = None
 
     @property
@@ -358,7 +359,9 @@ class Receiver:
         excess = self._offset - self._delay.baseline - self._delay.target
         # Whole hops where nobody speaks: what follows then still begins with the packets.
         lag = rate // 100
-        if abs(excess) < _STEP or len(sound) < 2 * lag:
+        # Half a packet less of waiting would be spent on waiting for the packet's other half.
+        self._is_shortening = excess >= (_STEP if self._is_shortening else 2.0 * _STEP)
+        if not (self._is_shortening or excess <= -_STEP) or len(sound) < 2 * lag:
             return sound
         level = float(np.sqrt(np.mean(sound**2)))
         if level > 10.0 ** (_QUIET_DBFS / 20.0):

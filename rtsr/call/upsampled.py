@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.call.band_controls import BandControls
 from rtsr.call.call_stream import CallStream
 from rtsr.call.receiver import Chunk, Origin
 from rtsr.errors import AudioFormatError
@@ -39,8 +40,8 @@ class SoundLine:
         self._stepped = asyncio.Event()
 
     @property
-    def controls(self) -> object:
-        """The knobs of the new band, a :class:`~rtsr.call.band_controls.BandControls`."""
+    def controls(self) -> BandControls:
+        """The knobs of the new band."""
         return self._stream.controls
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from rtsr.errors import RtsrError
 __all__ = ["Agent", "Target", "is_wildcard", "own_address"]
 
 USER_AGENT = "rtsr"
+_TIMER_H = 32.0
 
 
 class _Client(SipUAC):
@@ -179,6 +181,22 @@ class Agent:
             return await resolved(target.host, target.port)
         except OSError:
             raise RtsrError(f"The host '{target.host}' is not known.") from None
+
+    def drop_later(self, call_id: str) -> None:
+        """Forget a call that is over, once nothing of it can come any more (RFC 3261, timer H).
+
+        aiosipua itself only forgets calls that the other end hangs up.
+        """
+        asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id)
+
+    def _drop(self, call_id: str) -> None:
+        for agent in self.agents:
+            call = agent._calls.pop(call_id, None)
+            if call is not None:
+                call._stop_retransmissions()
+                agent._remove_invite_transaction(call.invite)
+            if agent.uac is not None:
+                agent.uac.remove_call(call_id)
 
     @staticmethod
     def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:

@@ -119,6 +119,7 @@ class Bridge:
         if self.calls >= self._engine.capacity:
             self._engine.refused += 1
             _refuse(incoming, 503, {"Retry-After": "10"})
+            self._agent.drop_later(incoming.call_id)
             return
         call = _BridgedCall(self, self._agent, self._engine, incoming)
         self._calls[incoming.call_id] = call
@@ -154,7 +155,9 @@ class Bridge:
 
     def forget(self, call: _BridgedCall) -> None:
         """A call is over."""
-        self._calls = {name: each for name, each in self._calls.items() if each is not call}
+        for call_id in [name for name, each in self._calls.items() if each is call]:
+            del self._calls[call_id]
+            self._agent.drop_later(call_id)
 
 
 class _Leg:

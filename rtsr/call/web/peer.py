@@ -92,6 +92,14 @@ class WebCall:
         call = cls(name, bitrate, on_end)
         try:
             return call, await call._answer(engine, offer, sdp)
+        except Exception as error:
+            await call.close()
+            if isinstance(error, RtsrError):
+                raise
+            # aiortc has no error of its own for what it cannot use, and what an offer can be wrong
+            # in has no end.
+            _log.info("an offer was not usable", extra={"call": name, "reason": _reason(error)})
+            raise BadOfferError(f"The offer cannot be used: {_reason(error)}.") from None
         except BaseException:
             await call.close()
             raise
@@ -108,7 +116,11 @@ class WebCall:
         if self._track is not None:
             self._track.stop()
         self._on_end(self)
-        await self._peer.close()
+        try:
+            await self._peer.close()
+        except Exception as error:
+            # Where it was not set up whole, aiortc cannot take it down whole either.
+            _log.info("not closed whole", extra={"call": self.name, "reason": _reason(error)})
         _log.info("web call over", extra={"call": self.name, "seconds": self.seconds})
 
     @property
@@ -118,11 +130,7 @@ class WebCall:
 
     async def _answer(self, engine: CallEngine, offer: SessionDescription, sdp: str) -> str:
         speaking, listening = _choose(offer)
-        try:
-            await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
-        except Exception as error:
-            # aiortc has no error of its own for what it cannot read.
-            raise BadOfferError(f"The offer cannot be used: {_reason(error)}.") from None
+        await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         by_line = {each._get_mline_index(): each for each in self._peer.getTransceivers()}
         hears, speaks = by_line.get(speaking), by_line.get(listening)
         if hears is None or speaks is None:
@@ -133,10 +141,7 @@ class WebCall:
         if hears is not speaks:
             speaks.direction = "sendonly"
         self._peer.on("connectionstatechange", self._on_state)
-        try:
-            answer = await self._peer.createAnswer()
-        except Exception as error:
-            raise BadOfferError(f"The offer cannot be answered: {_reason(error)}.") from None
+        answer = await self._peer.createAnswer()
         formats = _formats(SessionDescription.parse(answer.sdp).media[speaking])
         spoken = _formats(SessionDescription.parse(answer.sdp).media[listening])
         if not formats or not spoken:

@@ -239,3 +239,28 @@ def test_an_engine_that_cannot_keep_up_still_lets_callers_in_and_out(quick):
             assert engine.batch.free == 4
 
     asyncio.run(run())
+
+
+def test_decoded_sound_goes_in_and_comes_out_six_times_as_long(quick):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            line = await engine.open_sound(8000)
+            line.controls.set("wet", 0.0)
+            voice = speech(8000, 1.0)
+            parts = [await line.enhance(voice[i : i + 160]) for i in range(0, 8000, 160)]
+            assert [part.shape for part in parts] == [(960,)] * 50
+            assert line.fallback_seconds == 0.0
+            with pytest.raises(RtsrError, match="floating-point"):
+                await line.enhance(np.zeros(160, np.int16))
+            with pytest.raises(RtsrError, match="does not fit"):
+                await line.enhance(np.zeros((160, 2), np.float32))
+            await line.enhance(np.full(160, np.nan, np.float32))
+            line.close()
+            line.close()
+            assert engine.batch.free == 1
+            return np.concatenate(parts), voice
+
+    wide, voice = asyncio.run(run())
+    # 185 samples later, what came in.
+    late = wide[185::6][: len(voice) - 31]
+    assert np.corrcoef(late, voice[: len(late)])[0, 1] > 0.99

@@ -98,16 +98,16 @@ def test_waits_as_long_as_the_network_needs_and_no_longer():
     calm = [(at, Packet(0, (p.sequence_number + 2000) % 2**16,
              (p.timestamp + 2000 * 160) % 2**32, p.payload, ssrc=7)) for at, p in calm]  # fmt: skip
     heard(receiver, calm)
-    assert receiver.wait_ms < 11.0
+    assert receiver.wait_ms < 20.0
 
 
-@pytest.mark.parametrize("drift", [2e-4, -2e-4])
+@pytest.mark.parametrize("drift", [5e-4, -5e-4])
 def test_follows_a_clock_that_drifts(drift):
     receiver = Receiver(FORMATS)
     played = heard(receiver, sent(packets(speech(8000, 120.0)), drift=drift), after=0.0)
     assert receiver.counts.late == receiver.counts.lost == 0
-    assert receiver.wait_ms < 11.0
-    assert np.ptp(lags(played)) < 0.020  # 24 ms, were it not followed
+    assert receiver.wait_ms < 22.0
+    assert np.ptp(lags(played)) < 0.030  # 60 ms, were it not followed
 
 
 def test_a_route_that_becomes_longer_costs_no_packet_for_long():

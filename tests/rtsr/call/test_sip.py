@@ -344,6 +344,31 @@ def test_a_full_bridge_says_503(running, peer):
         hang_up(peer, to, call)
 
 
+def test_nothing_stays_of_calls_that_are_over(stand_in, monkeypatch):
+    from rtsr.call.sip import agent as agent_module
+
+    monkeypatch.setattr(agent_module, "_TIMER_H", 0.2)
+    with Running(str(stand_in), calls=1) as running:
+        peer = Peer(running.port)
+        for number in range(5):
+            call = f"over{number}"
+            status, _, to = set_up(peer, call=call)
+            assert status == 200
+            assert set_up(peer, call=f"refused{number}")[0] == 503
+            if number % 2:
+                hang_up(peer, to, call)
+            else:  # we hang up
+                peer.send(peer.request("ACK", to=to, call=call))
+                for each in set(running.bridge._calls.values()):
+                    running.loop.call_soon_threadsafe(each.end, "the test is over")
+                running.until(lambda: running.bridge.calls == 0)
+                assert peer._socket.recv(65535).startswith(b"BYE")
+        agents = running.bridge._agent.agents
+        running.until(lambda: not any(each._calls or each.uac._calls for each in agents))
+        running.until(lambda: running.engine.batch.free == 1)
+        peer.close()
+
+
 @pytest.mark.parametrize(
     ("method", "status"), [("BYE", 481), ("CANCEL", 481), ("PUBLISH", 405), ("OPTIONS", 200)]
 )

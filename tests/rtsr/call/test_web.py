@@ -273,7 +273,7 @@ def spoilt_offers(draw):
     return "\r\n".join(lines)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(spoilt_offers())
 def test_spoilt_offers_are_answered_or_refused_and_take_no_place(server, sdp):
     status, _, body = server.ask("POST", "/calls", {"type": "offer", "sdp": sdp})

@@ -207,8 +207,9 @@ function draw(now) {
     width: $("spectrum").clientWidth, height: 240, legend: { show: false }, cursor: { show: false },
     scales: { x: { time: false, distr: 3, range: [60, 24000] }, y: { range: [-110, 0] } },
     axes: [
-      { ...axis, splits: [100, 200, 500, 1000, 2000, 4000, 8000, 16000],
-        values: (_, all) => all.map((hz) => (hz >= 1000 ? `${hz / 1000} kHz` : `${hz}`)), filter: (_, all) => all },
+      { ...axis, filter: (_, all) => all,
+        splits: (chart) => (chart.width < 480 ? [100, 400, 1600, 4000, 16000] : [100, 200, 500, 1000, 2000, 4000, 8000, 16000]),
+        values: (_, all) => all.map((hz) => (hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`)) },
       { ...axis, size: 60, values: (_, all) => all.map((db) => `${db} dB`) },
     ],
     series: [
