@@ -12,20 +12,21 @@ torch = pytest.importorskip("torch")
 from rtsr_bench import train_step  # noqa: E402
 
 
-def _trainer(step: Any) -> Any:
-    return SimpleNamespace(device=torch.device("cpu"), take_step=lambda fraction: step())
+def _count(step: Any) -> float:
+    trainer = SimpleNamespace(device=torch.device("cpu"), take_step=lambda fraction: step())
+    return train_step.count_launches(trainer, 0.0)
 
 
 def test_an_operator_counts_once_and_a_look_at_memory_does_not() -> None:
     x = torch.ones(4, 4)
-    assert train_step.count_launches(_trainer(lambda: x.add(1.0))) == 1
-    assert train_step.count_launches(_trainer(lambda: x[1:].T.unsqueeze(0))) == 0
-    assert train_step.count_launches(_trainer(lambda: (x[1:].exp() + 1.0).sum())) == 3
+    assert _count(lambda: x.add(1.0)) == 1
+    assert _count(lambda: x[1:].T.unsqueeze(0)) == 0
+    assert _count(lambda: (x[1:].exp() + 1.0).sum()) == 3
 
 
 def test_an_operator_on_many_tensors_is_one() -> None:
     many = [torch.ones(3) for _ in range(20)]
-    assert train_step.count_launches(_trainer(lambda: torch._foreach_mul_(many, 0.5))) == 1
+    assert _count(lambda: torch._foreach_mul_(many, 0.5)) == 1
 
 
 def test_backward_counts_too() -> None:
@@ -35,8 +36,8 @@ def test_backward_counts_too() -> None:
         x.grad = None
         (x * 2.0).sum().backward()
 
-    forward_only = train_step.count_launches(_trainer(lambda: (x * 2.0).sum()))
-    assert train_step.count_launches(_trainer(step)) > forward_only
+    forward_only = _count(lambda: (x * 2.0).sum())
+    assert _count(step) > forward_only
 
 
 def test_the_synthetic_corpus_can_be_drawn_from() -> None:

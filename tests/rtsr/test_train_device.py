@@ -14,7 +14,6 @@ import scipy.signal
 torch = pytest.importorskip("torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
 from typer.testing import CliRunner  # noqa: E402
 
 from rtsr.cli.app import app  # noqa: E402
