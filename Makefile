@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test test-gpu-stub bench smoke soak lint clean
+.PHONY: demo test test-gpu-stub gpu-pack gpu-rehearse bench smoke soak lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
@@ -20,6 +20,16 @@ test: $(VENV)/.dev
 GPU_RUNTIME := .gpu-runtime
 test-gpu-stub: $(VENV)/.dev $(GPU_RUNTIME)/.installed
 	PYTHONPATH=$(CURDIR)/$(GPU_RUNTIME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu_stub
+
+# What a GPU machine without a network needs, see bench/gpu/README.md:
+# make gpu-pack GPU_PACK="--python 3.12 --architecture 90 --recordings DIR --start start.pt"
+GPU_PACK ?=
+gpu-pack: $(VENV)/.dev
+	$(BIN)/python bench/gpu/pack.py $(GPU_PACK)
+
+# The three scripts from beginning to end on this machine, within a minute or two each.
+gpu-rehearse: $(VENV)/.dev $(GPU_RUNTIME)/.installed
+	VENV=$(abspath $(VENV)) bash bench/gpu/rehearse.sh $(RECORDINGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m rtsr_bench.table

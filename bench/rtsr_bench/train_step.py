@@ -85,6 +85,8 @@ _NO_KERNEL = frozenset(
         "mT",
         "T",
         "diagonal",
+        "numpy_T",
+        "swapaxes",
         "narrow_copy",
         "record_stream",
         "item",
@@ -212,7 +214,7 @@ def count_launches(trainer: Trainer, fraction: float, steps: int = 4) -> float:
 
 def _launches(event: Any) -> bool:
     """Whether an operator of a profile would be a launch of its own."""
-    if not _may_launch(event) or _is_part_of_one(event):
+    if not _may_launch(event) or _is_part_of_one(event) or _converts_a_number(event):
         return False
     return _is_one(event) or not any(_may_launch(child) for child in event.cpu_children)
 
@@ -224,6 +226,15 @@ def _may_launch(event: Any) -> bool:
 def _is_one(event: Any) -> bool:
     """Whether it is one on a GPU, though a CPU takes it in parts."""
     return event.name.removeprefix("aten::").startswith(("_foreach_", "_fused_"))
+
+
+def _converts_a_number(event: Any) -> bool:
+    """Whether an operator brings a plain number to its operand's type, which a GPU is just told."""
+    above = event.cpu_parent
+    while above is not None and above.name in ("aten::_to_copy", "aten::copy_"):
+        above = above.cpu_parent
+    is_conversion = above is not None and above.name == "aten::to"
+    return is_conversion and above.cpu_parent is not None and _may_launch(above.cpu_parent)
 
 
 def _is_part_of_one(event: Any) -> bool:

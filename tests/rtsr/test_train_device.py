@@ -14,7 +14,9 @@ import scipy.signal
 torch = pytest.importorskip("torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from rtsr.cli.app import app  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import degrade as degrade_module  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
@@ -160,3 +162,12 @@ def test_a_wall_is_down_at_its_cutoff_and_one_without_a_slope_is_upright() -> No
     assert walls[:, hz >= 8000.0].eq(0.0).all()
     assert walls[0, hz == 7500.0].item() == pytest.approx(0.5, abs=1e-6)
     assert walls[1, hz < 8000.0].eq(1.0).all()
+
+
+@pytest.mark.parametrize("workers", ["0", "-3", "1000"])
+def test_a_number_of_workers_that_cannot_be(tmp_path: Path, workers: str) -> None:
+    done = CliRunner().invoke(
+        app, ["train", str(tmp_path), "--out", str(tmp_path / "run"), "--workers", workers]
+    )
+    assert done.exit_code == 2
+    assert f"--workers is {workers}; it must be 1 to 256" in done.stderr

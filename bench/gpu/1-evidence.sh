@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# bench/gpu/1-evidence.sh PACK OUT [SECONDS]: parity, latency and streams into OUT/evidence.json
+# and .html. What is cut off has left what came before.
+source "$(dirname "$0")/common.sh"
+[ $# -ge 2 ] || fail "Usage: bench/gpu/1-evidence.sh .gpu-pack/1-evidence.tar.xz OUT [SECONDS]"
+OUT=$2
+mkdir -p "$OUT"
+unpack "$1" evidence
+nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1 || true
+rtsr bench --provider "${PROVIDER:-cuda}" --evidence "$OUT/evidence.json" --budget "${3:-230}" \
+  --model "$WORK/models/small.onnx,$WORK/models/base.onnx"

@@ -1,0 +1,35 @@
+"""Writes a folder of recordings with a manifest for the rehearsal: coloured noise in WAV files."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE = 48_000
+
+
+def main(folder: Path) -> None:
+    """Six recordings to learn from and two to judge on."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(8):
+        split = "valid" if number > 5 else "train"
+        domain = ("music", "effects")[number % 2]
+        white = np.fft.rfft(random.standard_normal(4 * RATE))
+        sound = np.fft.irfft(white / np.sqrt(np.arange(len(white)) + 100.0), 4 * RATE)
+        path = f"{split}-{number}.wav"
+        soundfile.write(folder / path, 0.1 * sound / sound.std(), RATE)
+        rows.append({"path": path, "split": split, "domain": domain, "speaker_or_group": path})
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
