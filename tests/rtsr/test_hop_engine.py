@@ -151,6 +151,27 @@ def test_upsampler_gives_the_bits_of_the_plain_engine(
         assert upsampler.statistics.degraded_blocks > 0
 
 
+def test_a_stream_with_nothing_due_keeps_what_its_graph_remembers(
+    plain: ModuleType, stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(48000, 0.1, cutoff=3500, level=0.3)
+    engine = plain.PlainEngine(
+        _source(plain, stand_in, 1, 0, 1), f_target=_target(stand_in), cutoff=3500.0
+    )
+    expected = plain.run_plainly(engine, sound, tail=0)
+    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
+        stalls, other = batch.open(48000, cutoff=3500.0), batch.open(48000)
+        for block in np.split(sound, 10):
+            stalls.push(block)
+            other.push(block)
+            batch.step()
+            for _ in range(2):
+                other.push(block[::-1])
+                batch.step()
+        got = stalls.pull()
+    assert np.array_equal(got, expected)
+
+
 def _run_batch(
     batch: BatchUpsampler, streams: list[Any], sounds: list[np.ndarray], plans: list[Plan]
 ) -> list[np.ndarray]:
@@ -442,6 +463,19 @@ def test_resuming_takes_the_input_from_before_the_gap() -> None:
     engine.begin(audio[HOP:])
     engine.finish(audio[HOP:], np.zeros_like(out), out)
     assert np.array_equal(out, audio[HOP - OVERLAP : 2 * HOP - OVERLAP])
+
+
+def test_who_joins_a_row_is_not_silent() -> None:
+    engine = HopEngine(1, 1, 1, OVERLAP)
+    audio, out = np.full((HOP, 1), 0.25, np.float32), np.empty((HOP, 1), np.float32)
+    high = np.random.default_rng(0).standard_normal((HOP, 1)).astype(np.float32)
+    for is_silent in (True, False):
+        engine.join(0, [0], native_hz=24000.0, f_target=20000.0, cutoff=4000.0)
+        if is_silent:
+            engine.set_silent(0, True)
+        engine.begin(audio)
+        engine.finish(audio, high, out)
+        assert bool(np.all(out[OVERLAP:] == 0.25)) == is_silent
 
 
 def test_memory_is_flat_over_a_hundred_thousand_steps(
