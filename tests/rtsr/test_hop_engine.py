@@ -151,27 +151,6 @@ def test_upsampler_gives_the_bits_of_the_plain_engine(
         assert upsampler.statistics.degraded_blocks > 0
 
 
-def test_a_stream_with_nothing_due_keeps_what_its_graph_remembers(
-    plain: ModuleType, stand_in: Path, make_sound: MakeSound
-) -> None:
-    sound = make_sound(48000, 0.1, cutoff=3500, level=0.3)
-    engine = plain.PlainEngine(
-        _source(plain, stand_in, 1, 0, 1), f_target=_target(stand_in), cutoff=3500.0
-    )
-    expected = plain.run_plainly(engine, sound, tail=0)
-    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
-        stalls, other = batch.open(48000, cutoff=3500.0), batch.open(48000)
-        for block in np.split(sound, 10):
-            stalls.push(block)
-            other.push(block)
-            batch.step()
-            for _ in range(2):
-                other.push(block[::-1])
-                batch.step()
-        got = stalls.pull()
-    assert np.array_equal(got, expected)
-
-
 def _run_batch(
     batch: BatchUpsampler, streams: list[Any], sounds: list[np.ndarray], plans: list[Plan]
 ) -> list[np.ndarray]:
