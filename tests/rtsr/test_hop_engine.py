@@ -211,6 +211,39 @@ def test_batch_gives_the_bits_of_the_plain_engine(
             assert degraded[seed] > 0
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_one_bad_hop_between_good_ones(
+    plain: ModuleType, failing_model: Path, make_sound: MakeSound, channels: int
+) -> None:
+    """What rings of the hop before, in the filter and in the graph, is dropped."""
+    sound = np.abs(make_sound(48000, 0.15, cutoff=3500, channels=channels, level=0.3)) + 0.01
+    sound = sound.astype(np.float32)
+    sound[7 * HOP + 100] = -0.2
+    sound[11 * HOP + 479] = -0.2
+    settings: dict[str, Any] = {"channels": channels, "cutoff": 3500.0}
+    engine = plain.PlainEngine(
+        _source(plain, failing_model, channels, 0, 1),
+        f_target=_target(failing_model),
+        cutoff=3500.0,
+    )
+    expected = plain.run_plainly(engine, sound, tail=0)
+    upsampler = Upsampler(48000, model=failing_model, **settings)
+    alone = upsampler.process(sound)[HOP:]
+    assert np.array_equal(alone, expected[: len(alone)])
+    assert upsampler.statistics.degraded_blocks == engine.source.degraded == 2
+    with BatchUpsampler(3, model=failing_model, overload="wait") as batch:
+        batch.open(48000)
+        stream = batch.open(48000, **settings)
+        stream.push(sound)
+        while batch.step():
+            pass
+        got = stream.pull()
+        assert stream.statistics.degraded_blocks == 2
+    assert np.array_equal(got, expected[: len(got)])
+    loud = np.abs(expected[OVERLAP:] - sound[:-OVERLAP]).reshape(-1)
+    assert loud.max() > 0.0
+
+
 def test_small_is_fed_as_plainly(plain: ModuleType, make_sound: MakeSound) -> None:
     """The network in use, whose batch items round on their own."""
     sound = make_sound(8000, 0.15, cutoff=3500, channels=2)
@@ -409,6 +442,19 @@ def test_resuming_takes_the_input_from_before_the_gap() -> None:
     engine.begin(audio[HOP:])
     engine.finish(audio[HOP:], np.zeros_like(out), out)
     assert np.array_equal(out, audio[HOP - OVERLAP : 2 * HOP - OVERLAP])
+
+
+def test_who_joins_a_row_is_not_silent() -> None:
+    engine = HopEngine(1, 1, 1, OVERLAP)
+    audio, out = np.full((HOP, 1), 0.25, np.float32), np.empty((HOP, 1), np.float32)
+    high = np.random.default_rng(0).standard_normal((HOP, 1)).astype(np.float32)
+    for is_silent in (True, False):
+        engine.join(0, [0], native_hz=24000.0, f_target=20000.0, cutoff=4000.0)
+        if is_silent:
+            engine.set_silent(0, True)
+        engine.begin(audio)
+        engine.finish(audio, high, out)
+        assert bool(np.all(out[OVERLAP:] == 0.25)) == is_silent
 
 
 def test_memory_is_flat_over_a_hundred_thousand_steps(

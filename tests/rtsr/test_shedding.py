@@ -315,3 +315,49 @@ def test_noise_belongs_to_the_hop_also_where_the_network_was_left_out(
     assert not np.array_equal(outs[0][: 10 * HOP], outs[1][: 10 * HOP])
     # Only what the filter and the graph remember may differ, and that is soon gone.
     assert np.abs(outs[0][30 * HOP :] - outs[1][30 * HOP :]).max() < 1e-6
+
+
+@pytest.mark.parametrize("level", [NETWORK, REPLICATE])
+def test_a_slot_is_fresh_for_the_next_stream_at_every_level(
+    slow: tuple[BatchUpsampler, dict[str, float]], level: str
+) -> None:
+    batch, _ = slow
+    batch._shedding.plan = lambda *_: Plan(level, level, network=level == NETWORK)
+    sound = _tone(6)
+    outs = []
+    for before in (False, True):
+        if before:
+            other = batch.open(48000, cutoff=4000.0)
+            other.push(_tone(5)[::-1])
+            while batch.step():
+                pass
+            other.close()
+        stream = batch.open(48000, cutoff=4000.0)
+        stream.push(sound)
+        while batch.step():
+            pass
+        outs.append(stream.pull())
+        # The last thing that its slot hears is loud.
+        stream.close()
+    assert np.array_equal(*outs)
+
+
+def test_a_network_that_is_tried_again_starts_from_nothing(
+    slow: tuple[BatchUpsampler, dict[str, float]],
+) -> None:
+    batch, _ = slow
+    stream = batch.open(48000, cutoff=4000.0)
+    plans = [
+        Plan(NETWORK, NETWORK, network=True),
+        Plan(REPLICATE, REPLICATE, network=False),
+        Plan(REPLICATE, REPLICATE, network=True, starts=True),
+        Plan(REPLICATE, REPLICATE, network=True),
+    ]
+    begins = []
+    for plan in plans:
+        batch._shedding.plan = lambda *_, plan=plan: plan
+        stream.push(np.full(HOP, 0.3, np.float32))
+        batch.step()
+        begins.append(float(np.abs(batch._high_band[0, :120]).max()))
+    assert begins[2] == 0.0
+    assert begins[3] > 0.0
