@@ -19,6 +19,7 @@ from rtsr.call.dry_path import DELAY_SAMPLES, DryPath
 from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Chunk, Origin
 from rtsr.latency import ENGINE_RATE
+from rtsr_kernels.limiter import KNEE, limit
 
 __all__ = ["CallStream"]
 
@@ -80,6 +81,7 @@ class CallStream:
         self._wide = _Line(channels)
         self._wide_from = 0
         self._gain = 0.0
+        self._limiter_gain = np.ones(1)
         self._last_band: Audio = np.zeros((_FADE_OUT, channels), np.float32)
         self._ghost: Audio = self._last_band[:0]
         if batch is not None:
@@ -120,9 +122,12 @@ class CallStream:
             return
         stream = self._stream
         self._agreeing = 0 if chunk.cutoff == self._cutoff else self._agreeing + 1
-        other_rate = stream is None or stream.input_rate != chunk.rate
-        if other_rate or self._agreeing >= _STEADY_CHUNKS:
+        if stream is None or stream.input_rate != chunk.rate:
             self._reopen(chunk, before)
+        elif self._agreeing >= _STEADY_CHUNKS:
+            stream.cutoff = _known(chunk.cutoff)
+            self._cutoff = chunk.cutoff
+            self._agreeing = 0
         if self._stream is None:
             return
         if self._left_out or self._stream.waiting_ms > _MOST_WAITING_MS:
@@ -154,6 +159,7 @@ class CallStream:
         if self._batch is not None:
             self.controls.shape(band, dry, self.cutoff_hz or 4000.0)
         out = dry + band
+        limit(out, self._limiter_gain, KNEE if band.any() else 1.0, ENGINE_RATE)
         if self.monitor is not None:
             self.monitor.see(dry, out)
         return out
@@ -224,15 +230,23 @@ class CallStream:
 
     def _open(self, rate: int, cutoff: float | None = None) -> None:
         assert self._batch is not None
-        # Full-band Opus may carry a narrower voice all the same: there the content is measured.
-        known = cutoff if cutoff is not None and cutoff < 20000.0 else None
         self._stream = self._batch.open(
-            rate, channels=self.channels, seed=self._seed, wet=1.0, cutoff=known
+            rate,
+            channels=self.channels,
+            seed=self._seed,
+            cutoff=_known(cutoff),
+            # The new band is what this differs from the dry sound by; their sum is limited.
+            limiter=False,
         )
         self._cutoff = cutoff
         self._agreeing = 0
         self._wide.start = DELAY_SAMPLES - self._stream.delay_samples
         self._wide_from = 0
+
+
+def _known(cutoff: float | None) -> float | None:
+    """The cutoff to go by; full-band Opus may carry a narrower voice, so there it is measured."""
+    return cutoff if cutoff is not None and cutoff < 20000.0 else None
 
 
 class _Line:
