@@ -199,7 +199,8 @@ class BatchUpsampler:
                 bool(channels_first),
                 "this stream",
             )
-            port.emit_silence(self.latency(int(input_rate), int(output_rate)).alignment)
+            alignment = self.latency(int(input_rate), int(output_rate)).alignment
+            port.emit_silence(alignment)
             f_target = step.metadata.f_target_default if ceiling is None else float(ceiling)
             self.engine.join(
                 row,
@@ -214,7 +215,7 @@ class BatchUpsampler:
             # The batch has been running the free slots all the time.
             step.clear(slots)
             self._replicate.clear(slots)
-            stream = BatchStream(self, row, slots, port, statistics)
+            stream = BatchStream(self, row, slots, port, statistics, alignment)
             self._streams[row] = stream
         return stream
 
@@ -250,15 +251,26 @@ class BatchUpsampler:
             self.statistics.record_step(elapsed)
             return count
 
-    def latency(self, input_rate: int, output_rate: int = ENGINE_RATE) -> Latency:
-        """The latency of a stream of these rates in Hz, in parts."""
+    def latency(
+        self, input_rate: int, output_rate: int = ENGINE_RATE, alignment: int | None = None
+    ) -> Latency:
+        """The latency of a stream of these rates in Hz, in parts.
+
+        ``alignment`` is that of a stream that began with another input rate.
+        """
         return stream_latency(
             input_rate,
             output_rate,
             self.step_samples,
             self.engine.overlap,
             waits_for_hop=True,
+            alignment=alignment,
         )
+
+    def prepare_thread(self) -> None:
+        """Take what is slow in a thread's first step on a GPU; for the thread that will step."""
+        with self.lock:
+            self._running().prepare_thread()
 
     def close(self) -> None:
         """Close all streams and let go of the model; the batch cannot be used after that."""

@@ -38,6 +38,7 @@ class BatchStream:
 
     __slots__ = (
         "__weakref__",
+        "_alignment",
         "_batch",
         "_closed",
         "_ended",
@@ -56,6 +57,7 @@ class BatchStream:
         slots: list[int],
         port: BlockPort,
         statistics: Statistics,
+        alignment: int,
     ) -> None:
         self.output_rate = port.output_rate
         self.channels = port.channels
@@ -64,6 +66,7 @@ class BatchStream:
         self._row = row
         self._slots = slots
         self._port = port
+        self._alignment = alignment
         self._closed = False
         self._ended = False
 
@@ -82,7 +85,8 @@ class BatchStream:
         check_audio_format(value, self.output_rate, self.channels)
         if value != self.input_rate:
             self._port.change_rate(int(value))
-            self._batch.engine.set_native(self._row, value / 2)
+            with self._batch.lock:
+                self._batch.engine.set_native(self._row, value / 2)
 
     @property
     def latency(self) -> Latency:
@@ -92,7 +96,7 @@ class BatchStream:
         step: where whole steps are pushed, as packets of 10 or 20 ms are, nothing waits and the
         latency is ``delay_samples``.
         """
-        return self._batch.latency(self.input_rate, self.output_rate)
+        return self._batch.latency(self.input_rate, self.output_rate, self._alignment)
 
     @property
     def delay_samples(self) -> int:

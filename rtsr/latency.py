@@ -43,7 +43,7 @@ class Latency:
     def algorithmic_samples(self) -> int:
         """Total delay in samples of the output."""
         inner = Fraction(self.resampler + self.hop + self.overlap + self.alignment)
-        return int(inner * self.output_rate / ENGINE_RATE) + self.output_resampler
+        return round(inner * self.output_rate / ENGINE_RATE) + self.output_resampler
 
     @property
     def algorithmic_ms(self) -> float:

@@ -163,6 +163,7 @@ class Upsampler:
             bool(channels_first),
             "this Upsampler",
         )
+        self.latency: Latency = self._latency()
         self.reset()
 
     @property
@@ -182,7 +183,7 @@ class Upsampler:
             return
         self._port.change_rate(int(value))
         engine.native_hz = value / 2
-        self.latency = self._latency()
+        self.latency = self._latency(self.latency.alignment)
 
     @property
     def cutoff_hz(self) -> float:
@@ -324,14 +325,15 @@ class Upsampler:
             np.copyto(self._planar, self._enhanced.T)
             emit_rows(self._ports, _ROW, self._planar, engine.adds)
 
-    def _latency(self) -> Latency:
-        """Of the present input rate."""
+    def _latency(self, alignment: int | None = None) -> Latency:
+        """Of the present input rate, and of the padding that the stream began with."""
         return stream_latency(
             self.input_rate,
             self.output_rate,
             self._audio.shape[0],
             self._overlap,
             waits_for_hop=not self._blocks_are_hops,
+            alignment=alignment,
         )
 
     def __reduce__(self) -> Any:

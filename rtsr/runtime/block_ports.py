@@ -90,10 +90,9 @@ class InputConversion:
         end = len(sound) * self.rate // ENGINE_RATE + to_rate.delay
         self.histories[:, :past] = narrow[end - past : end].T
 
-    def newest(self, count: int) -> Audio:
-        """The newest ``(count, channels)`` that were converted, oldest first."""
-        past = self.table.shape[1] - 1
-        return self.histories[:, past - count : past].T
+    def newest(self) -> Audio:
+        """What the taps reach back to, ``(samples, channels)``, oldest first."""
+        return self.histories[:, : self.table.shape[1] - 1].T
 
 
 _NO_CONVERSION = InputConversion(ENGINE_RATE, 1)
@@ -146,6 +145,7 @@ class BlockPort:
         self.conversion = InputConversion(input_rate, self.channels)
         self._line = np.zeros(CHUNK_FRAMES, np.float32)
         self._wide = np.zeros(CHUNK_FRAMES * ENGINE_RATE // 8000 + 8, np.float32)
+        self._limited = -int(ports.values["limited"][row])
         self._ahead: Audio = np.zeros((0, self.channels), np.float32)
         self.reset()
 
@@ -153,6 +153,7 @@ class BlockPort:
         """Empty both rings: the next block is the first."""
         self.conversion.reset()
         self._faded = _FADE_FRAMES
+        self._limited += int(self._ports.values["limited"][self._row])
         self._received = 0
         # At the output's rate, from before a change of the input's.
         self._due_before = 0.0
@@ -257,7 +258,10 @@ class BlockPort:
             ahead = past[-_FADE_FRAMES:][::-1].copy()
         else:
             count = -(-_FADE_FRAMES * old.rate // ENGINE_RATE) + 1
-            ahead = old.convert(old.newest(count)[::-1])[:_FADE_FRAMES]
+            mirrored = old.newest()[::-1]
+            # Back and forth, where that is not enough.
+            there_and_back = np.concatenate([mirrored, mirrored[::-1]] * 2)
+            ahead = old.convert(there_and_back[:count])[:_FADE_FRAMES]
         # The conversion still held the newest sound when it was asked for more.
         new.prime(np.concatenate([past, ahead[: old.delay]]))
         self._due_before += self._received * self.output_rate / old.rate
@@ -302,7 +306,8 @@ class BlockPort:
         """Move finished samples into the front of ``out`` ``(samples, channels)``; how many."""
         count, clipped = pull_block(self._finished, self._ports.finished_data, self._slots, out)
         self.statistics.clipped_samples += clipped
-        self.statistics.limited_samples = int(self._ports.values["limited"][self._row])
+        limited = int(self._ports.values["limited"][self._row])
+        self.statistics.limited_samples = self._limited + limited
         return count
 
     def end(self, samples: int) -> None:
@@ -317,7 +322,12 @@ class BlockPort:
 
 
 def stream_latency(
-    input_rate: int, output_rate: int, hop: int, overlap: int, waits_for_hop: bool
+    input_rate: int,
+    output_rate: int,
+    hop: int,
+    overlap: int,
+    waits_for_hop: bool,
+    alignment: int | None = None,
 ) -> Latency:
     """The latency of a stream, in parts; see :class:`~rtsr.latency.Latency`.
 
@@ -325,13 +335,17 @@ def stream_latency(
         hop: samples of one step at 48 kHz.
         overlap: by which the high band is later than the input, beside the step.
         waits_for_hop: whether a sample may have to wait for the rest of its step.
+        alignment: padding of a stream that has begun with another rate; the total may then not be
+            a whole number of output samples, and the nearest one is told.
     """
     resampler = delay_samples(input_rate, ENGINE_RATE)
+    if alignment is None:
+        alignment = alignment_samples(resampler + overlap + hop, output_rate)
     return Latency(
         resampler=resampler,
         hop=hop if waits_for_hop else 0,
         overlap=overlap,
-        alignment=alignment_samples(resampler + overlap + hop, output_rate),
+        alignment=alignment,
         output_resampler=delay_samples(ENGINE_RATE, output_rate),
         output_rate=output_rate,
     )

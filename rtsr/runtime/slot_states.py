@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.runtime import providers
+from rtsr.runtime.gpu_lock import GPU_LOCK
 from rtsr.runtime.open_session import quiet
 from rtsr.runtime.select_graph import CHOSEN, OTHER, RESULT, mask_name, select_graph
 
@@ -130,10 +131,12 @@ class DeviceStates:
             return
         self._mask.fill(False)
         self._mask[slots] = True
-        for mask, value in self._masks.values():
-            value.update_inplace(mask)
-        self._session.run_with_iobinding(select)
-        self._session.run_with_iobinding(bring_back)
+        # The mask is copied from memory that is not page-locked.
+        with GPU_LOCK:
+            for mask, value in self._masks.values():
+                value.update_inplace(mask)
+            self._session.run_with_iobinding(select)
+            self._session.run_with_iobinding(bring_back)
 
     def _shaped(self, rank: int) -> NDArray[np.bool_]:
         return self._mask.reshape((-1, *[1] * (rank - 1)))

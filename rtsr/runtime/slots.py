@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rtsr.runtime import providers
+from rtsr.runtime.gpu_lock import GPU_LOCK
 from rtsr.runtime.models import Model
 from rtsr.runtime.session import OnnxStep
 from rtsr.runtime.slot_states import DeviceStates, HostStates, Slots, SlotStates
@@ -59,11 +60,12 @@ class SlotStep(OnnxStep):
 
     def _device_states(self) -> DeviceStates:
         shapes = {name: zero.shape for name, zero in self._zeros.items()}
-        return DeviceStates(
-            providers.load_onnxruntime(),
-            self.provider,
-            self._device,
-            self._states,
-            shapes,
-            self.options,
-        )
+        with GPU_LOCK:
+            return DeviceStates(
+                providers.load_onnxruntime(),
+                self.provider,
+                self._device,
+                self._states,
+                shapes,
+                self.options,
+            )
