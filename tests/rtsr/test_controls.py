@@ -237,7 +237,7 @@ def test_a_change_of_rate_does_not_click(
     assert stream.stream.input_rate == after
     parts += [stream.take(block) for block in np.split(_tone(after, 0.2, start=0.2), 20)]
     out = np.concatenate(parts)
-    assert _splatter(out[late + 2000 : -500], 437.0) < 8e-3
+    assert _splatter(out[late + 2000 : -500], 437.0) < 1e-2
     # The tone goes on at its level, too.
     steady = out[late + 2000 : -500]
     peaks = np.abs(steady[: len(steady) // 480 * 480].reshape(-1, 480)).max(axis=1)
