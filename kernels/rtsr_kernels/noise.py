@@ -181,18 +181,32 @@ def fill_noise_line(seed: int, frame_index: int, stream: int, out: np.ndarray) -
             out[channel + 2] = third
 
 
-@kernel(void(int64, int64, int64, _STRIDED_2D))
+@kernel(void(int64, int64, int64, _STRIDED_2D), error_model="numpy")
 def fill_noise_frames(seed: int, first_frame: int, stream: int, out: np.ndarray) -> None:
     """Fill `out` `(noise channels, frames)` with standard normal float32 values.
 
     Column `i` is exactly what `fill_noise` gives for frame `first_frame + i`.
     """
     channels, frames = out.shape
-    line = np.empty(channels, np.float32)
+    key = uint64(seed)
+    k0 = uint32(key & _WORD_MASK)
+    k1 = uint32(key >> _WORD_BITS)
     for frame in range(frames):
-        fill_noise_line(seed, first_frame + frame, stream, line)
-        for channel in range(channels):
-            out[channel, frame] = line[channel]
+        address = uint64(first_frame + frame)
+        c2 = uint32(address & _WORD_MASK)
+        c3 = uint32(address >> _WORD_BITS)
+        for group in range((channels + 3) // 4):
+            w0, w1, w2, w3 = philox_4x32(uint32(group), uint32(stream), c2, c3, k0, k1)
+            first, second = _normal_pair(w0, w1)
+            third, fourth = _normal_pair(w2, w3)
+            channel = 4 * group
+            out[channel, frame] = first
+            if channel + 1 < channels:
+                out[channel + 1, frame] = second
+            if channel + 2 < channels:
+                out[channel + 2, frame] = third
+            if channel + 3 < channels:
+                out[channel + 3, frame] = fourth
 
 
 @kernel(void(int64, int64, int64, LINE))

@@ -7,7 +7,13 @@ import pytest
 
 from rtsr.bandwidth import BandwidthDetector
 from rtsr_kernels.bandwidth import bandwidth_scratch, start_bandwidth
-from rtsr_kernels.cutoffs import crossover_hz, cutoff_state, measure_block, measure_rows
+from rtsr_kernels.cutoffs import (
+    crossover_hz,
+    cutoff_scratch,
+    cutoff_state,
+    measure_block,
+    measure_rows,
+)
 
 HOP = 480
 NAN = float("nan")
@@ -29,7 +35,7 @@ def test_streams_are_measured_as_if_alone(hops: int) -> None:
     sounds = [noise(300, 3500, 0), noise(300, 5000, 1), noise(300, 3500, 2), noise(300, 6000, 3)]
     together, alone = cutoff_state(3, hops), [cutoff_state(1, hops) for _ in range(3)]
     detectors = [BandwidthDetector(48000, starts[row], bounds[row]) for row in range(3)]
-    scratch, gathered = bandwidth_scratch(), np.zeros((8, HOP), np.float32)
+    scratch, many = bandwidth_scratch(), cutoff_scratch()
     for state, row, place in [(together, row, row) for row in range(3)] + [
         (alone[row], row, 0) for row in range(3)
     ]:
@@ -40,7 +46,7 @@ def test_streams_are_measured_as_if_alone(hops: int) -> None:
     for step in range(300 // hops):
         part = slice(step * HOP * hops, (step + 1) * HOP * hops)
         audio = np.stack([sound[part] for sound in sounds])
-        measure_rows(together, np.arange(3), slots, audio, gathered, scratch)
+        measure_rows(together, np.arange(3), slots, audio, many)
         for row in range(3):
             block = np.ascontiguousarray(audio[slots[row, : channels[row]]].T)
             measure_block(alone[row], 0, block, scratch)

@@ -231,11 +231,11 @@ def test_a_change_of_rate_does_not_click(
     begin: Callable[..., Any], before: int, after: int
 ) -> None:
     stream = begin(before, wet=0.0)
-    parts = [stream.take(block) for block in np.split(_tone(before, 0.2), 20)]
+    parts = [stream.take(block) for block in np.array_split(_tone(before, 0.2), 20)]
     late = stream.late()
     stream.stream.input_rate = after
     assert stream.stream.input_rate == after
-    parts += [stream.take(block) for block in np.split(_tone(after, 0.2, start=0.2), 20)]
+    parts += [stream.take(block) for block in np.array_split(_tone(after, 0.2, start=0.2), 20)]
     out = np.concatenate(parts)
     assert _splatter(out[late + 2000 : -500], 437.0) < 1e-2
     # The tone goes on at its level, too.
@@ -268,7 +268,7 @@ def test_a_click_after_a_change_of_rate_has_the_stated_delay(
     stream.stream.input_rate = after
     click = np.zeros(after // 10, np.float32)
     click[after // 20] = 0.8
-    parts += [stream.take(block) for block in np.split(click, 10)]
+    parts += [stream.take(block) for block in np.array_split(click, 10)]
     late = stream.late()
     rest = stream.rest()
     out = np.concatenate([*parts, rest])
@@ -296,7 +296,7 @@ def test_the_same_rate_again_changes_nothing(begin: Callable[..., Any]) -> None:
     for again in (False, True):
         stream = begin(8000, cutoff=3500.0)
         parts = []
-        for index, block in enumerate(np.split(_tone(8000, 0.2), 20)):
+        for index, block in enumerate(np.array_split(_tone(8000, 0.2), 20)):
             if again and index == 7:
                 stream.stream.input_rate = 8000
             parts.append(stream.take(block))
