@@ -83,7 +83,7 @@ def test_a_recording_sounds_as_if_enhanced_as_a_file_after_the_stated_latency(
     soundfile.write(
         source, np.concatenate([np.zeros(first, np.float32), voice]), RATE, subtype="FLOAT"
     )
-    enhance_file(source, target, cutoff=CUTOFF)
+    enhance_file(source, target, cutoff=CUTOFF, block_ms=10)
     expected = soundfile.read(target, dtype="float32")[0][first:]
     heard = recording.sound[round(figures["latency"]["algorithmic_samples"]) :]
     compared = min(len(heard), len(expected))
