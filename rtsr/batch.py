@@ -132,7 +132,7 @@ class BatchUpsampler:
         self._replicate = BatchReplicate(self._network)
         self._shedding = Shedding(
             1000.0 * self.step_samples / ENGINE_RATE,
-            self._replicate.ms_per_hop(),
+            self._replicate.ms_per_hop() if overload == "shed" else 0.0,
             is_allowed=overload == "shed",
         )
         # The lowest free one last, for pop.

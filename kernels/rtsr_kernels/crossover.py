@@ -15,6 +15,7 @@ from numba import boolean, float32, float64, from_dtype, int64, types, void
 from numpy.typing import NDArray
 
 from .compiled import AUDIO, AUDIO_IN, INDICES_IN, LINE, LINE_IN, MATRIX, SAMPLES, STATE, kernel
+from .crossfade import crossfade_linear
 from .highpass import LANES, SECTIONS, filter_lanes, filter_line
 
 HOP = 480
@@ -172,14 +173,12 @@ def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray
     for index in range(rows.shape[0]):
         row = rows[index]
         values = state.values[row]
-        if values.fresh:
+        fresh = values.fresh
+        if fresh:
             values.fresh = False
             # What differs from everything, so that the filter is made; it is not faded in.
             values.mixed_hz = np.nan
             values.mixed_wet = values.wet
-            fresh = True
-        else:
-            fresh = False
         before = values.mixed_hz
         new = False
         values.adds = False
@@ -256,11 +255,8 @@ def _filter_hop(
         incoming[:] = float32(0.0)
     else:
         filter_line(state.sos[row, hop + 1], scratch.fading, high_band, incoming)
-    for i in range(HOP):
-        share = (i + 0.5) / HOP
-        # Written as a difference, so that two identical signals fade into the same bits.
-        old = filtered[i]
-        filtered[i] = old + share * (float(incoming[i]) - old)
+    one_channel = filtered.reshape((HOP, 1))
+    crossfade_linear(one_channel, incoming.reshape((HOP, 1)), one_channel)
     state.filters[slot, :, :] = scratch.fading
 
 

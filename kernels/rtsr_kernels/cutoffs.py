@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, float64, from_dtype, int64, types, void
+from numba import boolean, float64, from_dtype, int64, types, void
 from numpy.typing import NDArray
 
 from .band_limit import FULL_BAND_HZ
@@ -71,16 +71,15 @@ def cutoff_state(streams: int, hops: int, channels: int = MAX_CHANNELS) -> Cutof
     )
 
 
-@kernel(float64(CUTOFFS, int64, types.Array(float32, 2, "A", readonly=True), DETECTOR_SCRATCH))
-def _cutoff_of_hop(
-    state: CutoffState, row: int, hop: np.ndarray, scratch: BandwidthScratch
-) -> float:
+@kernel(void(CUTOFFS, int64, int64))
+def _note_cutoff(state: CutoffState, row: int, hop: int) -> None:
+    """Take the given cutoff of a hop, or what the detector has just found."""
     values = state.values[row]
-    measured = values.given_hz
-    if np.isnan(measured):
-        measured = detect_bandwidth(state.detectors, row, hop, scratch)
-    values.cutoff_hz = min(measured, values.native_hz)
-    return values.cutoff_hz
+    found = values.given_hz
+    if np.isnan(found):
+        found = state.detectors.values[row].cutoff_hz
+    values.cutoff_hz = min(found, values.native_hz)
+    state.f_prior[row, hop] = values.cutoff_hz
 
 
 @kernel(void(CUTOFFS, int64, AUDIO_IN, DETECTOR_SCRATCH))
@@ -89,8 +88,10 @@ def measure_block(
 ) -> None:
     """Find the cutoffs of a step ``(480 * hops, channels)`` of one stream, into ``f_prior``."""
     for hop in range(state.f_prior.shape[1]):
-        part = audio[hop * HOP : (hop + 1) * HOP]
-        state.f_prior[row, hop] = _cutoff_of_hop(state, row, part, scratch)
+        if np.isnan(state.values[row].given_hz):
+            part = audio[hop * HOP : (hop + 1) * HOP]
+            detect_bandwidth(state.detectors, row, part, scratch)
+        _note_cutoff(state, row, hop)
 
 
 class CutoffScratch(NamedTuple):
@@ -183,13 +184,13 @@ def measure_rows(
         if listed:
             _take_listed(state, listed, slots, audio, start, scratch)
         for index in range(rows.shape[0]):
-            row = rows[index]
-            values = state.values[row]
-            found = values.given_hz
-            if np.isnan(found):
-                found = detectors.values[row].cutoff_hz
-            values.cutoff_hz = min(found, values.native_hz)
-            state.f_prior[row, hop] = values.cutoff_hz
+            _note_cutoff(state, rows[index], hop)
+
+
+@kernel(boolean(float64, float64))
+def is_band_missing(cutoff_hz: float, f_target: float) -> bool:
+    """Whether there is something to add between where content ends and where it should."""
+    return cutoff_hz < min(FULL_BAND_HZ, f_target)
 
 
 @kernel(void(CUTOFFS, INDICES_IN, MATRIX))
@@ -200,5 +201,5 @@ def crossover_hz(state: CutoffState, rows: np.ndarray, hz: np.ndarray) -> None:
         values = state.values[row]
         for hop in range(hz.shape[1]):
             cutoff = float(state.f_prior[row, hop])
-            nothing = values.is_silent or cutoff >= min(FULL_BAND_HZ, values.f_target)
-            hz[row, hop] = np.nan if nothing else cutoff
+            adds = is_band_missing(cutoff, values.f_target) and not values.is_silent
+            hz[row, hop] = cutoff if adds else np.nan

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from numba import float64, int64
+
+from .compiled import kernel
 
 SAMPLE_RATE = 48000
 HOP = 480
@@ -101,12 +104,17 @@ def place_of_bin() -> np.ndarray:
     return np.interp(frequency, centres, np.arange(BANDS, dtype=np.float64))
 
 
+_CENTRES = 0.5 * (band_edges()[:-1] + band_edges()[1:])
+
+
+@kernel(int64(float64))
 def bands_below(cutoff_hz: float) -> int:
     """How many bands, from the lowest, are heard where content ends at ``cutoff_hz``.
 
     At least half of a band must be trusted.
     """
-    edges = band_edges()
-    centres = 0.5 * (edges[:-1] + edges[1:])
-    heard = int(np.searchsorted(centres, TRUSTED * cutoff_hz, side="right"))
+    heard = 0
+    for band in range(BANDS):
+        if _CENTRES[band] <= TRUSTED * cutoff_hz:
+            heard = band + 1
     return min(max(heard, FEWEST_BANDS), MOST_BANDS)

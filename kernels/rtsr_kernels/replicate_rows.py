@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import float32, float64, int64, types, void
+from numba import float32, float64, types, void
 from numpy.typing import NDArray
 
 from .compiled import AUDIO, AUDIO_IN, INDICES_IN, MATRIX, SAMPLES, kernel
@@ -16,15 +16,10 @@ from .replicate_design import (
     ANALYSIS,
     BANDS,
     CONTEXT,
-    FEWEST_BANDS,
     HOP,
-    MOST_BANDS,
     OVERLAP,
-    TRUSTED,
-    band_edges,
+    bands_below,
 )
-
-_CENTRES = 0.5 * (band_edges()[:-1] + band_edges()[1:])
 
 
 class ReplicateRows(NamedTuple):
@@ -62,16 +57,6 @@ def replicate_rows_state(slots: int) -> ReplicateRows:
         noise=np.zeros(ANALYSIS, np.float32),
         scratch=np.zeros((SCRATCH_ROWS, ANALYSIS)),
     )
-
-
-@kernel(int64(float64))
-def _heard_of(cutoff_hz: float) -> int:
-    """What `rtsr_kernels.replicate_design.bands_below` says, for compiled code."""
-    heard = 0
-    for band in range(BANDS):
-        if _CENTRES[band] <= TRUSTED * cutoff_hz:
-            heard = band + 1
-    return min(max(heard, FEWEST_BANDS), MOST_BANDS)
 
 
 @kernel(
@@ -123,7 +108,7 @@ def replicate_rows(
                     replica_share,
                     values.seed,
                     values.frame + hop,
-                    _heard_of(cutoff),
+                    bands_below(cutoff),
                     cutoff,
                     values.f_target,
                     out[slot, part].reshape((HOP, 1)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +9,7 @@ from rtsr.call.formats import G722, OPUS, PCMU
 from rtsr.call.receiver import Chunk, Origin
 from rtsr.latency import ENGINE_RATE
 from rtsr_kernels.resample import StreamingResampler
+from rtsr_kernels.resample_design import delay_samples
 
 __all__ = ["DELAY_SAMPLES", "DryPath"]
 
@@ -20,14 +19,11 @@ Audio = NDArray[np.float32]
 OVERLAP = 120
 
 
-@functools.cache
-def _longest_resampling() -> int:
-    rates = {form.sample_rate for form in (PCMU, G722, OPUS)}
-    return max(StreamingResampler(rate, ENGINE_RATE).delay for rate in rates)
-
-
+_LONGEST_RESAMPLING = max(
+    delay_samples(form.sample_rate, ENGINE_RATE) for form in (PCMU, G722, OPUS)
+)
 #: Samples at 48 kHz by which everything that leaves is behind what has come in, at any rate.
-DELAY_SAMPLES = _longest_resampling() + OVERLAP
+DELAY_SAMPLES = _LONGEST_RESAMPLING + OVERLAP
 
 
 class DryPath:
@@ -56,7 +52,7 @@ class DryPath:
             return self._resampler.process(sound)
         before = OVERLAP if self._resampler is None else 0
         self._resampler = StreamingResampler(chunk.rate, ENGINE_RATE, self._channels)
-        before += DELAY_SAMPLES - OVERLAP - self._resampler.delay
+        before += _LONGEST_RESAMPLING - self._resampler.delay
         silence = np.zeros((before, self._channels), np.float32)
         out = np.concatenate([silence, self._resampler.process(sound)])
         length = min(len(self._tail), len(out))

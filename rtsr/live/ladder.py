@@ -9,11 +9,10 @@ import numpy as np
 from rtsr.live.settings import WorkerSettings
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.shedding import DRY, REPLICATE
 from rtsr.runtime.source import HighBandSource
 from rtsr.runtime.statistics import Statistics
 
-REPLICATE = "replicate"
-DRY = "dry"
 _WARM_UP_STEPS = 8
 # Where no network says where its output ends.
 _F_TARGET = 20000.0

@@ -26,7 +26,7 @@ class BatchReplicate:
 
     def __init__(self, network: NetworkRows) -> None:
         slots, _, samples = network.audio.shape
-        weights = replicate_file.read(replicate_file.bundled_path())
+        weights = replicate_file.bundled_weights()
         self._network = network
         self._regression = weights.regression
         self._share = weights.replica_share

@@ -184,7 +184,7 @@ class BlockPort:
     @property
     def room(self) -> int:
         """Samples at 48 kHz that may still be pushed."""
-        return self._ports.waiting_data.shape[1] - readable(self._waiting)
+        return self._ports.waiting_data.shape[1] - self.waiting
 
     @property
     def ready(self) -> int:

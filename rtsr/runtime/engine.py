@@ -40,11 +40,11 @@ class Engine:
         cutoff: float | None = None,
         expected_cutoff: float | None = None,
     ) -> None:
-        self.step_samples = 480 * source.hops
         self.expected_cutoff = expected_cutoff
         self._source = source
         self._statistics = statistics
         self._hops = HopEngine(1, source.channels, source.hops, source.overlap, source.channels)
+        self.step_samples = self._hops.step_samples
         self._slots = list(range(source.channels))
         self._native_hz = native_hz
         self._wet = wet

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from rtsr.runtime.metadata import HOP
 from rtsr_kernels import crossover, cutoffs
-from rtsr_kernels.band_limit import FULL_BAND_HZ
 from rtsr_kernels.bandwidth import start_bandwidth
 from rtsr_kernels.highpass import highpass_sos
 
@@ -114,7 +113,7 @@ class HopEngine:
         A measurement begins anew, from the new bound.
         """
         self._values["native_hz"][row] = native_hz
-        start_bandwidth(self._cutoffs.detectors, row, native_hz, native_hz)
+        self.set_cutoff(row, self.given_cutoff(row))
 
     def set_wet(self, row: int, wet: float) -> None:
         """Set the gain of a row's high band; it is faded over the next hop."""
@@ -142,8 +141,7 @@ class HopEngine:
 
     def is_missing(self, row: int) -> bool:
         """Whether something is missing above the cutoff of the newest hop."""
-        cutoff, target = float(self.f_prior[row, -1]), self.target(row)
-        return cutoff < min(FULL_BAND_HZ, target)
+        return bool(cutoffs.is_band_missing(self.f_prior[row, -1], self.target(row)))
 
     def given_cutoff(self, row: int) -> float | None:
         """The cutoff that was given, in Hz; ``None`` where it is measured."""

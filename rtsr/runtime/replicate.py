@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,11 +14,6 @@ from rtsr_kernels.replicate import SCRATCH_ROWS, replicate_hop
 from rtsr_kernels.replicate_design import ANALYSIS, BANDS, CONTEXT, OVERLAP, bands_below
 
 Audio = NDArray[np.float32]
-
-
-@functools.lru_cache(maxsize=1)
-def _bundled_weights() -> replicate_file.ReplicateWeights:
-    return replicate_file.read(replicate_file.bundled_path())
 
 
 class ReplicateSource:
@@ -62,14 +55,13 @@ class ReplicateSource:
         self.hops = hops
         self.overlap = OVERLAP
         self.seed = seed
-        self._weights = _bundled_weights() if weights is None else weights
+        self._weights = replicate_file.bundled_weights() if weights is None else weights
         self._history = np.zeros((channels, ANALYSIS), np.float32)
         self._contexts = np.zeros((channels, CONTEXT, BANDS))
         self._tails = np.zeros((channels, OVERLAP), np.float32)
         self._noise = np.zeros(ANALYSIS, np.float32)
         self._scratch = np.zeros((SCRATCH_ROWS, ANALYSIS))
         self._high_band: Audio = np.zeros((HOP * hops, channels), np.float32)
-        self._heard_of = functools.lru_cache(maxsize=64)(bands_below)
         self.reset()
 
     def reset(self) -> None:
@@ -98,7 +90,7 @@ class ReplicateSource:
                 self._weights.replica_share,
                 self.seed,
                 self.frame,
-                self._heard_of(cutoff),
+                bands_below(cutoff),
                 cutoff,
                 f_target,
                 self._high_band[part],

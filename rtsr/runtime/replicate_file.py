@@ -6,6 +6,7 @@ Only the weights that are used are stored, in half precision: an error of 0.05 %
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import zipfile
@@ -52,6 +53,12 @@ class ReplicateWeights:
 def bundled_path() -> Path:
     """Where the package's own file lies."""
     return Path(str(resources.files("rtsr").joinpath("weights", NAME + SUFFIX)))
+
+
+@functools.lru_cache(maxsize=1)
+def bundled_weights() -> ReplicateWeights:
+    """The package's own weights, read once."""
+    return read(bundled_path())
 
 
 def _used(heard: int) -> tuple[slice, slice]:
