@@ -509,7 +509,7 @@ def test_a_step_allocates_next_to_nothing(stand_in: Path, make_sound: MakeSound)
             for stream in streams:
                 stream.pull_into(out)
 
-        # Attributes are asked for by fresh strings where arrays go into compiled code, and CPython's
+        # Attributes are asked for by fresh strings where arrays go into compiled code; CPython's
         # cache of lookups keeps up to 4096 of them: it is filled before anything is counted.
         tracemalloc.start()
         for _ in range(1000):
