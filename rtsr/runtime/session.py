@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import ModelError, ProviderError, warn
+from rtsr.errors import ModelError, ProviderError, RtsrError, warn
 from rtsr.runtime import providers
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model, find_model
@@ -135,12 +135,9 @@ class OnnxStep:
     ) -> tuple[OpenSession, StepMemory]:
         """Open, bind and warm up; what has more than one way to go tries them in order."""
         opened = open_session(onnxruntime, self.model, wanted, self.options, shape)
-        memory = self._bind(onnxruntime, opened, shape)
-        if opened.stream is None:
-            return opened, memory
-        failure = _warm_up(memory)
+        memory, failure = self._bind_and_warm_up(onnxruntime, opened, shape)
         notes = list(opened.notes)
-        if failure and opened.graph:
+        if failure and memory and opened.stream and opened.graph:
             # The queue may still think that it is being captured.
             opened.stream.abandon()
             note = (
@@ -154,9 +151,8 @@ class OnnxStep:
             opened = open_session(
                 onnxruntime, self.model, opened.provider, self.options, shape, graph=False
             )
-            memory = self._bind(onnxruntime, opened, shape)
-            failure = _warm_up(memory)
-        if failure:
+            memory, failure = self._bind_and_warm_up(onnxruntime, opened, shape)
+        if failure or memory is None:
             note = (
                 f"Provider {opened.provider!r} failed in the first step of model "
                 f"'{self.model.name}' ({failure}); use provider 'cpu'."
@@ -169,6 +165,20 @@ class OnnxStep:
             memory = self._bind(onnxruntime, opened, shape)
         opened.notes[:] = notes
         return opened, memory
+
+    def _bind_and_warm_up(
+        self, onnxruntime: ModuleType, opened: OpenSession, shape: SessionShape
+    ) -> tuple[StepMemory | None, str]:
+        """Bind, and on a device take a first step; the second item says why one of them failed."""
+        if opened.stream is None:
+            return self._bind(onnxruntime, opened, shape), ""
+        try:
+            memory = self._bind(onnxruntime, opened, shape)
+        except RtsrError:
+            raise
+        except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+            return None, one_reason(error)
+        return memory, _warm_up(memory)
 
     def _bind(
         self, onnxruntime: ModuleType, opened: OpenSession, shape: SessionShape

@@ -20,7 +20,7 @@ from rtsr.errors import ProviderError, RtsrWarning
 from rtsr.runtime import providers
 from rtsr.runtime.models import bundled, find_model
 from rtsr.runtime.open_session import SessionShape, gpu_session_options
-from rtsr.runtime.session import OnnxStep
+from rtsr.runtime.session import OnnxStep, check_graph
 from rtsr.upsampler import Upsampler
 
 ON_GPUS = [
@@ -193,6 +193,21 @@ def test_whoever_ignores_the_lock_spoils_a_capture(
     assert [event for event in gpu.events() if event.startswith("forbidden")]
 
 
+@pytest.mark.parametrize("graph", ["", ":graph=off"])
+def test_a_lack_of_memory_for_the_state_is_one_sentence(
+    gpu: Any, graph: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_then_fail(*arguments: Any) -> None:
+        check_graph(*arguments)
+        gpu.fail("cudaMemcpy")
+
+    monkeypatch.setattr("rtsr.runtime.session.check_graph", check_then_fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RtsrWarning)
+        with pytest.raises(ProviderError, match=r"first step of model 'small' \(.*provider 'cpu'"):
+            OnnxStep("small", provider=f"cuda{graph}")
+
+
 def test_a_capture_that_fails_is_said_and_refused_where_it_was_asked_for(gpu: Any) -> None:
     gpu.fail("cudaStreamBeginCapture")
     with pytest.warns(RtsrWarning, match="could not be captured as a CUDA graph"):
@@ -230,7 +245,7 @@ def _in_a_process(*missing: str, stand_ins: list[Path]) -> str:
         "for file in sys.argv[1:]:\n"
         "    ctypes.CDLL(file, mode=ctypes.RTLD_GLOBAL)\n"
         "from rtsr.errors import RtsrError\n"
-        "from rtsr.runtime.session import OnnxStep\n"
+        "from rtsr.runtime.session import OnnxStep, check_graph\n"
         "try:\n"
         "    print(OnnxStep('small', provider='cuda').provider)\n"
         "except RtsrError as error:\n"
