@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rtsr.errors import (
+    ArgumentError,
     AudioFormatError,
     MissingDependencyError,
     ModelError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rtsr.upsampler import Upsampler
 
 __all__ = [
+    "ArgumentError",
     "AudioFormatError",
     "BatchStream",
     "BatchUpsampler",

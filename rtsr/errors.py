@@ -14,6 +14,10 @@ class RtsrError(Exception):
     """Base of all errors rtsr raises on purpose; ``str(error)`` is one complete sentence."""
 
 
+class ArgumentError(RtsrError, ValueError):
+    """A value is out of its range or of the wrong kind; the sentence says what is accepted."""
+
+
 class AudioFormatError(RtsrError):
     """The audio cannot be processed: its rate, channel count, sample format or container."""
 
