@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rtsr import Upsampler
-from rtsr.runtime.replicate import ReplicateSource
+from rtsr.engine.replicate import ReplicateSource
 
 BUDGET_MS = 0.15
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from rtsr.file_cutoff import measure_cutoff
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.train.decode import to_int16
 from rtsr.train.listing import SUFFIXES
 

@@ -27,9 +27,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.engine.statistics import Statistics
+from rtsr.engine.stream_engine import Engine
 from rtsr.errors import RtsrError
-from rtsr.runtime.engine import Engine
-from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.noise import fill_noise_frames
 from rtsr_kernels.resample import StreamingResampler
 
@@ -116,7 +116,7 @@ class TritonServer:
 
 
 class TritonSource:
-    """The high band of one mono stream, made by a server; see ``rtsr.runtime.source``.
+    """The high band of one mono stream, made by a server; see ``rtsr.engine.sources``.
 
     Every reset begins a new sequence on the server, for the state of an old one cannot be cleared.
     """

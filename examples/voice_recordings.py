@@ -11,8 +11,8 @@ import numpy as np
 import soundfile
 from package_recordings import LOWEST_RATE, SHORTEST_SECONDS, Recording, read_channel
 
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
-from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.corpus import JOIN_FADE, LOSSY
 from rtsr.train.decode import to_int16
 

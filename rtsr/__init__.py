@@ -25,10 +25,10 @@ from rtsr.errors import (
 )
 
 if TYPE_CHECKING:
-    from rtsr.batch import BatchUpsampler
-    from rtsr.batch_stream import BatchStream
+    from rtsr.batch.stream import BatchStream
+    from rtsr.batch.upsampler import BatchUpsampler
     from rtsr.files import EnhanceReport, enhance_file
-    from rtsr.latency import Latency
+    from rtsr.timing import Latency
     from rtsr.upsampler import Upsampler
 
 __all__ = [
@@ -47,11 +47,11 @@ __all__ = [
 ]
 
 _LAZY = {
-    "BatchStream": "rtsr.batch_stream",
-    "BatchUpsampler": "rtsr.batch",
+    "BatchStream": "rtsr.batch.stream",
+    "BatchUpsampler": "rtsr.batch.upsampler",
     "EnhanceReport": "rtsr.files",
     "enhance_file": "rtsr.files",
-    "Latency": "rtsr.latency",
+    "Latency": "rtsr.timing",
     "Upsampler": "rtsr.upsampler",
 }
 

@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.latency import ENGINE_RATE
 from rtsr.runtime.session import HOPS_PER_STEP
+from rtsr.timing import ENGINE_RATE
 from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from rtsr.arguments import check_audio_format
-from rtsr.bandwidth import measure_cutoff_stream
+from rtsr.audio.reader import InputFile
+from rtsr.audio.writer import OutputFile
+from rtsr.bandwidth.detector import measure_cutoff_stream
+from rtsr.engine.statistics import StepTimes
 from rtsr.errors import RtsrError
-from rtsr.input_file import InputFile
-from rtsr.latency import ENGINE_RATE, Latency
-from rtsr.output_file import OutputFile
-from rtsr.runtime.statistics import StepTimes
+from rtsr.timing import ENGINE_RATE, Latency
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import StreamingResampler
 

@@ -16,13 +16,13 @@ from rtsr.arguments import (
     check_frequency,
     check_wet,
 )
+from rtsr.engine.open_source import open_source
+from rtsr.engine.ports import BlockPort, stream_latency
+from rtsr.engine.statistics import Statistics
+from rtsr.engine.stream_engine import Engine
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.latency import ENGINE_RATE, Latency
-from rtsr.runtime.block_ports import BlockPort, stream_latency
-from rtsr.runtime.engine import Engine
 from rtsr.runtime.models import Model
-from rtsr.runtime.open_source import open_source
-from rtsr.runtime.statistics import Statistics
+from rtsr.timing import ENGINE_RATE, Latency
 from rtsr_kernels.ports import emit_rows, make_ports, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
 from rtsr_kernels.ring import Ring

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rtsr.bandwidth import BandwidthDetector
+from rtsr.bandwidth.detector import BandwidthDetector
 from rtsr_kernels.highpass import highpass_sos
 from rtsr_kernels.noise import fill_noise
 from rtsr_kernels.resample import StreamingResampler

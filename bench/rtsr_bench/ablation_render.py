@@ -16,14 +16,14 @@ import soundfile
 import torch
 from torch import Tensor
 
-from rtsr.bandwidth import measure_cutoff_stream
+from rtsr.bandwidth.detector import measure_cutoff_stream
+from rtsr.engine.sources import ModelSource
+from rtsr.engine.statistics import Statistics
+from rtsr.engine.stream_engine import Engine
 from rtsr.model.config import HOP, OVERLAP, SAMPLE_RATE
 from rtsr.model.generator import Generator
 from rtsr.quality.audio import read_audio
-from rtsr.runtime.engine import Engine
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.source import ModelSource
-from rtsr.runtime.statistics import Statistics
 from rtsr.train.degrade import LOSSLESS_FLOOR, Degraded
 from rtsr.train.stages import Batch, autoencode
 from rtsr_bench.ridge import fit_length

@@ -19,7 +19,7 @@ import torch
 from rtsr.errors import RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator
-from rtsr.runtime.tensorrt import file_sha256
+from rtsr.runtime.providers.tensorrt import file_sha256
 from rtsr.train.checkpoint import load_checkpoint
 from rtsr_bench.ablation_plan import Evaluation
 from rtsr_bench.ablation_render import Renderer, reconstruct_file

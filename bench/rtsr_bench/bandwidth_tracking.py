@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from rtsr.bandwidth import BandwidthDetector
+from rtsr.bandwidth.detector import BandwidthDetector
 from rtsr.errors import RtsrError
 from rtsr_bench.artefacts import check_report, write_json
 from rtsr_bench.bandwidth_deliveries import DELIVERIES, SAMPLE_RATE, STEADY, SWITCHES, Delivery

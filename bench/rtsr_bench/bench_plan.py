@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rtsr.errors import RtsrError
-from rtsr.runtime import providers
+from rtsr.runtime.providers import select as providers
 from rtsr_bench import campaign, foreign, matrix
 from rtsr_bench.measure import Protocol
 from rtsr_bench.streams import EXACT_UP_TO

@@ -20,7 +20,8 @@ from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
 from rtsr import enhance_file
-from rtsr.runtime import models, providers
+from rtsr.runtime import models
+from rtsr.runtime.providers import select as providers
 from rtsr_bench.program import run_command
 from rtsr_bench.ridge import fit_length, high_edges, load_full_band
 from rtsr_bench.validation import (

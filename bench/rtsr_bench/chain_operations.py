@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from rtsr.latency import ENGINE_RATE
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
+from rtsr.timing import ENGINE_RATE
 from rtsr_bench.operations import Operations, count_graph, total
 from rtsr_kernels import band_limit, bandwidth, highpass, images
 from rtsr_kernels import replicate_design as design

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr.runtime import providers
+from rtsr.runtime.providers import select as providers
 from rtsr_bench import matrix
 from rtsr_bench.evidence_items import SEARCH, STEPS, Item, Network, plan_items, with_tf32
 from rtsr_bench.evidence_report import build_page, verdict

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rtsr.runtime.provider_options import CUDA
+from rtsr.runtime.providers.options import CUDA
 from rtsr_bench.matrix import HOP_MS, Cell, counted
 
 PARITY, STEPS, SEARCH = "parity", "steps", "search"

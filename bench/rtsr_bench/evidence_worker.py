@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from rtsr.batch import BatchUpsampler
+from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.errors import RtsrError
-from rtsr.runtime import providers
 from rtsr.runtime.models import find_model
-from rtsr.runtime.provider_options import CPU, ProviderOptions, parse_provider
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.options import CPU, ProviderOptions, parse_provider
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.step_parity import TOLERANCE, compare_steps, tolerance_to_cpu
 from rtsr_bench import steady
 from rtsr_bench.evidence_items import PARITY, SEARCH, STEPS, Item, Network
 from rtsr_bench.measure import Protocol, take_steps
@@ -33,6 +32,7 @@ from rtsr_bench.probes import PackageEnergy, resident_megabytes
 from rtsr_bench.streams import OutOfTimeError, Trial, find_most_streams
 from rtsr_bench.subjects import Blocks, ModelStep
 from rtsr_bench.summary import histogram, quantiles, step_figures
+from rtsr_export.step_parity import TOLERANCE, compare_steps, tolerance_to_cpu
 
 _INPUT_RATE = 8000
 _TRIAL_STEPS = 400
@@ -94,7 +94,7 @@ def probe(provider: str, file: str) -> dict[str, Any]:
     step = OnnxStep(Path(file), provider=provider)
     facts: dict[str, Any] = {"provider": step.provider, "notes": list(step.notes)}
     if step.provider != CPU:
-        from rtsr.runtime.cuda_driver import CudaDriver
+        from rtsr.runtime.providers.cuda_driver import CudaDriver
 
         gpu = CudaDriver(step.options.device).describe()
         facts["gpu"] = {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rtsr.errors import ModelError, ProviderError, RtsrError
-from rtsr.runtime import providers
+from rtsr.runtime.providers import select as providers
 from rtsr_bench.matrix import FOREIGN, Cell
 from rtsr_bench.subjects import Blocks
 

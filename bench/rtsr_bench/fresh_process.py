@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr.runtime import providers
+from rtsr.runtime.providers import select as providers
 from rtsr_bench.matrix import Cell
 from rtsr_bench.measure import Protocol
 from rtsr_bench.probes import gpu_identifier

@@ -103,7 +103,7 @@ def _gpus() -> list[list[str]]:
 
 def _providers() -> list[str]:
     from rtsr.errors import RtsrError
-    from rtsr.runtime import providers
+    from rtsr.runtime.providers import select as providers
 
     try:
         return providers.available(providers.load_onnxruntime())

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rtsr.errors import ProviderError, RtsrError
-from rtsr.runtime import providers
 from rtsr.runtime.models import SUFFIX, Model, bundled, find_model
+from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import HOPS_PER_STEP
 
 HOP_MS = 10.0

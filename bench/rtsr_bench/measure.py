@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.runtime import providers
+from rtsr.runtime.providers import select as providers
 from rtsr_bench import steady
 from rtsr_bench.matrix import Cell
 from rtsr_bench.probes import PackageEnergy, gpu_megabytes, resident_megabytes

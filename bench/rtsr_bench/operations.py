@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtsr.errors import MissingDependencyError, RtsrError
-from rtsr.runtime import providers
+from rtsr.runtime.providers import select as providers
 
 if TYPE_CHECKING:
     import onnx

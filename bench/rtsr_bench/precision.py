@@ -24,8 +24,8 @@ from rich.table import Table
 
 from rtsr import enhance_file
 from rtsr.errors import RtsrError
-from rtsr.runtime import providers
 from rtsr.runtime.models import SUFFIX, Model, find_model
+from rtsr.runtime.providers import select as providers
 from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.matrix import HOP_MS, MODEL, PRECISIONS, Cell, precision_of
 from rtsr_bench.program import run_program

@@ -12,9 +12,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rtsr.latency import ENGINE_RATE
 from rtsr.quality.metrics import silence_dbfs
-from rtsr.runtime import providers
+from rtsr.runtime.providers import select as providers
+from rtsr.timing import ENGINE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_bench.validation import loudest_part
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import rtsr
 import rtsr_kernels
-from rtsr import file_cutoff
+from rtsr.bandwidth import file_cutoff
 from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
 from rtsr_bench import quality_probes, ridge

@@ -11,7 +11,8 @@ from typing import Any
 
 from rtsr import enhance_file
 from rtsr.errors import RtsrError
-from rtsr.runtime import models, providers
+from rtsr.runtime import models
+from rtsr.runtime.providers import select as providers
 from rtsr.upsampler import Upsampler
 from rtsr_bench.chain_operations import chain_operations
 from rtsr_bench.floor_command import FLOORS, floor_path

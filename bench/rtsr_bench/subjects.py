@@ -104,7 +104,7 @@ class ReplicateStep:
     """The rung without a network, one stream per channel."""
 
     def __init__(self, cell: Cell) -> None:
-        from rtsr.runtime.replicate import ReplicateSource
+        from rtsr.engine.replicate import ReplicateSource
 
         self._source = ReplicateSource(cell.streams, 0, cell.hops)
         self.provider = self._source.provider

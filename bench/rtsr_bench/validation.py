@@ -21,8 +21,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
-from rtsr.file_cutoff import measure_cutoff
 from rtsr.quality.compare import Comparison, compare_files, medians
 from rtsr.train.listing import list_recordings
 

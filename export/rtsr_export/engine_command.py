@@ -9,7 +9,7 @@ from rich.status import Status
 from rtsr.cli.progress import ShownWhile
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
-from rtsr.runtime.provider_options import TENSORRT, parse_provider
+from rtsr.runtime.providers.options import TENSORRT, parse_provider
 from rtsr_export.tensorrt import BuiltEngine, build_engine
 
 

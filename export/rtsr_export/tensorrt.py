@@ -2,7 +2,7 @@
 
 ONNX Runtime builds an engine while it makes a session, without a word on how far it is, and a
 builder that runs out of memory takes its process with it. So a child does that, and this process
-shows that it is alive. What comes out goes where :mod:`rtsr.runtime.tensorrt` looks for it, and
+shows that it is alive. What comes out goes where :mod:`rtsr.runtime.providers.tensorrt` looks for it, and
 stays there if it opens as a start-up opens it and sounds like the CPU over 200 hops.
 """
 
@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import ModelError, ProviderError, RtsrError
-from rtsr.runtime import provider_libraries, providers, tensorrt
-from rtsr.runtime.cuda_driver import CudaDriver
 from rtsr.runtime.models import Model, why_not_on_gpu
-from rtsr.runtime.provider_options import CPU, TENSORRT, ProviderOptions
+from rtsr.runtime.providers import libraries as provider_libraries
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers import tensorrt
+from rtsr.runtime.providers.cuda_driver import CudaDriver
+from rtsr.runtime.providers.options import CPU, TENSORRT, ProviderOptions
+from rtsr.runtime.providers.tensorrt import EngineKey
 from rtsr.runtime.session import HOPS_PER_STEP, OnnxStep
-from rtsr.runtime.step_parity import StepParity, compare_steps, measure_graph_parity, require_parity
-from rtsr.runtime.tensorrt import EngineKey
+from rtsr_export.step_parity import StepParity, compare_steps, measure_graph_parity, require_parity
 
 MAX_BATCH = 16384
 # Of the signal's level, at the one sample out of a hundred thousand that differs most. TensorRT

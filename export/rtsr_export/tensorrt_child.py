@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from rtsr.errors import RtsrError
-from rtsr.runtime import provider_libraries, providers
-from rtsr.runtime.open_session import SessionShape, create, session_options
-from rtsr.runtime.provider_options import TENSORRT, ProviderOptions
+from rtsr.runtime.providers import libraries as provider_libraries
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.open_session import SessionShape, create, session_options
+from rtsr.runtime.providers.options import TENSORRT, ProviderOptions
 
 
 def build(order: dict[str, object]) -> None:

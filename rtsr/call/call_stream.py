@@ -12,13 +12,13 @@ import collections
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.batch import BatchUpsampler
-from rtsr.batch_stream import BatchStream
+from rtsr.batch.stream import BatchStream
+from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call.band_controls import BandControls
 from rtsr.call.dry_path import DELAY_SAMPLES, DryPath
 from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Chunk, Origin
-from rtsr.latency import ENGINE_RATE
+from rtsr.timing import ENGINE_RATE
 from rtsr_kernels.limiter import KNEE, limit
 
 __all__ = ["CallStream"]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rtsr.call.formats import G722, OPUS, PCMU
 from rtsr.call.receiver import Chunk, Origin
-from rtsr.latency import ENGINE_RATE
+from rtsr.timing import ENGINE_RATE
 from rtsr_kernels.resample import StreamingResampler
 from rtsr_kernels.resample_design import delay_samples
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
-from rtsr.batch import BatchUpsampler
+from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
 from rtsr.call.path import DEADLINE, MediaPath
@@ -164,7 +164,7 @@ class CallEngine:
     Args:
         capacity: calls at a time, 1 to 256; each takes one place per channel in the batch.
         channels: of every call's sound, 1 or 2.
-        model, provider, threads: as for :class:`~rtsr.batch.BatchUpsampler`.
+        model, provider, threads: as for :class:`~rtsr.batch.upsampler.BatchUpsampler`.
         deadline_ms: how long sound waits for the batch before it is played without its new band, 5
             to 200 ms.
 

@@ -9,7 +9,7 @@ from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
 from rtsr.call.receiver import Origin, Receiver
 from rtsr.call.sender import Sender
-from rtsr.latency import ENGINE_RATE
+from rtsr.timing import ENGINE_RATE
 
 __all__ = ["MediaPath"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
 from rtsr.call.formats import Packet, PayloadFormat
-from rtsr.latency import ENGINE_RATE
+from rtsr.timing import ENGINE_RATE
 from rtsr_kernels.resample import StreamingResampler
 
 __all__ = ["Sender"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtsr.batch import BatchUpsampler
+from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call.call_stream import CallStream
 from rtsr.call.encoders import open_encoder
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, Packet

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rtsr.runtime.statistics import StepTimes
+    from rtsr.engine.statistics import StepTimes
     from rtsr.upsampler import Upsampler
 
 # A packaged clip is a pair of files: NAME_8k.EXT, what came through the telephone, and
@@ -59,7 +59,7 @@ def demo_command(
     quality against the full-band original. Writes the enhanced sound and a
     picture of its spectrum.
     """
-    from rtsr.input_file import InputFile
+    from rtsr.audio.reader import InputFile
     from rtsr.upsampler import Upsampler
 
     if as_json:
@@ -169,7 +169,7 @@ def _stream(upsampler: Upsampler, narrow: NDArray[np.float32], label: str, show:
 
 
 def _write(path: Path, audio: NDArray[np.float32]) -> Path:
-    from rtsr.output_file import OutputFile
+    from rtsr.audio.writer import OutputFile
 
     with OutputFile(path, 48000, 1, len(audio)) as file:
         file.write(audio[:, None])

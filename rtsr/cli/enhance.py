@@ -90,8 +90,8 @@ def enhance_command(
 
 def _rate_of(path: Path) -> int | None:
     """The file's rate for the progress bar; whatever is wrong with the file is said later."""
+    from rtsr.audio.reader import InputFile
     from rtsr.errors import RtsrError
-    from rtsr.input_file import InputFile
 
     try:
         with InputFile(path) as file:

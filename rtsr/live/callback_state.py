@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, types
 
-from rtsr.latency import ENGINE_RATE
 from rtsr.live.memory import CALLBACK_WORDS, TIMELINE_FRAMES, LiveMemory
 from rtsr.live.sample_formats import FORMATS
+from rtsr.timing import ENGINE_RATE
 from rtsr_kernels.drift import STATE_WORDS
 from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler, history_length
 from rtsr_kernels.resample_design import conversion_ratio, phase_table

@@ -1,6 +1,6 @@
 """The live engine's way of a hop: detector, the rung that sounds, tone, crossover.
 
-Around it is the same :class:`~rtsr.runtime.hop_engine.HopEngine` as everywhere; what live adds is
+Around it is the same :class:`~rtsr.engine.hop_engine.HopEngine` as everywhere; what live adds is
 the choice of the source, and the tone.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.batch.shedding import DRY, PREROLL_HOPS
+from rtsr.engine.hop_engine import HopEngine
+from rtsr.engine.sources import HighBandSource
+from rtsr.engine.statistics import Statistics
 from rtsr.errors import RtsrError
 from rtsr.live.controls import ControlBoard
 from rtsr.live.smoothing import SmoothedControls
 from rtsr.live.tone import SilenceGate, Tone
-from rtsr.runtime.hop_engine import HopEngine
 from rtsr.runtime.metadata import HOP
-from rtsr.runtime.shedding import DRY, PREROLL_HOPS
-from rtsr.runtime.source import HighBandSource
-from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
 from rtsr_kernels.limiter import KNEE, limit
 

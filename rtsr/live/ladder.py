@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rtsr.batch.shedding import DRY, REPLICATE
+from rtsr.engine.sources import HighBandSource
+from rtsr.engine.statistics import Statistics
 from rtsr.live.settings import WorkerSettings
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import bundled, find_model
-from rtsr.runtime.shedding import DRY, REPLICATE
-from rtsr.runtime.source import HighBandSource
-from rtsr.runtime.statistics import Statistics
 
 _WARM_UP_STEPS = 8
 # Where no network says where its output ends.
@@ -56,7 +56,7 @@ def build_sources(
     Raises:
         ModelError, ProviderError, MissingDependencyError: a model cannot be run.
     """
-    from rtsr.runtime.source import ModelSource
+    from rtsr.engine.sources import ModelSource
 
     sources: dict[str, HighBandSource] = {}
     f_target: float | None = None
@@ -64,7 +64,7 @@ def build_sources(
         if rung == DRY:
             continue
         if rung == REPLICATE:
-            from rtsr.runtime.replicate import ReplicateSource
+            from rtsr.engine.replicate import ReplicateSource
 
             sources[rung] = ReplicateSource(settings.channels, seed=0)
         else:

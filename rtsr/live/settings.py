@@ -88,7 +88,7 @@ class LiveSettings:
         """Raise :class:`RtsrError` if a value cannot be used on any machine."""
         from rtsr.arguments import MAX_CHANNELS, check_arguments
         from rtsr.live.devices import check_rate
-        from rtsr.runtime.provider_options import parse_provider
+        from rtsr.runtime.providers.options import parse_provider
 
         check_arguments(1, 0, 1.0, self.cutoff_hz, None, self.threads)
         check_rate(self.rate)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr.latency import ENGINE_RATE
 from rtsr.live import jack, portaudio
 from rtsr.live.callback import PORTAUDIO_CALLBACK
 from rtsr.live.callback_state import CallbackState
@@ -19,6 +18,7 @@ from rtsr.live.devices import Device, Kind, choose_rate, find_device, list_devic
 from rtsr.live.memory import CallbackWord, LiveMemory
 from rtsr.live.sample_formats import FORMATS
 from rtsr.live.stream_latency import DEFAULT_ALLOWANCE_MS, StreamLatency
+from rtsr.timing import ENGINE_RATE
 
 # The fade to silence before a stream closes: 64 frames at the device's slowest, and its buffers.
 _FADE_SECONDS = 0.02

@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rtsr.latency import ENGINE_RATE
 from rtsr.live.callback_state import LOOK_AHEAD, OVERLAP
+from rtsr.timing import ENGINE_RATE
 
 HOP = 480
 DEFAULT_ALLOWANCE_MS = 5.0

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.bandwidth import FULL_BAND_HZ
+from rtsr.bandwidth.detector import FULL_BAND_HZ
+from rtsr.engine.statistics import Statistics
 from rtsr.live.chain import OVERLAP, LiveChain
 from rtsr.live.controls import ControlBoard
 from rtsr.live.governor import Governor, GovernorSettings
@@ -26,7 +27,6 @@ from rtsr.live.priority import hurry_worker, raise_worker
 from rtsr.live.report import RESTART, EventKind
 from rtsr.live.settings import WorkerSettings
 from rtsr.runtime.metadata import HOP
-from rtsr.runtime.statistics import Statistics
 
 Audio = NDArray[np.float32]
 HopListener = Callable[[int, Audio, Audio], None]
@@ -237,9 +237,10 @@ class Worker:
 
 def import_everything() -> None:
     """Import now what a worker would import later: a copy of this process then starts at once."""
+    from rtsr.engine import replicate  # noqa: F401
     from rtsr.errors import RtsrError
-    from rtsr.runtime import replicate, session  # noqa: F401
-    from rtsr.runtime.providers import load_onnxruntime
+    from rtsr.runtime import session
+    from rtsr.runtime.providers.select import load_onnxruntime
 
     # Its absence is an error only for a rung that needs it.
     with contextlib.suppress(RtsrError):

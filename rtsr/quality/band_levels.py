@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.file_cutoff import measure_cutoff
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.quality.stft import Signal, bin_frequencies, power_chunks
 
 #: what :func:`band_levels` tells, in the order in which tables show it
@@ -47,7 +47,7 @@ def band_levels(
 
     *Bands*: evenly spaced from the cutoff to 24 kHz (or half the rate) on the scale
     ``2595 log10(1 + f / 700)`` (O'Shaughnessy; "HTK"), side by side. A band whose centre lies above
-    where the reference itself ends (:func:`rtsr.file_cutoff.measure_cutoff`) is not judged.
+    where the reference itself ends (:func:`rtsr.bandwidth.file_cutoff.measure_cutoff`) is not judged.
 
     *Levels*: sums of ``|X|^2`` over a band (n_fft 1024, hop 480, periodic Hann, centred: 21 ms, 100
     frames a second at 48 kHz; a bin on an edge is shared out), relative to a full-scale sine and

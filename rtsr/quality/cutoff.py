@@ -1,14 +1,14 @@
 """Where the content of a file to be judged ends, measured on the whole file at leisure.
 
-The streaming engine has to decide this hop by hop (:mod:`rtsr.bandwidth`); a comparison need not.
+The streaming engine has to decide this hop by hop (:mod:`rtsr.bandwidth.detector`); a comparison need not.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
-from rtsr.file_cutoff import measure_cutoff
 from rtsr.quality.audio import read_native
 
 # The last part below half the rate belongs to the resampler's roll-off: content that reaches into

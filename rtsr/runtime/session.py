@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ModelError, ProviderError, RtsrError, warn
-from rtsr.runtime import providers
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model, find_model
-from rtsr.runtime.open_session import OpenSession, SessionShape, one_reason, open_session
-from rtsr.runtime.provider_options import ProviderOptions, parse_provider
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.open_session import OpenSession, SessionShape, one_reason, open_session
+from rtsr.runtime.providers.options import ProviderOptions, parse_provider
 from rtsr.runtime.step_memory import HIGH_BAND, DeviceMemory, HostMemory, StepMemory, StepShapes
 
 SIGNALS = ("audio", "noise", "f_prior", "f_target")
@@ -36,7 +36,7 @@ class OnnxStep:
     Args:
         model: a :class:`~rtsr.runtime.models.Model`, the name of a bundled one, or a path.
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``, with options if need be:
-            ``cuda:device=1:graph=off``, see :func:`~rtsr.runtime.provider_options.parse_provider`.
+            ``cuda:device=1:graph=off``, see :func:`~rtsr.runtime.providers.options.parse_provider`.
         batch: channels of audio; each is one item of the graph's batch.
         hops_per_step: hops of 480 samples that one step takes: 1, 2 or 4.
         threads: threads within one step, for the CPU provider.

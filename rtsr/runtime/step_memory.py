@@ -127,7 +127,7 @@ class HostMemory:
 
 
 class Stream(Protocol):
-    """A queue of work on a device, see :class:`~rtsr.runtime.cuda_driver.CudaStream`."""
+    """A queue of work on a device, see :class:`~rtsr.runtime.providers.cuda_driver.CudaStream`."""
 
     def activate(self) -> None:
         """Let the calling thread use the device."""

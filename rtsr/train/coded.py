@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
-from rtsr.file_cutoff import measure_cutoff
 from rtsr.train import codecs
 from rtsr.train.codecs import SAMPLE_RATE, CodecSetting
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import MissingDependencyError, RtsrError
-from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.listing import Listed
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rtsr.errors import ModelError, ProviderError, RtsrError
-from rtsr.runtime import providers
 from rtsr.runtime.models import find_model
+from rtsr.runtime.providers import select as providers
 from rtsr_bench.foreign import Declaration, ForeignStep, foreign_cells, parse_declaration
 from rtsr_bench.matrix import (
     Axes,

@@ -12,7 +12,7 @@ import soundfile
 
 pytest.importorskip("soxr")
 
-from rtsr.bandwidth import measure_cutoff_stream
+from rtsr.bandwidth.detector import measure_cutoff_stream
 from rtsr.errors import MissingDependencyError
 from rtsr.quality.align import find_lag
 from rtsr.quality.audio import read_audio

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from scipy import signal as filters
 
+from rtsr.engine.replicate import ReplicateSource
 from rtsr.errors import RtsrError
 from rtsr.quality import evaluate
 from rtsr.runtime import replicate_file
-from rtsr.runtime.replicate import ReplicateSource
 from rtsr_bench import replicate_command
 from rtsr_bench.replicate_fit import fit, load_passages, passage_of
 from rtsr_bench.ridge import degrade

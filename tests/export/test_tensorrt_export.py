@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from rtsr.errors import ModelError, ProviderError, RtsrError
-from rtsr.runtime import tensorrt
 from rtsr.runtime.models import Model, find_model
-from rtsr.runtime.provider_options import ProviderOptions
-from rtsr.runtime.step_parity import StepParity
-from rtsr.runtime.tensorrt import EngineKey
+from rtsr.runtime.providers import tensorrt
+from rtsr.runtime.providers.options import ProviderOptions
+from rtsr.runtime.providers.tensorrt import EngineKey
 from rtsr_export import tensorrt as building
 from rtsr_export.command import export_command
 from rtsr_export.engine_command import summary
+from rtsr_export.step_parity import StepParity
 
 OPTIONS = ProviderOptions()
 SAME = StepParity(200, 1e-3, 2e-3, True), StepParity(200, 0.0, 0.0, True)
@@ -230,7 +230,7 @@ def test_the_command_refuses(arguments: dict[str, str], sentence: str) -> None:
 
 
 def test_without_tensorrt_the_command_says_what_is_missing(stand_in: Path) -> None:
-    from rtsr.runtime import providers
+    from rtsr.runtime.providers import select as providers
 
     if "tensorrt" in providers.available(providers.load_onnxruntime()):
         pytest.skip("TensorRT is in this ONNX Runtime")

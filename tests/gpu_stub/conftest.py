@@ -59,7 +59,7 @@ class Gpu:
 @pytest.fixture(scope="session")
 def provider_library() -> Path:
     """The file of the CUDA provider that is installed."""
-    from rtsr.runtime.provider_libraries import provider_library
+    from rtsr.runtime.providers.libraries import provider_library
 
     onnxruntime = pytest.importorskip("onnxruntime")
     file = provider_library(onnxruntime, "cuda")

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from rtsr.batch import BatchUpsampler
+from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.errors import ProviderError, RtsrWarning
-from rtsr.runtime import providers
 from rtsr.runtime.models import bundled, find_model
-from rtsr.runtime.open_session import SessionShape, gpu_session_options
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.open_session import SessionShape, gpu_session_options
 from rtsr.runtime.session import OnnxStep, check_graph
 from rtsr.upsampler import Upsampler
 

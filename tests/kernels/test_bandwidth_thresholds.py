@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtsr.bandwidth import BandwidthDetector
+from rtsr.bandwidth.detector import BandwidthDetector
 
 HOP = 480
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rtsr.engine.replicate import ReplicateSource
 from rtsr.runtime import replicate_file
-from rtsr.runtime.replicate import ReplicateSource
 from rtsr_kernels.network_rows import VALUES, NetworkRows
 from rtsr_kernels.replicate_rows import replicate_rows, replicate_rows_state
 

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from rtsr.errors import ProviderError
-from rtsr.runtime import open_session, providers
-from rtsr.runtime.cuda_driver import Gpu
+from rtsr.runtime.providers import open_session
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.cuda_driver import Gpu
 
 H200 = Gpu("NVIDIA H200", "9.0", "580.95.05", (13, 0))
 RUNS_BEFORE_CAPTURE = 2

@@ -16,9 +16,9 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from rtsr.audio.writer import OutputFile
 from rtsr.cli.app import app
 from rtsr.errors import RtsrError
-from rtsr.output_file import OutputFile
 
 WriteModel = Callable[..., Path]
 RTSR = [sys.executable, "-m", "rtsr"]

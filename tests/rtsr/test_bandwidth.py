@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from rtsr.bandwidth import FULL_BAND_HZ, HOP, BandwidthDetector, measure_cutoff_stream
+from rtsr.bandwidth.detector import FULL_BAND_HZ, HOP, BandwidthDetector, measure_cutoff_stream
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr_kernels.resample import StreamingResampler
 

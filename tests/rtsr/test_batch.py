@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtsr import AudioFormatError, BatchStream, BatchUpsampler, ModelError, RtsrError, Upsampler
-from rtsr.runtime.select_graph import select_graph
+from rtsr.batch.select_graph import select_graph
+from rtsr.batch.slots import SlotStep
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.slots import SlotStep
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 MakeSound = Callable[..., np.ndarray]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rtsr.errors import ProviderError
-from rtsr.runtime import cuda_driver
-from rtsr.runtime.cuda_driver import CudaDriver, CudaStream
+from rtsr.runtime.providers import cuda_driver
+from rtsr.runtime.providers.cuda_driver import CudaDriver, CudaStream
 
 
 def _address(value: Any) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsr import RtsrError, enhance_file, output_file
+from rtsr import RtsrError, enhance_file
+from rtsr.audio import writer as output_file
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 MakeSound = Callable[..., np.ndarray]

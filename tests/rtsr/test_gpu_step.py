@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rtsr.batch.slots import SlotStep
 from rtsr.errors import ModelError, ProviderError, RtsrWarning
-from rtsr.runtime import providers
-from rtsr.runtime.cuda_driver import Gpu
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.cuda_driver import Gpu
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.slots import SlotStep
-from rtsr.runtime.step_parity import (
+from rtsr_export.step_parity import (
     compare_steps,
     measure_graph_parity,
     require_parity,
@@ -207,7 +207,7 @@ def test_onnxruntime_is_quiet_only_where_we_answer(fake_gpu: Any, stand_in: Path
 def test_a_driver_for_older_cuda_is_refused(
     fake_gpu: Any, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rtsr.runtime import open_session
+    from rtsr.runtime.providers import open_session
 
     made = open_session.CudaStream
     monkeypatch.setattr(open_session, "CudaStream", lambda device: _with_cuda_12(made(device)))
@@ -242,7 +242,7 @@ def test_a_stale_state_is_found(
     fake_gpu: Any, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One graph for both copies of the state: every second step would replay the wrong one."""
-    from rtsr.runtime import open_session
+    from rtsr.runtime.providers import open_session
 
     monkeypatch.setattr(open_session, "_GRAPH_OF_SIDE", ("1", "1"))
     parity = measure_graph_parity(stand_in, provider="cuda")

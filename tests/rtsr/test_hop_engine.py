@@ -13,15 +13,15 @@ import pytest
 import soundfile
 
 from rtsr import BatchUpsampler, Upsampler, enhance_file
+from rtsr.engine.hop_engine import HopEngine
+from rtsr.engine.replicate import ReplicateSource
+from rtsr.engine.sources import ModelSource
+from rtsr.engine.statistics import Statistics
+from rtsr.engine.stream_engine import Engine
 from rtsr.live.chain import LiveChain
 from rtsr.live.controls import ControlBoard
-from rtsr.runtime.engine import Engine
-from rtsr.runtime.hop_engine import HopEngine
 from rtsr.runtime.models import find_model
-from rtsr.runtime.replicate import ReplicateSource
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.source import ModelSource
-from rtsr.runtime.statistics import Statistics
 
 MakeSound = Callable[..., np.ndarray]
 Plan = dict[int, dict[str, Any]]

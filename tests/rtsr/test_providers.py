@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from rtsr.errors import ProviderError
-from rtsr.runtime import provider_libraries, providers
-from rtsr.runtime.provider_options import ProviderOptions, parse_provider
+from rtsr.runtime.providers import libraries as provider_libraries
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.options import ProviderOptions, parse_provider
 from rtsr.runtime.session import OnnxStep
 
 ProviderFile = Callable[..., ModuleType]
@@ -214,7 +215,7 @@ def test_a_driver_that_is_too_old_is_refused(provider_file: ProviderFile) -> Non
 
 
 def test_replicate_takes_options_of_auto_only() -> None:
-    from rtsr.runtime.replicate import ReplicateSource
+    from rtsr.engine.replicate import ReplicateSource
 
     ReplicateSource(1, 0, 1, provider="auto:graph=off")
     with pytest.raises(ProviderError, match="runs on the CPU"):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtsr.batch import BatchUpsampler
+from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import bundled, find_model
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.step_parity import (
+from rtsr.upsampler import Upsampler
+from rtsr_export.step_parity import (
     TOLERANCE,
     compare_steps,
     measure_graph_parity,
     tolerance_to_cpu,
 )
-from rtsr.upsampler import Upsampler
 
 
 def _gpu_starts() -> bool:

@@ -12,13 +12,13 @@ import pytest
 import soundfile
 
 from rtsr import ModelError, ProviderError, Upsampler, enhance_file
+from rtsr.engine.replicate import ReplicateSource
+from rtsr.engine.statistics import Statistics
+from rtsr.engine.stream_engine import Engine
 from rtsr.runtime import replicate_file
-from rtsr.runtime.engine import Engine
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import bundled, find_model, names
-from rtsr.runtime.replicate import ReplicateSource
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.statistics import Statistics
 
 MakeSound = Callable[..., np.ndarray]
 CUTOFF = 4000.0

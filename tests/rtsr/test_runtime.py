@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from rtsr.errors import MissingDependencyError, ModelError, ProviderError
-from rtsr.runtime import providers
 from rtsr.runtime.metadata import read_metadata
 from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
 
 WriteModel = Callable[..., Path]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rtsr import BatchUpsampler
-from rtsr.runtime.shedding import (
+from rtsr.batch.shedding import (
     BEHIND_MS,
     DRY,
     NETWORK,

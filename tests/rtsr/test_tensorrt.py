@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from rtsr.errors import ProviderError
-from rtsr.runtime import tensorrt, user_cache
-from rtsr.runtime.cuda_driver import Gpu
 from rtsr.runtime.models import Model, find_model
-from rtsr.runtime.provider_options import ProviderOptions
+from rtsr.runtime.providers import cache as user_cache
+from rtsr.runtime.providers import tensorrt
+from rtsr.runtime.providers.cuda_driver import Gpu
+from rtsr.runtime.providers.options import ProviderOptions
+from rtsr.runtime.providers.tensorrt import EngineKey
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.step_parity import measure_graph_parity
-from rtsr.runtime.tensorrt import EngineKey
+from rtsr_export.step_parity import measure_graph_parity
 
 OPTIONS = ProviderOptions()
 

@@ -14,8 +14,8 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.file_cutoff import measure_cutoff
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
 from rtsr.train.listing import list_recordings

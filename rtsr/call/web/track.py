@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtsr.call.formats import Packet
 from rtsr.call.upsampled import SoundLine
-from rtsr.latency import ENGINE_RATE
+from rtsr.timing import ENGINE_RATE
 
 __all__ = ["PacketTrack", "UpsampledTrack"]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from rtsr.engine.statistics import Statistics
 from rtsr.errors import RtsrError
 from rtsr.live.chain import OVERLAP, LiveChain
 from rtsr.live.controls import ControlBoard
-from rtsr.runtime.statistics import Statistics
 
 HOP = 480
 LADDER = ("base", "small", "dry")
@@ -116,9 +116,9 @@ def splatter_db(signal: np.ndarray, below_hz: float = 3000.0) -> float:
 def test_defaults_give_the_bits_of_the_engine(
     model: str, make_sound: Callable[..., np.ndarray], channels: int
 ):
+    from rtsr.engine.sources import ModelSource
     from rtsr.runtime.models import find_model
     from rtsr.runtime.session import OnnxStep
-    from rtsr.runtime.source import ModelSource
     from rtsr.upsampler import Upsampler
 
     sound = make_sound(48000, 2.0, cutoff=4000.0, channels=channels)
@@ -140,7 +140,7 @@ def test_defaults_give_the_bits_of_the_engine(
 
 
 def test_replicate_rung_gives_the_bits_of_the_engine(make_sound: Callable[..., np.ndarray]):
-    replicate = pytest.importorskip("rtsr.runtime.replicate")
+    replicate = pytest.importorskip("rtsr.engine.replicate")
     from rtsr.upsampler import Upsampler
 
     sound = make_sound(48000, 1.0, cutoff=4000.0)
@@ -360,8 +360,8 @@ def test_seed_reaches_every_rung():
 
 
 def test_degraded_hops_are_counted_and_the_sound_goes_on(failing_model, make_sound):
+    from rtsr.engine.sources import ModelSource
     from rtsr.runtime.session import OnnxStep
-    from rtsr.runtime.source import ModelSource
 
     statistics = Statistics()
     source = ModelSource(OnnxStep(failing_model), 0, statistics)

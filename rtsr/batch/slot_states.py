@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.runtime import providers
+from rtsr.batch.select_graph import CHOSEN, OTHER, RESULT, mask_name, select_graph
 from rtsr.runtime.gpu_lock import GPU_LOCK
-from rtsr.runtime.open_session import quiet
-from rtsr.runtime.select_graph import CHOSEN, OTHER, RESULT, mask_name, select_graph
+from rtsr.runtime.providers import select as providers
+from rtsr.runtime.providers.open_session import quiet
 
 # One copy of the state: tensors (OrtValue) by name, the first dimension is the slot.
 State = dict[str, Any]

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from rtsr.errors import MissingDependencyError, ProviderError
-from rtsr.runtime.provider_libraries import installed_distributions
-from rtsr.runtime.provider_options import (
+from rtsr.runtime.providers.libraries import installed_distributions
+from rtsr.runtime.providers.options import (
     AUTO,
     CHOICES,
     CPU,

@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.arguments import check_arguments, check_audio_format
-from rtsr.batch_stream import RESERVED_FRAMES, BatchStream
+from rtsr.batch.replicate import BatchReplicate
+from rtsr.batch.shedding import DRY, NETWORK, REPLICATE, Plan, Shedding
+from rtsr.batch.slots import SlotStep
+from rtsr.batch.stream import RESERVED_FRAMES, BatchStream
+from rtsr.engine.hop_engine import HopEngine
+from rtsr.engine.network_rows import network_rows, start_rows
+from rtsr.engine.ports import BlockPort, stream_latency
+from rtsr.engine.statistics import Statistics
 from rtsr.errors import RtsrError
-from rtsr.latency import ENGINE_RATE, Latency
-from rtsr.runtime.batch_replicate import BatchReplicate
-from rtsr.runtime.block_ports import BlockPort, stream_latency
-from rtsr.runtime.hop_engine import HopEngine
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
-from rtsr.runtime.network_rows import network_rows, start_rows
-from rtsr.runtime.shedding import DRY, NETWORK, REPLICATE, Plan, Shedding
-from rtsr.runtime.slots import SlotStep
-from rtsr.runtime.statistics import Statistics
+from rtsr.timing import ENGINE_RATE, Latency
 from rtsr_kernels.network_rows import check_rows, fill_rows
 from rtsr_kernels.ports import (
     emit_rows,

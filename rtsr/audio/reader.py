@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.audio.truncation import counted_mp3_samples, ogg_ends_early
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.truncation import counted_mp3_samples, ogg_ends_early
 
 Audio = NDArray[np.float32]
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.arguments import check_audio_format, check_frequency, check_wet
+from rtsr.engine.ports import BlockPort
+from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.latency import ENGINE_RATE, Latency
-from rtsr.runtime.block_ports import BlockPort
-from rtsr.runtime.statistics import Statistics
+from rtsr.timing import ENGINE_RATE, Latency
 
 if TYPE_CHECKING:
-    from rtsr.batch import BatchUpsampler
+    from rtsr.batch.upsampler import BatchUpsampler
 
 # Silence behind the last sample: longer than any resampler's memory.
 _TAIL_MS = 20
@@ -22,7 +22,7 @@ RESERVED_FRAMES = 2 * _TAIL_MS * ENGINE_RATE // 1000
 
 
 class BatchStream:
-    """A stream in a :class:`~rtsr.batch.BatchUpsampler`; made by its ``open``.
+    """A stream in a :class:`~rtsr.batch.upsampler.BatchUpsampler`; made by its ``open``.
 
     :meth:`push` blocks of any length, have the batch step, :meth:`pull` what has become of them.
     Pulled sample ``o`` belongs to input time ``(o - delay_samples) / output_rate``: the whole of

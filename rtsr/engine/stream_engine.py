@@ -7,9 +7,9 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.runtime.hop_engine import HopEngine
-from rtsr.runtime.source import HighBandSource
-from rtsr.runtime.statistics import Statistics
+from rtsr.engine.hop_engine import HopEngine
+from rtsr.engine.sources import HighBandSource
+from rtsr.engine.statistics import Statistics
 
 Audio = NDArray[np.float32]
 

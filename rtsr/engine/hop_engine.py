@@ -1,7 +1,7 @@
 """The way of a hop at 48 kHz, from the detector to the crossover, for one stream or for many.
 
 A step is ``begin``, then whatever makes the high band, then ``finish``. An
-:class:`~rtsr.runtime.engine.Engine` has a source between them, the live chain its choice of
+:class:`~rtsr.engine.stream_engine.Engine` has a source between them, the live chain its choice of
 sources, a batch one run of a network for all streams.
 """
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rtsr.errors import ProviderError
-from rtsr.runtime.provider_options import CUDA, TENSORRT
+from rtsr.runtime.providers.options import CUDA, TENSORRT
 
 _DRIVER = "libcuda.so"
 _TENSORRT = ("libnvinfer.so", "libnvonnxparser.so")

@@ -25,11 +25,11 @@ from types import ModuleType
 from typing import Any
 
 from rtsr.errors import ProviderError
-from rtsr.runtime import provider_libraries
-from rtsr.runtime.cuda_driver import Gpu
 from rtsr.runtime.models import Model
-from rtsr.runtime.provider_options import TENSORRT, ProviderOptions
-from rtsr.runtime.user_cache import user_cache
+from rtsr.runtime.providers import libraries as provider_libraries
+from rtsr.runtime.providers.cache import user_cache
+from rtsr.runtime.providers.cuda_driver import Gpu
+from rtsr.runtime.providers.options import TENSORRT, ProviderOptions
 
 FORMAT = 1
 ENGINE_FILE = "engine.onnx"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rtsr.engine.replicate import ReplicateSource
+from rtsr.engine.sources import ModelSource
+from rtsr.engine.statistics import Statistics
 from rtsr.runtime import replicate_file
 from rtsr.runtime.models import Model, find_model
-from rtsr.runtime.replicate import ReplicateSource
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.source import ModelSource
-from rtsr.runtime.statistics import Statistics
 
 
 def open_source(

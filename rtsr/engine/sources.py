@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.engine.network_rows import network_rows, start_rows
+from rtsr.engine.statistics import Statistics
 from rtsr.runtime.metadata import HOP
-from rtsr.runtime.network_rows import network_rows, start_rows
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.network_rows import check_rows, fill_audio, fill_rows, read_high_band
 
 Audio = NDArray[np.float32]

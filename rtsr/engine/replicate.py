@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ProviderError
-from rtsr.runtime import providers, replicate_file
+from rtsr.runtime import replicate_file
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import find_model
+from rtsr.runtime.providers import select as providers
 from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.replicate import SCRATCH_ROWS, replicate_hop
 from rtsr_kernels.replicate_design import ANALYSIS, BANDS, CONTEXT, OVERLAP, bands_below
@@ -75,7 +76,7 @@ class ReplicateSource:
         self.frame = frame
 
     def generate(self, audio: Audio, f_prior: NDArray[np.float32], f_target: float) -> Audio:
-        """Take one step, see :meth:`rtsr.runtime.source.HighBandSource.generate`."""
+        """Take one step, see :meth:`rtsr.engine.sources.HighBandSource.generate`."""
         for hop in range(self.hops):
             part = slice(hop * HOP, (hop + 1) * HOP)
             cutoff = max(float(f_prior[hop]), LOWEST_CUTOFF_HZ)

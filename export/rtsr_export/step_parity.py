@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rtsr.errors import ProviderError
 from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
-from rtsr.runtime.provider_options import AUTO, ProviderOptions, parse_provider
+from rtsr.runtime.providers.options import AUTO, ProviderOptions, parse_provider
 from rtsr.runtime.session import OnnxStep
 from rtsr_kernels.noise import fill_noise_frames
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rtsr.runtime import providers
+from rtsr.batch.slot_states import DeviceStates, HostStates, Slots, SlotStates
 from rtsr.runtime.gpu_lock import GPU_LOCK
 from rtsr.runtime.models import Model
+from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
-from rtsr.runtime.slot_states import DeviceStates, HostStates, Slots, SlotStates
 
 
 class SlotStep(OnnxStep):

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError
-from rtsr.latency import ENGINE_RATE, Latency, alignment_samples
-from rtsr.runtime.statistics import Statistics
+from rtsr.timing import ENGINE_RATE, Latency, alignment_samples
 from rtsr_kernels.ports import (
     LARGEST_SAMPLE,
     Ports,
@@ -329,7 +329,7 @@ def stream_latency(
     waits_for_hop: bool,
     alignment: int | None = None,
 ) -> Latency:
-    """The latency of a stream, in parts; see :class:`~rtsr.latency.Latency`.
+    """The latency of a stream, in parts; see :class:`~rtsr.timing.Latency`.
 
     Args:
         hop: samples of one step at 48 kHz.

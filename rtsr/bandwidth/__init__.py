@@ -1,0 +1,1 @@
+"""Where the real content of a sound ends: of a running stream and of a whole file."""

@@ -1,0 +1,1 @@
+"""Many independent streams through one model, stepped together as one batch."""
