@@ -20,7 +20,7 @@ from rtsr.quality import ARTEFACTS, find_artefacts
 from rtsr.quality.audio import read_audio
 from rtsr.quality.metrics import lf_gain_db, lf_sisdr
 
-DEMO = Path(__file__).parents[2] / "rtsr" / "demo_data"
+DEMO = Path(__file__).parents[3] / "rtsr" / "demo_data"
 RATE = 48000
 CUTOFF = 4000.0
 MODELS = ("small", "replicate")

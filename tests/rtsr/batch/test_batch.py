@@ -25,7 +25,7 @@ from rtsr_kernels.resample import SUPPORTED_RATES
 
 MakeSound = Callable[..., np.ndarray]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "many_calls.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "many_calls.py"
 
 # Matrix products round by the size of the batch.
 TOLERANCE = 1e-5

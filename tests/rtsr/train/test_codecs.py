@@ -370,7 +370,7 @@ def test_without_pyav_only_coding_is_refused(
 def test_the_guide_shows_every_setting_with_its_default(tmp_path: Path) -> None:
     from rtsr.train.settings import TrainSettings, load_settings
 
-    guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    guide = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
     shown = guide.split("```toml\n")[1].split("```")[0]
     (tmp_path / "train.toml").write_text(shown)
     assert load_settings(tmp_path / "train.toml") == TrainSettings()
