@@ -30,13 +30,11 @@ from numpy.typing import NDArray
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import RtsrError
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_kernels.noise import fill_noise_frames
 from rtsr_kernels.resample import StreamingResampler
 
 Audio = NDArray[np.float32]
-
-ENGINE_RATE = 48000
-HOP = 480
 
 
 @dataclass(frozen=True)
@@ -195,11 +193,11 @@ def enhance(server: Server, model: ServedModel, sound: Audio, rate: int, seed: i
         1.0,
         statistics,
     )
-    before = StreamingResampler(rate, ENGINE_RATE)
+    before = StreamingResampler(rate, SAMPLE_RATE)
     delay = before.delay + source.overlap
-    whole = round(len(sound) * ENGINE_RATE / rate)
+    whole = round(len(sound) * SAMPLE_RATE / rate)
     # Silence pushes out what is still inside, and fills the last step.
-    rest = np.zeros((delay + engine.step_samples) * rate // ENGINE_RATE + rate // 50, np.float32)
+    rest = np.zeros((delay + engine.step_samples) * rate // SAMPLE_RATE + rate // 50, np.float32)
     wide = before.process(np.concatenate([sound, rest])[:, None])
     step = engine.step_samples
     out = np.zeros((len(wide) // step * step, 1), np.float32)
@@ -235,7 +233,7 @@ def main() -> None:
         server.close()
     except RtsrError as error:
         parser.exit(2, f"rtsr: {error}\n")
-    soundfile.write(arguments.output, wide, ENGINE_RATE)
+    soundfile.write(arguments.output, wide, SAMPLE_RATE)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import os
 from typing import Any
 
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.runtime.session import HOPS_PER_STEP
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import HOPS_PER_STEP, SAMPLE_RATE
 from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
 
@@ -28,7 +27,7 @@ def check_audio_format(input_rate: int, output_rate: int, channels: int) -> None
         _check_integer(name, value, AudioFormatError)
     if input_rate not in SUPPORTED_RATES:
         accepted = ", ".join(map(str, SUPPORTED_RATES))
-        hint = "; there is nothing to add above 48 kHz" if input_rate > ENGINE_RATE else ""
+        hint = "; there is nothing to add above 48 kHz" if input_rate > SAMPLE_RATE else ""
         raise AudioFormatError(
             f"A sample rate of {input_rate} Hz is not supported; accepted: {accepted}{hint}."
         )

@@ -17,7 +17,7 @@ from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import measure_cutoff_stream
 from rtsr.engine.statistics import StepTimes
 from rtsr.errors import RtsrError
-from rtsr.timing import ENGINE_RATE, Latency
+from rtsr.timing import SAMPLE_RATE, Latency
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import StreamingResampler
 
@@ -129,7 +129,7 @@ def enhance_file(
     cutoff: float | None = None,
     ceiling: float | None = None,
     threads: int = 1,
-    output_rate: int = ENGINE_RATE,
+    output_rate: int = SAMPLE_RATE,
     limiter: bool = True,
     subtype: str | None = None,
     progress: Progress | None = None,
@@ -233,7 +233,7 @@ def _stream(
 
 def _scan(source: Path, reader: InputFile) -> float:
     """Look through the beginning, so that the high band is right from the first sample on."""
-    resampler = StreamingResampler(reader.rate, ENGINE_RATE, reader.channels)
+    resampler = StreamingResampler(reader.rate, SAMPLE_RATE, reader.channels)
     with InputFile(source) as file:
         wide = (
             resampler.process(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0))

@@ -1,4 +1,4 @@
-"""The latency formula, in whole samples and in parts."""
+"""The engine's rate, hop and overlap, and the latency formula, in whole samples and in parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-ENGINE_RATE = 48000
+from rtsr_kernels.timing import HOP, OVERLAP, SAMPLE_RATE
+
+__all__ = [
+    "HOP",
+    "HOPS_PER_STEP",
+    "OVERLAP",
+    "SAMPLE_RATE",
+    "Latency",
+    "alignment_samples",
+]
+
+#: how many hops one step of a model may take
+HOPS_PER_STEP = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -37,13 +49,13 @@ class Latency:
     overlap: int
     alignment: int = 0
     output_resampler: int = 0
-    output_rate: int = ENGINE_RATE
+    output_rate: int = SAMPLE_RATE
 
     @property
     def algorithmic_samples(self) -> int:
         """Total delay in samples of the output."""
         inner = Fraction(self.resampler + self.hop + self.overlap + self.alignment)
-        return round(inner * self.output_rate / ENGINE_RATE) + self.output_resampler
+        return round(inner * self.output_rate / SAMPLE_RATE) + self.output_resampler
 
     @property
     def algorithmic_ms(self) -> float:
@@ -59,12 +71,12 @@ class Latency:
             "overlap": self.overlap,
             "alignment": self.alignment,
         }
-        milliseconds = {name: 1000.0 * count / ENGINE_RATE for name, count in parts.items()}
+        milliseconds = {name: 1000.0 * count / SAMPLE_RATE for name, count in parts.items()}
         milliseconds["output_resampler"] = 1000.0 * self.output_resampler / self.output_rate
         return milliseconds
 
 
 def alignment_samples(inner: int, output_rate: int) -> int:
     """Padding at 48 kHz after which a delay of ``inner`` samples is whole at ``output_rate``."""
-    whole = ENGINE_RATE // math.gcd(ENGINE_RATE, output_rate)
+    whole = SAMPLE_RATE // math.gcd(SAMPLE_RATE, output_rate)
     return -inner % whole

@@ -22,7 +22,7 @@ from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.runtime.models import Model
-from rtsr.timing import ENGINE_RATE, Latency
+from rtsr.timing import SAMPLE_RATE, Latency
 from rtsr_kernels.ports import emit_rows, make_ports, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
 from rtsr_kernels.ring import Ring
@@ -110,7 +110,7 @@ class Upsampler:
         cutoff: float | None = None,
         ceiling: float | None = None,
         threads: int = 1,
-        output_rate: int = ENGINE_RATE,
+        output_rate: int = SAMPLE_RATE,
         expected_cutoff: float | None = None,
         limiter: bool = True,
         blocks_are_hops: bool = False,
@@ -150,7 +150,7 @@ class Upsampler:
         self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
         self._planar: Audio = np.zeros((self.channels, step), np.float32)
         # What a chunk is worth at 48 kHz, what is left of a step, and padding.
-        room = CHUNK_FRAMES * ENGINE_RATE // min(SUPPORTED_RATES) + 2 * step + ENGINE_RATE // 100
+        room = CHUNK_FRAMES * SAMPLE_RATE // min(SUPPORTED_RATES) + 2 * step + SAMPLE_RATE // 100
         self._ports = make_ports(1, self.channels, step, Ring.capacity_for(room))
         self._port = BlockPort(
             self._ports,
@@ -303,10 +303,10 @@ class Upsampler:
         if self._blocks_are_hops and after % engine.step_samples:
             raise AudioFormatError(
                 f"A block of {len(audio)} samples is no whole number of steps of "
-                f"{engine.step_samples * 1000 / ENGINE_RATE:g} ms; with blocks_are_hops every "
+                f"{engine.step_samples * 1000 / SAMPLE_RATE:g} ms; with blocks_are_hops every "
                 "block must be."
             )
-        due = after * self.output_rate // ENGINE_RATE - self._emitted
+        due = after * self.output_rate // SAMPLE_RATE - self._emitted
         out, frames = port.empty(due)
         done = 0
         for start in range(0, len(audio), CHUNK_FRAMES):

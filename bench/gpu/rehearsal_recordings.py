@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-RATE = 48_000
+from rtsr.timing import SAMPLE_RATE
 
 
 def main(folder: Path) -> None:
@@ -20,10 +20,10 @@ def main(folder: Path) -> None:
     for number in range(8):
         split = "valid" if number > 5 else "train"
         domain = ("music", "effects")[number % 2]
-        white = np.fft.rfft(random.standard_normal(4 * RATE))
-        sound = np.fft.irfft(white / np.sqrt(np.arange(len(white)) + 100.0), 4 * RATE)
+        white = np.fft.rfft(random.standard_normal(4 * SAMPLE_RATE))
+        sound = np.fft.irfft(white / np.sqrt(np.arange(len(white)) + 100.0), 4 * SAMPLE_RATE)
         path = f"{split}-{number}.wav"
-        soundfile.write(folder / path, 0.1 * sound / sound.std(), RATE)
+        soundfile.write(folder / path, 0.1 * sound / sound.std(), SAMPLE_RATE)
         rows.append({"path": path, "split": split, "domain": domain, "speaker_or_group": path})
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -20,10 +20,10 @@ from rtsr.bandwidth.detector import measure_cutoff_stream
 from rtsr.engine.sources import ModelSource
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
-from rtsr.model.config import HOP, OVERLAP, SAMPLE_RATE
 from rtsr.model.generator import Generator
 from rtsr.quality.audio import read_audio
 from rtsr.runtime.session import OnnxStep
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 from rtsr.train.degrade import LOSSLESS_FLOOR, Degraded
 from rtsr.train.stages import Batch, autoencode
 from rtsr_bench.ridge import fit_length

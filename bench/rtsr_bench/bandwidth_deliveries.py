@@ -16,9 +16,9 @@ import soxr
 
 from rtsr.errors import MissingDependencyError
 from rtsr.quality.align import find_lag
+from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.quality_codecs import Coder, Signal, through_coder
 
-SAMPLE_RATE = 48000
 FULL_BAND_HZ = 24000.0
 #: How far off a cutoff may be that is called right, as a share of it.
 TOLERANCE = 0.12

@@ -12,7 +12,8 @@ import soundfile
 import soxr
 
 from rtsr.errors import RtsrError
-from rtsr_bench.bandwidth_deliveries import SAMPLE_RATE, fitted
+from rtsr.timing import SAMPLE_RATE
+from rtsr_bench.bandwidth_deliveries import fitted
 from rtsr_bench.quality_codecs import Signal
 from rtsr_bench.validation import Clip
 

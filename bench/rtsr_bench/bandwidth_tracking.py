@@ -19,8 +19,9 @@ from rich.progress import Progress
 
 from rtsr.bandwidth.detector import BandwidthDetector
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.artefacts import check_report, write_json
-from rtsr_bench.bandwidth_deliveries import DELIVERIES, SAMPLE_RATE, STEADY, SWITCHES, Delivery
+from rtsr_bench.bandwidth_deliveries import DELIVERIES, STEADY, SWITCHES, Delivery
 from rtsr_bench.bandwidth_streams import full_band_clips, hops, one_voice, programme
 from rtsr_bench.program import run_command
 from rtsr_bench.quality_codecs import Signal

@@ -22,6 +22,7 @@ from scipy.signal.windows import hann
 from rtsr import enhance_file
 from rtsr.runtime import models
 from rtsr.runtime.providers import select as providers
+from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.program import run_command
 from rtsr_bench.ridge import fit_length, high_edges, load_full_band
 from rtsr_bench.validation import (
@@ -38,7 +39,6 @@ from rtsr_bench.validation import (
 
 Array = NDArray[np.float64]
 
-SAMPLE_RATE = 48000
 FRAME, HOP = 1024, 240
 #: 45 ms: the envelope that a listener follows, not the chance of single frames
 SMOOTHED_FRAMES = 9

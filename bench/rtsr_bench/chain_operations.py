@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_bench.operations import Operations, count_graph, total
 from rtsr_kernels import band_limit, bandwidth, highpass, images
 from rtsr_kernels import replicate_design as design
 from rtsr_kernels.resample_design import phase_table
 
-HOPS_PER_SECOND = ENGINE_RATE // HOP
+HOPS_PER_SECOND = SAMPLE_RATE // HOP
 
 # One Philox block of ten rounds (two products, four exclusive ors, two sums each) and two
 # Box-Muller pairs (logarithm, root, two circular functions, seven products and sums each) give
@@ -53,7 +52,7 @@ def chain_operations(model: Model, input_rate: int, cutoff_hz: float) -> dict[st
     # The gate's two extremes, and the sum of dry signal and high band.
     per_hop["gate and mixing"] = Operations(other=3 * HOP)
     return {
-        "input resampler": resampler_operations(input_rate, ENGINE_RATE),
+        "input resampler": resampler_operations(input_rate, SAMPLE_RATE),
         **{name: operations.times(HOPS_PER_SECOND) for name, operations in per_hop.items()},
     }
 

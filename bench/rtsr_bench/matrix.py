@@ -9,7 +9,7 @@ from typing import Any
 from rtsr.errors import ProviderError, RtsrError
 from rtsr.runtime.models import SUFFIX, Model, bundled, find_model
 from rtsr.runtime.providers import select as providers
-from rtsr.runtime.session import HOPS_PER_STEP
+from rtsr.timing import HOPS_PER_STEP
 
 HOP_MS = 10.0
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rtsr.errors import MissingDependencyError
 from rtsr.quality.stft import power_chunks
+from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.quality_report import METRIC_NOTES, NEAR_ZERO
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Signal = NDArray[np.float64]
 
-SAMPLE_RATE = 48000
 #: What the two rows of a spectrogram show: everything, and a moment around the cutoff.
 WIDE_SECONDS, CLOSE_SECONDS = 2.5, 0.8
 _FFT, _HOP = 2048, 192

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtsr.quality.metrics import silence_dbfs
 from rtsr.runtime.providers import select as providers
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_bench.validation import loudest_part
 
@@ -85,9 +85,9 @@ def level_in_silence(model: str, rate: int, samples: Audio) -> float:
         early = upsampler.latency.algorithmic_samples
         output = _stream(upsampler, np.concatenate([samples, silence, samples]), len(silence))
     output = output[early:]
-    begin = round(len(samples) * ENGINE_RATE / rate)
+    begin = round(len(samples) * SAMPLE_RATE / rate)
     is_sound = np.ones(len(output))
-    is_sound[begin : begin + round(SILENT_SECONDS * ENGINE_RATE)] = 0.0
+    is_sound[begin : begin + round(SILENT_SECONDS * SAMPLE_RATE)] = 0.0
     return silence_dbfs(is_sound, output.astype(np.float64))
 
 

@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rtsr.errors import RtsrError
+from rtsr.timing import HOP
 from rtsr_bench.ridge import SYNTHESIS, frame_matrix, load_full_band
 from rtsr_bench.validation import Clip
 from rtsr_kernels.replicate import band_densities, context_features
@@ -26,7 +27,6 @@ from rtsr_kernels.replicate_design import (
     CONTEXT,
     FEATURES_PER_BAND,
     FEWEST_BANDS,
-    HOP,
     MOST_BANDS,
     band_edges,
     band_of_bin,

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from scipy import signal as filters
 
 from rtsr.errors import RtsrError
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_bench.validation import loudest_part, narrow_band
 
-SAMPLE_RATE = 48000
-HOP = 480
 ANALYSIS = 1024
 SYNTHESIS = 600
 OVERLAP = SYNTHESIS - HOP

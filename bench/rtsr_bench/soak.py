@@ -25,7 +25,7 @@ from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.program import run_command
 from rtsr_bench.soak_player import SoakPlayer
 from rtsr_bench.soak_server import Engine, busy_programs, jack_server
-from rtsr_bench.soak_sound import RATE, SoundJudgement, judge_sound
+from rtsr_bench.soak_sound import SAMPLE_RATE, SoundJudgement, judge_sound
 from rtsr_bench.soak_usage import Usage, usage_of
 from rtsr_bench.stalls import Stalls, StallWatch
 
@@ -86,7 +86,7 @@ def load_clip(name: str) -> NDArray[np.float32]:
 
     path = Path(rtsr.__file__).parent / "demo_data" / f"{name}_8k.wav"
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    clip = StreamingResampler(rate, RATE).process(np.ascontiguousarray(audio[:, :1]))[:, 0]
+    clip = StreamingResampler(rate, SAMPLE_RATE).process(np.ascontiguousarray(audio[:, :1]))[:, 0]
     ramp = np.linspace(0.0, 1.0, _FADE, dtype=np.float32)
     clip[:_FADE] *= ramp
     clip[-_FADE:] *= ramp[::-1]

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 
-RATE = 48000
 WINDOW = 480
 """Frames of a judged window: 10 ms."""
 # Every rung leaves alone what lies below the clip's cutoff; a generated band begins 15 % below what
@@ -77,18 +77,18 @@ def judge_sound(
         RtsrError: less was recorded; a server that loses its cycles records nothing.
     """
     length = len(clip)
-    if len(recorded) < RATE + length:
+    if len(recorded) < SAMPLE_RATE + length:
         raise RtsrError(
-            f"Only {len(recorded) / RATE:.1f} s of sound came back; {1 + length / RATE:.1f} s are "
+            f"Only {len(recorded) / SAMPLE_RATE:.1f} s of sound came back; {1 + length / SAMPLE_RATE:.1f} s are "
             "needed to judge it. Soak longer, or on a machine that is less busy."
         )
-    recorded, first = recorded[RATE:], first + RATE
+    recorded, first = recorded[SAMPLE_RATE:], first + SAMPLE_RATE
     latency = measure_latency(clip, recorded[:length], first)
     at_end = len(recorded) - length
     latency_end = measure_latency(clip, recorded[at_end:], first + at_end)
     excused = _excused(len(recorded), first, gaps, latency)
     broken = np.zeros(len(recorded) // WINDOW, bool)
-    chunk = _CHUNK_SECONDS * RATE
+    chunk = _CHUNK_SECONDS * SAMPLE_RATE
     margin = WINDOW * 4
     rounds = np.tile(clip, (chunk + 2 * margin) // length + 2)
     for start in range(0, len(broken) * WINDOW, chunk):
@@ -105,7 +105,7 @@ def judge_sound(
         latency_end_samples=latency_end,
         windows=int((~excused).sum()),
         broken=int(judged.sum()),
-        longest_broken_ms=_longest(judged) * 1000.0 * WINDOW / RATE,
+        longest_broken_ms=_longest(judged) * 1000.0 * WINDOW / SAMPLE_RATE,
         excused=int(excused.sum()),
     )
 
@@ -114,7 +114,7 @@ def _broken(heard: Audio, played: Audio, cutoff_hz: float) -> NDArray[np.bool_]:
     """Of every window, whether the low bands differ."""
     from scipy.signal import butter, sosfiltfilt
 
-    sos = butter(6, _LOW_SHARE * cutoff_hz, fs=RATE, output="sos")
+    sos = butter(6, _LOW_SHARE * cutoff_hz, fs=SAMPLE_RATE, output="sos")
     count = len(heard) // WINDOW
     shape = (count, WINDOW)
     low = sosfiltfilt(sos, heard.astype(np.float64))[: count * WINDOW].reshape(shape)

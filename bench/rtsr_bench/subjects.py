@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import MissingDependencyError
-from rtsr.runtime.metadata import HOP
+from rtsr.timing import HOP
 from rtsr_bench.matrix import FOREIGN, MODEL, REPLICATE, RESAMPLER, SOXR, Cell
 
 Audio = NDArray[np.float32]

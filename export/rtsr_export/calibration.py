@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rtsr.errors import MissingDependencyError
-from rtsr.runtime.metadata import HOP, KEY, ModelMetadata, parse_metadata
+from rtsr.runtime.metadata import KEY, ModelMetadata, parse_metadata
+from rtsr.timing import HOP
 from rtsr_export.recordings import band_limited, packaged_recordings
 
 CUTOFFS_HZ = (2000.0, 3400.0, 5500.0, 8000.0, 11_000.0, 16_000.0)

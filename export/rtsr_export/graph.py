@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from rtsr.model.bands import NYQUIST
-from rtsr.model.config import HOP, LATENCY_SAMPLES, OVERLAP, SAMPLE_RATE
+from rtsr.model.config import LATENCY_SAMPLES
 from rtsr.model.generator import Generator, parameter_count
 from rtsr.model.streaming import flatten, unflatten
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 from rtsr_export.folding import fold_constants
 
 OPSET = 20

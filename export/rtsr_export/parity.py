@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rtsr.errors import MissingDependencyError, RtsrError
-from rtsr.model.config import HOP
 from rtsr.model.generator import Generator
 from rtsr.model.streaming import flatten
+from rtsr.timing import HOP
 from rtsr_export.graph import SIGNALS
 from rtsr_kernels import fill_noise
 

@@ -13,7 +13,8 @@ import onnx
 
 from rtsr.errors import ModelError, RtsrError
 from rtsr.quality import evaluate
-from rtsr.runtime.metadata import KEY, SAMPLE_RATE
+from rtsr.runtime.metadata import KEY
+from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_export.calibration import model_facts
 from rtsr_export.folding import fold_constants

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.signal import firwin, oaconvolve
 
 from rtsr.errors import RtsrError
-from rtsr.runtime.metadata import HOP, SAMPLE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
 
 Samples = NDArray[np.float32]
 

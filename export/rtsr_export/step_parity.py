@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ProviderError
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
 from rtsr.runtime.providers.options import AUTO, ProviderOptions, parse_provider
 from rtsr.runtime.session import OnnxStep
+from rtsr.timing import HOP
 from rtsr_kernels.noise import fill_noise_frames
 
 HOPS = 200

@@ -17,8 +17,7 @@ import numpy as np
 import onnx
 
 from rtsr.errors import ModelError
-from rtsr.runtime.metadata import SAMPLE_RATE
-from rtsr.runtime.session import HOPS_PER_STEP
+from rtsr.timing import HOPS_PER_STEP, SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_export.graph_file import write_graph
 from rtsr_export.recordings import Samples, band_limited, packaged_recordings

@@ -28,7 +28,8 @@ from rtsr.runtime.providers import tensorrt
 from rtsr.runtime.providers.cuda_driver import CudaDriver
 from rtsr.runtime.providers.options import CPU, TENSORRT, ProviderOptions
 from rtsr.runtime.providers.tensorrt import EngineKey
-from rtsr.runtime.session import HOPS_PER_STEP, OnnxStep
+from rtsr.runtime.session import OnnxStep
+from rtsr.timing import HOPS_PER_STEP
 from rtsr_export.step_parity import StepParity, compare_steps, measure_graph_parity, require_parity
 
 MAX_BATCH = 16384

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtsr.errors import ModelError, RtsrError
-from rtsr.runtime.metadata import HOP, ModelMetadata
+from rtsr.runtime.metadata import ModelMetadata
 from rtsr.runtime.models import Model, why_not_on_gpu
+from rtsr.timing import HOP
 from rtsr_export.text_format import Message, Symbol, to_text
 
 MODEL_FILE = "model.onnx"

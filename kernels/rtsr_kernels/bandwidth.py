@@ -39,8 +39,7 @@ from .compiled import INDICES_IN, MATRIX, VECTOR, kernel
 from .fourier import LANES, real_fourier_tables, transform_real, transform_real_lanes
 from .images import BINS as IMAGE_BINS
 from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_sides, mirror_of_opus, mirrored_at
-
-HOP = 480
+from .timing import HOP
 
 #: Content that reaches this far leaves nothing to add.
 FULL_FROM_HZ = 20000.0

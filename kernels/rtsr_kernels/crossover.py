@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from .compiled import AUDIO, AUDIO_IN, INDICES_IN, LINE, LINE_IN, MATRIX, SAMPLES, STATE, kernel
 from .crossfade import crossfade_linear
 from .highpass import LANES, SECTIONS, filter_lanes, filter_line
+from .timing import HOP
 
-HOP = 480
 MAX_CHANNELS = 8
 
 #: Half of one 16-bit step. A stretch that a 16-bit file can only store as zeros is silence, and

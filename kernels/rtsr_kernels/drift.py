@@ -19,13 +19,13 @@ import numpy as np
 from numba import float64
 
 from .compiled import VECTOR, kernel
+from .timing import SAMPLE_RATE
 
 STATE_WORDS = 8
 """Length of the float64 state; all zero is a fresh loop."""
 ONCE_SMOOTHED, SMOOTHED, INTEGRAL, FACTOR, AGE, FAR, JUMP, JUMPS = range(STATE_WORDS)
 """What each word of the state holds; `JUMP` is the one for callers (frames, 0 = none asked for)."""
 
-FRAME_RATE = 48_000.0
 
 # Critical: the position never overshoots its target, so that latency only ever settles.
 DAMPING = 1.0
@@ -65,7 +65,7 @@ def drift_update(state: np.ndarray, error_frames: float, block_seconds: float) -
     cross-fade, and 0 after every other call. The loop takes it that the jump is made and keeps what
     it knows of the clocks.
     """
-    error = error_frames / FRAME_RATE
+    error = error_frames / SAMPLE_RATE
     state[JUMP] = 0.0
     if abs(error) > max(JUMP_ERROR, JUMP_BLOCKS * block_seconds):
         state[FAR] += block_seconds

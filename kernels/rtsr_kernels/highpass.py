@@ -16,8 +16,8 @@ import numpy as np
 from numba import void
 
 from .compiled import AUDIO, AUDIO_IN, LINE, LINE_IN, MATRIX, MATRIX_IN, STATE, kernel
+from .timing import SAMPLE_RATE
 
-SAMPLE_RATE = 48000
 SECTIONS = 4
 """Sections of every design, whatever its cutoff: one state shape serves a moving cutoff."""
 LANES = 32

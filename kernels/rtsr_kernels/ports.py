@@ -20,8 +20,8 @@ from .limiter import KNEE, limit
 from .resample import CHUNK_FRAMES, TABLE, history_length, resample_line
 from .resample_design import conversion_ratio, phase_table
 from .ring import HEADER_WORDS, READ_INDEX, WRITE_INDEX
+from .timing import SAMPLE_RATE
 
-ENGINE_RATE = 48000
 MAX_CHANNELS = 8
 
 #: Word of the header of a waiting ring: how many samples are to come out in total, plus one; 0
@@ -128,7 +128,7 @@ def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Po
         step_samples: of one step at 48 kHz.
         capacity: samples that each ring holds, a power of two.
     """
-    tables = [phase_table(ENGINE_RATE, rate) for rate in OUTPUT_RATES[1:]]
+    tables = [phase_table(SAMPLE_RATE, rate) for rate in OUTPUT_RATES[1:]]
     longest = max(history_length(table.shape[1]) for table in tables)
     return Ports(
         values=np.zeros(streams, VALUES),
@@ -147,10 +147,10 @@ def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Po
 def start_port(ports: Ports, row: int, output_rate: int, limits: bool) -> None:
     """Empty the rings of one stream, whose channels and slots are set, and fix its output rate."""
     values = ports.values[row]
-    up, down = conversion_ratio(ENGINE_RATE, output_rate)
+    up, down = conversion_ratio(SAMPLE_RATE, output_rate)
     place, taps = 0, 1
     for rate in OUTPUT_RATES[1:]:
-        table = phase_table(ENGINE_RATE, rate)
+        table = phase_table(SAMPLE_RATE, rate)
         if rate == output_rate:
             taps = table.shape[1]
             break

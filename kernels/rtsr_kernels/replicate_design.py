@@ -8,14 +8,13 @@ import numpy as np
 from numba import float64, int64
 
 from .compiled import kernel
+from .timing import HOP, OVERLAP, SAMPLE_RATE
 
-SAMPLE_RATE = 48000
-HOP = 480
 ANALYSIS = 1024
 BINS = ANALYSIS // 2 + 1
 HZ_PER_BIN = SAMPLE_RATE / ANALYSIS
-SYNTHESIS = 600
-OVERLAP = SYNTHESIS - HOP
+SYNTHESIS = HOP + OVERLAP
+
 
 #: Frames that the features of one frame look at, the newest last.
 CONTEXT = 23

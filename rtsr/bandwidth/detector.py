@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_kernels.band_limit import FRAME, FULL_BAND_HZ
 from rtsr_kernels.bandwidth import (
-    HOP,
     bandwidth_scratch,
     bandwidth_state,
     detect_bandwidth,
@@ -21,8 +21,6 @@ from rtsr_kernels.bandwidth import (
 )
 
 __all__ = ["FULL_BAND_HZ", "HOP", "BandwidthDetector", "measure_cutoff_stream"]
-
-SAMPLE_RATE = 48000
 
 
 class BandwidthDetector:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.runtime import replicate_file
-from rtsr.runtime.metadata import HOP
+from rtsr.timing import HOP
 from rtsr_kernels.network_rows import NetworkRows
 from rtsr_kernels.replicate_rows import replicate_rows, replicate_rows_state
 

@@ -11,14 +11,14 @@ from rtsr.arguments import check_audio_format, check_frequency, check_wet
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.timing import ENGINE_RATE, Latency
+from rtsr.timing import SAMPLE_RATE, Latency
 
 if TYPE_CHECKING:
     from rtsr.batch.upsampler import BatchUpsampler
 
 # Silence behind the last sample: longer than any resampler's memory.
 _TAIL_MS = 20
-RESERVED_FRAMES = 2 * _TAIL_MS * ENGINE_RATE // 1000
+RESERVED_FRAMES = 2 * _TAIL_MS * SAMPLE_RATE // 1000
 
 
 class BatchStream:
@@ -105,7 +105,7 @@ class BatchStream:
         This is the latency without the wait for a whole step.
         """
         latency = self.latency
-        return latency.algorithmic_samples - latency.hop * self.output_rate // ENGINE_RATE
+        return latency.algorithmic_samples - latency.hop * self.output_rate // SAMPLE_RATE
 
     @property
     def cutoff_hz(self) -> float:
@@ -169,7 +169,7 @@ class BatchStream:
     @property
     def waiting_ms(self) -> float:
         """Milliseconds of sound that were pushed and not stepped yet."""
-        return 1000.0 * self._port.waiting / ENGINE_RATE
+        return 1000.0 * self._port.waiting / SAMPLE_RATE
 
     @property
     def ready(self) -> int:

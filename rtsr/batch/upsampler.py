@@ -22,9 +22,8 @@ from rtsr.engine.network_rows import network_rows, start_rows
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import RtsrError
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model
-from rtsr.timing import ENGINE_RATE, Latency
+from rtsr.timing import HOP, SAMPLE_RATE, Latency
 from rtsr_kernels.network_rows import check_rows, fill_rows
 from rtsr_kernels.ports import (
     emit_rows,
@@ -119,7 +118,7 @@ class BatchUpsampler:
         #: Held during a step; a stream's cutoff is set under it.
         self.lock = threading.Lock()
         self._network = network_rows(step, self.capacity)
-        waiting = ENGINE_RATE * int(buffer_ms) // 1000 + 2 * self.step_samples + RESERVED_FRAMES
+        waiting = SAMPLE_RATE * int(buffer_ms) // 1000 + 2 * self.step_samples + RESERVED_FRAMES
         self._ports = make_ports(
             self.capacity, self.capacity, self.step_samples, Ring.capacity_for(waiting)
         )
@@ -131,7 +130,7 @@ class BatchUpsampler:
         self._held = np.zeros(self.capacity, np.int64)
         self._replicate = BatchReplicate(self._network)
         self._shedding = Shedding(
-            1000.0 * self.step_samples / ENGINE_RATE,
+            1000.0 * self.step_samples / SAMPLE_RATE,
             self._replicate.ms_per_hop() if overload == "shed" else 0.0,
             is_allowed=overload == "shed",
         )
@@ -164,7 +163,7 @@ class BatchUpsampler:
         wet: float = 1.0,
         cutoff: float | None = None,
         ceiling: float | None = None,
-        output_rate: int = ENGINE_RATE,
+        output_rate: int = SAMPLE_RATE,
         expected_cutoff: float | None = None,
         limiter: bool = True,
         channels_first: bool = False,
@@ -239,7 +238,7 @@ class BatchUpsampler:
             take_rows(self._ports, due, self._audio)
             f_prior = self.engine.begin_rows(due, self._audio)
             plan = self._shedding.plan(
-                1000.0 * waiting / ENGINE_RATE,
+                1000.0 * waiting / SAMPLE_RATE,
                 int(self._network.values["channels"][due].sum()),
             )
             high_band = self._generate(step, plan, due, self._held[:held], f_prior)
@@ -252,7 +251,7 @@ class BatchUpsampler:
             return count
 
     def latency(
-        self, input_rate: int, output_rate: int = ENGINE_RATE, alignment: int | None = None
+        self, input_rate: int, output_rate: int = SAMPLE_RATE, alignment: int | None = None
     ) -> Latency:
         """The latency of a stream of these rates in Hz, in parts.
 

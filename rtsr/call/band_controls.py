@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from rtsr.errors import RtsrError
 from rtsr.live.controls import ControlBoard
 from rtsr.live.tone import SilenceGate, Tone
+from rtsr.timing import HOP
 
 __all__ = ["BandControls"]
 
 Audio = NDArray[np.float32]
 
-_HOP = 480
 #: What a call has of the live engine's controls; its model and its seed stay.
 NAMES = ("wet", "level_db", "tilt_db", "ceiling_hz", "gate_dbfs", "bypass")
 
@@ -57,9 +57,9 @@ class BandControls:
             cutoff_hz: where the slope is anchored.
         """
         get = self.board.get
-        for start in range(0, len(band), _HOP):
-            part = band[start : start + _HOP]
+        for start in range(0, len(band), HOP):
+            part = band[start : start + HOP]
             self._tone.shape(
                 part, get("level_db"), get("tilt_db"), get("ceiling_hz"), max(500.0, cutoff_hz)
             )
-            self._gate.apply(part, dry[start : start + _HOP], get("gate_dbfs"))
+            self._gate.apply(part, dry[start : start + HOP], get("gate_dbfs"))

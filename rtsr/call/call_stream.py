@@ -18,7 +18,7 @@ from rtsr.call.band_controls import BandControls
 from rtsr.call.dry_path import DELAY_SAMPLES, DryPath
 from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Chunk, Origin
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.limiter import KNEE, limit
 
 __all__ = ["CallStream"]
@@ -117,7 +117,7 @@ class CallStream:
         self._dry.append(self._dry_path.process(chunk))
         if chunk.origin is Origin.TAIL:
             return
-        self._pushed += len(chunk.sound) * ENGINE_RATE // chunk.rate
+        self._pushed += len(chunk.sound) * SAMPLE_RATE // chunk.rate
         if self._batch is None:
             return
         stream = self._stream
@@ -159,7 +159,7 @@ class CallStream:
         if self._batch is not None:
             self.controls.shape(band, dry, self.cutoff_hz or 4000.0)
         out = dry + band
-        limit(out, self._limiter_gain, KNEE if band.any() else 1.0, ENGINE_RATE)
+        limit(out, self._limiter_gain, KNEE if band.any() else 1.0, SAMPLE_RATE)
         if self.monitor is not None:
             self.monitor.see(dry, out)
         return out
@@ -190,7 +190,7 @@ class CallStream:
             self._last_band[: _FADE_OUT - len(newest)] = 0.0
             self._last_band[_FADE_OUT - len(newest) :] = newest
         if self._batch is not None and not bypass and start >= DELAY_SAMPLES:
-            self.fallback_seconds += (count - (known - first)) / ENGINE_RATE
+            self.fallback_seconds += (count - (known - first)) / SAMPLE_RATE
         if known < count and (had_band or self._gain > 0.0):
             self._ghost = self._last_band[::-1] * _FALLING
             self._gain = 0.0

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rtsr.call.formats import G722, OPUS, PCMU
 from rtsr.call.receiver import Chunk, Origin
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import OVERLAP, SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
 from rtsr_kernels.resample_design import delay_samples
 
@@ -15,12 +15,9 @@ __all__ = ["DELAY_SAMPLES", "DryPath"]
 
 Audio = NDArray[np.float32]
 
-#: Of the synthesis window: by so much the enhanced sound is later than the resampled one.
-OVERLAP = 120
-
 
 _LONGEST_RESAMPLING = max(
-    delay_samples(form.sample_rate, ENGINE_RATE) for form in (PCMU, G722, OPUS)
+    delay_samples(form.sample_rate, SAMPLE_RATE) for form in (PCMU, G722, OPUS)
 )
 #: Samples at 48 kHz by which everything that leaves is behind what has come in, at any rate.
 DELAY_SAMPLES = _LONGEST_RESAMPLING + OVERLAP
@@ -51,7 +48,7 @@ class DryPath:
         if self._resampler is not None and self._resampler.input_rate == chunk.rate:
             return self._resampler.process(sound)
         before = OVERLAP if self._resampler is None else 0
-        self._resampler = StreamingResampler(chunk.rate, ENGINE_RATE, self._channels)
+        self._resampler = StreamingResampler(chunk.rate, SAMPLE_RATE, self._channels)
         before += _LONGEST_RESAMPLING - self._resampler.delay
         silence = np.zeros((before, self._channels), np.float32)
         out = np.concatenate([silence, self._resampler.process(sound)])

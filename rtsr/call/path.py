@@ -9,7 +9,7 @@ from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
 from rtsr.call.receiver import Origin, Receiver
 from rtsr.call.sender import Sender
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 
 __all__ = ["MediaPath"]
 
@@ -91,7 +91,7 @@ class MediaPath:
                 self.sender.pause(chunk.pause)
             self.stream.push(chunk)
             if chunk.origin is not Origin.TAIL:
-                self._total += len(chunk.sound) * ENGINE_RATE // chunk.rate
+                self._total += len(chunk.sound) * SAMPLE_RATE // chunk.rate
                 self._pushed.append((self._total, now))
         events, self.receiver.events = self.receiver.events, []
         for event in events:

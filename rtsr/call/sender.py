@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
 from rtsr.call.formats import Packet, PayloadFormat
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
 
 __all__ = ["Sender"]
@@ -68,7 +68,7 @@ class Sender:
 
     def push(self, sound: Audio) -> list[Packet]:
         """Add sound ``(samples, channels)`` at 48 kHz; returns the packets that it completes."""
-        if self.format.sample_rate != ENGINE_RATE:
+        if self.format.sample_rate != SAMPLE_RATE:
             sound = self._resampler.process(np.ascontiguousarray(sound))
         waiting = np.concatenate([self._waiting, sound]) if len(self._waiting) else sound
         size = self._encoder.frame_samples
@@ -119,7 +119,7 @@ class Sender:
         self._encoder = open_encoder(form, self._channels, self._bitrate)
         self.format = form
         self._payload_type = payload_type
-        self._resampler = StreamingResampler(ENGINE_RATE, form.sample_rate, self._channels)
+        self._resampler = StreamingResampler(SAMPLE_RATE, form.sample_rate, self._channels)
         self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
         self._waiting = self._waiting[:0]
 

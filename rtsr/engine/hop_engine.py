@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.runtime.metadata import HOP
+from rtsr.timing import HOP
 from rtsr_kernels import crossover, cutoffs
 from rtsr_kernels.bandwidth import start_bandwidth
 from rtsr_kernels.highpass import highpass_sos

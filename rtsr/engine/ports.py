@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError
-from rtsr.timing import ENGINE_RATE, Latency, alignment_samples
+from rtsr.timing import SAMPLE_RATE, Latency, alignment_samples
 from rtsr_kernels.ports import (
     LARGEST_SAMPLE,
     Ports,
@@ -44,10 +44,10 @@ class InputConversion:
 
     def __init__(self, rate: int, channels: int) -> None:
         self.rate = rate
-        self.up, self.down = conversion_ratio(rate, ENGINE_RATE)
-        self.delay = delay_samples(rate, ENGINE_RATE)
-        passes = rate == ENGINE_RATE
-        self.table = _NO_TAPS if passes else phase_table(rate, ENGINE_RATE)
+        self.up, self.down = conversion_ratio(rate, SAMPLE_RATE)
+        self.delay = delay_samples(rate, SAMPLE_RATE)
+        passes = rate == SAMPLE_RATE
+        self.table = _NO_TAPS if passes else phase_table(rate, SAMPLE_RATE)
         length = 0 if passes else history_length(self.table.shape[1])
         self.histories: Audio = np.zeros((channels, length), np.float32)
         self.position = self.down - 1
@@ -84,10 +84,10 @@ class InputConversion:
         past = self.table.shape[1] - 1
         if past < 1:
             return
-        to_rate = StreamingResampler(ENGINE_RATE, self.rate, sound.shape[1])
-        late = to_rate.delay * ENGINE_RATE // self.rate + ENGINE_RATE // 1000
+        to_rate = StreamingResampler(SAMPLE_RATE, self.rate, sound.shape[1])
+        late = to_rate.delay * SAMPLE_RATE // self.rate + SAMPLE_RATE // 1000
         narrow = to_rate.process(np.concatenate([sound, sound[-late:][::-1]]))
-        end = len(sound) * self.rate // ENGINE_RATE + to_rate.delay
+        end = len(sound) * self.rate // SAMPLE_RATE + to_rate.delay
         self.histories[:, :past] = narrow[end - past : end].T
 
     def newest(self) -> Audio:
@@ -95,7 +95,7 @@ class InputConversion:
         return self.histories[:, : self.table.shape[1] - 1].T
 
 
-_NO_CONVERSION = InputConversion(ENGINE_RATE, 1)
+_NO_CONVERSION = InputConversion(SAMPLE_RATE, 1)
 
 
 class BlockPort:
@@ -144,7 +144,7 @@ class BlockPort:
         self._slots = ports.slots[row]
         self.conversion = InputConversion(input_rate, self.channels)
         self._line = np.zeros(CHUNK_FRAMES, np.float32)
-        self._wide = np.zeros(CHUNK_FRAMES * ENGINE_RATE // 8000 + 8, np.float32)
+        self._wide = np.zeros(CHUNK_FRAMES * SAMPLE_RATE // 8000 + 8, np.float32)
         self._limited = -int(ports.values["limited"][row])
         self._ahead: Audio = np.zeros((0, self.channels), np.float32)
         self.reset()
@@ -257,7 +257,7 @@ class BlockPort:
         if old.up == old.down:
             ahead = past[-_FADE_FRAMES:][::-1].copy()
         else:
-            count = -(-_FADE_FRAMES * old.rate // ENGINE_RATE) + 1
+            count = -(-_FADE_FRAMES * old.rate // SAMPLE_RATE) + 1
             mirrored = old.newest()[::-1]
             # Back and forth, where that is not enough.
             there_and_back = np.concatenate([mirrored, mirrored[::-1]] * 2)
@@ -338,7 +338,7 @@ def stream_latency(
         alignment: padding of a stream that has begun with another rate; the total may then not be
             a whole number of output samples, and the nearest one is told.
     """
-    resampler = delay_samples(input_rate, ENGINE_RATE)
+    resampler = delay_samples(input_rate, SAMPLE_RATE)
     if alignment is None:
         alignment = alignment_samples(resampler + overlap + hop, output_rate)
     return Latency(
@@ -346,6 +346,6 @@ def stream_latency(
         hop=hop if waits_for_hop else 0,
         overlap=overlap,
         alignment=alignment,
-        output_resampler=delay_samples(ENGINE_RATE, output_rate),
+        output_resampler=delay_samples(SAMPLE_RATE, output_rate),
         output_rate=output_rate,
     )

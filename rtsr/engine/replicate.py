@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from rtsr.errors import ProviderError
 from rtsr.runtime import replicate_file
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import find_model
 from rtsr.runtime.providers import select as providers
+from rtsr.timing import HOP, OVERLAP
 from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.replicate import SCRATCH_ROWS, replicate_hop
-from rtsr_kernels.replicate_design import ANALYSIS, BANDS, CONTEXT, OVERLAP, bands_below
+from rtsr_kernels.replicate_design import ANALYSIS, BANDS, CONTEXT, bands_below
 
 Audio = NDArray[np.float32]
 

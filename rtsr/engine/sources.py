@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from rtsr.engine.network_rows import network_rows, start_rows
 from rtsr.engine.statistics import Statistics
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.session import OnnxStep
+from rtsr.timing import HOP
 from rtsr_kernels.network_rows import check_rows, fill_audio, fill_rows, read_high_band
 
 Audio = NDArray[np.float32]

@@ -13,20 +13,19 @@ from numba import from_dtype, types
 
 from rtsr.live.memory import CALLBACK_WORDS, TIMELINE_FRAMES, LiveMemory
 from rtsr.live.sample_formats import FORMATS
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.drift import STATE_WORDS
 from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler, history_length
 from rtsr_kernels.resample_design import conversion_ratio, phase_table
 from rtsr_kernels.variable_resample import delay_frames, design
 
-OVERLAP = 120
 """Frames by which the playback timeline lags behind the capture timeline."""
 LOOK_AHEAD = 64
 """Enhanced frames kept in hand: the fade to the dry signal happens within them."""
 
 CHUNK = 512
 """Device frames handled at a time; a longer device block is cut."""
-INNER_CHUNK = CHUNK * ENGINE_RATE // min(SUPPORTED_RATES) * 1001 // 1000 + 8
+INNER_CHUNK = CHUNK * SAMPLE_RATE // min(SUPPORTED_RATES) * 1001 // 1000 + 8
 """48 kHz frames that a chunk can be worth: at the lowest rate, and the fastest drift correction."""
 
 _FIELDS: list[tuple[str, Any]] = [
@@ -113,7 +112,7 @@ class CallbackState:
         self,
         memory: LiveMemory,
         *,
-        rate: int = ENGINE_RATE,
+        rate: int = SAMPLE_RATE,
         input_channels: int = 0,
         output_channels: int = 0,
         input_format: str = "float32",
@@ -149,12 +148,12 @@ class CallbackState:
         self._allocate("wet_block", INNER_CHUNK, channels)
         self.input_delay = self._convert_input(rate, channels) if input_channels else 0
         self.output_delay = 0.0
-        if output_channels and (two_clocks or rate != ENGINE_RATE):
+        if output_channels and (two_clocks or rate != SAMPLE_RATE):
             self.output_delay = self._convert_output(rate, channels)
         self._set("two_clocks", int(two_clocks))
         # Beyond the next block and some scheduling the capturing device has paused, and counting
         # on would lead the playing position astray.
-        self._set("capture_horizon", 2 * capture_block + ENGINE_RATE // 50)
+        self._set("capture_horizon", 2 * capture_block + SAMPLE_RATE // 50)
         self._set("gain", 1.0)
         # A stream that is opened again joins in the middle of the sound, and one that follows
         # another clock has to settle first.
@@ -177,27 +176,27 @@ class CallbackState:
 
     def _convert_input(self, rate: int, channels: int) -> int:
         """Returns the delay of the conversion to 48 kHz in 48 kHz frames."""
-        up, down = conversion_ratio(rate, ENGINE_RATE)
+        up, down = conversion_ratio(rate, SAMPLE_RATE)
         self._set("up", up)
         self._set("down", down)
         if up == down:
             return 0
-        table = phase_table(rate, ENGINE_RATE)
+        table = phase_table(rate, SAMPLE_RATE)
         self._point("input_table", table)
         self._set("input_taps", table.shape[1])
         history = np.zeros((channels, history_length(table.shape[1])), np.float32)
         self._point("input_history", history)
         self._set("input_position", down - 1)
-        return StreamingResampler(rate, ENGINE_RATE).delay
+        return StreamingResampler(rate, SAMPLE_RATE).delay
 
     def _convert_output(self, rate: int, channels: int) -> float:
         """Returns the delay of the conversion from 48 kHz in 48 kHz frames."""
-        table = design(ENGINE_RATE, rate)
+        table = design(SAMPLE_RATE, rate)
         self._point("table", table)
         self._set("table_rows", table.shape[0])
         self._set("taps", table.shape[1])
         self._allocate("history", table.shape[1], channels)
         self._point("position_fraction", np.zeros(1))
         self._point("drift", np.zeros(STATE_WORDS))
-        self._set("nominal_ratio", ENGINE_RATE / rate)
+        self._set("nominal_ratio", SAMPLE_RATE / rate)
         return delay_frames(table)

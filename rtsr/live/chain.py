@@ -20,7 +20,7 @@ from rtsr.errors import RtsrError
 from rtsr.live.controls import ControlBoard
 from rtsr.live.smoothing import SmoothedControls
 from rtsr.live.tone import SilenceGate, Tone
-from rtsr.runtime.metadata import HOP
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
 from rtsr_kernels.limiter import KNEE, limit
 
@@ -28,9 +28,6 @@ __all__ = ["DRY", "OVERLAP", "LiveChain"]
 
 Audio = NDArray[np.float32]
 
-#: Samples by which the output is later than the input, beside the hop itself.
-OVERLAP = 120
-_RATE = 48000.0
 _WARM_UP_STEPS = 2
 
 
@@ -184,7 +181,7 @@ class LiveChain:
         if self._limiter:
             # What nothing was added to passes as it is, as long as it is within full scale.
             knee = KNEE if self._hops.adds[0] else 1.0
-            self._statistics.limited_samples += limit(out, self._limiter_gain, knee, _RATE)
+            self._statistics.limited_samples += limit(out, self._limiter_gain, knee, SAMPLE_RATE)
         self._remember(audio, f_prior)
         self.hop += 1
         self._statistics.record_step(time.perf_counter_ns() - started)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rtsr.live.memory import CallbackWord, LiveMemory, WorkerWord
 from rtsr.live.report import CALLBACK_BIN_US, STEP_BIN_MS, percentiles
+from rtsr.timing import SAMPLE_RATE
 
 _XRUN_WORDS = (
     CallbackWord.INPUT_UNDERFLOWS,
@@ -15,7 +16,6 @@ _XRUN_WORDS = (
     CallbackWord.OUTPUT_UNDERFLOWS,
     CallbackWord.OUTPUT_OVERFLOWS,
 )
-_RATE = 48000
 
 
 def callback_word(memory: LiveMemory, word: CallbackWord) -> int:
@@ -102,4 +102,4 @@ def counters(memory: LiveMemory) -> dict[str, Any]:
 
 def ahead_ms(memory: LiveMemory) -> float:
     """Enhanced sound that lay ready when the newest callback came."""
-    return 1000.0 * callback_word(memory, CallbackWord.FILL) / _RATE
+    return 1000.0 * callback_word(memory, CallbackWord.FILL) / SAMPLE_RATE

@@ -10,8 +10,8 @@ from rtsr.batch.shedding import DRY, REPLICATE
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
 from rtsr.live.settings import WorkerSettings
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import bundled, find_model
+from rtsr.timing import HOP
 
 _WARM_UP_STEPS = 8
 # Where no network says where its output ends.

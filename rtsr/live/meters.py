@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rtsr.live.memory import CallbackWord, LiveMemory
 from rtsr.live.report import SPECTRUM_BANDS
+from rtsr.timing import OVERLAP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 
@@ -18,8 +19,6 @@ FLOOR_DB = -120.0
 LOWEST_BAND_HZ = 60.0
 HIGHEST_BAND_HZ = 24000.0
 
-_RATE = 48000
-_OVERLAP = 120
 _SPECTRUM_FRAMES = 4096
 _LEVEL_FRAMES = 2400
 
@@ -31,7 +30,7 @@ _TO_FULL_SCALE = 2.0 / float(_WINDOW.sum())
 def _band_edges() -> NDArray[np.intp]:
     """First bin of each band; the last entry ends the last one. Each band has at least one bin."""
     edges = np.geomspace(LOWEST_BAND_HZ, HIGHEST_BAND_HZ, SPECTRUM_BANDS + 1)
-    return np.round(edges * _SPECTRUM_FRAMES / _RATE).astype(np.intp)
+    return np.round(edges * _SPECTRUM_FRAMES / SAMPLE_RATE).astype(np.intp)
 
 
 _EDGES = _band_edges()
@@ -54,7 +53,7 @@ class Meters:
         end = memory.capture.written
         self._read(self._captured, end, enhanced=False)
         position = int(memory.callback[CallbackWord.PLAYED_POSITION])
-        self._read(self._played, position - _OVERLAP, enhanced=False)
+        self._read(self._played, position - OVERLAP, enhanced=False)
         # Where there are enhanced frames they are what is played.
         self._read(self._played, position, enhanced=True)
         return self._captured, self._played

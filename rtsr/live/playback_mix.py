@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, int64
 
-from rtsr.live.callback_state import LOOK_AHEAD, OVERLAP, STATE
+from rtsr.live.callback_state import LOOK_AHEAD, STATE
 from rtsr.live.memory import TIMELINE_FRAMES, CallbackWord
 from rtsr.live.pointers import carray, frames_at, pointer_to
+from rtsr.timing import OVERLAP
 from rtsr_kernels.compiled import AUDIO, INDICES, kernel
 from rtsr_kernels.timeline import HEADER_WORDS, timeline_read, timeline_start, timeline_written
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rtsr.errors import RtsrError
-from rtsr.runtime.metadata import HOP
+from rtsr.timing import HOP
 
 WORKERS = ("process", "thread")
 # So far behind what could still be in time the worker gives up catching up.

@@ -18,7 +18,7 @@ from rtsr.live.devices import Device, Kind, choose_rate, find_device, list_devic
 from rtsr.live.memory import CallbackWord, LiveMemory
 from rtsr.live.sample_formats import FORMATS
 from rtsr.live.stream_latency import DEFAULT_ALLOWANCE_MS, StreamLatency
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 
 # The fade to silence before a stream closes: 64 frames at the device's slowest, and its buffers.
 _FADE_SECONDS = 0.02
@@ -108,7 +108,7 @@ class DeviceStream:
         self._streams: list[Any] = []
         self._states: list[CallbackState] = []
         self._opened_ns = time.monotonic_ns()
-        self._rates = (ENGINE_RATE, ENGINE_RATE)
+        self._rates = (SAMPLE_RATE, SAMPLE_RATE)
         self._latency = StreamLatency(block=0)
         self._jack_name: str | None = None
         with _portaudio_lock:
@@ -197,7 +197,7 @@ class DeviceStream:
         was_enabled = self.memory.callback_enabled
         if self.active and self.silent_seconds < 0.1:
             self.memory.callback_enabled = False
-            time.sleep(_FADE_SECONDS + 2.0 * self._latency.block / ENGINE_RATE)
+            time.sleep(_FADE_SECONDS + 2.0 * self._latency.block / SAMPLE_RATE)
         self._close_streams()
         self.memory.callback_enabled = was_enabled
 
@@ -327,7 +327,7 @@ class DeviceStream:
             output_channels=outputs,
             delay=latency.delay,
             two_clocks=True,
-            capture_block=blocks[0] * ENGINE_RATE // rates[0],
+            capture_block=blocks[0] * SAMPLE_RATE // rates[0],
         )
         input_stream = self._stream("input", source.number, inputs, rates[0], capture)
         output_stream = self._stream("output", sink.number, outputs, rates[1], playback)

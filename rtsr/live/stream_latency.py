@@ -17,12 +17,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rtsr.live.callback_state import LOOK_AHEAD, OVERLAP
-from rtsr.timing import ENGINE_RATE
+from rtsr.live.callback_state import LOOK_AHEAD
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 
-HOP = 480
 DEFAULT_ALLOWANCE_MS = 5.0
-_SCHEDULING = ENGINE_RATE // 500
+_SCHEDULING = SAMPLE_RATE // 500
 """Two devices' callbacks may be off by this much against each other: 2 ms."""
 
 
@@ -45,7 +44,7 @@ class StreamLatency:
     """
 
     block: int
-    allowance: int = round(DEFAULT_ALLOWANCE_MS * ENGINE_RATE / 1000)
+    allowance: int = round(DEFAULT_ALLOWANCE_MS * SAMPLE_RATE / 1000)
     scheduling: int = 0
     capture_resampler: int = 0
     playback_resampler: float = 0.0
@@ -75,7 +74,7 @@ class StreamLatency:
         return cls(
             block=_inner_frames(block, rate),
             allowance=_allowance(allowance_ms),
-            scheduling=_SCHEDULING + round(bursts_ms * ENGINE_RATE / 1000),
+            scheduling=_SCHEDULING + round(bursts_ms * SAMPLE_RATE / 1000),
         )
 
     @property
@@ -92,7 +91,7 @@ class StreamLatency:
     @property
     def engine_ms(self) -> float:
         """Everything between the devices."""
-        return 1000.0 * self.engine_frames / ENGINE_RATE
+        return 1000.0 * self.engine_frames / SAMPLE_RATE
 
     @property
     def total_ms(self) -> float:
@@ -112,7 +111,7 @@ class StreamLatency:
             "scheduling": self.scheduling,
             "playback_resampler": self.playback_resampler,
         }
-        inner = {name: 1000.0 * count / ENGINE_RATE for name, count in frames.items()}
+        inner = {name: 1000.0 * count / SAMPLE_RATE for name, count in frames.items()}
         return {
             "device_input": 1000.0 * self.device_input_s,
             **inner,
@@ -121,11 +120,11 @@ class StreamLatency:
 
 
 def _inner_frames(block: int, rate: int) -> int:
-    if rate == ENGINE_RATE:
+    if rate == SAMPLE_RATE:
         return block
     # The conversion asks for whole frames at either end of a block.
-    return math.ceil(block * ENGINE_RATE / rate) + 2
+    return math.ceil(block * SAMPLE_RATE / rate) + 2
 
 
 def _allowance(milliseconds: float) -> int:
-    return round(milliseconds * ENGINE_RATE / 1000)
+    return round(milliseconds * SAMPLE_RATE / 1000)

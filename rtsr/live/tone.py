@@ -14,13 +14,13 @@ import numpy as np
 from numba import float64, int64, types, void
 from numpy.typing import NDArray
 
+from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.compiled import AUDIO, MATRIX_IN, VECTOR_IN, kernel
 
 __all__ = ["SilenceGate", "Tone"]
 
 Audio = NDArray[np.float32]
 
-SAMPLE_RATE = 48000
 HOP_MS = 10.0
 
 #: From here on the ceiling is the end of the band, and no filter runs.

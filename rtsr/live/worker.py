@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rtsr.bandwidth.detector import FULL_BAND_HZ
 from rtsr.engine.statistics import Statistics
-from rtsr.live.chain import OVERLAP, LiveChain
+from rtsr.live.chain import LiveChain
 from rtsr.live.controls import ControlBoard
 from rtsr.live.governor import Governor, GovernorSettings
 from rtsr.live.ladder import build_sources, ladder_from
@@ -26,12 +26,11 @@ from rtsr.live.memory import STEP_BIN_NS, CallbackWord, LiveMemory, WorkerWord
 from rtsr.live.priority import hurry_worker, raise_worker
 from rtsr.live.report import RESTART, EventKind
 from rtsr.live.settings import WorkerSettings
-from rtsr.runtime.metadata import HOP
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 HopListener = Callable[[int, Audio, Audio], None]
 
-_RATE = 48000
 # Short enough to add nothing that counts to a hop's 10 ms, long enough to cost next to nothing.
 _SHORTEST_NAP = 0.0003
 _LONGEST_NAP = 0.005
@@ -167,7 +166,7 @@ class Worker:
             self._beat()
             # What is missing comes in device blocks, at the latest when it has been played. Long
             # naps first, then short ones, so that few are needed and the last ends in time.
-            nap = 0.6 * missing / _RATE
+            nap = 0.6 * missing / SAMPLE_RATE
             time.sleep(min(max(nap, _SHORTEST_NAP), _LONGEST_NAP))
         return False
 
@@ -239,7 +238,6 @@ def import_everything() -> None:
     """Import now what a worker would import later: a copy of this process then starts at once."""
     from rtsr.engine import replicate  # noqa: F401
     from rtsr.errors import RtsrError
-    from rtsr.runtime import session
     from rtsr.runtime.providers.select import load_onnxruntime
 
     # Its absence is an error only for a rung that needs it.

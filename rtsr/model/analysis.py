@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rtsr.model.config import HOP, SAMPLE_RATE
 from rtsr.model.fourier import RealTransform
 from rtsr.model.streaming import State, StreamingModule, sliding_windows, tensor
+from rtsr.timing import HOP, SAMPLE_RATE
 
 ANALYSIS_FRAME = 1024
 RECENT_FALL = 128

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-SAMPLE_RATE = 48_000
-HOP = 480
-OVERLAP = 120
+from rtsr.timing import HOP, OVERLAP
+
 SYNTHESIS_FRAME = HOP + OVERLAP
 LATENCY_SAMPLES = HOP + OVERLAP
 

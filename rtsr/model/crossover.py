@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtsr.model.config import SAMPLE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.highpass import highpass_sos
 
 CUTOFF_GRID_HZ = 25.0

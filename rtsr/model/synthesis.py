@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rtsr.model.analysis import bin_frequencies
-from rtsr.model.config import HOP, OVERLAP, SYNTHESIS_FRAME
+from rtsr.model.config import SYNTHESIS_FRAME
 from rtsr.model.streaming import State, StreamingModule, tensor
+from rtsr.timing import HOP, OVERLAP
 
 CROSSOVER_START = 0.88
 CROSSOVER_RAMP_HZ = 300.0

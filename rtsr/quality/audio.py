@@ -9,8 +9,7 @@ import soundfile
 
 from rtsr.errors import AudioFormatError, MissingDependencyError
 from rtsr.quality.stft import Signal
-
-SAMPLE_RATE = 48000
+from rtsr.timing import SAMPLE_RATE
 
 
 def read_native(path: str | Path) -> tuple[Signal, int]:

@@ -11,9 +11,10 @@ import numpy as np
 
 from rtsr.errors import RtsrError
 from rtsr.quality.artefacts import find_artefacts
-from rtsr.quality.audio import SAMPLE_RATE, read_audio
+from rtsr.quality.audio import read_audio
 from rtsr.quality.evaluation import check_cutoff, check_metrics, evaluate
 from rtsr.quality.mismatch import find_mismatches
+from rtsr.timing import SAMPLE_RATE
 
 #: what counts as audio in a folder
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".caf")

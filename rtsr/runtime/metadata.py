@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rtsr.errors import ModelError
+from rtsr.timing import HOP, SAMPLE_RATE
 
 KEY = "rtsr"
 FORMAT = 1
-SAMPLE_RATE = 48000
-HOP = 480
 
 _METADATA_PROPS = 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -19,14 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ModelError
-from rtsr.runtime.metadata import FORMAT, HOP, KEY, SAMPLE_RATE, ModelMetadata, parse_metadata
-from rtsr_kernels.replicate_design import (
-    BANDS,
-    FEATURES_PER_BAND,
-    FEWEST_BANDS,
-    MOST_BANDS,
-    OVERLAP,
-)
+from rtsr.runtime.metadata import FORMAT, KEY, ModelMetadata, parse_metadata
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
+from rtsr_kernels.replicate_design import BANDS, FEATURES_PER_BAND, FEWEST_BANDS, MOST_BANDS
 
 NAME = "replicate"
 VERSION = "1"

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ModelError, ProviderError, RtsrError, warn
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model, find_model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.providers.open_session import OpenSession, SessionShape, one_reason, open_session
 from rtsr.runtime.providers.options import ProviderOptions, parse_provider
 from rtsr.runtime.step_memory import HIGH_BAND, DeviceMemory, HostMemory, StepMemory, StepShapes
+from rtsr.timing import HOP
 
 SIGNALS = ("audio", "noise", "f_prior", "f_target")
-HOPS_PER_STEP = (1, 2, 4)
 
 Audio = NDArray[np.float32]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.timing import SAMPLE_RATE
 
-SAMPLE_RATE = 48000
 #: A coder's own delay is known; what is left of it is at most this, and is measured once.
 LARGEST_RESIDUE = 48
 PROBE_SECONDS = 2.0

@@ -17,8 +17,9 @@ import numpy as np
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train import codecs
-from rtsr.train.codecs import SAMPLE_RATE, CodecSetting
+from rtsr.train.codecs import CodecSetting
 
 if TYPE_CHECKING:
     from rtsr.train.corpus import Corpus

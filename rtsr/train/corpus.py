@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train.coded import CodedRows, CodedVersions
-from rtsr.train.decode import SAMPLE_RATE
 from rtsr.train.speed import change_speed, draw_speed
 
 #: Suffixes of coders that leave out what they think is not heard.

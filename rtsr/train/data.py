@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train import cache as kept_audio
 from rtsr.train import codecs
 from rtsr.train.coded import CodedVersions, plan, prepare_coded
 from rtsr.train.corpus import DOMAIN_WEIGHTS, Corpus
-from rtsr.train.decode import SAMPLE_RATE, DecodedClip, UnusableFile, decode_all
+from rtsr.train.decode import DecodedClip, UnusableFile, decode_all
 from rtsr.train.listing import Listed, list_recordings
 
 __all__ = ["DEMO_SOURCES", "DOMAIN_WEIGHTS", "SAMPLE_RATE", "Corpus", "load_corpus"]

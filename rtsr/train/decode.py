@@ -14,12 +14,12 @@ import numpy as np
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train.listing import Listed
 
 if TYPE_CHECKING:
     import soundfile
 
-SAMPLE_RATE = 48000
 #: soxr's high quality is flat to this share of the narrower Nyquist frequency and 3 dB down there.
 RESAMPLER_EDGE = 0.95
 #: There is nothing to learn from a telephone recording.

@@ -17,7 +17,7 @@ import torch
 from scipy import signal
 from torch import Tensor
 
-from rtsr.model.config import SAMPLE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train.coded import CodedRows
 from rtsr.train.device import placed
 from rtsr.train.g711 import a_law, mu_law

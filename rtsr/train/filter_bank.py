@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from rtsr.model.config import SAMPLE_RATE
+from rtsr.timing import SAMPLE_RATE
 
 
 def mel_bank(bands: int, n_fft: int) -> tuple[Tensor, Tensor]:

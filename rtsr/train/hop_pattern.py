@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rtsr.model.config import HOP, SAMPLE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
 
 N_FFT = 128
 POSITIONS = 10

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rtsr.model.bands import band_centres, band_means
-from rtsr.model.config import HOP, OVERLAP, SYNTHESIS_FRAME
+from rtsr.model.config import SYNTHESIS_FRAME
+from rtsr.timing import HOP, OVERLAP
 from rtsr.train.losses import band_mask
 from rtsr.train.similarity import dissimilarity
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rtsr.model.config import SAMPLE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train import hop_pattern, tonality
 from rtsr.train.filter_bank import mel_bank
 from rtsr.train.loudness import loudness_error

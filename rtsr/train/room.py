@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtsr.model.config import SAMPLE_RATE
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train.device import placed
 
 #: reverberation time RT60 in seconds, from a cabin to a hall

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rtsr.model.config import HOP, OVERLAP
 from rtsr.model.crossover import high_pass
 from rtsr.model.flow import euler, start_point
 from rtsr.model.generator import Generator, Heard
 from rtsr.model.nrae import Shape
 from rtsr.model.streaming import State, branch
+from rtsr.timing import HOP, OVERLAP
 from rtsr.train.degrade import Degraded
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.levels import LevelLoss

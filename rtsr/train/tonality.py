@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rtsr.model.config import SAMPLE_RATE
+from rtsr.timing import SAMPLE_RATE
 
 N_FFT = 2048
 #: 562 Hz

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from rtsr.errors import RtsrError
-from rtsr.model.config import HOP, ModelConfig
+from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
+from rtsr.timing import HOP
 from rtsr.train.checkpoint import MovingAverage, load_checkpoint, save_checkpoint, slim
 from rtsr.train.data import Corpus
 from rtsr.train.degrade import degrade

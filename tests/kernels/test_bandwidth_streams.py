@@ -10,7 +10,6 @@ from numba import njit
 from numba.core.runtime import _nrt_python, rtsys
 
 from rtsr_kernels.bandwidth import (
-    HOP,
     BandwidthScratch,
     BandwidthState,
     bandwidth_scratch,
@@ -18,6 +17,7 @@ from rtsr_kernels.bandwidth import (
     detect_bandwidth,
     start_bandwidth,
 )
+from rtsr_kernels.timing import HOP
 
 FULL_BAND_HZ = 24000.0
 

@@ -19,10 +19,8 @@ from rtsr_kernels.replicate_design import (
     CONTEXT,
     FEATURES_PER_BAND,
     FEWEST_BANDS,
-    HOP,
     HZ_PER_BIN,
     MOST_BANDS,
-    OVERLAP,
     SYNTHESIS,
     analysis_window,
     band_edges,
@@ -31,6 +29,7 @@ from rtsr_kernels.replicate_design import (
     replica_window,
     synthesis_window,
 )
+from rtsr_kernels.timing import HOP, OVERLAP
 
 RATE = 48000
 CUTOFF = 8000.0

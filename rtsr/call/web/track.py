@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from rtsr.call.formats import Packet
 from rtsr.call.upsampled import SoundLine
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 
 __all__ = ["PacketTrack", "UpsampledTrack"]
 
 Audio = NDArray[np.float32]
 
 _FRAME = 960
-_TIME_BASE = fractions.Fraction(1, ENGINE_RATE)
+_TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 _INT16 = 32768.0
 # A track that nobody listens to keeps half a second.
 _MOST_WAITING = 25
@@ -79,7 +79,7 @@ class UpsampledTrack(MediaStreamTrack):
         layout = "mono" if self._stream.channels == 1 else "stereo"
         samples = np.clip(np.rint(sound * _INT16), -_INT16, _INT16 - 1).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=layout)
-        frame.sample_rate = ENGINE_RATE
+        frame.sample_rate = SAMPLE_RATE
         frame.pts, frame.time_base = self._time, _TIME_BASE
         self._time += len(sound)
         return frame
@@ -96,7 +96,7 @@ class PacketTrack(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock_rate = ENGINE_RATE
+        self.clock_rate = SAMPLE_RATE
         self._packets: asyncio.Queue[Packet | None] = asyncio.Queue(_MOST_WAITING)
         self._newest: int | None = None
         self._time = 0

@@ -15,7 +15,7 @@ from rtsr.call.web.peer import WebCall
 from rtsr.live.controls import find_control
 from rtsr.live.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
 from rtsr.live.report import SPECTRUM_BANDS
-from rtsr.timing import ENGINE_RATE
+from rtsr.timing import SAMPLE_RATE
 
 __all__ = ["describe", "look"]
 
@@ -87,7 +87,7 @@ def latency_parts(path: MediaPath) -> dict[str, float]:
     parts = {
         "packet": _PACKET_MS,
         "jitter buffer": path.receiver.wait_ms,
-        "resampler and window": 1000.0 * DELAY_SAMPLES / ENGINE_RATE,
+        "resampler and window": 1000.0 * DELAY_SAMPLES / SAMPLE_RATE,
         "computing": float(np.median(list(processing.copy()))) if processing else 0.0,
         "part of a packet that waits": (
             0.0

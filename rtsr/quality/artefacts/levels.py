@@ -9,8 +9,8 @@ import numpy as np
 from scipy import signal as filters
 
 from rtsr.quality.stft import Signal, bin_frequencies, power_chunks
+from rtsr.timing import SAMPLE_RATE
 
-SAMPLE_RATE = 48000
 #: no level is told from silence below this: design goal of the engine, and about the threshold of
 #: hearing where full scale is played at 85 to 90 dB SPL
 AUDIBLE_DBFS = -80.0

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, SAMPLE_RATE, band_powers, decibels
+from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, band_powers, decibels
 from rtsr.quality.stft import Signal
+from rtsr.timing import SAMPLE_RATE
 
 _FFT, _HOP = 1024, 480
 _RANGE_DB = 40.0

@@ -16,7 +16,6 @@ from typing import Any
 
 from rtsr.errors import ModelError, ProviderError, warn
 from rtsr.runtime.gpu_lock import GPU_LOCK
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.runtime.providers import libraries as provider_libraries
 from rtsr.runtime.providers import select as providers
@@ -24,6 +23,7 @@ from rtsr.runtime.providers import tensorrt
 from rtsr.runtime.providers.cuda_driver import CudaStream
 from rtsr.runtime.providers.options import AUTO, CPU, CUDA, TENSORRT, ProviderOptions
 from rtsr.runtime.step_memory import SideRun
+from rtsr.timing import HOP
 
 # ONNX Runtime's errors that speak of the file, by class; nothing else tells them from those that
 # speak of the provider.

@@ -12,8 +12,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from rtsr.bandwidth.detector import FULL_BAND_HZ, HOP, BandwidthDetector, measure_cutoff_stream
+from rtsr.bandwidth.detector import FULL_BAND_HZ, BandwidthDetector, measure_cutoff_stream
 from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.timing import HOP
 from rtsr_kernels.resample import StreamingResampler
 
 RATE = 48000

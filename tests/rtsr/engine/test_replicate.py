@@ -16,9 +16,9 @@ from rtsr.engine.replicate import ReplicateSource
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.runtime import replicate_file
-from rtsr.runtime.metadata import HOP
 from rtsr.runtime.models import bundled, find_model, names
 from rtsr.runtime.session import OnnxStep
+from rtsr.timing import HOP
 
 MakeSound = Callable[..., np.ndarray]
 CUTOFF = 4000.0

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from rtsr.live.callback import PORTAUDIO_CALLBACK
-from rtsr.live.callback_state import OVERLAP, CallbackState
+from rtsr.live.callback_state import CallbackState
 from rtsr.live.memory import CallbackWord, LiveMemory
 from rtsr.live.stream_latency import StreamLatency
+from rtsr.timing import OVERLAP
 
 HOP = 480
 CLOCK = ctypes.CFUNCTYPE(ctypes.c_double)

@@ -9,8 +9,9 @@ import pytest
 
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import RtsrError
-from rtsr.live.chain import OVERLAP, LiveChain
+from rtsr.live.chain import LiveChain
 from rtsr.live.controls import ControlBoard
+from rtsr.timing import OVERLAP
 
 HOP = 480
 LADDER = ("base", "small", "dry")

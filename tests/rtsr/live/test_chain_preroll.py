@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from rtsr.engine.statistics import Statistics
-from rtsr.live.chain import OVERLAP, LiveChain
+from rtsr.live.chain import LiveChain
 from rtsr.live.controls import ControlBoard
+from rtsr.timing import OVERLAP
 
 HOP = 480
 

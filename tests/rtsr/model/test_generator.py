@@ -16,7 +16,6 @@ from torch.nn import functional  # noqa: E402
 from rtsr.model import CONFIGURATIONS, ModelConfig, configuration, parameter_count  # noqa: E402
 from rtsr.model.analysis import RunningLevel, analysis_window  # noqa: E402
 from rtsr.model.bands import band_interpolation  # noqa: E402
-from rtsr.model.config import HOP, OVERLAP  # noqa: E402
 from rtsr.model.crossover import high_pass  # noqa: E402
 from rtsr.model.flow import VelocityNet, euler  # noqa: E402
 from rtsr.model.fourier import InverseRealTransform, RealTransform  # noqa: E402
@@ -26,6 +25,7 @@ from rtsr.model.level_path import GatedMemory, LevelPath, RunningMinimum  # noqa
 from rtsr.model.nrae import Shape, point_interpolation  # noqa: E402
 from rtsr.model.streaming import flatten, unflatten  # noqa: E402
 from rtsr.model.synthesis import OverlapAdd, synthesis_window  # noqa: E402
+from rtsr.timing import HOP, OVERLAP  # noqa: E402
 from rtsr.train.levels import LevelLoss  # noqa: E402
 
 FRAMES = 24
