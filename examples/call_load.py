@@ -32,7 +32,7 @@ PERIOD = 0.020
 
 
 def voice() -> list[bytes]:
-    """The packaged voice in payloads of 20 ms."""
+    """Return the packaged voice in payloads of 20 ms."""
     path = resources.files("rtsr").joinpath("demo_data", "speech_8k.wav")
     sound, _ = soundfile.read(str(path), dtype="float32")
     encoder = open_encoder(PCMU)

@@ -29,7 +29,7 @@ PACKET = round(RATE * PACKET_SECONDS)
 
 
 def read_voice(path: Path) -> np.ndarray:
-    """A mono recording at 8 kHz, 16 bits ``(samples,)``, as a decoder (G.711, AMR) gives it."""
+    """Read a mono recording at 8 kHz, 16 bits ``(samples,)``, as a decoder (G.711) gives it."""
     voice, rate = soundfile.read(path, dtype="int16")
     if rate != RATE or voice.ndim != 1 or len(voice) < PACKET:
         raise RtsrError(f"'{path}' must hold at least 20 ms of mono sound at {RATE} Hz.")

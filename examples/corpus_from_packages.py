@@ -54,12 +54,12 @@ def run(*command: str, cwd: Path | None = None) -> str:
 
 
 def family(name: str) -> str:
-    """What packages of one source have in common: ``nexuiz-music`` and ``nexuiz-data`` are one."""
+    """Name the family of packages: ``nexuiz-music`` and ``nexuiz-data`` are one."""
     return PARTS_OF_NAMES.sub("", name)
 
 
 def source_of(package: str) -> str:
-    """The source package's family; raises RtsrError for a package that is unknown or not free."""
+    """Return the source package's family; raise RtsrError for one that is unknown or not free."""
     facts = dict(
         line.split(": ", 1)
         for line in run("apt-cache", "show", "--no-all-versions", package).splitlines()

@@ -86,7 +86,7 @@ KEYS = {
 
 
 def read_list(path: Path) -> dict[str, Source]:
-    """The entries of a list by their names; raises RtsrError for one that is not right."""
+    """Read the entries of a list by their names; raise RtsrError for one that is not right."""
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8")).get("source")
     except OSError as error:

@@ -60,7 +60,7 @@ def link_sounds(corpus: Path, folder: Path, rows: Iterable[dict[str, str]]) -> N
 
 
 def join(folder: Path, other: Path, needed: set[str]) -> list[dict[str, str]]:
-    """The other corpus's rows; its folders are linked to, so that its paths hold here too.
+    """Return the other corpus's rows and link to its folders, so that its paths hold here too.
 
     Args:
         needed: names of folders that the new corpus makes itself.

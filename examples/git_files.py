@@ -14,7 +14,7 @@ from rtsr.errors import RtsrError
 def open_repository(
     repository: str, commit: str, clones: Path | None, work: Path
 ) -> RepositoryFiles:
-    """What lies in `clones`, or else a new clone in `work`, which has no file's content yet.
+    """Open what lies in `clones`, or else a new clone in `work` without any file's content.
 
     Args:
         repository: ``owner/name`` on GitHub, or any URL or folder that git can read.

@@ -56,7 +56,7 @@ def judged_paths(rows: Sequence[dict[str, str]], words: Sequence[str]) -> tuple[
 def write_corpus(
     corpus: Path, out: Path, rows: Sequence[dict[str, str]], splits: dict[str, str]
 ) -> None:
-    """A corpus that links to the sounds of `corpus`, with other splits; no path: not used."""
+    """Write a corpus that links to the sounds of `corpus`, with other splits; no path: not used."""
     out.mkdir(parents=True, exist_ok=True)
     link_sounds(corpus, out, rows)
     split_rows = ({**row, "split": splits.get(row["path"], UNUSED)} for row in rows)

@@ -74,7 +74,7 @@ class UpsamplingProcessor(rtc.FrameProcessor[rtc.AudioFrame]):
 
 
 async def through_a_track(voice: np.ndarray, processor: UpsamplingProcessor) -> np.ndarray:
-    """What a stream with the processor gives of 8 kHz sound ``(samples,)``, at 48 kHz."""
+    """Return what a stream with the processor gives of 8 kHz sound ``(samples,)``, at 48 kHz."""
     source = rtc.AudioSource(8000, 1)
     track = rtc.LocalAudioTrack.create_audio_track("voice", source)
     stream = rtc.AudioStream(

@@ -55,7 +55,7 @@ class Recording:
     cutoff_hz: float
 
     def row(self, folder: Path) -> dict[str, str]:
-        """A manifest's row, without split, source and licence."""
+        """Return a manifest's row, without split, source and licence."""
         return {
             "path": self.path.relative_to(folder).as_posix(),
             "domain": self.domain,
@@ -127,7 +127,7 @@ def _domain(path: str, seconds: float, usual: str | None) -> str:
 
 
 def _slug(origin: str) -> str:
-    """The last folders and the name, and a hash, because different folders have equal names."""
+    """Join the last folders, the name and a hash, as different folders have equal names."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(PurePosixPath(origin).with_suffix("").parts[-2:]))
     return f"{name[:48].strip('-')}-{hashlib.sha256(origin.encode()).hexdigest()[:6]}"
 

@@ -7,7 +7,7 @@ import operator
 import os
 from typing import Any
 
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.timing import HOPS_PER_STEP, SAMPLE_RATE
 from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
@@ -48,42 +48,42 @@ def check_arguments(
     ceiling: float | None,
     threads: int,
 ) -> None:
-    """Raise :class:`RtsrError` if one of these arguments is out of range."""
+    """Raise :class:`ArgumentError` if one of these arguments is out of range."""
     for name, value in (
         ("number of hops per step", hops_per_step),
         ("seed", seed),
         ("number of threads", threads),
     ):
-        _check_integer(name, value, RtsrError)
+        _check_integer(name, value, ArgumentError)
     if hops_per_step not in HOPS_PER_STEP:
         accepted = ", ".join(map(str, HOPS_PER_STEP))
-        raise RtsrError(f"hops_per_step must be one of {accepted}, not {hops_per_step}.")
+        raise ArgumentError(f"hops_per_step must be one of {accepted}, not {hops_per_step}.")
     if not -(2**63) <= seed < 2**63:
-        raise RtsrError(f"The seed must be a 64-bit integer, not {seed}.")
+        raise ArgumentError(f"The seed must be a 64-bit integer, not {seed}.")
     check_wet(wet)
     for name, frequency in (("cutoff", cutoff), ("ceiling", ceiling)):
         if frequency is not None:
             check_frequency(name, frequency)
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:
-        raise RtsrError(f"A step takes 1 to {cores} threads on this machine, not {threads}.")
+        raise ArgumentError(f"A step takes 1 to {cores} threads on this machine, not {threads}.")
 
 
 def check_frequency(name: str, frequency: float) -> None:
-    """Raise :class:`RtsrError` unless a cutoff or ceiling is one that the engine can take."""
+    """Raise :class:`ArgumentError` unless a cutoff or ceiling is one that the engine can take."""
     _check_real(name, frequency)
     if not MIN_CUTOFF_HZ <= frequency <= MAX_CUTOFF_HZ:
-        raise RtsrError(
+        raise ArgumentError(
             f"The {name} must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
             f"not at {frequency:g} Hz."
         )
 
 
 def check_wet(wet: float) -> None:
-    """Raise :class:`RtsrError` unless the gain lies between 0 and 1."""
+    """Raise :class:`ArgumentError` unless the gain lies between 0 and 1."""
     _check_real("wet gain", wet)
     if not 0.0 <= wet <= 1.0:
-        raise RtsrError(f"The wet gain must lie between 0 and 1, not at {wet:g}.")
+        raise ArgumentError(f"The wet gain must lie between 0 and 1, not at {wet:g}.")
 
 
 def _check_integer(name: str, value: Any, error: type[RtsrError]) -> None:
@@ -95,4 +95,4 @@ def _check_integer(name: str, value: Any, error: type[RtsrError]) -> None:
 
 def _check_real(name: str, value: Any) -> None:
     if not isinstance(value, numbers.Real):
-        raise RtsrError(f"The {name} must be a number, not {value!r}.")
+        raise ArgumentError(f"The {name} must be a number, not {value!r}.")

@@ -16,7 +16,7 @@ from rtsr.audio.reader import InputFile
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import measure_cutoff_stream
 from rtsr.engine.statistics import StepTimes
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import SAMPLE_RATE, Latency
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import StreamingResampler
@@ -63,7 +63,7 @@ class EnhanceReport:
     truncated: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The report as an object for ``json.dumps``."""
+        """Return the report as an object for ``json.dumps``."""
         return {
             "input": {
                 "rate": self.input_rate,
@@ -142,22 +142,30 @@ def enhance_file(
     Args:
         input: any file that libsndfile reads, 8 to 48 kHz, up to 8 channels.
         output: written in the format that its extension names.
+        model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
+        provider: execution provider.
         block_ms: 10, 20 or 40; larger blocks are faster and give the same within rounding. Nobody
             waits for a file, so the largest is the default.
+        seed: of the noise.
+        wet: gain of the generated band, 0 to 1.
+        cutoff: Hz where the content ends; ``None`` measures it on the whole file.
+        ceiling: Hz where the output ends; ``None`` leaves that to the model.
+        threads: within one step.
+        output_rate: Hz of the output.
+        limiter: whether what exceeds -1 dBFS is turned down.
         subtype: sample format of the output (``PCM_16``, ``PCM_24``, ``FLOAT``, ...); that of the
             input if it is at least 16 bits and the output can hold it.
         progress: called with the frames done and the frames in total.
 
-    The other arguments are those of :class:`~rtsr.upsampler.Upsampler`.
-
     Raises:
         AudioFormatError: input or output in a form that is not accepted.
-        RtsrError: equal paths, nothing in the input, a full disk, an argument out of range.
+        ArgumentError: a value is out of its range.
+        RtsrError: equal paths, nothing in the input, a full disk.
     """
     source, target = Path(input), Path(output)
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
-        raise RtsrError(f"The block length must be one of {accepted} ms, not {block_ms}.")
+        raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")
     with InputFile(source) as reader:
         _check_different(source, target)
         settings: dict[str, Any] = {
@@ -244,7 +252,7 @@ def _scan(source: Path, reader: InputFile) -> float:
 
 def _check_different(source: Path, target: Path) -> None:
     if target.exists() and os.path.samefile(source, target):
-        raise RtsrError(
+        raise ArgumentError(
             f"Input and output are the same file '{source}'; give the output another name."
         )
 

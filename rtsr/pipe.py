@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.upsampler import Upsampler
 
 #: sample formats by the names that sox and ffmpeg users know: always little-endian
@@ -51,6 +51,7 @@ def run_pipe(
     Whatever has arrived is processed and written at once: nothing waits for a buffer to fill.
 
     Args:
+        upsampler: of the rates and channels of the two; it is used up.
         source: descriptor to read, for example 0.
         sink: descriptor to write, for example 1.
         input_format: ``s16`` or ``f32``.
@@ -86,9 +87,9 @@ def run_pipe(
 
 
 def check_format(name: str) -> np.dtype[Any]:
-    """The numpy type of a format's name; raises :class:`RtsrError` if it is unknown."""
+    """Return the numpy type of a format's name; raise :class:`ArgumentError` for others."""
     if name not in FORMATS:
-        raise RtsrError(f"Sample format {name!r} is unknown; use one of {', '.join(FORMATS)}.")
+        raise ArgumentError(f"Sample format {name!r} is unknown; use one of {', '.join(FORMATS)}.")
     return FORMATS[name]
 
 

@@ -77,6 +77,6 @@ class Latency:
 
 
 def alignment_samples(inner: int, output_rate: int) -> int:
-    """Padding at 48 kHz after which a delay of ``inner`` samples is whole at ``output_rate``."""
+    """Return the padding at 48 kHz that makes ``inner`` samples whole at ``output_rate``."""
     whole = SAMPLE_RATE // math.gcd(SAMPLE_RATE, output_rate)
     return -inner % whole

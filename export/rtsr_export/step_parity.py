@@ -1,5 +1,6 @@
-"""Two ways of running one model must give the same sound: a captured graph and single launches, an
-engine and the CPU.
+"""Whether two ways of running one model give the same sound.
+
+Such as a captured graph and single launches, or an engine and the CPU.
 
 A CUDA graph replays what it saw, so a state or a signal that has moved since is replayed stale, and
 nothing says so. Two hundred hops with a fresh start in the middle do.
@@ -67,8 +68,12 @@ def measure_graph_parity(
     On a provider without graphs it compares two equal sessions, which must agree to the last bit.
 
     Args:
-        model, provider, batch, hops_per_step, options: as for ``OnnxStep``.
+        model: as for ``OnnxStep``, like all arguments but ``hops``.
+        provider: execution provider.
+        batch: channels of audio.
+        hops_per_step: 1, 2 or 4.
         hops: how long, rounded up to whole steps.
+        options: instead of options in ``provider``.
 
     Raises:
         ModelError, ProviderError, MissingDependencyError: as for ``OnnxStep``.
@@ -93,6 +98,7 @@ def compare_steps(first: OnnxStep, second: OnnxStep, hops: int = HOPS, seed: int
         first: any step; its output sets the scale.
         second: another of the same shape.
         hops: how long, rounded up to whole steps.
+        options: instead of options in ``provider``.
         seed: of the signals.
     """
     per_step = first.audio.shape[2] // HOP
@@ -134,7 +140,9 @@ def require_parity(parity: StepParity, what: str, tolerance: float = TOLERANCE) 
     """Refuse two ways that differ.
 
     Args:
+        parity: as it was measured.
         what: the subject of the sentence: ``A captured CUDA graph of 'small'``.
+        tolerance: the largest difference that passes.
 
     Raises:
         ProviderError: they are further apart than the tolerance, or gave something unusable.
@@ -159,7 +167,7 @@ def _fill(step: OnnxStep, random: np.random.Generator, seed: int, frame: int, lo
 
 
 def _largest(so_far: float, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    # max() would drop a NaN on one side; this keeps it.
+    # max() would drop a NaN in one of the two; this keeps it.
     return float(np.maximum(so_far, np.abs(ours - theirs).max()))
 
 

@@ -32,7 +32,7 @@ def ogg_ends_early(path: Path) -> bool:
 
 
 def counted_mp3_samples(path: Path) -> int | None:
-    """Samples per channel by the frame count of a Xing or Info tag, or ``None`` without one.
+    """Count samples per channel by a Xing or Info tag's frame count; ``None`` without a tag.
 
     The encoder's delay and padding are taken off where a LAME tag follows that names them.
     """

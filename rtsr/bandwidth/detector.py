@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_kernels.band_limit import FRAME, FULL_BAND_HZ
 from rtsr_kernels.bandwidth import (
@@ -57,7 +57,7 @@ class BandwidthDetector:
         self._bound_hz = float(native_hz)
         self._start_hz = min(self._bound_hz if initial_hz is None else float(initial_hz), native_hz)
         if not self._start_hz > 0.0:
-            raise RtsrError(f"A bandwidth must be above 0 Hz, not {self._start_hz} Hz.")
+            raise ArgumentError(f"A bandwidth must be above 0 Hz, not {self._start_hz} Hz.")
         self._state = bandwidth_state(streams=1, channels=1)
         self._scratch = bandwidth_scratch()
         self.reset()

@@ -57,7 +57,7 @@ def measure_cutoff(samples: np.ndarray, sample_rate: int, *, speech: bool = Fals
 
 
 def _percentile_spectra(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 99th and 10th percentile power spectra, ``(bins,)`` each, in dB of a full-scale sine."""
+    """Return the 99th and 10th percentile power spectra ``(bins,)`` in dB of a full-scale sine."""
     if len(samples) < FRAME:
         samples = np.pad(samples, (0, FRAME - len(samples)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[:: FRAME // 2]
@@ -100,7 +100,7 @@ def _cutoff_of_spectra(
 
 
 def _foot_of_wall(level: np.ndarray, hz_per_bin: float, otherwise: int) -> int:
-    """The first bin behind the lowest brick wall of a spectrum in dB, or `otherwise`."""
+    """Find the first bin above the lowest band edge of a spectrum in dB, or return `otherwise`."""
     step = round(WALL_WIDTH_HZ / hz_per_bin)
     plateau = round(PLATEAU_HZ / hz_per_bin)
     # A partial or a resonance that stands alone also falls by 20 dB on its upper side; below a

@@ -23,7 +23,7 @@ def mask_name(rank: int) -> str:
 
 
 def select_graph(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """An ONNX model with ``result.X = where(mask.RANK, chosen.X, other.X)`` for every tensor ``X``.
+    """Build a model of ``result.X = where(mask.RANK, chosen.X, other.X)`` for every tensor ``X``.
 
     Args:
         shapes: float32 tensors by name, all with the same first dimension.
@@ -44,7 +44,7 @@ def select_graph(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 
 
 def _value(name: str, kind: int, shape: Iterable[int]) -> bytes:
-    """A ``ValueInfoProto`` with a fixed shape."""
+    """Return a ``ValueInfoProto`` with a fixed shape."""
     dimensions = _all(1, [_number(1, size) for size in shape])
     tensor = _number(1, kind) + _message(2, dimensions)
     return _text(1, name) + _message(2, _message(1, tensor))

@@ -24,11 +24,11 @@ Slots = Sequence[int] | NDArray[np.int64]
 class SlotStates(Protocol):
     """Changes single rows of a session's two copies of its state."""
 
-    def hold(self, slots: Slots, side: int) -> None:
-        """Overwrite these rows of copy ``side`` by those of the other copy."""
+    def hold(self, slots: Slots, buffer: int) -> None:
+        """Overwrite these rows of copy ``buffer`` by those of the other copy."""
 
-    def clear(self, slots: Slots, side: int) -> None:
-        """Zero these rows of copy ``side``."""
+    def clear(self, slots: Slots, buffer: int) -> None:
+        """Zero these rows of copy ``buffer``."""
 
 
 class HostStates:
@@ -43,18 +43,18 @@ class HostStates:
         self._states = states
         self._arrays = [[_view(value) for value in state.values()] for state in states]
 
-    def hold(self, slots: Slots, side: int) -> None:
+    def hold(self, slots: Slots, buffer: int) -> None:
         """See :class:`SlotStates`."""
         if not len(slots):
             return
-        for target, source in zip(self._arrays[side], self._arrays[1 - side], strict=True):
+        for target, source in zip(self._arrays[buffer], self._arrays[1 - buffer], strict=True):
             target[slots] = source[slots]
 
-    def clear(self, slots: Slots, side: int) -> None:
+    def clear(self, slots: Slots, buffer: int) -> None:
         """See :class:`SlotStates`."""
         if not len(slots):
             return
-        for array in self._arrays[side]:
+        for array in self._arrays[buffer]:
             array[slots] = 0.0
 
 
@@ -112,19 +112,19 @@ class DeviceStates:
         chosen = {rank: value for rank, (_, value) in self._masks.items()}
         blank, spare = zeros(), zeros()
         self._holds = [
-            self._bind(chosen, states[1 - side], states[side], spare) for side in range(2)
+            self._bind(chosen, states[1 - buffer], states[buffer], spare) for buffer in range(2)
         ]
-        self._clears = [self._bind(chosen, blank, states[side], spare) for side in range(2)]
+        self._clears = [self._bind(chosen, blank, states[buffer], spare) for buffer in range(2)]
         # In place would be undefined: first into spare memory, then back.
-        self._returns = [self._bind(never, blank, spare, states[side]) for side in range(2)]
+        self._returns = [self._bind(never, blank, spare, states[buffer]) for buffer in range(2)]
 
-    def hold(self, slots: Slots, side: int) -> None:
+    def hold(self, slots: Slots, buffer: int) -> None:
         """See :class:`SlotStates`."""
-        self._change(slots, self._holds[side], self._returns[side])
+        self._change(slots, self._holds[buffer], self._returns[buffer])
 
-    def clear(self, slots: Slots, side: int) -> None:
+    def clear(self, slots: Slots, buffer: int) -> None:
         """See :class:`SlotStates`."""
-        self._change(slots, self._clears[side], self._returns[side])
+        self._change(slots, self._clears[buffer], self._returns[buffer])
 
     def _change(self, slots: Slots, select: Any, bring_back: Any) -> None:
         if not len(slots):
@@ -153,6 +153,6 @@ class DeviceStates:
 
 
 def _view(value: Any) -> Array:
-    """The memory of a tensor on the CPU, as an array; it must not outlive the tensor."""
+    """Return a CPU tensor's memory as an array, which must not outlive the tensor."""
     pointer = ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_float))
     return np.ctypeslib.as_array(pointer, tuple(value.shape()))

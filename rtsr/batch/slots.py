@@ -52,11 +52,11 @@ class SlotStep(OnnxStep):
 
     def hold(self, slots: Slots) -> None:
         """Give these slots back the states that they had before the last :meth:`run`."""
-        self._rows.hold(slots, self._side)
+        self._rows.hold(slots, self._buffer)
 
     def clear(self, slots: Slots) -> None:
         """Zero the states of these slots: their next step is the first."""
-        self._rows.clear(slots, self._side)
+        self._rows.clear(slots, self._buffer)
 
     def _device_states(self) -> DeviceStates:
         shapes = {name: zero.shape for name, zero in self._zeros.items()}

@@ -21,7 +21,7 @@ from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.network_rows import network_rows, start_rows
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.statistics import Statistics
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model
 from rtsr.timing import HOP, SAMPLE_RATE, Latency
 from rtsr_kernels.network_rows import check_rows, fill_rows
@@ -95,7 +95,7 @@ class BatchUpsampler:
         _check_range("A batch", "slots", capacity, 1, MAX_CAPACITY)
         _check_range("A stream's buffer", "ms", buffer_ms, _MIN_BUFFER_MS, _MAX_BUFFER_MS)
         if overload not in OVERLOAD:
-            raise RtsrError(f"overload must be one of {', '.join(OVERLOAD)}, not {overload!r}.")
+            raise ArgumentError(f"overload must be one of {', '.join(OVERLOAD)}, not {overload!r}.")
         self.capacity = int(capacity)
         self.statistics = Statistics()
         step = SlotStep(
@@ -174,12 +174,22 @@ class BatchUpsampler:
         for it calls ``await asyncio.to_thread(batch.open, 8000)``.
 
         Args:
-            input_rate, channels, seed, wet, cutoff, ceiling, output_rate, expected_cutoff, limiter,
-                channels_first: as for :class:`~rtsr.upsampler.Upsampler`.
+            input_rate: Hz of what is pushed; this and all others as for
+                :class:`~rtsr.upsampler.Upsampler`.
+            channels: 1 to 8; each takes a slot.
+            seed: of the noise.
+            wet: gain of the generated band, 0 to 1.
+            cutoff: Hz where the content of the input ends; ``None`` measures it.
+            ceiling: Hz where the output ends; ``None`` leaves that to the model.
+            output_rate: Hz of what is pulled.
+            expected_cutoff: Hz where the measuring begins.
+            limiter: whether what exceeds -1 dBFS is turned down.
+            channels_first: whether blocks are ``(channels, samples)``.
 
         Raises:
             AudioFormatError: a rate or channel count that is not accepted.
-            RtsrError: an argument out of range, no slots free, or the batch is closed.
+            ArgumentError: a value is out of its range.
+            RtsrError: no slots are free, or the batch is closed.
         """
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
@@ -253,7 +263,7 @@ class BatchUpsampler:
     def latency(
         self, input_rate: int, output_rate: int = SAMPLE_RATE, alignment: int | None = None
     ) -> Latency:
-        """The latency of a stream of these rates in Hz, in parts.
+        """Return the latency of a stream of these rates in Hz, in parts.
 
         ``alignment`` is that of a stream that began with another input rate.
         """
@@ -301,7 +311,7 @@ class BatchUpsampler:
         self._network.values["f_target"][row] = f_target
 
     def counted(self, row: int) -> NDArray[Any]:
-        """What was counted of a row, see `rtsr_kernels.ports.VALUES`; for its stream."""
+        """Return what was counted of a row, see `rtsr_kernels.ports.VALUES`; for its stream."""
         counted: NDArray[Any] = self._ports.values[row]
         return counted
 
@@ -384,9 +394,9 @@ def _check_range(what: str, unit: str, value: int, lowest: int, highest: int) ->
     try:
         operator.index(value)
     except TypeError:
-        raise RtsrError(f"{what} has a whole number of {unit}, not {value!r}.") from None
+        raise ArgumentError(f"{what} has a whole number of {unit}, not {value!r}.") from None
     if not lowest <= value <= highest:
-        raise RtsrError(f"{what} has {lowest} to {highest} {unit}, not {value}.")
+        raise ArgumentError(f"{what} has {lowest} to {highest} {unit}, not {value}.")
 
 
 def _plural(noun: str, count: int) -> str:

@@ -120,7 +120,7 @@ class HopEngine:
         self._mixing["wet"][row] = wet
 
     def wet(self, row: int) -> float:
-        """The gain that is wanted of a row's high band."""
+        """Return the gain that is wanted of a row's high band."""
         return float(self._mixing["wet"][row])
 
     def target(self, row: int) -> float:
@@ -144,7 +144,7 @@ class HopEngine:
         return bool(cutoffs.is_band_missing(self.f_prior[row, -1], self.target(row)))
 
     def given_cutoff(self, row: int) -> float | None:
-        """The cutoff that was given, in Hz; ``None`` where it is measured."""
+        """Return the cutoff that was given, in Hz; ``None`` where it is measured."""
         given = float(self._values["given_hz"][row])
         return None if np.isnan(given) else given
 

@@ -10,7 +10,7 @@ from rtsr_kernels.network_rows import VALUES, NetworkRows
 
 
 def network_rows(step: OnnxStep, streams: int) -> NetworkRows:
-    """The arrays of a step's graph, in which ``streams`` streams take slots; each by itself."""
+    """Describe the arrays of a step's graph, in which ``streams`` streams take slots."""
     return NetworkRows(
         values=np.zeros(streams, VALUES),
         slots=np.zeros((streams, MAX_CHANNELS), np.int64),

@@ -91,7 +91,7 @@ class InputConversion:
         self.histories[:, :past] = narrow[end - past : end].T
 
     def newest(self) -> Audio:
-        """What the taps reach back to, ``(samples, channels)``, oldest first."""
+        """Return the samples that the taps reach back to, ``(samples, channels)``, oldest first."""
         return self.histories[:, : self.table.shape[1] - 1].T
 
 
@@ -192,7 +192,7 @@ class BlockPort:
         return readable(self._finished)
 
     def frames(self, block: Block) -> Block:
-        """The block as ``(samples, channels)`` of float32 or int16, without a copy where it is so.
+        """View the block as ``(samples, channels)`` of float32 or int16, copied only if it must be.
 
         Raises:
             AudioFormatError: another shape, or another kind of number.
@@ -288,7 +288,7 @@ class BlockPort:
         return wide
 
     def _newest_waiting(self, count: int) -> Audio:
-        """The newest ``(count, channels)`` at 48 kHz, also those that were stepped already."""
+        """Return the newest ``(count, channels)`` at 48 kHz, stepped already or not."""
         places = self.pushed - count + np.arange(count)
         capacity = self._ports.waiting_data.shape[1]
         newest = self._ports.waiting_data[self._slots[: self.channels]][:, places % capacity].T
@@ -296,7 +296,7 @@ class BlockPort:
         return newest
 
     def empty(self, frames: int) -> tuple[Block, Block]:
-        """New memory in the layout of the last block, and as ``(samples, channels)``."""
+        """Make memory in the layout of the last block, and a view ``(samples, channels)`` of it."""
         kind: Any = np.int16 if self._integers else np.float32
         shape = (self.channels, frames) if self._channels_first else (frames, self.channels)
         out = np.empty(shape, kind)
@@ -329,9 +329,11 @@ def stream_latency(
     waits_for_hop: bool,
     alignment: int | None = None,
 ) -> Latency:
-    """The latency of a stream, in parts; see :class:`~rtsr.timing.Latency`.
+    """Return the latency of a stream, in parts; see :class:`~rtsr.timing.Latency`.
 
     Args:
+        input_rate: Hz of what is pushed.
+        output_rate: Hz of what is pulled.
         hop: samples of one step at 48 kHz.
         overlap: by which the high band is later than the input, beside the step.
         waits_for_hop: whether a sample may have to wait for the rest of its step.

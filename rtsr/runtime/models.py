@@ -42,7 +42,7 @@ def names() -> list[str]:
 
 
 def find_model(name_or_path: str | Path) -> Model:
-    """The model of that name (see :func:`names`), or the exported graph at that path.
+    """Find the model of that name (see :func:`names`), or the exported graph at that path.
 
     Raises:
         ModelError: no such model, or the file is not one of rtsr's.
@@ -67,9 +67,10 @@ def find_model(name_or_path: str | Path) -> Model:
 
 
 def why_not_on_gpu(model: Model, purpose: str) -> str | None:
-    """One sentence on why a GPU cannot run a model and what to take instead, ``None`` if it can.
+    """Say why a GPU cannot run a model and what to take instead; ``None`` if it can.
 
     Args:
+        model: as it was found.
         purpose: what it was wanted for, ``provider 'cuda'``.
     """
     if not model.metadata.is_for_cpu:

@@ -52,7 +52,7 @@ def bundled_path() -> Path:
 
 @functools.lru_cache(maxsize=1)
 def bundled_weights() -> ReplicateWeights:
-    """The package's own weights, read once."""
+    """Return the package's own weights, read once."""
     return read(bundled_path())
 
 

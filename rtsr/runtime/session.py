@@ -96,13 +96,13 @@ class OnnxStep:
             name: np.zeros((batch, *state_shape[1:]), np.float32)
             for name, state_shape in self.metadata.states.items()
         }
-        self._side = 0
+        self._buffer = 0
 
     def run(self) -> Audio:
         """Take one step from the arrays of this object; returns :attr:`high_band`."""
-        side = self._side
-        self._memory.run(side)
-        self._side = 1 - side
+        buffer = self._buffer
+        self._memory.run(buffer)
+        self._buffer = 1 - buffer
         return self.high_band
 
     def prepare_thread(self) -> None:
@@ -110,7 +110,7 @@ class OnnxStep:
 
         For a thread that is to step what another one has opened. On the CPU there is nothing to do.
         """
-        self._memory.prepare_thread(self._side)
+        self._memory.prepare_thread(self._buffer)
 
     def step(self, audio: Audio, noise: Audio, f_prior: Audio, f_target: Audio) -> Audio:
         """Copy the inputs, take one step; the result is overwritten by the next one."""
@@ -123,11 +123,11 @@ class OnnxStep:
     def reset(self) -> None:
         """Forget everything: the next step is the first."""
         self._memory.reset()
-        self._side = 0
+        self._buffer = 0
 
     def state(self) -> dict[str, Audio]:
-        """A copy of the state as the next step will see it, by name."""
-        return self._memory.read_state(self._side)
+        """Copy the state as the next step will see it, by name."""
+        return self._memory.read_state(self._buffer)
 
     def _start(
         self, onnxruntime: ModuleType, wanted: str, shape: SessionShape
@@ -219,8 +219,8 @@ class OnnxStep:
 def _warm_up(memory: StepMemory) -> str:
     """Take a step from either copy of the state; why that failed, if it did."""
     try:
-        for side in range(2):
-            memory.run(side)
+        for buffer in range(2):
+            memory.run(buffer)
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         return one_reason(error)
     memory.reset()

@@ -59,14 +59,14 @@ class StepMemory(Protocol):
     high_band: Audio
     states: list[State]
 
-    def run(self, side: int) -> None:
-        """Take one step from copy ``side`` of the state to the other."""
+    def run(self, buffer: int) -> None:
+        """Take one step from copy ``buffer`` of the state to the other."""
 
-    def prepare_thread(self, side: int) -> None:
-        """Set up what is kept per thread; copy ``side`` of the state stays, the other does not."""
+    def prepare_thread(self, buffer: int) -> None:
+        """Set up what is kept per thread; the state in ``buffer`` stays, the other does not."""
 
-    def read_state(self, side: int) -> dict[str, Audio]:
-        """A copy of copy ``side`` of the state in plain memory, by name."""
+    def read_state(self, buffer: int) -> dict[str, Audio]:
+        """Copy the state that lies in ``buffer`` into plain memory, by name."""
 
     def reset(self) -> None:
         """Zero both copies of the state."""
@@ -98,26 +98,26 @@ class HostMemory:
             {name: value(zero.copy()) for name, zero in self._zeros.items()} for _ in range(2)
         ]
         self._bindings = []
-        for side in range(2):
+        for buffer in range(2):
             binding = session.io_binding()
             for name, signal in inputs.items():
                 binding.bind_ortvalue_input(name, signal)
-            bind_states(binding, self.states, side)
+            bind_states(binding, self.states, buffer)
             binding.bind_output(
                 HIGH_BAND, "cpu", 0, np.float32, shapes.high_band, self.high_band.ctypes.data
             )
             self._bindings.append(binding)
 
-    def run(self, side: int) -> None:
+    def run(self, buffer: int) -> None:
         """See :class:`StepMemory`."""
-        self._session.run_with_iobinding(self._bindings[side])
+        self._session.run_with_iobinding(self._bindings[buffer])
 
-    def prepare_thread(self, side: int) -> None:
+    def prepare_thread(self, buffer: int) -> None:
         """Do nothing: a session on the CPU is the same to every thread."""
 
-    def read_state(self, side: int) -> dict[str, Audio]:
+    def read_state(self, buffer: int) -> dict[str, Audio]:
         """See :class:`StepMemory`."""
-        return {name: value.numpy().copy() for name, value in self.states[side].items()}
+        return {name: value.numpy().copy() for name, value in self.states[buffer].items()}
 
     def reset(self) -> None:
         """See :class:`StepMemory`."""
@@ -152,12 +152,12 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True)
-class SideRun:
+class BufferRun:
     """How the step that reads one copy of the state is run.
 
     Attributes:
         session: on the device.
-        options: ``RunOptions`` of that side, which name its CUDA graph.
+        options: ``RunOptions`` of that buffer, which name its CUDA graph.
     """
 
     session: Any
@@ -178,11 +178,11 @@ class DeviceMemory:
     end. No address ever changes, as CUDA graphs want it; the copies are not part of the graph.
 
     ONNX Runtime keeps graphs, handles and memory per thread, so the first step of a thread sets up
-    both sides for it, which takes as long as opening a session; the state stays as it was.
+    both buffers for it, which takes as long as opening a session; the state stays as it was.
 
     Args:
         onnxruntime: the module.
-        runs: for each side, in order.
+        runs: for each buffer, in order.
         stream: which the sessions work on, too.
         shapes: of the step.
         device: ``cuda``; anything else is for tests.
@@ -192,7 +192,7 @@ class DeviceMemory:
     def __init__(
         self,
         onnxruntime: ModuleType,
-        runs: Sequence[SideRun],
+        runs: Sequence[BufferRun],
         stream: Stream,
         shapes: StepShapes,
         device: str = "cuda",
@@ -228,48 +228,48 @@ class DeviceMemory:
         ]
         self._state_bytes = {name: _bytes(shape) for name, shape in shapes.states.items()}
         self._bindings = []
-        for side, run in enumerate(self._runs):
+        for buffer, run in enumerate(self._runs):
             binding = run.session.io_binding()
             for name, shape in shapes.signals.items():
                 address = self._inputs.data_ptr() + places[name]
                 binding.bind_input(name, device, device_id, np.float32, shape, address)
-            bind_states(binding, self.states, side)
+            bind_states(binding, self.states, buffer)
             binding.bind_ortvalue_output(HIGH_BAND, self._result)
             self._bindings.append(binding)
         # What has been set up so far was queued elsewhere.
         stream.synchronize_device()
 
-    def run(self, side: int) -> None:
+    def run(self, buffer: int) -> None:
         """See :class:`StepMemory`."""
         if not self._thread.is_ready:
-            self.prepare_thread(side)
-        self._step(side)
+            self.prepare_thread(buffer)
+        self._step(buffer)
 
-    def prepare_thread(self, side: int) -> None:
+    def prepare_thread(self, buffer: int) -> None:
         """See :class:`StepMemory`."""
         if self._thread.is_ready:
             return
         with GPU_LOCK:
             self._stream.activate()
-            kept = self.read_state(side)
-            self._step(1 - side)
-            for name, value in self.states[side].items():
+            kept = self.read_state(buffer)
+            self._step(1 - buffer)
+            for name, value in self.states[buffer].items():
                 value.update_inplace(kept[name])
-            self._step(side)
+            self._step(buffer)
         self._thread.is_ready = True
 
-    def _step(self, side: int) -> None:
-        stream, run = self._stream, self._runs[side]
+    def _step(self, buffer: int) -> None:
+        stream, run = self._stream, self._runs[buffer]
         stream.activate()
         stream.upload(*self._upload)
-        run.session.run_with_iobinding(self._bindings[side], run.options)
+        run.session.run_with_iobinding(self._bindings[buffer], run.options)
         stream.download(*self._download)
         stream.synchronize()
 
-    def read_state(self, side: int) -> dict[str, Audio]:
+    def read_state(self, buffer: int) -> dict[str, Audio]:
         """See :class:`StepMemory`."""
         with GPU_LOCK:
-            return {name: value.numpy().copy() for name, value in self.states[side].items()}
+            return {name: value.numpy().copy() for name, value in self.states[buffer].items()}
 
     def reset(self) -> None:
         """See :class:`StepMemory`."""
@@ -280,11 +280,11 @@ class DeviceMemory:
         self._stream.synchronize()
 
 
-def bind_states(binding: Any, states: Sequence[State], side: int) -> None:
-    """Bind copy ``side`` of the state as input, the other as output."""
-    for name, value in states[side].items():
+def bind_states(binding: Any, states: Sequence[State], buffer: int) -> None:
+    """Bind copy ``buffer`` of the state as input, the other as output."""
+    for name, value in states[buffer].items():
         binding.bind_ortvalue_input(f"state.{name}", value)
-    for name, value in states[1 - side].items():
+    for name, value in states[1 - buffer].items():
         binding.bind_ortvalue_output(f"next.{name}", value)
 
 

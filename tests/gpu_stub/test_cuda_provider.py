@@ -78,7 +78,7 @@ def test_a_step_is_one_copy_one_launch_one_copy_and_one_wait(
 
 
 @pytest.mark.parametrize("model", ON_GPUS)
-def test_the_two_sides_have_graphs_that_take_turns(gpu: Any, model: str) -> None:
+def test_the_two_buffers_have_graphs_that_take_turns(gpu: Any, model: str) -> None:
     step = OnnxStep(model, provider="cuda")
     gpu.events()
     launched = []
@@ -122,7 +122,7 @@ def test_without_a_graph_kernels_are_launched_one_by_one(gpu: Any) -> None:
     assert [event.split()[0] for event in gpu.events()] == ["upload", "download", "wait"]
 
 
-def test_another_thread_captures_both_sides_before_its_first_step(gpu: Any) -> None:
+def test_another_thread_captures_both_buffers_before_its_first_step(gpu: Any) -> None:
     step = OnnxStep("small", provider="cuda")
     step.run()
     gpu.events()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsr import RtsrError, Upsampler
+from rtsr import ArgumentError, Upsampler
 from rtsr.pipe import PipeReport, run_pipe
 
 MakeSound = Callable[..., np.ndarray]
@@ -102,7 +102,7 @@ def test_nothing_in_nothing_out(stand_in: Path) -> None:
 
 
 def test_unknown_format(stand_in: Path) -> None:
-    with pytest.raises(RtsrError, match="use one of s16, f32"):
+    with pytest.raises(ArgumentError, match="use one of s16, f32"):
         run_pipe(Upsampler(8000, model=stand_in), 0, 1, input_format="s24")
 
 

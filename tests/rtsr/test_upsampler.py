@@ -12,7 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rtsr import AudioFormatError, RtsrError, Upsampler
+from rtsr import (
+    ArgumentError,
+    AudioFormatError,
+    ModelError,
+    ProviderError,
+    RtsrError,
+    Upsampler,
+)
 from rtsr.runtime.models import bundled, names
 from rtsr_kernels.resample import SUPPORTED_RATES
 
@@ -220,7 +227,7 @@ def test_the_ceiling_may_change_at_any_time(make_sound: MakeSound) -> None:
     for part, expected in ((wide[4800:], True), (narrow[4800:], False)):
         above = _band_level_db(part, 10000, 15000) > _band_level_db(part, 5000, 8000) - 50.0
         assert above is expected
-    with pytest.raises(RtsrError, match="The ceiling must lie between 500 and 24000 Hz"):
+    with pytest.raises(ArgumentError, match="The ceiling must lie between 500 and 24000 Hz"):
         Upsampler(48000, model="replicate").ceiling = 100
 
 
@@ -352,7 +359,11 @@ def test_closed_upsampler_says_so(stand_in: Path) -> None:
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, object], message: str, stand_in: Path) -> None:
-    with pytest.raises(RtsrError, match=message) as caught:
+    errors = {"model": ModelError, "provider": ProviderError} | dict.fromkeys(
+        ("input_rate", "output_rate", "channels"), AudioFormatError
+    )
+    expected = errors.get(next(iter(arguments)), ArgumentError)
+    with pytest.raises(expected, match=message) as caught:
         Upsampler(**{"input_rate": 8000, "model": stand_in, **arguments})  # type: ignore[arg-type]
     assert str(caught.value).endswith(".")
 

@@ -1,1 +1,1 @@
-"""Execution providers: which are installed, how one is asked for, and what starts a session on it."""
+"""Execution providers: which are installed, how one is asked for, how a session starts on it."""

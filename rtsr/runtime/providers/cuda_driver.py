@@ -1,5 +1,6 @@
-"""The calls of NVIDIA's driver that a step needs beside ONNX Runtime: a stream, page-locked memory
-and copies on that stream.
+"""What a step needs of NVIDIA's driver beside ONNX Runtime.
+
+That is a stream, page-locked memory and copies on that stream.
 
 ONNX Runtime's Python interface has no page-locked memory for its CUDA provider and no copy that
 does not wait, and a CUDA graph replays neither the upload of an input nor the download of an output
@@ -117,7 +118,7 @@ class CudaDriver:
         raise ProviderError(f"The GPU's driver failed in {function} ({reason}); see nvidia-smi.")
 
     def function(self, name: str) -> Callable[..., int]:
-        """A function of the driver as it is, for use in a step; it returns the driver's code."""
+        """Return a function of the driver, for use in a step; it gives the driver's code."""
         function: Callable[..., int] = getattr(self._library, name)
         return function
 
@@ -252,7 +253,7 @@ def _load_driver() -> ctypes.CDLL:
 
 
 def _driver_version() -> str:
-    """The version of the driver, from its management library or the kernel; empty if unknown."""
+    """Return the driver's version, as NVML or the kernel module has it; empty if unknown."""
     text = ctypes.create_string_buffer(96)
     try:
         library = ctypes.CDLL(_MANAGEMENT)

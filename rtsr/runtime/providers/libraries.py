@@ -33,7 +33,7 @@ _SEARCHED_BYTES = 4 << 20
 
 
 def provider_library(onnxruntime: ModuleType, provider: str) -> Path | None:
-    """The file of the provider in the installed ONNX Runtime, if it is one of its own."""
+    """Return the file of the provider in the installed ONNX Runtime, if it is one of its own."""
     origin = getattr(onnxruntime, "__file__", None)
     if origin is None:
         return None
@@ -134,6 +134,8 @@ def require_driver_for(onnxruntime: ModuleType, provider: str, driver: tuple[int
     """Refuse a driver that is too old for the CUDA that ONNX Runtime was built with.
 
     Args:
+        onnxruntime: the module.
+        provider: ``cuda`` or ``tensorrt``.
         driver: the newest CUDA that the driver runs, ``(major, minor)``.
 
     Raises:
@@ -167,7 +169,7 @@ def _loads(name: str) -> bool:
 
 
 def _commands(onnxruntime: ModuleType, missing: list[str]) -> list[str]:
-    """The ``pip install`` of what is missing; ONNX Runtime's extras know the fitting versions."""
+    """Word the ``pip install`` of what is missing; ONNX Runtime's extras know the versions."""
     commands = []
     if any(not name.startswith(_TENSORRT) for name in missing):
         version = getattr(onnxruntime, "__version__", "")

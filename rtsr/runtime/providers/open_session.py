@@ -22,7 +22,7 @@ from rtsr.runtime.providers import select as providers
 from rtsr.runtime.providers import tensorrt
 from rtsr.runtime.providers.cuda_driver import CudaStream
 from rtsr.runtime.providers.options import AUTO, CPU, CUDA, TENSORRT, ProviderOptions
-from rtsr.runtime.step_memory import SideRun
+from rtsr.runtime.step_memory import BufferRun
 from rtsr.timing import HOP
 
 # ONNX Runtime's errors that speak of the file, by class; nothing else tells them from those that
@@ -37,7 +37,7 @@ _GPU_FAILURE = re.compile(
 _WARNING, _FATAL = 2, 4
 # The CUDA provider keeps a graph for each of these numbers, one per binding; 0 is its own
 # (onnxruntime_run_options_config_keys.h).
-_GRAPH_OF_SIDE = ("1", "2")
+_GRAPH_OF_BUFFER = ("1", "2")
 _NOT_IN_A_GRAPH = "-1"
 
 
@@ -64,19 +64,19 @@ class OpenSession:
         provider: what it really runs on.
         runs: session and run options for each of the two copies of the state.
         stream: for a GPU; ``None`` on the CPU.
-        graph: whether each side is to be captured as a CUDA graph.
+        graph: whether each buffer is to be captured as a CUDA graph.
         notes: what turned out otherwise than it might have, for people to read.
     """
 
     provider: str
-    runs: list[SideRun]
+    runs: list[BufferRun]
     stream: CudaStream | None = None
     graph: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
     def session(self) -> Any:
-        """The first session; both sides have the same graph."""
+        """The first session; both buffers have the same graph."""
         return self.runs[0].session
 
 
@@ -92,7 +92,11 @@ def open_session(
     """Make the session of a model.
 
     Args:
+        onnxruntime: the module.
+        model: as it was found.
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+        options: what was asked for beside the provider's name.
+        shape: of a step.
         graph: overrides ``options.graph``.
 
     Raises:
@@ -141,7 +145,7 @@ def session_options(onnxruntime: ModuleType, shape: SessionShape) -> Any:
 
 
 def gpu_session_options(onnxruntime: ModuleType, shape: SessionShape, name: str) -> Any:
-    """The same for a session on a GPU; each session wants its own."""
+    """Make the options of one session on a GPU; each session wants its own."""
     options = session_options(onnxruntime, shape)
     # What it has to say comes as an exception, too, and then in one sentence.
     options.log_severity_level = _FATAL
@@ -163,7 +167,7 @@ def quiet(onnxruntime: ModuleType) -> Iterator[None]:
 
 
 def one_reason(error: Exception) -> str:
-    """What went wrong, out of a message of ONNX Runtime, which names functions and lines, too."""
+    """Extract what went wrong from a message of ONNX Runtime, which names functions and lines."""
     text = " ".join(str(error).split())
     found = _GPU_FAILURE.search(text)
     if found:
@@ -172,7 +176,7 @@ def one_reason(error: Exception) -> str:
 
 
 def create(onnxruntime: ModuleType, path: Path, options: Any, name: str, listed: list[Any]) -> Any:
-    """An ``InferenceSession`` on exactly that provider.
+    """Start an ``InferenceSession`` on exactly that provider.
 
     Raises:
         ModelError: the file cannot be loaded.
@@ -214,7 +218,7 @@ def _open_on_cpu(
 ) -> OpenSession:
     options = session_options(onnxruntime, shape)
     session = create(onnxruntime, model.path, options, CPU, providers.onnx_providers(CPU))
-    return OpenSession(CPU, [SideRun(session, None)] * 2, notes=notes)
+    return OpenSession(CPU, [BufferRun(session, None)] * 2, notes=notes)
 
 
 def _open_on_gpu(
@@ -238,7 +242,7 @@ def _open_on_gpu(
         listed = providers.onnx_providers(
             name, options, stream=stream.handle, graph=graph, engine=engine
         )
-        # TensorRT's provider keeps one graph per session, so each side needs a session.
+        # TensorRT's provider keeps one graph per session, so each buffer needs a session.
         count = 2 if graph and name == TENSORRT else 1
         with quiet(onnxruntime):
             made = [
@@ -260,18 +264,18 @@ def _open_on_gpu(
         warn(str(error))
         graph, made = False, sessions(False)
     runs = [
-        SideRun(session, run_options(onnxruntime, name, side if graph else None))
-        for side, session in enumerate(made)
+        BufferRun(session, run_options(onnxruntime, name, buffer if graph else None))
+        for buffer, session in enumerate(made)
     ]
     return OpenSession(name, runs, stream, graph, notes)
 
 
-def run_options(onnxruntime: ModuleType, provider: str, side: int | None) -> Any:
-    """``RunOptions`` of a step on a GPU; ``side`` is ``None`` outside a graph."""
+def run_options(onnxruntime: ModuleType, provider: str, buffer: int | None) -> Any:
+    """``RunOptions`` of a step on a GPU; ``buffer`` is ``None`` outside a graph."""
     options = onnxruntime.RunOptions()
     # The result is fetched on the same stream, so waiting once, after that, is enough.
     options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     if provider == CUDA:
-        number = _NOT_IN_A_GRAPH if side is None else _GRAPH_OF_SIDE[side]
+        number = _NOT_IN_A_GRAPH if buffer is None else _GRAPH_OF_BUFFER[buffer]
         options.add_run_config_entry("gpu_graph_id", number)
     return options

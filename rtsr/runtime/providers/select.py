@@ -87,7 +87,7 @@ def available(onnxruntime: ModuleType) -> list[str]:
 
 
 def candidates(provider: str, onnxruntime: ModuleType) -> list[str]:
-    """Providers to try, best first. Only ``auto`` has more than one.
+    """List the providers to try, best first. Only ``auto`` has more than one.
 
     Raises:
         ProviderError: the name is unknown, or the installed ONNX Runtime does not have it.
@@ -131,7 +131,7 @@ def onnx_providers(
     graph: bool = False,
     engine: dict[str, str] | None = None,
 ) -> list[Any]:
-    """The list that ``InferenceSession`` takes for one of our provider names.
+    """Return the list that ``InferenceSession`` takes for one of our provider names.
 
     Options of the providers are described at
     https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and

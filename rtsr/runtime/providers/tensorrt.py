@@ -79,7 +79,7 @@ class EngineKey:
         )  # fmt: skip
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """What differs in a manifest's key, in words, most telling first."""
+        """Say what differs in a manifest's key, most telling first."""
         found = []
         for field in fields(self):
             ours, theirs = getattr(self, field.name), other.get(field.name)
@@ -105,7 +105,7 @@ _WORDS = {
 def engine_key(
     onnxruntime: ModuleType, model: Model, gpu: Gpu, batch: int, hops: int, options: ProviderOptions
 ) -> EngineKey:
-    """The key of the engine that this machine needs for the model at that shape.
+    """Return the key of the engine that this machine needs for the model at that shape.
 
     Raises:
         ProviderError: TensorRT's version cannot be found out.
@@ -134,7 +134,7 @@ def timing_folder(key: EngineKey) -> Path:
 
 
 def build_command(model: Model, key: EngineKey, options: ProviderOptions) -> str:
-    """The command that builds the engine of that key."""
+    """Return the command that builds the engine of that key."""
     name = str(model.name)
     shown = f"'{name}'" if re.search(r"[^\w./-]", name) else name
     engine = ProviderOptions(device=options.device, fp16=options.fp16).text(TENSORRT)
@@ -142,7 +142,7 @@ def build_command(model: Model, key: EngineKey, options: ProviderOptions) -> str
 
 
 def find_engine(model: Model, key: EngineKey, options: ProviderOptions) -> Path:
-    """The engine's file, if one lies there that fits and is whole.
+    """Find the engine's file, if one lies there that fits and is whole.
 
     Raises:
         ProviderError: there is none, with the reason and the command that builds it.
@@ -179,7 +179,7 @@ def why_unusable(folder: Path, key: EngineKey) -> str | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an engine.
+    """Read the manifest of an engine.
 
     Raises:
         OSError: it cannot be read.
@@ -204,7 +204,7 @@ def write_manifest(folder: Path, key: EngineKey, facts: dict[str, Any]) -> None:
 
 
 def context_options() -> dict[str, str]:
-    """What TensorRT's provider is told when it is to load an engine that is there."""
+    """Return the options with which TensorRT's provider loads an engine that is there."""
     # Both caches are off: the engine comes with the file, and nothing is to be timed.
     return {"trt_engine_cache_enable": "False", "trt_timing_cache_enable": "False"}
 
@@ -219,7 +219,7 @@ def file_sha256(path: Path) -> str:
 
 
 def tensorrt_version(onnxruntime: ModuleType) -> str:
-    """The version of the TensorRT that ONNX Runtime's provider loads, ``10.13.3``.
+    """Return the version of the TensorRT that ONNX Runtime's provider loads, ``10.13.3``.
 
     Raises:
         ProviderError: it is not there.

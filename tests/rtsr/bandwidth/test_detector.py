@@ -13,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.detector import FULL_BAND_HZ, BandwidthDetector, measure_cutoff_stream
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError
 from rtsr.timing import HOP
 from rtsr_kernels.resample import StreamingResampler
 
@@ -373,7 +373,7 @@ def test_empty_stream_is_what_its_rate_says() -> None:
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(AudioFormatError, match="48000"):
         BandwidthDetector(44100)
-    with pytest.raises(RtsrError, match="above 0"):
+    with pytest.raises(ArgumentError, match="above 0"):
         BandwidthDetector(initial_hz=0.0)
     with pytest.raises(AudioFormatError, match=r"\(480, channels\)"):
         BandwidthDetector().update(np.zeros((100, 1), np.float32))

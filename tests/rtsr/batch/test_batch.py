@@ -17,7 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rtsr import AudioFormatError, BatchStream, BatchUpsampler, ModelError, RtsrError, Upsampler
+from rtsr import (
+    ArgumentError,
+    AudioFormatError,
+    BatchStream,
+    BatchUpsampler,
+    ModelError,
+    RtsrError,
+    Upsampler,
+)
 from rtsr.batch.select_graph import select_graph
 from rtsr.batch.slots import SlotStep
 from rtsr.runtime.session import OnnxStep
@@ -372,7 +380,7 @@ def test_capacity_counts_channels(stand_in: Path) -> None:
     ],
 )
 def test_batch_arguments(arguments: dict[str, Any], sentence: str, stand_in: Path) -> None:
-    with pytest.raises(RtsrError, match=sentence) as refused:
+    with pytest.raises(ArgumentError, match=sentence) as refused:
         BatchUpsampler(**arguments, model=stand_in)
     assert str(refused.value).count(".") <= 2
 
@@ -416,9 +424,9 @@ def test_blocks_that_are_refused(stand_in: Path) -> None:
             stereo.push(np.zeros(80, np.float32))
         with pytest.raises(AudioFormatError, match="pulled into float32 or int16"):
             stereo.pull_into(np.zeros((80, 1), np.float32))
-        with pytest.raises(RtsrError, match="between 0 and 1"):
+        with pytest.raises(ArgumentError, match="between 0 and 1"):
             stream.wet = -1.0
-        with pytest.raises(RtsrError, match="The ceiling must lie between"):
+        with pytest.raises(ArgumentError, match="The ceiling must lie between"):
             stream.ceiling = 100.0
         with pytest.raises(RtsrError, match="no room"):
             stream.push(np.zeros(80000, np.float32))

@@ -244,7 +244,7 @@ def test_a_stale_state_is_found(
     """One graph for both copies of the state: every second step would replay the wrong one."""
     from rtsr.runtime.providers import open_session
 
-    monkeypatch.setattr(open_session, "_GRAPH_OF_SIDE", ("1", "1"))
+    monkeypatch.setattr(open_session, "_GRAPH_OF_BUFFER", ("1", "1"))
     parity = measure_graph_parity(stand_in, provider="cuda")
     assert parity.worst > 0.1
     with pytest.raises(ProviderError, match=r"differs by .* over 200 hops"):
