@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from rtsr.errors import MissingDependencyError
 from rtsr.runtime.metadata import KEY, ModelMetadata, parse_metadata
+from rtsr.runtime.providers.select import load_onnxruntime
 from rtsr.timing import HOP
 from rtsr_export.recordings import band_limited, packaged_recordings
 
@@ -68,10 +68,7 @@ def calibration_inputs(facts: ModelMetadata) -> Iterator[dict[str, Values]]:
 
 def observe(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, Values]:
     """Values that the named tensors take over the calibration's sound, evenly thinned out."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("Calibrating a model", ("cpu", "gpu")) from error
+    onnxruntime = load_onnxruntime()
     names = list(dict.fromkeys(names))
     watched = onnx.ModelProto()
     watched.CopyFrom(model)

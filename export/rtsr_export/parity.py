@@ -9,9 +9,10 @@ import onnx
 import torch
 from torch import Tensor
 
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import RtsrError
 from rtsr.model.generator import Generator
 from rtsr.model.streaming import flatten
+from rtsr.runtime.providers.select import load_onnxruntime
 from rtsr.timing import HOP
 from rtsr_export.graph import SIGNALS
 from rtsr_kernels import fill_noise
@@ -84,10 +85,7 @@ def onnx_hops(
     model: onnx.ModelProto, generator: Generator, signals: Signals, hops: int
 ) -> np.ndarray:
     """The same block through ONNX Runtime on the CPU in steps of ``hops`` hops."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("Checking an exported model", ("cpu", "gpu")) from error
+    onnxruntime = load_onnxruntime()
     batch = signals[0].shape[0]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -1,16 +1,22 @@
 """How every kernel of this package is compiled: ahead of its first call, without the GIL, cached.
 
 Compiling happens at import, so that the first audio block is as fast as every later one. The
-machine code is kept on disk by numba: beside the module where that is writable, else in
-`NUMBA_CACHE_DIR` or the user's cache directory.
+machine code is kept on disk by numba: in `NUMBA_CACHE_DIR` where that is set, beside the module where
+that is writable, else in the user's cache directory or a temporary folder. The logger `rtsr_kernels`
+tells of each function that had to be compiled (level INFO).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from numba import float32, float64, int64, njit, types
+
+from .temporary_cache import use_temporary_cache
+
+_log = logging.getLogger("rtsr_kernels")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -40,18 +46,30 @@ INDICES = types.Array(int64, 1, "C")
 def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
     """Compile a function at once for one signature, cached on disk where any place for it exists.
 
-    Where numba finds no writable directory at all (a read-only container without a home), or the
-    disk is full, the function is compiled in memory instead: a slower import, never a failed one.
+    Where the disk is full, or there is not even a temporary folder, the function is compiled in
+    memory instead: a slower import, never a failed one.
     """
 
     def compile_now(function: Function) -> Function:
-        try:
-            return njit(signature, nogil=True, cache=True, **options)(function)
-        except OSError:
-            pass
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-        return njit(signature, nogil=True, **options)(function)
+        compiled = _cached(function, signature, options)
+        if compiled is None and use_temporary_cache():
+            compiled = _cached(function, signature, options)
+        if compiled is None:
+            compiled = njit(signature, nogil=True, **options)(function)
+        if not compiled.stats.cache_hits:
+            _log.info("compiled %s", function.__name__)
+        return compiled
 
     return compile_now
+
+
+def _cached(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Any:
+    """Return the function from the cache, or compiled into it; ``None`` where that cannot be."""
+    try:
+        return njit(signature, nogil=True, cache=True, **options)(function)
+    except OSError:
+        return None
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        return None

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rtsr.cli.compile_messages import tell_of_compiling
 from rtsr.errors import RtsrError, RtsrWarning
 
 EXIT_BAD_INPUT = 2
@@ -36,6 +37,7 @@ _COMMANDS = {
     "models": "rtsr.cli.models:models_command",
     "eval": "rtsr.cli.eval:eval_command",
     "train": "rtsr.cli.train:train_command",
+    "warm-up": "rtsr.cli.warm_up:warm_up_command",
 }
 
 
@@ -96,6 +98,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what goes wrong on purpose ends in one sentence on stderr."""
+        tell_of_compiling()
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning

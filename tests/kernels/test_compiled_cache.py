@@ -49,6 +49,7 @@ def import_in_subprocess(site: Path, **environment: str) -> tuple[str, float, in
         [sys.executable, "-c", REPORT], env=variables, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
+    print(result.stderr, file=sys.stderr, end="")
     file, seconds, hits, place = result.stdout.strip().split("|")
     assert Path(file).is_relative_to(site)
     return file, float(seconds), int(hits), place
@@ -76,10 +77,39 @@ def test_read_only_install_obeys_the_cache_variable(
     assert all(Path(place).is_relative_to(cache) for _, place in places)
 
 
-def test_nothing_writable_still_imports(read_only_install: Path, tmp_path: Path) -> None:
+def test_without_a_home_code_goes_to_a_temporary_folder_of_the_user(
+    read_only_install: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert import_in_subprocess(read_only_install, HOME=str(blocked))[2] == 0
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    places = [
+        import_in_subprocess(read_only_install, HOME=str(blocked), TMPDIR=str(temporary))[2:]
+        for _ in range(2)
+    ]
+    assert [hits for hits, _ in places] == [0, 1]
+    (folder,) = temporary.iterdir()
+    assert Path(places[0][1]).is_relative_to(folder)
+    assert folder.stat().st_mode & 0o077 == 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2, "one sentence per start"
+    assert f"Compiled code goes to '{folder}'" in told[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")
+def test_code_is_not_read_from_a_folder_that_others_can_write(
+    read_only_install: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    folder = tmp_path / f"rtsr-cache-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    hits = import_in_subprocess(read_only_install, HOME=str(blocked), TMPDIR=str(tmp_path))[2]
+    assert hits == 0
+    assert not list(folder.iterdir())
+    assert "belongs to another user" in capsys.readouterr().err
 
 
 def test_a_second_import_compiles_nothing() -> None:

@@ -7,6 +7,7 @@ the provider a session reports is the one it runs on.
 from __future__ import annotations
 
 import importlib.util
+import os
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +42,12 @@ __all__ = [
 
 
 def load_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime, which comes from one of two distributions, or say how to get it."""
+    """Import ONNX Runtime, which comes from one of two distributions, or say how to get it.
+
+    Its telemetry looks up a host and keeps files in the user's cache. It is off here unless
+    ``ORT_DISABLE_TELEMETRY`` says otherwise, which ONNX Runtime reads while it is imported.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
