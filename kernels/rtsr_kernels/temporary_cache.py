@@ -43,7 +43,8 @@ def use_temporary_cache() -> bool:
             pass
     except OSError:
         return False
-    os.environ[VARIABLE] = config.CACHE_DIR = str(folder)
+    os.environ[VARIABLE] = str(folder)
+    config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     _log.warning(
         "Compiled code goes to '%s', as neither the package's folder nor the user's cache can be "
         "written; set %s to a folder that outlasts a restart.",

@@ -7,6 +7,7 @@ import logging
 import pkgutil
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import typer
 
@@ -61,7 +62,7 @@ def warm_up_command() -> None:
     what = f"Compiled {counter.compiled} functions" if counter.compiled else "Found all compiled"
     typer.echo(
         f"{what}, ran {', '.join(ran)}, in {seconds:.1f} s; the code lies in "
-        f"'{ring_write.stats.cache_path}'."
+        f"'{cast(Any, ring_write).stats.cache_path}'."
     )
 
 
