@@ -5,7 +5,7 @@
 
 Packets of G.711, as a telephone sends them, come late, out of order or not at all. They go through
 the engine that `rtsr call` uses, and come out as Opus packets, which are decoded and written. An
-application with sockets of its own replaces `network` and `hear`.
+application with sockets of its own replaces `network` and `receive`.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ async def network(line: Line, loss: float, jitter: float) -> None:
 async def run(arguments: argparse.Namespace) -> None:
     """Carry the call and say how it went."""
     opus = open_decoder(OPUS)
-    heard: list[np.ndarray] = []
+    received: list[np.ndarray] = []
 
-    def hear(packet: Packet) -> None:
-        heard.append(opus.decode(packet.payload))
+    def receive(packet: Packet) -> None:
+        received.append(opus.decode(packet.payload))
 
     async with CallEngine(1, model=arguments.model, deadline_ms=arguments.deadline_ms) as engine:
-        line = await engine.open(Receiver({0: PCMU}), Sender(OPUS, 111), hear)
+        line = await engine.open(Receiver({0: PCMU}), Sender(OPUS, 111), receive)
         await network(line, arguments.loss, arguments.jitter_ms / 1000.0)
         receiver = line.path.receiver
         counts = receiver.counts
@@ -63,7 +63,7 @@ async def run(arguments: argparse.Namespace) -> None:
         )
         print(f"made up      {counts.concealed_seconds:.2f} s")
         print(f"not enhanced {line.path.stream.fallback_seconds:.2f} s")
-    sound = np.concatenate(heard)
+    sound = np.concatenate(received)
     soundfile.write(arguments.output, sound, 48000)
     print(f"wrote        {arguments.output}, {len(sound) / 48000:.2f} s")
 

@@ -4,8 +4,8 @@
 
 In both, half of the groups (column ``speaker_or_group``, or else files) of every source that has
 one of these words in its column ``source`` are ``valid``, and nothing else is. In ``OUT/with`` the
-other half of them is ``train``, in ``OUT/without`` no model gets to hear it. The sounds are not
-copied, both link to those of CORPUS. Models trained alike on the two and judged on them differ by
+other half of them is ``train``, in ``OUT/without`` no model is trained on it. The sounds are not
+copied, both link to those of CORPUS. Models trained alike on the two and scored on them differ by
 what knowing the source is worth.
 """
 
@@ -33,12 +33,12 @@ def read_manifest(corpus: Path) -> list[dict[str, str]]:
     return rows
 
 
-def judged_paths(rows: Sequence[dict[str, str]], words: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Paths of `train` rows from the named sources: those to judge, and the others.
+def scored_paths(rows: Sequence[dict[str, str]], words: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Paths of `train` rows from the named sources: those to score, and the others.
 
-    Every second group is judged, in each domain for itself.
+    Every second group is scored, in each domain for itself.
     """
-    judged: set[str] = set()
+    scored: set[str] = set()
     others: set[str] = set()
     for word in words:
         found = [row for row in rows if row["split"] == "train" and word in row["source"]]
@@ -49,8 +49,8 @@ def judged_paths(rows: Sequence[dict[str, str]], words: Sequence[str]) -> tuple[
             groups = numbers.setdefault(row.get("domain", ""), {})
             group = row.get("speaker_or_group") or row["path"]
             number = groups.setdefault(group, len(groups))
-            (others if number % 2 else judged).add(row["path"])
-    return judged, others - judged
+            (others if number % 2 else scored).add(row["path"])
+    return scored, others - scored
 
 
 def write_corpus(
@@ -65,12 +65,12 @@ def write_corpus(
 
 def leave_out(corpus: Path, out: Path, words: Sequence[str]) -> None:
     rows = read_manifest(corpus)
-    judged, others = judged_paths(rows, words)
-    left = {row["path"] for row in rows if row["split"] == "train"} - judged - others
-    without = dict.fromkeys(left, "train") | dict.fromkeys(judged, "valid")
+    scored, others = scored_paths(rows, words)
+    left = {row["path"] for row in rows if row["split"] == "train"} - scored - others
+    without = dict.fromkeys(left, "train") | dict.fromkeys(scored, "valid")
     write_corpus(corpus, out / "without", rows, without)
     write_corpus(corpus, out / "with", rows, without | dict.fromkeys(others, "train"))
-    print(f"{len(judged)} files to judge; {len(left)} train files without, +{len(others)} with.")
+    print(f"{len(scored)} files to score; {len(left)} train files without, +{len(others)} with.")
 
 
 def main() -> int:

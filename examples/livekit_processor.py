@@ -88,14 +88,14 @@ async def through_a_track(voice: np.ndarray, processor: UpsamplingProcessor) -> 
         await source.wait_for_playout()
 
     speaking = asyncio.ensure_future(speak())
-    heard: list[np.ndarray] = []
+    received: list[np.ndarray] = []
     async for event in stream:
-        heard.append(np.frombuffer(event.frame.data, np.int16).copy())
-        if speaking.done() and sum(map(len, heard)) >= 6 * (len(voice) - 320):
+        received.append(np.frombuffer(event.frame.data, np.int16).copy())
+        if speaking.done() and sum(map(len, received)) >= 6 * (len(voice) - 320):
             break
     await stream.aclose()
     await source.aclose()
-    return np.concatenate(heard)
+    return np.concatenate(received)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ Three marks are looked for in the 99th percentile, over time, of the power spect
 wins:
 
 * emptiness: above it nothing stands out from the noise of 16-bit samples;
-* a brick wall: the level falls by more than 20 dB within 600 Hz and never comes back;
+* a band edge: the level falls by more than 20 dB within 600 Hz and never comes back;
 * for speech, stationary noise: above it the loud frames are hardly louder than the quiet ones.
 """
 
@@ -27,10 +27,10 @@ NOISE_DB = float(10 * np.log10((2.0**-15) ** 2 / 4) + 3.01 + 10 * np.log10(2 * 1
 ABOVE_NOISE_DB = 10.0
 WALL_DB = 20.0
 WALL_WIDTH_HZ = 600.0
-#: The band below a wall whose median level is compared with what is left above it.
+#: The band below an edge whose median level is compared with what is left above it.
 PLATEAU_HZ = 1500.0
-#: What must be gone after `PLATEAU_HZ`, by where the wall stands (Hz, dB): formants and resonances
-#: also end in falls of 20-25 dB, and the lower, the steeper; above 16 kHz there are only walls.
+#: What must be gone after `PLATEAU_HZ`, by where the edge lies (Hz, dB): formants and resonances
+#: also end in falls of 20-25 dB, and the lower, the steeper; above 16 kHz there are only edges.
 DEEP_WALLS = ((3000.0, 40.0), (5000.0, 26.0), (16000.0, WALL_DB))
 #: Speech must move by this much in a bin; stationary noise moves by 16 dB between the percentiles.
 SPEECH_RANGE_DB = 22.0
@@ -104,19 +104,19 @@ def _foot_of_wall(level: np.ndarray, hz_per_bin: float, otherwise: int) -> int:
     step = round(WALL_WIDTH_HZ / hz_per_bin)
     plateau = round(PLATEAU_HZ / hz_per_bin)
     # A partial or a resonance that stands alone also falls by 20 dB on its upper side; below a
-    # wall there is a whole band, so the middle of that band is what must fall.
+    # band edge there is a whole band, so the middle of that band is what must fall.
     below = np.median(np.lib.stride_tricks.sliding_window_view(level, plateau), axis=1)
     loudest_above = np.maximum.accumulate(level[::-1])[::-1]
     corners = np.arange(int(np.ceil(DEEP_WALLS[0][0] / hz_per_bin)), len(level) - plateau)
     before = below[corners - plateau + 1]
     starts, depths = np.array(DEEP_WALLS).T
     deep = depths[np.searchsorted(starts, corners * hz_per_bin, side="right") - 1]
-    is_wall = (before - loudest_above[corners + step] > WALL_DB) & (
+    is_edge = (before - loudest_above[corners + step] > WALL_DB) & (
         before - loudest_above[corners + plateau] > deep
     )
-    walls = corners[is_wall]
-    if len(walls) == 0:
+    edges = corners[is_edge]
+    if len(edges) == 0:
         return otherwise
-    wall = int(walls[0])
-    floor = loudest_above[wall + step]
-    return wall + int(np.argmax(level[wall : wall + step + 1] <= floor + 3.0))
+    edge = int(edges[0])
+    noise_level = loudest_above[edge + step]
+    return edge + int(np.argmax(level[edge : edge + step + 1] <= noise_level + 3.0))

@@ -34,7 +34,7 @@ class BatchReplicate:
         self.high_band: Audio = np.zeros((slots, samples), np.float32)
 
     def clear(self, slots: list[int]) -> None:
-        """Forget what these slots have heard."""
+        """Forget the past of these slots."""
         for array in (self._state.histories, self._state.contexts, self._state.tails):
             array[slots] = 0.0
 
@@ -52,7 +52,7 @@ class BatchReplicate:
         return self.high_band
 
     def ms_per_hop(self) -> float:
-        """Measure the time of one hop of one channel; what it heard is forgotten."""
+        """Measure the time of one hop of one channel; the audio it measures with is forgotten."""
         audio = self._network.audio[0, 0]
         audio[::7] = 0.01
         values = self._network.values

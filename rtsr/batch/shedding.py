@@ -12,12 +12,12 @@ NETWORK, REPLICATE, DRY = "network", "replicate", "dry"
 LEVELS = (NETWORK, REPLICATE, DRY)
 
 #: A network that starts from nothing is 2 dB too quiet at first; after 20 hops it is right within
-#: 0.7 dB. So many it takes unheard before it is faded in.
+#: 0.7 dB. So many steps it takes before it is faded in.
 PREROLL_HOPS = 20
 #: Sound that may wait, in ms, before steps are shed.
 BEHIND_MS = 60.0
 #: Sound that waits while the batch keeps up, in ms.
-KEPT_UP_MS = 30.0
+ON_TIME_MS = 30.0
 #: Sound that must have been kept up with before the network is tried again; doubled every time
 #: that it failed, up to the most.
 PATIENCE_MS, MOST_PATIENCE_MS = 1000.0, 30_000.0
@@ -28,11 +28,11 @@ _SMOOTHING = 0.2
 
 @dataclass(frozen=True)
 class Plan:
-    """What one step runs and what is heard of it.
+    """What one step runs and what it puts out.
 
     Attributes:
         before, after: levels at the step's begin and end; they are cross-faded if they differ.
-        network: whether the network runs, heard or not.
+        network: whether the network runs, whether or not it is put out.
         starts: whether it starts from nothing.
     """
 
@@ -56,7 +56,7 @@ class Shedding:
         is_allowed: whether anything may be shed at all.
 
     Attributes:
-        level: what is heard.
+        level: what is put out.
     """
 
     def __init__(self, step_ms: float, replicate_ms: float, is_allowed: bool = True) -> None:
@@ -66,7 +66,7 @@ class Shedding:
         self._preroll = max(1, round(PREROLL_HOPS * 10.0 / step_ms))
         self.level = NETWORK
         self._load = 0.0
-        self._kept_up_ms = 0.0
+        self._on_time_ms = 0.0
         self._patience_ms = PATIENCE_MS
         self._steady_ms = MOST_PATIENCE_MS
         self._fed = 0
@@ -93,8 +93,8 @@ class Shedding:
                 self._give_up()
             elif self.level == REPLICATE:
                 return self._move(DRY)
-        self._kept_up_ms = self._kept_up_ms + self._step_ms if waiting_ms <= KEPT_UP_MS else 0.0
-        if not self._fed and self._kept_up_ms < self._patience_ms:
+        self._on_time_ms = self._on_time_ms + self._step_ms if waiting_ms <= ON_TIME_MS else 0.0
+        if not self._fed and self._on_time_ms < self._patience_ms:
             return Plan(self.level, self.level, network=False)
         self._fed += 1
         if self._fed <= self._preroll:
@@ -119,12 +119,12 @@ class Shedding:
                 PATIENCE_MS if steady else min(2.0 * self._patience_ms, MOST_PATIENCE_MS)
             )
         self.level = level
-        self._kept_up_ms = 0.0
+        self._on_time_ms = 0.0
         self._load = 0.0
         return plan
 
     def _give_up(self) -> None:
         self._fed = 0
-        self._kept_up_ms = 0.0
+        self._on_time_ms = 0.0
         self._load = 0.0
         self._patience_ms = min(2.0 * self._patience_ms, MOST_PATIENCE_MS)

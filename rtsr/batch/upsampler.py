@@ -146,7 +146,7 @@ class BatchUpsampler:
 
     @property
     def level(self) -> str:
-        """What is heard of the newest step: ``network``, ``replicate`` or ``dry``."""
+        """What the newest step put out: ``network``, ``replicate`` or ``dry``."""
         return self._shedding.level
 
     @property

@@ -1,4 +1,4 @@
-"""The ``replicate`` rung: a high band without a network, for when there is no time for one."""
+"""The ``replicate`` level: a high band without a network, where there is no time for one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ReplicateSource:
             state.fill(0.0)
 
     def resume(self, frame: int) -> None:
-        """Go on at another hop; what was heard before stays."""
+        """Go on at another hop; what it keeps of the past stays."""
         self.frame = frame
 
     def generate(self, audio: Audio, f_prior: NDArray[np.float32], f_target: float) -> Audio:

@@ -35,7 +35,7 @@ class Statistics:
         repaired_samples: input samples that were not numbers or absurdly large, replaced by 0.
         degraded_blocks: hops that came out without a high band, because the model's output for
             them was unusable.
-        replicate_hops, dry_hops: hops that were heard without the network, because a batch had no
+        replicate_hops, dry_hops: hops that came out without the network, because a batch had no
             time for it.
         limited_samples: output samples that the limiter turned down, counted as they are taken.
         clipped_samples: 16-bit output samples that were held at full scale.

@@ -1,4 +1,4 @@
-"""The file of the ``replicate`` rung: a regression's weights and the same facts as a model's.
+"""The file of the ``replicate`` level: a regression's weights and the same facts as a model's.
 
 Only the weights that are used are stored, in half precision: an error of 0.05 % in a weight is
 0.001 in a logarithm.
@@ -37,7 +37,7 @@ class ReplicateWeights:
     """What spectral band replication needs to know.
 
     Attributes:
-        regression: ``(bands, 1 + 5 * bands, bands)`` float32 by bands heard, feature, band.
+        regression: ``(bands, 1 + 5 * bands, bands)`` float32 by input bands, feature, band.
         replica_share: of the power of the first copy, what is moved low band and not noise.
     """
 
@@ -56,16 +56,16 @@ def bundled_weights() -> ReplicateWeights:
     return read(bundled_path())
 
 
-def _used(heard: int) -> tuple[slice, slice]:
+def _used(input_bands: int) -> tuple[slice, slice]:
     """Rows and columns of one table that hold weights."""
-    return slice(0, 1 + FEATURES_PER_BAND * heard), slice(heard, BANDS)
+    return slice(0, 1 + FEATURES_PER_BAND * input_bands), slice(input_bands, BANDS)
 
 
 def write(path: Path, weights: ReplicateWeights, card: dict[str, Any]) -> None:
     """Write a file that :func:`read` and :func:`read_facts` accept; ``card`` as for a model."""
     tables = [
-        weights.regression[(heard, *_used(heard))].astype(np.float16)
-        for heard in range(FEWEST_BANDS, MOST_BANDS + 1)
+        weights.regression[(input_bands, *_used(input_bands))].astype(np.float16)
+        for input_bands in range(FEWEST_BANDS, MOST_BANDS + 1)
     ]
     packed = np.concatenate([table.ravel() for table in tables])
     facts = {
@@ -99,13 +99,13 @@ def read(path: Path) -> ReplicateWeights:
     packed = np.asarray(_member(path, "weights"), np.float32)
     regression = np.zeros((BANDS, 1 + FEATURES_PER_BAND * BANDS, BANDS), np.float32)
     start = 0
-    for heard in range(FEWEST_BANDS, MOST_BANDS + 1):
-        rows, columns = _used(heard)
-        size = rows.stop * (BANDS - heard)
+    for input_bands in range(FEWEST_BANDS, MOST_BANDS + 1):
+        rows, columns = _used(input_bands)
+        size = rows.stop * (BANDS - input_bands)
         table = packed[start : start + size]
         if table.size != size:
             break
-        regression[heard, rows, columns] = table.reshape(rows.stop, -1)
+        regression[input_bands, rows, columns] = table.reshape(rows.stop, -1)
         start += size
     share = configuration.get("replica_share")
     fits = configuration.get("bands") == BANDS and start == packed.size and packed.ndim == 1

@@ -112,7 +112,7 @@ def _play(stream: Any, sound: np.ndarray, rate: int, set_at: dict[int, dict[str,
     ],
 )
 def test_a_change_does_not_click(begin: Callable[..., Any], changes: dict[str, Any]) -> None:
-    """A break would be heard below the crossover, where the high band has nothing."""
+    """A break would show below the crossover, where the high band has nothing."""
     sound = _tone(48000, 0.4, 700.0)
     stream = begin(48000, cutoff=4000.0)
     out = _play(stream, sound, 48000, {20: changes})

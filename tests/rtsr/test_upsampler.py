@@ -156,7 +156,7 @@ def test_low_band_is_not_touched(cutoff: int, model: str, make_sound: MakeSound)
     low = frequency < 0.85 * cutoff
     null = 20 * np.log10(np.linalg.norm(difference[low]) / np.linalg.norm(original[low]))
     assert null <= -60.0
-    # What was added is of the order of the octave below it, or the model was not heard at all.
+    # What was added is of the order of the octave below it, or the model added nothing at all.
     octave = (frequency >= cutoff / 2) & (frequency < cutoff)
     added = np.linalg.norm(difference[~low]) / np.linalg.norm(original[octave])
     quietest = -20.0 if model in names() else -40.0

@@ -1,6 +1,6 @@
 """The shared libraries of a provider: load those that pip installed, name those that are missing.
 
-ONNX Runtime says on stderr that a library is missing and then runs on the CPU. So we look first.
+ONNX Runtime says on stderr that a library is missing and then runs on the CPU. So we check first.
 """
 
 from __future__ import annotations

@@ -264,8 +264,8 @@ def test_the_ceiling_is_changed_in_one_stream_only(make_sound: MakeSound) -> Non
             stream.push(sound)
         while batch.step():
             pass
-        heard = [stream.pull() for stream in (changed, other)]
-    for out, ceiling in zip(heard, (8000.0, None), strict=True):
+        pulled = [stream.pull() for stream in (changed, other)]
+    for out, ceiling in zip(pulled, (8000.0, None), strict=True):
         expected = _alone(sound, 48000, 1, "small", cutoff=4000.0, ceiling=ceiling)
         assert np.abs(out - expected[: len(out)]).max() < 1e-5
 

@@ -1,4 +1,4 @@
-"""Overload: when a batch does without its network, what is heard then, and when it comes back."""
+"""Overload: when a batch does without its network, what comes out then, and when it comes back."""
 
 from __future__ import annotations
 

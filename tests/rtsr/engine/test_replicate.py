@@ -1,4 +1,4 @@
-"""The rung without a network: as a source of high bands, as a model, as a file."""
+"""The level without a network: as a source of high bands, as a model, as a file."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_a_fresh_step_knows_nothing_of_its_capture(fake_gpu: Any, stand_in: Path
 
 
 def test_another_thread_sets_up_first_and_steps_on(fake_gpu: Any, stand_in: Path) -> None:
-    """The first step of a thread runs both sides, and nothing of that is heard."""
+    """The first step of a thread runs both buffers, and nothing of that comes out."""
     moved, stayed = (OnnxStep(stand_in, provider="cuda") for _ in range(2))
     random = np.random.default_rng(0)
 

@@ -62,7 +62,7 @@ def test_a_stream_in_a_batch_equals_one_alone() -> None:
         expected = np.concatenate([alone.process(block) for block in sound])[480:]
     with BatchUpsampler(8, provider="cuda") as batch:
         stream, guest = batch.open(8000), batch.open(8000)
-        heard = []
+        pulled = []
         for number, block in enumerate(sound):
             if number == 30:
                 guest.close()
@@ -70,7 +70,7 @@ def test_a_stream_in_a_batch_equals_one_alone() -> None:
             if not guest.is_closed:
                 guest.push(block[::-1].copy())
             batch.step()
-            heard.append(stream.pull())
-    difference = np.concatenate(heard)[: len(expected)] - expected
+            pulled.append(stream.pull())
+    difference = np.concatenate(pulled)[: len(expected)] - expected
     # A batch of another size may be multiplied by other kernels, which round otherwise.
     assert np.abs(difference).max() < 1e-4
