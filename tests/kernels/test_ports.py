@@ -220,10 +220,12 @@ def test_integers_beyond_full_scale_are_held_and_counted() -> None:
     ports, rows = make([1])
     block = np.zeros((STEP, 1), np.float32)
     block[:6, 0] = [1.0, -1.0, 3.0, -3.0, 32767 / 32768, 0.5 / 32768]
+    block[6:10, 0] = np.array([0.6, -0.6, 1.5, 2.5]) / 32768
     rows[0].push(block)
     step(ports)
     out = rows[0].pull(STEP, np.int16)
     assert out[:6, 0].tolist() == [32767, -32768, 32767, -32768, 32767, 0]
+    assert out[6:10, 0].tolist() == [1, -1, 2, 2], "to the nearest, halves to the even one"
     assert rows[0].held == 3
 
 
