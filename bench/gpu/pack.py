@@ -72,7 +72,7 @@ def build_evidence(folder: Path, python: str, architecture: int | None) -> dict[
 
 
 def _describe_rtsr(site: Path) -> None:
-    """What ``pip install -e .`` would leave: the version, and which package has which command."""
+    """Return what ``pip install -e .`` would leave: version, and packages of commands."""
     found = metadata.distribution("rtsr")
     folder = site / f"rtsr-{found.version}.dist-info"
     folder.mkdir()
@@ -116,7 +116,7 @@ def _write_models(folder: Path) -> None:
 def choose_recordings(
     rows: list[dict[str, str]], sizes: dict[str, int], budget: int, seed: int = 0
 ) -> list[dict[str, str]]:
-    """Recordings of the manifest that fit into a budget of bytes, the domains taking turns."""
+    """Choose recordings that fit into a budget of bytes, the domains taking turns."""
     random = np.random.default_rng(seed)
     domains: dict[str, list[dict[str, str]]] = {}
     for index in random.permutation(len(rows)):
