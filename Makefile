@@ -32,17 +32,17 @@ gpu-rehearse: $(VENV)/.dev $(GPU_RUNTIME)/.installed
 	VENV=$(abspath $(VENV)) bash bench/gpu/rehearse.sh $(RECORDINGS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m rtsr_bench.table
+	$(BIN)/rtsr bench calls
 
 # Both benchmarks once, as short as they get: that they run, not how fast.
 smoke: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-disable -q
-	$(BIN)/rtsr bench --provider cpu --hops 1 --streams 1 --repetitions 1 --seconds 0.02 --most-streams 1
+	$(BIN)/rtsr bench speed --provider cpu --hops 1 --streams 1 --repetitions 1 --seconds 0.02 --most-streams 1
 
 # The live engine on a JACK server; `make soak SOAK="--minutes 60 --gil-hog --load 2"`.
 SOAK ?= --minutes 10
 soak: $(VENV)/.dev
-	$(BIN)/python -m rtsr_bench.soak $(SOAK)
+	$(BIN)/rtsr bench soak $(SOAK)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,5 +7,5 @@ OUT=$2
 mkdir -p "$OUT"
 unpack "$1" evidence
 nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1 || true
-rtsr bench --provider "${PROVIDER:-cuda}" --evidence "$OUT/evidence.json" --budget "${3:-230}" \
+rtsr bench speed --provider "${PROVIDER:-cuda}" --evidence "$OUT/evidence.json" --budget "${3:-230}" \
   --model "$WORK/models/small.onnx,$WORK/models/base.onnx"

@@ -72,7 +72,7 @@ def build_evidence(folder: Path, python: str, architecture: int | None) -> dict[
 
 
 def _describe_rtsr(site: Path) -> None:
-    """List what ``pip install -e .`` would leave: versions and the packages' commands."""
+    """Return what ``pip install -e .`` would leave: version, and packages of commands."""
     found = metadata.distribution("rtsr")
     folder = site / f"rtsr-{found.version}.dist-info"
     folder.mkdir()

@@ -1,1 +1,1 @@
-"""Benchmarks, the validation set and the floor that a network has to beat."""
+"""Benchmarks: speed, quality, bandwidth tracking and soaks."""

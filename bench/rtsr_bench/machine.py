@@ -75,7 +75,7 @@ def load_average() -> float | None:
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit of the source in that folder, with ``+`` where files differ from it."""
+    """Return the commit of the source in that folder, with ``+`` where files differ from it."""
     try:
         revision = _git(folder, "rev-parse", "HEAD")
         tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")

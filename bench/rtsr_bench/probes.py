@@ -48,7 +48,7 @@ def gpu_query(*fields: str, what: str = "gpu", device: int = 0) -> list[list[str
 
 
 def gpu_identifier(device: int = 0) -> str:
-    """The GPU that a session calls ``device``, as ``nvidia-smi -i`` takes it."""
+    """Return the GPU that a session calls ``device``, as ``nvidia-smi -i`` takes it."""
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return visible[device] if device < len(visible) and visible[device] else str(device)
 

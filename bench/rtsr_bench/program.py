@@ -1,26 +1,61 @@
-"""How every ``python -m rtsr_bench...`` ends: well, or with one sentence."""
+"""``rtsr bench``: one program, a sub-command per question.
+
+A sub-command's module is imported when it is used or listed, and imports what it needs to run when
+it runs: ``rtsr bench --help`` needs neither torch nor ONNX Runtime.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import importlib
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from rtsr.errors import RtsrError
+_COMMANDS = {
+    "speed": "rtsr_bench.speed.command:speed_command",
+    "calls": "rtsr_bench.speed.command:calls_command",
+    "train-step": "rtsr_bench.speed.command:train_step_command",
+    "quality": "rtsr_bench.quality.command:quality_command",
+    "baseline": "rtsr_bench.quality.command:baseline_command",
+    "artefacts": "rtsr_bench.quality.command:artefacts_command",
+    "bandwidth": "rtsr_bench.bandwidth.command:bandwidth_command",
+    "soak": "rtsr_bench.soak.command:soak_command",
+    "stalls": "rtsr_bench.soak.command:stalls_command",
+}
 
 
-def run_command(command: Callable[..., None], description: str | None) -> None:
-    """Run a program that is one command; see :func:`run_program`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=description)(command)
-    run_program(app)
+class _Commands(TyperGroup):
+    """Loads sub-commands on demand."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Name them in the order in which one needs them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the sub-command of that name, or ``None``."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, function = _COMMANDS[cmd_name].partition(":")
+        single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        single.command(cmd_name)(getattr(importlib.import_module(module), function))
+        return typer.main.get_command(single)
 
 
-def run_program(app: Callable[[], object]) -> None:
-    """Run a command line; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        app()
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def bench_command() -> None:
+    """Measure this machine, the models and the live engine.
+
+    [bold]rtsr bench speed --quick[/bold]                   what this machine can do
+    [bold]rtsr bench quality CORPUS --out report[/bold]     how good the models are
+    [bold]rtsr bench soak --minutes 10[/bold]               does the sound ever stop?
+    """

@@ -2,8 +2,8 @@
 
 ONNX Runtime builds an engine while it makes a session, without a word on how far it is, and a
 builder that runs out of memory takes its process with it. So a child does that, and this process
-shows that it is alive. What comes out goes where :mod:`rtsr.runtime.providers.tensorrt` looks for it, and
-stays there if it opens as a start-up opens it and sounds like the CPU over 200 hops.
+shows that it is alive. What comes out goes where :mod:`rtsr.runtime.providers.tensorrt` looks
+for it, and stays there if it opens as a start-up opens it and sounds like the CPU over 200 hops.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How every kernel of this package is compiled: ahead of its first call, without the GIL, cached.
 
 Compiling happens at import, so that the first audio block is as fast as every later one. The
-machine code is kept on disk by numba: in `NUMBA_CACHE_DIR` where that is set, beside the module where
-that is writable, else in the user's cache directory or a temporary folder. The logger `rtsr_kernels`
-tells of each function that had to be compiled (level INFO).
+machine code is kept on disk by numba: in `NUMBA_CACHE_DIR` where that is set, beside the module
+where that is writable, else in the user's cache directory or a temporary folder. The logger
+`rtsr_kernels` tells of each function that had to be compiled (level INFO).
 """
 
 from __future__ import annotations

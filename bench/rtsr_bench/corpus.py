@@ -1,0 +1,150 @@
+"""The recordings that everything is measured on, and their narrow-band versions.
+
+Inputs are 16-bit files: a network that reads the last traces which a float resampler leaves above
+the cutoff looks good on floats and fails on real files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from rtsr.bandwidth.file_cutoff import measure_cutoff
+from rtsr.train.excerpt import loudest_part
+from rtsr.train.listing import list_recordings
+
+#: called with (input path, output path to write)
+Enhancer = Callable[[Path, Path], object]
+
+#: ViSQOL costs about 0.1 s per second of audio, so a report scores this much of each clip
+MAX_SECONDS = 6.0
+DOMAINS = ("speech", "effects", "music", "unknown")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording to score by.
+
+    Attributes:
+        name: ``domain/stem``, with the folders in it where a stem alone would be ambiguous.
+        path: of the file.
+        domain: one of ``DOMAINS``.
+        listed_cutoff_hz: where its content ends, if a manifest says so.
+    """
+
+    name: str
+    path: Path
+    domain: str
+    listed_cutoff_hz: float | None = None
+
+    @cached_property
+    def measured_cutoff_hz(self) -> float:
+        """Where its content ends: as listed, else measured."""
+        if self.listed_cutoff_hz is not None:
+            return self.listed_cutoff_hz
+        samples, rate = soundfile.read(self.path, dtype="float32", always_2d=True)
+        return measure_cutoff(samples[:, 0], rate, speech=self.domain == "speech")
+
+
+def list_clips(data_folder: str | Path, split: str = "valid") -> list[Clip]:
+    """Return the recordings of one split, sorted by path.
+
+    Args:
+        data_folder: a corpus as :func:`rtsr.train.listing.list_recordings` takes it: with a
+            ``manifest.csv``, or any folder of recordings.
+        split: ``"train"`` or ``"valid"``.
+
+    Raises:
+        RtsrError: there is no such folder, its manifest is not usable, or nothing is in the split.
+    """
+    folder = Path(data_folder)
+    listed = list_recordings(folder, split)
+    domains = [one.domain if one.domain in DOMAINS else DOMAINS[-1] for one in listed]
+    short = [f"{domain}/{Path(one.path).stem}" for domain, one in zip(domains, listed, strict=True)]
+    times = Counter(short)
+    clips = []
+    for one, domain, name in zip(listed, domains, short, strict=True):
+        if times[name] > 1:
+            # Stems of a corpus may all be alike, as in one folder of stems for each song.
+            name = f"{domain}/{'-'.join(Path(one.path).parts)}"
+        clips.append(Clip(name, folder / one.path, domain, one.cutoff_hz))
+    return clips
+
+
+def count_by_domain(clips: Sequence[Clip]) -> dict[str, int]:
+    """How many clips there are of each domain that has any."""
+    return {
+        domain: count
+        for domain in DOMAINS
+        if (count := sum(clip.domain == domain for clip in clips))
+    }
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """Twelve hexadecimal digits that tell one list of clips, and one state of it, from another."""
+    lines = [f"{clip.name} {clip.path} {clip.path.stat().st_size}" for clip in clips]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def narrow_band(samples: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:
+    """Return ``samples`` at the rate 2 x cutoff, rounded to 16 bits (values stay in [-1, 1])."""
+    low = soxr.resample(samples, sample_rate, 2.0 * cutoff_hz, quality="HQ")
+    return np.clip(np.round(low * 32768.0), -32768, 32767) / 32768.0
+
+
+def prepare_references(
+    clips: Sequence[Clip], folder: str | Path, max_seconds: float = MAX_SECONDS
+) -> dict[str, Path]:
+    """Write the loudest part of each clip as 16-bit FLAC at its own rate; existing files are kept.
+
+    Returns:
+        the written file of each clip, by the clip's name.
+    """
+    references = {}
+    for clip in clips:
+        path = Path(folder) / f"{clip.name}.flac"
+        if not path.exists():
+            samples, rate = soundfile.read(clip.path, dtype="float64", always_2d=True)
+            part = loudest_part(samples[:, 0], round(max_seconds * rate))
+            write_whole(path, part, rate)
+        references[clip.name] = path
+    return references
+
+
+def write_whole(path: Path, samples: np.ndarray, rate: int, subtype: str = "PCM_16") -> None:
+    """Write a sound file that appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".partial-{path.name}")
+    soundfile.write(beside, samples, rate, subtype=subtype)
+    beside.replace(path)
+
+
+def prepare_inputs(
+    references: dict[str, Path], folder: str | Path, cutoff_hz: float
+) -> dict[str, Path]:
+    """Write the 16-bit narrow-band version of each reference; existing files are kept."""
+    inputs = {}
+    for name, reference in references.items():
+        path = Path(folder) / f"{name}.wav"
+        if not path.exists():
+            samples, rate = soundfile.read(reference, dtype="float64")
+            write_whole(path, narrow_band(samples, rate, cutoff_hz), round(2.0 * cutoff_hz))
+        inputs[name] = path
+    return inputs
+
+
+def first_clips(clips: Sequence[Clip], most: int | None) -> list[Clip]:
+    """Return the first ``most`` clips of each domain; all of them for ``None``."""
+    return [
+        clip
+        for domain in DOMAINS
+        for clip in [clip for clip in clips if clip.domain == domain][:most]
+    ]

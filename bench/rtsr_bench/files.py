@@ -1,0 +1,59 @@
+"""Files that appear under their names only when they are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rtsr.errors import RtsrError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a text under a name only when it is whole.
+
+    Raises:
+        RtsrError: the file cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RtsrError(f"'{path}' cannot be written: {error.strerror or error}.") from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write strict JSON, whole or not at all.
+
+    Raises:
+        RtsrError: the file cannot be written.
+        ValueError: a number is not finite.
+    """
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read JSON; ``what`` says in an error what the file should have been.
+
+    Raises:
+        RtsrError: the file cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RtsrError(f"'{path}' cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError):
+        raise RtsrError(f"'{path}' is not JSON; {what} writes such files.") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise :class:`RtsrError` now and not after half an hour if there is no place for a file."""
+    if path.is_dir():
+        raise RtsrError(f"'{path}' is a folder; name a file.")
+    if not path.absolute().parent.is_dir():
+        raise RtsrError(f"There is no folder '{path.parent}'; make it first.")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")

@@ -1,0 +1,1 @@
+"""How good: metrics, artefacts and the ridge baseline on recordings."""

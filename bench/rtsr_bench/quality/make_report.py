@@ -1,0 +1,253 @@
+"""The quality report: prepare, run and score everything, then write tables and pictures.
+
+Results are kept in the work folder as they come, so that a report which was interrupted goes on
+where it stopped, and a later one with one more model computes only what is new. Of several corpora
+all get tables; speed, probes, conditions and spectrograms are of the first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from rtsr.errors import ArgumentError, RtsrError, RtsrWarning
+from rtsr.quality.evaluation import check_cutoff, check_metrics
+from rtsr_bench.corpus import MAX_SECONDS, count_by_domain
+from rtsr_bench.files import write_json, write_text
+from rtsr_bench.machine import describe_machine, describe_software
+from rtsr_bench.quality import conditions, pictures, report
+from rtsr_bench.quality.baseline import BASELINES
+from rtsr_bench.quality.card import write_cards
+from rtsr_bench.quality.corpora import Corpus, Show, prepare_corpora
+from rtsr_bench.quality.plan import degrade, score_everything
+from rtsr_bench.quality.probes import real_time_factor
+from rtsr_bench.quality.results import conditions_part, known, nest_probes, nest_scores, plain
+from rtsr_bench.quality.spectrograms import choose_clips, save_spectrograms_of_clips
+from rtsr_bench.quality.systems import (
+    MODEL,
+    System,
+    SystemFacts,
+    choose_systems,
+    describe_system,
+    missing_baselines,
+)
+from rtsr_kernels.resample import SUPPORTED_RATES
+
+FORMAT = 3
+CUTOFFS = (4000.0, 8000.0, 12000.0)
+CONDITION_SECONDS = 3.0
+_DRAWN_METRICS = ("visqol", "lsd_near", "mel_hf", "hf_bias_db")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the options of ``rtsr bench quality``, see there."""
+
+    data: Sequence[Path]
+    out: Path
+    cutoffs: Sequence[float] = CUTOFFS
+    models: Sequence[str] | None = None
+    baselines: Path | None = None
+    metrics: str | None = None
+    domains: Sequence[str] = ()
+    limit: int | None = None
+    seconds: float = MAX_SECONDS
+    conditions: bool = False
+    tables_only: bool = False
+    pictures: Sequence[str] = ()
+    into_cards: bool = False
+    jobs: int = 1
+    work: Path = Path("validation")
+
+    def command(self, corpora: Sequence[Corpus]) -> str:
+        """Write the command again, without the folders of this machine."""
+        names = " ".join(corpus.name for corpus in corpora)
+        words = [f"rtsr bench quality {names} --out FOLDER"]
+        if tuple(self.cutoffs) != CUTOFFS:
+            words += [f"--cutoff {hz:g}" for hz in self.cutoffs]
+        words += [f"--model {Path(one).name}" for one in self.models or ()]
+        words += ["--baselines BASELINES"] if self.baselines else []
+        words += [f"--metrics {self.metrics}"] if self.metrics else []
+        words += [f"--domain {one}" for one in self.domains]
+        words += [f"--seconds {self.seconds:g}"] if self.seconds != MAX_SECONDS else []
+        words += [f"--limit {self.limit}"] if self.limit else []
+        words += ["--conditions"] if self.conditions else []
+        words += ["--tables-only"] if self.tables_only else []
+        return " ".join(words)
+
+
+def make_report(asked: Request) -> tuple[dict[str, Any], str]:
+    """Score everything and write the report; returns it as an object and as Markdown.
+
+    Raises:
+        ArgumentError: options that cannot be, or contradict each other.
+        RtsrError: a corpus, model or baseline that is not there, or nothing that can be scored.
+    """
+    cutoffs = _check_cutoffs(asked.cutoffs)
+    given = asked.metrics
+    names = check_metrics(None if given is None else [m.strip() for m in given.split(",")])
+    if asked.tables_only and asked.pictures:
+        raise ArgumentError(
+            "With --tables-only nothing is drawn; leave out --picture or --tables-only."
+        )
+    cards = [Path(one) for one in asked.models or ()]
+    if asked.into_cards and not (cards and all(file.is_file() for file in cards)):
+        raise ArgumentError("--into-cards writes into files; name them with --model FILE.onnx.")
+    needed = [*cutoffs, conditions.CUTOFF_HZ] if asked.conditions else cutoffs
+    needed = list(dict.fromkeys(needed))
+    systems = choose_systems(asked.models, asked.baselines or _usual_baselines(needed), needed)
+    if not asked.tables_only:
+        pictures.check_drawing()
+    _make_folder(asked.out)
+    with _progress() as show:
+        corpora = prepare_corpora(
+            asked.data, cutoffs, asked.work, asked.seconds, asked.domains, asked.limit, show
+        )
+        first, lowest = corpora[0], min(cutoffs)
+        drawn = []
+        if not asked.tables_only:
+            drawn = choose_clips(first.references, lowest, asked.pictures)
+        facts = _describe(systems, first, show, is_timed=not asked.tables_only)
+        part = min(asked.seconds, CONDITION_SECONDS)
+        scored = score_everything(
+            systems,
+            corpora,
+            names,
+            asked.work / "quality-results",
+            asked.jobs,
+            show,
+            degraded=degrade(first, part, show) if asked.conditions else None,
+            is_probed=not asked.tables_only,
+        )
+        content = plain(
+            {
+                "format": FORMAT,
+                "date": datetime.date.today().isoformat(),
+                "command": asked.command(corpora),
+                "machine": describe_machine(),
+                "software": describe_software(),
+                "seconds": asked.seconds,
+                "metrics": names,
+                "systems": {name: one.as_json() for name, one in facts.items()},
+                "corpora": [
+                    {
+                        "name": corpus.name,
+                        "clips": count_by_domain(corpus.clips),
+                        "left_out": corpus.left_out,
+                        "cutoffs": nest_scores(scored.clips[corpus.name]),
+                    }
+                    for corpus in corpora
+                ],
+                "failed": scored.failed,
+                "probes": nest_probes(scored.probes),
+                "conditions": conditions_part(scored.conditions, names, part),
+                "pictures": [],
+            }
+        )
+        # From here on the report's files are replaced one by one; it is whole when this is back.
+        (asked.out / "quality.md").unlink(missing_ok=True)
+        if not asked.tables_only:
+            content["pictures"] = [
+                *_draw_figures(asked.out, content),
+                *save_spectrograms_of_clips(
+                    asked.out,
+                    drawn,
+                    systems,
+                    first.references,
+                    first.inputs[lowest],
+                    lowest,
+                    show,
+                ),
+            ]
+    page = report.markdown(content)
+    write_json(asked.out / "quality.json", content)
+    write_text(asked.out / "quality.md", page)
+    if asked.into_cards:
+        write_cards(content, cards)
+    return content, page
+
+
+def _usual_baselines(cutoffs: Sequence[float]) -> Path | None:
+    """Return the usual folder if it has all that is needed; else say how to come by it."""
+    missing = missing_baselines(cutoffs)
+    if not missing:
+        return BASELINES
+    options = " ".join(f"--cutoff {hz:g}" for hz in missing)
+    warnings.warn(
+        f"The baseline is left out; a minute with 'rtsr bench baseline CORPUS {options}' adds it.",
+        RtsrWarning,
+        stacklevel=2,
+    )
+    return None
+
+
+def _check_cutoffs(cutoffs: Sequence[float]) -> list[float]:
+    for hz in cutoffs:
+        if round(2.0 * check_cutoff(hz)) not in SUPPORTED_RATES:
+            accepted = ", ".join(f"{rate / 2:g}" for rate in SUPPORTED_RATES[:-1])
+            raise ArgumentError(
+                f"Inputs are files at twice the cutoff, and rtsr takes none of {2.0 * hz:g} Hz; "
+                f"--cutoff is one of {accepted}."
+            )
+    return list(dict.fromkeys(cutoffs))
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RtsrError(
+            f"The folder {out} for the report cannot be made ({error.strerror}); "
+            "give one that can be written to."
+        ) from None
+
+
+def _describe(
+    systems: Sequence[System], corpus: Corpus, show: Show, *, is_timed: bool
+) -> dict[str, SystemFacts]:
+    """Describe every system; speed is measured before the machine gets busy with scoring."""
+    facts = {}
+    for done, system in enumerate(systems):
+        show("timing" if is_timed else "describing", done, len(systems))
+        described = describe_system(system, list(corpus.inputs))
+        if is_timed and system.kind == MODEL:
+            speed = {
+                round(2.0 * hz): real_time_factor(system.source, next(iter(files.values())))
+                for hz, files in corpus.inputs.items()
+            }
+            described = replace(described, real_time=speed)
+        facts[system.name] = described
+    return facts
+
+
+def _draw_figures(out: Path, content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Draw the metrics; returns what the pictures are called and what they show."""
+    drawn = []
+    metrics = [name for name in content["metrics"] if name != "silence_dbfs"]
+    for corpus in content["corpora"]:
+        for place, rows in corpus["cutoffs"].items():
+            file = report.metrics_picture(corpus, place)
+            title = f"Medians of {corpus['name']} at an input cutoff of {float(place) / 1000:g} kHz"
+            drawn.append({"file": file, "title": title})
+            pictures.save_metrics(out / file, rows, metrics, title)
+    if content["conditions"]:
+        shown = known(_DRAWN_METRICS, content["metrics"])
+        drawn.append({"file": "conditions.png", "title": "Metrics by kind of degradation"})
+        pictures.save_conditions(out / "conditions.png", content["conditions"], shown)
+    return drawn
+
+
+@contextmanager
+def _progress() -> Iterator[Show]:
+    """Show ``show(what, done, of)`` on the terminal's error stream."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("inputs", total=None)
+        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)

@@ -1,0 +1,353 @@
+"""The quality report as text: tables of medians, what each system costs, what was probed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rtsr.quality.band_levels import BAND_LEVELS
+from rtsr_bench.quality.results import corpora_of
+from rtsr_bench.quality.systems import BASELINE, MODEL, original_of
+
+HIGHER, LOWER, NEAR_ZERO = "higher", "lower", "near zero"
+
+#: What each metric says, which way is better, and how many decimals are worth reading.
+METRIC_NOTES: dict[str, tuple[str, str, int]] = {
+    "visqol": ("ViSQOL v3, audio mode, 1 to 4.73", HIGHER, 2),
+    "lsd": ("log-spectral distance, log10 of power", LOWER, 2),
+    "lsd_lf": ("lsd below the cutoff", LOWER, 2),
+    "lsd_hf": ("lsd above the cutoff", LOWER, 2),
+    "lsd_near": ("lsd from the cutoff to twice the cutoff", LOWER, 2),
+    "mel_hf": ("log10 mel magnitude error above the cutoff", LOWER, 3),
+    "hf_bias_db": ("level of the high band against the reference, dB", NEAR_ZERO, 1),
+    "hf_envelope_db": ("how that level wavers, dB", LOWER, 2),
+    "lf_sisdr": ("low band against the reference, dB", HIGHER, 1),
+    "lf_gain_db": ("level of the low band against the reference, dB", NEAR_ZERO, 3),
+    "silence_dbfs": ("level where the reference is digital silence, dBFS", LOWER, 1),
+    "level_bias_db": ("mean error of 24 bands' levels above the cutoff, dB", LOWER, 1),
+    "level_wander_db": ("how these levels err from moment to moment besides, dB", LOWER, 1),
+    "level_bias_loud_db": ("level_bias_db in the loudest quarter", LOWER, 1),
+    "level_wander_loud_db": ("level_wander_db in the loudest quarter", LOWER, 1),
+    "level_loud_db": ("level of the bands in the loudest quarter, dB", NEAR_ZERO, 1),
+    "level_octave1_db": ("level of the first octave above the cutoff, dB", NEAR_ZERO, 1),
+    "level_octave2_db": ("level of the second octave above the cutoff, dB", NEAR_ZERO, 1),
+    "level_octave3_db": ("level of the third octave above the cutoff, dB", NEAR_ZERO, 1),
+}
+_UNKNOWN = ("", LOWER, 3)
+NOTHING = "-"
+#: what a model of less precision may lose, in any domain
+MOST_LSD_GROWTH = 0.02
+
+Table = list[str]
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return the whole report; ``report`` is the object that is also written as JSON."""
+    lines = [
+        "# Quality report",
+        "",
+        f"{report['date']}, rtsr {report['software']['rtsr']}, `{report['command']}`",
+        "",
+        _what_was_scored(report),
+        "",
+        "## Systems",
+        "",
+        *_systems_table(report),
+    ]
+    for corpus in corpora_of(report):
+        for cutoff, rows in corpus["cutoffs"].items():
+            lines += ["", f"## {_title(corpus, cutoff)}", ""]
+            lines += _domain_tables(rows, report["metrics"])
+            lines += _pictures(report, metrics_picture(corpus, cutoff))
+    lines += not_scored(report)
+    lines += against_baselines(report)
+    lines += _precisions(report)
+    lines += ["", "Metrics:", "", *_legend(report["metrics"])]
+    if report["probes"]:
+        lines += ["", "## Streaming minus offline, and silence", "", *_probe_table(report)]
+    if report["conditions"]:
+        lines += ["", "## The same sound, degraded in other ways", "", *_conditions(report)]
+    pictures = _pictures(report, "spectrogram")
+    if pictures:
+        lines += ["", "## Spectrograms", "", "Dashed: the cutoff of the input.", *pictures]
+    return "\n".join(lines) + "\n"
+
+
+def better_by(metric: str, value: float, than: float) -> float:
+    """By how much a value is better than another one; negative where it is worse."""
+    direction = METRIC_NOTES.get(metric, _UNKNOWN)[1]
+    if direction == HIGHER:
+        return value - than
+    if direction == NEAR_ZERO:
+        return abs(than) - abs(value)
+    return than - value
+
+
+def number(metric: str, value: float | None) -> str:
+    """Return a value of a metric, or a dash where there is none."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:.{METRIC_NOTES.get(metric, _UNKNOWN)[2]}f}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Lines of a Markdown table."""
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{' --- |' * len(head)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def metrics_picture(corpus: Mapping[str, Any], cutoff: str) -> str:
+    """Name of the picture of a corpus's metrics at a cutoff."""
+    return f"metrics-{corpus['name']}-{cutoff}.png"
+
+
+def not_scored(report: Mapping[str, Any]) -> Table:
+    """Return what is missing from the tables, and why; nothing where nothing is."""
+    notes = list(report.get("failed", ()))
+    for corpus in corpora_of(report):
+        name = corpus["name"]
+        notes += [f"`{clip}` of {name}: {why}" for clip, why in corpus["left_out"].items()]
+        if "visqol" in report["metrics"] and (short := _without_visqol(corpus)):
+            clips = ", ".join(f"`{clip}`" for clip in short)
+            notes.append(f"by ViSQOL, with less than 1 s of sound, of {name}: {clips}")
+    return ["", "## Not scored", "", *(f"- {note}" for note in notes)] if notes else []
+
+
+def _without_visqol(corpus: Mapping[str, Any]) -> list[str]:
+    return list(
+        dict.fromkeys(
+            clip
+            for rows in corpus["cutoffs"].values()
+            for row in rows.values()
+            for clip, values in row["clips"].items()
+            if values.get("visqol") is None
+        )
+    )
+
+
+def against_baselines(report: Mapping[str, Any]) -> Table:
+    """In how many domains each model is better than each baseline, by cutoff and metric."""
+    kinds = {name: facts["kind"] for name, facts in report["systems"].items()}
+    baselines = [name for name, kind in kinds.items() if kind == BASELINE]
+    lines: Table = []
+    for baseline in baselines:
+        rows = []
+        for corpus in corpora_of(report):
+            for cutoff, scored in corpus["cutoffs"].items():
+                for name, row in scored.items():
+                    if kinds[name] == MODEL and baseline in scored:
+                        won = _wins(
+                            row["by_domain"], scored[baseline]["by_domain"], report["metrics"]
+                        )
+                        rows.append([corpus["name"], _kilohertz(cutoff), name, *won])
+        lines += ["", f"## Better than `{baseline}`", "", "Medians won, of so many domains:", ""]
+        lines += table(["corpus", "cutoff", "system", *report["metrics"]], rows)
+    return lines
+
+
+def _wins(
+    ours: Mapping[str, Any], baseline: Mapping[str, Any], metrics: Sequence[str]
+) -> list[str]:
+    cells = []
+    for metric in metrics:
+        pairs = [
+            (ours[one].get(metric), baseline[one].get(metric)) for one in ours if one in baseline
+        ]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        won = sum(better_by(metric, a, b) > 0.0 for a, b in known)
+        cells.append(f"{won}/{len(known)}" if known else NOTHING)
+    return cells
+
+
+def _precisions(report: Mapping[str, Any]) -> Table:
+    """Say by how much models of less precision lose LSD against the same in full."""
+    rows = []
+    for corpus in corpora_of(report):
+        for cutoff, scored in corpus["cutoffs"].items():
+            for name, row in scored.items():
+                original = original_of(name, list(scored))
+                if original is not None and "lsd" in report["metrics"]:
+                    growth = lsd_growth(row["by_domain"], scored[original]["by_domain"])
+                    verdict = "ship" if growth <= MOST_LSD_GROWTH else "**do not ship**"
+                    place = [corpus["name"], _kilohertz(cutoff)]
+                    rows.append([*place, name, f"{growth:+.4f}", verdict])
+    if not rows:
+        return []
+    note = (
+        "The largest growth of a domain's median LSD over the same model in full precision; more "
+        f"than {MOST_LSD_GROWTH:g} is not to be shipped."
+    )
+    head = ["corpus", "cutoff", "system", "LSD grew by", ""]
+    return ["", "## Less precision", "", note, "", *table(head, rows)]
+
+
+def lsd_growth(ours: Mapping[str, Any], full: Mapping[str, Any]) -> float:
+    """Return the largest growth of a domain's median LSD over that in full precision."""
+    return max(values["lsd"] - full[domain]["lsd"] for domain, values in ours.items())
+
+
+def _title(corpus: Mapping[str, Any], cutoff: str) -> str:
+    return f"{corpus['name']}, input cutoff {_kilohertz(cutoff)}".removeprefix(", ")
+
+
+def _kilohertz(cutoff: str) -> str:
+    return f"{float(cutoff) / 1000:g} kHz"
+
+
+def _what_was_scored(report: Mapping[str, Any]) -> str:
+    corpora = "; ".join(
+        f"{corpus['name']}: ".removeprefix(": ")
+        + ", ".join(f"{count} {domain}" for domain, count in corpus["clips"].items())
+        for corpus in corpora_of(report)
+    )
+    cpu = report["machine"]["cpu"]
+    return (
+        f"Medians over the valid clips ({corpora}), the loudest {report['seconds']:g} s of each. "
+        "Inputs are 16-bit files at twice the cutoff; models stream them hop by hop and write "
+        "16-bit files at 48 kHz. "
+        f"Run on {cpu['model'] or cpu['architecture']} ({cpu['cores'] or '?'} cores, load "
+        f"{_dash(report['machine']['load_average'])} before)."
+    )
+
+
+def _systems_table(report: Mapping[str, Any]) -> Table:
+    rates = _rates(report)
+    kilohertz = " / ".join(f"{rate / 1000:g}" for rate in rates)
+    rows = []
+    for name, facts in report["systems"].items():
+        rows.append(
+            [
+                name,
+                facts["precision"] or NOTHING,
+                NOTHING if facts["file_bytes"] is None else f"{facts['file_bytes'] / 1e6:.2f}",
+                NOTHING if facts["parameters"] is None else f"{facts['parameters']:,}",
+                _each(facts["real_time"], "{:.1f}"),
+                _each(facts["latency_ms"], "{:.2f}"),
+            ]
+        )
+    head = ["system", "precision", "file, MB", "parameters", "x real time", "latency, ms"]
+    note = (
+        f"The last two depend on the input rate ({kilohertz} kHz). Times are those of the whole "
+        "chain with one thread and blocks of 10 ms. Latency is algorithmic: "
+        "resampler, hop and overlap."
+    )
+    return [*table(head, rows), "", note]
+
+
+def _domain_tables(rows: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+    """For each domain what is told of the sound, and below it what is told of levels alone."""
+    parts = [[m for m in metrics if (m in BAND_LEVELS) == is_level] for is_level in (False, True)]
+    lines: Table = []
+    for domain in dict.fromkeys(domain for row in rows.values() for domain in row["by_domain"]):
+        lines += [f"**{domain}**", ""]
+        for part in filter(None, parts):
+            cells = [
+                [name, *(number(m, _median(row, domain, m)) for m in part)]
+                for name, row in rows.items()
+            ]
+            lines += [*table(["system", *part], cells), ""]
+    return lines[:-1]
+
+
+def _probe_table(report: Mapping[str, Any]) -> Table:
+    rows = []
+    names = list(next(iter(next(iter(report["probes"].values())).values())))
+    for cutoff, systems in report["probes"].items():
+        for system, values in systems.items():
+            cells = [
+                number(name, values[name]) if name == "silence_dbfs" else _figure(values[name])
+                for name in names
+            ]
+            rows.append([_kilohertz(cutoff), system, *cells])
+    note = (
+        "Largest absolute difference of any output sample between one long block and blocks of "
+        "so many samples; and the level in a second of digital silence between two loud parts, "
+        "without its first and last 10 ms (-120 is the least that is told). The worst clip of one "
+        "per domain, one second of each."
+    )
+    return [*table(["cutoff", "system", *names], rows), "", note]
+
+
+def _conditions(report: Mapping[str, Any]) -> Table:
+    found = report["conditions"]
+    metrics, titles = found["metrics"], found["titles"]
+    lines: Table = [
+        f"Content to {found['cutoff_hz'] / 1000:g} kHz, the loudest {found['seconds']:g} s of each "
+        "clip, medians; models of less precision are left out. A cliff is a row that is much worse "
+        "than the first of its system where the input has not fallen as far.",
+        "",
+    ]
+    systems = found["scores"]
+    for domain in next(iter(next(iter(systems.values())).values()))["by_domain"]:
+        rows = [
+            [system, titles[key], *(number(m, _median(row, domain, m)) for m in metrics)]
+            for system, by_condition in systems.items()
+            for key, row in by_condition.items()
+        ]
+        lines += [f"**{domain}**", "", *table(["system", "degraded as", *metrics], rows), ""]
+    lines += ["Largest loss against the first row, over domains and conditions:", ""]
+    rows = [
+        [system, *(_largest_loss(by_condition, metric, titles) for metric in metrics)]
+        for system, by_condition in systems.items()
+    ]
+    lines += table(["system", *metrics], rows)
+    return [*lines, *_pictures(report, "conditions")]
+
+
+def _largest_loss(by_condition: Mapping[str, Any], metric: str, titles: Mapping[str, str]) -> str:
+    first, *others = by_condition
+    losses = []
+    for domain, values in by_condition[first]["by_domain"].items():
+        for key in others:
+            before, after = values.get(metric), _median(by_condition[key], domain, metric)
+            if before is not None and after is not None:
+                losses.append((-better_by(metric, after, before), domain, titles[key]))
+    if not losses:
+        return NOTHING
+    loss, domain, title = max(losses)
+    return f"{number(metric, loss)} ({title}, {domain})" if loss > 0.0 else "none"
+
+
+def _median(row: Mapping[str, Any], domain: str, metric: str) -> float | None:
+    """None too where a system failed on all clips of a domain."""
+    value: float | None = row["by_domain"].get(domain, {}).get(metric)
+    return value
+
+
+def _legend(metrics: Sequence[str]) -> Table:
+    rows = []
+    for metric in metrics:
+        meaning, direction, _ = METRIC_NOTES.get(metric, _UNKNOWN)
+        rows.append([metric, meaning, direction])
+    return table(["metric", "meaning", "better"], rows)
+
+
+def _pictures(report: Mapping[str, Any], kind: str) -> Table:
+    return [
+        line
+        for picture in report["pictures"]
+        if picture["file"].startswith(kind)
+        for line in ("", f"![{picture['title']}]({picture['file']})")
+    ]
+
+
+def _rates(report: Mapping[str, Any]) -> list[int]:
+    return [round(2.0 * float(cutoff)) for cutoff in corpora_of(report)[0]["cutoffs"]]
+
+
+def _each(values: Mapping[Any, float | None], form: str) -> str:
+    """All figures, or one where all are the same."""
+    texts = [NOTHING if value is None else form.format(value) for value in values.values()]
+    return " / ".join(texts if len(set(texts)) > 1 else texts[:1]) or NOTHING
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _dash(value: object) -> str:
+    return NOTHING if value is None else str(value)

@@ -1,0 +1,1 @@
+"""The live engine on a real sound server, for minutes or hours."""

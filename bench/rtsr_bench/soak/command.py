@@ -1,0 +1,78 @@
+"""``rtsr bench soak`` and ``stalls``: the options of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def soak_command(
+    minutes: Annotated[float, typer.Option("--minutes", help="How long to play.")] = 10.0,
+    gil_hog: Annotated[
+        bool,
+        typer.Option("--gil-hog", help="In a program whose main thread spins in Python."),
+    ] = False,
+    load: Annotated[
+        int, typer.Option("--load", metavar="N", help="Beside N programs that only take time.")
+    ] = 0,
+    model: Annotated[str, typer.Option("--model", "-m", help="Highest fallback level.")] = "small",
+    clip: Annotated[str, typer.Option("--clip", help="What is played: speech or music.")] = "music",
+    frames: Annotated[int, typer.Option("--frames", help="Of a cycle of the server.")] = 128,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Give the server real-time priority, if allowed.")
+    ] = False,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="With the screen of rtsr live, on a terminal.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures.")
+    ] = None,
+) -> None:
+    """Run the live engine on a real sound server: does the sound ever stop?
+
+    Starts a JACK server without a sound card, plays a recording into rtsr
+    live, keeps what comes out, and says what was lost, what it took, and
+    for how long the machine itself stood still. Linux, with jackd2.
+    """
+    import json
+
+    from rich.console import Console
+
+    from rtsr_bench.files import check_writable, write_text
+    from rtsr_bench.soak.run import Protocol, build_table, soak
+
+    if json_file is not None:
+        check_writable(json_file)
+    results = soak(Protocol(60.0 * minutes, gil_hog, load, model, clip, frames, realtime, screen))
+    Console().print(build_table(results))
+    if json_file is not None:
+        write_text(json_file, json.dumps(results, indent=1) + "\n")
+
+
+def stalls_command(
+    seconds: Annotated[float, typer.Option("--seconds", help="How long to watch.")] = 60.0,
+) -> None:
+    """Say for how long this machine does not run what it should.
+
+    On every core a program of the highest priority sleeps for 2 ms at a
+    time. Whatever it wakes up late by, no sound could have been in time.
+    """
+    import time
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from rtsr.errors import ArgumentError
+    from rtsr_bench.soak.stalls import LONGEST_SECONDS, StallWatch
+
+    if not 0.0 < seconds <= LONGEST_SECONDS:
+        raise ArgumentError(f"--seconds must be above 0 and at most {LONGEST_SECONDS:.0f}.")
+    with StallWatch() as watch:
+        time.sleep(seconds)
+    stalls = watch.found
+    table = Table(title=f"{stalls.seconds:.0f} s, {stalls.wake_ups} wake-ups", show_header=False)
+    for row in stalls.rows():
+        table.add_row(*row)
+    Console().print(table)

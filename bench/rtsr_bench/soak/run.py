@@ -1,0 +1,221 @@
+"""The live engine on a real sound server, for as long as you like.
+
+Starts a JACK server that needs no sound card, plays a packaged recording into ``rtsr live``, keeps
+what comes out, and says at the end what was lost, what it took, and for how long the machine itself
+stood still.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from rtsr.errors import ArgumentError
+from rtsr.timing import SAMPLE_RATE
+from rtsr_bench.machine import describe_machine, describe_software
+from rtsr_bench.soak.player import SoakPlayer
+from rtsr_bench.soak.server import Engine, busy_programs, jack_server
+from rtsr_bench.soak.sound import SoundScore, score_sound
+from rtsr_bench.soak.stalls import Stalls, StallWatch
+from rtsr_bench.soak.usage import Usage, usage_of
+
+CLIPS = ("speech", "music")
+# Half of the packaged recordings' rate.
+_CUTOFF_HZ = 4000.0
+_FADE = 480
+# What a session still loads and learns is over by then.
+_WARM_SECONDS = 3.0
+_SHORTEST_SECONDS = 10.0
+
+
+def load_clip(name: str) -> NDArray[np.float32]:
+    """Load a packaged narrow-band recording at 48 kHz, ``(frames,)``, to be looped."""
+    import soundfile
+
+    import rtsr
+    from rtsr_kernels.resample import StreamingResampler
+
+    path = Path(rtsr.__file__).parent / "demo_data" / f"{name}_8k.wav"
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    clip = StreamingResampler(rate, SAMPLE_RATE).process(np.ascontiguousarray(audio[:, :1]))[:, 0]
+    ramp = np.linspace(0.0, 1.0, _FADE, dtype=np.float32)
+    clip[:_FADE] *= ramp
+    clip[-_FADE:] *= ramp[::-1]
+    return clip
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Under what a soak runs.
+
+    Attributes:
+        seconds: how long.
+        gil_hog: whether the program's main thread spins in Python.
+        load: programs beside it that only take time.
+        model: the highest fallback level.
+        clip: what is played.
+        frames: of a cycle of the server.
+        realtime: whether the server asks for real-time priority.
+        screen: whether the screen is drawn.
+    """
+
+    seconds: float
+    gil_hog: bool
+    load: int
+    model: str
+    clip: str
+    frames: int
+    realtime: bool
+    screen: bool
+
+
+def soak(protocol: Protocol) -> dict[str, Any]:
+    """Play for a while; returns everything that was found out, for JSON.
+
+    Raises:
+        ArgumentError: the protocol is none.
+        RtsrError: JACK, the engine or a package that is needed is not there.
+    """
+    if not protocol.seconds >= _SHORTEST_SECONDS:
+        raise ArgumentError(f"--minutes must be at least {_SHORTEST_SECONDS / 60.0:.2g}.")
+    if protocol.clip not in CLIPS:
+        raise ArgumentError(f"--clip must be one of {', '.join(CLIPS)}, not {protocol.clip!r}.")
+    if protocol.load < 0:
+        raise ArgumentError(f"--load must be 0 or more, not {protocol.load}.")
+    if protocol.gil_hog and protocol.screen:
+        raise ArgumentError(
+            "--gil-hog runs the engine in a program without a screen; leave out one."
+        )
+    clip = load_clip(protocol.clip)
+    with tempfile.TemporaryDirectory(prefix="rtsr-soak-") as name:
+        folder = Path(name)
+        recording = folder / "recorded.raw"
+        with (
+            jack_server(protocol.frames, protocol.realtime, folder / "jackd.log"),
+            Engine(folder, protocol.model, protocol.gil_hog, protocol.screen) as engine,
+        ):
+            first = engine.first_figures()
+            with (
+                SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0") as player,
+                busy_programs(protocol.load),
+            ):
+                time.sleep(_WARM_SECONDS)
+                usage = [usage_of(engine.pid)]
+                started = time.monotonic()
+                with recording.open("wb") as file, StallWatch() as watch:
+                    origin = player.fetch(file)
+                    while (left := started + protocol.seconds - time.monotonic()) > 0.0:
+                        time.sleep(min(1.0, left))
+                        engine.check()
+                        player.fetch(file)
+                played = time.monotonic() - started
+                usage.append(usage_of(engine.pid))
+                figures = engine.stop()
+                gaps, xruns = player.gaps, player.xruns
+        recorded = np.memmap(recording, np.float32, mode="r")
+        sound = score_sound(clip, recorded, origin, gaps, _CUTOFF_HZ)
+    return {
+        "protocol": {**asdict(protocol), "seconds": round(played, 3)},
+        "machine": describe_machine(),
+        "software": describe_software(),
+        "figures": figures,
+        "card_latency_ms": first["latency"]["total_ms"],
+        "server": {"xruns": xruns, "lost_by_the_player": len(gaps)},
+        "sound": asdict(sound),
+        "stalls": asdict(watch.found),
+        "usage": _usage(usage[0], usage[1], played),
+    }
+
+
+def _usage(before: Usage, after: Usage, seconds: float) -> dict[str, float]:
+    def percent(name: str) -> float:
+        spent = getattr(after, name) - getattr(before, name)
+        return round(100.0 * float(spent) / seconds, 2)
+
+    return {
+        "main_thread_percent": percent("main_s"),
+        "other_threads_percent": percent("others_s"),
+        "worker_percent": percent("worker_s"),
+        "memory_mb": round(after.memory_mb, 1),
+        "memory_growth_mb": round(after.anonymous_mb - before.anonymous_mb, 2),
+    }
+
+
+def build_table(results: dict[str, Any]) -> Table:
+    """Build a table of what a person wants to know of it."""
+    protocol, figures, usage = results["protocol"], results["figures"], results["usage"]
+    sound, server = SoundScore(**results["sound"]), results["server"]
+    circumstances = "main thread spinning" if protocol["gil_hog"] else "main thread idle"
+    circumstances += ", screen on" if protocol["screen"] else ""
+    title = (
+        f"{protocol['seconds'] / 60.0:.1f} minutes, {protocol['model']}, "
+        f"{protocol['frames']} frames, {circumstances}, {protocol['load']} busy programs"
+    )
+    table = Table(title=title, caption=results["machine"]["cpu"]["model"], show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    stated = figures["latency"]["total_samples"]
+    engine = usage["other_threads_percent"] + usage["worker_percent"]
+    if not protocol["gil_hog"]:
+        engine += usage["main_thread_percent"]
+    step, call = figures["step_ms"], figures["callback_us"]
+    groups: list[list[tuple[str, str]]] = [
+        [
+            ("callbacks", f"{figures['callbacks']}"),
+            ("late callbacks", f"{figures['late_callbacks']}"),
+            ("under-runs", f"{figures['underrun_events']}"),
+            ("played dry", f"{figures['dry_frames'] / 48.0:.1f} ms"),
+            ("hops skipped", f"{figures['overruns']}"),
+            ("xruns of the server", f"{server['xruns']}"),
+            ("cycles lost by the player", f"{server['lost_by_the_player']}"),
+        ],
+        Stalls(**results["stalls"]).rows(),
+        [
+            ("windows of 10 ms recorded", f"{sound.windows}"),
+            ("broken", f"{sound.broken}"),
+            ("not scored, beside lost cycles", f"{sound.excused}"),
+            ("longest break", f"{sound.longest_broken_ms:.0f} ms"),
+        ],
+        [
+            ("callback p50", f"{call['p50']:.0f} us"),
+            ("callback p99.9", f"{call['p99_9']:.0f} us"),
+            ("step p50", f"{step['p50']:.2f} ms"),
+            ("step p99.9", f"{step['p99_9']:.2f} ms"),
+        ],
+        [
+            *((f"on {level}", f"{time:.1f} s") for level, time in figures["rung_seconds"].items()),
+            ("changes of level", f"{len(figures['rung_changes'])}"),
+            ("workers, devices restarted", _restarts(figures)),
+        ],
+        [
+            ("latency stated", f"{stated:g} samples, {stated / 48.0:.2f} ms"),
+            ("latency measured", f"{sound.latency_samples} samples"),
+            ("at the end", f"{sound.latency_end_samples} samples"),
+            ("ear to ear with the dummy card", f"{results['card_latency_ms']:.2f} ms"),
+        ],
+        [
+            ("engine, of one core", f"{engine:.1f} %"),
+            ("worker", f"{usage['worker_percent']:.1f} %"),
+            ("callback and other threads", f"{usage['other_threads_percent']:.1f} %"),
+            ("main thread", f"{usage['main_thread_percent']:.1f} %"),
+            ("worker's priority", figures["priority"]),
+            ("memory", f"{usage['memory_mb']:.0f} MB"),
+            ("memory growth", f"{usage['memory_growth_mb']:+.1f} MB"),
+        ],
+    ]
+    for group in groups:
+        for row in group:
+            table.add_row(*row)
+        table.add_section()
+    return table
+
+
+def _restarts(figures: dict[str, Any]) -> str:
+    return f"{figures['worker_restarts']}, {figures['device_restarts']}"

@@ -1,0 +1,143 @@
+"""What a soak recorded against what it played: how late it came, and whether it was whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
+
+Audio = NDArray[np.float32]
+
+WINDOW = 480
+"""Frames of a scored window: 10 ms."""
+# Every fallback level leaves alone what lies below the clip's cutoff; a generated band begins 15 %
+# below what is taken for it.
+_LOW_SHARE = 0.6
+# A window is broken if this share of its energy, or more than 1 dB, is not what was played. So
+# seldom reaches 64 frames of silence or of another time.
+_ALIKE = 0.95
+_LEVEL_DB = 1.0
+# Quieter windows than this against the clip's mean say nothing.
+_AUDIBLE = 1e-3
+_CHUNK_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class SoundScore:
+    """How the sound came through.
+
+    Attributes:
+        latency_samples: from the player to the recorder, at the beginning.
+        latency_end_samples: at the end.
+        windows: of 10 ms that were scored.
+        broken: of these, in which something was missing or came at another time.
+        longest_broken_ms: the longest stretch of them.
+        excused: windows that were not scored, since the player or the recorder lost a cycle.
+    """
+
+    latency_samples: int
+    latency_end_samples: int
+    windows: int
+    broken: int
+    longest_broken_ms: float
+    excused: int
+
+
+def measure_latency(clip: Audio, recorded: Audio, first: int) -> int:
+    """Frames by which `recorded` `(frames,)` lags behind the clip that is played round and round.
+
+    `recorded` holds at least one round; `first` is the server's count at its first frame; frame `f`
+    played `f mod len`.
+    """
+    length = len(clip)
+    whole = recorded[: len(recorded) // length * length].reshape(-1, length)
+    # Circular: the recording's rounds added up are one round that begins at `first`.
+    round_ = np.roll(whole.mean(axis=0, dtype=np.float64), first % length)
+    spectrum = np.fft.rfft(round_) * np.conj(np.fft.rfft(clip))
+    return int(np.argmax(np.fft.irfft(spectrum, length)))
+
+
+def score_sound(
+    clip: Audio, recorded: Audio, first: int, gaps: NDArray[np.int64], cutoff_hz: float
+) -> SoundScore:
+    """Compare everything that was recorded, except its first second, with what was played.
+
+    Args:
+        clip: float32 ``(frames,)``, played round and round.
+        recorded: float32 ``(frames,)``, at least a second more than one round; may be mapped.
+        first: the server's count at its first frame.
+        gaps: ``(gaps, 2)``, see :attr:`rtsr_bench.soak.player.SoakPlayer.gaps`.
+        cutoff_hz: of the clip.
+
+    Raises:
+        RtsrError: less was recorded; a server that loses its cycles records nothing.
+    """
+    length = len(clip)
+    if len(recorded) < SAMPLE_RATE + length:
+        raise RtsrError(
+            f"Only {len(recorded) / SAMPLE_RATE:.1f} s of sound came back; {1 + length / SAMPLE_RATE:.1f} s are "
+            "needed to score it. Soak longer, or on a machine that is less busy."
+        )
+    recorded, first = recorded[SAMPLE_RATE:], first + SAMPLE_RATE
+    latency = measure_latency(clip, recorded[:length], first)
+    at_end = len(recorded) - length
+    latency_end = measure_latency(clip, recorded[at_end:], first + at_end)
+    excused = _excused(len(recorded), first, gaps, latency)
+    broken = np.zeros(len(recorded) // WINDOW, bool)
+    chunk = _CHUNK_SECONDS * SAMPLE_RATE
+    margin = WINDOW * 4
+    rounds = np.tile(clip, (chunk + 2 * margin) // length + 2)
+    for start in range(0, len(broken) * WINDOW, chunk):
+        low = max(0, start - margin)
+        part = recorded[low : start + chunk + margin]
+        at = (first + low - latency) % length
+        found = _broken(part, rounds[at : at + len(part)], cutoff_hz)
+        skip = (start - low) // WINDOW
+        target = broken[start // WINDOW : (start + chunk) // WINDOW]
+        target[:] = found[skip : skip + len(target)]
+    scored = broken & ~excused
+    return SoundScore(
+        latency_samples=latency,
+        latency_end_samples=latency_end,
+        windows=int((~excused).sum()),
+        broken=int(scored.sum()),
+        longest_broken_ms=_longest(scored) * 1000.0 * WINDOW / SAMPLE_RATE,
+        excused=int(excused.sum()),
+    )
+
+
+def _broken(recorded: Audio, played: Audio, cutoff_hz: float) -> NDArray[np.bool_]:
+    """Of every window, whether the low bands differ."""
+    from scipy.signal import butter, sosfiltfilt
+
+    sos = butter(6, _LOW_SHARE * cutoff_hz, fs=SAMPLE_RATE, output="sos")
+    count = len(recorded) // WINDOW
+    shape = (count, WINDOW)
+    low = sosfiltfilt(sos, recorded.astype(np.float64))[: count * WINDOW].reshape(shape)
+    reference = sosfiltfilt(sos, played.astype(np.float64))[: count * WINDOW].reshape(shape)
+    energy = np.square(reference).sum(axis=1)
+    power = np.square(low).sum(axis=1)
+    audible = energy > _AUDIBLE * max(float(energy.mean()), 1e-12)
+    product = (low * reference).sum(axis=1)
+    likeness = product / np.sqrt(np.maximum(energy * power, 1e-24))
+    level = np.abs(10.0 * np.log10(np.maximum(power, 1e-12) / np.maximum(energy, 1e-12)))
+    return audible & ((likeness < _ALIKE) | (level > _LEVEL_DB))
+
+
+def _excused(frames: int, first: int, gaps: NDArray[np.int64], latency: int) -> NDArray[np.bool_]:
+    """Windows within reach of a cycle that player or recorder lost, there and later."""
+    windows = np.zeros(frames // WINDOW, bool)
+    for start, count in gaps:
+        low = int(start - first) // WINDOW - 2
+        high = int(start + count + latency - first) // WINDOW + 3
+        windows[max(0, low) : max(0, high)] = True
+    return windows
+
+
+def _longest(values: NDArray[np.bool_]) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], values.astype(np.int8), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

@@ -1,0 +1,1 @@
+"""How fast: step times, streams, start-up, single calls, training steps."""

@@ -1,0 +1,260 @@
+"""``rtsr bench speed``, ``calls`` and ``train-step``: the options of each."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rtsr.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_matrix = partial(typer.Option, rich_help_panel="Matrix")
+_protocol = partial(typer.Option, rich_help_panel="Protocol")
+_peers = partial(typer.Option, rich_help_panel="Peers")
+_evidence = partial(typer.Option, rich_help_panel="Evidence")
+_output = partial(typer.Option, rich_help_panel="Output")
+_Texts = list[str] | None
+
+
+def speed_command(
+    provider: Annotated[
+        _Texts,
+        _matrix("--provider", help="cpu, cuda, tensorrt; several: cpu,cuda. All but tensorrt."),
+    ] = None,
+    model: Annotated[
+        _Texts, _matrix("--model", "-m", help="Names or .onnx files; all bundled.")
+    ] = None,
+    precision: Annotated[
+        _Texts, _matrix("--precision", help="fp32, fp16, int8; what is there.")
+    ] = None,
+    hops: Annotated[_Texts, _matrix("--hops", help="Hops of 10 ms per step: 1,2,4.")] = None,
+    streams: Annotated[_Texts, _matrix("--streams", help="Streams in one batch: 1,4.")] = None,
+    threads: Annotated[int, _matrix("--threads", help="CPU threads per step.")] = 1,
+    repetitions: Annotated[
+        int | None, _protocol("--repetitions", help="Fresh processes per case: 5.")
+    ] = None,
+    seconds: Annotated[
+        float | None, _protocol("--seconds", help="Timed steps per repetition: 2.")
+    ] = None,
+    paced: Annotated[
+        bool,
+        _protocol("--paced", help="One step per 10 ms hop, as a live stream takes them."),
+    ] = False,
+    search: Annotated[
+        bool, _protocol("--search/--no-search", help="Search the number of streams that fit.")
+    ] = True,
+    most_streams: Annotated[
+        int, _protocol("--most-streams", help="Most that the search tries.")
+    ] = 8192,
+    quick: Annotated[bool, _protocol("--quick", help="A first answer within two minutes.")] = False,
+    against: Annotated[
+        Path | None,
+        _peers("--against", metavar="FILE.onnx", help="Also time another ONNX upsampler."),
+    ] = None,
+    against_input: Annotated[
+        _Texts,
+        _peers(
+            "--against-input",
+            metavar="NAME:SHAPE",
+            help="audio:1x1x480; N for the streams; rate:=16000 for a constant.",
+        ),
+    ] = None,
+    against_output: Annotated[
+        _Texts,
+        _peers("--against-output", metavar="NAME", help="To fetch; all but the states."),
+    ] = None,
+    against_state: Annotated[
+        _Texts,
+        _peers(
+            "--against-state",
+            metavar="INPUT=OUTPUT",
+            help="An output that is the next call's input.",
+        ),
+    ] = None,
+    against_ms: Annotated[
+        float, _peers("--against-ms", help="Sound that one of its calls takes in.")
+    ] = 10.0,
+    references: Annotated[
+        bool,
+        _peers(
+            "--references/--no-references",
+            help="Time resampling and `replicate` in the same run: what anything costs at least.",
+        ),
+    ] = True,
+    evidence: Annotated[
+        Path | None,
+        _evidence(
+            "--evidence",
+            metavar="FILE.json",
+            help="As much as --budget allows, the most valuable first, written after each item, "
+            "with FILE.html.",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None, _evidence("--budget", help="Seconds that --evidence may take: 270.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, _output("--json", metavar="FILE", help="Write results.")
+    ] = None,
+    html_file: Annotated[
+        Path | None, _output("--html", metavar="FILE", help="Write a report with plots.")
+    ] = None,
+    comparison: Annotated[
+        tuple[Path, Path] | None,
+        _output(
+            "--compare",
+            metavar="A.json B.json",
+            help="Measure nothing: say what changed from A to B beyond the noise.",
+        ),
+    ] = None,
+) -> None:
+    """Say what this machine can do: step times, memory, power, streams per device.
+
+    Each case of provider x model x precision x hops x streams is timed in
+    several fresh processes, host to host, copies included. Nothing else
+    should run meanwhile.
+
+    [bold]rtsr bench speed --quick[/bold]
+    [bold]rtsr bench speed --json now.json --html now.html[/bold]
+    [bold]rtsr bench speed --compare before.json now.json --html what-changed.html[/bold]
+    [bold]rtsr bench speed --provider cuda --evidence gpu.json --budget 270[/bold]
+    [bold]rtsr bench speed --against other.onnx --against-input audio:1x1x480[/bold]
+    """
+    began = time.monotonic()
+    from rich.console import Console
+
+    from rtsr_bench.files import check_writable
+
+    console = Console()
+    for file in (json_file, html_file):
+        if file is not None:
+            check_writable(file)
+    if comparison is not None:
+        _compare(comparison, json_file, html_file, console)
+        return
+    from rtsr_bench.speed import matrix, options
+    from rtsr_bench.speed.evidence.items import STREAMS
+
+    few_streams = STREAMS if evidence is not None else (1,) if quick else (1, 4)
+    axes = matrix.Axes(
+        options.names("--provider", provider),
+        options.names("--model", model),
+        options.names("--precision", precision),
+        options.numbers("--hops", hops, (1,) if quick else (1, 2, 4)),
+        options.numbers("--streams", streams, few_streams),
+        threads,
+    )
+    command = options.command_line()
+    if evidence is not None:
+        other = {
+            "--repetitions": repetitions, "--seconds": seconds, "--paced": paced,
+            "--quick": quick, "--against": against, "--json": json_file, "--html": html_file,
+        }  # fmt: skip
+        if given := [name for name, value in other.items() if value]:
+            raise ArgumentError(
+                f"--evidence has a protocol of its own; leave out {', '.join(given)}."
+            )
+        from rtsr_bench.speed.evidence.run import gather_evidence
+
+        gather_evidence(evidence, budget, axes, began, command, console)
+        return
+    if budget is not None:
+        raise ArgumentError("--budget is for --evidence FILE.json; a short run is --quick.")
+    peers: list[matrix.Case] = []
+    if against is not None:
+        peers = options.peer_cases(
+            against, against_input or [], against_output or [], against_state or [],
+            against_ms, axes,
+        )  # fmt: skip
+    elif against_input or against_output or against_state:
+        raise ArgumentError(
+            "--against-input, -output and -state describe a file: add --against FILE."
+        )
+    plan = options.build_plan(
+        axes, peers, references, repetitions, seconds, paced, search, most_streams, quick, began,
+        command,
+    )  # fmt: skip
+    from rtsr_bench.files import write_json, write_text
+    from rtsr_bench.speed.run import run_on_terminal
+    from rtsr_bench.speed.screen import print_results
+
+    results = run_on_terminal(plan)
+    if json_file is not None:
+        write_json(json_file, results)
+    if html_file is not None:
+        from rtsr_bench.speed.html.page import build_page
+
+        write_text(html_file, build_page(results))
+    # Last: a pager that is closed must not cost what took half an hour.
+    print_results(results, console)
+
+
+def _compare(
+    sides: tuple[Path, Path], json_file: Path | None, html_file: Path | None, console: Console
+) -> None:
+    from dataclasses import asdict
+
+    from rtsr_bench.files import write_json, write_text
+    from rtsr_bench.speed.compare import compare
+    from rtsr_bench.speed.html.comparison import build_comparison_page
+    from rtsr_bench.speed.results import read_results
+    from rtsr_bench.speed.screen import print_comparison
+
+    found = compare(*(read_results(side) for side in sides))
+    if json_file is not None:
+        write_json(json_file, asdict(found))
+    if html_file is not None:
+        write_text(html_file, build_comparison_page(found, sides[0].name, sides[1].name))
+    print_comparison(found, console)
+
+
+def calls_command(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PYTEST...", help="What pytest takes, after --; else all of bench."),
+    ] = None,
+) -> None:
+    """Time single calls and kernels in one process, and print p50, p99 and p99.9 of each.
+
+    Runs the files bench/test_*.py of the source tree with pytest-benchmark.
+
+    [bold]rtsr bench calls -- bench/test_kernels.py -k resampler[/bold]
+    """
+    from rich.console import Console
+
+    from rtsr_bench.speed.calls import build_table, run_benchmarks
+
+    Console().print(build_table(run_benchmarks(arguments or [])))
+
+
+def train_step_command(
+    stage: Annotated[
+        _Texts, typer.Option("--stage", help="Only this stage; several times; all of them.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="small or base.")] = "small",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each.")] = 5,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips per step.")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Hops per clip.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Say what a training step costs, stage by stage: launches and milliseconds.
+
+    Synthetic recordings, the default settings. Launches are those of
+    kernels on a GPU, elsewhere of operators that would be launched there.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        from rtsr.errors import MissingDependencyError
+
+        raise MissingDependencyError("Timing a training step", "train") from error
+    from rtsr_bench.speed.train_step import measure_stages
+
+    for line in measure_stages(stage or [], model, steps, batch, frames, device):
+        typer.echo(line)

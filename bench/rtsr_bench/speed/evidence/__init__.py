@@ -1,0 +1,1 @@
+"""As much as a budget of seconds can tell about a machine."""

@@ -1,0 +1,1 @@
+"""Reports of `rtsr bench speed` as one self-contained page."""

@@ -1,0 +1,200 @@
+"""Plots as SVG text: axes with ticks, lines, markers and rules; colours come from the style sheet.
+
+Every series has a class ``series-K`` that the page colours, light or dark, and a ``<title>`` that
+browsers show when the pointer rests on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+COLOURS = 8
+Points = Sequence[tuple[float, float]]
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 42
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to a part of the axis: 0 is its beginning, 1 its end.
+
+    Attributes:
+        low, high: values at the ends.
+        ticks: (value, text) of the marks.
+        kind: ``linear``, ``log``, or ``nines``: equal steps from 90 to 99 to 99.9 per cent.
+    """
+
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]]
+    kind: str = "linear"
+
+    def place(self, value: float) -> float:
+        """Where a value lies; beyond an end, at the end."""
+        low, high, here = (self._bend(one) for one in (self.low, self.high, value))
+        return min(max((here - low) / (high - low), 0.0), 1.0)
+
+    def _bend(self, value: float) -> float:
+        if self.kind == "log":
+            return math.log10(max(value, 1e-12))
+        if self.kind == "nines":
+            return -math.log10(max(1.0 - value / 100.0, 1e-9))
+        return value
+
+
+def log_scale(values: Iterable[float], unit_ticks: Sequence[int] = (1, 2, 5)) -> Scale:
+    """Return a logarithmic scale around some positive values, marked at 1, 2 and 5."""
+    known = [value for value in values if value > 0.0] or [1.0]
+    low, high = min(known) / 1.15, max(known) * 1.15
+    ticks = [
+        (unit * 10.0**decade, f"{unit * 10.0**decade:g}")
+        for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for unit in unit_ticks
+    ]
+    within = [tick for tick in ticks if low <= tick[0] <= high]
+    if len(within) > 12 and len(unit_ticks) > 1:
+        return log_scale(known, (1,))
+    return Scale(low, high, within, "log")
+
+
+def linear_scale(low: float, high: float, unit: str = "") -> Scale:
+    """Return a linear scale from ``low`` to ``high`` with some five round marks."""
+    high = high if high > low else low + 1.0
+    rough = (high - low) / 5.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(one for one in (1, 2, 5, 10) if one * power >= rough)
+    first = math.ceil(low / step - 1e-9)
+    ticks = [
+        (index * step, f"{index * step:g}{unit}")
+        for index in range(first, math.floor(high / step + 1e-9) + 1)
+    ]
+    return Scale(low, high, ticks)
+
+
+NINES = Scale(
+    0.0,
+    99.99,
+    [(0.0, "0"), (50.0, "50"), (90.0, "90"), (99.0, "99"), (99.9, "99.9"), (99.99, "99.99")],
+    "nines",
+)
+
+
+@dataclass
+class Plot:
+    """One plot; add to it, then :meth:`render`."""
+
+    x: Scale
+    y: Scale
+    x_label: str
+    y_label: str
+    width: int = 660
+    height: int = 320
+    _inside: list[str] = field(default_factory=list)
+
+    def line(self, points: Points, series: int, title: str) -> None:
+        """Draw a line through points."""
+        path = " ".join(f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in points)
+        self._inside.append(
+            f'<polyline class="{series_class(series)}" points="{path}">'
+            f"<title>{escape(title)}</title></polyline>"
+        )
+
+    def marker(self, x: float, y: float, series: int, title: str, filled: bool) -> None:
+        """Draw a dot, filled or open."""
+        kind = "dot" if filled else "ring"
+        self._inside.append(
+            f'<circle class="{kind} {series_class(series)}" cx="{self._x(x):.1f}" '
+            f'cy="{self._y(y):.1f}" r="4"><title>{escape(title)}</title></circle>'
+        )
+
+    def level(self, y: float, text: str) -> None:
+        """Draw a horizontal rule with its meaning."""
+        place = self._y(y)
+        self._inside.append(
+            f'<line class="rule" x1="{_LEFT}" x2="{self.width - _RIGHT}" '
+            f'y1="{place:.1f}" y2="{place:.1f}"/>'
+            f'<text class="note" x="{_LEFT + 6}" y="{place - 5:.1f}">{escape(text)}</text>'
+        )
+
+    def moment(self, x: float, text: str) -> None:
+        """Draw a vertical rule with its meaning."""
+        place = self._x(x)
+        self._inside.append(
+            f'<line class="rule" x1="{place:.1f}" x2="{place:.1f}" '
+            f'y1="{_TOP}" y2="{self.height - _BOTTOM}"/>'
+            f'<text class="note" text-anchor="end" x="{place - 5:.1f}" y="{_TOP + 12}">'
+            f"{escape(text)}</text>"
+        )
+
+    def render(self) -> str:
+        """Render the whole plot."""
+        return (
+            f'<svg viewBox="0 0 {self.width} {self.height}" role="img" '
+            f'aria-label="{escape(self.y_label)} against {escape(self.x_label)}">'
+            f"{self._axes()}{''.join(self._inside)}</svg>"
+        )
+
+    def _axes(self) -> str:
+        right, bottom = self.width - _RIGHT, self.height - _BOTTOM
+        parts = []
+        for value, text in self.x.ticks:
+            place = self._x(value)
+            parts.append(
+                f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{bottom}"/>'
+                f'<text text-anchor="middle" x="{place:.1f}" y="{bottom + 16}">{text}</text>'
+            )
+        for value, text in self.y.ticks:
+            place = self._y(value)
+            parts.append(
+                f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{place:.1f}" y2="{place:.1f}"/>'
+                f'<text text-anchor="end" x="{_LEFT - 6}" y="{place + 4:.1f}">{text}</text>'
+            )
+        middle = (_TOP + bottom) / 2
+        parts.append(
+            f'<text text-anchor="middle" x="{(_LEFT + right) / 2}" y="{self.height - 6}">'
+            f"{escape(self.x_label)}</text>"
+            f'<text text-anchor="middle" transform="translate(14,{middle}) rotate(-90)">'
+            f"{escape(self.y_label)}</text>"
+        )
+        return "".join(parts)
+
+    def _x(self, value: float) -> float:
+        return _LEFT + self.x.place(value) * (self.width - _LEFT - _RIGHT)
+
+    def _y(self, value: float) -> float:
+        return self.height - _BOTTOM - self.y.place(value) * (self.height - _TOP - _BOTTOM)
+
+
+def series_class(series: int) -> str:
+    """Colour by index; when the colours are used up, the lines are dashed."""
+    dash = series // COLOURS % 3
+    return f"series-{series % COLOURS}" + (f" dash-{dash}" if dash else "")
+
+
+def sparkline(runs: Sequence[tuple[Sequence[float], Sequence[float]]], title: str) -> str:
+    """Small curves of (warm-up, timed) values on one scale, one per repetition."""
+    width, height, split = 240, 54, 60
+    values = [value for warm, timed in runs for value in (*warm, *timed)]
+    # A first slow window must not press the rest flat: the scale ends at twice the middle.
+    middle = sorted(values)[len(values) // 2] if values else 1.0
+    scale = Scale(0.0, 2.0 * middle, [])
+
+    def curve(part: Sequence[float], left: float, right: float) -> str:
+        step = (right - left) / max(len(part) - 1, 1)
+        return " ".join(
+            f"{left + index * step:.1f},{height - 2 - (height - 4) * scale.place(value):.1f}"
+            for index, value in enumerate(part)
+        )
+
+    lines = "".join(
+        f'<polyline class="faint {series_class(index)}" points="{curve(warm, 1, split)}"/>'
+        f'<polyline class="{series_class(index)}" points="{curve(timed, split, width - 1)}"/>'
+        for index, (warm, timed) in enumerate(runs)
+    )
+    return (
+        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        f'<line class="rule" x1="{split}" x2="{split}" y1="0" y2="{height}"/>{lines}</svg>'
+    )

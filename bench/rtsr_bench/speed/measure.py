@@ -1,0 +1,154 @@
+"""One repetition of one case, in this process: load, first step, warm-up, timed steps."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.runtime.providers import select as providers
+from rtsr_bench.probes import PackageEnergy, gpu_megabytes, resident_megabytes
+from rtsr_bench.speed import steady
+from rtsr_bench.speed.matrix import Case
+from rtsr_bench.speed.targets import Target, make_target
+
+Milliseconds = NDArray[np.float64]
+
+MOST_STEPS = 20_000
+# A clock that is asked less often than this cannot be late by more.
+_SHORTEST_SLEEP_S = 0.0005
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one repetition is taken.
+
+    Attributes:
+        seconds: of timed steps.
+        warm_up_seconds: of steps before them, at most.
+        paced: one step per period, as a live stream takes them, instead of one after another.
+        limit_ms: give up as soon as p99.9 can no longer be below it.
+        most_steps: timed steps, at most.
+    """
+
+    seconds: float = 2.0
+    warm_up_seconds: float = 1.0
+    paced: bool = False
+    limit_ms: float | None = None
+    most_steps: int = MOST_STEPS
+
+
+def measure(case: Case, protocol: Protocol, launched_ns: int) -> dict[str, Any]:
+    """Take one repetition.
+
+    Args:
+        case: what to time.
+        protocol: how.
+        launched_ns: ``time.time_ns()`` when this process was started.
+
+    Returns:
+        Facts as JSON holds them; ``times_ms`` are the timed steps in order, ``timed_between``
+        their begin and end in seconds of ``time.time()``.
+    """
+    provider, options = providers.parse_provider(case.provider)
+    on_gpu = provider != providers.CPU
+    imported_ns = time.time_ns()
+    memory_before = resident_megabytes()
+    device_before = gpu_megabytes(options.device) if on_gpu else None
+    loading = time.perf_counter_ns()
+    target = make_target(case)
+    load_ms = (time.perf_counter_ns() - loading) * 1e-6
+    launch_ms = (imported_ns - launched_ns) * 1e-6
+    first_step_ms = _timed(target)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    warm, has_settled = steady.warm_up(
+        lambda: _timed(target), protocol.warm_up_seconds, protocol.most_steps
+    )
+    energy = PackageEnergy()
+    began = time.time()
+    times, late = take_steps(target, case.period_ms, protocol)
+    joules = energy.joules()
+    ended = time.time()
+    gc.enable()
+    gc.unfreeze()
+    memory = resident_megabytes()
+    device = gpu_megabytes(options.device) if on_gpu else None
+    return {
+        "provider": target.provider,
+        "launch_ms": launch_ms,
+        "load_ms": load_ms,
+        "cold_start_ms": launch_ms + load_ms + first_step_ms,
+        "first_step_ms": first_step_ms,
+        "warm_up_steps": len(warm),
+        "warm_up_settled": has_settled,
+        "warm_up_timeline_ms": steady.timeline(warm),
+        "times_ms": times.round(6).tolist(),
+        "missed_by_the_clock": late,
+        "timed_between": [began, ended],
+        "rss_mb": memory,
+        "rss_added_mb": _difference(memory, memory_before),
+        "device_mb": _difference(device, device_before),
+        "cpu_power_w": None if joules is None else joules / max(ended - began, 1e-9),
+    }
+
+
+def _timed(target: Target) -> float:
+    started = time.perf_counter_ns()
+    target.step()
+    return (time.perf_counter_ns() - started) * 1e-6
+
+
+def take_steps(
+    target: Target, period_ms: float, protocol: Protocol
+) -> tuple[Milliseconds, int | None]:
+    """Take the timed steps.
+
+    Returns:
+        Their times in order, and how many ended after their slot if they were paced.
+    """
+    times = np.zeros(protocol.most_steps, np.int64)
+    hopeless = _hopeless_after(protocol)
+    clock, step = time.perf_counter_ns, target.step
+    period_ns = round(period_ms * 1e6)
+    last = clock() + round(protocol.seconds * 1e9)
+    slot, late, over, taken = clock(), 0, 0, 0
+    for taken in range(1, protocol.most_steps + 1):
+        if protocol.paced:
+            slot += period_ns
+            _sleep_until(slot, clock)
+        started = clock()
+        step()
+        ended = clock()
+        times[taken - 1] = ended - started
+        late += ended > slot + period_ns
+        if protocol.limit_ms is not None and ended - started > protocol.limit_ms * 1e6:
+            over += 1
+            if over >= hopeless:
+                break
+        if ended >= last:
+            break
+    return np.asarray(times[:taken] * 1e-6, np.float64), late if protocol.paced else None
+
+
+def _hopeless_after(protocol: Protocol) -> int:
+    """Return how many steps over the limit put p99.9 over it, even if all others are quick.
+
+    With n steps, the value at rank ``floor(0.999 (n - 1))`` is then one of them.
+    """
+    return protocol.most_steps - int(0.999 * (protocol.most_steps - 1))
+
+
+def _sleep_until(moment: int, clock: Callable[[], int]) -> None:
+    while (left := (moment - clock()) * 1e-9) > 0.0:
+        time.sleep(max(left, 0.0) if left > _SHORTEST_SLEEP_S else 0.0)
+
+
+def _difference(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before

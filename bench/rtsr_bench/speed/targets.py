@@ -1,0 +1,128 @@
+"""What is timed, each behind the same call: a hop in host memory in, the result in host memory.
+
+Copies to and from a device are inside the call. The input changes from step to step, because a
+constant one would show caches and not the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rtsr.errors import MissingDependencyError
+from rtsr.timing import HOP
+from rtsr_bench.speed.blocks import Audio, Blocks
+from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REPLICATE, RESAMPLER, SOXR, Case
+
+CUTOFF_HZ = 4000.0
+_INPUT_RATE = 8000
+_OUTPUT_RATE = 48000
+
+
+class Target(Protocol):
+    """Something that takes one step of sound at a time, for all its streams together."""
+
+    provider: str
+    """What it really runs on."""
+
+    def step(self) -> Any:
+        """Take the next hop of every stream; the result lies in host memory."""
+
+
+def make_target(case: Case) -> Target:
+    """Load what the case names.
+
+    Raises:
+        ModelError, ProviderError, MissingDependencyError: it cannot be run here.
+    """
+    if case.kind == EXTERNAL:
+        from rtsr_bench.speed.external_model import ExternalStep
+
+        return ExternalStep(case)
+    makers: dict[str, Callable[[Case], Target]] = {
+        MODEL: ModelStep,
+        REPLICATE: ReplicateStep,
+        RESAMPLER: ResamplerStep,
+        SOXR: SoxrStep,
+    }
+    return makers[case.kind](case)
+
+
+class ModelStep:
+    """One of rtsr's graphs, one stream per item of the batch."""
+
+    def __init__(self, case: Case) -> None:
+        from rtsr.runtime.session import OnnxStep
+
+        self._step = OnnxStep(
+            Path(case.source["file"]),
+            provider=case.provider,
+            batch=case.streams,
+            hops_per_step=case.hops,
+            threads=case.threads,
+        )
+        self.provider = self._step.provider
+        self._audio = Blocks(*self._step.audio.shape)
+        self._noise = 10.0 * Blocks(*self._step.noise.shape).next()
+        self._f_prior = np.full_like(self._step.f_prior, CUTOFF_HZ)
+        self._f_target = self._step.f_target.copy()
+
+    def step(self) -> Audio:
+        """Four host arrays in, the high band in a host array out."""
+        return self._step.step(self._audio.next(), self._noise, self._f_prior, self._f_target)
+
+
+class ReplicateStep:
+    """The fallback level without a network, one stream per channel."""
+
+    def __init__(self, case: Case) -> None:
+        from rtsr.engine.replicate import ReplicateSource
+
+        self._source = ReplicateSource(case.streams, 0, case.hops)
+        self.provider = self._source.provider
+        self._audio = Blocks(HOP * case.hops, case.streams)
+        self._f_prior = np.full(case.hops, CUTOFF_HZ, np.float32)
+        self._f_target = self._source.model.metadata.f_target_default
+
+    def step(self) -> Audio:
+        """Audio in, the high band out."""
+        return self._source.generate(self._audio.next(), self._f_prior, self._f_target)
+
+
+class ResamplerStep:
+    """rtsr's own resampler from 8 to 48 kHz: no new content at all."""
+
+    def __init__(self, case: Case) -> None:
+        from rtsr_kernels.resample import StreamingResampler
+
+        frames = round(_INPUT_RATE * case.period_ms / 1000.0)
+        self.provider = case.provider
+        self._resampler = StreamingResampler(_INPUT_RATE, _OUTPUT_RATE, case.streams)
+        self._audio = Blocks(frames, case.streams)
+        self._out = np.empty((self._resampler.output_frames(frames) + 1, case.streams), np.float32)
+
+    def step(self) -> int:
+        """Narrow-band audio in, the same at 48 kHz out."""
+        return self._resampler.process_into(self._audio.next(), self._out)
+
+
+class SoxrStep:
+    """soxr's streaming resampler from 8 to 48 kHz at its high quality."""
+
+    def __init__(self, case: Case) -> None:
+        try:
+            import soxr
+        except ImportError:
+            raise MissingDependencyError("Timing soxr", "eval") from None
+        self.provider = case.provider
+        self._stream = soxr.ResampleStream(
+            _INPUT_RATE, _OUTPUT_RATE, case.streams, dtype="float32", quality="HQ"
+        )
+        self._audio = Blocks(round(_INPUT_RATE * case.period_ms / 1000.0), case.streams)
+
+    def step(self) -> Any:
+        """Narrow-band audio in, the same at 48 kHz out."""
+        return self._stream.resample_chunk(self._audio.next())

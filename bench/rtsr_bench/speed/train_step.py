@@ -1,0 +1,229 @@
+"""What a training step costs, stage by stage.
+
+A GPU executes what a CPU launches, one kernel after another, and a model of this size gives each so
+little to do that launching is what takes the time. So launches are counted: those of kernels on a
+GPU, and elsewhere the operators that would launch one. Synthetic recordings, the default settings.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from rtsr.errors import ArgumentError
+from rtsr.train.corpus import Corpus
+from rtsr.train.settings import TrainSettings
+from rtsr.train.stages import LEVELS, REFINEMENT, STAGES
+from rtsr.train.trainer import Trainer
+
+_KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
+_COPY_CALLS = ("cudaMemcpyAsync", "cudaMemsetAsync")
+#: Operators that give a new view of old memory, or memory without content.
+_NO_KERNEL = frozenset((
+    "view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided", "expand", "expand_as",
+    "permute", "transpose", "t", "unsqueeze", "squeeze", "slice", "select", "narrow", "split",
+    "split_with_sizes", "chunk", "unbind", "unfold", "flatten", "unflatten", "detach", "alias",
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_",
+    "view_as_real", "view_as_complex", "real", "imag", "set_", "lift_fresh", "result_type",
+    "to", "contiguous", "as_strided_", "numel", "size", "stride", "is_nonzero", "resolve_conj",
+    "resolve_neg", "detach_", "_nested_tensor_from_mask", "movedim", "mT", "T", "diagonal",
+    "numpy_T", "swapaxes", "narrow_copy", "record_stream", "item", "broadcast_tensors",
+    "view_as", "moveaxis", "conj", "_conj",
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One kind of step.
+
+    Attributes:
+        launches: of kernels and copies.
+        milliseconds: median of a whole step, back to back.
+        data_ms: median of drawing and degrading a batch, part of it.
+        waits: whether the step made the host wait for the device; ``None`` off a GPU.
+    """
+
+    launches: float
+    milliseconds: float
+    data_ms: float
+    waits: bool | None
+
+
+def synthetic_corpus(seconds: int = 40) -> Corpus:
+    """Return recordings of coloured noise with pauses, ten seconds each."""
+    random = np.random.default_rng(0)
+    length = 10 * 48_000
+    clips = max(1, seconds // 10)
+    white = random.standard_normal((clips, length))
+    spectrum = np.fft.rfft(white) / np.sqrt(np.arange(length // 2 + 1) + 100.0)
+    sound = np.fft.irfft(spectrum, length) * (0.6 + 0.4 * np.sin(np.arange(length) / 4000.0))
+    samples = np.int16(6000.0 * sound / sound.std()).reshape(-1)
+    return Corpus(
+        samples=samples,
+        starts=np.arange(clips) * length,
+        lengths=np.full(clips, length),
+        cutoffs_hz=np.full(clips, 22_000.0, np.float32),
+        domains=["unknown"],
+        domain_codes=np.zeros(clips, np.int64),
+        names=[f"{index}.wav" for index in range(clips)],
+        groups=["unknown"] * clips,
+    )
+
+
+def make_trainer(settings: TrainSettings, folder: Path, device: str) -> Trainer:
+    """Return a trainer of synthetic recordings that has taken no step."""
+    corpus = synthetic_corpus()
+    return Trainer(settings, corpus, corpus, folder, device)
+
+
+def measure_step(trainer: Trainer, fraction: float, steps: int) -> StepCost:
+    """Take some steps of the trainer's present stage, as they are at this share of it.
+
+    Args:
+        trainer: from :func:`make_trainer`.
+        fraction: of the stage that is over; discriminators join where the settings say.
+        steps: that are timed, and counted apart from that; before them come two more.
+    """
+    device = trainer.device
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for _ in range(2):
+        trainer.take_step(fraction)
+    wait()
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        trainer.take_step(fraction)
+        wait()
+        times.append(time.perf_counter() - began)
+    data = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        trainer.draw_batch(trainer.stage == LEVELS)
+        wait()
+        data.append(time.perf_counter() - began)
+    waits = _waits(trainer, fraction) if device.type == "cuda" else None
+    return StepCost(
+        count_launches(trainer, fraction),
+        1000.0 * float(np.median(times)),
+        1000.0 * float(np.median(data)),
+        waits,
+    )
+
+
+def _waits(trainer: Trainer, fraction: float) -> bool:
+    """Whether anything in a step reads from the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.take_step(fraction)
+    except RuntimeError:
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return False
+
+
+def count_launches(trainer: Trainer, fraction: float, steps: int = 4) -> float:
+    """Return launches per step: on a GPU as its runtime saw them, else operators that would launch.
+
+    An operator that consists of others counts as them, one on many tensors at once as one.
+    """
+    on_gpu = trainer.device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    with profile(activities=activities) as profiled:
+        for _ in range(steps):
+            trainer.take_step(fraction)
+    if on_gpu:
+        wanted = (*_KERNEL_CALLS, *_COPY_CALLS)
+        return sum(event.name in wanted for event in profiled.events()) / steps
+    return sum(_launches(event) for event in profiled.events()) / steps
+
+
+def _launches(event: Any) -> bool:
+    """Whether an operator of a profile would be a launch of its own."""
+    if not _may_launch(event) or _is_part_of_one(event) or _converts_a_number(event):
+        return False
+    return _is_one(event) or not any(_may_launch(child) for child in event.cpu_children)
+
+
+def _may_launch(event: Any) -> bool:
+    return event.name.startswith("aten::") and event.name.removeprefix("aten::") not in _NO_KERNEL
+
+
+def _is_one(event: Any) -> bool:
+    """Whether it is one on a GPU, though a CPU takes it in parts."""
+    return event.name.removeprefix("aten::").startswith(("_foreach_", "_fused_"))
+
+
+def _converts_a_number(event: Any) -> bool:
+    """Whether an operator brings a plain number to its operand's type, which a GPU is just told."""
+    above = event.cpu_parent
+    while above is not None and above.name in ("aten::_to_copy", "aten::copy_"):
+        above = above.cpu_parent
+    is_conversion = above is not None and above.name == "aten::to"
+    return is_conversion and above.cpu_parent is not None and _may_launch(above.cpu_parent)
+
+
+def _is_part_of_one(event: Any) -> bool:
+    above = event.cpu_parent
+    while above is not None:
+        if _is_one(above):
+            return True
+        above = above.cpu_parent
+    return False
+
+
+def measure_stages(
+    stages: Sequence[str],
+    model: str,
+    steps: int,
+    batch: int | None,
+    frames: int | None,
+    device: str,
+) -> Iterator[str]:
+    """Measure stage after stage, with and without discriminators; yields a line for each.
+
+    Args:
+        stages: to be measured; all if there are none.
+        model: ``small`` or ``base``.
+        steps: timed steps of each.
+        batch: clips per step; as the settings say if ``None``.
+        frames: hops per clip, likewise.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ArgumentError: a stage is unknown.
+    """
+    for name in stages:
+        if name not in STAGES:
+            raise ArgumentError(f"There is no stage {name!r}; choose among {', '.join(STAGES)}.")
+    settings = TrainSettings(model=model)
+    if batch is not None:
+        settings = replace(settings, batch=batch, level_batch=batch)
+    if frames is not None:
+        settings = replace(settings, frames=frames, level_frames=frames)
+    # Whole steps only: those that compare levels alone would take turns with them.
+    settings = replace(settings, levels_every=0)
+    waits = {None: "", True: ", waits for the device", False: ", waits for nothing"}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(settings, Path(folder), device)
+        for name in stages or STAGES:
+            trainer.stage = STAGES.index(name)
+            for fraction in (0.0, 1.0) if trainer.stage in (LEVELS, REFINEMENT) else (0.0,):
+                cost = measure_step(trainer, fraction, steps)
+                yield (
+                    f"{name} at {fraction:.0%}: {cost.launches:.0f} launches, "
+                    f"{cost.milliseconds:.1f} ms, of that {cost.data_ms:.1f} for data"
+                    f"{waits[cost.waits]}"
+                )

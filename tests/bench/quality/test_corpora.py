@@ -1,0 +1,75 @@
+"""Which clips are scored: chosen by domain and number, left out with a reason, never mixed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("soxr")
+
+from rtsr.errors import RtsrError
+from rtsr_bench.quality.corpora import prepare_corpora
+
+RATE = 48000
+
+
+def write_corpus(folder: Path, *clips: str) -> Path:
+    """A corpus of noises; each clip is ``domain/name``."""
+    folder.mkdir(parents=True)
+    lines = ["path,split,domain"]
+    for seed, clip in enumerate(clips):
+        domain, name = clip.split("/")
+        noise = np.random.default_rng(seed).normal(size=RATE // 2) * 0.1
+        soundfile.write(folder / f"{name}.flac", noise, RATE)
+        lines.append(f"{name}.flac,valid,{domain}")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_parts_of_a_corpus_share_their_files(tmp_path: Path) -> None:
+    source = write_corpus(tmp_path / "wide", "speech/a", "speech/b", "music/c")
+    (whole,) = prepare_corpora([source], [4000.0, 8000.0], tmp_path / "work", 2.0)
+    assert list(whole.references) == ["speech/a", "speech/b", "music/c"]
+    assert {hz: list(files) for hz, files in whole.inputs.items()} == {
+        4000.0: list(whole.references),
+        8000.0: list(whole.references),
+    }
+    assert soundfile.info(whole.inputs[4000.0]["music/c"]).samplerate == 8000
+    (part,) = prepare_corpora([source], [4000.0], tmp_path / "work", 2.0, ["speech"], 1)
+    assert part.references == {"speech/a": whole.references["speech/a"]}
+    assert [clip.name for clip in part.clips] == ["speech/a"]
+    assert part.left_out == {}
+
+
+def test_corpora_do_not_share_files_of_one_name(tmp_path: Path) -> None:
+    sources = [write_corpus(tmp_path / name, "speech/a") for name in ("one", "two")]
+    first, second = prepare_corpora(sources, [4000.0], tmp_path / "work", 2.0)
+    assert (first.name, second.name) == ("one", "two")
+    assert first.references["speech/a"] != second.references["speech/a"]
+
+
+def test_what_cannot_be_judged_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    source = write_corpus(tmp_path / "wide", "speech/a", "speech/b", "music/c", "music/d")
+    (source / "b.flac").write_text("not audio")
+    (source / "c.flac").unlink()
+    soundfile.write(source / "d.flac", np.zeros(RATE // 10), RATE)
+    (found,) = prepare_corpora([source], [4000.0], tmp_path / "work", 2.0)
+    assert list(found.references) == ["speech/a"]
+    assert found.left_out == {
+        "speech/b": "the file cannot be read as audio",
+        "music/c": "the file is missing",
+        "music/d": "0.10 s long, at least 0.25 s are needed",
+    }
+    with pytest.raises(RtsrError, match=r"No clip of the corpus 'wide' .*music/c: the file is mis"):
+        prepare_corpora([source], [4000.0], tmp_path / "work", 2.0, ["music"])
+
+
+def test_corpora_that_cannot_be_told_apart_or_are_empty_are_refused(tmp_path: Path) -> None:
+    twins = [write_corpus(tmp_path / name / "same", "speech/a") for name in ("one", "two")]
+    with pytest.raises(RtsrError, match="would be called 'same'"):
+        prepare_corpora(twins, [4000.0], tmp_path / "work", 2.0)
+    with pytest.raises(RtsrError, match="no valid clips of music or effects"):
+        prepare_corpora(twins[:1], [4000.0], tmp_path / "work", 2.0, ["music", "effects"])

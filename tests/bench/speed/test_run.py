@@ -1,0 +1,320 @@
+"""Turns, budgets, failures and what becomes of them, with a runner that times nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtsr_bench import machine, probes
+from rtsr_bench.speed import run
+from rtsr_bench.speed.fresh_process import GivenUpError, RepetitionError, run_repetition
+from rtsr_bench.speed.gpu_monitor import GpuMonitor
+from rtsr_bench.speed.matrix import MODEL, Case, reference_case
+from rtsr_bench.speed.measure import Protocol, measure
+from rtsr_bench.speed.run import Clock, Plan, run_plan
+from rtsr_bench.speed.texts import notes
+
+
+def case(name: str, streams: int = 1) -> Case:
+    return Case(MODEL, name, "cpu", "fp32", 1, streams, 1, 10.0, {"file": "nowhere"})
+
+
+def answer(times: list[float], **facts: Any) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(
+            (*("launch_ms", "load_ms", "cold_start_ms", "first_step_ms", "rss_mb"), "rss_added_mb"),
+            1.0,
+        ),
+        **dict.fromkeys(("device_mb", "cpu_power_w", "gpu_power_w", "missed_by_the_clock")),
+        "warm_up_steps": 3,
+        "warm_up_settled": True,
+        "warm_up_timeline_ms": [1.0],
+        "times_ms": times,
+        **facts,
+    }
+
+
+class Runner:
+    """Answers at once; step time is one millisecond per stream."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, int]] = []
+
+    def __call__(self, case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
+        self.taken.append((case.name, case.streams))
+        if case.name == "broken":
+            raise RepetitionError("It is broken.")
+        return answer([float(case.streams)] * 30)
+
+
+def test_repetitions_take_turns() -> None:
+    runner = Runner()
+    results = run_plan(Plan([case("a"), case("b")], repetitions=3), runner=runner)
+    assert [name for name, _ in runner.taken] == ["a", "b"] * 3
+    assert [len(entry["repetitions"]) for entry in results["cases"]] == [3, 3]
+
+
+def test_results_hold_what_the_issue_asks_for_and_are_strict_json() -> None:
+    plan = Plan([case("a")], [case("a")], repetitions=2)
+    results = json.loads(json.dumps(run_plan(plan, runner=Runner()), allow_nan=False))
+    assert {"cpu", "memory_gb", "gpus", "system", "load_average"} <= set(results["machine"])
+    assert {"rtsr", "revision", "libraries", "providers"} <= set(results["software"])
+    (entry,) = results["cases"]
+    assert {
+        *("cold_start_ms", "first_step_ms", "p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms"),
+        *("jitter_ms", "missed_deadlines", "real_time_factor", "rss_mb", "device_mb"),
+        *("cpu_power_w", "gpu_power_w"),
+    } <= set(entry["figures"])
+    assert entry["figures"]["steps"] == 60
+    assert entry["steady"]
+    assert all("warm_up_steps" in repetition for repetition in entry["repetitions"])
+    (search,) = results["searches"]
+    assert (search["streams"], search["fails_at"], search["finished"]) == (7, 8, True)
+    assert "nowhere" not in json.dumps(results)
+
+
+def test_a_failure_stays_in_its_case() -> None:
+    runner = Runner()
+    results = run_plan(Plan([case("broken"), case("a")], repetitions=3), runner=runner)
+    broken, whole = results["cases"]
+    assert (broken["error"], broken["repetitions"]) == ("It is broken.", [])
+    assert whole["error"] is None
+    assert [name for name, _ in runner.taken].count("broken") == 1
+
+
+def test_a_run_that_does_not_settle_is_not_steady() -> None:
+    plan = Plan([case("a")], repetitions=1)
+    results = run_plan(plan, runner=lambda *_: answer([1.0] * 30, warm_up_settled=False))
+    assert results["cases"][0]["steady"] is False
+
+
+def test_nothing_is_started_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+
+    def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
+        assert longest > 0.0
+        now[0] += 10.0
+        return answer([1.0] * 30)
+
+    plan = Plan([case("a"), case("b")], [case("a")], repetitions=50, budget_seconds=105.0)
+    results = run_plan(plan, runner=slow)
+    assert now[0] <= 105.0
+    counts = [len(entry["repetitions"]) for entry in results["cases"]]
+    assert 2 <= min(counts) <= max(counts) <= 4
+    assert results["searches"][0]["trials"]
+    assert not results["searches"][0]["finished"]
+
+
+def test_the_budget_counts_from_the_beginning_of_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+
+    def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
+        now[0] += 10.0
+        return answer([1.0] * 30)
+
+    plan = Plan([case("a")], repetitions=50, budget_seconds=100.0, began=940.0)
+    results = run_plan(plan, runner=slow)
+    assert now[0] <= 1040.0
+    assert len(results["cases"][0]["repetitions"]) == 3
+    assert results["seconds"] == 90.0
+
+
+def test_what_was_cut_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+
+    def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
+        now[0] += 10.0
+        return answer([1.0] * 30)
+
+    def stuck(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
+        if case.name == "a":
+            return slow(case, protocol, longest)
+        now[0] += longest
+        raise GivenUpError(f"given up after {longest:.0f} s")
+
+    plan = Plan([case("a"), case("b"), case("c")], repetitions=2, budget_seconds=45.0)
+    results = run_plan(plan, runner=slow)
+    assert [entry["error"] for entry in results["cases"]] == [
+        None,
+        "Cut short: there was time for 1 of 2 repetitions.",
+        "Cut short: there was time for 1 of 2 repetitions.",
+    ]
+    assert all("figures" in entry for entry in results["cases"])
+    text = "\n".join(notes(results))
+    assert f"\n{case('b').label}: Cut short: there was time for 1 of 2 repetitions." in text
+    assert case("a").label not in text
+
+    now[0] = 0.0
+    results = run_plan(plan, runner=stuck)
+    assert now[0] == 45.0
+    assert [entry["error"] for entry in results["cases"]] == [
+        "Cut short: there was time for 1 of 2 repetitions.",
+        "given up after 35 s",
+        "There was no time left for it.",
+    ]
+
+
+def test_a_trial_cut_off_by_the_budget_is_no_failure() -> None:
+    def cut(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
+        if case.streams > 2:
+            raise GivenUpError("too long")
+        return answer([1.0] * 30)
+
+    plan = Plan([], [case("a")], budget_seconds=100.0)
+    (search,) = run_plan(plan, runner=cut)["searches"]
+    assert (search["streams"], search["fails_at"], search["finished"]) == (2, None, False)
+    (search,) = run_plan(Plan([], [case("a")]), runner=cut)["searches"]
+    assert (search["streams"], search["fails_at"], search["finished"]) == (2, 3, True)
+
+
+def test_a_clock_without_a_budget_always_has_room() -> None:
+    clock = Clock(None)
+    clock.took(1e9)
+    assert clock.has_room()
+
+
+def test_one_repetition_in_this_process(stand_in: Path) -> None:
+    one = Case(MODEL, "stand-in", "cpu", "fp32", 2, 3, 1, 20.0, {"file": str(stand_in)})
+    found = measure(one, Protocol(0.02, 0.01, most_steps=50), launched_ns=0)
+    assert 1 <= len(found["times_ms"]) <= 50
+    assert found["provider"] == "cpu"
+    assert found["rss_mb"] > 1.0
+    assert found["device_mb"] is None
+    assert found["missed_by_the_clock"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_hopeless_trials_are_cut_short() -> None:
+    """When every step is over the limit, two of a thousand settle it."""
+    protocol = Protocol(5.0, 0.0, limit_ms=0.0, most_steps=1000)
+    assert len(measure(reference_case("resampler"), protocol, 0)["times_ms"]) == 2
+
+
+def test_paced_steps_keep_to_the_clock() -> None:
+    protocol = Protocol(5.0, 0.0, paced=True, most_steps=5)
+    found = measure(reference_case("resampler"), protocol, 0)
+    began, ended = found["timed_between"]
+    assert ended - began >= 0.049
+    assert len(found["times_ms"]) == 5
+    assert 0 <= found["missed_by_the_clock"] <= 5
+
+
+@pytest.mark.parametrize("kind", ["replicate", "resampler", "soxr"])
+def test_floors_can_be_timed(kind: str) -> None:
+    if kind == "soxr":
+        pytest.importorskip("soxr")
+    found = measure(reference_case(kind, hops=2, streams=3), Protocol(0.01, 0.0, most_steps=5), 0)
+    assert found["times_ms"]
+
+
+def test_a_fresh_process_answers(stand_in: Path) -> None:
+    one = Case(MODEL, "stand-in", "cpu", "fp32", 1, 1, 1, 10.0, {"file": str(stand_in)})
+    found = run_repetition(one, Protocol(0.02, 0.01, most_steps=20))
+    assert found["times_ms"]
+    assert found["cold_start_ms"] > found["load_ms"] > 0.0
+    assert found["gpu_power_w"] is None
+
+
+def test_a_fresh_process_fails_in_one_sentence(tmp_path: Path) -> None:
+    missing = Case(
+        MODEL, "none", "cpu", "fp32", 1, 1, 1, 10.0, {"file": str(tmp_path / "none.onnx")}
+    )
+    with pytest.raises(RepetitionError, match=r"none\.onnx' does not exist"):
+        run_repetition(missing, Protocol(0.02))
+    with pytest.raises(GivenUpError, match="given up after 0 s"):
+        run_repetition(missing, Protocol(0.02), longest_seconds=0.01)
+    with pytest.raises(RepetitionError, match=r"stopped with code 1 \(KeyError: 'nonsense'\)"):
+        run_repetition(reference_case("nonsense"), Protocol(0.02))
+
+
+def test_energy_is_read_from_packages_only(tmp_path: Path) -> None:
+    def zone(name: str, label: str, energy: int) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "name").write_text(f"{label}\n")
+        (folder / "energy_uj").write_text(f"{energy}\n")
+        (folder / "max_energy_range_uj").write_text("10000000\n")
+        return folder
+
+    zone("intel-rapl:0", "package-0", 1_000_000)
+    zone("intel-rapl:0:0", "core", 5)
+    zone("intel-rapl:1", "package-1", 9_000_000)
+    zone("intel-rapl:2", "psys", 77)
+    energy = probes.PackageEnergy(tmp_path)
+    assert energy.readable
+    zone("intel-rapl:0", "package-0", 3_000_000)
+    zone("intel-rapl:1", "package-1", 500_000)  # began anew
+    assert energy.joules() == pytest.approx(2.0 + 1.5)
+
+
+def test_power_that_cannot_be_read_is_not_invented(tmp_path: Path) -> None:
+    energy = probes.PackageEnergy(tmp_path)
+    assert not energy.readable
+    assert energy.joules() is None
+
+
+@pytest.fixture
+def fake_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ``nvidia-smi`` with one card."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        '  *-lms*) while :; do echo "123.5, [N/A], 7, 900"; echo "[N/A]"; sleep 0.02; done ;;\n'
+        "  *name,driver*) echo 'Some GPU, 999.1, 1000, 300.00, 1500, [N/A]' ;;\n"
+        "  *memory.used*) echo 500 ;;\n"
+        "  *power.draw*) echo 123.5 ;;\n"
+        "esac\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_a_gpu_is_described() -> None:
+    described = machine.describe_machine()
+    assert described["gpus"][0]["name"] == "Some GPU"
+    assert described["gpus"][0]["driver_version"] == "999.1"
+    assert described["power_counters"]["gpu"] == "nvidia-smi"
+    assert probes.gpu_megabytes() == pytest.approx(524.288)
+
+
+def test_a_sessions_gpu_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [probes.gpu_identifier(device) for device in (0, 1)] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
+    assert [probes.gpu_identifier(device) for device in (0, 1)] == ["3", "GPU-5"]
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_power_is_sampled_until_it_is_stopped() -> None:
+    began, monitor = time.time(), GpuMonitor(0)
+    deadline = time.monotonic() + 10.0
+    while len(monitor.samples) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    monitor.stop()
+    seen = monitor.between(began, time.time())
+    assert seen["gpu_power_w"] == 123.5
+    assert seen["gpu_memory_mb"] is None
+
+
+def test_the_machine_is_described_without_naming_it() -> None:
+    described = json.dumps([machine.describe_machine(), machine.describe_software()])
+    assert os.uname().nodename not in described or len(os.uname().nodename) < 4
+    assert str(Path.home()) not in described
+
+
+def test_a_folder_outside_of_a_repository_has_no_revision(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").touch()
+    assert machine.git_revision(tmp_path) is None

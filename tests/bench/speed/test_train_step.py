@@ -1,0 +1,49 @@
+"""Counting what a training step launches."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rtsr_bench.speed import train_step  # noqa: E402
+
+
+def _count(step: Any) -> float:
+    trainer = SimpleNamespace(device=torch.device("cpu"), take_step=lambda fraction: step())
+    return train_step.count_launches(trainer, 0.0)
+
+
+def test_an_operator_counts_once_and_a_look_at_memory_does_not() -> None:
+    x = torch.ones(4, 4)
+    assert _count(lambda: x.add(1.0)) == 1
+    assert _count(lambda: x[1:].T.unsqueeze(0)) == 0
+    assert _count(lambda: (x[1:].exp() + 1.0).sum()) == 3
+
+
+def test_an_operator_on_many_tensors_is_one() -> None:
+    many = [torch.ones(3) for _ in range(20)]
+    assert _count(lambda: torch._foreach_mul_(many, 0.5)) == 1
+
+
+def test_backward_counts_too() -> None:
+    x = torch.ones(4, requires_grad=True)
+
+    def step() -> None:
+        x.grad = None
+        (x * 2.0).sum().backward()
+
+    forward_only = _count(lambda: (x * 2.0).sum())
+    assert _count(step) > forward_only
+
+
+def test_the_synthetic_corpus_can_be_drawn_from() -> None:
+    import numpy as np
+
+    corpus = train_step.synthetic_corpus(20)
+    audio = corpus.draw(np.random.default_rng(0), 3, 4800).audio
+    assert audio.shape == (3, 4800)
+    assert audio.std() > 0.01
