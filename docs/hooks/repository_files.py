@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # An inline link or image whose address has no scheme, or code, in which nothing is a link.
 _LINK_OR_CODE = re.compile(
-    r"```.*?```|`[^`\n]*`|\[(?P<text>[^\]]*)\]\((?!\w+:)(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)",
+    r"```.*?```|`(?:[^`\n]|\n(?!\n))*`|\[(?P<text>[^\]]*)\]\((?!\w+:)(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)",
     re.DOTALL,
 )
 

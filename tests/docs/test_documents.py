@@ -35,7 +35,7 @@ EXAMPLES = sorted(ROOT.glob("examples/*.py"))
 # The changelog tells of files and commands that are gone.
 PRESENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 
-_CODE = re.compile(r"```(\w*)\n(.*?)```|`([^`\n]+)`", re.DOTALL)
+_CODE = re.compile(r"```(\w*)\n(.*?)```|`((?:[^`\n]|\n(?!\n))+)`", re.DOTALL)
 _LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]*))?\)")
 _PATH = re.compile(
     r"(?<![\w/.$}~@-])(?:rtsr|kernels|export|bench|tests|docs|examples|\.github|\.ci)/[\w./*-]*"
@@ -110,6 +110,7 @@ def _shell(path: Path) -> Iterator[Command]:
 
 def _completed(inline: str) -> str:
     """Give an option that prose names by itself a value."""
+    inline = inline.replace("\n", " ")
     return f"{inline} VALUE" if re.search(r" --?[\w-]+$", inline) else inline
 
 
@@ -284,6 +285,6 @@ def test_the_reference_names_every_public_name() -> None:
 
 def test_the_site_lists_every_page() -> None:
     configured = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    listed = set(re.findall(r"- ([\w/-]+\.md)$", configured, re.MULTILINE))
+    listed = set(re.findall(r"([\w/-]+\.md)$", configured, re.MULTILINE))
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
     assert listed == pages | {"contributing.md", "changelog.md"}
