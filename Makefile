@@ -66,8 +66,9 @@ lint: $(VENV)/.dev
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' || $(BIN)/mypy
 
 ## docs: build the documentation into build/site; a warning is an error
+# Not --quiet, which would silence warnings before they are counted.
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 ## dist: build and check the source distribution and the wheel, in dist
 dist: $(VENV)/.dev
