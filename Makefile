@@ -4,54 +4,81 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test test-gpu-stub gpu-pack gpu-rehearse bench smoke soak lint clean
+.PHONY: help demo test test-gpu-stub gpu-pack gpu-rehearse bench smoke soak lint docs dist clean
+.DEFAULT_GOAL := help
 
+## help: this list
+help:
+	@awk -F': ' '/^## /{printf "  make %-14s %s\n", substr($$1, 4), $$2}' $(MAKEFILE_LIST)
+
+## demo: stream a packaged 8 kHz voice through the model and show what it did
 demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
 
+## test: the whole test suite
 # What keeps time with a sound server runs alone; the rest shares two cores.
 CLOCKED := tests/rtsr/live tests/rtsr/call tests/bench/test_bench_soak.py
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(CLOCKED:%=--ignore=%)
 	$(BIN)/python -m pytest $(CLOCKED)
 
+## test-gpu-stub: the CUDA provider on stand-ins for NVIDIA's libraries, without a GPU
 # ONNX Runtime's real CUDA provider on stand-ins for NVIDIA's libraries. Its package must not lie
 # beside the one for CPUs, so it has a folder of its own.
 GPU_RUNTIME := .gpu-runtime
 test-gpu-stub: $(VENV)/.dev $(GPU_RUNTIME)/.installed
 	PYTHONPATH=$(CURDIR)/$(GPU_RUNTIME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu_stub
 
+## gpu-pack: what a GPU machine without a network needs (GPU_PACK="...", see bench/gpu/README.md)
 # What a GPU machine without a network needs, see bench/gpu/README.md:
 # make gpu-pack GPU_PACK="--python 3.12 --architecture 90 --recordings DIR --start start.pt"
 GPU_PACK ?=
 gpu-pack: $(VENV)/.dev
 	$(BIN)/python bench/gpu/pack.py $(GPU_PACK)
 
+## gpu-rehearse: the scripts for a GPU machine, on this one (RECORDINGS="DIR ...")
 # The three scripts from beginning to end on this machine, within a minute or two each.
 gpu-rehearse: $(VENV)/.dev $(GPU_RUNTIME)/.installed
 	VENV=$(abspath $(VENV)) bash bench/gpu/rehearse.sh $(RECORDINGS)
 
+## bench: time steps, kernels and the start of a process
 bench: $(VENV)/.dev
 	$(BIN)/rtsr bench calls
 
+## smoke: run every benchmark once, as short as it gets
 # Both benchmarks once, as short as they get: that they run, not how fast.
 smoke: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-disable -q
 	$(BIN)/rtsr bench speed --provider cpu --hops 1 --streams 1 --repetitions 1 --seconds 0.02 --most-streams 1
 
+## soak: run the live engine on a JACK server for ten minutes (SOAK="--minutes 60")
 # The live engine on a JACK server; `make soak SOAK="--minutes 60 --gil-hog --load 2"`.
 SOAK ?= --minutes 10
 soak: $(VENV)/.dev
 	$(BIN)/rtsr bench soak $(SOAK)
 
+## lint: style, types and the direction of imports
+# Types are checked against the pinned packages, which need Python 3.11.
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' || $(BIN)/mypy
 
+## docs: build the documentation into build/site; a warning is an error
+# Not --quiet, which would silence warnings before they are counted.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+## dist: build and check the source distribution and the wheel, in dist
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+## clean: remove everything that the other targets have made
 clean:
-	rm -rf $(VENV) $(GPU_RUNTIME) build *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) $(GPU_RUNTIME) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime")
 
 from rtsr.model import CONFIGURATIONS  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
-from rtsr.runtime.session import OnnxStep
+from rtsr.runtime.session import OnnxStep  # noqa: E402
 from rtsr.timing import HOPS_PER_STEP  # noqa: E402
 from rtsr_export.graph import build_graph  # noqa: E402
 from rtsr_export.graph_file import write_graph  # noqa: E402
