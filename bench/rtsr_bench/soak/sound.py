@@ -78,8 +78,9 @@ def score_sound(
     """
     length = len(clip)
     if len(recorded) < SAMPLE_RATE + length:
+        needed = 1.0 + length / SAMPLE_RATE
         raise RtsrError(
-            f"Only {len(recorded) / SAMPLE_RATE:.1f} s of sound came back; {1 + length / SAMPLE_RATE:.1f} s are "
+            f"Only {len(recorded) / SAMPLE_RATE:.1f} s of sound came back; {needed:.1f} s are "
             "needed to score it. Soak longer, or on a machine that is less busy."
         )
     recorded, first = recorded[SAMPLE_RATE:], first + SAMPLE_RATE
