@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from rtsr import BatchUpsampler, Upsampler, enhance_file
-from rtsr.live.chain import LiveChain
-from rtsr.live.controls import ControlBoard
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.worker.chain import LiveChain
 from rtsr.runtime.engine import Engine
 from rtsr.runtime.hop_engine import HopEngine
 from rtsr.runtime.models import find_model
