@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import RtsrError
-from rtsr.live.controls import ControlBoard
-from rtsr.live.tone import SilenceGate, Tone
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.worker.tone import SilenceGate, Tone
 from rtsr.timing import HOP
 
 __all__ = ["BandControls"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.live.meters import spectrum_db
+from rtsr.live.monitor.meters import spectrum_db
 
 __all__ = ["Monitor"]
 

@@ -10,7 +10,7 @@ import typer
 from rtsr.cli import options
 
 if TYPE_CHECKING:
-    from rtsr.live.devices import Device
+    from rtsr.live.device.devices import Device
 
 
 def devices_command(
@@ -21,7 +21,7 @@ def devices_command(
     `rtsr live --input` and `--output` take the number or a part of the name.
     Marked are the devices that it would use without them.
     """
-    from rtsr.live import devices
+    from rtsr.live.device import devices
 
     if as_json:
         options.check_stdout()

@@ -16,10 +16,10 @@ import typer
 from rtsr.errors import RtsrError
 
 if TYPE_CHECKING:
-    from rtsr.live.midi import MidiControls
+    from rtsr.live.controls.midi.listener import MidiControls
+    from rtsr.live.monitor.stats_file import StatsFile
     from rtsr.live.session import LiveSession
     from rtsr.live.settings import LiveSettings
-    from rtsr.live.stats_file import StatsFile
 
 _LEARN_SECONDS = 30.0
 # An event that is waited for for ever does not let signals through on every system.
@@ -33,9 +33,9 @@ class Knobs:
         self.wanted = port is not None or path is not None or learn is not None
         if not self.wanted:
             return
-        from rtsr.live.controls import find_control
-        from rtsr.live.midi_map import MidiMap, default_map_path, load_map
-        from rtsr.live.midi_ports import choose_port
+        from rtsr.live.controls.board import find_control
+        from rtsr.live.controls.midi.map import MidiMap, default_map_path, load_map
+        from rtsr.live.controls.midi.ports import choose_port
 
         self.learn = learn
         if learn is not None:
@@ -52,7 +52,7 @@ class Knobs:
         """A context in which the knobs turn the session's controls."""
         if not self.wanted:
             return contextlib.nullcontext()
-        from rtsr.live.midi import MidiControls
+        from rtsr.live.controls.midi.listener import MidiControls
 
         return MidiControls(session.controls, self.map, self.port)
 
@@ -71,8 +71,8 @@ def play(
     Raises:
         RtsrError: the session, the MIDI port or the file of figures cannot be had.
     """
+    from rtsr.live.monitor.stats_file import STDOUT, StatsFile
     from rtsr.live.session import LiveSession
-    from rtsr.live.stats_file import STDOUT, StatsFile
 
     with StatsFile(json_stats) as stats:
         session = LiveSession(settings)
@@ -97,10 +97,10 @@ def measure(settings: LiveSettings, json_stats: str | None) -> None:
     """Send a click round and print what was measured.
 
     Raises:
-        RtsrError: see :func:`rtsr.live.latency_test.measure_latency`.
+        RtsrError: see :func:`rtsr.live.loopback.measure_latency`.
     """
-    from rtsr.live.latency_test import measure_latency
-    from rtsr.live.stats_file import STDOUT, StatsFile
+    from rtsr.live.loopback import measure_latency
+    from rtsr.live.monitor.stats_file import STDOUT, StatsFile
 
     with StatsFile(json_stats) as stats:
         result = measure_latency(settings)
@@ -153,8 +153,8 @@ def _show(
     Returns:
         What shows a sentence in the same place.
     """
-    from rtsr.live.keyboard import Keyboard, KeyControls
-    from rtsr.live.screen import PICTURES_PER_SECOND, LiveScreen
+    from rtsr.live.controls.keyboard import Keyboard, KeyControls
+    from rtsr.live.monitor.screen import PICTURES_PER_SECOND, LiveScreen
 
     keys = KeyControls(session.controls, stopped.set)
     screen = faces.enter_context(LiveScreen(keys))

@@ -14,7 +14,7 @@ import typer
 from rtsr.cli.compile_messages import LOGGER
 
 #: Modules outside the kernels that compile something.
-_OTHERS = ("rtsr.live.callback", "rtsr.live.clock")
+_OTHERS = ("rtsr.live.callback.callback", "rtsr.live.callback.clock")
 
 
 class _Counter(logging.Handler):

@@ -8,22 +8,23 @@ from types import TracebackType
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr.live import figures
-from rtsr.live.controls import ControlBoard
-from rtsr.live.history import RungHistory
-from rtsr.live.ladder import ladder_from
-from rtsr.live.latency_watch import LatencyWatch
-from rtsr.live.memory import LiveMemory, WorkerWord
-from rtsr.live.meters import Meters, levels_db, spectrum_db
-from rtsr.live.priority import describe, raised_for_new_threads
-from rtsr.live.report import STEP_BIN_MS, LiveSnapshot, percentile
-from rtsr.live.settings import LiveSettings, WorkerSettings
-from rtsr.live.stream import DeviceStream, StreamRequest
-from rtsr.live.stream_latency import StreamLatency
-from rtsr.live.watchdog import DeviceGuard, Guard, WorkerGuard
-from rtsr.live.worker import HopListener
-from rtsr.live.worker_process import WorkerProcess
-from rtsr.live.worker_thread import WorkerThread
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.device.latency import StreamLatency
+from rtsr.live.device.latency_polling import LatencyWatch
+from rtsr.live.device.stream import DeviceStream, StreamRequest
+from rtsr.live.monitor import figures
+from rtsr.live.monitor.history import RungHistory
+from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
+from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, percentile
+from rtsr.live.settings import LiveSettings
+from rtsr.live.shared.memory import LiveMemory, WorkerWord
+from rtsr.live.shared.priority import describe, raised_for_new_threads
+from rtsr.live.supervisor import DeviceGuard, Guard, WorkerGuard
+from rtsr.live.worker.fallback_levels import ladder_from
+from rtsr.live.worker.process import WorkerProcess
+from rtsr.live.worker.settings import WorkerSettings
+from rtsr.live.worker.thread import WorkerThread
+from rtsr.live.worker.worker import HopListener
 
 _READY_SECONDS = 60.0
 _HISTORY_SECONDS = 0.2

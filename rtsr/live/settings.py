@@ -5,44 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rtsr.errors import RtsrError
+from rtsr.live.worker.settings import WorkerSettings
 from rtsr.timing import HOP
 
 WORKERS = ("process", "thread")
 # So far behind what could still be in time the worker gives up catching up.
 _HOPS_BEHIND_DELAY = 3
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What the worker has to know; goes through a pipe to another process.
-
-    Attributes:
-        channels: of the engine, 1 to 8.
-        model: highest rung: a bundled model, the path of an ``.onnx`` file, ``replicate`` or
-            ``dry``.
-        provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
-        threads: threads of one step on the CPU.
-        native_hz: half of the input device's rate: nothing in the input lies above it.
-        cutoff_hz: where the input's content ends, if known; measured if ``None``.
-        limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
-        governor: whether the rung may change when the machine does not keep up.
-        raise_priority: whether to ask the system for more than an ordinary process gets.
-        reserve_frames: enhanced frames that the audio callback wants to have in hand when it comes,
-            beyond those it plays.
-        most_hops_behind: beyond this the worker skips to the newest hop.
-    """
-
-    channels: int = 1
-    model: str = "small"
-    provider: str = "auto"
-    threads: int = 1
-    native_hz: float = 24000.0
-    cutoff_hz: float | None = None
-    limiter: bool = True
-    governor: bool = True
-    raise_priority: bool = True
-    reserve_frames: int = 0
-    most_hops_behind: int = 4
 
 
 @dataclass(frozen=True)
@@ -87,7 +55,7 @@ class LiveSettings:
     def check(self) -> None:
         """Raise :class:`RtsrError` if a value cannot be used on any machine."""
         from rtsr.arguments import MAX_CHANNELS, check_arguments
-        from rtsr.live.devices import check_rate
+        from rtsr.live.device.devices import check_rate
         from rtsr.runtime.providers.options import parse_provider
 
         check_arguments(1, 0, 1.0, self.cutoff_hz, None, self.threads)

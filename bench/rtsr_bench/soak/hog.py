@@ -11,9 +11,9 @@ import signal
 import sys
 import time
 
+from rtsr.live.monitor.stats_file import StatsFile
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
-from rtsr.live.stats_file import StatsFile
 
 
 def main(path: str, model: str) -> None:

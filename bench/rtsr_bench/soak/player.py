@@ -20,7 +20,7 @@ from numba import cfunc, float32, int32, int64, intp, njit, uint32, void
 from numpy.typing import NDArray
 
 from rtsr.errors import MissingDependencyError, RtsrError
-from rtsr.live.pointers import carray, frames_at, pointer_to
+from rtsr.live.shared.pointers import carray, frames_at, pointer_to
 
 Audio = NDArray[np.float32]
 

@@ -12,9 +12,9 @@ from rtsr.call.dry_path import DELAY_SAMPLES
 from rtsr.call.engine import CallEngine
 from rtsr.call.path import MediaPath
 from rtsr.call.web.peer import WebCall
-from rtsr.live.controls import find_control
-from rtsr.live.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
-from rtsr.live.report import SPECTRUM_BANDS
+from rtsr.live.controls.board import find_control
+from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
+from rtsr.live.monitor.report import SPECTRUM_BANDS
 from rtsr.timing import SAMPLE_RATE
 
 __all__ = ["describe", "look"]

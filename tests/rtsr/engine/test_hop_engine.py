@@ -18,8 +18,8 @@ from rtsr.engine.replicate import ReplicateSource
 from rtsr.engine.sources import ModelSource
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
-from rtsr.live.chain import LiveChain
-from rtsr.live.controls import ControlBoard
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.worker.chain import LiveChain
 from rtsr.runtime.models import find_model
 from rtsr.runtime.session import OnnxStep
 

@@ -233,7 +233,7 @@ def live_program(tmp_path: Path) -> Iterator[LiveProgram]:
 @pytest.fixture
 def live(jack_server: JackServer, live_program: LiveProgram) -> Iterator[LiveProgram]:
     """A program on the `jack_server`, which may be killed: this process is no client of it."""
-    from rtsr.live import portaudio
+    from rtsr.live.device import portaudio
 
     sounddevice = portaudio.load()
     sounddevice._terminate()
@@ -340,7 +340,7 @@ def jack_server(
 
 def _restart_portaudio(end: bool = False) -> None:
     """PortAudio keeps its connection to a server for as long as it runs."""
-    from rtsr.live import portaudio
+    from rtsr.live.device import portaudio
 
     try:
         sounddevice = portaudio.load()

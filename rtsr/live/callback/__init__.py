@@ -1,0 +1,1 @@
+"""The audio callback: compiled, between the device's buffers and the timelines."""

@@ -1,0 +1,202 @@
+"""What a device callback works on: one record of addresses, settings and running state.
+
+The callback reaches it through PortAudio's user-data pointer. Everything it needs is allocated
+here, before the stream opens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import from_dtype, types
+
+from rtsr.live.callback.sample_formats import FORMATS
+from rtsr.live.shared.memory import CALLBACK_WORDS, TIMELINE_FRAMES, LiveMemory
+from rtsr.timing import SAMPLE_RATE
+from rtsr_kernels.drift import STATE_WORDS
+from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler, history_length
+from rtsr_kernels.resample_design import conversion_ratio, phase_table
+from rtsr_kernels.variable_resample import delay_frames, design
+
+"""Frames by which the playback timeline lags behind the capture timeline."""
+LOOK_AHEAD = 64
+"""Enhanced frames kept in hand: the fade to the dry signal happens within them."""
+
+CHUNK = 512
+"""Device frames handled at a time; a longer device block is cut."""
+INNER_CHUNK = CHUNK * SAMPLE_RATE // min(SUPPORTED_RATES) * 1001 // 1000 + 8
+"""48 kHz frames that a chunk can be worth: at the lowest rate, and the fastest drift correction."""
+
+_FIELDS: list[tuple[str, Any]] = [
+    # Where things are.
+    ("enabled", np.int64),
+    ("clock", np.int64),
+    ("words", np.int64),
+    ("duration_histogram", np.int64),
+    ("capture_header", np.int64),
+    ("capture_data", np.int64),
+    ("playback_header", np.int64),
+    ("playback_data", np.int64),
+    # What goes in and out.
+    ("channels", np.int64),
+    ("input_channels", np.int64),
+    ("output_channels", np.int64),
+    ("input_format", np.int64),
+    ("output_format", np.int64),
+    ("rate", np.float64),
+    ("delay", np.int64),
+    # Scratch frames.
+    ("device_block", np.int64),
+    ("inner_block", np.int64),
+    ("wet_block", np.int64),
+    # Conversion of the input to 48 kHz; `up` equal to `down` means none.
+    ("up", np.int64),
+    ("down", np.int64),
+    ("input_taps", np.int64),
+    ("input_table", np.int64),
+    ("input_history", np.int64),
+    ("input_position", np.int64),
+    # Conversion of the output from 48 kHz; without taps there is none.
+    ("taps", np.int64),
+    ("table_rows", np.int64),
+    ("table", np.int64),
+    ("history", np.int64),
+    ("position_fraction", np.int64),
+    ("nominal_ratio", np.float64),
+    # Two clocks.
+    ("two_clocks", np.int64),
+    ("drift", np.int64),
+    ("capture_horizon", np.int64),
+    ("pending_jump", np.int64),
+    # Device frames left of the silence in which playing finds its place, and what it has seen.
+    ("settling", np.int64),
+    ("settling_error", np.float64),
+    ("settling_calls", np.int64),
+    # Where playing is, and how much of the enhanced signal is heard.
+    ("started", np.int64),
+    ("position", np.int64),
+    ("gain", np.float64),
+    ("presence", np.float64),
+    ("dry_run", np.int64),
+    # When the last call came, and how far ahead of schedule.
+    ("last_time", np.float64),
+    ("last_frames", np.int64),
+    ("seconds_ahead", np.float64),
+]
+STATE_DTYPE = np.dtype(_FIELDS, align=True)
+STATE = types.Array(from_dtype(STATE_DTYPE), 1, "C")
+"""numba's type of the record, as an array of one."""
+
+
+class CallbackState:
+    """Builds the record for one stream and owns what it points to.
+
+    Keep it alive until the stream is closed. A stream that only captures has no output channels,
+    one that only plays no input channels.
+
+    Args:
+        memory: of the session.
+        rate: Hz of the device, one of the resampler's.
+        input_channels: of the device.
+        output_channels: of the device.
+        input_format: `float32`, `int24` or `int16`.
+        output_format: likewise.
+        delay: 48 kHz frames from what is captured to where playing is.
+        two_clocks: whether another device captures.
+        capture_block: 48 kHz frames per block of that device.
+        clock: address of `double clock(void)`, seconds; 0 for none.
+    """
+
+    def __init__(
+        self,
+        memory: LiveMemory,
+        *,
+        rate: int = SAMPLE_RATE,
+        input_channels: int = 0,
+        output_channels: int = 0,
+        input_format: str = "float32",
+        output_format: str = "float32",
+        delay: int = 0,
+        two_clocks: bool = False,
+        capture_block: int = 0,
+        clock: int = 0,
+    ) -> None:
+        channels = memory.channels
+        self._kept: list[Any] = [memory]
+        self.record = np.zeros(1, STATE_DTYPE)
+        self._set("enabled", memory.callback_enabled_address)
+        self._set("clock", clock)
+        only_captures = output_channels == 0
+        histogram = memory.capture_histogram if only_captures else memory.callback_histogram
+        self._point("words", memory.callback)
+        self._point("duration_histogram", histogram)
+        for side, timeline in (("capture", memory.capture), ("playback", memory.playback)):
+            assert timeline.capacity == TIMELINE_FRAMES
+            self._point(f"{side}_header", timeline.header)
+            self._point(f"{side}_data", timeline.data)
+        assert memory.callback.shape == (CALLBACK_WORDS,)
+        self._set("channels", channels)
+        self._set("input_channels", input_channels)
+        self._set("output_channels", output_channels)
+        self._set("input_format", FORMATS[input_format])
+        self._set("output_format", FORMATS[output_format])
+        self._set("rate", rate)
+        self._set("delay", delay)
+        self._allocate("device_block", CHUNK, channels)
+        self._allocate("inner_block", INNER_CHUNK, channels)
+        self._allocate("wet_block", INNER_CHUNK, channels)
+        self.input_delay = self._convert_input(rate, channels) if input_channels else 0
+        self.output_delay = 0.0
+        if output_channels and (two_clocks or rate != SAMPLE_RATE):
+            self.output_delay = self._convert_output(rate, channels)
+        self._set("two_clocks", int(two_clocks))
+        # Beyond the next block and some scheduling the capturing device has paused, and counting
+        # on would lead the playing position astray.
+        self._set("capture_horizon", 2 * capture_block + SAMPLE_RATE // 50)
+        self._set("gain", 1.0)
+        # A stream that is opened again joins in the middle of the sound, and one that follows
+        # another clock has to settle first.
+        self._set("presence", 0.0 if memory.capture.written or two_clocks else 1.0)
+
+    @property
+    def address(self) -> int:
+        """PortAudio's user data."""
+        return self.record.ctypes.data
+
+    def _set(self, field: str, value: float) -> None:
+        self.record[field][0] = value
+
+    def _point(self, field: str, array: np.ndarray) -> None:
+        self._kept.append(array)
+        self._set(field, array.ctypes.data)
+
+    def _allocate(self, field: str, frames: int, channels: int) -> None:
+        self._point(field, np.zeros((frames, channels), np.float32))
+
+    def _convert_input(self, rate: int, channels: int) -> int:
+        """Returns the delay of the conversion to 48 kHz in 48 kHz frames."""
+        up, down = conversion_ratio(rate, SAMPLE_RATE)
+        self._set("up", up)
+        self._set("down", down)
+        if up == down:
+            return 0
+        table = phase_table(rate, SAMPLE_RATE)
+        self._point("input_table", table)
+        self._set("input_taps", table.shape[1])
+        history = np.zeros((channels, history_length(table.shape[1])), np.float32)
+        self._point("input_history", history)
+        self._set("input_position", down - 1)
+        return StreamingResampler(rate, SAMPLE_RATE).delay
+
+    def _convert_output(self, rate: int, channels: int) -> float:
+        """Returns the delay of the conversion from 48 kHz in 48 kHz frames."""
+        table = design(SAMPLE_RATE, rate)
+        self._point("table", table)
+        self._set("table_rows", table.shape[0])
+        self._set("taps", table.shape[1])
+        self._allocate("history", table.shape[1], channels)
+        self._point("position_fraction", np.zeros(1))
+        self._point("drift", np.zeros(STATE_WORDS))
+        self._set("nominal_ratio", SAMPLE_RATE / rate)
+        return delay_frames(table)

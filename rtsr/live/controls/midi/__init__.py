@@ -1,0 +1,1 @@
+"""MIDI knobs: the ports, the map from knobs to controls, and the listener."""

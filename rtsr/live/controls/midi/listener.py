@@ -1,0 +1,153 @@
+"""MIDI knobs move the controls of a live session."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+
+from rtsr.errors import RtsrError
+from rtsr.live.controls.board import ControlBoard, find_control
+from rtsr.live.controls.midi.knob import Knob
+from rtsr.live.controls.midi.map import HIGHEST_CC, Binding, MidiMap, save_map
+from rtsr.live.controls.midi.ports import MidiPort, PortReader, choose_port
+
+# As often as the engine takes a new hop: a knob could not be heard sooner.
+_READ_SECONDS = 0.01
+_CONTROL_CHANGE = 0xB0
+
+
+class MidiControls:
+    """Listens to one MIDI device and stores what its knobs say on a control board.
+
+    A device that disappears is taken up again when it comes back; until then the controls stay
+    as they are.
+
+    Args:
+        board: where values are stored.
+        midi_map: which knob moves which control.
+        port: one that was chosen before, or number or part of the name of the MIDI port; the only
+            device if ``None``.
+        system: MIDI system to look for it in: ``auto`` for all, ``alsa``, ``jack``, ``coremidi``,
+            ``winmm``.
+        poll_seconds: how often to look whether the device is there.
+        on_change: called, in the listening thread, with name and value after a knob moved a
+            control.
+
+    Raises:
+        MissingDependencyError: python-rtmidi is not installed.
+        RtsrError: the port is not there, is ambiguous or cannot be opened.
+    """
+
+    def __init__(
+        self,
+        board: ControlBoard,
+        midi_map: MidiMap,
+        port: MidiPort | str | int | None = None,
+        *,
+        system: str = "auto",
+        poll_seconds: float = 1.0,
+        on_change: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self._board = board
+        self._poll_seconds = poll_seconds
+        self._on_change = on_change
+        self._learning: SimpleQueue[tuple[int, int]] | None = None
+        chosen = port if isinstance(port, MidiPort) else choose_port(port, system)
+        self._reader = PortReader(chosen)
+        self._use(midi_map)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="rtsr-midi", daemon=True)
+        self._thread.start()
+
+    @property
+    def port_name(self) -> str:
+        """The port that is listened to, also while its device is away."""
+        return self._reader.port.name
+
+    @property
+    def connected(self) -> bool:
+        """Whether the device was there at the last look."""
+        return self._reader.connected
+
+    @property
+    def midi_map(self) -> MidiMap:
+        """The map in use, with what was learned."""
+        return self._map
+
+    def learn(self, control: str, path: Path, timeout: float = 30.0) -> Binding:
+        """Bind the next knob that is moved to a control, and write the map to a file.
+
+        The controls rest meanwhile. The file is replaced as a whole; its comments stay.
+
+        Returns:
+            The new binding, which is in effect at once.
+
+        Raises:
+            RtsrError: there is no such control, no knob was moved in ``timeout`` seconds, or the
+                file cannot be written.
+        """
+        find_control(control)
+        moved: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        self._learning = moved
+        try:
+            channel, cc = moved.get(timeout=timeout)
+        except Empty:
+            raise RtsrError(
+                f"No knob of '{self.port_name}' was moved in {timeout:g} s; move the one that is "
+                f"to be {control}, and check that it sends control changes."
+            ) from None
+        finally:
+            self._learning = None
+        learned = self._map.learned(control, channel, cc)
+        save_map(path, learned)
+        self._use(learned)
+        return next(binding for binding in learned.bindings if binding.name == control)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stopping.set()
+        self._thread.join()
+        self._reader.close()
+
+    def __enter__(self) -> MidiControls:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _use(self, midi_map: MidiMap) -> None:
+        self._map = midi_map
+        self._knobs = [Knob(binding, self._board) for binding in midi_map.bindings]
+
+    def _listen(self) -> None:
+        next_look = time.monotonic() + self._poll_seconds
+        while not self._stopping.wait(_READ_SECONDS):
+            for message in self._reader.read():
+                self._heard(message)
+            if time.monotonic() >= next_look:
+                self._reader.check()
+                next_look = time.monotonic() + self._poll_seconds
+
+    def _heard(self, message: list[int]) -> None:
+        if len(message) != 3 or message[0] & 0xF0 != _CONTROL_CHANGE or message[1] > HIGHEST_CC:
+            return
+        channel, cc = (message[0] & 0x0F) + 1, message[1]
+        learning = self._learning
+        if learning is not None:
+            learning.put((channel, cc))
+            return
+        for knob in self._knobs:
+            if not knob.binding.hears(channel, cc):
+                continue
+            value = knob.turned(message[2])
+            if value is not None and self._on_change is not None:
+                self._on_change(knob.binding.name, value)

@@ -1,0 +1,1 @@
+"""The sound devices: which there are, opening them, and their latency."""

@@ -1,0 +1,1 @@
+"""What a live session says about itself: figures, meters, the screen, files of figures."""

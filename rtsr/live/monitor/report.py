@@ -1,0 +1,148 @@
+"""What a live session says about itself: the snapshot for a screen, histograms as percentiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.live.shared.events import RESTART
+from rtsr.live.worker.governor import Cause
+
+# One bin of the histograms in shared memory.
+STEP_BIN_MS = 0.01
+CALLBACK_BIN_US = 1.0
+SPECTRUM_BANDS = 64
+HOP_MS = 10.0
+
+
+def cause_name(number: int) -> str:
+    """The cause of a change of rung, in words."""
+    return "restart" if number == RESTART else str(Cause(number))
+
+
+@dataclass(frozen=True)
+class RungChange:
+    """One move of the governor.
+
+    Attributes:
+        time_s: seconds since the session started.
+        from_rung: the rung that was left.
+        to_rung: the rung that was taken.
+        cause: why, as the governor names it.
+    """
+
+    time_s: float
+    from_rung: str
+    to_rung: str
+    cause: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of the report."""
+        return {
+            "time_s": self.time_s,
+            "from": self.from_rung,
+            "to": self.to_rung,
+            "cause": self.cause,
+        }
+
+
+def _no_bands() -> NDArray[np.float32]:
+    return np.full(SPECTRUM_BANDS, -120.0, np.float32)
+
+
+@dataclass(frozen=True)
+class LiveSnapshot:
+    """A live session at one moment; plain values, nothing in it changes later.
+
+    Attributes:
+        seconds: since the session started.
+        state: ``playing``, ``waiting for the device`` or ``restarting the worker``.
+        input_name: the device that is recorded; ``output_name`` the one that is played to.
+        rate: Hz of the devices; ``block`` their block in frames, ``channels`` the engine's.
+        in_db: peak of the newest input per channel in dBFS; ``out_db`` of the output.
+        in_rms_db: root mean square of the same stretch; ``out_rms_db`` of the output.
+        in_spectrum: level in dBFS of 64 bands, equally wide in log frequency from 60 Hz to
+            24 kHz; ``out_spectrum`` of the output.
+        latency_ms: parts of the latency in the order in which a sample meets them.
+        latency_total_ms: their sum.
+        step_histogram: steps per bin of 0.01 ms since the start; the last bin holds the longer.
+        step_p50_ms: median of a step; ``step_p99_ms`` and ``step_max_ms`` likewise.
+        rung: what is heard; ``ladder`` all rungs, best first.
+        rung_changes: the newest moves of the governor, oldest first.
+        underruns: callbacks that wanted enhanced frames which were not there.
+        overruns: hops that were skipped, because the worker was too far behind.
+        late_callbacks: callbacks that came more than two block periods after the one before.
+        xruns: under- and overflows which the device reported.
+        ahead_ms: enhanced sound that lies ready before the playback position.
+        cutoff_hz: where the input's content ends.
+        controls: name and value of every control.
+        cpu_percent: of one core, the whole engine; ``None`` where it is not known.
+        priority: what the system granted the worker, in words.
+    """
+
+    seconds: float
+    state: str = "playing"
+    input_name: str = ""
+    output_name: str = ""
+    rate: int = 48000
+    block: int = 128
+    channels: int = 1
+    in_db: tuple[float, ...] = (-120.0,)
+    out_db: tuple[float, ...] = (-120.0,)
+    in_rms_db: tuple[float, ...] = (-120.0,)
+    out_rms_db: tuple[float, ...] = (-120.0,)
+    in_spectrum: NDArray[np.float32] = field(default_factory=_no_bands)
+    out_spectrum: NDArray[np.float32] = field(default_factory=_no_bands)
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    latency_total_ms: float = 0.0
+    step_histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4096, np.int64))
+    step_p50_ms: float = 0.0
+    step_p99_ms: float = 0.0
+    step_max_ms: float = 0.0
+    rung: str = "dry"
+    ladder: tuple[str, ...] = ("dry",)
+    rung_changes: tuple[RungChange, ...] = ()
+    underruns: int = 0
+    overruns: int = 0
+    late_callbacks: int = 0
+    xruns: int = 0
+    worker_restarts: int = 0
+    device_restarts: int = 0
+    ahead_ms: float = 0.0
+    cutoff_hz: float = 24000.0
+    controls: dict[str, float] = field(default_factory=dict)
+    cpu_percent: float | None = None
+    priority: str = ""
+
+    @property
+    def last_change(self) -> RungChange | None:
+        """The governor's newest move, if there was one."""
+        return self.rung_changes[-1] if self.rung_changes else None
+
+
+def percentile(histogram: NDArray[np.int64], percent: float, bin_width: float) -> float:
+    """Upper edge of the bin below which ``percent`` of the counts lie; 0 without counts.
+
+    The upper edge, so that a figure is never better than what was measured.
+    """
+    total = int(histogram.sum())
+    if not total:
+        return 0.0
+    wanted = max(1, int(np.ceil(total * percent / 100.0)))
+    return float((np.searchsorted(np.cumsum(histogram), wanted) + 1) * bin_width)
+
+
+def percentiles(histogram: NDArray[np.int64], bin_width: float, longest: float) -> dict[str, float]:
+    """``p50``, ``p95``, ``p99``, ``p99_9`` and ``max`` of a histogram.
+
+    Args:
+        longest: the exact maximum, in the unit of ``bin_width``; no percentile exceeds it.
+    """
+    figures = {
+        name: round(min(percentile(histogram, percent, bin_width), longest), 4)
+        for name, percent in (("p50", 50.0), ("p95", 95.0), ("p99", 99.0), ("p99_9", 99.9))
+    }
+    return {**figures, "max": round(longest, 4)}

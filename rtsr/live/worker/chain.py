@@ -1,0 +1,272 @@
+"""The live engine's way of a hop: detector, the rung that sounds, tone, crossover.
+
+Around it is the same :class:`~rtsr.engine.hop_engine.HopEngine` as everywhere; what live adds is
+the choice of the source, and the tone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.batch.shedding import DRY, PREROLL_HOPS
+from rtsr.engine.hop_engine import HopEngine
+from rtsr.engine.sources import HighBandSource
+from rtsr.engine.statistics import Statistics
+from rtsr.errors import RtsrError
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.controls.smoothing import SmoothedControls
+from rtsr.live.worker.tone import SilenceGate, Tone
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
+from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
+from rtsr_kernels.limiter import KNEE, limit
+
+__all__ = ["DRY", "OVERLAP", "LiveChain"]
+
+Audio = NDArray[np.float32]
+
+_WARM_UP_STEPS = 2
+
+
+class LiveChain:
+    """Turns hops of 480 samples into enhanced ones, ``OVERLAP`` later, with rungs and controls.
+
+    Args:
+        rungs: sources by name, best first, each of one hop. ``dry`` needs none and is always there.
+        board: the controls; read once per hop. ``model`` is the governor's, not the chain's.
+        native_hz: half of the input's own rate; nothing in it lies above.
+        statistics: where step times and degraded hops are counted.
+        cutoff_hz: where the input's content ends; measured if ``None``.
+        expected_cutoff_hz: where the measurement starts from, if something is known.
+        f_target: Hz where the output should end while the ceiling is open.
+        limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
+        preroll_hops: hops that a better rung is fed with before it is heard.
+        replay_hops: hops of the past that a lesser rung takes in at once. It has to be soon.
+
+    Attributes:
+        rung: what is heard, or has begun to be.
+        hop: index of the next hop, of which the model's noise is a function.
+
+    Raises:
+        RtsrError: a source with other channels, hops or timing.
+    """
+
+    def __init__(
+        self,
+        rungs: Mapping[str, HighBandSource],
+        board: ControlBoard,
+        channels: int,
+        native_hz: float,
+        statistics: Statistics,
+        *,
+        cutoff_hz: float | None = None,
+        expected_cutoff_hz: float | None = None,
+        f_target: float = 20000.0,
+        limiter: bool = True,
+        preroll_hops: int = PREROLL_HOPS,
+        replay_hops: int = 4,
+    ) -> None:
+        self._sources = {name: source for name, source in rungs.items() if name != DRY}
+        for name, source in self._sources.items():
+            _check(name, source, channels)
+        self._rank = {name: rank for rank, name in enumerate((*self._sources, DRY))}
+        self._fixed_cutoff = cutoff_hz
+        self._expected_cutoff = expected_cutoff_hz
+        self._native_hz = native_hz
+        self._f_target = f_target
+        self._limiter = limiter
+        self._limiter_gain = np.ones(1)
+        self._preroll_hops = preroll_hops
+        self._replay_hops = replay_hops
+        self._statistics = statistics
+        self._controls = SmoothedControls(board)
+        self._channels = channels
+        self._hops = HopEngine(1, channels, 1, OVERLAP, channels)
+        self._tone = Tone(channels)
+        self._gate = SilenceGate(OVERLAP)
+        self._high_band: Audio = np.zeros((HOP, channels), np.float32)
+        self._silence: Audio = np.zeros((HOP, channels), np.float32)
+        # What a rung that is taken in a hurry is fed with, all at once.
+        self._past: Audio = np.zeros((replay_hops, HOP, channels), np.float32)
+        self._past_f_prior = np.zeros((replay_hops, 1), np.float32)
+        self.reset()
+        self._warm_up()
+
+    @property
+    def cutoff_hz(self) -> float:
+        """Hz where the content of the newest hop ends."""
+        return self._hops.cutoff_hz(0)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether another rung is being prepared."""
+        return self._coming is not None
+
+    def reset(self) -> None:
+        """Forget everything: the next hop is the first of a stream."""
+        for source in self._sources.values():
+            source.reset()
+        self._hops.join(
+            0,
+            list(range(self._channels)),
+            native_hz=self._native_hz,
+            f_target=self._f_target,
+            cutoff=self._fixed_cutoff,
+            expected_cutoff=self._expected_cutoff,
+        )
+        self._limiter_gain.fill(1.0)
+        self._tone.reset()
+        self._gate.reset()
+        self._controls.reset()
+        self.hop = 0
+        self._remembered = 0
+        # Where the tilt turns. While nothing is missing, which may begin with any hop, it stays.
+        self._anchor_hz = self._native_hz
+        self._seed: int | None = None
+        self.rung: str | None = None
+        self._coming: str | None = None
+        self._fed = 0
+
+    def resume(self, hop: int, before: Audio) -> None:
+        """Go on at another hop, because some were skipped or another worker took them.
+
+        Args:
+            hop: index of the next hop.
+            before: ``(120, channels)``, the input just before it.
+        """
+        self.hop = hop
+        self._hops.resume(0, before)
+        self._remembered = 0
+        for source in self._sources.values():
+            source.resume(hop)
+
+    def step(self, audio: Audio, out: Audio, rung: str) -> None:
+        """Enhance one hop ``(480, channels)`` into ``out``.
+
+        Another rung than before is prepared first (going up over ``preroll_hops`` hops, going down
+        at once) and then faded in within one hop. The very first hop starts with its rung.
+
+        Raises:
+            RtsrError: there is no such rung.
+        """
+        started = time.perf_counter_ns()
+        wet, level_db, tilt_db, ceiling_hz, gate_dbfs, bypass, _, seed = self._controls.advance()
+        if seed != self._seed:
+            self._seed = int(seed)
+            for source in self._sources.values():
+                source.seed = self._seed
+        f_target = min(self._f_target, ceiling_hz)
+        self._hops.set_target(0, f_target)
+        self._hops.set_wet(0, wet * (1.0 - bypass))
+        f_prior = self._hops.begin(audio)
+        self._choose(rung, f_target)
+
+        degraded = self._statistics.degraded_blocks
+        sounds = self._generate(audio, f_prior, f_target)
+        if self._statistics.degraded_blocks != degraded:
+            self._hops.clear_filter(0)
+        # The gate follows the input also while there is nothing to let through.
+        self._gate.apply(self._high_band, audio, gate_dbfs)
+        if sounds:
+            if self._hops.is_missing(0):
+                self._anchor_hz = self.cutoff_hz
+            self._tone.shape(self._high_band, level_db, tilt_db, ceiling_hz, self._anchor_hz)
+        else:
+            self._tone.reset()
+        self._hops.set_silent(0, not sounds)
+        self._hops.finish(audio, self._high_band, out)
+        if self._limiter:
+            # What nothing was added to passes as it is, as long as it is within full scale.
+            knee = KNEE if self._hops.adds[0] else 1.0
+            self._statistics.limited_samples += limit(out, self._limiter_gain, knee, SAMPLE_RATE)
+        self._remember(audio, f_prior)
+        self.hop += 1
+        self._statistics.record_step(time.perf_counter_ns() - started)
+
+    def _choose(self, rung: str, f_target: float) -> None:
+        """Begin, go on with, or give up a change of rung."""
+        if rung not in self._rank:
+            raise RtsrError(f"There is no rung {rung!r}; there are {', '.join(self._rank)}.")
+        if self.rung is None:
+            self.rung = rung
+        elif rung == self.rung:
+            self._coming = None
+        elif rung != self._coming:
+            self._coming = rung
+            self._fed = 0
+            source = self._sources.get(rung)
+            if source is None:
+                self._fed = self._preroll_hops
+                return
+            source.reset()
+            source.resume(self.hop)
+            # Down is where one goes when time is short, and to something cheaper: taking its past
+            # in one go is less work than keeping the dear one alive for as long.
+            if self.rung is not None and self._rank[rung] > self._rank[self.rung]:
+                self._replay(source, f_target)
+                self._fed = self._preroll_hops
+
+    def _generate(self, audio: Audio, f_prior: Audio, f_target: float) -> bool:
+        """Fill the high band; false if there is none and none is left from before."""
+        active = self._sources.get(self.rung or DRY)
+        present = self._silence
+        if active is not None:
+            present = active.generate(audio, f_prior, f_target)
+        if self._coming is None:
+            np.copyto(self._high_band, present)
+            return active is not None
+        following = self._sources.get(self._coming)
+        new = self._silence
+        if following is not None:
+            new = following.generate(audio, f_prior, f_target)
+        if self._fed < self._preroll_hops:
+            self._fed += 1
+            np.copyto(self._high_band, present)
+            return active is not None
+        # Two rungs' bands are alike in level but not in detail: powers add. Against nothing,
+        # amplitudes.
+        fade = crossfade_linear if active is None or following is None else crossfade_equal_power
+        fade(present, new, self._high_band)
+        self.rung, self._coming = self._coming, None
+        return True
+
+    def _remember(self, audio: Audio, f_prior: Audio) -> None:
+        if self._replay_hops:
+            place = self.hop % self._replay_hops
+            self._past[place] = audio
+            self._past_f_prior[place] = f_prior
+            self._remembered += 1
+
+    def _replay(self, source: HighBandSource, f_target: float) -> None:
+        known = min(self._remembered, self._replay_hops)
+        source.resume(self.hop - known)
+        for hop in range(self.hop - known, self.hop):
+            place = hop % self._replay_hops
+            source.generate(self._past[place], self._past_f_prior[place], f_target)
+
+    def _warm_up(self) -> None:
+        """Go through every rung and change once, so that the first real hop is like the others."""
+        audio = np.zeros_like(self._high_band)
+        audio[::7] = 0.01
+        out = np.empty_like(audio)
+        for rung in self._rank:
+            for _ in range(_WARM_UP_STEPS):
+                self.step(audio, out, rung)
+        self.reset()
+        self._statistics.clear()
+
+
+def _check(name: str, source: HighBandSource, channels: int) -> None:
+    for what, found, wanted in (
+        ("channels", source.channels, channels),
+        ("hops per step", source.hops, 1),
+        ("samples of overlap", source.overlap, OVERLAP),
+    ):
+        if found != wanted:
+            raise RtsrError(
+                f"Rung {name!r} has {found} {what}, the live engine needs {wanted}; "
+                "use another model."
+            )

@@ -1,0 +1,97 @@
+"""The rungs of a live session, best first: from the model that was asked for down to dry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rtsr.batch.shedding import DRY, REPLICATE
+from rtsr.engine.sources import HighBandSource
+from rtsr.engine.statistics import Statistics
+from rtsr.live.worker.settings import WorkerSettings
+from rtsr.runtime.models import bundled, find_model
+from rtsr.timing import HOP
+
+_WARM_UP_STEPS = 8
+# Where no network says where its output ends.
+_F_TARGET = 20000.0
+
+
+def ladder_from(model: str) -> tuple[str, ...]:
+    """Names of the rungs for a model: it, what is cheaper, and at last the dry signal.
+
+    Better models than the one asked for are left out: each costs memory and time to load, also
+    when a worker has to be replaced.
+
+    Raises:
+        ModelError: the model is unknown or not one of rtsr's.
+    """
+    if model == DRY:
+        return (DRY,)
+    if model == REPLICATE:
+        return (REPLICATE, DRY)
+    if model in bundled():
+        return (model, *_smaller_networks(model), REPLICATE, DRY)
+    return (_name_of(model), REPLICATE, DRY)
+
+
+def _smaller_networks(model: str) -> tuple[str, ...]:
+    """Bundled networks with fewer parameters, the largest first; int8 ones only below int8."""
+    asked = find_model(model).metadata
+    others = {name: find_model(name).metadata for name in bundled()}
+    smaller = [
+        name
+        for name, other in others.items()
+        if other.parameters < asked.parameters and other.is_for_cpu == asked.is_for_cpu
+    ]
+    return tuple(sorted(smaller, key=lambda name: others[name].parameters, reverse=True))
+
+
+def build_sources(
+    settings: WorkerSettings, statistics: Statistics
+) -> tuple[dict[str, HighBandSource], float]:
+    """Every rung but ``dry``, loaded and warm, and where the best one's output ends in Hz.
+
+    Raises:
+        ModelError, ProviderError, MissingDependencyError: a model cannot be run.
+    """
+    from rtsr.engine.sources import ModelSource
+
+    sources: dict[str, HighBandSource] = {}
+    f_target: float | None = None
+    for rung in ladder_from(settings.model):
+        if rung == DRY:
+            continue
+        if rung == REPLICATE:
+            from rtsr.engine.replicate import ReplicateSource
+
+            sources[rung] = ReplicateSource(settings.channels, seed=0)
+        else:
+            from rtsr.runtime.session import OnnxStep
+
+            session = OnnxStep(
+                rung if rung in bundled() else settings.model,
+                provider=settings.provider,
+                batch=settings.channels,
+                threads=settings.threads,
+            )
+            sources[rung] = ModelSource(session, 0, statistics)
+            f_target = f_target or session.metadata.f_target_default
+        _warm_up(sources[rung])
+    return sources, f_target or _F_TARGET
+
+
+def _name_of(path: str) -> str:
+    name = find_model(path).metadata.name
+    taken = name in (REPLICATE, DRY) or name in bundled()
+    return Path(path).name if taken else name
+
+
+def _warm_up(source: HighBandSource) -> None:
+    audio = np.zeros((HOP, source.channels), np.float32)
+    audio[::7] = 0.01
+    cutoff = np.full(1, 4000.0, np.float32)
+    for _ in range(_WARM_UP_STEPS):
+        source.generate(audio, cutoff, 20000.0)
+    source.reset()

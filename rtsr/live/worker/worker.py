@@ -1,0 +1,284 @@
+"""The worker: takes hops off the capture timeline, enhances them, puts them on the playback one.
+
+Nothing here waits for the audio callback or makes it wait. A hop that comes too late is simply not
+played; a worker that is gone leaves the callback playing the dry signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.bandwidth.detector import FULL_BAND_HZ
+from rtsr.engine.statistics import Statistics
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.shared.events import RESTART, EventKind
+from rtsr.live.shared.memory import STEP_BIN_NS, CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.shared.priority import hurry_worker, raise_worker
+from rtsr.live.worker.chain import LiveChain
+from rtsr.live.worker.fallback_levels import build_sources, ladder_from
+from rtsr.live.worker.governor import Governor, GovernorSettings
+from rtsr.live.worker.settings import WorkerSettings
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
+
+Audio = NDArray[np.float32]
+HopListener = Callable[[int, Audio, Audio], None]
+
+# Short enough to add nothing that counts to a hop's 10 ms, long enough to cost next to nothing.
+_SHORTEST_NAP = 0.0003
+_LONGEST_NAP = 0.005
+# A worker that comes in later goes through this much of the past before it is heard: its model
+# and its detector then know where they are.
+_LEAD_IN_HOPS = 8
+_ACCOUNT_EVERY_HOPS = 50
+
+
+class Worker:
+    """One worker on one session's memory.
+
+    Args:
+        settings: what to build.
+        on_hop: called with index, input and output of every hop before it is written; may change
+            the output. For measurements.
+
+    Raises:
+        ModelError, ProviderError, MissingDependencyError: a model cannot be run.
+    """
+
+    def __init__(
+        self, memory: LiveMemory, settings: WorkerSettings, on_hop: HopListener | None = None
+    ) -> None:
+        self._capture = memory.capture
+        self._playback = memory.playback
+        self._events = memory.events
+        self._callback = memory.callback
+        self._histogram = memory.step_histogram
+        self._words = memory.worker
+        self._generation = int(self._words[WorkerWord.GENERATION])
+        self._most_behind = settings.most_hops_behind
+        self._reserve = settings.reserve_frames
+        self._on_hop = on_hop
+        self._ladder = ladder_from(settings.model)
+        self._statistics = Statistics()
+        self._board = ControlBoard(memory.controls, self._ladder)
+        sources, f_target = build_sources(settings, self._statistics)
+        self._chain = LiveChain(
+            sources,
+            self._board,
+            settings.channels,
+            settings.native_hz,
+            self._statistics,
+            cutoff_hz=settings.cutoff_hz,
+            expected_cutoff_hz=self._known_cutoff(),
+            f_target=f_target,
+            limiter=settings.limiter,
+        )
+        self._governor = Governor(
+            self._ladder,
+            settings=GovernorSettings(fixed=not settings.governor),
+            wanted=self._board.rung,
+        )
+        self._audio: Audio = np.zeros((HOP, settings.channels), np.float32)
+        self._out: Audio = np.zeros((HOP, settings.channels), np.float32)
+        self._before: Audio = np.zeros((OVERLAP, settings.channels), np.float32)
+        self._due_from = 0
+        self._stopped = False
+        self._cpu_before = int(self._words[WorkerWord.CPU_NS])
+
+    def stop(self) -> None:
+        """Ask the worker to end after the hop it is at; safe from a signal handler."""
+        self._stopped = True
+
+    def run(self, is_abandoned: Callable[[], bool] = lambda: False) -> None:
+        """Work until :meth:`stop`, the session's word, or a successor.
+
+        Args:
+            is_abandoned: asked now and then; true ends the work, too.
+        """
+        self._is_abandoned = is_abandoned
+        words = self._words
+        words[WorkerWord.PID] = os.getpid()
+        self._due_from = self._capture.written // HOP
+        hop = self._resume(self._due_from - _LEAD_IN_HOPS)
+        self._tell_rung(self._ladder[int(words[WorkerWord.RUNG])], RESTART, 0)
+        self._beat()
+        words[WorkerWord.READY] = self._generation
+        self._events.write(time.monotonic_ns(), EventKind.WORKER_READY)
+        while self._wait_for(hop):
+            behind = self._capture.written // HOP - (hop + 1)
+            too_late = behind > self._most_behind and hop >= self._due_from
+            if too_late or self._capture.read(hop * HOP, self._audio) < HOP:
+                hop = self._skip_to_newest(hop)
+                continue
+            self._take(hop)
+            hop += 1
+            words[WorkerWord.NEXT_HOP] = hop
+        self._account()
+
+    def _known_cutoff(self) -> float | None:
+        """What the worker before this one had measured; measuring anew takes seconds."""
+        cutoff = float(self._words[WorkerWord.CUTOFF_HZ])
+        return cutoff if 0.0 < cutoff < FULL_BAND_HZ else None
+
+    def _resume(self, hop: int) -> int:
+        """Go on at a hop, or at the very first."""
+        hop = max(0, hop)
+        self._before.fill(0.0)
+        if hop:
+            self._capture.read(hop * HOP - OVERLAP, self._before)
+        self._chain.resume(hop, self._before)
+        return hop
+
+    def _skip_to_newest(self, hop: int) -> int:
+        """Leave out what can no longer be in time; returns where to go on."""
+        # Always on, also if this hop is the newest and cannot be read.
+        newest = max(hop + 1, self._capture.written // HOP - 1)
+        self._words[WorkerWord.OVERRUNS] += newest - hop
+        self._events.write(time.monotonic_ns(), EventKind.HOPS_SKIPPED, value=newest - hop)
+        return self._resume(newest)
+
+    def _over(self) -> bool:
+        words = self._words
+        return (
+            self._stopped
+            or bool(words[WorkerWord.STOP])
+            or words[WorkerWord.GENERATION] != self._generation
+            or self._is_abandoned()
+        )
+
+    def _beat(self) -> None:
+        self._words[WorkerWord.HEARTBEAT_NS] = time.monotonic_ns()
+
+    def _wait_for(self, hop: int) -> bool:
+        """Wait until a hop is captured; false when the worker is to end."""
+        end = (hop + 1) * HOP
+        while not self._over():
+            missing = end - self._capture.written
+            if missing <= 0:
+                return True
+            self._beat()
+            # What is missing comes in device blocks, at the latest when it has been played. Long
+            # naps first, then short ones, so that few are needed and the last ends in time.
+            nap = 0.6 * missing / SAMPLE_RATE
+            time.sleep(min(max(nap, _SHORTEST_NAP), _LONGEST_NAP))
+        return False
+
+    def _take(self, hop: int) -> None:
+        started = time.perf_counter_ns()
+        self._chain.step(self._audio, self._out, self._governor.rung)
+        if self._on_hop is not None:
+            self._on_hop(hop, self._audio, self._out)
+        ready, late = self._hand_over(hop)
+        elapsed = time.perf_counter_ns() - started
+        self._count(hop, elapsed, late)
+        self._governor.wanted = self._board.rung
+        change = self._governor.observe(elapsed * 1e-6, ready, late)
+        if change is not None:
+            self._tell_rung(change.from_rung, change.cause, round(change.p99_ms * 1e6))
+
+    def _hand_over(self, hop: int) -> tuple[int | None, bool]:
+        """Write a hop; returns frames ready beyond the next block, and whether it is too late."""
+        first = hop * HOP
+        # What a worker before this one has written stays: time goes forward only.
+        if first < self._playback.written:
+            return None, False
+        if first > self._playback.written:
+            self._playback.seek(first)
+        self._playback.write(self._out)
+        # Hops of the past are only gone through, and before the first callback nothing is due.
+        if hop < self._due_from or not self._callback[CallbackWord.CALLBACKS]:
+            return None, False
+        position = int(self._callback[CallbackWord.PLAYED_POSITION])
+        late = first < position
+        # Of a device block that brought several hops only the last says what the next one finds.
+        if self._capture.written >= (hop + 2) * HOP:
+            return None, late
+        return first + HOP - position - self._reserve, late
+
+    def _tell_rung(self, before: str, cause: int, value: int) -> None:
+        """Publish the rung, and how it came to be, if it is another than before."""
+        rung = self._governor.rung
+        if rung == before:
+            return
+        source, target = self._ladder.index(before), self._ladder.index(rung)
+        now = time.monotonic_ns()
+        self._events.write(now, EventKind.RUNG_CHANGED, source, target, cause, value)
+        self._words[WorkerWord.RUNG] = target
+
+    def _count(self, hop: int, elapsed: int, late: bool) -> None:
+        words = self._words
+        self._beat()
+        bins = len(self._histogram)
+        self._histogram[min(elapsed // STEP_BIN_NS, bins - 1)] += 1
+        if not words[WorkerWord.STEPS]:
+            words[WorkerWord.FIRST_STEP_NS] = elapsed
+        if elapsed > words[WorkerWord.MAX_STEP_NS]:
+            words[WorkerWord.MAX_STEP_NS] = elapsed
+        words[WorkerWord.STEPS] += 1
+        words[WorkerWord.LATE_STEPS] += late
+        words[WorkerWord.CUTOFF_HZ] = int(self._chain.cutoff_hz)
+        if self._statistics.degraded_blocks:
+            words[WorkerWord.DEGRADED] += self._statistics.degraded_blocks
+            self._statistics.degraded_blocks = 0
+        if hop % _ACCOUNT_EVERY_HOPS == 0:
+            self._account()
+
+    def _account(self) -> None:
+        self._words[WorkerWord.CPU_NS] = self._cpu_before + time.thread_time_ns()
+
+
+def import_everything() -> None:
+    """Import now what a worker would import later: a copy of this process then starts at once."""
+    from rtsr.engine import replicate  # noqa: F401
+    from rtsr.errors import RtsrError
+    from rtsr.runtime.providers.select import load_onnxruntime
+
+    # Its absence is an error only for a rung that needs it.
+    with contextlib.suppress(RtsrError):
+        load_onnxruntime()
+
+
+def worker_main(memory_name: str, settings: WorkerSettings) -> None:
+    """Be the worker of that memory until told to stop; for a process of its own.
+
+    Raises:
+        RtsrError: there is no such memory, or a model cannot be run.
+    """
+    parent = os.getppid()
+    with LiveMemory.attach(memory_name) as memory:
+        worker = make_worker(memory, settings)
+        signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
+        # What exists by now stays until the end: no collection may go through it between hops.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        # Without the parent nobody would end it when the session does; the guard starts another.
+        worker.run(lambda: os.getppid() != parent)
+
+
+def make_worker(
+    memory: LiveMemory, settings: WorkerSettings, on_hop: HopListener | None = None
+) -> Worker:
+    """A worker that is ready to run, in the calling thread, which is set up for it.
+
+    Raises:
+        RtsrError: a model cannot be run.
+    """
+    from rtsr_kernels.denormals import flush_denormals
+
+    words = memory.worker
+    words[WorkerWord.FLUSHES_DENORMALS] = flush_denormals()
+    if not settings.raise_priority:
+        words[WorkerWord.PRIORITY] = 0
+        return Worker(memory, settings, on_hop)
+    hurry_worker()
+    worker = Worker(memory, settings, on_hop)
+    words[WorkerWord.PRIORITY] = raise_worker()
+    return worker

@@ -1,0 +1,367 @@
+"""MIDI controls on real ports: JACK MIDI over JACK's dummy driver."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.controls.midi import ports as midi_ports
+from rtsr.live.controls.midi.listener import MidiControls
+from rtsr.live.controls.midi.map import MidiMap, load_map, parse_map
+from rtsr.live.controls.midi.ports import MidiPort, choose_port, list_ports
+
+rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed")
+
+MAP = """\
+# kept
+[[control]]
+name = "wet"
+cc = 21
+
+[[control]]
+name = "level_db"
+cc = 22
+channel = 2
+"""
+
+
+class Server:
+    """A JACK server without hardware, for MIDI only: PortAudio, which may not survive its server's
+    end, never hears of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            ["jackd", "-n", self.name, "--no-realtime", "-d", "dummy", "-r", "48000"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        subprocess.run(["jack_wait", "-w", "-t", "10"], check=True, capture_output=True)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+    def kill(self) -> None:
+        """As a crash. JACK has room for eight servers, and one that crashed keeps its place until
+        the next of that name: so every test ends with ``stop``."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Desk:
+    """A MIDI device with knobs: another program that opens a virtual port."""
+
+    def __init__(self, name: str) -> None:
+        code = (
+            "import rtmidi, sys\n"
+            f"out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name={name!r})\n"
+            "out.open_virtual_port('knobs')\n"
+            "print('there', flush=True)\n"
+            "for line in sys.stdin: out.send_message([int(word) for word in line.split()])\n"
+            "out.close_port()\n"
+            "out.delete()\n"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "there\n"
+
+    def send(self, *message: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(map(str, message)) + "\n")
+        self.process.stdin.flush()
+
+    def unplug(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def put_away(self) -> None:
+        """Leave in order; JACK waits seconds for one that does not when it ends itself."""
+        self.process.communicate()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    if shutil.which("jackd") is None:
+        pytest.skip("jackd is not installed (Debian: jackd2)")
+    name = f"rtsr-midi-{uuid.uuid4().hex[:8]}"
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", name)
+    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
+    server = Server(name)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def plug(server: Server) -> Iterator[Callable[[str], Desk]]:
+    desks: list[Desk] = []
+
+    def plug_in(name: str) -> Desk:
+        desks.append(Desk(name))
+        return desks[-1]
+
+    yield plug_in
+    for desk in desks:
+        desk.put_away()
+
+
+@pytest.fixture
+def listening() -> Iterator[Callable[..., MidiControls]]:
+    opened: list[MidiControls] = []
+
+    def listen(board: ControlBoard, text: str = MAP, port: Any = "desk") -> MidiControls:
+        opened.append(MidiControls(board, parse_map(text, "map"), port, poll_seconds=0.1))
+        return opened[-1]
+
+    yield listen
+    for controls in opened:
+        controls.close()
+
+
+def _until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _moves(desk: Desk, board: ControlBoard, value: int) -> bool:
+    """Whether a knob's messages arrive; JACK needs some cycles to make a new connection."""
+
+    def arrived() -> bool:
+        desk.send(0xB0, 21, value)
+        return board.get("wet") == value / 127
+
+    return _until(arrived)
+
+
+def test_knobs_move_controls(
+    plug: Callable[[str], Desk], listening: Callable[..., MidiControls]
+) -> None:
+    desk, board = plug("desk"), ControlBoard()
+    controls = listening(board)
+    assert controls.connected
+    assert controls.port_name == "desk:knobs"
+    desk.send(0xB0, 21, 64)
+    assert _until(lambda: board.get("wet") == 0.5)
+    # Another channel, a note, and a knob that is not in the map move nothing.
+    for message in [(0xB0, 22, 0), (0x91, 22, 0), (0xB1, 23, 0), (0xB1, 123, 0)]:
+        desk.send(*message)
+    desk.send(0xB1, 22, 127)
+    assert _until(lambda: board.get("level_db") == 12.0)
+    assert board.get("wet") == 0.5
+
+
+def test_a_whole_sweep_arrives_in_order(plug: Callable[[str], Desk]) -> None:
+    desk, board = plug("desk"), ControlBoard()
+    heard: list[tuple[str, float]] = []
+    with MidiControls(
+        board,
+        parse_map(MAP, "map"),
+        on_change=lambda name, value: heard.append((name, value)),
+    ):
+        for value in range(128):
+            desk.send(0xB5, 21, value)
+        assert _until(lambda: len(heard) == 128)
+    assert heard[0] == ("wet", 0.0)
+    assert heard[-1] == ("wet", 1.0)
+    assert heard == sorted(heard)
+
+
+def test_a_device_that_was_away_is_taken_up_again(
+    plug: Callable[[str], Desk], listening: Callable[..., MidiControls]
+) -> None:
+    desk, board = plug("desk"), ControlBoard()
+    plug("other")
+    controls = listening(board)
+    desk.send(0xB0, 21, 0)
+    assert _until(lambda: board.get("wet") == 0.0)
+    desk.unplug()
+    assert _until(lambda: not controls.connected)
+    assert board.get("wet") == 0.0
+    again = plug("desk")
+    assert _until(lambda: controls.connected)
+    assert _moves(again, board, 127)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_midi_system_that_was_away_is_taken_up_again(
+    how: str,
+    server: Server,
+    plug: Callable[[str], Desk],
+    listening: Callable[..., MidiControls],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    plug("desk")
+    board = ControlBoard()
+    controls = listening(board)
+    getattr(server, how)()
+    assert _until(lambda: not controls.connected)
+    time.sleep(0.5)
+    # The screen is on this terminal: nothing may be printed into it.
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""
+    server.start()
+    again = plug("desk")
+    assert _until(lambda: controls.connected)
+    assert _moves(again, board, 0)
+
+
+def test_learning(
+    plug: Callable[[str], Desk], listening: Callable[..., MidiControls], tmp_path: Path
+) -> None:
+    desk, board = plug("desk"), ControlBoard()
+    path = tmp_path / "map.toml"
+    path.write_text(MAP)
+    controls = listening(board)
+
+    def turn() -> None:
+        time.sleep(0.2)
+        desk.send(0x90, 60, 127)
+        desk.send(0xB3, 21, 99)
+
+    turning = threading.Thread(target=turn)
+    turning.start()
+    binding = controls.learn("tilt_db", path, timeout=10)
+    turning.join()
+    assert (binding.name, binding.channel, binding.cc) == ("tilt_db", 4, 21)
+    # The knob moved `wet` before: it rested while learning, and no longer does so now.
+    assert board.get("wet") == 1.0
+    desk.send(0xB3, 21, 127)
+    assert _until(lambda: board.get("tilt_db") == 6.0)
+    assert board.get("wet") == 1.0
+    assert load_map(path) == controls.midi_map
+    assert path.read_text().startswith("# kept\n")
+
+
+def test_learning_gives_up(
+    plug: Callable[[str], Desk], listening: Callable[..., MidiControls], tmp_path: Path
+) -> None:
+    desk, board = plug("desk"), ControlBoard()
+    controls = listening(board)
+    with pytest.raises(RtsrError, match=r"No knob of 'desk:knobs' was moved in 0\.2 s"):
+        controls.learn("wet", tmp_path / "map.toml", timeout=0.2)
+    with pytest.raises(RtsrError, match="no control 'volume'"):
+        controls.learn("volume", tmp_path / "map.toml")
+    assert not (tmp_path / "map.toml").exists()
+    desk.send(0xB0, 21, 0)
+    assert _until(lambda: board.get("wet") == 0.0)
+
+
+def test_the_sound_goes_on_while_a_knob_is_awaited(
+    jack_server: Any, live: Any, tmp_path: Path
+) -> None:
+    desk, path = Desk("desk"), tmp_path / "map.toml"
+    path.write_text(MAP)
+    try:
+        live.start(
+            *("--model", "dry", "--midi", "desk", "--midi-map", str(path), "--learn", "tilt_db")
+        )
+        live.wait_for(lambda figures: len(live.figures()) >= 3)
+        assert load_map(path) == parse_map(MAP, "map")
+        desk.send(0xB3, 21, 99)
+        assert _until(lambda: "tilt_db" in path.read_text())
+        assert live.stop()["callbacks"] > 0
+    finally:
+        desk.put_away()
+
+
+def test_choosing_a_port(plug: Callable[[str], Desk]) -> None:
+    with pytest.raises(RtsrError, match="There is no MIDI device here"):
+        choose_port(None)
+    plug("desk left")
+    assert choose_port(None) == MidiPort("jack", "desk left:knobs")
+    plug("desk right")
+    assert choose_port("RIGHT").name == "desk right:knobs"
+    assert choose_port("desk left:knobs").name == "desk left:knobs"
+    assert choose_port("1", "jack") == choose_port(1) == list_ports("jack")[1]
+    listed = "0 'desk left:knobs' (jack), 1 'desk right:knobs' (jack)"
+    for wanted, problem in [
+        ("fader", "There is no MIDI port whose name contains 'fader'; there are: "),
+        ("desk", "'desk' could be any of these MIDI ports: "),
+        ("7", "There is no MIDI port number 7; there are: "),
+        (None, "There are several MIDI devices; choose one of: "),
+    ]:
+        with pytest.raises(RtsrError) as caught:
+            choose_port(wanted)
+        assert str(caught.value) == problem + listed + "."
+
+
+def test_the_program_refuses_an_unknown_port_before_it_looks_for_sound(
+    plug: Callable[[str], Desk],
+) -> None:
+    plug("desk")
+    command = [sys.executable, "-m", "rtsr", "live", "--quiet", "--model", "dry"]
+    # The devices come after the worker, and these are not there either.
+    devices = ["--input", "no such device", "--output", "no such device"]
+    done = subprocess.run(
+        [*command, *devices, "--midi", "fader"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("rtsr: There is no MIDI port whose name contains 'fader'; ")
+    assert "'desk:knobs' (jack)" in done.stderr
+
+
+def test_no_midi_system(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", "rtsr-there-is-none")
+    with pytest.raises(RtsrError, match="No MIDI system answers here"):
+        MidiControls(ControlBoard(), MidiMap(), "desk", system="jack")
+    with pytest.raises(RtsrError, match="no MIDI system 'oss' here; choose auto or alsa or jack"):
+        list_ports("oss")
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""
+
+
+def test_rtmidi_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rtmidi", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "rtsr\[live\]"'):
+        MidiControls(ControlBoard(), MidiMap())
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        (
+            "nanoKONTROL2:nanoKONTROL2 nanoKONTROL2 _ CTR 24:0",
+            "nanoKONTROL2:nanoKONTROL2 nanoKONTROL2 _ CTR",
+        ),
+        ("desk:knobs", "desk:knobs"),
+        ("Launch Control XL 0", "Launch Control XL 0"),
+    ],
+)
+def test_what_stays_of_a_name(name: str, device: str) -> None:
+    assert MidiPort("alsa", name).device == device
+
+
+def test_a_port_whose_number_changed_is_the_same_device() -> None:
+    reader = object.__new__(midi_ports.PortReader)
+    reader.port = MidiPort("alsa", "Desk:Desk MIDI 1 20:0")
+    assert reader._find(["Midi Through:Midi Through Port-0 14:0", "Desk:Desk MIDI 1 24:0"]) == 1
+    assert reader._find(["Desk:Desk MIDI 2 20:1"]) is None

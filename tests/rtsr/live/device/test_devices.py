@@ -1,0 +1,232 @@
+"""Listing and choosing devices, with invented ones and on a real sound server."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rtsr.cli.app import app
+from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.live.device import devices, portaudio
+from rtsr.live.device.devices import choose_rate, default_device, find_device
+
+
+class PortAudioError(Exception):
+    pass
+
+
+class Studio:
+    """What sounddevice would tell on a machine with these devices."""
+
+    PortAudioError = PortAudioError
+    _initialized = 1
+
+    def __init__(self, *listed: tuple[str, int, int, int], apis: tuple[str, ...]) -> None:
+        self.apis = apis
+        self.listed = listed
+        self.rates: dict[int, tuple[int, ...]] = {}
+        self._lib = SimpleNamespace(
+            Pa_GetDefaultInputDevice=lambda: self.query_hostapis()[0]["default_input_device"],
+            Pa_GetDefaultOutputDevice=lambda: self.query_hostapis()[0]["default_output_device"],
+        )
+
+    def query_devices(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": name,
+                "hostapi": api,
+                "max_input_channels": inputs,
+                "max_output_channels": outputs,
+                "default_samplerate": 44100.0,
+                "default_low_input_latency": 0.01,
+                "default_low_output_latency": -1.0,
+            }
+            for name, api, inputs, outputs in self.listed
+        ]
+
+    def query_hostapis(self) -> list[dict[str, Any]]:
+        def first(api: int, direction: int) -> int:
+            fitting = [
+                number
+                for number, device in enumerate(self.listed)
+                if device[1] == api and device[direction]
+            ]
+            return fitting[0] if fitting else -1
+
+        return [
+            {
+                "name": name,
+                "default_input_device": first(api, 2),
+                "default_output_device": first(api, 3),
+            }
+            for api, name in enumerate(self.apis)
+        ]
+
+    def _check(self, device: int, channels: int, dtype: str, samplerate: int) -> None:
+        if samplerate not in self.rates.get(device, (44100, 48000)):
+            raise PortAudioError("Invalid sample rate", -9997)
+
+    check_input_settings = check_output_settings = _check
+
+
+@pytest.fixture
+def studio(monkeypatch: pytest.MonkeyPatch) -> Studio:
+    invented = Studio(
+        ("Built-in  Audio", 0, 2, 2),
+        ("USB Microphone", 0, 1, 0),
+        ("USB Speakers", 0, 0, 2),
+        ("USB Microphone", 1, 1, 0),
+        ("Cable", 1, 2, 2),
+        apis=("MME", "WASAPI"),
+    )
+    monkeypatch.setattr(portaudio, "load", lambda: invented)
+    return invented
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "number"),
+    [
+        (None, "input", 0),
+        (1, "input", 1),
+        ("2", "output", 2),
+        ("speak", "output", 2),
+        ("CABLE", "input", 4),
+        ("built-in audio", "output", 0),
+        ("micro wasapi", "input", 3),
+        (" usb", "output", 2),
+    ],
+)
+def test_finds_what_is_meant(studio: Studio, wanted: Any, kind: Any, number: int) -> None:
+    assert find_device(wanted, kind).number == number
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "sentence"),
+    [
+        ("usb", "input", r"'usb' fits several devices, 1 'USB Microphone' \(MME\), 3 'USB Micro"),
+        ("usb microphone", "input", "fits several devices"),
+        ("violin", "output", "No device's name contains 'violin'; there are 0 'Built-in Audio'"),
+        ("speakers", "input", r"Device 2 'USB Speakers' \(MME\) does not capture; try 0"),
+        (1, "output", "Device 1 'USB Microphone' .* does not play; try 0"),
+        (7, "input", "There is no device 7; there are 0"),
+        (-1, "input", "There is no device -1"),
+        ("  ", "input", "A device's name is empty; there are"),
+    ],
+)
+def test_names_what_is_there(studio: Studio, wanted: Any, kind: Any, sentence: str) -> None:
+    with pytest.raises(RtsrError, match=sentence) as caught:
+        find_device(wanted, kind)
+    assert str(caught.value).endswith(".")
+
+
+def test_a_jack_server_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = Studio(("card", 0, 2, 2), ("system", 1, 2, 2), apis=("ALSA", portaudio.JACK))
+    monkeypatch.setattr(portaudio, "load", lambda: studio)
+    for kind in ("input", "output"):
+        chosen = default_device(kind)  # type: ignore[arg-type]
+        assert chosen is not None
+        assert chosen.name == "system"
+
+
+def test_the_first_host_api_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = Studio(("mic", 1, 1, 0), ("speakers", 2, 0, 2), apis=("ALSA", "OSS", "Pulse"))
+    monkeypatch.setattr(portaudio, "load", lambda: studio)
+    assert find_device(None, "input").name == "mic"
+    assert find_device(None, "output").name == "speakers"
+
+
+def test_no_device_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portaudio, "load", lambda: Studio(apis=("ALSA", "OSS")))
+    with pytest.raises(RtsrError, match=r"no device to capture with; .* ALSA, OSS\)"):
+        find_device(None, "input")
+    result = CliRunner().invoke(app, ["devices"])
+    assert result.exit_code == 0
+    assert "No audio device was found" in result.output
+
+
+def test_chooses_a_rate(studio: Studio) -> None:
+    card = find_device(0, "input")
+    assert choose_rate(card, "input", None, 1) == 48000
+    assert choose_rate(card, "input", 44100, 1) == 44100
+    studio.rates[0] = (16000, 44100)
+    assert choose_rate(card, "input", None, 1) == 44100
+    studio.rates[0] = (8000, 16000)
+    assert choose_rate(card, "input", None, 1) == 16000
+    with pytest.raises(RtsrError, match="does not run at 48000 Hz, but at 8000, 16000 Hz"):
+        choose_rate(card, "input", 48000, 1)
+    studio.rates[0] = ()
+    with pytest.raises(RtsrError, match="runs at no rate that rtsr converts with 2 channel"):
+        choose_rate(card, "input", None, 2)
+    with pytest.raises(RtsrError, match="The rate must be one of 8000"):
+        choose_rate(card, "input", 96000, 1)
+
+
+def test_lists_for_programs(studio: Studio) -> None:
+    studio.rates[1] = (16000,)
+    result = CliRunner().invoke(app, ["devices", "--json"])
+    assert result.exit_code == 0
+    listed = json.loads(result.stdout)
+    assert listed["host_apis"] == ["MME", "WASAPI"]
+    first, second, *_ = listed["devices"]
+    assert first["name"] == "Built-in Audio"
+    assert first["used_for"] == ["input", "output"]
+    assert first["output_rates"] == [44100, 48000]
+    assert (first["input_latency_ms"], first["output_latency_ms"]) == (10.0, 0.0)
+    assert second["used_for"] == []
+    assert (second["input_rates"], second["output_rates"]) == ([16000], [])
+
+
+def test_lists_for_people(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    result = CliRunner().invoke(app, ["devices"])
+    assert result.exit_code == 0
+    rows = [row for row in result.output.splitlines() if "Built-in Audio" in row]
+    assert len(rows) == 1
+    for part in ("MME", "44.1 48", "10.0 ms / 0.0 ms", "input and output"):
+        assert part in rows[0]
+
+
+def test_lists_a_real_server(jack_server: Any) -> None:
+    result = CliRunner().invoke(app, ["devices", "--json"])
+    assert result.exit_code == 0
+    system = next(
+        device
+        for device in json.loads(result.stdout)["devices"]
+        if device["host_api"] == portaudio.JACK and device["name"] == "system"
+    )
+    assert system["input_rates"] == system["output_rates"] == [48000]
+    assert (system["input_channels"], system["output_channels"]) == (2, 2)
+    assert system["used_for"] == ["input", "output"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "sentence"),
+    [
+        (ImportError("sounddevice"), MissingDependencyError, r'pip install "rtsr\[live\]"'),
+        (OSError("PortAudio library not found"), RtsrError, "libportaudio2"),
+        (PortAudioError("Error initializing PortAudio"), RtsrError, "PortAudio does not start"),
+    ],
+)
+def test_without_portaudio(
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    kind: type[Exception],
+    sentence: str,
+) -> None:
+    known = importlib.import_module
+
+    def refuse(name: str, package: str | None = None) -> Any:
+        if name == "sounddevice":
+            raise failure
+        return known(name, package)
+
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(kind, match=sentence):
+        devices.list_devices()

@@ -1,0 +1,264 @@
+"""Device streams on a real sound server."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtsr.errors import RtsrError
+from rtsr.live.device import portaudio
+from rtsr.live.device.stream import DeviceStream, StreamRequest
+from rtsr.live.shared.memory import CallbackWord, LiveMemory
+
+HOP, OVERLAP = 480, 120
+
+
+class Worker(threading.Thread):
+    """Stands in for the engine: what was captured, delayed by the overlap, times two."""
+
+    def __init__(self, memory: LiveMemory) -> None:
+        super().__init__(daemon=True)
+        self.memory = memory
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        block = np.zeros((HOP, self.memory.channels), np.float32)
+        hops = 0
+        while not self.stopped.wait(0.001):
+            while self.memory.capture.written >= (hops + 1) * HOP:
+                skipped = OVERLAP if hops == 0 else 0
+                block[:skipped] = 0.0
+                self.memory.capture.read(hops * HOP - OVERLAP + skipped, block[skipped:])
+                self.memory.playback.write(2.0 * block)
+                hops += 1
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.join()
+
+
+@pytest.fixture
+def memory(request: pytest.FixtureRequest) -> Iterator[LiveMemory]:
+    with LiveMemory.create(getattr(request, "param", 1)) as memory:
+        yield memory
+
+
+def count(memory: LiveMemory, word: CallbackWord) -> int:
+    return int(memory.callback[word])
+
+
+def wait_for(condition: Any, seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(condition())
+
+
+# Any other server spoils cycles on a busy machine without a word to the clients that were in time.
+@pytest.mark.parametrize(
+    "jack_server", [{"period": n, "synchronous": True} for n in (32, 128, 1024)], indirect=True
+)
+@pytest.mark.parametrize("memory", [1, 2], indirect=True)
+def test_what_is_recorded_is_what_the_worker_made_after_the_stated_latency(
+    jack_server: Any, jack_player: Any, memory: LiveMemory
+) -> None:
+    sound = np.random.default_rng(1).uniform(-0.4, 0.4, 48000).astype(np.float32)
+    last = memory.channels - 1
+    with DeviceStream(memory) as stream, Worker(memory):
+        shift = round(stream.latency.engine_frames)
+        # On a busy machine the worker may be late, and even a patient server may lose a cycle.
+        for _ in range(3):
+            before = count(memory, CallbackWord.DRY_FRAMES)
+            recording = jack_player.run(sound, into=f"rtsr:in_{last}", out_of=f"rtsr:out_{last}")
+            dry = count(memory, CallbackWord.DRY_FRAMES) - before
+            if dry == len(recording.gaps) == 0:
+                break
+    assert stream.latency.block == jack_server.period
+    assert len(recording.gaps) == 0
+    different = recording.sound[shift:] != 2.0 * sound[:-shift]
+    assert np.count_nonzero(different) <= min(dry, len(sound) // 2)
+    np.testing.assert_array_equal(recording.sound[:shift], 0.0)
+
+
+def test_python_cannot_delay_the_callback(jack_server: Any, memory: LiveMemory) -> None:
+    with DeviceStream(memory):
+        assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > 50)
+        late = count(memory, CallbackWord.LATE_CALLBACKS)
+        before = count(memory, CallbackWord.CALLBACKS)
+        end = time.monotonic() + 2.0
+        while time.monotonic() < end:  # holds the interpreter's lock throughout
+            pass
+        calls = count(memory, CallbackWord.CALLBACKS) - before
+        late = count(memory, CallbackWord.LATE_CALLBACKS) - late
+    # A busy machine makes the server itself lose cycles, which it says; a callback in Python would
+    # be late every time.
+    lost = count(memory, CallbackWord.INPUT_OVERFLOWS)
+    assert calls > 100
+    assert late <= 2 * lost + 0.02 * calls
+
+
+class Pair(DeviceStream):
+    """Two streams, as for two sound cards; its one clock is then followed as if unknown."""
+
+    duplex = False  # type: ignore[assignment]
+
+
+def test_two_streams_keep_the_stated_latency(
+    jack_server: Any, jack_player: Any, memory: LiveMemory
+) -> None:
+    sound = np.random.default_rng(2).uniform(-0.4, 0.4, 4 * 48000).astype(np.float32)
+    with Pair(memory) as stream, Worker(memory):
+        recording = jack_player.run(sound)
+        stated = stream.latency.engine_frames
+    # Where the second half of what was heard lies in what was played.
+    heard = recording.sound[2 * 48000 : 2 * 48000 + 32768]
+    played = sound[2 * 48000 - 8192 : 2 * 48000 + 32768]
+    spectrum = np.fft.rfft(played) * np.conj(np.fft.rfft(heard, len(played)))
+    measured = 8192 - int(np.argmax(np.fft.irfft(spectrum)))
+    assert abs(measured - stated) <= 96
+    assert count(memory, CallbackWord.RESYNCS) == 0
+    assert abs(count(memory, CallbackWord.DRIFT_PPB)) <= 1_000_000
+
+
+def test_latency_follows_the_ports(jack_server: Any, jack_player: Any, memory: LiveMemory) -> None:
+    with DeviceStream(memory) as stream:
+        # To the dummy card: one period in, two out.
+        parts = stream.latency.parts_ms
+        assert parts["device_input"] == pytest.approx(1000 * 128 / 48000)
+        assert parts["device_output"] == pytest.approx(2000 * 128 / 48000)
+        assert stream.latency.total_ms == pytest.approx(sum(parts.values()))
+        assert stream.latency.total_ms <= 30.0
+        for port, other in (("rtsr:in_0", "system:capture_1"), ("rtsr:out_0", "system:playback_1")):
+            jack_server.run("jack_disconnect", port, other)
+        assert wait_for(lambda: stream.refresh_latency().device_output_s == 0.0)
+        assert stream.latency.device_input_s == 0.0
+
+
+def test_reopens_after_the_server_was_killed_and_restarted(
+    jack_server: Any, memory: LiveMemory
+) -> None:
+    with DeviceStream(memory) as stream, Worker(memory):
+        assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > 20)
+        assert stream.active
+        assert stream.silent_seconds < 0.5
+        jack_server.kill()
+        assert wait_for(lambda: not stream.active)
+        with pytest.raises(RtsrError, match=r"'system' \(JACK .*\) is not there any more"):
+            stream.reopen()
+        with pytest.raises(RtsrError, match="is not there any more"):
+            stream.reopen()
+        assert not stream.active
+        jack_server.start()
+        before = count(memory, CallbackWord.CALLBACKS)
+        stream.reopen()
+        assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > before + 20)
+        assert stream.active
+        assert memory.playback.written > 0
+
+
+def test_closing_after_the_server_died_does_not_end_the_program(
+    jack_server: Any, memory: LiveMemory
+) -> None:
+    stream = DeviceStream(memory)
+    stream.start()
+    assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > 20)
+    jack_server.kill()
+    stream.close()
+    stream.close()
+    assert not stream.active
+    assert memory.callback_enabled
+
+
+def test_one_session_opens_its_devices_again_while_another_sounds(jack_server: Any) -> None:
+    with (
+        LiveMemory.create(1) as memory,
+        LiveMemory.create(1) as other_memory,
+        DeviceStream(memory) as stream,
+        DeviceStream(other_memory) as other,
+    ):
+        assert wait_for(lambda: count(other_memory, CallbackWord.CALLBACKS) > 20)
+        stream.reopen()
+        before = count(memory, CallbackWord.CALLBACKS)
+        other_before = count(other_memory, CallbackWord.CALLBACKS)
+        assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > before + 20)
+        assert wait_for(lambda: count(other_memory, CallbackWord.CALLBACKS) > other_before + 20)
+        assert stream.active
+        assert other.active
+
+
+def test_opens_again_after_closing(jack_server: Any, memory: LiveMemory) -> None:
+    for _ in range(2):
+        with DeviceStream(memory) as stream:
+            before = count(memory, CallbackWord.CALLBACKS)
+            assert wait_for(lambda before=before: count(memory, CallbackWord.CALLBACKS) > before)
+        assert not stream.active
+
+
+@pytest.mark.parametrize("sample_format", ["int16", "int24", "float32"])
+def test_formats(jack_server: Any, memory: LiveMemory, sample_format: str) -> None:
+    with DeviceStream(memory, sample_format=sample_format, output_channels=1):
+        assert wait_for(lambda: count(memory, CallbackWord.CALLBACKS) > 5)
+    assert count(memory, CallbackWord.CLIPPED_SAMPLES) == 0
+
+
+@pytest.mark.parametrize("jack_server", [{"rate": 44100}], indirect=True)
+def test_a_device_at_another_rate_is_converted(jack_server: Any, memory: LiveMemory) -> None:
+    with DeviceStream(memory) as stream, Worker(memory):
+        assert wait_for(lambda: count(memory, CallbackWord.FRAMES) > 44100 // 2)
+        assert stream.rates == (44100, 44100)
+        assert stream.latency.capture_resampler > 0
+        assert stream.latency.playback_resampler > 0
+        assert memory.capture.written == pytest.approx(
+            count(memory, CallbackWord.CAPTURE_FRAMES) * 48000 / 44100, abs=600
+        )
+    assert count(memory, CallbackWord.RESYNCS) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"rate": 44100}, "does not run at 44100 Hz, but at 48000 Hz"),
+        ({"rate": 96000}, "The rate must be one of 8000, .*, 48000 Hz, not 96000"),
+        ({"input_channels": 3}, r"has 2 input channel\(s\), not 3; use --channels 2"),
+        ({"output_channels": 5}, r"has 2 output channel\(s\), not 5"),
+        ({"input_device": "no such thing"}, "No device's name contains 'no such thing'; there are"),
+        ({"output_device": 99}, "There is no device 99; there are 0 'system'"),
+        ({"block": 7}, "The device block must be 16 to 8192 frames, or 0"),
+        ({"sample_format": "int8"}, "The sample format must be one of float32, int24, int16"),
+    ],
+)
+def test_bad_input(
+    jack_server: Any, memory: LiveMemory, fields: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(RtsrError, match=sentence) as caught:
+        DeviceStream(memory, StreamRequest(**{"input_device": "system", **fields}))
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (-9985, "is busy or gone; close the program that uses it"),
+        (-9999, "does not open .*; it may be busy or gone"),
+        (-9997, "does not run at 48000 Hz"),
+        (-9998, "does not offer 2 channels"),
+        (-9994, "does not take int24 samples"),
+        (-1, r"does not open \(strange\)"),
+    ],
+)
+def test_refusals_are_one_sentence(code: int, sentence: str) -> None:
+    error = Exception("Error opening Stream: strange [PaErrorCode]", code)
+    text = portaudio.explain(error, "Device 3 'card'", 48000, "2 channels", "int24")
+    assert text.startswith("Device 3 'card' ")
+    assert text.endswith(".")
+    assert re.search(sentence, text)

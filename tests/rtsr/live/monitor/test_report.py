@@ -1,0 +1,264 @@
+"""Figures, levels and spectra of a live session, and what it may be started with."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rtsr.errors import RtsrError
+from rtsr.live.loopback import click, find_clicks
+from rtsr.live.monitor import figures
+from rtsr.live.monitor.history import RungHistory
+from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
+from rtsr.live.monitor.report import (
+    RESTART,
+    LiveSnapshot,
+    RungChange,
+    cause_name,
+    percentile,
+    percentiles,
+)
+from rtsr.live.monitor.stats_file import StatsFile
+from rtsr.live.session import LiveSession
+from rtsr.live.settings import LiveSettings
+from rtsr.live.shared.events import EventKind
+from rtsr.live.shared.memory import CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.shared.priority import describe, raise_worker, raised_for_new_threads
+from rtsr.live.worker import fallback_levels as ladder
+from rtsr.live.worker.fallback_levels import ladder_from
+from rtsr.live.worker.governor import Cause
+
+RATE = 48000
+
+
+@pytest.fixture
+def memory() -> Iterator[LiveMemory]:
+    with LiveMemory.create(2) as memory:
+        yield memory
+
+
+def test_a_percentile_is_never_better_than_what_was_measured() -> None:
+    histogram = np.zeros(100, np.int64)
+    histogram[[3, 10]] = 99, 1
+    assert percentile(histogram, 50.0, 0.01) == pytest.approx(0.04)
+    assert percentile(histogram, 99.0, 0.01) == pytest.approx(0.04)
+    assert percentile(histogram, 99.9, 0.01) == pytest.approx(0.11)
+    assert percentile(np.zeros(4, np.int64), 99.0, 0.01) == 0.0
+    figures = percentiles(histogram, 0.01, 0.105)
+    assert figures == {"p50": 0.04, "p95": 0.04, "p99": 0.04, "p99_9": 0.105, "max": 0.105}
+
+
+def test_step_and_callback_figures_come_from_the_memory(memory: LiveMemory) -> None:
+    memory.step_histogram[[100, 4095]] = 9, 1
+    memory.worker[WorkerWord.FIRST_STEP_NS] = 1_004_000
+    memory.worker[WorkerWord.MAX_STEP_NS] = 123_456_789
+    assert figures.step_ms(memory) == {
+        "first": 1.004,
+        "p50": 1.01,
+        "p95": 40.96,
+        "p99": 40.96,
+        "p99_9": 40.96,
+        "max": 123.4568,
+    }
+    memory.callback_histogram[7] = 5
+    assert figures.callback_us(memory)["max"] == 8.0
+    memory.callback[CallbackWord.LATE_CALLBACKS] = 1
+    memory.callback[CallbackWord.CAPTURE_LATE_CALLBACKS] = 2
+    memory.callback[CallbackWord.INPUT_OVERFLOWS] = 3
+    memory.callback[CallbackWord.OUTPUT_UNDERFLOWS] = 4
+    counters = figures.counters(memory)
+    assert (counters["late_callbacks"], counters["xruns"]) == (3, 7)
+    json.dumps(counters)
+
+
+def test_rungs_are_followed_over_more_events_than_the_log_holds(memory: LiveMemory) -> None:
+    ladder = ("small", "replicate", "dry")
+    start = 1_000_000_000
+    history = RungHistory(memory.events, ladder, start, ladder[0])
+    for turn in range(400):
+        source, target = turn % 2, 1 - turn % 2
+        time = start + (turn + 1) * 1_000_000_000
+        memory.events.write(time, EventKind.RUNG_CHANGED, source, target, Cause.CALM, 5)
+        if turn % 100 == 0:
+            history.follow()
+            memory.events.write(time, EventKind.HOPS_SKIPPED, value=3)
+    history.follow()
+    assert len(history.changes) == 400
+    assert history.changes[1] == RungChange(2.0, "replicate", "small", "calm")
+    assert history.changes[1].as_dict() == {
+        "time_s": 2.0,
+        "from": "replicate",
+        "to": "small",
+        "cause": "calm",
+    }
+    assert history.seconds(start + 401_000_000_000) == {
+        "small": 201.0,
+        "replicate": 200.0,
+        "dry": 0.0,
+    }
+    assert history.rung == "small"
+
+
+def test_every_cause_has_words() -> None:
+    assert {cause_name(cause) for cause in Cause} | {cause_name(RESTART)} == {
+        "wanted",
+        "step time",
+        "ring low",
+        "late",
+        "calm",
+        "restart",
+    }
+
+
+def sine(frequency: float, level: float, frames: int) -> np.ndarray:
+    time = np.arange(frames) / RATE
+    return (level * np.sin(2.0 * np.pi * frequency * time)).astype(np.float32)
+
+
+def test_meters_show_what_was_captured_and_what_is_played(memory: LiveMemory) -> None:
+    frames = 9600
+    captured = np.stack([sine(1000.0, 0.5, frames), sine(1000.0, 0.05, frames)], axis=1)
+    memory.capture.write(captured)
+    memory.playback.write(np.ascontiguousarray(captured + sine(9000.0, 0.01, frames)[:, None]))
+    memory.callback[CallbackWord.PLAYED_POSITION] = 9000
+    heard_in, heard_out = Meters(memory).look()
+    peak, rms = levels_db(heard_in)
+    assert peak == pytest.approx((-6.02, -26.02), abs=0.05)
+    assert rms == pytest.approx((-6.02, -26.02), abs=0.05)
+    bands = spectrum_db(heard_in), spectrum_db(heard_out)
+    assert bands[0].shape == bands[1].shape == (64,)
+    at = int(64 * np.log(9000 / 60) / np.log(400))
+    assert bands[0][at] < -90.0
+    assert bands[1][at] == pytest.approx(-40.0, abs=2.0)
+    assert bands[1].max() == pytest.approx(-6.0, abs=2.0)
+    # The dry signal is played where the worker has left frames out.
+    memory.playback.seek(20000)
+    assert spectrum_db(Meters(memory).look()[1])[at] < -90.0
+
+
+def test_meters_show_silence_before_there_is_sound(memory: LiveMemory) -> None:
+    for audio in Meters(memory).look():
+        assert levels_db(audio) == ((-120.0, -120.0), (-120.0, -120.0))
+        assert np.all(spectrum_db(audio) == -120.0)
+
+
+def test_the_worker_can_ask_for_more_and_is_told_what_it_got() -> None:
+    granted: list[int] = []
+    thread = threading.Thread(target=lambda: granted.append(raise_worker()))
+    thread.start()
+    thread.join()
+    assert describe(granted[0]).split()[0] in ("real-time", "nice", "ordinary")
+    assert describe(5) == "real-time 5"
+    assert describe(-11) == "nice -11"
+    assert describe(0) == "ordinary"
+
+
+def test_new_threads_inherit_and_the_old_one_returns() -> None:
+    import os
+
+    if not hasattr(os, "sched_getscheduler"):
+        pytest.skip("this system has no POSIX scheduler")
+    before = (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))
+    inside: list[int] = []
+    with raised_for_new_threads() as granted:
+        thread = threading.Thread(target=lambda: inside.append(os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+    assert (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)) == before
+    assert inside == [os.SCHED_FIFO if granted > 0 else before[0]]
+
+
+def test_a_click_is_found_again_in_noise_and_at_any_level() -> None:
+    heard = np.random.default_rng(1).normal(0.0, 1e-3, 20000).astype(np.float32)
+    for place, level in ((1000, 0.5), (2160, -0.25)):
+        heard[place : place + 480] += np.float32(level) * click()
+    arrivals, levels = find_clicks(heard)
+    assert arrivals == [1000, 2160]
+    assert levels == pytest.approx([0.5, 0.25], rel=0.02)
+    assert find_clicks(np.zeros(20000, np.float32)) == ([], [])
+    assert (
+        find_clicks(0.1 * np.random.default_rng(2).normal(size=20000).astype(np.float32))[0] == []
+    )
+
+
+def test_the_ladder_begins_with_the_model_that_is_asked_for(stand_in: Path) -> None:
+    assert ladder_from("dry") == ("dry",)
+    assert ladder_from("replicate") == ("replicate", "dry")
+    assert ladder_from(str(stand_in)) == ("stand-in", "replicate", "dry")
+    assert ladder_from("small") == ("small", "replicate", "dry")
+    assert ladder_from("small-int8") == ("small-int8", "replicate", "dry")
+    with pytest.raises(RtsrError, match="unknown"):
+        ladder_from("enormous")
+
+
+def test_the_ladder_goes_down_by_size_and_keeps_int8_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = {"small": (2, "fp32"), "base": (11, "fp16"), "base-int8": (11, "int8")}
+
+    def described(name: str) -> SimpleNamespace:
+        parameters, precision = sizes[name]
+        is_for_cpu = precision == "int8"
+        return SimpleNamespace(
+            metadata=SimpleNamespace(parameters=parameters, is_for_cpu=is_for_cpu)
+        )
+
+    monkeypatch.setattr(ladder, "bundled", lambda: tuple(sizes))
+    monkeypatch.setattr(ladder, "find_model", described)
+    assert ladder_from("base") == ("base", "small", "replicate", "dry")
+    assert ladder_from("base-int8") == ("base-int8", "replicate", "dry")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"worker": "fibre"}, "process, thread"),
+        ({"channels": 9}, "1 to 8"),
+        ({"block": 7}, "16 to 8192"),
+        ({"sample_format": "uint8"}, "float32"),
+        ({"allowance_ms": -1.0}, "0 to 1000"),
+        ({"cutoff_hz": 10.0}, "500"),
+        ({"threads": 10_000}, "threads"),
+        ({"model": "enormous"}, "unknown"),
+        ({"controls": {"volume": 1.0}}, "volume"),
+        ({"controls": {"wet": 2.0}}, "wet"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_opened(wrong: dict, words: str) -> None:
+    with pytest.raises(RtsrError, match=words):
+        LiveSession(LiveSettings(**wrong))
+
+
+def test_a_session_that_does_not_run_says_so() -> None:
+    session = LiveSession(LiveSettings(model="dry"))
+    for use in (session.snapshot, session.report, lambda: session.controls):
+        with pytest.raises(RtsrError, match=r"start\(\)"):
+            use()
+    session.stop()
+    with pytest.raises(RtsrError, match="thread"):
+        LiveSession(LiveSettings(), on_hop=lambda hop, audio, out: None)
+
+
+def test_a_snapshot_knows_its_newest_change() -> None:
+    change = RungChange(1.0, "small", "dry", "late")
+    assert LiveSnapshot(0.0).last_change is None
+    assert LiveSnapshot(0.0, rung_changes=(change,)).last_change is change
+
+
+def test_figures_are_lines_that_can_be_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "stats.json"
+    with StatsFile(str(path)) as stats:
+        stats.write({"callbacks": 1})
+        assert json.loads(path.read_text()) == {"callbacks": 1}
+        stats.write({"callbacks": 2})
+    assert [json.loads(line)["callbacks"] for line in path.read_text().splitlines()] == [1, 2]
+    with StatsFile(None) as stats:
+        stats.write({})
+    with pytest.raises(RtsrError, match="cannot be written"):
+        StatsFile(str(tmp_path))

@@ -1,0 +1,261 @@
+"""What the screen shows of a session, at every size, and what showing it costs."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from rich.segment import Segment
+
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.controls.keyboard import KeyControls
+from rtsr.live.monitor.drawing import (
+    Glyphs,
+    band_of,
+    frequency_row,
+    level_row,
+    spectrum_rows,
+    step_columns,
+    step_rows,
+)
+from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, RungChange
+from rtsr.live.monitor.screen import LiveScreen, Picture
+
+
+def _snapshot() -> LiveSnapshot:
+    hz = np.geomspace(60, 24000, 65)[:-1]
+    after = (-30 - 8 * np.log2(hz / 200 + 0.5)).astype(np.float32)
+    histogram = np.zeros(4096, np.int64)
+    histogram[60:80] = 500
+    histogram[1500] = 1
+    return LiveSnapshot(
+        seconds=3725.4,
+        input_name="Headset",
+        output_name="Cable",
+        channels=2,
+        in_db=(-12.3, -2.0),
+        out_db=(-12.0, 0.0),
+        in_rms_db=(-22.0, -18.0),
+        out_rms_db=(-21.0, -17.0),
+        in_spectrum=np.where(hz < 4000, after, -120).astype(np.float32),
+        out_spectrum=after,
+        latency_ms={"device_input": 2.7, "delay": 16.0, "overlap": 2.5, "device_output": 2.7},
+        latency_total_ms=23.9,
+        step_histogram=histogram,
+        step_p50_ms=0.67,
+        step_p99_ms=1.1,
+        step_max_ms=15.0,
+        rung="small",
+        ladder=("base", "small", "replicate", "dry"),
+        rung_changes=(RungChange(3713.0, "base", "small", "step time"),),
+        underruns=3,
+        ahead_ms=6.5,
+        cutoff_hz=4000.0,
+        controls=ControlBoard().as_dict(),
+        cpu_percent=17.4,
+        priority="nice -10",
+    )
+
+
+def _text(
+    snapshot: LiveSnapshot,
+    width: int = 100,
+    height: int = 40,
+    keys: KeyControls | None = None,
+    encoding: str = "utf-8",
+) -> list[str]:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, width=width, height=height, force_terminal=True, color_system=None)
+    options = console.options.update(height=height)
+    segments = Picture(snapshot, keys).__rich_console__(console, options)
+    return "".join(part.text for part in segments if isinstance(part, Segment)).split("\n")
+
+
+def test_everything_is_there() -> None:
+    text = "\n".join(_text(_snapshot()))
+    for words in (
+        "1:02:05  playing",
+        "Headset → Cable  48000 Hz, 128 frames, 2 channels",
+        "-12.3 dB",
+        "0.0 dB",
+        "4.0 kHz",
+        "23.9 ms = device input 2.7 + delay 16.0 + overlap 2.5 + device output 2.7",
+        "p50 0.67  p99 1.10  max 15.00 ms",
+        "12 s ago base → small: step time",
+        "under-runs 3",
+        "ahead 6.5 ms",
+        "CPU 17 %",
+        "priority nice -10",
+        "24000 Hz",
+        "-100.00 dBFS",
+        "0.00 dB/oct",
+    ):
+        assert words in text, words
+    for name in ControlBoard().names:
+        assert name in text
+
+
+def test_a_fresh_session() -> None:
+    text = "\n".join(_text(LiveSnapshot(0.0)))
+    assert "0:00:00" in text
+    assert "quiet" in text
+    assert "ago" not in text
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 66, 80, 200])
+@pytest.mark.parametrize("height", [1, 10, 24, 60])
+def test_any_size(width: int, height: int) -> None:
+    for channels in (1, 2, 8):
+        levels = (-20.0,) * channels
+        snapshot = replace(
+            _snapshot(),
+            channels=channels,
+            in_db=levels,
+            out_db=levels,
+            in_rms_db=levels,
+            out_rms_db=levels,
+        )
+        lines = _text(snapshot, width, height)
+        assert len(lines) <= height
+        assert max(map(len, lines)) <= width
+
+
+def test_an_ordinary_terminal_shows_the_controls() -> None:
+    mono = replace(_snapshot(), channels=1, in_db=(-3.0,), in_rms_db=(-9.0,))
+    lines = _text(replace(mono, out_db=(-3.0,), out_rms_db=(-9.0,)), 80, 24)
+    assert "ceiling_hz" in lines[-1]
+
+
+def test_terminals_without_block_characters() -> None:
+    text = "\n".join(_text(_snapshot(), encoding="ascii"))
+    assert text.isascii()
+    assert "Headset -> Cable" in text
+
+
+def test_the_keys_are_shown_when_asked_for() -> None:
+    keys = KeyControls(ControlBoard(), lambda: None)
+    assert "bypass on or off" not in "\n".join(_text(_snapshot(), keys=keys))
+    keys.press("?")
+    assert "bypass on or off" in "\n".join(_text(_snapshot(), keys=keys))
+
+
+def test_levels() -> None:
+    glyphs = Glyphs()
+
+    def bar(rms: float, peak: float) -> str:
+        return "".join(text for text, _ in level_row(glyphs, "in", rms, peak, 33)[1:4])
+
+    assert bar(-60.0, -60.0) == "│" + " " * 20
+    assert bar(0.0, 0.0) == "█" * 20 + "│"
+    assert bar(-30.0, -15.0) == "█" * 10 + "▌" + " " * 4 + "│" + " " * 5
+    assert bar(5.0, 9.0) == bar(0.0, 0.0)
+    assert len(bar(-200.0, -200.0)) == 21
+
+
+def test_spectrum_heights() -> None:
+    before = np.array([-120.0, -96.0, -54.0, -12.0, 0.0, np.nan, -54.0], np.float32)
+    after = np.array([-120.0, -54.0, -54.0, -12.0, 0.0, -12.0, -12.0], np.float32)
+    rows = spectrum_rows(Glyphs(), before, after, 2)
+    text = ["".join(piece for piece, _ in row) for row in rows]
+    assert text == ["   ████", " ██████"]
+    styles = ["".join(style[0] * len(piece) for piece, style in row) for row in rows]
+    # Input up to its level, above it what was added; empty cells have the style of a neighbour.
+    assert styles[0][3:] == "iiaa"
+    assert styles[1][1:] == "aiiiai"
+
+
+def test_frequencies() -> None:
+    assert band_of(60.0, 64) == 0
+    assert band_of(24000.0, 64) == 63
+    assert band_of(1200.0, 64) == 32
+    assert band_of(0.0, 64) == 0
+    line = "".join(text for text, _ in frequency_row(Glyphs(), 64, 5500.0))
+    assert len(line) == 64
+    assert line.index("▲") == band_of(5500.0, 64)
+    assert line.index("1k") == band_of(1000.0, 64)
+    assert re.findall(r"\w+", line) == ["100", "200", "500", "1k", "2k", "4k", "8k", "16k"]
+
+
+def test_step_histogram() -> None:
+    rng = np.random.default_rng(3)
+    histogram = rng.integers(0, 9, 4096)
+    counts = step_columns(histogram, 40, STEP_BIN_MS)
+    assert counts.sum() == histogram.sum()
+    assert len(counts) == 40
+    late = np.zeros(4096, np.int64)
+    late[[50, 1200]] = [100000, 1]
+    bars, axis = step_rows(Glyphs(), late, 40, STEP_BIN_MS, 10.0)
+    assert [len("".join(text for text, _ in row)) for row in (bars, axis)] == [40, 40]
+    (in_time, good), (too_late, bad) = bars
+    assert (good, bad) == ("good", "bad")
+    # One late step among a hundred thousand is seen.
+    assert in_time.strip() == "█"
+    assert too_late.strip() == "▁"
+
+
+def _terminal() -> Console:
+    return Console(
+        file=io.StringIO(), width=100, height=40, force_terminal=True, color_system="256"
+    )
+
+
+def test_the_terminal_is_left_as_it_was() -> None:
+    console = _terminal()
+    with LiveScreen(console=console) as screen:
+        screen.show(_snapshot())
+    screen.show(_snapshot())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed.count("\x1b[?1049h") == printed.count("\x1b[?1049l") == 1
+    assert printed.rindex("\x1b[?25h") > printed.rindex("\x1b[?25l")
+
+
+def test_a_notice_stays_until_the_next() -> None:
+    console = _terminal()
+    with LiveScreen(console=console) as screen:
+        screen.notice("move the knob for wet")
+        screen.show(_snapshot())
+        screen.notice("CC 21 is wet now")
+        screen.show(_snapshot())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed.count("move the knob for wet") == printed.count("CC 21 is wet now") == 1
+
+
+def test_no_terminal_no_screen() -> None:
+    console = Console(file=io.StringIO())
+    with LiveScreen(console=console) as screen:
+        assert not screen.usable
+        screen.show(_snapshot())
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_picture_costs_little() -> None:
+    snapshot = _snapshot()
+    with LiveScreen(console=_terminal()) as screen:
+        screen.show(snapshot)
+        times = []
+        for _ in range(30):
+            started = time.thread_time()
+            screen.show(snapshot)
+            times.append(time.thread_time() - started)
+    # About 1 ms, that is 1 % of one core at ten pictures a second.
+    assert sorted(times)[len(times) // 2] < 0.01
+
+
+def test_a_terminal_that_is_closed_stops_only_the_screen() -> None:
+    console = _terminal()
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    with LiveScreen(console=console) as screen:
+        screen.show(_snapshot())
+        console.file = Closed()
+        screen.show(_snapshot())
+        screen.notice("nobody reads this")
+        assert not screen.usable

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtsr.errors import RtsrError
+from rtsr.live.shared import memory as live_memory
+from rtsr.live.shared.events import EVENT_SLOTS
+from rtsr.live.shared.memory import CallbackWord, LiveMemory, WorkerWord
+
+
+def test_two_sides_see_the_same_words() -> None:
+    with LiveMemory.create(2) as memory:
+        other = LiveMemory.attach(memory.name)
+        try:
+            assert other.channels == 2
+            assert memory.callback[CallbackWord.FIRST_SIGNAL_FRAME] == -1
+            block = np.arange(960, dtype=np.float32).reshape(480, 2)
+            memory.capture.write(block)
+            out = np.empty_like(block)
+            assert other.capture.read(0, out) == 480
+            np.testing.assert_array_equal(out, block)
+            other.worker[WorkerWord.STEPS] = 7
+            other.controls[3] = 0.25
+            assert memory.worker[WorkerWord.STEPS] == 7
+            assert memory.controls[3] == 0.25
+            memory.callback_enabled = False
+            assert not other.callback_enabled
+        finally:
+            other.close()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory has no folder here")
+def test_a_program_that_is_stopped_while_it_is_made_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    def stopped(block: live_memory.SharedMemory) -> None:
+        made.append(block.name)
+        raise SystemExit(129)
+
+    monkeypatch.setattr(live_memory, "_touch", stopped)
+    with pytest.raises(SystemExit):
+        LiveMemory.create(1)
+    assert not Path("/dev/shm", made[0]).exists()
+
+
+def test_words_of_both_sides_lie_on_other_cache_lines() -> None:
+    assert max(w for w in CallbackWord if w < 32) // 16 < CallbackWord.CALLBACKS // 16
+    assert WorkerWord.STOP // 16 > WorkerWord.FLUSHES_DENORMALS // 16
+    with LiveMemory.create(3) as memory:
+        for name in ("callback", "worker", "controls", "step_histogram"):
+            # Shared memory starts at a page, so this is the alignment within it.
+            assert getattr(memory, name).ctypes.data % 128 == 0
+
+
+def test_events_keep_the_newest() -> None:
+    with LiveMemory.create(1) as memory:
+        other = LiveMemory.attach(memory.name)
+        for number in range(10):
+            memory.events.write(number, kind=1, source=2, target=3, cause=4, value=-5)
+        assert [event.number for event in other.events.read()] == list(range(10))
+        last = other.events.read(9)[0]
+        assert (last.time_ns, last.kind, last.source, last.target) == (9, 1, 2, 3)
+        assert (last.cause, last.value) == (4, -5)
+        for number in range(10, 1000):
+            memory.events.write(number, kind=1)
+        events = other.events.read(5)
+        assert other.events.count == 1000
+        assert EVENT_SLOTS - 1 <= len(events) <= EVENT_SLOTS
+        assert [event.time_ns for event in events] == list(range(1000 - len(events), 1000))
+        other.close()
+
+
+def test_the_end_makes_no_noise() -> None:
+    # In a process of its own: what the resource tracker complains about comes at the exit.
+    program = """
+import subprocess, sys
+from rtsr.live.shared.memory import LiveMemory
+if len(sys.argv) == 1:
+    memory = LiveMemory.create(1)
+    held = memory.controls
+    subprocess.run([sys.executable, "-c", sys.stdin.read(), memory.name], check=True)
+    assert memory.controls[0] == 1.0
+    LiveMemory.attach(memory.name).close()
+    memory.close()
+    memory.close()
+    memory.unlink()
+    memory.unlink()
+    held[0] = 2.0
+else:
+    memory = LiveMemory.attach(sys.argv[1])
+    memory.controls[0] = 1.0
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], input=program, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_bad_input() -> None:
+    with pytest.raises(RtsrError, match="1 to 8 channels, not 9"):
+        LiveMemory.create(9)
+    with pytest.raises(RtsrError, match="no live session's memory named 'rtsr-live-nowhere'"):
+        LiveMemory.attach("rtsr-live-nowhere")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system has no /proc")
+def test_a_view_that_is_still_held_keeps_no_file_open() -> None:
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = files()
+    held = []
+    for _ in range(3):
+        with LiveMemory.create(1) as memory:
+            held.append(memory.worker)
+        del memory
+    # A mapping has a descriptor of its own, which goes with it.
+    assert all(words[WorkerWord.PID] == 0 for words in held)
+    held.clear()
+    assert files() == before

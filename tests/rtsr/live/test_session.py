@@ -1,0 +1,231 @@
+"""A live session inside a program, on a real sound server, and what `rtsr live` refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rtsr.cli.app import app
+from rtsr.errors import RtsrError
+from rtsr.live import loopback as latency_test
+from rtsr.live.loopback import measure_latency
+from rtsr.live.session import LiveSession
+from rtsr.live.settings import LiveSettings
+from rtsr.live.shared import memory as live_memory
+
+RATE = 48000
+CUTOFF = 4000.0
+
+QUIET = LiveSettings(model="replicate", cutoff_hz=CUTOFF, raise_priority=False)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_a_session_runs_and_tells_about_itself(jack_server: Any, worker: str) -> None:
+    session = LiveSession(LiveSettings(model="replicate", worker=worker, controls={"wet": 0.5}))
+    with session:
+        wait_for(lambda: session.report()["steps"] > 30)
+        session.controls.set("model", "dry")
+        wait_for(lambda: session.snapshot().rung == "dry")
+        snapshot = session.snapshot()
+        # By now the history has followed, too.
+        wait_for(lambda: bool(session.snapshot().rung_changes))
+    assert snapshot.state == "playing"
+    assert snapshot.ladder == ("replicate", "dry")
+    assert snapshot.controls["wet"] == 0.5
+    assert snapshot.latency_total_ms == pytest.approx(sum(snapshot.latency_ms.values()))
+    assert 0.0 < snapshot.step_p50_ms <= snapshot.step_p99_ms <= snapshot.step_max_ms
+    assert len(snapshot.in_db) == len(snapshot.out_db) == 1
+    report = session.report()
+    assert report["rung"] == "dry"
+    assert report["rung_changes"][0]["cause"] == "wanted"
+    assert report["callbacks"] > 50
+    session.stop()
+    assert session.report() is report
+
+
+def test_a_session_can_be_started_again(jack_server: Any) -> None:
+    session = LiveSession(QUIET)
+    for _ in range(2):
+        session.start()
+        wait_for(lambda: session.report()["steps"] > 5)
+        session.stop()
+
+
+def test_a_session_that_runs_is_not_started_twice(jack_server: Any) -> None:
+    with LiveSession(QUIET) as session:
+        with pytest.raises(RtsrError, match="runs already"):
+            session.start()
+        wait_for(lambda: session.report()["steps"] > 5)
+
+
+def test_a_session_that_did_not_start_can_be_stopped(jack_server: Any) -> None:
+    session = LiveSession(LiveSettings(model="replicate", input_device="no such device"))
+    with pytest.raises(RtsrError, match="no such device"):
+        session.start()
+    session.stop()
+    for tell in (session.report, session.snapshot):
+        with pytest.raises(RtsrError, match="call start"):
+            tell()
+
+
+def test_a_click_measures_what_the_engine_states(jack_server: Any) -> None:
+    stopped = threading.Event()
+
+    def cable() -> None:
+        """The output into the input, as soon as both are there."""
+        while not stopped.wait(0.02):
+            names = jack_server.run("jack_lsp").split()
+            ends = [name for name in names if name.endswith((":in_0", ":out_0"))]
+            if len(ends) == 2:
+                ends.sort(key=lambda name: name.endswith(":in_0"))
+                jack_server.run("jack_disconnect", "system:capture_1", ends[1], check=False)
+                jack_server.run("jack_connect", *ends)
+                return
+
+    thread = threading.Thread(target=cable)
+    thread.start()
+    try:
+        result = measure_latency(QUIET)
+    finally:
+        stopped.set()
+        thread.join()
+    # JACK itself is the cable, and a loop through JACK takes a period.
+    assert result.measured_samples - result.engine_samples == jack_server.period
+    assert result.engine_samples <= result.stated_samples <= 30 * 48
+    assert result.loss_db == pytest.approx(0.0, abs=0.2)
+    assert f"{result.measured_samples} samples" in result.sentence()
+    assert result.as_dict()["measured_ms"] == pytest.approx(result.measured_ms, abs=1e-3)
+
+
+def test_without_a_cable_the_test_says_what_to_connect(
+    jack_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency_test, "_TRIALS", 1)
+    with pytest.raises(RtsrError, match="did not come back; connect the output to the input"):
+        measure_latency(QUIET)
+
+
+def test_nothing_is_left_when_the_worker_cannot_start(
+    jack_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    create = live_memory.LiveMemory.create.__func__
+
+    def remember(kind: type, channels: int) -> Any:
+        memory = create(kind, channels)
+        names.append(memory.name)
+        return memory
+
+    monkeypatch.setattr(live_memory.LiveMemory, "create", classmethod(remember))
+    with pytest.raises(RtsrError, match="tensorrt"):
+        LiveSession(LiveSettings(provider="tensorrt")).start()
+    assert names
+    with pytest.raises(RtsrError, match="no live session's memory"):
+        live_memory.LiveMemory.attach(names[0])
+    assert all(not thread.name.endswith("guard") for thread in threading.enumerate())
+
+
+def test_a_program_needs_no_guard_around_its_session(jack_server: Any, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\n"
+        "from rtsr.live.session import LiveSession\n"
+        "from rtsr.live.settings import LiveSettings\n"
+        "print('once')\n"
+        "with LiveSession(LiveSettings(model='replicate')) as session:\n"
+        "    while session.report()['steps'] < 20: time.sleep(0.01)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (result.returncode, result.stdout) == (0, "once\n"), result.stderr
+
+
+def test_a_busy_main_thread_does_not_hold_up_the_sound(
+    jack_server: Any, jack_player: Any, make_sound: Callable[..., np.ndarray]
+) -> None:
+    sound = make_sound(RATE, 5.0, cutoff=CUTOFF)[:, 0]
+    with LiveSession(LiveSettings(model="replicate", cutoff_hz=CUTOFF)) as session:
+        wait_for(lambda: session.report()["steps"] > 5)
+        names = jack_server.run("jack_lsp").split()
+        jack_player.start(
+            sound,
+            into=next(name for name in names if name.endswith(":in_0")),
+            out_of=next(name for name in names if name.endswith(":out_0")),
+        )
+        start = session.report()
+        time.sleep(3.0)
+        before = session.report()
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end:  # holds the interpreter's lock throughout
+            pass
+        after = session.report()
+        jack_player.wait()
+    # A Python callback would get the lock every 5 ms at best, which is half as often as needed. The
+    # rest is for a server that a busy machine makes late.
+    assert after["callbacks"] - before["callbacks"] > 0.7 * 3.0 * RATE / jack_server.period
+    # What other work on the machine costs, it costs without the busy thread, too.
+    others = before["underrun_events"] - start["underrun_events"]
+    assert after["underrun_events"] - before["underrun_events"] <= 2 + 2 * others
+    assert after["worker_restarts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--every"], "--json-stats"),
+        (["--seconds", "0"], "more than 0"),
+        (["--channels", "0"], "1 to 8"),
+        (["--frames", "5"], "16 to 8192"),
+        (["--format", "uint8"], "float32, int24, int16"),
+        (["--wet", "7"], "wet"),
+        (["--model", "nonsense"], "unknown"),
+        (["--learn", "volume"], "no control 'volume'"),
+        (["--midi-map", "nowhere.toml"], "nowhere.toml"),
+        (["--worker", "fibre"], "process, thread"),
+        (["--json-stats", "/"], "cannot be written"),
+    ],
+)
+def test_wrong_use_ends_in_one_sentence(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = CliRunner().invoke(app, ["live", "--quiet", *arguments])
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("rtsr: ")
+    assert words in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--input", "no such device"], "No device's name contains 'no such device'"),
+        (["--output", "99"], "There is no device 99"),
+        (["--rate", "44100"], "44100 Hz"),
+        (["--channels", "6"], "--channels"),
+    ],
+)
+def test_a_device_that_cannot_be_had_is_explained(
+    jack_server: Any, arguments: list[str], words: str
+) -> None:
+    result = CliRunner().invoke(app, ["live", "--quiet", *arguments])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

@@ -1,0 +1,341 @@
+"""The worker, its process and its guard, on a memory that a test fills instead of a device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtsr.errors import RtsrError
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.device.latency import StreamLatency
+from rtsr.live.monitor.history import RungHistory
+from rtsr.live.settings import LiveSettings
+from rtsr.live.shared.events import EventKind
+from rtsr.live.shared.memory import CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.supervisor import WorkerGuard
+from rtsr.live.worker.fallback_levels import ladder_from
+from rtsr.live.worker.process import WorkerProcess
+from rtsr.live.worker.settings import WorkerSettings
+from rtsr.live.worker.thread import WorkerThread
+from rtsr.live.worker.worker import Worker
+from rtsr.upsampler import Upsampler
+
+HOP, OVERLAP = 480, 120
+CUTOFF = 4000.0
+
+
+class Tape:
+    """Plays the device's part: frames go in as they would be captured, or all at once."""
+
+    def __init__(self, memory: LiveMemory, sound: np.ndarray) -> None:
+        self.memory = memory
+        self.sound = sound
+        self.hops = 0
+
+    def play(self, hops: int, wait: bool = True) -> None:
+        for _ in range(hops):
+            part = self.sound[self.hops * HOP : (self.hops + 1) * HOP]
+            self.memory.capture.write(np.ascontiguousarray(part))
+            self.hops += 1
+            if wait:
+                self.wait_until(lambda: self.memory.playback.written >= self.hops * HOP)
+
+    def played(self, start: int, stop: int) -> np.ndarray:
+        """The enhanced frames from hop to hop."""
+        out = np.zeros(((stop - start) * HOP, self.memory.channels), np.float32)
+        assert self.memory.playback.read(start * HOP, out) == len(out)
+        return out
+
+    @staticmethod
+    def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+@pytest.fixture(params=[1, 2])
+def channels(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def memory(channels: int) -> Iterator[LiveMemory]:
+    with LiveMemory.create(channels) as memory:
+        yield memory
+
+
+@pytest.fixture
+def sound(make_sound: Callable[..., np.ndarray], channels: int) -> np.ndarray:
+    return make_sound(48000, 2.0, cutoff=CUTOFF, channels=channels)
+
+
+@pytest.fixture
+def settings(stand_in: Path, channels: int) -> WorkerSettings:
+    return WorkerSettings(
+        channels=channels, model=str(stand_in), cutoff_hz=CUTOFF, raise_priority=False
+    )
+
+
+@pytest.fixture
+def tape(memory: LiveMemory, sound: np.ndarray, settings: WorkerSettings) -> Tape:
+    ControlBoard(memory.controls, ladder_from(settings.model)).reset()
+    return Tape(memory, sound)
+
+
+@pytest.fixture
+def guard(memory: LiveMemory, settings: WorkerSettings, tape: Tape) -> Iterator[WorkerGuard]:
+    host = WorkerProcess(lambda: guard.nudge())
+    guard = WorkerGuard(memory, host, settings)
+    guard.start_worker()
+    guard.wait_until_ready(30.0)
+    guard.start()
+    yield guard
+    guard.close()
+    host.close()
+
+
+@pytest.fixture
+def thread(memory: LiveMemory, settings: WorkerSettings, tape: Tape) -> Iterator[WorkerGuard]:
+    host = WorkerThread(memory)
+    guard = WorkerGuard(memory, host, settings)
+    guard.start_worker()
+    guard.wait_until_ready(30.0)
+    yield guard
+    host.close()
+
+
+def expected(sound: np.ndarray, model: str, hops: int) -> np.ndarray:
+    """What the upsampler makes of the sound, aligned with the playback timeline."""
+    with Upsampler(48000, model=model, channels=sound.shape[1], cutoff=CUTOFF) as upsampler:
+        out = upsampler.process(sound[: (hops + 1) * HOP])
+    return out[HOP : (hops + 1) * HOP].reshape(-1, sound.shape[1])
+
+
+def test_it_makes_the_same_samples_as_an_upsampler(
+    thread: WorkerGuard, tape: Tape, settings: WorkerSettings
+) -> None:
+    tape.play(100)
+    wanted = expected(tape.sound, settings.model, 100)
+    np.testing.assert_array_equal(tape.played(0, 100), wanted)
+    words = tape.memory.worker
+    assert words[WorkerWord.STEPS] == tape.memory.step_histogram.sum() == 100
+    assert words[WorkerWord.OVERRUNS] == words[WorkerWord.LATE_STEPS] == 0
+    assert words[WorkerWord.CUTOFF_HZ] == CUTOFF
+
+
+def test_a_process_makes_the_same_samples(
+    guard: WorkerGuard, tape: Tape, settings: WorkerSettings
+) -> None:
+    tape.play(50)
+    np.testing.assert_array_equal(tape.played(0, 50), expected(tape.sound, settings.model, 50))
+    assert tape.memory.worker[WorkerWord.PID] not in (0, os.getpid())
+
+
+def test_what_is_too_old_is_skipped_and_what_follows_fits(thread: WorkerGuard, tape: Tape) -> None:
+    tape.play(20)
+    # As if the worker had slept for 40 hops: all at once.
+    tape.play(40, wait=False)
+    tape.wait_until(lambda: tape.memory.playback.written >= 60 * HOP)
+    skipped = int(tape.memory.worker[WorkerWord.OVERRUNS])
+    assert 0 < skipped <= 39
+    tape.play(10)
+    # The dry part is the sound itself, without a seam: below the cutoff nothing was touched.
+    out = tape.played(61, 70)
+    dry = tape.sound[61 * HOP - OVERLAP : 70 * HOP - OVERLAP]
+    spectrum = np.abs(np.fft.rfft((out - dry)[:, 0]))
+    low = round(0.8 * CUTOFF * len(out) / 48000)
+    assert spectrum[:low].max() < 1e-2 * np.abs(np.fft.rfft(dry[:, 0])).max()
+    kinds = [event.kind for event in tape.memory.events.read()]
+    assert EventKind.HOPS_SKIPPED in kinds
+
+
+def test_late_hops_are_counted(thread: WorkerGuard, tape: Tape) -> None:
+    tape.memory.callback[CallbackWord.CALLBACKS] = 1
+    tape.memory.callback[CallbackWord.PLAYED_POSITION] = 10 * HOP
+    tape.play(12)
+    assert tape.memory.worker[WorkerWord.LATE_STEPS] == 10
+
+
+@pytest.mark.parametrize("block", [1024, 4096])
+def test_a_block_of_several_hops_is_no_reason_to_skip_or_to_step_down(
+    make_sound: Callable[..., np.ndarray], block: int
+) -> None:
+    with LiveMemory.create(1) as memory:
+        ladder = ladder_from("replicate")
+        ControlBoard(memory.controls, ladder).reset()
+        latency = StreamLatency.one_device(block, 48000, 5.0)
+        settings = LiveSettings(model="replicate", cutoff_hz=CUTOFF, raise_priority=False)
+        host = WorkerThread(memory)
+        reserve = latency.block + latency.look_ahead
+        guard = WorkerGuard(memory, host, settings.for_worker(24000.0, reserve, latency.delay))
+        guard.start_worker()
+        guard.wait_until_ready(30.0)
+        sound = make_sound(48000, 2.0, cutoff=CUTOFF, channels=1)
+        blocks = len(sound) // block
+        memory.callback[CallbackWord.CALLBACKS] = 1
+        for place in range(0, blocks * block, block):
+            memory.callback[CallbackWord.PLAYED_POSITION] = place - latency.delay + block
+            memory.capture.write(np.ascontiguousarray(sound[place : place + block]))
+            hops = (place + block) // HOP
+            Tape.wait_until(lambda hops=hops: memory.worker[WorkerWord.NEXT_HOP] >= hops)
+        host.close()
+        assert memory.worker[WorkerWord.OVERRUNS] == memory.worker[WorkerWord.LATE_STEPS] == 0
+        assert memory.worker[WorkerWord.STEPS] == blocks * block // HOP
+        kinds = {event.kind for event in memory.events.read()}
+        assert kinds == {EventKind.WORKER_READY}
+
+
+def test_a_killed_process_is_replaced_and_goes_on_at_the_newest_hop(
+    guard: WorkerGuard, tape: Tape, settings: WorkerSettings
+) -> None:
+    tape.play(60)
+    os.kill(int(tape.memory.worker[WorkerWord.PID]), signal.SIGKILL)
+    killed = time.monotonic()
+    tape.play(30, wait=False)
+    tape.wait_until(lambda: tape.memory.playback.written >= 90 * HOP)
+    # Not the figure of a quiet machine (0.2 s), but a sign that nothing is imported anew.
+    assert time.monotonic() - killed < 2.0
+    assert guard.restarts == 1
+    tape.play(40)
+    # With the past it went through, its sound is that of an undisturbed worker soon.
+    np.testing.assert_allclose(
+        tape.played(110, 130), expected(tape.sound, settings.model, 130)[110 * HOP :], atol=1e-6
+    )
+    assert tape.memory.playback.start > 60 * HOP
+
+
+def test_a_stopped_process_goes_on_by_itself(guard: WorkerGuard, tape: Tape) -> None:
+    tape.play(20)
+    pid = int(tape.memory.worker[WorkerWord.PID])
+    os.kill(pid, signal.SIGSTOP)
+    tape.play(30, wait=False)
+    time.sleep(0.3)
+    os.kill(pid, signal.SIGCONT)
+    tape.wait_until(lambda: tape.memory.playback.written >= 50 * HOP)
+    assert guard.restarts == 0
+    assert tape.memory.worker[WorkerWord.PID] == pid
+
+
+def test_a_process_that_hangs_is_replaced(guard: WorkerGuard, tape: Tape) -> None:
+    tape.play(5)
+    pid = int(tape.memory.worker[WorkerWord.PID])
+    os.kill(pid, signal.SIGSTOP)
+    tape.wait_until(lambda: guard.restarts == 1 and guard.ready, 10.0)
+    tape.play(5)
+    assert tape.memory.worker[WorkerWord.PID] != pid
+
+
+def test_controls_and_rungs_are_followed_and_logged(
+    memory: LiveMemory, sound: np.ndarray, channels: int
+) -> None:
+    ladder = ladder_from("replicate")
+    board = ControlBoard(memory.controls, ladder)
+    board.reset()
+    # Without its governor, which a busy machine would have a word with.
+    settings = WorkerSettings(
+        channels=channels, model="replicate", cutoff_hz=CUTOFF, governor=False
+    )
+    started = time.monotonic_ns()
+    host = WorkerThread(memory)
+    guard = WorkerGuard(memory, host, settings)
+    guard.start_worker()
+    guard.wait_until_ready(30.0)
+    tape = Tape(memory, sound)
+    tape.play(30)
+    enhanced = tape.played(20, 30)
+    board.set("model", "dry")
+    tape.play(30)
+    dry = tape.played(50, 60)
+    host.close()
+    np.testing.assert_array_equal(dry, sound[50 * HOP - OVERLAP : 60 * HOP - OVERLAP])
+    assert not np.array_equal(enhanced, sound[20 * HOP - OVERLAP : 30 * HOP - OVERLAP])
+    history = RungHistory(memory.events, ladder, started, ladder[0])
+    history.follow()
+    assert [(change.from_rung, change.to_rung, change.cause) for change in history.changes] == [
+        ("replicate", "dry", "wanted")
+    ]
+    assert set(history.seconds(time.monotonic_ns())) == {"replicate", "dry"}
+    assert memory.worker[WorkerWord.RUNG] == 1
+
+
+@pytest.mark.parametrize("host_kind", [WorkerProcess, WorkerThread])
+def test_a_worker_that_cannot_start_says_why(host_kind: type, failing_model: Path) -> None:
+    with LiveMemory.create(1) as memory:
+        ControlBoard(memory.controls).reset()
+        host = host_kind(memory) if host_kind is WorkerThread else host_kind()
+        settings = WorkerSettings(model=str(failing_model), provider="no such provider")
+        guard = WorkerGuard(memory, host, settings)
+        guard.start_worker()
+        with pytest.raises(RtsrError, match="no such provider"):
+            guard.wait_until_ready(30.0)
+        host.close()
+
+
+def test_the_nursery_ends_with_the_session(
+    memory: LiveMemory, settings: WorkerSettings, tape: Tape
+) -> None:
+    host = WorkerProcess()
+    guard = WorkerGuard(memory, host, settings)
+    guard.start_worker()
+    guard.wait_until_ready(30.0)
+    pid = host.pid
+    os.kill(pid, 0)
+    host.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_no_worker_outlives_a_nursery_that_was_killed(guard: WorkerGuard, tape: Tape) -> None:
+    tape.play(5)
+    words = tape.memory.worker
+    worker = int(words[WorkerWord.PID])
+    assert isinstance(guard._host, WorkerProcess)
+    assert guard._host._nursery is not None
+    guard._host._nursery.kill()
+    # It ends, and a new nursery has another one.
+    tape.wait_until(lambda: guard.restarts == 1 and guard.ready)
+    tape.play(5)
+    assert words[WorkerWord.PID] != worker
+
+
+def test_a_superseded_worker_ends(memory: LiveMemory, settings: WorkerSettings, tape: Tape) -> None:
+    host = WorkerThread(memory)
+    guard = WorkerGuard(memory, host, settings)
+    guard.start_worker()
+    guard.wait_until_ready(30.0)
+    memory.worker[WorkerWord.GENERATION] += 1
+    assert host.wait(2.0)
+
+
+def test_a_listener_may_change_what_is_played(
+    memory: LiveMemory, settings: WorkerSettings, tape: Tape
+) -> None:
+    hops: list[int] = []
+
+    def listen(hop: int, audio: np.ndarray, out: np.ndarray) -> None:
+        hops.append(hop)
+        out.fill(0.5)
+
+    worker = Worker(memory, settings, listen)
+    tape.play(3, wait=False)
+    worker_ends_after(worker, lambda: memory.playback.written == 3 * HOP)
+    assert hops == [0, 1, 2]
+    np.testing.assert_array_equal(tape.played(0, 3), 0.5)
+
+
+def worker_ends_after(worker: Worker, condition: Callable[[], bool]) -> None:
+    import threading
+
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    Tape.wait_until(condition)
+    worker.stop()
+    thread.join(2.0)
+    assert not thread.is_alive()
