@@ -141,6 +141,8 @@ def _parse(words: tuple[str, ...]) -> None:
     command, rest = _program(), list(words)
     context = command.context_class(command, info_name="rtsr")
     while hasattr(command, "list_commands"):
+        if rest and rest[0].isupper():  # any command
+            return
         if not rest or rest[0].startswith("-") or not re.fullmatch(r"[a-z][\w-]*", rest[0]):
             break
         name = rest.pop(0)
