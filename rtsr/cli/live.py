@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rtsr.cli import options
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 
 _DEVICES = "Devices"
 _CONTROLS = "Controls"
@@ -212,9 +212,9 @@ def live_command(
     from rtsr.live.settings import LiveSettings
 
     if every and json_stats is None:
-        raise RtsrError("--every adds lines to the file of --json-stats; give that, too.")
+        raise ArgumentError("--every adds lines to the file of --json-stats; give that, too.")
     if seconds is not None and not seconds > 0.0:
-        raise RtsrError(f"--seconds must be more than 0, not {seconds:g}.")
+        raise ArgumentError(f"--seconds must be more than 0, not {seconds:g}.")
     given = {
         "wet": wet,
         "level_db": level,
@@ -262,4 +262,4 @@ def live_command(
 def _check_test(others: dict[str, bool]) -> None:
     given = [name for name, is_given in others.items() if is_given]
     if given:
-        raise RtsrError(f"--test measures once, by itself; leave out {', '.join(given)}.")
+        raise ArgumentError(f"--test measures once, by itself; leave out {', '.join(given)}.")

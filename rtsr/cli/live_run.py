@@ -49,7 +49,7 @@ class Knobs:
         self.port = choose_port(port)
 
     def connect(self, session: LiveSession) -> Any:
-        """A context in which the knobs turn the session's controls."""
+        """Return a context in which the knobs turn the session's controls."""
         if not self.wanted:
             return contextlib.nullcontext()
         from rtsr.live.controls.midi.listener import MidiControls
@@ -69,7 +69,7 @@ def play(
     """Run a session until the time is over, the event is set or a key ends it.
 
     Raises:
-        RtsrError: the session, the MIDI port or the file of figures cannot be had.
+        RtsrError: the session, the MIDI port or the file of figures cannot be opened.
     """
     from rtsr.live.monitor.stats_file import STDOUT, StatsFile
     from rtsr.live.session import LiveSession
@@ -79,18 +79,23 @@ def play(
         if stopped.is_set():
             # Loading takes a second or two; whoever stopped it meanwhile wants no sound any more.
             raise KeyboardInterrupt
-        with session, knobs.connect(session) as midi, contextlib.ExitStack() as faces:
+        with session, knobs.connect(session) as midi, contextlib.ExitStack() as shown:
             clock = Clock(seconds)
             say: Callable[[str], None] = _say
+            watched = not quiet and json_stats != STDOUT
             if every:
                 clock.call(1.0, lambda: _write_line(stats, session))
             # Figures and pictures cannot share stdout.
-            if not quiet and json_stats != STDOUT:
-                say = _show(session, stopped, clock, faces)
+            if watched:
+                say = _show(session, stopped, clock, shown)
             if midi is not None and knobs.learn is not None:
                 _learn(midi, knobs.learn, knobs.path, say)
             clock.run(stopped)
         stats.write(session.report())
+    if watched:
+        from rtsr.live.monitor.summary import summary
+
+        _say(summary(session.report()))
 
 
 def measure(settings: LiveSettings, json_stats: str | None) -> None:
@@ -146,7 +151,7 @@ def _say(sentence: str) -> None:
 
 
 def _show(
-    session: LiveSession, stopped: threading.Event, clock: Clock, faces: contextlib.ExitStack
+    session: LiveSession, stopped: threading.Event, clock: Clock, shown: contextlib.ExitStack
 ) -> Callable[[str], None]:
     """Screen and keys, as far as there is a terminal for them; else one line.
 
@@ -157,14 +162,14 @@ def _show(
     from rtsr.live.monitor.screen import PICTURES_PER_SECOND, LiveScreen
 
     keys = KeyControls(session.controls, stopped.set)
-    screen = faces.enter_context(LiveScreen(keys))
-    faces.enter_context(Keyboard(keys))
+    screen = shown.enter_context(LiveScreen(keys))
+    shown.enter_context(Keyboard(keys))
     if screen.usable:
         clock.call(1.0 / PICTURES_PER_SECOND, lambda: screen.show(session.snapshot()))
         return screen.notice
     snapshot = session.snapshot()
     _say(
-        f"from '{snapshot.input_name}' to '{snapshot.output_name}' with {snapshot.rung}, "
+        f"from '{snapshot.input_name}' to '{snapshot.output_name}' with {snapshot.fallback_level}, "
         f"{snapshot.latency_total_ms:.1f} ms; Ctrl-C ends it."
     )
     return _say
@@ -187,7 +192,7 @@ def _learn(midi: MidiControls, control: str, path: Path, say: Callable[[str], No
 
 @contextlib.contextmanager
 def until_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT, SIGTERM and SIGHUP set; the second one interrupts at once.
+    """Yield an event that SIGINT, SIGTERM and SIGHUP set; the second one interrupts at once.
 
     Under nohup SIGHUP is ignored, and stays so.
     """

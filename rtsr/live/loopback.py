@@ -1,4 +1,4 @@
-"""Measures the latency of the whole chain with a click that goes round through a cable.
+"""Measurement of the latency of the whole chain, with a click through a loop-back cable.
 
 The output has to be connected to the input. One click is added to what the engine plays. It comes
 back into the input, goes through the engine as any sound does, is played, comes back again: from
@@ -79,7 +79,7 @@ class LatencyResult:
 def click() -> Audio:
     """Float32 ``(480,)``: 4 ms of a sweep down from 3 kHz, unlike anything else on a line.
 
-    It stays below every cutoff, so that it passes as dry signal, whatever the rung.
+    It stays below every cutoff, so that it passes as dry signal, whatever the level.
     """
     time = np.arange(192) / SAMPLE_RATE
     phase = 2.0 * np.pi * (3000.0 * time - 0.5 * 2500.0 / time[-1] * time**2)

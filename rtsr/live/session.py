@@ -7,20 +7,20 @@ import time
 from types import TracebackType
 from typing import Any
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.device.latency import StreamLatency
-from rtsr.live.device.latency_polling import LatencyWatch
+from rtsr.live.device.latency_polling import LatencyPolling
 from rtsr.live.device.stream import DeviceStream, StreamRequest
 from rtsr.live.monitor import figures
-from rtsr.live.monitor.history import RungHistory
+from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
 from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, percentile
 from rtsr.live.settings import LiveSettings
-from rtsr.live.shared.memory import LiveMemory, WorkerWord
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.shared.priority import describe, raised_for_new_threads
 from rtsr.live.supervisor import DeviceGuard, Guard, WorkerGuard
-from rtsr.live.worker.fallback_levels import ladder_from
+from rtsr.live.worker.fallback_levels import fallback_levels_of
 from rtsr.live.worker.process import WorkerProcess
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.live.worker.thread import WorkerThread
@@ -29,6 +29,7 @@ from rtsr.live.worker.worker import HopListener
 _READY_SECONDS = 60.0
 _HISTORY_SECONDS = 0.2
 _SHOWN_CHANGES = 8
+_SILENT_SECONDS = 0.5
 
 
 class LiveSession:
@@ -43,13 +44,14 @@ class LiveSession:
             before it is played; may change the output.
 
     Raises:
-        RtsrError: a setting that no machine could follow, an unknown model or control.
+        ArgumentError: a setting that no machine could follow, or an unknown control.
+        ModelError: an unknown model.
     """
 
     def __init__(self, settings: LiveSettings, *, on_hop: HopListener | None = None) -> None:
         settings.check()
         if on_hop is not None and settings.worker != "thread":
-            raise RtsrError("Only a worker in a thread calls back; use worker='thread'.")
+            raise ArgumentError("Only a worker in a thread calls back; use worker='thread'.")
         self.settings = settings
         self._request = StreamRequest(
             input_device=settings.input_device,
@@ -60,10 +62,10 @@ class LiveSession:
             allowance_ms=settings.allowance_ms,
         )
         self._request.check()
-        self.ladder = ladder_from(settings.model)
+        self.fallback_levels = fallback_levels_of(settings.model)
         self._on_hop = on_hop
         # Checked before anything is opened.
-        self._turn_controls(ControlBoard(ladder=self.ladder))
+        self._turn_controls(ControlBoard(fallback_levels=self.fallback_levels))
         # Set while the session runs.
         self._memory: LiveMemory | None = None
         self._final: dict[str, Any] | None = None
@@ -72,20 +74,20 @@ class LiveSession:
         """Load and warm everything, then open the devices; returns when sound is running.
 
         Raises:
-            RtsrError: a device or the worker cannot be had; nothing is left behind then. Or the
+            RtsrError: a device or the worker does not start; nothing is left behind then. Or the
                 session runs already.
         """
         if self._memory is not None:
             raise RtsrError("This live session runs already; call stop() first.")
         with contextlib.ExitStack() as undo:
             memory = undo.enter_context(LiveMemory.create(self.settings.channels))
-            self._board = ControlBoard(memory.controls, self.ladder)
+            self._board = ControlBoard(memory.controls, self.fallback_levels)
             self._board.reset()
             self._turn_controls(self._board)
-            memory.worker[WorkerWord.RUNG] = self.ladder.index(self._board.rung)
+            memory.worker["fallback_level"] = self.fallback_levels.index(self._board.highest_level)
             self._host = self._new_host(memory)
             undo.callback(self._host.close)
-            undo.callback(memory.worker.__setitem__, WorkerWord.STOP, 1)
+            undo.callback(memory.worker.__setitem__, "stop", 1)
             self._host.prepare()
             self._stream = _RaisedStream(memory, self._request, raised=self.settings.raise_priority)
             undo.callback(self._stream.close)
@@ -95,11 +97,11 @@ class LiveSession:
             self._meters = Meters(memory)
             self._cpu_before = time.process_time()
             self._started_ns = time.monotonic_ns()
-            self._history = RungHistory(
-                memory.events, self.ladder, self._started_ns, self._board.rung
+            self._history = FallbackHistory(
+                memory.events, self.fallback_levels, self._started_ns, self._board.highest_level
             )
             self._stream.start()
-            self._latency_watch = LatencyWatch(self._stream)
+            self._latency_polling = LatencyPolling(self._stream)
             self._device_guard = DeviceGuard(self._stream, self._reopened)
             guards: list[Guard] = [_Follower(self._history)]
             if self.settings.watchdog:
@@ -138,17 +140,19 @@ class LiveSession:
         return self._stream.refresh_latency()
 
     def snapshot(self) -> LiveSnapshot:
-        """What a screen shows, as of now.
+        """Return what a screen shows, as of now.
 
         Raises:
             RtsrError: the session does not run.
         """
         memory = self._running()
-        captured, played = self._meters.look()
+        # The timelines still hold the last sound of a device that has gone.
+        is_silent = self._device_guard.waiting or self._stream.silent_seconds > _SILENT_SECONDS
+        captured, played = self._meters.silence() if is_silent else self._meters.newest()
         in_db, in_rms_db = levels_db(captured)
         out_db, out_rms_db = levels_db(played)
         histogram = memory.step_histogram.copy()
-        longest = figures.worker_word(memory, WorkerWord.MAX_STEP_NS) * 1e-6
+        longest = int(memory.worker["max_step_ns"]) * 1e-6
         counters = figures.counters(memory)
         latency = self._stream.latency
         return LiveSnapshot(
@@ -171,9 +175,9 @@ class LiveSession:
             step_p50_ms=min(percentile(histogram, 50.0, STEP_BIN_MS), longest),
             step_p99_ms=min(percentile(histogram, 99.0, STEP_BIN_MS), longest),
             step_max_ms=longest,
-            rung=self.ladder[figures.worker_word(memory, WorkerWord.RUNG)],
-            ladder=self.ladder,
-            rung_changes=tuple(self._history.changes[-_SHOWN_CHANGES:]),
+            fallback_level=self.fallback_levels[int(memory.worker["fallback_level"])],
+            fallback_levels=self.fallback_levels,
+            fallback_level_changes=tuple(self._history.changes[-_SHOWN_CHANGES:]),
             underruns=counters["underruns"],
             overruns=counters["overruns"],
             late_callbacks=counters["late_callbacks"],
@@ -197,7 +201,7 @@ class LiveSession:
             RtsrError: the session was never started.
         """
         if self._memory is not None:
-            return self._report(self._latency_watch.lately())
+            return self._report(self._latency_polling.recent())
         if self._final is None:
             raise RtsrError("This live session has not been started; call start() first.")
         return self._final
@@ -230,17 +234,17 @@ class LiveSession:
         return self.settings.for_worker(self._rate / 2.0, reserve, latency.delay)
 
     def _reopened(self) -> None:
-        self._latency_watch.restart()
+        self._latency_polling.restart()
         # A server may have come back with other blocks: the worker judges by them what is late.
         self._worker_guard.adapt(self._for_worker())
 
     def _new_host(self, memory: LiveMemory) -> WorkerProcess | WorkerThread:
-        def look() -> None:
+        def worker_ended() -> None:
             self._worker_guard.nudge()
 
         if self.settings.worker == "thread":
-            return WorkerThread(memory, look, self._on_hop)
-        return WorkerProcess(look)
+            return WorkerThread(memory, worker_ended, self._on_hop)
+        return WorkerProcess(worker_ended)
 
     def _seconds(self) -> float:
         return (time.monotonic_ns() - self._started_ns) * 1e-9
@@ -251,13 +255,13 @@ class LiveSession:
         return "restarting the worker" if self._worker_guard.restarting else "playing"
 
     def _priority(self) -> str:
-        return describe(figures.worker_word(self._running(), WorkerWord.PRIORITY))
+        return describe(int(self._running().worker["priority"]))
 
     def _cpu_percent(self) -> float:
         """Of one core: this program, its audio callback included, and the worker."""
         own = time.process_time() - self._cpu_before
         if self.settings.worker == "process":
-            own += figures.worker_word(self._running(), WorkerWord.CPU_NS) * 1e-9
+            own += int(self._running().worker["cpu_ns"]) * 1e-9
         return round(100.0 * own / max(self._seconds(), 1e-3), 2)
 
     def _report(self, latency: StreamLatency) -> dict[str, Any]:
@@ -271,12 +275,12 @@ class LiveSession:
             "block": latency.block,
             "channels": self.settings.channels,
             "worker": self.settings.worker,
-            "worker_pid": figures.worker_word(memory, WorkerWord.PID),
-            "ladder": list(self.ladder),
+            "worker_pid": int(memory.worker["pid"]),
+            "fallback_levels": list(self.fallback_levels),
             **figures.counters(memory),
-            "rung": self.ladder[figures.worker_word(memory, WorkerWord.RUNG)],
-            "rung_seconds": self._history.seconds(time.monotonic_ns()),
-            "rung_changes": [change.as_dict() for change in self._history.changes],
+            "fallback_level": self.fallback_levels[int(memory.worker["fallback_level"])],
+            "fallback_level_seconds": self._history.seconds(time.monotonic_ns()),
+            "fallback_level_changes": [change.as_dict() for change in self._history.changes],
             "step_ms": figures.step_ms(memory),
             "callback_us": figures.callback_us(memory),
             "latency": {
@@ -291,7 +295,7 @@ class LiveSession:
             "controls": self._board.as_dict(),
             "cpu_percent": self._cpu_percent(),
             "priority": self._priority(),
-            "flushes_denormals": bool(figures.worker_word(memory, WorkerWord.FLUSHES_DENORMALS)),
+            "flushes_denormals": bool(memory.worker["flushes_denormals"]),
         }
 
 
@@ -299,7 +303,7 @@ class _RaisedStream(DeviceStream):
     """A device stream whose callbacks get more processor time, where the system allows it.
 
     Which of these calls starts the thread depends on the host API: JACK's comes with PortAudio
-    itself, when devices are looked for.
+    itself, when devices are listed.
     """
 
     def __init__(self, memory: LiveMemory, request: StreamRequest, raised: bool) -> None:
@@ -320,10 +324,10 @@ class _RaisedStream(DeviceStream):
 
 
 class _Follower(Guard):
-    """Reads the worker's events before their log has gone round."""
+    """Reads the worker's events before newer ones overwrite them."""
 
-    def __init__(self, history: RungHistory) -> None:
-        super().__init__("rtsr-rung-history", _HISTORY_SECONDS)
+    def __init__(self, history: FallbackHistory) -> None:
+        super().__init__("rtsr-level-history", _HISTORY_SECONDS)
         self._history = history
 
     def check(self) -> None:

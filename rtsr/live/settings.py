@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.timing import HOP
 
@@ -53,7 +53,7 @@ class LiveSettings:
     watchdog: bool = True
 
     def check(self) -> None:
-        """Raise :class:`RtsrError` if a value cannot be used on any machine."""
+        """Raise :class:`ArgumentError` if a value cannot be used on any machine."""
         from rtsr.arguments import MAX_CHANNELS, check_arguments
         from rtsr.live.device.devices import check_rate
         from rtsr.runtime.providers.options import parse_provider
@@ -62,14 +62,16 @@ class LiveSettings:
         check_rate(self.rate)
         parse_provider(self.provider)
         if self.worker not in WORKERS:
-            raise RtsrError(f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}.")
+            raise ArgumentError(
+                f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}."
+            )
         if not 1 <= self.channels <= MAX_CHANNELS:
-            raise RtsrError(
+            raise ArgumentError(
                 f"A live session has 1 to {MAX_CHANNELS} channels, not {self.channels}."
             )
 
     def for_worker(self, native_hz: float, reserve_frames: int, delay: int) -> WorkerSettings:
-        """The worker's part, once the device's rate, block and delay are known."""
+        """Return the worker's part, once the device's rate, block and delay are known."""
         return WorkerSettings(
             channels=self.channels,
             model=self.model,

@@ -7,15 +7,17 @@ left lying.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Protocol
 
 from rtsr.errors import RtsrError
-from rtsr.live.shared.memory import LiveMemory, WorkerWord
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 0.03
 _AFTER_ERROR_SECONDS = 1.0
@@ -68,7 +70,7 @@ class Stream(Protocol):
 
 
 class Guard:
-    """A thread that looks at something every few milliseconds, or at once when it is nudged."""
+    """A thread that checks something every few milliseconds, or at once when it is nudged."""
 
     def __init__(self, name: str, seconds: float = _CHECK_SECONDS) -> None:
         self._seconds = seconds
@@ -81,7 +83,7 @@ class Guard:
         self._thread.start()
 
     def nudge(self) -> None:
-        """Look now."""
+        """Check now."""
         self._nudged.set()
 
     def close(self) -> None:
@@ -92,7 +94,7 @@ class Guard:
             self._thread.join(10.0)
 
     def check(self) -> None:
-        """Look once."""
+        """Check once."""
         raise NotImplementedError
 
     def _run(self) -> None:
@@ -101,7 +103,7 @@ class Guard:
                 self.check()
             except Exception:
                 # Whatever a library or the system has run into: without a guard it would be final.
-                traceback.print_exc()
+                _log.exception("%s failed; it goes on", self._thread.name)
                 self._closing.wait(_AFTER_ERROR_SECONDS)
             self._nudged.wait(self._seconds)
             self._nudged.clear()
@@ -131,7 +133,7 @@ class WorkerGuard(Guard):
     @property
     def ready(self) -> bool:
         """Whether the newest worker has loaded everything and works."""
-        return bool(self._words[WorkerWord.READY] == self._words[WorkerWord.GENERATION])
+        return bool(self._words["ready"] == self._words["generation"])
 
     @property
     def restarting(self) -> bool:
@@ -140,7 +142,7 @@ class WorkerGuard(Guard):
 
     def start_worker(self) -> None:
         """Start a worker, which supersedes the one before."""
-        self._words[WorkerWord.GENERATION] += 1
+        self._words["generation"] += 1
         self._started_ns = time.monotonic_ns()
         self._host.start(self._name, self._settings)
 
@@ -176,7 +178,7 @@ class WorkerGuard(Guard):
         elif self._host.ended:
             self._replace(now)
         elif self.ready:
-            if now - self._words[WorkerWord.HEARTBEAT_NS] > _SILENT_NS:
+            if now - self._words["heartbeat_ns"] > _SILENT_NS:
                 self._end_hanging()
                 self._replace(now)
         elif now - self._started_ns > _STARTING_NS:

@@ -43,7 +43,9 @@ def read_docstring() -> Any:
 @pytest.mark.parametrize(
     ("written", "shown"),
     [
-        pytest.param("See :class:`~rtsr.batch.BatchUpsampler`.", "See `BatchUpsampler`.", id="~"),
+        pytest.param(
+            "See :class:`~rtsr.batch.upsampler.BatchUpsampler`.", "See `BatchUpsampler`.", id="~"
+        ),
         pytest.param("Call :meth:`start` first.", "Call `start` first.", id="name"),
         pytest.param("Raise :class:`rtsr.RtsrError`.", "Raise `rtsr.RtsrError`.", id="dotted"),
         pytest.param(

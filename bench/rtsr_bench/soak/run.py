@@ -190,8 +190,11 @@ def build_table(results: dict[str, Any]) -> Table:
             ("step p99.9", f"{step['p99_9']:.2f} ms"),
         ],
         [
-            *((f"on {level}", f"{time:.1f} s") for level, time in figures["rung_seconds"].items()),
-            ("changes of level", f"{len(figures['rung_changes'])}"),
+            *(
+                (f"on {level}", f"{time:.1f} s")
+                for level, time in figures["fallback_level_seconds"].items()
+            ),
+            ("changes of level", f"{len(figures['fallback_level_changes'])}"),
             ("workers, devices restarted", _restarts(figures)),
         ],
         [

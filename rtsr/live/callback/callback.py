@@ -16,10 +16,11 @@ from numba import boolean, cfunc, float64, int32, int64, types, uint8, uint32, u
 
 from rtsr.live.callback.playback_mix import enhanced_ahead, mix, words_at
 from rtsr.live.callback.sample_formats import FLOAT32, INT24, decode, encode
-from rtsr.live.callback.state import CHUNK, STATE, STATE_DTYPE
-from rtsr.live.shared.memory import CALLBACK_BINS, CALLBACK_WORDS, TIMELINE_FRAMES, CallbackWord
+from rtsr.live.callback.state import CHUNK, COUNTERS, STATE, STATE_DTYPE
+from rtsr.live.shared.counters import CALLBACK_COUNTERS
+from rtsr.live.shared.memory import CALLBACK_BINS, TIMELINE_FRAMES
 from rtsr.live.shared.pointers import carray, frames_at, pointer_to, read_clock
-from rtsr_kernels.compiled import INDICES, kernel
+from rtsr_kernels.compiled import kernel
 from rtsr_kernels.drift import JUMP, STATE_WORDS, drift_update
 from rtsr_kernels.resample import ROOM as RESAMPLER_ROOM
 from rtsr_kernels.resample import resample_block
@@ -29,31 +30,6 @@ from rtsr_kernels.variable_resample import frames_needed, resample_variable
 _CONTINUE = 0
 _INPUT_UNDERFLOW, _INPUT_OVERFLOW, _OUTPUT_UNDERFLOW, _OUTPUT_OVERFLOW, _PRIMING = 1, 2, 4, 8, 16
 
-_CAPTURE_CALLBACKS = int(CallbackWord.CAPTURE_CALLBACKS)
-_CAPTURE_FRAMES = int(CallbackWord.CAPTURE_FRAMES)
-_CAPTURE_LATE_CALLBACKS = int(CallbackWord.CAPTURE_LATE_CALLBACKS)
-_INPUT_UNDERFLOWS = int(CallbackWord.INPUT_UNDERFLOWS)
-_INPUT_OVERFLOWS = int(CallbackWord.INPUT_OVERFLOWS)
-_FIRST_SIGNAL_FRAME = int(CallbackWord.FIRST_SIGNAL_FRAME)
-_REPAIRED_SAMPLES = int(CallbackWord.REPAIRED_SAMPLES)
-_CAPTURE_TIME_NS = int(CallbackWord.CAPTURE_TIME_NS)
-_CAPTURE_EPOCH_NS = int(CallbackWord.CAPTURE_EPOCH_NS)
-_CALLBACKS = int(CallbackWord.CALLBACKS)
-_FRAMES = int(CallbackWord.FRAMES)
-_LATE_CALLBACKS = int(CallbackWord.LATE_CALLBACKS)
-_UNDERRUN_BLOCKS = int(CallbackWord.UNDERRUN_BLOCKS)
-_UNDERRUN_EVENTS = int(CallbackWord.UNDERRUN_EVENTS)
-_OUTPUT_UNDERFLOWS = int(CallbackWord.OUTPUT_UNDERFLOWS)
-_OUTPUT_OVERFLOWS = int(CallbackWord.OUTPUT_OVERFLOWS)
-_PRIMING_WORD = int(CallbackWord.PRIMING)
-_FILL_MIN = int(CallbackWord.FILL_MIN)
-_FILL_MAX = int(CallbackWord.FILL_MAX)
-_FILL = int(CallbackWord.FILL)
-_PLAYED_POSITION = int(CallbackWord.PLAYED_POSITION)
-_DRIFT_PPB = int(CallbackWord.DRIFT_PPB)
-_RESYNCS = int(CallbackWord.RESYNCS)
-_CLIPPED_SAMPLES = int(CallbackWord.CLIPPED_SAMPLES)
-_PLAYBACK_TIME_NS = int(CallbackWord.PLAYBACK_TIME_NS)
 
 # One 48 kHz frame is 62500 / 3 nanoseconds.
 _FRAME_NS_UP, _FRAME_NS_DOWN = 62500, 3
@@ -87,9 +63,10 @@ def is_late(state: np.ndarray, now: float, frames: int) -> bool:
     return late
 
 
-@kernel(void(STATE, INDICES, int64, int64))
-def capture(state: np.ndarray, words: np.ndarray, address: int, frames: int) -> None:
+@kernel(void(STATE, COUNTERS, int64, int64))
+def capture(state: np.ndarray, counters: np.ndarray, address: int, frames: int) -> None:
     """Append `frames` device frames at `address` (0: silence) to the capture timeline."""
+    c = counters[0]
     s = state[0]
     channels = s.channels
     header = words_at(s.capture_header, HEADER_WORDS)
@@ -101,9 +78,7 @@ def capture(state: np.ndarray, words: np.ndarray, address: int, frames: int) -> 
         if address == 0:
             block[:] = 0.0
         else:
-            words[_REPAIRED_SAMPLES] += decode(
-                address, s.input_format, s.input_channels, start, block
-            )
+            c.repaired_samples += decode(address, s.input_format, s.input_channels, start, block)
         if s.up != s.down:
             taps = s.input_taps
             due = max(0, (count * s.up - 1 - s.input_position) // s.down + 1)
@@ -117,45 +92,47 @@ def capture(state: np.ndarray, words: np.ndarray, address: int, frames: int) -> 
                 s.down,
             )
             block = inner
-        if words[_FIRST_SIGNAL_FRAME] < 0:
+        if c.first_signal_frame < 0:
             for frame in range(block.shape[0]):
                 for channel in range(channels):
-                    if block[frame, channel] != 0.0 and words[_FIRST_SIGNAL_FRAME] < 0:
-                        words[_FIRST_SIGNAL_FRAME] = timeline_written(header) + frame
+                    if block[frame, channel] != 0.0 and c.first_signal_frame < 0:
+                        c.first_signal_frame = timeline_written(header) + frame
         timeline_write(header, data, block)
         start += count
-    words[_CAPTURE_CALLBACKS] += 1
-    words[_CAPTURE_FRAMES] += frames
+    c.capture_callbacks += 1
+    c.capture_frames += frames
 
 
-@kernel(int64(STATE, INDICES, int64, int64, boolean))
+@kernel(int64(STATE, COUNTERS, int64, int64, boolean))
 def play_plain(
-    state: np.ndarray, words: np.ndarray, address: int, frames: int, falling: bool
+    state: np.ndarray, counters: np.ndarray, address: int, frames: int, falling: bool
 ) -> int:
     """Play `frames` frames without conversion, going on from where playing is; returns as `mix`."""
+    c = counters[0]
     s = state[0]
     limited = 0
     start = 0
     while start < frames:
         count = min(CHUNK, frames - start)
         block = frames_at(s.inner_block, count, s.channels)
-        limited |= mix(state, words, s.position, block, falling)
-        words[_CLIPPED_SAMPLES] += encode(address, s.output_format, s.output_channels, start, block)
+        limited |= mix(state, counters, s.position, block, falling)
+        c.clipped_samples += encode(address, s.output_format, s.output_channels, start, block)
         s.position += count
         start += count
     return limited
 
 
-@kernel(int64(STATE, INDICES, int64, int64, float64, boolean))
+@kernel(int64(STATE, COUNTERS, int64, int64, float64, boolean))
 def play_converted(
     state: np.ndarray,
-    words: np.ndarray,
+    counters: np.ndarray,
     address: int,
     frames: int,
     ratio: float,
     falling: bool,
 ) -> int:
     """Play `frames` frames at `ratio` 48 kHz frames each, going on from where playing is."""
+    c = counters[0]
     s = state[0]
     channels = s.channels
     fraction = carray(pointer_to(s.position_fraction), (1,), float64)
@@ -168,17 +145,17 @@ def play_converted(
         count = min(CHUNK, frames - start)
         needed = frames_needed(fraction, ratio, count)
         inner = frames_at(s.inner_block, needed, channels)
-        limited |= mix(state, words, s.position, inner, falling)
+        limited |= mix(state, counters, s.position, inner, falling)
         s.position += needed
         block = frames_at(s.device_block, count, channels)
         resample_variable(history, fraction, table, ratio, inner, block)
-        words[_CLIPPED_SAMPLES] += encode(address, s.output_format, s.output_channels, start, block)
+        c.clipped_samples += encode(address, s.output_format, s.output_channels, start, block)
         start += count
     # The jump itself is made in silence; the rise after it is the mix's.
     if s.pending_jump != 0 and s.presence == 0.0:
         s.position += s.pending_jump
         s.pending_jump = 0
-        words[_RESYNCS] += 1
+        c.resyncs += 1
         if s.two_clocks != 0:
             s.settling = int64(_SETTLING_SECONDS * s.rate)
     return limited
@@ -191,16 +168,17 @@ def silence(address: int, sample_format: int, channels: int, frames: int) -> Non
     carray(pointer_to(address), (frames * channels * width,), uint8)[:] = 0
 
 
-@kernel(void(STATE, INDICES))
-def note_fill(state: np.ndarray, words: np.ndarray) -> None:
+@kernel(void(STATE, COUNTERS))
+def note_fill(state: np.ndarray, counters: np.ndarray) -> None:
     """Record how many enhanced frames lie ahead, as soon as the worker has delivered the first."""
+    c = counters[0]
     position = state[0].position
     fill = enhanced_ahead(state, position)
-    words[_FILL] = fill
-    if position < 0 or (fill == 0 and words[_FILL_MAX] < 0):
+    c.fill = fill
+    if position < 0 or (fill == 0 and c.fill_max < 0):
         return
-    words[_FILL_MAX] = max(words[_FILL_MAX], fill)
-    words[_FILL_MIN] = fill if words[_FILL_MIN] < 0 else min(words[_FILL_MIN], fill)
+    c.fill_max = max(c.fill_max, fill)
+    c.fill_min = fill if c.fill_min < 0 else min(c.fill_min, fill)
 
 
 @kernel(void(STATE, int64, float64))
@@ -217,14 +195,15 @@ def settle(state: np.ndarray, frames: int, error: float) -> None:
         s.settling_calls = 0
 
 
-@kernel(float64(STATE, INDICES, int64, int64, float64))
+@kernel(float64(STATE, COUNTERS, int64, int64, float64))
 def follow(
-    state: np.ndarray, words: np.ndarray, frames: int, captured_before: int, now: float
+    state: np.ndarray, counters: np.ndarray, frames: int, captured_before: int, now: float
 ) -> float:
     """Keep the playing position on its target; returns 48 kHz frames per device frame.
 
     `captured_before` are the 48 kHz frames that were there before this call's input.
     """
+    c = counters[0]
     s = state[0]
     if s.two_clocks == 0:
         target = float64(captured_before - s.delay)
@@ -237,8 +216,8 @@ def follow(
                 s.pending_jump = int64(error)
         s.started = 1
         return s.nominal_ratio
-    captured_now = (now - 1e-9 * words[_CAPTURE_EPOCH_NS]) * 48000.0
-    factor = 1.0 + 1e-9 * words[_DRIFT_PPB]
+    captured_now = (now - 1e-9 * c.capture_epoch_ns) * 48000.0
+    factor = 1.0 + 1e-9 * c.drift_ppb
     # While the capturing device pauses nothing is learned about clocks.
     if captured_now > captured_before + s.capture_horizon:
         return s.nominal_ratio * factor
@@ -255,50 +234,52 @@ def follow(
         error = target - s.position - fraction[0]
         factor = drift_update(drift, error, frames / s.rate)
         s.pending_jump = int64(drift[JUMP])
-        words[_DRIFT_PPB] = int64(round((factor - 1.0) * 1e9))
+        c.drift_ppb = int64(round((factor - 1.0) * 1e9))
     return s.nominal_ratio * factor
 
 
-@kernel(void(STATE, INDICES, int64, int64, int64, float64))
+@kernel(void(STATE, COUNTERS, int64, int64, int64, float64))
 def play(
     state: np.ndarray,
-    words: np.ndarray,
+    counters: np.ndarray,
     address: int,
     frames: int,
     captured_before: int,
     now: float,
 ) -> None:
     """Fill the device's output; arguments as for `follow`."""
+    c = counters[0]
     s = state[0]
     falling = words_at(s.enabled, 1)[0] == 0
-    words[_CALLBACKS] += 1
-    words[_FRAMES] += frames
+    c.callbacks += 1
+    c.frames += frames
     ratio = 0.0
     if s.two_clocks == 0 or captured_before > 0:
-        ratio = follow(state, words, frames, captured_before, now)
+        ratio = follow(state, counters, frames, captured_before, now)
     if s.started == 0:
         silence(address, s.output_format, s.output_channels, frames)
         return
-    note_fill(state, words)
+    note_fill(state, counters)
     if s.taps == 0:
-        limited = play_plain(state, words, address, frames, falling)
+        limited = play_plain(state, counters, address, frames, falling)
     else:
-        limited = play_converted(state, words, address, frames, ratio, falling)
-    words[_PLAYED_POSITION] = s.position
-    words[_UNDERRUN_BLOCKS] += limited
+        limited = play_converted(state, counters, address, frames, ratio, falling)
+    c.played_position = s.position
+    c.underrun_blocks += limited
     if limited == 1 and s.dry_run == 0:
-        words[_UNDERRUN_EVENTS] += 1
+        c.underrun_events += 1
     s.dry_run = limited
 
 
-@kernel(void(INDICES, int64))
-def count_flags(words: np.ndarray, flags: int) -> None:
+@kernel(void(COUNTERS, int64))
+def count_flags(counters: np.ndarray, flags: int) -> None:
     """Count what PortAudio says has happened since the last call."""
-    words[_INPUT_UNDERFLOWS] += (flags & _INPUT_UNDERFLOW) != 0
-    words[_INPUT_OVERFLOWS] += (flags & _INPUT_OVERFLOW) != 0
-    words[_OUTPUT_UNDERFLOWS] += (flags & _OUTPUT_UNDERFLOW) != 0
-    words[_OUTPUT_OVERFLOWS] += (flags & _OUTPUT_OVERFLOW) != 0
-    words[_PRIMING_WORD] += (flags & _PRIMING) != 0
+    c = counters[0]
+    c.input_underflows += (flags & _INPUT_UNDERFLOW) != 0
+    c.input_overflows += (flags & _INPUT_OVERFLOW) != 0
+    c.output_underflows += (flags & _OUTPUT_UNDERFLOW) != 0
+    c.output_overflows += (flags & _OUTPUT_OVERFLOW) != 0
+    c.priming += (flags & _PRIMING) != 0
 
 
 @kernel(int64(float64))
@@ -307,32 +288,37 @@ def nanoseconds(seconds: float) -> Any:
     return int64(math.floor(seconds * 1e9))
 
 
-@kernel(void(STATE, int64, int64, int64, int64))
-def serve(state: np.ndarray, source: int, sink: int, frames: int, flags: int) -> None:
+@kernel(void(STATE, COUNTERS, int64, int64, int64, int64))
+def serve(
+    state: np.ndarray, counters: np.ndarray, source: int, sink: int, frames: int, flags: int
+) -> None:
     """One call of the device: `source` and `sink` are its buffers, 0 where it has none."""
     # Nothing to do, and times per block would be divided by.
     if frames == 0:
         return
     s = state[0]
-    words = words_at(s.words, CALLBACK_WORDS)
+    c = counters[0]
     now = 0.0
     if s.clock != 0:
         now = read_clock(s.clock)
         if is_late(state, now, frames):
-            words[_LATE_CALLBACKS if s.output_channels > 0 else _CAPTURE_LATE_CALLBACKS] += 1
+            if s.output_channels > 0:
+                c.late_callbacks += 1
+            else:
+                c.capture_late_callbacks += 1
     if flags != 0:
-        count_flags(words, flags)
+        count_flags(counters, flags)
     capture_header = words_at(s.capture_header, HEADER_WORDS)
     captured_before = timeline_written(capture_header)
     if s.input_channels > 0:
-        capture(state, words, source, frames)
+        capture(state, counters, source, frames)
         now_ns = nanoseconds(now)
-        words[_CAPTURE_TIME_NS] = now_ns
+        c.capture_time_ns = now_ns
         captured_ns = captured_before * _FRAME_NS_UP // _FRAME_NS_DOWN
-        words[_CAPTURE_EPOCH_NS] = now_ns - captured_ns
+        c.capture_epoch_ns = now_ns - captured_ns
     if s.output_channels > 0 and sink != 0:
-        play(state, words, sink, frames, captured_before, now)
-        words[_PLAYBACK_TIME_NS] = nanoseconds(now)
+        play(state, counters, sink, frames, captured_before, now)
+        c.playback_time_ns = nanoseconds(now)
     if s.clock != 0:
         microseconds = nanoseconds(read_clock(s.clock) - now) // 1000
         histogram = words_at(s.duration_histogram, CALLBACK_BINS)
@@ -343,19 +329,22 @@ _UNSIGNED_LONG = uint64 if ctypes.sizeof(ctypes.c_ulong) == 8 else uint32
 _SIGNATURE = int32(types.intp, types.intp, _UNSIGNED_LONG, types.intp, _UNSIGNED_LONG, types.intp)
 
 
-def _portaudio_callback(
-    source: int, sink: int, frames: int, time_info: int, flags: int, user_data: int
-) -> int:
-    serve(carray(pointer_to(user_data), 1, STATE_DTYPE), source, sink, frames, flags)
-    return _CONTINUE
+def _compile(state_type: np.dtype, counters_type: np.dtype) -> Any:
+    # What a function closes over is part of the key under which numba keeps its machine code: a
+    # record that has changed cannot meet code that was compiled for the one before.
+    def portaudio_callback(
+        source: int, sink: int, frames: int, time_info: int, flags: int, user_data: int
+    ) -> int:
+        state = carray(pointer_to(user_data), 1, state_type)
+        counters = carray(pointer_to(state[0].counters), 1, counters_type)
+        serve(state, counters, source, sink, frames, flags)
+        return _CONTINUE
 
-
-def _compile() -> Any:
     try:
-        return cfunc(_SIGNATURE, cache=True)(_portaudio_callback)
+        return cfunc(_SIGNATURE, cache=True)(portaudio_callback)
     except (OSError, RuntimeError):  # no place for a cache, see rtsr_kernels.compiled
-        return cfunc(_SIGNATURE)(_portaudio_callback)
+        return cfunc(_SIGNATURE)(portaudio_callback)
 
 
-PORTAUDIO_CALLBACK: Any = _compile()
+PORTAUDIO_CALLBACK: Any = _compile(STATE_DTYPE, CALLBACK_COUNTERS)
 """numba's C function: `.address` for PortAudio, `.ctypes` for tests."""

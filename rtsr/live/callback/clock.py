@@ -22,7 +22,7 @@ _WORD = ir.IntType(64)
 
 @functools.lru_cache(maxsize=1)
 def monotonic_clock() -> Any:
-    """numba's C function `double clock(void)`: seconds of `time.monotonic`; see `.address`.
+    """Return numba's C function `double clock(void)`: seconds of `time.monotonic`; see `.address`.
 
     `None` where the system has no clock that is known here. The callback then measures no times.
     """

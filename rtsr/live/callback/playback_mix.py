@@ -11,17 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, int64
 
-from rtsr.live.callback.state import LOOK_AHEAD, STATE
-from rtsr.live.shared.memory import TIMELINE_FRAMES, CallbackWord
+from rtsr.live.callback.state import COUNTERS, LOOK_AHEAD, STATE
+from rtsr.live.shared.memory import TIMELINE_FRAMES
 from rtsr.live.shared.pointers import carray, frames_at, pointer_to
 from rtsr.timing import OVERLAP
 from rtsr_kernels.compiled import AUDIO, INDICES, kernel
 from rtsr_kernels.timeline import HEADER_WORDS, timeline_read, timeline_start, timeline_written
-
-_UNDERRUN_FRAMES = int(CallbackWord.UNDERRUN_FRAMES)
-_ENHANCED_FRAMES = int(CallbackWord.ENHANCED_FRAMES)
-_DRY_FRAMES = int(CallbackWord.DRY_FRAMES)
-_SILENT_FRAMES = int(CallbackWord.SILENT_FRAMES)
 
 _RISE = 1.0 / 480.0
 _FALL = 1.0 / LOOK_AHEAD
@@ -44,13 +39,16 @@ def enhanced_ahead(state: np.ndarray, position: int) -> int:
     return max(0, ahead)
 
 
-@kernel(int64(STATE, INDICES, int64, AUDIO, boolean))
-def mix(state: np.ndarray, words: np.ndarray, position: int, out: np.ndarray, falling: bool) -> int:
+@kernel(int64(STATE, COUNTERS, int64, AUDIO, boolean))
+def mix(
+    state: np.ndarray, counters: np.ndarray, position: int, out: np.ndarray, falling: bool
+) -> int:
     """Fill `out` `(frames, channels)` with what is to be heard from playback frame `position` on.
 
     `falling` fades it to silence over `LOOK_AHEAD` frames, which may take several calls. Returns 1
     if enhanced frames were missing, or so few ahead that the fade to dry began, else 0.
     """
+    c = counters[0]
     s = state[0]
     total, channels = out.shape
     capture_header = words_at(s.capture_header, HEADER_WORDS)
@@ -61,7 +59,7 @@ def mix(state: np.ndarray, words: np.ndarray, position: int, out: np.ndarray, fa
     # Nothing is wanted from before the start.
     early = min(total, max(0, -position))
     out[:early] = 0.0
-    words[_SILENT_FRAMES] += early
+    c.silent_frames += early
     if early == total:
         return 0
     sound = out[early:]
@@ -78,7 +76,7 @@ def mix(state: np.ndarray, words: np.ndarray, position: int, out: np.ndarray, fa
         if dry == before:
             dry_ahead = before
     sound[dry:] = 0.0
-    words[_SILENT_FRAMES] += count - dry
+    c.silent_frames += count - dry
 
     ahead = enhanced_ahead(state, position)
     wet = frames_at(s.wet_block, count, channels)
@@ -110,10 +108,10 @@ def mix(state: np.ndarray, words: np.ndarray, position: int, out: np.ndarray, fa
                 sound[frame, channel] *= level
     s.gain = gain
     s.presence = presence
-    words[_ENHANCED_FRAMES] += undiluted
-    words[_DRY_FRAMES] += count - undiluted
+    c.enhanced_frames += undiluted
+    c.dry_frames += count - undiluted
     # Without input there is nothing that the worker could have enhanced.
     if dry < count:
         return 0
-    words[_UNDERRUN_FRAMES] += count - enhanced
+    c.underrun_frames += count - enhanced
     return int64(ahead - (count - 1) < LOOK_AHEAD)

@@ -12,7 +12,8 @@ import numpy as np
 from numba import from_dtype, types
 
 from rtsr.live.callback.sample_formats import FORMATS
-from rtsr.live.shared.memory import CALLBACK_WORDS, TIMELINE_FRAMES, LiveMemory
+from rtsr.live.shared.counters import CALLBACK_COUNTERS
+from rtsr.live.shared.memory import TIMELINE_FRAMES, LiveMemory
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.drift import STATE_WORDS
 from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler, history_length
@@ -32,7 +33,7 @@ _FIELDS: list[tuple[str, Any]] = [
     # Where things are.
     ("enabled", np.int64),
     ("clock", np.int64),
-    ("words", np.int64),
+    ("counters", np.int64),
     ("duration_histogram", np.int64),
     ("capture_header", np.int64),
     ("capture_data", np.int64),
@@ -87,6 +88,8 @@ _FIELDS: list[tuple[str, Any]] = [
 STATE_DTYPE = np.dtype(_FIELDS, align=True)
 STATE = types.Array(from_dtype(STATE_DTYPE), 1, "C")
 """numba's type of the record, as an array of one."""
+COUNTERS = types.Array(from_dtype(CALLBACK_COUNTERS), 1, "C")
+"""Likewise of the callback's counters."""
 
 
 class CallbackState:
@@ -123,19 +126,18 @@ class CallbackState:
         clock: int = 0,
     ) -> None:
         channels = memory.channels
-        self._kept: list[Any] = [memory]
+        self._referenced: list[Any] = [memory]
         self.record = np.zeros(1, STATE_DTYPE)
         self._set("enabled", memory.callback_enabled_address)
         self._set("clock", clock)
         only_captures = output_channels == 0
         histogram = memory.capture_histogram if only_captures else memory.callback_histogram
-        self._point("words", memory.callback)
+        self._point("counters", memory.callback)
         self._point("duration_histogram", histogram)
-        for side, timeline in (("capture", memory.capture), ("playback", memory.playback)):
+        for name, timeline in (("capture", memory.capture), ("playback", memory.playback)):
             assert timeline.capacity == TIMELINE_FRAMES
-            self._point(f"{side}_header", timeline.header)
-            self._point(f"{side}_data", timeline.data)
-        assert memory.callback.shape == (CALLBACK_WORDS,)
+            self._point(f"{name}_header", timeline.header)
+            self._point(f"{name}_data", timeline.data)
         self._set("channels", channels)
         self._set("input_channels", input_channels)
         self._set("output_channels", output_channels)
@@ -168,14 +170,14 @@ class CallbackState:
         self.record[field][0] = value
 
     def _point(self, field: str, array: np.ndarray) -> None:
-        self._kept.append(array)
+        self._referenced.append(array)
         self._set(field, array.ctypes.data)
 
     def _allocate(self, field: str, frames: int, channels: int) -> None:
         self._point(field, np.zeros((frames, channels), np.float32))
 
     def _convert_input(self, rate: int, channels: int) -> int:
-        """Returns the delay of the conversion to 48 kHz in 48 kHz frames."""
+        """Return the delay of the conversion to 48 kHz in 48 kHz frames."""
         up, down = conversion_ratio(rate, SAMPLE_RATE)
         self._set("up", up)
         self._set("down", down)
@@ -190,7 +192,7 @@ class CallbackState:
         return StreamingResampler(rate, SAMPLE_RATE).delay
 
     def _convert_output(self, rate: int, channels: int) -> float:
-        """Returns the delay of the conversion from 48 kHz in 48 kHz frames."""
+        """Return the delay of the conversion from 48 kHz in 48 kHz frames."""
         table = design(SAMPLE_RATE, rate)
         self._point("table", table)
         self._set("table_rows", table.shape[0])

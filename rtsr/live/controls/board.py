@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 
-__all__ = ["CONTROLS", "RUNGS", "Control", "ControlBoard", "find_control"]
+__all__ = ["CONTROLS", "FALLBACK_LEVELS", "Control", "ControlBoard", "find_control"]
 
-#: The rungs that the engine knows, best first. Not every installation has all of them.
-RUNGS = ("base", "small", "replicate", "dry")
+#: The fallback levels that the engine knows, best first. Not every installation has all of them.
+FALLBACK_LEVELS = ("base", "small", "replicate", "dry")
 
 Kind = Literal["linear", "log", "switch", "choice", "integer"]
 
@@ -85,7 +85,16 @@ CONTROLS = (
         "no high band while the input is quieter than this; -100 is off",
     ),
     Control("bypass", "", 0.0, 1.0, 0.0, "switch", 10.0, "only the dry signal, equally late"),
-    Control("model", "", 0.0, len(RUNGS) - 1, 0.0, "choice", 10.0, "highest rung to run"),
+    Control(
+        "model",
+        "",
+        0.0,
+        len(FALLBACK_LEVELS) - 1,
+        0.0,
+        "choice",
+        10.0,
+        "highest fallback level to run",
+    ),
     Control("seed", "", 0.0, 2.0**32 - 1, 0.0, "integer", 0.0, "of the model's noise"),
 )
 """All controls, in the order in which they lie in a board's array."""
@@ -94,9 +103,9 @@ _INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 
 
 def find_control(name: str) -> Control:
-    """The control of that name; raises :class:`RtsrError` if there is none."""
+    """Return the control of that name; raise :class:`ArgumentError` if there is none."""
     if name not in _INDEX:
-        raise RtsrError(f"There is no control {name!r}; there are {', '.join(_INDEX)}.")
+        raise ArgumentError(f"There is no control {name!r}; there are {', '.join(_INDEX)}.")
     return CONTROLS[_INDEX[name]]
 
 
@@ -107,22 +116,24 @@ class ControlBoard:
         array: ``(8,)`` or longer, contiguous. It is left as it is, since it may be another's, in
             shared memory: whoever owns it calls :meth:`reset` once. ``None`` makes a private one at
             the defaults.
-        ladder: names of the rungs, best first, that the control ``model`` chooses from.
+        fallback_levels: their names, best first, that the control ``model`` chooses from.
 
     Raises:
-        RtsrError: the array is too short or of another type, or the ladder is empty.
+        ArgumentError: the array is too short or of another type, or there is no fallback level.
     """
 
     def __init__(
-        self, array: NDArray[np.float64] | None = None, ladder: Sequence[str] = RUNGS
+        self,
+        array: NDArray[np.float64] | None = None,
+        fallback_levels: Sequence[str] = FALLBACK_LEVELS,
     ) -> None:
-        if not ladder:
-            raise RtsrError("A ladder of rungs must not be empty; 'dry' needs no model.")
-        self.ladder = tuple(ladder)
+        if not fallback_levels:
+            raise ArgumentError("Fallback levels must not be empty; 'dry' needs no model.")
+        self.fallback_levels = tuple(fallback_levels)
         own = array is None
         values = np.zeros(len(CONTROLS)) if array is None else array
         if values.ndim != 1 or values.dtype != np.float64 or len(values) < len(CONTROLS):
-            raise RtsrError(
+            raise ArgumentError(
                 f"A control board needs {len(CONTROLS)} float64 values in one dimension, "
                 f"not {values.dtype} {values.shape}."
             )
@@ -136,26 +147,26 @@ class ControlBoard:
         return tuple(_INDEX)
 
     @property
-    def rung(self) -> str:
-        """Name of the highest rung that is wanted, the control ``model`` in words."""
+    def highest_level(self) -> str:
+        """Name of the highest fallback level that is wanted, the control ``model`` in words."""
         index = int(self.array[_INDEX["model"]])
-        return self.ladder[min(max(index, 0), len(self.ladder) - 1)]
+        return self.fallback_levels[min(max(index, 0), len(self.fallback_levels) - 1)]
 
     def limits(self, name: str) -> tuple[float, float]:
         """Smallest and largest value of a control on this board.
 
         Raises:
-            RtsrError: no such control.
+            ArgumentError: no such control.
         """
         control = find_control(name)
-        high = float(len(self.ladder) - 1) if control.kind == "choice" else control.high
+        high = float(len(self.fallback_levels) - 1) if control.kind == "choice" else control.high
         return control.low, high
 
     def get(self, name: str) -> float:
         """Value of a control.
 
         Raises:
-            RtsrError: no such control.
+            ArgumentError: no such control.
         """
         find_control(name)
         return float(self.array[_INDEX[name]])
@@ -164,11 +175,12 @@ class ControlBoard:
         """Turn a control; returns the value as it was stored.
 
         Args:
+            name: of the control.
             value: in the control's unit. A switch takes ``True`` and ``False`` too, the model also
-                the name of a rung; an integer control rounds nothing.
+                the name of a fallback level; an integer control rounds nothing.
 
         Raises:
-            RtsrError: no such control, or a value that it does not take.
+            ArgumentError: no such control, or a value that it does not take.
         """
         control = find_control(name)
         number = self._number(control, value)
@@ -177,8 +189,8 @@ class ControlBoard:
         # A value that is not a number fails the comparison.
         accepted = low <= number <= max(high, control.high)
         if not accepted or (whole and number != math.floor(number)):
-            raise RtsrError(f"Control {name!r} takes {self._accepted(control)}, not {value!r}.")
-        # A knob laid out for all rungs finds the last one, dry, at the end of a shorter ladder too.
+            raise ArgumentError(f"Control {name!r} takes {self._accepted(control)}, not {value!r}.")
+        # A knob laid out for all levels finds the last one, dry, at the end of a shorter list too.
         number = min(number, high)
         self.array[_INDEX[name]] = number
         return number
@@ -189,12 +201,13 @@ class ControlBoard:
         """Turn a control to a knob's position; returns the value.
 
         Args:
+            name: of the control.
             position: 0 to 1; what lies outside is taken for the nearer end.
             low: value at 0 if not the control's own; it may lie above ``high``.
             high: value at 1.
 
         Raises:
-            RtsrError: no such control, or ``low`` or ``high`` is outside its range.
+            ArgumentError: no such control, or ``low`` or ``high`` is outside its range.
         """
         control = find_control(name)
         lowest, highest = self.limits(name)
@@ -202,7 +215,9 @@ class ControlBoard:
         stop = highest if high is None else float(high)
         for value in (start, stop):
             if not lowest <= value <= highest:
-                raise RtsrError(f"Control {name!r} takes {self._accepted(control)}, not {value!r}.")
+                raise ArgumentError(
+                    f"Control {name!r} takes {self._accepted(control)}, not {value!r}."
+                )
         position = min(max(float(position), 0.0), 1.0) if position == position else 0.0
         if control.kind == "log":
             value = start * (stop / start) ** position
@@ -243,15 +258,15 @@ class ControlBoard:
 
     def _number(self, control: Control, value: Any) -> float:
         if isinstance(value, str) and control.kind == "choice":
-            if value not in self.ladder:
-                raise RtsrError(
+            if value not in self.fallback_levels:
+                raise ArgumentError(
                     f"Control {control.name!r} takes {self._accepted(control)}, not {value!r}."
                 )
-            return float(self.ladder.index(value))
+            return float(self.fallback_levels.index(value))
         if isinstance(value, np.bool_):
             value = bool(value)
         if not isinstance(value, numbers.Real):
-            raise RtsrError(
+            raise ArgumentError(
                 f"Control {control.name!r} takes {self._accepted(control)}, not {value!r}."
             )
         return float(value)
@@ -261,7 +276,7 @@ class ControlBoard:
         if control.kind == "switch":
             return "0 (off) or 1 (on)"
         if control.kind == "choice":
-            return f"one of {', '.join(self.ladder)} or an index from 0 to {high:.0f}"
+            return f"one of {', '.join(self.fallback_levels)} or an index from 0 to {high:.0f}"
         if control.kind == "integer":
             return f"whole numbers from {low:.0f} to {high:.0f}"
         unit = f" {control.unit}" if control.unit else ""

@@ -65,8 +65,7 @@ class KeyControls:
         return CONTROLS[self._chosen].name
 
     def press(self, key: str) -> bool:
-        """Do what a key says: a character, or a name as in :data:`KEYS`; whether it meant
-        anything."""
+        """Do what a key (a character, or a name of :data:`KEYS`) means; return whether it did."""
         control = CONTROLS[self._chosen]
         if key in ("up", "down"):
             step = -1 if key == "up" else 1
@@ -105,7 +104,7 @@ class KeyControls:
 
 
 def turned(kind: str, value: float, steps: int, low: float, high: float) -> float:
-    """A control's value so many keyboard steps further, within its range.
+    """Return a control's value so many keyboard steps further, within its range.
 
     Values fall on a grid of round numbers: 1 dB, 0.05, a semitone from the upper end. Switches
     and choices start again after their last value.
@@ -131,7 +130,7 @@ def turned(kind: str, value: float, steps: int, low: float, high: float) -> floa
 
 
 def round_step(step: float) -> float:
-    """The closest of 1, 2 and 5 times a power of ten."""
+    """Return the closest of 1, 2 and 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return min((factor * power for factor in (1, 2, 5, 10)), key=lambda near: abs(near - step))
 

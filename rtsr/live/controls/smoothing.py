@@ -26,7 +26,7 @@ class SmoothedControls:
         self.reset()
 
     def reset(self) -> None:
-        """The next call takes all values as they are."""
+        """Let the next call take all values as they are."""
         self._target = self._array.tolist()
         self._value = list(self._target)
         self._left = [0] * len(self._value)

@@ -12,7 +12,7 @@ from typing import Protocol
 # Bytes after an escape come at once; a person's escape key is alone.
 _REST_OF_SEQUENCE_SECONDS = 0.03
 # How soon a program that was put back into the foreground reads keys again.
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 _SEQUENCES = {
     "[A": "up",
@@ -45,7 +45,7 @@ class Terminal(Protocol):
     """What keys are read from."""
 
     def read_keys(self) -> list[str]:
-        """The keys pressed next; empty after half a second without one, or when woken."""
+        """Return the keys pressed next; empty after half a second without one, or when woken."""
 
     def wake(self) -> None:
         """Make a waiting ``read_keys`` return."""
@@ -55,7 +55,7 @@ class Terminal(Protocol):
 
 
 def open_terminal() -> Terminal | None:
-    """The terminal that stdin is, or ``None`` if it is a file or pipe."""
+    """Return the terminal that stdin is, or ``None`` if it is a file or pipe."""
     if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
         return None
     return WindowsTerminal() if sys.platform == "win32" else PosixTerminal(sys.stdin.fileno())
@@ -72,12 +72,13 @@ class PosixTerminal:
         atexit.register(self.close)
 
     def read_keys(self) -> list[str]:
+        """Return the keys pressed next, see :class:`Terminal`."""
         if not self._foreground():
             # Reading now would stop the whole program (SIGTTIN), and with it the sound.
-            select.select([self._waking], [], [], _LOOK_SECONDS)
+            select.select([self._waking], [], [], _POLL_SECONDS)
             return []
         self._one_key_mode()
-        if not self._ready(_LOOK_SECONDS):
+        if not self._ready(_POLL_SECONDS):
             return []
         try:
             data = os.read(self._descriptor, 256)
@@ -88,14 +89,16 @@ class PosixTerminal:
             data = b""
         if not data:
             # The terminal was closed; the session goes on without keys.
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return decode_keys(data)
 
     def wake(self) -> None:
+        """Make a waiting ``read_keys`` return."""
         if not self._closed:
             os.write(self._wake, b"w")
 
     def close(self) -> None:
+        """Put the terminal back into the state it was found in."""
         if self._closed:
             return
         self._closed = True
@@ -115,7 +118,7 @@ class PosixTerminal:
             return False
 
     def _one_key_mode(self) -> None:
-        """Looked at each time: a shell resets the mode while the program is suspended."""
+        """Set the mode again where needed: a shell resets it while the program is suspended."""
         import termios
 
         try:
@@ -149,9 +152,10 @@ class WindowsTerminal:
         self._woken = False
 
     def read_keys(self) -> list[str]:
+        """Return the keys pressed next, see :class:`Terminal`."""
         import msvcrt
 
-        until = time.monotonic() + _LOOK_SECONDS
+        until = time.monotonic() + _POLL_SECONDS
         while not self._woken and time.monotonic() < until:
             if msvcrt.kbhit():  # type: ignore[attr-defined]
                 key = msvcrt.getwch()  # type: ignore[attr-defined]
@@ -163,9 +167,11 @@ class WindowsTerminal:
         return []
 
     def wake(self) -> None:
+        """Make a waiting ``read_keys`` return."""
         self._woken = True
 
     def close(self) -> None:
+        """Stop reading."""
         self._woken = True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.callback.sample_formats import FORMATS
 from rtsr.live.device import portaudio
 from rtsr_kernels.resample import SUPPORTED_RATES
@@ -98,7 +98,7 @@ def host_apis() -> list[str]:
 
 
 def default_device(kind: Kind, devices: list[Device] | None = None) -> Device | None:
-    """What rtsr uses unless told otherwise; `None` if there is no such device at all.
+    """Return what rtsr uses unless told otherwise; `None` if there is no such device at all.
 
     A running JACK server comes first: who started one wants it used. Then the system's default, and
     then that of any host API; PortAudio itself gives up if its first host API has no device.
@@ -119,7 +119,7 @@ def default_device(kind: Kind, devices: list[Device] | None = None) -> Device | 
 
 
 def find_device(wanted: int | str | None, kind: Kind) -> Device:
-    """The device that a user means.
+    """Return the device that a user means.
 
     Args:
         wanted: its number, a part of its name (and host API: all words must occur, in any case),
@@ -156,7 +156,7 @@ def _by_number(number: int, kind: Kind, devices: list[Device], usable: list[Devi
 def _by_name(wanted: str, kind: Kind, devices: list[Device], usable: list[Device]) -> Device:
     text = wanted.strip().lower()
     if not text:
-        raise RtsrError(f"A device's name is empty; there are {_listing(usable)}.")
+        raise ArgumentError(f"A device's name is empty; there are {_listing(usable)}.")
     exact = [device for device in usable if device.name.lower() == text]
     words = text.split()
     matches = exact or [
@@ -186,10 +186,10 @@ def _listing(devices: list[Device]) -> str:
 
 
 def check_rate(wanted: int | None) -> None:
-    """Raise `RtsrError` for a rate that rtsr does not convert, whatever the device."""
+    """Raise `ArgumentError` for a rate that rtsr does not convert, whatever the device."""
     if wanted is not None and wanted not in SUPPORTED_RATES:
         known = ", ".join(map(str, SUPPORTED_RATES))
-        raise RtsrError(f"The rate must be one of {known} Hz, not {wanted}.")
+        raise ArgumentError(f"The rate must be one of {known} Hz, not {wanted}.")
 
 
 def choose_rate(
@@ -199,14 +199,15 @@ def choose_rate(
     channels: int,
     sample_format: str = "float32",
 ) -> int:
-    """The rate in Hz to open a device with: 48 kHz where it can, else what it likes best.
+    """Return the rate in Hz to open a device with: 48 kHz where it can, else what it likes best.
 
     Raises:
+        ArgumentError: a rate or sample format that rtsr does not know.
         RtsrError: the wanted rate does not work, or none does; the sentence names those that do.
     """
     check_rate(wanted)
     if sample_format not in FORMATS:
-        raise RtsrError(
+        raise ArgumentError(
             f"The sample format must be one of {', '.join(FORMATS)}, not {sample_format!r}."
         )
     working = device.rates(kind, channels, sample_format)
@@ -228,7 +229,7 @@ def choose_rate(
 
 
 def describe(device: Device, used_for: list[str]) -> dict[str, Any]:
-    """The device as an object for programs."""
+    """Return the device as an object for programs."""
     return {
         "number": device.number,
         "name": device.name,

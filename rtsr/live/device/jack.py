@@ -15,8 +15,8 @@ _NAME = "rtsr-query"
 _NO_START_SERVER = 1
 _SERVER_FAILED = 0x10
 # What is taken for lost is lost: a busy server gets some time to answer.
-_LOOKS = 3
-_LOOK_AGAIN_SECONDS = 0.05
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 0.05
 _CAPTURE_LATENCY, _PLAYBACK_LATENCY = 0, 1
 
 _numbers = itertools.count(1)
@@ -37,8 +37,8 @@ def has_client(name: str) -> bool:
 
     A server that is there and takes in nobody who could ask it may know one.
     """
-    for look in range(_LOOKS):
-        time.sleep(look * _LOOK_AGAIN_SECONDS)
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * _PAUSE_SECONDS)
         if _may_have_client(name):
             return True
     return False
@@ -77,7 +77,7 @@ def port_latency(client_name: str, rate: int) -> tuple[float, float] | None:
 
 @contextlib.contextmanager
 def _client() -> Iterator[tuple[Any, Any, bool]]:
-    """A short-lived client of the default server.
+    """Open a short-lived client of the default server.
 
     Yields:
         the library and a handle, both may be `None`, and whether there is a server that refused.

@@ -1,4 +1,4 @@
-"""A stream's latency as it is lately, without asking the sound server more often than it pays."""
+"""A stream's recent latency, without asking the sound server more often than it pays."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class LatencySource(Protocol):
 
     @property
     def latency(self) -> StreamLatency:
-        """As it was when it was looked at last."""
+        """As it was when the server was asked last."""
 
     def refresh_latency(self) -> StreamLatency:
         """As it is; may ask a server."""
 
 
-class LatencyWatch:
-    """Looks anew in pauses that double, from one second to about a minute.
+class LatencyPolling:
+    """Polls a stream's latency in pauses that double, from one second to about a minute.
 
-    A JACK server takes in a client for every look, and about one look in fifty cost another client
+    A JACK server takes in a client for every poll, and about one poll in fifty cost another client
     its cycle (jackd2 on two cores, 128 frames). Connections are made at the beginning, and seldom
     change later.
 
     Args:
-        stream: to look at.
+        stream: whose latency to poll.
     """
 
     def __init__(self, stream: LatencySource) -> None:
@@ -42,8 +42,8 @@ class LatencyWatch:
         self._pause = _FIRST_PAUSE_SECONDS
         self._due = time.monotonic() + self._pause
 
-    def lately(self) -> StreamLatency:
-        """The latency, looked at anew if it is time for that."""
+    def recent(self) -> StreamLatency:
+        """Return the latency, polled now if that is due."""
         if time.monotonic() < self._due:
             return self._stream.latency
         self._pause = min(2.0 * self._pause, _LONGEST_PAUSE_SECONDS)

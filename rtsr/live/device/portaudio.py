@@ -42,7 +42,7 @@ _known_client_name = [_CLIENT_NAME.decode()]
 
 
 def load() -> Any:
-    """The module `sounddevice`, with PortAudio started.
+    """Return the module `sounddevice`, with PortAudio started.
 
     Raises:
         MissingDependencyError: sounddevice is not installed.
@@ -73,7 +73,7 @@ def load() -> Any:
 
 
 def restart() -> None:
-    """Look for devices anew; PortAudio does so only when it starts. Every stream must be closed.
+    """List devices anew; PortAudio does so only when it starts. Every stream must be closed.
 
     Raises:
         RtsrError: PortAudio does not start again.
@@ -103,7 +103,7 @@ def abandon() -> None:
     still holds, a closed socket and some memory, stays until the program ends.
 
     Raises:
-        RtsrError: no fresh copy can be had.
+        RtsrError: no fresh copy can be loaded.
     """
     sounddevice = load()
     path = _path_in_memory("libportaudio")
@@ -122,12 +122,12 @@ def abandon() -> None:
 
 
 def jack_client_name() -> str:
-    """What JACK calls this program: `rtsr`, or with a number if there are several."""
+    """Return what JACK calls this program: `rtsr`, or with a number if there are several."""
     return _known_client_name[0]
 
 
 def reason(error: Exception) -> str:
-    """What PortAudio says, without the words that only say where."""
+    """Return what PortAudio says, without the words that only say where."""
     text = str(error.args[0]) if error.args else type(error).__name__
     host = error.args[2] if len(error.args) > 2 else None
     text = text.rpartition(": ")[2].split(" [")[0]

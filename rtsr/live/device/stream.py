@@ -9,7 +9,7 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.callback.callback import PORTAUDIO_CALLBACK
 from rtsr.live.callback.clock import monotonic_clock
 from rtsr.live.callback.sample_formats import FORMATS
@@ -17,7 +17,7 @@ from rtsr.live.callback.state import CallbackState
 from rtsr.live.device import jack, portaudio
 from rtsr.live.device.devices import Device, Kind, choose_rate, find_device, list_devices
 from rtsr.live.device.latency import DEFAULT_ALLOWANCE_MS, StreamLatency
-from rtsr.live.shared.memory import CallbackWord, LiveMemory
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.timing import SAMPLE_RATE
 
 # The fade to silence before a stream closes: 64 frames at the device's slowest, and its buffers.
@@ -68,19 +68,19 @@ class StreamRequest:
     suggested_latency: float | str = "low"
 
     def check(self) -> None:
-        """Raise `RtsrError` for what no device could do."""
+        """Raise `ArgumentError` for what no device could do."""
         if self.sample_format not in FORMATS:
-            raise RtsrError(
+            raise ArgumentError(
                 f"The sample format must be one of {', '.join(FORMATS)}, "
                 f"not {self.sample_format!r}."
             )
         if not (self.block == 0 or 16 <= self.block <= 8192):
-            raise RtsrError(
+            raise ArgumentError(
                 f"The device block must be 16 to 8192 frames, or 0 for the device's own, "
                 f"not {self.block}."
             )
         if not 0.0 <= self.allowance_ms <= 1000.0:
-            raise RtsrError(
+            raise ArgumentError(
                 f"The allowance for a step must be 0 to 1000 ms, not {self.allowance_ms:g}."
             )
 
@@ -144,9 +144,9 @@ class DeviceStream:
     @property
     def silent_seconds(self) -> float:
         """Time since a device last called; of two devices, the one that has been silent longer."""
-        words = (CallbackWord.CAPTURE_TIME_NS, CallbackWord.PLAYBACK_TIME_NS)
+        times = ("capture_time_ns", "playback_time_ns")
         # A stream that has just been opened gets as long as any other for its first call.
-        oldest = min(max(int(self.memory.callback[word]), self._opened_ns) for word in words)
+        oldest = min(max(int(self.memory.callback[name]), self._opened_ns) for name in times)
         return max(0.0, (time.monotonic_ns() - oldest) * 1e-9)
 
     @property
@@ -202,7 +202,7 @@ class DeviceStream:
         self.memory.callback_enabled = was_enabled
 
     def reopen(self) -> None:
-        """Close, look at the devices that there are now, open the same ones again and start.
+        """Close, list the devices that there are now, open the same ones again and start.
 
         PortAudio learns of new devices only by starting anew, which closes every stream of this
         program. So a device that was plugged in while another session sounds is not seen; one that

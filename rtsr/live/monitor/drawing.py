@@ -35,7 +35,7 @@ class Glyphs:
         self.cutoff = "^" if ascii_only else "▲"
 
     def bar(self, fill: float, width: int) -> str:
-        """A bar from the left, ``fill`` 0 to 1 of ``width`` characters."""
+        """Return a bar from the left, ``fill`` 0 to 1 of ``width`` characters."""
         eighths = round(min(1.0, max(0.0, fill)) * width * 8)
         whole, rest = divmod(eighths, 8)
         part = self.rightward[rest] if whole < width else ""
@@ -101,14 +101,14 @@ def _append(row: Row, text: str, style: str) -> None:
 
 
 def band_of(hz: float, bands: int) -> int:
-    """The column of a spectrum in which a frequency lies."""
+    """Return the column of a spectrum in which a frequency lies."""
     share = math.log(max(hz, LOWEST_BAND_HZ) / LOWEST_BAND_HZ)
     share /= math.log(HIGHEST_BAND_HZ / LOWEST_BAND_HZ)
     return min(bands - 1, int(share * bands))
 
 
 def frequency_row(glyphs: Glyphs, bands: int, cutoff_hz: float) -> Row:
-    """The frequencies under a spectrum, with a mark where the input's content ends."""
+    """Return the frequencies under a spectrum, with a mark where the input's content ends."""
     labels = [(band_of(hz, bands), f"{hz // 1000}k" if hz >= 1000 else str(hz)) for hz in _TICKS_HZ]
     mark = band_of(cutoff_hz, bands)
     labels = [(at, text) for at, text in labels if not at - 1 <= mark <= at + len(text)]
@@ -119,7 +119,7 @@ def frequency_row(glyphs: Glyphs, bands: int, cutoff_hz: float) -> Row:
 
 
 def step_columns(histogram: NDArray[np.int64], columns: int, bin_ms: float) -> NDArray[np.int64]:
-    """Counts of a step-time histogram in columns of equal ratios; shorter ones in the first."""
+    """Return counts of step times in columns of equal ratios; shorter ones in the first."""
     edges = _step_edges(len(histogram), columns, bin_ms)
     counts: NDArray[np.int64] = np.add.reduceat(histogram, edges)
     return counts
@@ -128,7 +128,7 @@ def step_columns(histogram: NDArray[np.int64], columns: int, bin_ms: float) -> N
 def step_rows(
     glyphs: Glyphs, histogram: NDArray[np.int64], columns: int, bin_ms: float, budget_ms: float
 ) -> list[Row]:
-    """A histogram of step times and its axis in ms; beyond the budget in another style."""
+    """Return a histogram of step times and its axis in ms; beyond the budget in another style."""
     edges = _step_edges(len(histogram), columns, bin_ms)
     counts = np.add.reduceat(histogram, edges)
     # One stall among a million steps is what people hear, so it must be seen.

@@ -7,43 +7,31 @@ from typing import Any
 import numpy as np
 
 from rtsr.live.monitor.report import CALLBACK_BIN_US, STEP_BIN_MS, percentiles
-from rtsr.live.shared.memory import CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.timing import SAMPLE_RATE
 
-_XRUN_WORDS = (
-    CallbackWord.INPUT_UNDERFLOWS,
-    CallbackWord.INPUT_OVERFLOWS,
-    CallbackWord.OUTPUT_UNDERFLOWS,
-    CallbackWord.OUTPUT_OVERFLOWS,
+_XRUNS = (
+    "input_underflows",
+    "input_overflows",
+    "output_underflows",
+    "output_overflows",
 )
-
-
-def callback_word(memory: LiveMemory, word: CallbackWord) -> int:
-    """One of the callback's words."""
-    return int(memory.callback[word])
-
-
-def worker_word(memory: LiveMemory, word: WorkerWord) -> int:
-    """One of the worker's words."""
-    return int(memory.worker[word])
 
 
 def xruns(memory: LiveMemory) -> int:
     """Under- and overflows that the devices reported."""
-    return sum(callback_word(memory, word) for word in _XRUN_WORDS)
+    return sum(int(memory.callback[name]) for name in _XRUNS)
 
 
 def late_callbacks(memory: LiveMemory) -> int:
     """Callbacks that came two block periods or more after they could have come."""
-    return callback_word(memory, CallbackWord.LATE_CALLBACKS) + callback_word(
-        memory, CallbackWord.CAPTURE_LATE_CALLBACKS
-    )
+    return int(memory.callback["late_callbacks"]) + int(memory.callback["capture_late_callbacks"])
 
 
 def step_ms(memory: LiveMemory) -> dict[str, float]:
     """``first``, ``p50`` ... ``p99_9`` and ``max`` of the worker's steps."""
-    first = worker_word(memory, WorkerWord.FIRST_STEP_NS) * 1e-6
-    longest = worker_word(memory, WorkerWord.MAX_STEP_NS) * 1e-6
+    first = int(memory.worker["first_step_ns"]) * 1e-6
+    longest = int(memory.worker["max_step_ns"]) * 1e-6
     figures = percentiles(memory.step_histogram, STEP_BIN_MS, longest)
     return {"first": round(first, 4), **figures}
 
@@ -60,46 +48,40 @@ def callback_us(memory: LiveMemory) -> dict[str, float]:
 
 
 def counters(memory: LiveMemory) -> dict[str, Any]:
-    """The plain counters of the report."""
-
-    def callback(word: CallbackWord) -> int:
-        return callback_word(memory, word)
-
-    def worker(word: WorkerWord) -> int:
-        return worker_word(memory, word)
-
+    """Return the plain counters of the report."""
+    callback, worker = memory.callback, memory.worker
     return {
-        "callbacks": callback(CallbackWord.CALLBACKS),
-        "frames": callback(CallbackWord.FRAMES),
+        "callbacks": int(callback["callbacks"]),
+        "frames": int(callback["frames"]),
         "late_callbacks": late_callbacks(memory),
-        "underruns": callback(CallbackWord.UNDERRUN_BLOCKS),
-        "underrun_events": callback(CallbackWord.UNDERRUN_EVENTS),
-        "underrun_frames": callback(CallbackWord.UNDERRUN_FRAMES),
-        "overruns": worker(WorkerWord.OVERRUNS),
+        "underruns": int(callback["underrun_blocks"]),
+        "underrun_events": int(callback["underrun_events"]),
+        "underrun_frames": int(callback["underrun_frames"]),
+        "overruns": int(worker["overruns"]),
         "xruns": xruns(memory),
-        "input_underflows": callback(CallbackWord.INPUT_UNDERFLOWS),
-        "input_overflows": callback(CallbackWord.INPUT_OVERFLOWS),
-        "output_underflows": callback(CallbackWord.OUTPUT_UNDERFLOWS),
-        "output_overflows": callback(CallbackWord.OUTPUT_OVERFLOWS),
-        "enhanced_frames": callback(CallbackWord.ENHANCED_FRAMES),
-        "dry_frames": callback(CallbackWord.DRY_FRAMES),
-        "silent_frames": callback(CallbackWord.SILENT_FRAMES),
-        "clipped_samples": callback(CallbackWord.CLIPPED_SAMPLES),
-        "repaired_samples": callback(CallbackWord.REPAIRED_SAMPLES),
+        "input_underflows": int(callback["input_underflows"]),
+        "input_overflows": int(callback["input_overflows"]),
+        "output_underflows": int(callback["output_underflows"]),
+        "output_overflows": int(callback["output_overflows"]),
+        "enhanced_frames": int(callback["enhanced_frames"]),
+        "dry_frames": int(callback["dry_frames"]),
+        "silent_frames": int(callback["silent_frames"]),
+        "clipped_samples": int(callback["clipped_samples"]),
+        "repaired_samples": int(callback["repaired_samples"]),
         "fill_frames": {
-            "min": callback(CallbackWord.FILL_MIN),
-            "max": callback(CallbackWord.FILL_MAX),
+            "min": int(callback["fill_min"]),
+            "max": int(callback["fill_max"]),
         },
-        "steps": worker(WorkerWord.STEPS),
-        "late_steps": worker(WorkerWord.LATE_STEPS),
-        "degraded_steps": worker(WorkerWord.DEGRADED),
-        "drift_ppm": callback(CallbackWord.DRIFT_PPB) / 1000.0,
-        "resyncs": callback(CallbackWord.RESYNCS),
-        "first_signal_frame": callback(CallbackWord.FIRST_SIGNAL_FRAME),
-        "cutoff_hz": worker(WorkerWord.CUTOFF_HZ),
+        "steps": int(worker["steps"]),
+        "late_steps": int(worker["late_steps"]),
+        "degraded_steps": int(worker["degraded"]),
+        "drift_ppm": int(callback["drift_ppb"]) / 1000.0,
+        "resyncs": int(callback["resyncs"]),
+        "first_signal_frame": int(callback["first_signal_frame"]),
+        "cutoff_hz": int(worker["cutoff_hz"]),
     }
 
 
 def ahead_ms(memory: LiveMemory) -> float:
     """Enhanced sound that lay ready when the newest callback came."""
-    return 1000.0 * callback_word(memory, CallbackWord.FILL) / SAMPLE_RATE
+    return 1000.0 * int(memory.callback["fill"]) / SAMPLE_RATE

@@ -1,7 +1,7 @@
-"""Levels and spectra for a screen, taken from the timelines by whoever looks at it.
+"""Levels and spectra for a screen, taken from the timelines on request.
 
-The worker and the callback have nothing to do with it: what nobody looks at costs nothing, and
-looking costs the sound nothing.
+The worker and the callback have no part in it: what nobody asks for costs nothing, and reading
+costs the sound nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.live.monitor.report import SPECTRUM_BANDS
-from rtsr.live.shared.memory import CallbackWord, LiveMemory
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.timing import OVERLAP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
@@ -37,22 +37,28 @@ _EDGES = _band_edges()
 
 
 class Meters:
-    """Looks at the newest sound of one session."""
+    """Reads the newest sound of one session."""
 
     def __init__(self, memory: LiveMemory) -> None:
         self._memory = memory
         self._captured: Audio = np.zeros((_SPECTRUM_FRAMES, memory.channels), np.float32)
         self._played: Audio = np.zeros((_SPECTRUM_FRAMES, memory.channels), np.float32)
 
-    def look(self) -> tuple[Audio, Audio]:
-        """The newest ``(4096, channels)`` frames that were captured, and those being played.
+    def silence(self) -> tuple[Audio, Audio]:
+        """Return the same where no device calls: nothing is captured and nothing played."""
+        self._captured.fill(0.0)
+        self._played.fill(0.0)
+        return self._captured, self._played
+
+    def newest(self) -> tuple[Audio, Audio]:
+        """Return the newest ``(4096, channels)`` frames that were captured, and those being played.
 
         The arrays are overwritten by the next call.
         """
         memory = self._memory
         end = memory.capture.written
         self._read(self._captured, end, enhanced=False)
-        position = int(memory.callback[CallbackWord.PLAYED_POSITION])
+        position = int(memory.callback["played_position"])
         self._read(self._played, position - OVERLAP, enhanced=False)
         # Where there are enhanced frames they are what is played.
         self._read(self._played, position, enhanced=True)

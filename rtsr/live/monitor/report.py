@@ -19,32 +19,32 @@ HOP_MS = 10.0
 
 
 def cause_name(number: int) -> str:
-    """The cause of a change of rung, in words."""
+    """Return the cause of a change of fallback level, in words."""
     return "restart" if number == RESTART else str(Cause(number))
 
 
 @dataclass(frozen=True)
-class RungChange:
+class FallbackChange:
     """One move of the governor.
 
     Attributes:
         time_s: seconds since the session started.
-        from_rung: the rung that was left.
-        to_rung: the rung that was taken.
+        from_level: the level that was left.
+        to_level: the level that was taken.
         cause: why, as the governor names it.
     """
 
     time_s: float
-    from_rung: str
-    to_rung: str
+    from_level: str
+    to_level: str
     cause: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys of the report."""
+        """Return the keys of the report."""
         return {
             "time_s": self.time_s,
-            "from": self.from_rung,
-            "to": self.to_rung,
+            "from": self.from_level,
+            "to": self.to_level,
             "cause": self.cause,
         }
 
@@ -70,8 +70,8 @@ class LiveSnapshot:
         latency_total_ms: their sum.
         step_histogram: steps per bin of 0.01 ms since the start; the last bin holds the longer.
         step_p50_ms: median of a step; ``step_p99_ms`` and ``step_max_ms`` likewise.
-        rung: what is heard; ``ladder`` all rungs, best first.
-        rung_changes: the newest moves of the governor, oldest first.
+        fallback_level: what is heard; ``fallback_levels`` all of them, best first.
+        fallback_level_changes: the newest moves of the governor, oldest first.
         underruns: callbacks that wanted enhanced frames which were not there.
         overruns: hops that were skipped, because the worker was too far behind.
         late_callbacks: callbacks that came more than two block periods after the one before.
@@ -102,9 +102,9 @@ class LiveSnapshot:
     step_p50_ms: float = 0.0
     step_p99_ms: float = 0.0
     step_max_ms: float = 0.0
-    rung: str = "dry"
-    ladder: tuple[str, ...] = ("dry",)
-    rung_changes: tuple[RungChange, ...] = ()
+    fallback_level: str = "dry"
+    fallback_levels: tuple[str, ...] = ("dry",)
+    fallback_level_changes: tuple[FallbackChange, ...] = ()
     underruns: int = 0
     overruns: int = 0
     late_callbacks: int = 0
@@ -118,9 +118,9 @@ class LiveSnapshot:
     priority: str = ""
 
     @property
-    def last_change(self) -> RungChange | None:
+    def last_change(self) -> FallbackChange | None:
         """The governor's newest move, if there was one."""
-        return self.rung_changes[-1] if self.rung_changes else None
+        return self.fallback_level_changes[-1] if self.fallback_level_changes else None
 
 
 def percentile(histogram: NDArray[np.int64], percent: float, bin_width: float) -> float:
@@ -139,6 +139,8 @@ def percentiles(histogram: NDArray[np.int64], bin_width: float, longest: float) 
     """``p50``, ``p95``, ``p99``, ``p99_9`` and ``max`` of a histogram.
 
     Args:
+        histogram: counts `(bins,)`.
+        bin_width: of one bin, in any unit.
         longest: the exact maximum, in the unit of ``bin_width``; no percentile exceeds it.
     """
     figures = {

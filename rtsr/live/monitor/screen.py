@@ -1,4 +1,4 @@
-"""A live session in the terminal: levels, spectrum, latency, step times, rung, controls."""
+"""A live session in the terminal: levels, spectrum, latency, step times, controls."""
 
 from __future__ import annotations
 
@@ -120,10 +120,13 @@ class Picture:
         rows = list(self._rows(glyphs, width, _SPECTRUM_ROWS))
         height = options.height if options.height is not None else len(rows)
         if len(rows) > height:
-            # A low terminal loses the empty lines first, then height of the spectrum.
-            missing = len(rows) - rows.count([]) - height
-            spectrum = max(2, _SPECTRUM_ROWS - max(0, missing))
-            rows = [row for row in self._rows(glyphs, width, spectrum) if row][:height]
+            # A low terminal loses the empty lines and the parts of the latency, then height of the
+            # spectrum and the step times: what can be turned is there as long as possible.
+            rows = self._compact(glyphs, width, _SPECTRUM_ROWS)
+            missing = max(0, len(rows) - height)
+            rows = self._compact(glyphs, width, max(2, _SPECTRUM_ROWS - missing))
+            if len(rows) > height:
+                rows = self._compact(glyphs, width, 2, steps=False)[:height]
         for number, row in enumerate(rows):
             if number:
                 yield Segment.line()
@@ -134,7 +137,18 @@ class Picture:
                 yield Segment(text[:left], _STYLES[style])
                 left -= len(text)
 
-    def _rows(self, glyphs: Glyphs, width: int, spectrum_rows: int) -> Iterator[Row]:
+    def _compact(self, glyphs: Glyphs, width: int, spectrum: int, steps: bool = True) -> list[Row]:
+        rows = self._rows(glyphs, width, spectrum, compact=True, steps=steps)
+        return [row for row in rows if row]
+
+    def _rows(
+        self,
+        glyphs: Glyphs,
+        width: int,
+        spectrum_rows: int,
+        compact: bool = False,
+        steps: bool = True,
+    ) -> Iterator[Row]:
         snapshot = self._snapshot
         yield from _head(glyphs, snapshot, width)
         if self._notice:
@@ -147,9 +161,10 @@ class Picture:
             return
         yield from _spectrum(glyphs, snapshot, width, spectrum_rows)
         yield []
-        yield from _wrapped("latency", _latency(snapshot), width)
-        yield from _steps(glyphs, snapshot, width)
-        yield _rung(glyphs, snapshot)
+        yield from _wrapped("latency", _latency(snapshot, compact), width)
+        if steps:
+            yield from _steps(glyphs, snapshot, width)
+        yield _fallback_level(glyphs, snapshot)
         yield from _wrapped("counts", _counts(snapshot), width)
         yield []
         yield from _controls(glyphs, snapshot, self._keys)
@@ -199,12 +214,17 @@ def _spectrum(glyphs: Glyphs, snapshot: LiveSnapshot, width: int, height: int) -
     ]
 
 
-def _latency(snapshot: LiveSnapshot) -> Row:
-    parts: Row = [(f"{snapshot.latency_total_ms:.1f} ms", "bold")]
-    for number, (name, milliseconds) in enumerate(snapshot.latency_ms.items()):
-        sign = " = " if number == 0 else " + "
-        parts.append((f"{sign}{name.replace('_', ' ')} {milliseconds:.1f}", "plain"))
-    return parts
+def _latency(snapshot: LiveSnapshot, compact: bool) -> Row:
+    """Return the total and its parts that are not zero; in `compact`, devices and engine alone."""
+    parts = snapshot.latency_ms
+    if compact:
+        devices = sum(part for name, part in parts.items() if name.startswith("device_"))
+        parts = {"devices": devices, "engine": sum(parts.values()) - devices}
+    named = [f"{name.replace('_', ' ')} {part:.1f}" for name, part in parts.items() if part > 0.0]
+    row: Row = [(f"{snapshot.latency_total_ms:.1f} ms", "bold")]
+    return row + [
+        (f" {'+' if number else '='} {part}", "plain") for number, part in enumerate(named)
+    ]
 
 
 def _steps(glyphs: Glyphs, snapshot: LiveSnapshot, width: int) -> Iterator[Row]:
@@ -218,14 +238,17 @@ def _steps(glyphs: Glyphs, snapshot: LiveSnapshot, width: int) -> Iterator[Row]:
     yield [(" " * _MARGIN, "dim"), *axis, ("  ms", "dim")]
 
 
-def _rung(glyphs: Glyphs, snapshot: LiveSnapshot) -> Row:
-    row: Row = [("rung".ljust(_MARGIN), "dim")]
-    for name in snapshot.ladder:
-        row += [(f" {name} ", "chosen" if name == snapshot.rung else "dim"), (" ", "plain")]
+def _fallback_level(glyphs: Glyphs, snapshot: LiveSnapshot) -> Row:
+    row: Row = [("fallback".ljust(_MARGIN), "dim")]
+    for name in snapshot.fallback_levels:
+        row += [
+            (f" {name} ", "chosen" if name == snapshot.fallback_level else "dim"),
+            (" ", "plain"),
+        ]
     change = snapshot.last_change
     if change is not None:
         ago = max(0, round(snapshot.seconds - change.time_s))
-        text = f" {ago} s ago {change.from_rung} {glyphs.arrow} {change.to_rung}: {change.cause}"
+        text = f" {ago} s ago {change.from_level} {glyphs.arrow} {change.to_level}: {change.cause}"
         row.append((text, "plain"))
     return row
 
@@ -270,18 +293,18 @@ def _controls(glyphs: Glyphs, snapshot: LiveSnapshot, keys: KeyControls | None) 
         for control in known[number::half]:
             value = snapshot.controls[control.name]
             name_style = "chosen" if control.name == chosen else "dim"
-            bar = glyphs.bar(_share(control, value, snapshot.ladder), _CONTROL_BAR)
+            bar = glyphs.bar(_share(control, value, snapshot.fallback_levels), _CONTROL_BAR)
             row += [
                 (control.name.ljust(_MARGIN - 1), name_style),
                 (" ", "plain"),
                 (bar, "input"),
-                (f" {_value(control, value, snapshot.ladder)}".ljust(16), "plain"),
+                (f" {_value(control, value, snapshot.fallback_levels)}".ljust(16), "plain"),
             ]
         yield row
 
 
-def _share(control: Control, value: float, ladder: tuple[str, ...]) -> float:
-    high = len(ladder) - 1.0 if control.kind == "choice" else control.high
+def _share(control: Control, value: float, fallback_levels: tuple[str, ...]) -> float:
+    high = len(fallback_levels) - 1.0 if control.kind == "choice" else control.high
     if high <= control.low:
         return 0.0
     if control.kind == "log":
@@ -289,11 +312,11 @@ def _share(control: Control, value: float, ladder: tuple[str, ...]) -> float:
     return (value - control.low) / (high - control.low)
 
 
-def _value(control: Control, value: float, ladder: tuple[str, ...]) -> str:
+def _value(control: Control, value: float, fallback_levels: tuple[str, ...]) -> str:
     if control.kind == "switch":
         return "on" if value else "off"
     if control.kind == "choice":
-        return ladder[min(len(ladder) - 1, max(0, int(value)))]
+        return fallback_levels[min(len(fallback_levels) - 1, max(0, int(value)))]
     if control.kind in ("integer", "log"):
         return f"{value:.0f} {control.unit}".rstrip()
     return f"{value:.2f} {control.unit.replace('octave', 'oct')}".rstrip()

@@ -21,16 +21,16 @@ EVENT_BYTES = (_HEADER_WORDS + EVENT_SLOTS * _FIELDS) * 8
 class EventKind(IntEnum):
     """Kinds of events in the worker's log; what their other fields mean."""
 
-    RUNG_CHANGED = 1
-    """``source`` and ``target`` are rungs; ``cause``: see :func:`cause_name`; ``value`` is the 99th
-    percentile of the step time in ns."""
+    FALLBACK_LEVEL_CHANGED = 1
+    """``source`` and ``target`` are fallback levels; ``cause`` is the governor's; ``value`` is the
+    99th percentile of the step time in ns."""
     HOPS_SKIPPED = 2
     """``value`` hops were left out."""
     WORKER_READY = 3
     """A worker has started to work."""
 
 
-# A cause that is not the governor's: a new worker starts with the rung that is wanted.
+# A cause that is not the governor's: a new worker starts with the level that is wanted.
 RESTART = -1
 
 
@@ -57,7 +57,7 @@ class Event:
         number: counts from 0 over all events ever written.
         time_ns: `time.monotonic_ns` of the event.
         kind: what happened.
-        source: what it was before, such as the rung that was left.
+        source: what it was before, such as the fallback level that was left.
         target: what it is now.
         cause: why.
         value: a figure that goes with it, such as a step time in nanoseconds.
@@ -99,7 +99,7 @@ class EventLog:
         return _count(self._words)
 
     def read(self, start: int = 0) -> list[Event]:
-        """The events from number `start` on that are still held, oldest first.
+        """Return the events from number `start` on that are still held, oldest first.
 
         The next call goes on from the last one's `number + 1`.
         """

@@ -1,7 +1,7 @@
 """The one block of shared memory that the audio callback, the worker and the session talk through.
 
-Every word in it has exactly one writer, so nobody ever waits for anybody: a side that has died or
-sleeps leaves its words as they are, and the others go on. Words of different writers lie on
+Every value in it has exactly one writer, so nobody ever waits for anybody: a side that has died or
+sleeps leaves its values as they are, and the others go on. Values of different writers lie on
 different cache lines.
 """
 
@@ -14,13 +14,13 @@ import mmap
 import os
 import secrets
 import sys
-from enum import IntEnum
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
+from rtsr.live.shared.counters import CALLBACK_COUNTERS, WORKER_COUNTERS
 from rtsr.live.shared.events import EVENT_BYTES, EventLog
 from rtsr_kernels.timeline import Timeline
 
@@ -40,114 +40,6 @@ _MAGIC_VALUE = 0x3145564C52535452
 _PAGE = 128
 
 
-class CallbackWord(IntEnum):
-    """Words of `LiveMemory.callback`, counted since the memory was made.
-
-    Their places are compiled into the callback, and numba's disk cache does not notice a change
-    made here: after one, touch the text of `callback` and `playback_mix` too.
-
-    Those in front belong to the side that captures, those from `CALLBACKS` on to the side that
-    plays. On one device the same callback writes both; on two devices each has its own thread.
-    """
-
-    CAPTURE_CALLBACKS = 0
-    """Calls that brought input."""
-    CAPTURE_FRAMES = 1
-    """Frames the input device delivered, at its own rate."""
-    CAPTURE_LATE_CALLBACKS = 2
-    """As `LATE_CALLBACKS`, where the input device has a thread of its own."""
-    INPUT_UNDERFLOWS = 3
-    """Calls that PortAudio flagged: frames of the input were missing and are silence."""
-    INPUT_OVERFLOWS = 4
-    """Calls that PortAudio flagged: frames of the input were thrown away before this call."""
-    FIRST_SIGNAL_FRAME = 5
-    """Capture frame (48 kHz) that was the first not to be zero; -1 before there is one."""
-    REPAIRED_SAMPLES = 6
-    """Input samples that were no usable numbers and were replaced by zero."""
-    CAPTURE_TIME_NS = 7
-    """Stream clock at the newest call that brought input."""
-    CAPTURE_EPOCH_NS = 8
-    """Stream clock at which a call would have begun with frame 0, judged by the newest call."""
-
-    CALLBACKS = 32
-    """Calls that asked for output."""
-    FRAMES = 33
-    """Frames given to the output device, at its own rate."""
-    LATE_CALLBACKS = 34
-    """Calls that came more than two block periods after the one before."""
-    UNDERRUN_BLOCKS = 35
-    """Calls that wanted enhanced frames which were not there, and played dry ones instead."""
-    UNDERRUN_FRAMES = 36
-    """48 kHz frames that were missing when they were due."""
-    UNDERRUN_EVENTS = 37
-    """Times the sound went from enhanced to dry for want of frames."""
-    OUTPUT_UNDERFLOWS = 38
-    """Calls that PortAudio flagged: the device had run out before, which is an audible gap."""
-    OUTPUT_OVERFLOWS = 39
-    """Calls that PortAudio flagged: output was thrown away."""
-    PRIMING = 40
-    """Calls that only filled the device's buffers before it started."""
-    FILL_MIN = 41
-    """Fewest enhanced frames that lay ready when a call came, after the first; -1 before that."""
-    FILL_MAX = 42
-    """Most enhanced frames that lay ready when a call came; -1 before the first."""
-    FILL = 43
-    """Enhanced frames that lay ready when the newest call came; 0 if none."""
-    PLAYED_POSITION = 44
-    """Playback frame (48 kHz) that the next call starts with."""
-    DRIFT_PPB = 45
-    """Correction of the output's rate between two clocks, in parts per 10 ** 9."""
-    RESYNCS = 46
-    """Jumps of the playing position, after the capturing device paused or a clock jumped."""
-    ENHANCED_FRAMES = 47
-    """48 kHz frames played from the worker, undiluted."""
-    DRY_FRAMES = 48
-    """48 kHz frames that were at least partly dry for want of enhanced ones."""
-    SILENT_FRAMES = 49
-    """48 kHz frames for which there was not even dry sound, such as at the start."""
-    CLIPPED_SAMPLES = 50
-    """Samples beyond full scale, held there; integer formats only."""
-    PLAYBACK_TIME_NS = 51
-    """Stream clock at the newest call that asked for output."""
-
-
-class WorkerWord(IntEnum):
-    """Words of `LiveMemory.worker`: the worker's in front, the session's from `STOP` on."""
-
-    HEARTBEAT_NS = 0
-    """`time.monotonic_ns` of the worker's newest sign of life."""
-    PID = 1
-    READY = 2
-    """The `GENERATION` of the newest worker that has loaded every rung and works."""
-    STEPS = 3
-    RUNG = 4
-    """Index into the ladder of the rung that sounds."""
-    LATE_STEPS = 5
-    """Hops finished after the callback had already needed them."""
-    OVERRUNS = 6
-    """Hops skipped because the worker had fallen behind."""
-    DEGRADED = 7
-    """Hops without a high band because the model's output was unusable."""
-    PRIORITY = 8
-    CUTOFF_HZ = 11
-    FIRST_STEP_NS = 12
-    MAX_STEP_NS = 13
-    CPU_NS = 14
-    """Processor time of the worker."""
-    NEXT_HOP = 15
-    """Hop the worker waits for or works on."""
-    FLUSHES_DENORMALS = 17
-
-    STOP = 48
-    """1: the worker is to end."""
-    GENERATION = 49
-    """Counts the workers started; one that finds another number than its own has been replaced."""
-
-
-CALLBACK_WORDS = 64
-WORKER_WORDS = 64
-
-
 class LiveMemory:
     """Shared memory of one live session; `create` makes it, `attach` joins it by name.
 
@@ -157,10 +49,10 @@ class LiveMemory:
         capture: `Timeline` of what was captured, written by the callback.
         playback: `Timeline` of what the engine made of it, written by the worker. Frame `j` belongs
             to capture frame `j - 120`.
-        callback: int64 `(64,)`, see `CallbackWord`.
+        callback: the record `CALLBACK_COUNTERS`, of shape `()`: each field of it is a view.
         callback_histogram: int64 `(2048,)`, durations of the playing callback in microseconds.
         capture_histogram: int64 `(2048,)`, the same of a callback that only captures.
-        worker: int64 `(64,)`, see `WorkerWord`.
+        worker: the record `WORKER_COUNTERS`, likewise.
         step_histogram: int64 `(4096,)`, step times in bins of ten microseconds.
         controls: float64 `(16,)`, for a `ControlBoard`; written by the session.
         events: `EventLog` of the worker.
@@ -175,7 +67,7 @@ class LiveMemory:
         self.channels = channels
         spans = _layout(channels)
 
-        def words(part: str, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
+        def array(part: str, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
             offset, length = spans[part]
             assert np.dtype(kind).itemsize * math.prod(shape) <= length
             return np.frombuffer(buffer, dtype=kind, count=math.prod(shape), offset=offset).reshape(
@@ -186,18 +78,18 @@ class LiveMemory:
             offset, length = spans[name]
             return buffer[offset : offset + length]
 
-        self._header = words("header", np.int64, (64,))
-        self.callback = words("callback", np.int64, (CALLBACK_WORDS,))
-        self.callback_histogram = words("callback_histogram", np.int64, (CALLBACK_BINS,))
-        self.capture_histogram = words("capture_histogram", np.int64, (CALLBACK_BINS,))
-        self.worker = words("worker", np.int64, (WORKER_WORDS,))
-        self.step_histogram = words("step_histogram", np.int64, (STEP_BINS,))
-        self.controls = words("controls", np.float64, (CONTROL_SLOTS,))
+        self._header = array("header", np.int64, (64,))
+        self.callback = array("callback", CALLBACK_COUNTERS, ())
+        self.callback_histogram = array("callback_histogram", np.int64, (CALLBACK_BINS,))
+        self.capture_histogram = array("capture_histogram", np.int64, (CALLBACK_BINS,))
+        self.worker = array("worker", WORKER_COUNTERS, ())
+        self.step_histogram = array("step_histogram", np.int64, (STEP_BINS,))
+        self.controls = array("controls", np.float64, (CONTROL_SLOTS,))
         if fresh:
             self.capture = Timeline(TIMELINE_FRAMES, channels, part("capture"))
             self.playback = Timeline(TIMELINE_FRAMES, channels, part("playback"))
-            for word in ("FIRST_SIGNAL_FRAME", "FILL_MIN", "FILL_MAX"):
-                self.callback[CallbackWord[word]] = -1
+            for name in ("first_signal_frame", "fill_min", "fill_max"):
+                self.callback[name] = -1
             self._header[_SIZE] = block.size
             self._header[_CHANNELS] = channels
             self._header[_CALLBACK_ENABLED] = 1
@@ -209,19 +101,20 @@ class LiveMemory:
 
     @classmethod
     def create(cls, channels: int) -> LiveMemory:
-        """New memory for an engine of `channels` channels, everything at zero.
+        """Return new memory for an engine of `channels` channels, everything at zero.
 
         Raises:
-            RtsrError: not 1 to 8 channels, or the system refuses the memory.
+            ArgumentError: not 1 to 8 channels.
+            RtsrError: the system refuses the memory.
         """
         if not 1 <= channels <= MAX_CHANNELS:
-            raise RtsrError(f"The engine takes 1 to {MAX_CHANNELS} channels, not {channels}.")
+            raise ArgumentError(f"The engine takes 1 to {MAX_CHANNELS} channels, not {channels}.")
         size = sum(length for _, length in _layout(channels).values())
         try:
             block = _Block(name=_NAME_PREFIX + secrets.token_hex(6), create=True, size=size)
         except OSError as error:
             raise RtsrError(
-                f"{size // 1024} KiB of shared memory are not to be had "
+                f"{size // 1024} KiB of shared memory are not available "
                 f"({error.strerror or error}); make room where the system keeps it."
             ) from error
         try:
@@ -318,10 +211,10 @@ def _layout(channels: int) -> dict[str, tuple[int, int]]:
     timeline = Timeline.bytes_needed(TIMELINE_FRAMES, channels)
     lengths = {
         "header": 64 * 8,
-        "callback": CALLBACK_WORDS * 8,
+        "callback": CALLBACK_COUNTERS.itemsize,
         "callback_histogram": CALLBACK_BINS * 8,
         "capture_histogram": CALLBACK_BINS * 8,
-        "worker": WORKER_WORDS * 8,
+        "worker": WORKER_COUNTERS.itemsize,
         "step_histogram": STEP_BINS * 8,
         "controls": CONTROL_SLOTS * 8,
         "events": EVENT_BYTES,

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 
 def _pointer_to(typing_context: Any, address: Any) -> Any:
-    """The untyped pointer that an integer address means."""
+    """Return the untyped pointer that an integer address means."""
     if not isinstance(address, types.Integer):
         return None
 

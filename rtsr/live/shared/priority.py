@@ -39,7 +39,7 @@ def raised_for_new_threads() -> Iterator[int]:
 
     PortAudio starts the thread of its callbacks itself and offers no way to say how it should be
     scheduled. On Linux a thread inherits that from the one that starts it, unless a library decides
-    otherwise, as JACK's does; so the new ones are looked up, too.
+    otherwise, as JACK's does; so the new ones are found afterwards and raised, too.
     """
     threads = _threads()
     before = _current()
@@ -55,7 +55,7 @@ def raised_for_new_threads() -> Iterator[int]:
 
 
 def describe(granted: int) -> str:
-    """What was granted, in words: a positive number is a real-time level, a negative one nice."""
+    """Return what was granted, in words: above 0 a real-time level, below a niceness."""
     if granted > 0:
         return f"real-time {granted}"
     if granted < 0:
@@ -87,7 +87,7 @@ def _raise_nice(nice: int) -> int:
 
 
 def _threads() -> set[int]:
-    """This program's threads, as the system numbers them; empty where it does not tell."""
+    """Return this program's threads, as the system numbers them; empty where it does not tell."""
     try:
         return {int(name) for name in os.listdir("/proc/self/task")}
     except OSError:

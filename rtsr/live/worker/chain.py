@@ -1,4 +1,4 @@
-"""The live engine's way of a hop: detector, the rung that sounds, tone, crossover.
+"""The live engine's processing of a hop: detector, source of the fallback level, tone, crossover.
 
 Around it is the same :class:`~rtsr.engine.hop_engine.HopEngine` as everywhere; what live adds is
 the choice of the source, and the tone.
@@ -16,7 +16,7 @@ from rtsr.batch.shedding import DRY, PREROLL_HOPS
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.controls.smoothing import SmoothedControls
 from rtsr.live.worker.tone import SilenceGate, Tone
@@ -32,10 +32,11 @@ _WARM_UP_STEPS = 2
 
 
 class LiveChain:
-    """Turns hops of 480 samples into enhanced ones, ``OVERLAP`` later, with rungs and controls.
+    """Turns hops of 480 samples into enhanced ones, ``OVERLAP`` later.
 
     Args:
-        rungs: sources by name, best first, each of one hop. ``dry`` needs none and is always there.
+        levels: sources by name, best first, each of one hop. ``dry`` needs none and is always
+            there.
         board: the controls; read once per hop. ``model`` is the governor's, not the chain's.
         native_hz: half of the input's own rate; nothing in it lies above.
         statistics: where step times and degraded hops are counted.
@@ -43,20 +44,20 @@ class LiveChain:
         expected_cutoff_hz: where the measurement starts from, if something is known.
         f_target: Hz where the output should end while the ceiling is open.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
-        preroll_hops: hops that a better rung is fed with before it is heard.
-        replay_hops: hops of the past that a lesser rung takes in at once. It has to be soon.
+        preroll_hops: hops that a better level is fed with before it is heard.
+        replay_hops: hops of the past that a lesser level takes in at once. It has to be soon.
 
     Attributes:
-        rung: what is heard, or has begun to be.
+        level: name of the fallback level that is heard, or has begun to be.
         hop: index of the next hop, of which the model's noise is a function.
 
     Raises:
-        RtsrError: a source with other channels, hops or timing.
+        ArgumentError: a source with other channels, hops or timing.
     """
 
     def __init__(
         self,
-        rungs: Mapping[str, HighBandSource],
+        levels: Mapping[str, HighBandSource],
         board: ControlBoard,
         channels: int,
         native_hz: float,
@@ -69,7 +70,7 @@ class LiveChain:
         preroll_hops: int = PREROLL_HOPS,
         replay_hops: int = 4,
     ) -> None:
-        self._sources = {name: source for name, source in rungs.items() if name != DRY}
+        self._sources = {name: source for name, source in levels.items() if name != DRY}
         for name, source in self._sources.items():
             _check(name, source, channels)
         self._rank = {name: rank for rank, name in enumerate((*self._sources, DRY))}
@@ -89,7 +90,7 @@ class LiveChain:
         self._gate = SilenceGate(OVERLAP)
         self._high_band: Audio = np.zeros((HOP, channels), np.float32)
         self._silence: Audio = np.zeros((HOP, channels), np.float32)
-        # What a rung that is taken in a hurry is fed with, all at once.
+        # What a level that has to be ready at once is fed with.
         self._past: Audio = np.zeros((replay_hops, HOP, channels), np.float32)
         self._past_f_prior = np.zeros((replay_hops, 1), np.float32)
         self.reset()
@@ -102,7 +103,7 @@ class LiveChain:
 
     @property
     def is_changing(self) -> bool:
-        """Whether another rung is being prepared."""
+        """Whether another level is being prepared."""
         return self._coming is not None
 
     def reset(self) -> None:
@@ -126,7 +127,7 @@ class LiveChain:
         # Where the tilt turns. While nothing is missing, which may begin with any hop, it stays.
         self._anchor_hz = self._native_hz
         self._seed: int | None = None
-        self.rung: str | None = None
+        self.level: str | None = None
         self._coming: str | None = None
         self._fed = 0
 
@@ -143,14 +144,15 @@ class LiveChain:
         for source in self._sources.values():
             source.resume(hop)
 
-    def step(self, audio: Audio, out: Audio, rung: str) -> None:
+    def step(self, audio: Audio, out: Audio, level: str) -> None:
         """Enhance one hop ``(480, channels)`` into ``out``.
 
-        Another rung than before is prepared first (going up over ``preroll_hops`` hops, going down
-        at once) and then faded in within one hop. The very first hop starts with its rung.
+        Another fallback level than before is prepared first (going up over ``preroll_hops`` hops,
+        going down at once) and then faded in within one hop. The very first hop starts with its
+        level.
 
         Raises:
-            RtsrError: there is no such rung.
+            ArgumentError: there is no such fallback level.
         """
         started = time.perf_counter_ns()
         wet, level_db, tilt_db, ceiling_hz, gate_dbfs, bypass, _, seed = self._controls.advance()
@@ -162,7 +164,7 @@ class LiveChain:
         self._hops.set_target(0, f_target)
         self._hops.set_wet(0, wet * (1.0 - bypass))
         f_prior = self._hops.begin(audio)
-        self._choose(rung, f_target)
+        self._choose(level, f_target)
 
         degraded = self._statistics.degraded_blocks
         sounds = self._generate(audio, f_prior, f_target)
@@ -186,32 +188,34 @@ class LiveChain:
         self.hop += 1
         self._statistics.record_step(time.perf_counter_ns() - started)
 
-    def _choose(self, rung: str, f_target: float) -> None:
-        """Begin, go on with, or give up a change of rung."""
-        if rung not in self._rank:
-            raise RtsrError(f"There is no rung {rung!r}; there are {', '.join(self._rank)}.")
-        if self.rung is None:
-            self.rung = rung
-        elif rung == self.rung:
+    def _choose(self, level: str, f_target: float) -> None:
+        """Begin, go on with, or give up a change of level."""
+        if level not in self._rank:
+            raise ArgumentError(
+                f"There is no fallback level {level!r}; there are {', '.join(self._rank)}."
+            )
+        if self.level is None:
+            self.level = level
+        elif level == self.level:
             self._coming = None
-        elif rung != self._coming:
-            self._coming = rung
+        elif level != self._coming:
+            self._coming = level
             self._fed = 0
-            source = self._sources.get(rung)
+            source = self._sources.get(level)
             if source is None:
                 self._fed = self._preroll_hops
                 return
             source.reset()
             source.resume(self.hop)
             # Down is where one goes when time is short, and to something cheaper: taking its past
-            # in one go is less work than keeping the dear one alive for as long.
-            if self.rung is not None and self._rank[rung] > self._rank[self.rung]:
+            # in one go is less work than running the more expensive one for as long.
+            if self.level is not None and self._rank[level] > self._rank[self.level]:
                 self._replay(source, f_target)
                 self._fed = self._preroll_hops
 
     def _generate(self, audio: Audio, f_prior: Audio, f_target: float) -> bool:
         """Fill the high band; false if there is none and none is left from before."""
-        active = self._sources.get(self.rung or DRY)
+        active = self._sources.get(self.level or DRY)
         present = self._silence
         if active is not None:
             present = active.generate(audio, f_prior, f_target)
@@ -226,11 +230,11 @@ class LiveChain:
             self._fed += 1
             np.copyto(self._high_band, present)
             return active is not None
-        # Two rungs' bands are alike in level but not in detail: powers add. Against nothing,
+        # Two sources' bands are alike in loudness but not in detail: powers add. Against nothing,
         # amplitudes.
         fade = crossfade_linear if active is None or following is None else crossfade_equal_power
         fade(present, new, self._high_band)
-        self.rung, self._coming = self._coming, None
+        self.level, self._coming = self._coming, None
         return True
 
     def _remember(self, audio: Audio, f_prior: Audio) -> None:
@@ -248,13 +252,13 @@ class LiveChain:
             source.generate(self._past[place], self._past_f_prior[place], f_target)
 
     def _warm_up(self) -> None:
-        """Go through every rung and change once, so that the first real hop is like the others."""
+        """Go through every level and change once, so that the first real hop is like the others."""
         audio = np.zeros_like(self._high_band)
         audio[::7] = 0.01
         out = np.empty_like(audio)
-        for rung in self._rank:
+        for level in self._rank:
             for _ in range(_WARM_UP_STEPS):
-                self.step(audio, out, rung)
+                self.step(audio, out, level)
         self.reset()
         self._statistics.clear()
 
@@ -266,7 +270,7 @@ def _check(name: str, source: HighBandSource, channels: int) -> None:
         ("samples of overlap", source.overlap, OVERLAP),
     ):
         if found != wanted:
-            raise RtsrError(
-                f"Rung {name!r} has {found} {what}, the live engine needs {wanted}; "
+            raise ArgumentError(
+                f"Fallback level {name!r} has {found} {what}, the live engine needs {wanted}; "
                 "use another model."
             )

@@ -1,4 +1,4 @@
-"""The rungs of a live session, best first: from the model that was asked for down to dry."""
+"""The fallback levels of a live session: from the model that was asked for down to dry."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _WARM_UP_STEPS = 8
 _F_TARGET = 20000.0
 
 
-def ladder_from(model: str) -> tuple[str, ...]:
-    """Names of the rungs for a model: it, what is cheaper, and at last the dry signal.
+def fallback_levels_of(model: str) -> tuple[str, ...]:
+    """Return the fallback levels of a model: it, what is cheaper, and at last the dry signal.
 
     Better models than the one asked for are left out: each costs memory and time to load, also
     when a worker has to be replaced.
@@ -51,7 +51,10 @@ def _smaller_networks(model: str) -> tuple[str, ...]:
 def build_sources(
     settings: WorkerSettings, statistics: Statistics
 ) -> tuple[dict[str, HighBandSource], float]:
-    """Every rung but ``dry``, loaded and warm, and where the best one's output ends in Hz.
+    """Build every level but ``dry``, loaded and warm.
+
+    Returns:
+        the sources by name, and where the best one's output ends in Hz.
 
     Raises:
         ModelError, ProviderError, MissingDependencyError: a model cannot be run.
@@ -60,25 +63,25 @@ def build_sources(
 
     sources: dict[str, HighBandSource] = {}
     f_target: float | None = None
-    for rung in ladder_from(settings.model):
-        if rung == DRY:
+    for level in fallback_levels_of(settings.model):
+        if level == DRY:
             continue
-        if rung == REPLICATE:
+        if level == REPLICATE:
             from rtsr.engine.replicate import ReplicateSource
 
-            sources[rung] = ReplicateSource(settings.channels, seed=0)
+            sources[level] = ReplicateSource(settings.channels, seed=0)
         else:
             from rtsr.runtime.session import OnnxStep
 
             session = OnnxStep(
-                rung if rung in bundled() else settings.model,
+                level if level in bundled() else settings.model,
                 provider=settings.provider,
                 batch=settings.channels,
                 threads=settings.threads,
             )
-            sources[rung] = ModelSource(session, 0, statistics)
+            sources[level] = ModelSource(session, 0, statistics)
             f_target = f_target or session.metadata.f_target_default
-        _warm_up(sources[rung])
+        _warm_up(sources[level])
     return sources, f_target or _F_TARGET
 
 

@@ -1,4 +1,4 @@
-"""Chooses the rung: down at once when time runs short, up again when it has been calm.
+"""The governor of fallback levels: down at once when time runs short, up after a calm stretch.
 
 Pure arithmetic on what it is told. It knows no clock: each call of `observe` is one hop, and time
 is counted in hops. So the tests run an hour of it in a second, and a worker that was stopped for a
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.live.worker.step_window import StepWindow
 
 __all__ = ["Cause", "Change", "Governor", "GovernorSettings"]
 
 
 class Cause(IntEnum):
-    """Why a rung was left; `str` of it is what people read."""
+    """Why a fallback level was left; `str` of it is what people read."""
 
     WANTED = 0
-    """The user asked for another rung."""
+    """The user asked for another level."""
     STEP_TIME = 1
     """The 99th percentile of the step time came too near to the budget."""
     RING_LOW = 2
@@ -29,7 +29,7 @@ class Cause(IntEnum):
     LATE = 3
     """Enhanced sound came after it was due."""
     CALM = 4
-    """It has been calm for so long that a better rung is worth a trial."""
+    """It has been calm for so long that a better level is worth a trial."""
 
     def __str__(self) -> str:
         return _WORDS[self]
@@ -46,14 +46,14 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Change:
-    """A move from one rung to another.
+    """A move from one fallback level to another.
 
     Attributes:
-        p99_ms: 99th percentile of the step time on the rung that is left.
+        p99_ms: 99th percentile of the step time on the level that is left.
     """
 
-    from_rung: str
-    to_rung: str
+    from_level: str
+    to_level: str
     cause: Cause
     p99_ms: float
 
@@ -64,22 +64,22 @@ class GovernorSettings:
 
     Attributes:
         down_share: the 99th percentile of the step time must stay below this.
-        up_share: what it must be expected to stay below on a better rung.
+        up_share: what it must be expected to stay below on a better level.
         window_s: over which percentiles are taken.
         ring_low_frames: fewer enhanced frames ahead of the next device block are too few.
-        ring_low_hops: so many low hops within one second, and the rung is left. A single one is
+        ring_low_hops: so many low hops within one second, and the level is left. A single one is
             the system's doing.
         late_times: so many separate times late within ``late_window_s``, likewise. The second long
             step of a window that makes its hop late counts at once.
         late_run_hops: so many hops late in a row, likewise.
         settle_down_s: after a move down, time in which nothing is judged: it is being made.
-        settle_up_s: after a move up, time in which step times are not judged: the better rung is
+        settle_up_s: after a move up, time in which step times are not judged: the better level is
             being prepared while the present one still runs.
-        calm_s: calm stretch before a better rung is tried; it doubles with every trial that fails,
+        calm_s: calm stretch before a better level is tried; it doubles with every trial that fails,
             up to ``longest_calm_s``.
-        trial_s: a better rung that is left within this time has failed.
-        measurement_lasts_s: how long a step time measured on another rung is believed.
-        fixed: stay at the wanted rung, whatever happens.
+        trial_s: a better level that is left within this time has failed.
+        measurement_lasts_s: how long a step time measured on another level is believed.
+        fixed: stay at the wanted level, whatever happens.
     """
 
     down_share: float = 0.8
@@ -100,34 +100,33 @@ class GovernorSettings:
 
 
 class Governor:
-    """Moves on a ladder of rungs.
+    """Moves between fallback levels.
 
     Args:
-        ladder: names of the rungs, best first; the last one must be able to keep up always.
+        levels: names of the fallback levels, best first; the last one must always be able to keep
+            up.
         budget_ms: time that one hop may take, which is the hop.
-        wanted: best rung to take, where it starts; the first of the ladder if ``None``.
+        wanted: best level to take, where it starts; the first of the fallback levels if ``None``.
 
     Raises:
-        RtsrError: the ladder is empty or names a rung twice, or ``wanted`` is not on it.
+        ArgumentError: there is no level, one is named twice, or ``wanted`` is not among them.
     """
 
     def __init__(
         self,
-        ladder: Sequence[str],
+        levels: Sequence[str],
         budget_ms: float = 10.0,
         settings: GovernorSettings | None = None,
         wanted: str | None = None,
     ) -> None:
-        if not ladder or len(set(ladder)) != len(ladder):
-            raise RtsrError(
-                f"A ladder names each of its rungs once, best first, not {list(ladder)}."
-            )
-        self.ladder = tuple(ladder)
+        if not levels or len(set(levels)) != len(levels):
+            raise ArgumentError(f"Fallback levels: each once, best first, not {list(levels)}.")
+        self.levels = tuple(levels)
         self.settings = settings or GovernorSettings()
         self._budget_ms = budget_ms
         self._threshold_ms = self.settings.down_share * budget_ms
         self._steps = StepWindow(self._hops(self.settings.window_s), self._threshold_ms)
-        # Best 99th percentile of the newest long visit to each rung, and when it was last left.
+        # Best 99th percentile of the newest long visit to each level, and when it was last left.
         self._measured: dict[str, tuple[float, int]] = {}
         self._hop = 0
         self._wanted = 0 if wanted is None else self._find(wanted)
@@ -137,28 +136,28 @@ class Governor:
         self._late_at: list[int] = []
         self._low_at: list[int] = []
         self._late_run = 0
-        self._rung = 0
+        self._level = 0
         self._enter(self._wanted)
 
     @property
-    def rung(self) -> str:
-        """Name of the present rung."""
-        return self.ladder[self._rung]
+    def level(self) -> str:
+        """Name of the present level."""
+        return self.levels[self._level]
 
     @property
     def wanted(self) -> str:
-        """The best rung that it may take. Setting it moves there with the next hop.
+        """The best level that it may take. Setting it moves there with the next hop.
 
         Raises:
-            RtsrError: it is set to a rung that is not on the ladder.
+            ArgumentError: it is set to a level that is not among them.
         """
-        return self.ladder[self._wanted]
+        return self.levels[self._wanted]
 
     @wanted.setter
-    def wanted(self, rung: str) -> None:
-        index = self._find(rung)
+    def wanted(self, level: str) -> None:
+        index = self._find(level)
         if index != self._wanted:
-            # To lower one's wish is no reason to go up, should the rung be lower still.
+            # To lower one's wish is no reason to go up, should the level be lower still.
             self._asked_up = index < self._wanted
             self._wanted = index
             self._failures = 0
@@ -170,7 +169,7 @@ class Governor:
 
     @property
     def calm_needed_s(self) -> float:
-        """The calm stretch after which a better rung is tried."""
+        """The calm stretch after which a better level is tried."""
         longest = self.settings.longest_calm_s
         return min(self.settings.calm_s * 2.0 ** min(self._failures, 30), longest)
 
@@ -186,7 +185,7 @@ class Governor:
         self._hop += 1
         self._stay += 1
         asked_up, self._asked_up = self._asked_up, False
-        if self._rung < self._wanted or (asked_up and self._rung > self._wanted):
+        if self._level < self._wanted or (asked_up and self._level > self._wanted):
             self._promoted_at = self._hop if asked_up else None
             return self._move(self._wanted, Cause.WANTED)
         settling = self._stay <= self._settle_hops
@@ -197,7 +196,7 @@ class Governor:
         cause = self._trouble(step_ms, ring_frames, late)
         if cause is not None:
             self._calm = 0
-            if self._rung + 1 < len(self.ladder):
+            if self._level + 1 < len(self.levels):
                 return self._step_down(cause)
             self._clear()
             return None
@@ -208,9 +207,9 @@ class Governor:
         if self._promoted_at is not None and self._trial_is_over():
             self._promoted_at = None
             self._failures = 0
-        if self._rung > self._wanted and self._is_calm_enough():
+        if self._level > self._wanted and self._is_calm_enough():
             self._promoted_at = self._hop
-            return self._move(self._rung - 1, Cause.CALM)
+            return self._move(self._level - 1, Cause.CALM)
         return None
 
     def _trouble(self, step_ms: float, ring_frames: int | None, late: bool) -> Cause | None:
@@ -222,7 +221,7 @@ class Governor:
                 self._note(self._late_at, settings.late_window_s)
             self._late_run += 1
             often = len(self._late_at) >= settings.late_times
-            # One long step may be a pause of the whole process, which a lesser rung takes as badly.
+            # One long step may be a pause of the whole process, which no lesser level prevents.
             long_again = step_ms > self._threshold_ms and self._steps.long > 1
             if long_again or often or self._late_run >= settings.late_run_hops:
                 return Cause.LATE
@@ -245,22 +244,22 @@ class Governor:
             if not self._trial_is_over():
                 self._failures += 1
             self._promoted_at = None
-        return self._move(self._rung + 1, cause)
+        return self._move(self._level + 1, cause)
 
     def _is_calm_enough(self) -> bool:
-        # The expectation wants a sorted window: looking ten times a second is often enough.
+        # The expectation wants a sorted window: ten times a second is often enough.
         if self._calm < self._hops(self.calm_needed_s) or self._calm % self._hops(0.1):
             return False
         return self._expected_above() < self.settings.up_share * self._budget_ms
 
     def _expected_above(self) -> float:
-        """Step time in ms that the next better rung is expected to stay below.
+        """Step time in ms that the next better level is expected to stay below.
 
-        What it was when it was last there, and what disturbs the present rung beyond its own best;
-        in any case as long as on the present rung, which is cheaper. A rung that has never been
+        What it was when it was last there, and what disturbs the present level beyond its own best;
+        in any case as long as on the present level, which is cheaper. A level that has never been
         measured, or not in a long time, is worth a trial.
         """
-        measured = self._measured.get(self.ladder[self._rung - 1])
+        measured = self._measured.get(self.levels[self._level - 1])
         if measured is None:
             return 0.0
         best_ms, left_at = measured
@@ -269,25 +268,25 @@ class Governor:
         now_ms = self.p99_ms
         return max(now_ms, best_ms + now_ms - self._steps.best_p99_ms)
 
-    def _move(self, rung: int, cause: Cause) -> Change:
+    def _move(self, level: int, cause: Cause) -> Change:
         p99_ms = self.p99_ms
-        before = self.rung
+        before = self.level
         # A visit too short for a window that ended in trouble tells of the trouble, not of the
-        # rung: then the measurement before stands.
+        # level: then the measurement before stands.
         if self._steps.was_full:
             self._measured[before] = (self._steps.best_p99_ms, self._hop)
         elif before in self._measured:
             self._measured[before] = (self._measured[before][0], self._hop)
-        self._enter(rung)
-        return Change(before, self.rung, cause, p99_ms)
+        self._enter(level)
+        return Change(before, self.level, cause, p99_ms)
 
-    def _enter(self, rung: int) -> None:
-        self._went_up = rung < self._rung
+    def _enter(self, level: int) -> None:
+        self._went_up = level < self._level
         settings = self.settings
         self._settle_hops = self._hops(
             settings.settle_up_s if self._went_up else settings.settle_down_s
         )
-        self._rung = rung
+        self._level = level
         self._stay = 0
         self._calm = 0
         self._steps.forget()
@@ -306,10 +305,12 @@ class Governor:
     def _is_low(self, ring_frames: int | None) -> bool:
         return ring_frames is not None and ring_frames < self.settings.ring_low_frames
 
-    def _find(self, rung: str) -> int:
-        if rung not in self.ladder:
-            raise RtsrError(f"There is no rung {rung!r}; there are {', '.join(self.ladder)}.")
-        return self.ladder.index(rung)
+    def _find(self, level: str) -> int:
+        if level not in self.levels:
+            raise ArgumentError(
+                f"There is no fallback level {level!r}; there are {', '.join(self.levels)}."
+            )
+        return self.levels.index(level)
 
     def _hops(self, seconds: float) -> int:
         return max(1, round(seconds * 1000.0 / self._budget_ms))

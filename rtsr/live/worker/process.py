@@ -1,22 +1,24 @@
-"""The worker as a process of its own, forked from a nursery that has everything imported.
+"""The worker as a process of its own, forked from a server that has everything imported.
 
 Importing takes half a second, building and warming a session a tenth of that. So the session does
-not start workers itself: a small program, the nursery, imports what a worker needs and then waits
-for orders on its stdin. A worker that died is replaced by a fork of it. Where there is no fork
-(Windows) the nursery becomes the worker, and a restart costs a new one.
+not start workers itself: a small program, the fork server, imports what a worker needs and then
+waits for orders on its stdin. A worker that died is replaced by a fork of it. Where there is no
+fork (Windows) the fork server becomes the worker, and a restart costs a new one.
 
-The nursery is a plain child process and not one of :mod:`multiprocessing`'s, because those import
-the main program once more, which is nothing that a program embedding a session should have to
-guard against, and which costs time at every restart.
+The fork server is a plain child process and not one of :mod:`multiprocessing`'s, because those
+import the main program once more, which no program that embeds a session should have to guard
+against, and which costs time at every restart.
 
 Orders are lines of JSON, so are the answers: ``{"started": pid}``, ``{"error": sentence}`` and
-``{"ended": pid, "code": exit code}``. The end of stdin tells the nursery that the session is gone.
+``{"ended": pid, "code": exit code}``. The end of stdin tells the fork server that
+the session is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -28,6 +30,8 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from rtsr.live.worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
 
 _CAN_FORK = hasattr(os, "fork")
 _END_SECONDS = 2.0
@@ -44,20 +48,20 @@ class WorkerProcess:
 
     def __init__(self, on_end: Callable[[], None] | None = None) -> None:
         self._on_end = on_end or (lambda: None)
-        self._nursery: subprocess.Popen[bytes] | None = None
+        self._fork_server: subprocess.Popen[bytes] | None = None
         self._changed = threading.Condition()
         self._pid = 0
         self.error: str | None = None
         self.exit_code: int | None = None
 
     def prepare(self) -> None:
-        """Start the nursery, if there is none; its imports go on while this program does."""
-        if self._nursery is not None and self._nursery.poll() is None:
+        """Start the fork server, if there is none; its imports go on while this program does."""
+        if self._fork_server is not None and self._fork_server.poll() is None:
             return
         environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
         # The same places to import from, or a program that extended them would lose its rtsr.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        nursery = subprocess.Popen(
+        fork_server = subprocess.Popen(
             [sys.executable, "-m", "rtsr.live.worker.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -65,25 +69,25 @@ class WorkerProcess:
             # Ctrl-C is for the session, which then ends its worker in good order.
             start_new_session=True,
         )
-        self._nursery = nursery
+        self._fork_server = fork_server
         threading.Thread(
-            target=self._listen, args=(nursery,), name="rtsr-worker-watch", daemon=True
+            target=self._listen, args=(fork_server,), name="rtsr-worker-watch", daemon=True
         ).start()
 
     def start(self, memory_name: str, settings: WorkerSettings) -> None:
         """Start a worker; whether it became ready, shared memory says."""
         self.prepare()
-        assert self._nursery is not None
-        assert self._nursery.stdin is not None
+        assert self._fork_server is not None
+        assert self._fork_server.stdin is not None
         with self._changed:
             self._pid = 0
             self.error = None
             self.exit_code = None
         order = json.dumps({"memory": memory_name, "settings": asdict(settings)})
-        # A nursery that is gone is noticed by its listener.
+        # A fork server that is gone is noticed by its listener.
         with contextlib.suppress(OSError):
-            self._nursery.stdin.write(order.encode() + b"\n")
-            self._nursery.stdin.flush()
+            self._fork_server.stdin.write(order.encode() + b"\n")
+            self._fork_server.stdin.flush()
 
     @property
     def pid(self) -> int:
@@ -110,29 +114,29 @@ class WorkerProcess:
                 os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def close(self) -> None:
-        """End the worker, politely first, and the nursery."""
-        nursery, self._nursery = self._nursery, None
-        if nursery is None:
+        """End the worker, politely first, and the fork server."""
+        fork_server, self._fork_server = self._fork_server, None
+        if fork_server is None:
             return
-        assert nursery.stdin is not None
+        assert fork_server.stdin is not None
         with contextlib.suppress(OSError):
-            nursery.stdin.close()
+            fork_server.stdin.close()
         try:
-            nursery.wait(2.0 * _END_SECONDS)
+            fork_server.wait(2.0 * _END_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            nursery.kill()
-            nursery.wait()
+            fork_server.kill()
+            fork_server.wait()
 
-    def _listen(self, nursery: subprocess.Popen[bytes]) -> None:
-        assert nursery.stdout is not None
-        with nursery.stdout:
-            for line in nursery.stdout:
+    def _listen(self, fork_server: subprocess.Popen[bytes]) -> None:
+        assert fork_server.stdout is not None
+        with fork_server.stdout:
+            for line in fork_server.stdout:
                 self._take(json.loads(line))
-        nursery.wait()
-        if self._nursery is nursery and self.exit_code is None:
+        fork_server.wait()
+        if self._fork_server is fork_server and self.exit_code is None:
             # It took its worker with it: on Windows it was the worker.
-            self._end(nursery.returncode)
+            self._end(fork_server.returncode)
 
     def _take(self, answer: dict[str, Any]) -> None:
         if "started" in answer:
@@ -150,7 +154,7 @@ class WorkerProcess:
         self._on_end()
 
 
-class _Nursery:
+class _ForkServer:
     """The other side: forks workers on demand and tells when they end."""
 
     def __init__(self, orders: IO[bytes], answers: int) -> None:
@@ -225,13 +229,11 @@ def _become_worker(line: bytes, answers: int) -> None:
     except RtsrError as error:
         _answer(answers, {"error": str(error)})
     except BaseException as error:
-        import traceback
-
-        traceback.print_exc()
+        _log.exception("the worker failed")
         _answer(answers, {"error": f"The worker failed ({type(error).__name__}: {error})."})
     finally:
         sys.stderr.flush()
-        # Not through the interpreter's own end: what was inherited belongs to the nursery.
+        # Not through the interpreter's own end: what was inherited belongs to the fork server.
         os._exit(code)
 
 
@@ -254,7 +256,7 @@ def _main() -> None:
     # Unbuffered: what select() does not see must not hide in a buffer.
     with open(0, "rb", buffering=0, closefd=False) as orders:
         if _CAN_FORK:
-            _Nursery(orders, answers).run()
+            _ForkServer(orders, answers).run()
             return
         line = orders.readline()
         if line:

@@ -11,14 +11,14 @@ class WorkerSettings:
 
     Attributes:
         channels: of the engine, 1 to 8.
-        model: highest rung: a bundled model, the path of an ``.onnx`` file, ``replicate`` or
-            ``dry``.
+        model: highest fallback level: a bundled model, the path of an ``.onnx`` file,
+            ``replicate`` or ``dry``.
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         threads: threads of one step on the CPU.
         native_hz: half of the input device's rate: nothing in the input lies above it.
         cutoff_hz: where the input's content ends, if known; measured if ``None``.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
-        governor: whether the rung may change when the machine does not keep up.
+        governor: whether the fallback level may change when the machine does not keep up.
         raise_priority: whether to ask the system for more than an ordinary process gets.
         reserve_frames: enhanced frames that the audio callback wants to have in hand when it comes,
             beyond those it plays.

@@ -1,4 +1,4 @@
-"""The newest step times of one rung and their 99th percentile."""
+"""The newest step times of one level and their 99th percentile."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ in Python can make it late. Sound goes on even then, as dry signal.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
-import traceback
 from collections.abc import Callable
 
 from rtsr.errors import RtsrError
@@ -16,10 +16,11 @@ from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.live.worker.worker import HopListener, Worker, make_worker
 
+_log = logging.getLogger(__name__)
+
 
 class WorkerThread:
-    """Starts and watches worker threads; the same faces as
-    :class:`~rtsr.live.worker.process.WorkerProcess`.
+    """Starts and watches worker threads, as :class:`~rtsr.live.worker.process.WorkerProcess` does.
 
     Args:
         on_end: called as soon as a worker has ended.
@@ -65,7 +66,7 @@ class WorkerThread:
         return self.ended
 
     def kill(self) -> None:
-        """A thread cannot be killed; it is asked to end when it next looks up."""
+        """Ask the thread to end after its present hop: it cannot be killed."""
         if self._worker is not None:
             self._worker.stop()
 
@@ -83,7 +84,7 @@ class WorkerThread:
         except RtsrError as error:
             self.error = str(error)
         except Exception as error:
-            traceback.print_exc()
+            _log.exception("the worker failed")
             self.error = f"The worker failed ({type(error).__name__}: {error})."
         finally:
             with contextlib.suppress(Exception):

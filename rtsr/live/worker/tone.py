@@ -175,6 +175,7 @@ class Tone:
         """Change one hop ``(480, channels)``; the values are reached at its end.
 
         Args:
+            high_band: changed in place.
             level_db: gain.
             tilt_db: dB per octave above the cutoff.
             ceiling_hz: where it is 3 dB down; :data:`OPEN_CEILING_HZ` and more leave it open.

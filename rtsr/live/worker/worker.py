@@ -20,10 +20,10 @@ from rtsr.bandwidth.detector import FULL_BAND_HZ
 from rtsr.engine.statistics import Statistics
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.shared.events import RESTART, EventKind
-from rtsr.live.shared.memory import STEP_BIN_NS, CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.shared.memory import STEP_BIN_NS, LiveMemory
 from rtsr.live.shared.priority import hurry_worker, raise_worker
 from rtsr.live.worker.chain import LiveChain
-from rtsr.live.worker.fallback_levels import build_sources, ladder_from
+from rtsr.live.worker.fallback_levels import build_sources, fallback_levels_of
 from rtsr.live.worker.governor import Governor, GovernorSettings
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
@@ -61,13 +61,13 @@ class Worker:
         self._callback = memory.callback
         self._histogram = memory.step_histogram
         self._words = memory.worker
-        self._generation = int(self._words[WorkerWord.GENERATION])
+        self._generation = int(self._words["generation"])
         self._most_behind = settings.most_hops_behind
         self._reserve = settings.reserve_frames
         self._on_hop = on_hop
-        self._ladder = ladder_from(settings.model)
+        self._fallback_levels = fallback_levels_of(settings.model)
         self._statistics = Statistics()
-        self._board = ControlBoard(memory.controls, self._ladder)
+        self._board = ControlBoard(memory.controls, self._fallback_levels)
         sources, f_target = build_sources(settings, self._statistics)
         self._chain = LiveChain(
             sources,
@@ -81,16 +81,16 @@ class Worker:
             limiter=settings.limiter,
         )
         self._governor = Governor(
-            self._ladder,
+            self._fallback_levels,
             settings=GovernorSettings(fixed=not settings.governor),
-            wanted=self._board.rung,
+            wanted=self._board.highest_level,
         )
         self._audio: Audio = np.zeros((HOP, settings.channels), np.float32)
         self._out: Audio = np.zeros((HOP, settings.channels), np.float32)
         self._before: Audio = np.zeros((OVERLAP, settings.channels), np.float32)
         self._due_from = 0
         self._stopped = False
-        self._cpu_before = int(self._words[WorkerWord.CPU_NS])
+        self._cpu_before = int(self._words["cpu_ns"])
 
     def stop(self) -> None:
         """Ask the worker to end after the hop it is at; safe from a signal handler."""
@@ -104,12 +104,12 @@ class Worker:
         """
         self._is_abandoned = is_abandoned
         words = self._words
-        words[WorkerWord.PID] = os.getpid()
+        words["pid"] = os.getpid()
         self._due_from = self._capture.written // HOP
         hop = self._resume(self._due_from - _LEAD_IN_HOPS)
-        self._tell_rung(self._ladder[int(words[WorkerWord.RUNG])], RESTART, 0)
+        self._tell_fallback_level(self._fallback_levels[int(words["fallback_level"])], RESTART, 0)
         self._beat()
-        words[WorkerWord.READY] = self._generation
+        words["ready"] = self._generation
         self._events.write(time.monotonic_ns(), EventKind.WORKER_READY)
         while self._wait_for(hop):
             behind = self._capture.written // HOP - (hop + 1)
@@ -119,12 +119,12 @@ class Worker:
                 continue
             self._take(hop)
             hop += 1
-            words[WorkerWord.NEXT_HOP] = hop
+            words["next_hop"] = hop
         self._account()
 
     def _known_cutoff(self) -> float | None:
-        """What the worker before this one had measured; measuring anew takes seconds."""
-        cutoff = float(self._words[WorkerWord.CUTOFF_HZ])
+        """Return what the worker before this one had measured; measuring anew takes seconds."""
+        cutoff = float(self._words["cutoff_hz"])
         return cutoff if 0.0 < cutoff < FULL_BAND_HZ else None
 
     def _resume(self, hop: int) -> int:
@@ -140,7 +140,7 @@ class Worker:
         """Leave out what can no longer be in time; returns where to go on."""
         # Always on, also if this hop is the newest and cannot be read.
         newest = max(hop + 1, self._capture.written // HOP - 1)
-        self._words[WorkerWord.OVERRUNS] += newest - hop
+        self._words["overruns"] += newest - hop
         self._events.write(time.monotonic_ns(), EventKind.HOPS_SKIPPED, value=newest - hop)
         return self._resume(newest)
 
@@ -148,13 +148,13 @@ class Worker:
         words = self._words
         return (
             self._stopped
-            or bool(words[WorkerWord.STOP])
-            or words[WorkerWord.GENERATION] != self._generation
+            or bool(words["stop"])
+            or words["generation"] != self._generation
             or self._is_abandoned()
         )
 
     def _beat(self) -> None:
-        self._words[WorkerWord.HEARTBEAT_NS] = time.monotonic_ns()
+        self._words["heartbeat_ns"] = time.monotonic_ns()
 
     def _wait_for(self, hop: int) -> bool:
         """Wait until a hop is captured; false when the worker is to end."""
@@ -172,16 +172,16 @@ class Worker:
 
     def _take(self, hop: int) -> None:
         started = time.perf_counter_ns()
-        self._chain.step(self._audio, self._out, self._governor.rung)
+        self._chain.step(self._audio, self._out, self._governor.level)
         if self._on_hop is not None:
             self._on_hop(hop, self._audio, self._out)
         ready, late = self._hand_over(hop)
         elapsed = time.perf_counter_ns() - started
         self._count(hop, elapsed, late)
-        self._governor.wanted = self._board.rung
+        self._governor.wanted = self._board.highest_level
         change = self._governor.observe(elapsed * 1e-6, ready, late)
         if change is not None:
-            self._tell_rung(change.from_rung, change.cause, round(change.p99_ms * 1e6))
+            self._tell_fallback_level(change.from_level, change.cause, round(change.p99_ms * 1e6))
 
     def _hand_over(self, hop: int) -> tuple[int | None, bool]:
         """Write a hop; returns frames ready beyond the next block, and whether it is too late."""
@@ -193,45 +193,48 @@ class Worker:
             self._playback.seek(first)
         self._playback.write(self._out)
         # Hops of the past are only gone through, and before the first callback nothing is due.
-        if hop < self._due_from or not self._callback[CallbackWord.CALLBACKS]:
+        if hop < self._due_from or not self._callback["callbacks"]:
             return None, False
-        position = int(self._callback[CallbackWord.PLAYED_POSITION])
+        position = int(self._callback["played_position"])
         late = first < position
         # Of a device block that brought several hops only the last says what the next one finds.
         if self._capture.written >= (hop + 2) * HOP:
             return None, late
         return first + HOP - position - self._reserve, late
 
-    def _tell_rung(self, before: str, cause: int, value: int) -> None:
-        """Publish the rung, and how it came to be, if it is another than before."""
-        rung = self._governor.rung
-        if rung == before:
+    def _tell_fallback_level(self, before: str, cause: int, value: int) -> None:
+        """Publish the level, and how it came to be, if it is another than before."""
+        fallback_level = self._governor.level
+        if fallback_level == before:
             return
-        source, target = self._ladder.index(before), self._ladder.index(rung)
+        source, target = (
+            self._fallback_levels.index(before),
+            self._fallback_levels.index(fallback_level),
+        )
         now = time.monotonic_ns()
-        self._events.write(now, EventKind.RUNG_CHANGED, source, target, cause, value)
-        self._words[WorkerWord.RUNG] = target
+        self._events.write(now, EventKind.FALLBACK_LEVEL_CHANGED, source, target, cause, value)
+        self._words["fallback_level"] = target
 
     def _count(self, hop: int, elapsed: int, late: bool) -> None:
         words = self._words
         self._beat()
         bins = len(self._histogram)
         self._histogram[min(elapsed // STEP_BIN_NS, bins - 1)] += 1
-        if not words[WorkerWord.STEPS]:
-            words[WorkerWord.FIRST_STEP_NS] = elapsed
-        if elapsed > words[WorkerWord.MAX_STEP_NS]:
-            words[WorkerWord.MAX_STEP_NS] = elapsed
-        words[WorkerWord.STEPS] += 1
-        words[WorkerWord.LATE_STEPS] += late
-        words[WorkerWord.CUTOFF_HZ] = int(self._chain.cutoff_hz)
+        if not words["steps"]:
+            words["first_step_ns"] = elapsed
+        if elapsed > words["max_step_ns"]:
+            words["max_step_ns"] = elapsed
+        words["steps"] += 1
+        words["late_steps"] += late
+        words["cutoff_hz"] = int(self._chain.cutoff_hz)
         if self._statistics.degraded_blocks:
-            words[WorkerWord.DEGRADED] += self._statistics.degraded_blocks
+            words["degraded"] += self._statistics.degraded_blocks
             self._statistics.degraded_blocks = 0
         if hop % _ACCOUNT_EVERY_HOPS == 0:
             self._account()
 
     def _account(self) -> None:
-        self._words[WorkerWord.CPU_NS] = self._cpu_before + time.thread_time_ns()
+        self._words["cpu_ns"] = self._cpu_before + time.thread_time_ns()
 
 
 def import_everything() -> None:
@@ -240,7 +243,7 @@ def import_everything() -> None:
     from rtsr.errors import RtsrError
     from rtsr.runtime.providers.select import load_onnxruntime
 
-    # Its absence is an error only for a rung that needs it.
+    # Its absence is an error only for a level that needs it.
     with contextlib.suppress(RtsrError):
         load_onnxruntime()
 
@@ -266,7 +269,7 @@ def worker_main(memory_name: str, settings: WorkerSettings) -> None:
 def make_worker(
     memory: LiveMemory, settings: WorkerSettings, on_hop: HopListener | None = None
 ) -> Worker:
-    """A worker that is ready to run, in the calling thread, which is set up for it.
+    """Return a worker that is ready to run, in the calling thread, which is set up for it.
 
     Raises:
         RtsrError: a model cannot be run.
@@ -274,11 +277,11 @@ def make_worker(
     from rtsr_kernels.denormals import flush_denormals
 
     words = memory.worker
-    words[WorkerWord.FLUSHES_DENORMALS] = flush_denormals()
+    words["flushes_denormals"] = flush_denormals()
     if not settings.raise_priority:
-        words[WorkerWord.PRIORITY] = 0
+        words["priority"] = 0
         return Worker(memory, settings, on_hop)
     hurry_worker()
     worker = Worker(memory, settings, on_hop)
-    words[WorkerWord.PRIORITY] = raise_worker()
+    words["priority"] = raise_worker()
     return worker

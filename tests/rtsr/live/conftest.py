@@ -244,7 +244,7 @@ def live(jack_server: JackServer, live_program: LiveProgram) -> Iterator[LivePro
 
 @dataclass
 class Comparison:
-    """How the band that every rung leaves alone came through, in windows of 10 ms.
+    """How the band that every level leaves alone came through, in windows of 10 ms.
 
     Attributes:
         likeness: of each window with what was played: 1 is the same but for its level.

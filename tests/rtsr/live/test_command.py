@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -246,6 +247,22 @@ def test_a_stop_leaves_nothing_behind(
     assert not any(os.path.exists(path) for path in memory)
     if "--test" not in options:
         assert json.loads(stats.read_text().splitlines()[-1])["callbacks"] > 0
+
+
+@posix
+@pytest.mark.usefixtures("jack_server")
+@on_jack
+def test_the_last_words_say_how_it_went() -> None:
+    loud = [option for option in LIVE if option != "--quiet"]
+    done = subprocess.run(
+        [*loud, "--seconds", "1.2"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    first, last = done.stderr.splitlines()
+    assert first.startswith("rtsr: from 'system' to 'system' with dry")
+    assert re.fullmatch(
+        r"rtsr: played 0:00:01 with \d+\.\d ms of latency; .* ?under-runs?.*\.", last
+    )
 
 
 @posix

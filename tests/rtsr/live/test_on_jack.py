@@ -74,7 +74,7 @@ def test_a_recording_sounds_as_if_enhanced_as_a_file_after_the_stated_latency(
             break
     if lost:
         pytest.skip("the machine lost cycles of the sound server in each of three runs")
-    assert figures["rung_changes"] == []
+    assert figures["fallback_level_changes"] == []
     assert figures["latency"]["total_ms"] <= 30.0
     assert figures["steps"] > 400
     # Hops begin where the session's frames do.
@@ -145,7 +145,7 @@ def test_it_stops_by_itself_and_says_what_happened(live: Any) -> None:
     lines = live.figures()
     assert len(lines) == 4
     assert 2.0 < figures["seconds"] < 4.0
-    assert figures["ladder"] == ["replicate", "dry"]
+    assert figures["fallback_levels"] == ["replicate", "dry"]
     assert figures["controls"]["wet"] == 0.5
     assert set(figures) >= {
         "callbacks",
@@ -153,8 +153,8 @@ def test_it_stops_by_itself_and_says_what_happened(live: Any) -> None:
         "underruns",
         "overruns",
         "xruns",
-        "rung_seconds",
-        "rung_changes",
+        "fallback_level_seconds",
+        "fallback_level_changes",
         "step_ms",
         "callback_us",
         "latency",

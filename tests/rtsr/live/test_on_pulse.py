@@ -98,7 +98,7 @@ def aligned(heard: np.ndarray, played: np.ndarray) -> np.ndarray:
 def troubles(figures: dict[str, Any]) -> int:
     """How often the sound had to be repaired so far."""
     names = ("late_callbacks", "underrun_events", "overruns", "xruns", "resyncs", "device_restarts")
-    return int(sum(figures[name] for name in names) + len(figures["rung_changes"]))
+    return int(sum(figures[name] for name in names) + len(figures["fallback_level_changes"]))
 
 
 def test_a_narrow_call_comes_out_wide(
@@ -134,7 +134,7 @@ def test_a_narrow_call_comes_out_wide(
     assert whole or troubles(figures) > troubles(before)
     # Whatever was lost, there is sound, and it is wide unless the machine had no time for that.
     assert (~result.broken).sum() > 20
-    assert not result.plain.all() or figures["rung_seconds"]["dry"] > 1.0
+    assert not result.plain.all() or figures["fallback_level_seconds"]["dry"] > 1.0
 
 
 def test_a_rate_that_the_server_offers_is_converted(

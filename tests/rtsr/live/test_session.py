@@ -41,19 +41,19 @@ def test_a_session_runs_and_tells_about_itself(jack_server: Any, worker: str) ->
     with session:
         wait_for(lambda: session.report()["steps"] > 30)
         session.controls.set("model", "dry")
-        wait_for(lambda: session.snapshot().rung == "dry")
+        wait_for(lambda: session.snapshot().fallback_level == "dry")
         snapshot = session.snapshot()
         # By now the history has followed, too.
-        wait_for(lambda: bool(session.snapshot().rung_changes))
+        wait_for(lambda: bool(session.snapshot().fallback_level_changes))
     assert snapshot.state == "playing"
-    assert snapshot.ladder == ("replicate", "dry")
+    assert snapshot.fallback_levels == ("replicate", "dry")
     assert snapshot.controls["wet"] == 0.5
     assert snapshot.latency_total_ms == pytest.approx(sum(snapshot.latency_ms.values()))
     assert 0.0 < snapshot.step_p50_ms <= snapshot.step_p99_ms <= snapshot.step_max_ms
     assert len(snapshot.in_db) == len(snapshot.out_db) == 1
     report = session.report()
-    assert report["rung"] == "dry"
-    assert report["rung_changes"][0]["cause"] == "wanted"
+    assert report["fallback_level"] == "dry"
+    assert report["fallback_level_changes"][0]["cause"] == "wanted"
     assert report["callbacks"] > 50
     session.stop()
     assert session.report() is report
@@ -229,3 +229,17 @@ def test_a_device_that_cannot_be_had_is_explained(
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_meters_fall_silent_while_the_device_is_away(jack_server: Any) -> None:
+    def loud(hop: int, audio: np.ndarray, out: np.ndarray) -> None:
+        out[:] = 0.5
+
+    with LiveSession(LiveSettings(model="dry", worker="thread"), on_hop=loud) as session:
+        wait_for(lambda: session.snapshot().out_db[0] > -10.0)
+        jack_server.kill()
+        wait_for(lambda: session.snapshot().state == "waiting for the device")
+        assert session.snapshot().out_db == (-120.0,)
+        assert session.snapshot().out_spectrum.max() == -120.0
+        jack_server.start()
+        wait_for(lambda: session.snapshot().out_db[0] > -10.0)

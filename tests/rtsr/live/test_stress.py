@@ -102,13 +102,13 @@ def assert_whole(result: Any, recording: Any) -> None:
 def assert_counted(result: Any, figures: dict[str, Any]) -> None:
     """What was played without a high band is known to the session, to the hop."""
     plain = result.plain[ENDS:-ENDS]
-    dry_rung = figures["rung_seconds"]["dry"] * 100.0
+    dry_level = figures["fallback_level_seconds"]["dry"] * 100.0
     # A window belongs to two hops, and each change fades.
-    fades = 3 * (figures["underrun_events"] + len(figures["rung_changes"]))
-    assert plain.sum() <= figures["dry_frames"] / 480.0 + dry_rung + fades
+    fades = 3 * (figures["underrun_events"] + len(figures["fallback_level_changes"]))
+    assert plain.sum() <= figures["dry_frames"] / 480.0 + dry_level + fades
     if plain.any():
-        assert figures["underrun_events"] + len(figures["rung_changes"]) > 0
-    for change in figures["rung_changes"]:
+        assert figures["underrun_events"] + len(figures["fallback_level_changes"]) > 0
+    for change in figures["fallback_level_changes"]:
         assert change["cause"]
     total = figures["enhanced_frames"] + figures["dry_frames"] + figures["silent_frames"]
     assert total == figures["frames"]

@@ -10,7 +10,7 @@ import pytest
 
 from rtsr.errors import RtsrError
 from rtsr.live import supervisor
-from rtsr.live.shared.memory import LiveMemory, WorkerWord
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.supervisor import DeviceGuard, WorkerGuard
 from rtsr.live.worker.settings import WorkerSettings
 
@@ -32,8 +32,8 @@ class Host:
         self.ended = False
         if self.becomes_ready:
             words = self.memory.worker
-            words[WorkerWord.HEARTBEAT_NS] = time.monotonic_ns()
-            words[WorkerWord.READY] = words[WorkerWord.GENERATION]
+            words["heartbeat_ns"] = time.monotonic_ns()
+            words["ready"] = words["generation"]
 
     def wait(self, seconds: float) -> bool:
         return self.ended
@@ -114,7 +114,7 @@ def test_a_second_death_is_no_reason_to_wait(guard: WorkerGuard, host: Host) -> 
 def test_silence_of_a_moment_is_no_reason(
     guard: WorkerGuard, host: Host, memory: LiveMemory
 ) -> None:
-    memory.worker[WorkerWord.HEARTBEAT_NS] = time.monotonic_ns() - 500_000_000
+    memory.worker["heartbeat_ns"] = time.monotonic_ns() - 500_000_000
     guard.check()
     assert host.killed == 0
 
@@ -122,7 +122,7 @@ def test_silence_of_a_moment_is_no_reason(
 def test_a_silent_worker_is_killed_and_replaced(
     guard: WorkerGuard, host: Host, memory: LiveMemory
 ) -> None:
-    memory.worker[WorkerWord.HEARTBEAT_NS] = time.monotonic_ns() - 2_500_000_000
+    memory.worker["heartbeat_ns"] = time.monotonic_ns() - 2_500_000_000
     guard.check()
     assert (host.killed, host.started, guard.restarts) == (1, 2, 1)
 
@@ -133,7 +133,7 @@ def test_a_worker_that_is_loading_gets_time(
     host.becomes_ready = False
     host.ended = True
     guard.check()
-    memory.worker[WorkerWord.HEARTBEAT_NS] = 0
+    memory.worker["heartbeat_ns"] = 0
     guard.check()
     assert guard.restarting
     assert (host.killed, host.started) == (0, 2)
@@ -216,7 +216,7 @@ def test_a_worker_is_replaced_when_the_device_has_come_back_as_another(
 
 
 def test_a_guard_outlives_what_it_did_not_foresee(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor, "_REOPEN_SECONDS", 0.02)
     monkeypatch.setattr(supervisor, "_AFTER_ERROR_SECONDS", 0.02)
@@ -236,7 +236,7 @@ def test_a_guard_outlives_what_it_did_not_foresee(
     guard.start()
     wait_for(lambda: guard.restarts == 1 and not guard.waiting)
     guard.close()
-    assert "No space left" in capsys.readouterr().err
+    assert "No space left" in caplog.text
 
 
 def test_a_guard_can_be_closed_while_it_waits() -> None:

@@ -13,7 +13,7 @@ _CLOSE = 2.0 / 127.0
 
 
 def position(value: int) -> float:
-    """A 7-bit value as 0 to 1, with its middle (64, where knobs have their notch) at a half."""
+    """Return a 7-bit value as 0 to 1, its middle (64, where knobs have their notch) at a half."""
     return value / 128.0 if value <= 64 else 0.5 + (value - 64) / 126.0
 
 
@@ -23,7 +23,7 @@ class Knob:
     def __init__(self, binding: Binding, board: ControlBoard) -> None:
         self.binding = binding
         self._board = board
-        # A map may be made for more rungs than this installation has.
+        # A map may be made for more levels than this installation has.
         lowest, highest = board.limits(binding.name)
         self._low = lowest if binding.low is None else min(binding.low, highest)
         self._high = highest if binding.high is None else min(binding.high, highest)

@@ -33,7 +33,7 @@ class MidiControls:
             device if ``None``.
         system: MIDI system to look for it in: ``auto`` for all, ``alsa``, ``jack``, ``coremidi``,
             ``winmm``.
-        poll_seconds: how often to look whether the device is there.
+        poll_seconds: how often to check whether the device is there.
         on_change: called, in the listening thread, with name and value after a knob moved a
             control.
 
@@ -70,7 +70,7 @@ class MidiControls:
 
     @property
     def connected(self) -> bool:
-        """Whether the device was there at the last look."""
+        """Whether the device was there at the last check."""
         return self._reader.connected
 
     @property
@@ -129,15 +129,15 @@ class MidiControls:
         self._knobs = [Knob(binding, self._board) for binding in midi_map.bindings]
 
     def _listen(self) -> None:
-        next_look = time.monotonic() + self._poll_seconds
+        next_check = time.monotonic() + self._poll_seconds
         while not self._stopping.wait(_READ_SECONDS):
             for message in self._reader.read():
-                self._heard(message)
-            if time.monotonic() >= next_look:
+                self._handle(message)
+            if time.monotonic() >= next_check:
                 self._reader.check()
-                next_look = time.monotonic() + self._poll_seconds
+                next_check = time.monotonic() + self._poll_seconds
 
-    def _heard(self, message: list[int]) -> None:
+    def _handle(self, message: list[int]) -> None:
         if len(message) != 3 or message[0] & 0xF0 != _CONTROL_CHANGE or message[1] > HIGHEST_CC:
             return
         channel, cc = (message[0] & 0x0F) + 1, message[1]
@@ -146,7 +146,7 @@ class MidiControls:
             learning.put((channel, cc))
             return
         for knob in self._knobs:
-            if not knob.binding.hears(channel, cc):
+            if not knob.binding.is_moved_by(channel, cc):
                 continue
             value = knob.turned(message[2])
             if value is not None and self._on_change is not None:

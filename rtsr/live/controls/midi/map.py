@@ -49,7 +49,7 @@ class Binding:
     pickup: bool = False
     toggle: bool = False
 
-    def hears(self, channel: int, cc: int) -> bool:
+    def is_moved_by(self, channel: int, cc: int) -> bool:
         """Whether a message of MIDI channel 1 to 16 and this CC number is this knob's."""
         return cc == self.cc and self.channel in (None, channel)
 
@@ -66,11 +66,11 @@ class MidiMap:
     text: str = field(default="", compare=False)
 
     def heard_by(self, channel: int, cc: int) -> list[Binding]:
-        """The bindings that a message of this MIDI channel (1 to 16) and CC number moves."""
-        return [binding for binding in self.bindings if binding.hears(channel, cc)]
+        """Return the bindings that a message of this MIDI channel (1 to 16) and CC number moves."""
+        return [binding for binding in self.bindings if binding.is_moved_by(channel, cc)]
 
     def learned(self, name: str, channel: int, cc: int) -> MidiMap:
-        """A map in which this knob moves this control and no other.
+        """Return a map in which this knob moves this control and no other.
 
         The control's range and way of moving stay as they were; comments in the text as well.
         """
@@ -94,7 +94,7 @@ class MidiMap:
     def _edited(
         self, kept: list[Binding], bound: Binding, place: int | None, removed: list[int]
     ) -> str:
-        """The text with as little changed as can be; written anew where that goes wrong."""
+        """Return the text with as little changed as can be; written anew where that goes wrong."""
         values = _written(bound)
         if place is not None:
             values = {key: values[key] for key in ("cc", "channel")}
@@ -133,6 +133,7 @@ def parse_map(text: str, source: str) -> MidiMap:
     """Turn the text of a map into bindings.
 
     Args:
+        text: TOML.
         source: what the text came from, for messages.
 
     Raises:
@@ -215,7 +216,7 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 
 
 def _problem(table: dict[str, Any], before: Iterable[Binding]) -> tuple[str, str]:
-    """The key at fault and what is wrong with it; two empty strings if nothing is."""
+    """Return the key at fault and what is wrong with it; two empty strings if nothing is."""
     for key, value in table.items():
         if key not in _KINDS:
             return key, f"unknown key {key!r}; known ones are {', '.join(_KEYS)}"
@@ -258,6 +259,6 @@ def _binding(table: dict[str, Any]) -> Binding:
 
 
 def _written(binding: Binding) -> dict[str, Any]:
-    """The keys that differ from what leaving them out means."""
+    """Return the keys that differ from what leaving them out means."""
     values = {key: getattr(binding, key) for key in _KEYS}
     return {key: value for key, value in values.items() if value is not None and value is not False}

@@ -56,7 +56,7 @@ class MapText:
         return line + 1, start + 1
 
     def syntax_error(self, message: str) -> tuple[str, tuple[int, int]]:
-        """A parser's message without its place, as the middle of a sentence, and the place."""
+        """Return a parser's message without its place, as part of a sentence, and the place."""
         found = _SYNTAX_PLACE.search(message)
         problem = _SYNTAX_PLACE.sub("", message)
         problem = problem[:1].lower() + problem[1:]
@@ -71,7 +71,7 @@ class MapText:
         return "\n".join(["[[control]]", *(f"{k} = {_toml(v)}" for k, v in values.items()), ""])
 
     def edited(self, table: int | None, values: dict[str, Any], removed: list[int]) -> str:
-        """The text with some tables removed, and one changed or (``None``) added at the end."""
+        """Return the text with some tables removed, and one changed or (``None``) added."""
         lines: list[str | None] = list(self._lines)
         if table is not None and table < len(self._headers):
             last = self._last_line(table)
@@ -96,7 +96,7 @@ class MapText:
         return text
 
     def _last_line(self, table: int) -> int:
-        """The last line that belongs to a table: comments after it belong to the next one."""
+        """Return the last line of a table: comments after it belong to the next one."""
         ends = [place[0] for (owner, _), place in self._keys.items() if owner == table]
         return max([self._headers[table], *ends])
 

@@ -1,22 +1,20 @@
 """MIDI inputs of this system: what there is, and a reader that follows its device.
 
 python-rtmidi knows several MIDI systems (ALSA and JACK on Linux, Core MIDI on macOS, Windows
-Multimedia); a device may be on any of them, so all are looked through.
+Multimedia); a device may be on any of them, so all are searched.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
+from rtsr.live.shared.native_messages import silence_alsa_and_jack
 
 CLIENT_NAME = "rtsr"
 PORT_NAME = "controls"
@@ -63,11 +61,12 @@ def list_ports(system: str = "auto") -> list[MidiPort]:
 
     Raises:
         MissingDependencyError: python-rtmidi is not installed.
-        RtsrError: there is no such MIDI system, or none answers.
+        ArgumentError: there is no such MIDI system.
+        RtsrError: none answers.
     """
     systems = midi_systems()
     if system != "auto" and system not in systems:
-        raise RtsrError(
+        raise ArgumentError(
             f"There is no MIDI system {system!r} here; choose auto or {' or '.join(systems)}."
         )
     wanted = list(systems) if system == "auto" else [system]
@@ -89,7 +88,7 @@ def list_ports(system: str = "auto") -> list[MidiPort]:
 
 
 def choose_port(wanted: str | int | None, system: str = "auto") -> MidiPort:
-    """The port that is meant by a number, a part of its name, or (``None``) the only one.
+    """Return the port that is meant by a number, a part of its name, or (``None``) the only one.
 
     Raises:
         MissingDependencyError: python-rtmidi is not installed.
@@ -152,7 +151,7 @@ class PortReader:
         return messages
 
     def check(self) -> bool:
-        """Look whether the device is there, and take it up again if it has come back.
+        """Check whether the device is there, and take it up again if it has come back.
 
         To be called about once a second. Returns whether the device is connected.
         """
@@ -222,9 +221,9 @@ def _rtmidi() -> Any:
 
 
 def _client(system: str) -> Any:
-    """A new client of a MIDI system, or ``None`` if that does not answer."""
+    """Return a new client of a MIDI system, or ``None`` if that does not answer."""
     rtmidi = _rtmidi()
-    _quieten()
+    silence_alsa_and_jack()
     try:
         return rtmidi.MidiIn(midi_systems()[system], name=CLIENT_NAME, queue_size_limit=_QUEUE)
     except rtmidi.RtMidiError:
@@ -246,29 +245,3 @@ def _jack_sockets() -> set[str]:
         for fields in (line.split(maxsplit=7) for line in lines)
         if len(fields) == 8 and fields[3] == _LISTENING and f"/jack_{server}_" in fields[7]
     }
-
-
-@cache
-def _quieten() -> None:
-    """Keep the system libraries from printing to the terminal that a device is not there.
-
-    They do so at every look, into the middle of the screen. A handler in Python could be called
-    from one of their threads while the interpreter ends, so each gets a function of its own
-    library that takes nothing and changes nothing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if ".so" in line}
-    for path in paths:
-        name = path.rpartition("/")[2]
-        try:
-            if name.startswith("libjack"):
-                library = ctypes.CDLL(path)
-                library.jack_set_error_function(library.jack_get_version_string)
-                library.jack_set_info_function(library.jack_get_version_string)
-            elif name.startswith("libasound"):
-                library = ctypes.CDLL(path)
-                library.snd_lib_error_set_handler(library.snd_asoundlib_version)
-        except (OSError, AttributeError):
-            continue

@@ -12,7 +12,8 @@ import pytest
 from rtsr.live.callback.callback import PORTAUDIO_CALLBACK
 from rtsr.live.callback.state import CallbackState
 from rtsr.live.device.latency import StreamLatency
-from rtsr.live.shared.memory import CallbackWord, LiveMemory
+from rtsr.live.shared.counters import CALLBACK_COUNTERS
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.timing import OVERLAP
 
 HOP = 480
@@ -90,8 +91,8 @@ def memory(request: pytest.FixtureRequest) -> Iterator[LiveMemory]:
         yield memory
 
 
-def words(memory: LiveMemory) -> dict[str, int]:
-    return {word.name: int(memory.callback[word]) for word in CallbackWord}
+def counted(memory: LiveMemory) -> dict[str, int]:
+    return {name: int(memory.callback[name]) for name in CALLBACK_COUNTERS.names}
 
 
 @pytest.mark.parametrize(
@@ -115,14 +116,14 @@ def test_plays_the_enhanced_signal_after_the_stated_delay(
     assert shift == latency.delay + OVERLAP
     np.testing.assert_array_equal(sink[:shift], 0.0)
     np.testing.assert_array_equal(sink[shift:], 2.0 * source[:-shift])
-    seen = words(memory)
-    assert seen["UNDERRUN_BLOCKS"] == seen["DRY_FRAMES"] == 0
-    assert seen["CAPTURE_FRAMES"] == seen["FRAMES"] == 24000
-    assert seen["FIRST_SIGNAL_FRAME"] == 0
-    assert seen["PLAYED_POSITION"] == 24000 - latency.delay
-    assert seen["ENHANCED_FRAMES"] == 24000 - latency.delay
+    seen = counted(memory)
+    assert seen["underrun_blocks"] == seen["dry_frames"] == 0
+    assert seen["capture_frames"] == seen["frames"] == 24000
+    assert seen["first_signal_frame"] == 0
+    assert seen["played_position"] == 24000 - latency.delay
+    assert seen["enhanced_frames"] == 24000 - latency.delay
     # What the formula promises: a step may take the allowance, whatever the block.
-    assert seen["FILL_MIN"] >= min(max(blocks), 5000) + 64
+    assert seen["fill_min"] >= min(max(blocks), 5000) + 64
 
 
 @pytest.mark.parametrize("sample_format", ["int16", "int24", "float32"])
@@ -152,7 +153,7 @@ def test_formats_pass_unchanged(sample_format: str, channels: int) -> None:
         shift = round(latency.engine_frames)
         np.testing.assert_array_equal(sink[shift:], source[:-shift])
         np.testing.assert_array_equal(sink[:shift], 0)
-        assert memory.callback[CallbackWord.CLIPPED_SAMPLES] == 0
+        assert memory.callback["clipped_samples"] == 0
 
 
 @pytest.mark.parametrize(("engine", "device"), [(1, 2), (1, 8), (2, 1), (2, 6), (3, 2)])
@@ -189,8 +190,8 @@ def test_what_is_too_loud_is_held_and_counted(
             worker.work()
         value = int.from_bytes(sink[-1].tobytes(), "little", signed=True)
         assert value == (0 if np.isnan(level) else top if level > 0 else -top - 1)
-    assert memory.callback[CallbackWord.CLIPPED_SAMPLES] > 0
-    assert memory.callback[CallbackWord.REPAIRED_SAMPLES] == 6 * 480
+    assert memory.callback["clipped_samples"] > 0
+    assert memory.callback["repaired_samples"] == 6 * 480
 
 
 @pytest.mark.parametrize("block", [16, 32, 128, 512, 2048])
@@ -211,11 +212,11 @@ def test_a_late_worker_is_bridged_by_the_dry_signal(memory: LiveMemory, block: i
     assert steps.min() >= -1.001 / 64
     assert steps.max() <= 1.001 / 480
     assert heard[0] == heard[-1] == 2.0
-    seen = words(memory)
-    assert seen["UNDERRUN_EVENTS"] == 1
-    assert 0 < seen["UNDERRUN_BLOCKS"] <= 9600 // block
-    assert 9600 - 4096 < seen["UNDERRUN_FRAMES"] <= 9600
-    assert seen["FILL_MIN"] == 0
+    seen = counted(memory)
+    assert seen["underrun_events"] == 1
+    assert 0 < seen["underrun_blocks"] <= 9600 // block
+    assert 9600 - 4096 < seen["underrun_frames"] <= 9600
+    assert seen["fill_min"] == 0
 
 
 def test_a_worker_that_goes_on_elsewhere_is_faded_in(memory: LiveMemory) -> None:
@@ -264,8 +265,8 @@ def test_other_rates_keep_the_stated_latency(memory: LiveMemory, rate: int) -> N
         np.exp(2j * np.pi * 997 * np.arange(rate) / rate), want[-rate:, 0]
     )
     assert abs(np.angle(phase)) / (2 * np.pi * 997) < 0.2 / 48000
-    seen = words(memory)
-    assert seen["UNDERRUN_BLOCKS"] == seen["RESYNCS"] == 0
+    seen = counted(memory)
+    assert seen["underrun_blocks"] == seen["resyncs"] == 0
 
 
 class TwoDevices:
@@ -319,14 +320,14 @@ class TwoDevices:
 def test_two_clocks_are_followed(memory: LiveMemory, ppm: float, block: int) -> None:
     devices = TwoDevices(memory, block, ppm, jitter=0.002)
     devices.run(60.0)
-    before = words(memory)
+    before = counted(memory)
     heard = devices.run(3.0)
-    seen = words(memory)
-    assert abs(seen["DRIFT_PPB"] + ppm * 1000) < 40_000
-    assert seen["RESYNCS"] == 0
-    assert seen["UNDERRUN_FRAMES"] - before["UNDERRUN_FRAMES"] == 0
+    seen = counted(memory)
+    assert abs(seen["drift_ppb"] + ppm * 1000) < 40_000
+    assert seen["resyncs"] == 0
+    assert seen["underrun_frames"] - before["underrun_frames"] == 0
     # At the pitch that the correction gives it is one unbroken sine.
-    hertz = 997 * (1 + 1e-9 * seen["DRIFT_PPB"])
+    hertz = 997 * (1 + 1e-9 * seen["drift_ppb"])
     short = heard[-9600:].reshape(20, 480)
     basis = np.exp(2j * np.pi * hertz * np.arange(480) / 48000)
     pair = np.stack([basis.real, basis.imag], axis=1)
@@ -347,10 +348,10 @@ def test_a_device_that_fills_its_buffers_first_finds_its_place(memory: LiveMemor
     assert np.abs(heard[-480:]).max() > 0.49
     # The clock stands at the next call; the last one came a block before the capturing device's.
     captured = (devices.due[1] - 100.0) * 48000
-    ahead = int(memory.callback[CallbackWord.PLAYED_POSITION]) + devices.latency.delay - captured
+    ahead = int(memory.callback["played_position"]) + devices.latency.delay - captured
     assert abs(ahead) < 24
-    seen = words(memory)
-    assert seen["RESYNCS"] == seen["UNDERRUN_FRAMES"] == 0
+    seen = counted(memory)
+    assert seen["resyncs"] == seen["underrun_frames"] == 0
 
 
 def test_a_pause_of_the_capturing_device_ends_in_silence_and_one_jump(memory: LiveMemory) -> None:
@@ -362,7 +363,7 @@ def test_a_pause_of_the_capturing_device_ends_in_silence_and_one_jump(memory: Li
     np.testing.assert_array_equal(heard[-24000:], 0.0)
     devices.captures = True
     heard = devices.run(2.0)
-    assert memory.callback[CallbackWord.RESYNCS] == 1
+    assert memory.callback["resyncs"] == 1
     assert np.abs(np.diff(heard)).max() < 0.1
     assert np.abs(heard[-480:]).max() > 0.49
 
@@ -370,11 +371,11 @@ def test_a_pause_of_the_capturing_device_ends_in_silence_and_one_jump(memory: Li
 def test_a_call_without_frames_changes_nothing(memory: LiveMemory) -> None:
     devices = TwoDevices(memory, 128, ppm=0.0, jitter=0.0)
     devices.run(0.1)
-    before = words(memory)
+    before = counted(memory)
     for state in (devices.capture, devices.playback):
         nothing = np.zeros((0, 1), np.float32)
         call(state, *((nothing, None) if state is devices.capture else (None, nothing)))
-    assert words(memory) == before
+    assert counted(memory) == before
 
 
 def test_counts_late_calls_but_not_bursts(memory: LiveMemory) -> None:
@@ -386,11 +387,11 @@ def test_counts_late_calls_but_not_bursts(memory: LiveMemory) -> None:
     sink = np.zeros_like(source)
 
     def calls(*milliseconds: float) -> int:
-        before = memory.callback[CallbackWord.LATE_CALLBACKS]
+        before = int(memory.callback["late_callbacks"])
         for wait in milliseconds:
             clock.now += wait / 1000
             call(state, source, sink)
-        return int(memory.callback[CallbackWord.LATE_CALLBACKS] - before)
+        return int(memory.callback["late_callbacks"] - before)
 
     assert calls(*[1.0] * 100) == 0
     assert calls(1.9, 0.1, 1.0) == 0
@@ -398,7 +399,7 @@ def test_counts_late_calls_but_not_bursts(memory: LiveMemory) -> None:
     assert calls(1.0, 1.0, 1.0) == 0
     assert calls(*[0.0, 0.0, 0.0, 4.0] * 20) == 0
     assert calls(8.0) == 1
-    assert memory.callback_histogram.sum() == memory.callback[CallbackWord.CALLBACKS]
+    assert memory.callback_histogram.sum() == memory.callback["callbacks"]
 
 
 def test_measures_its_own_time(memory: LiveMemory) -> None:
@@ -419,8 +420,8 @@ def test_counts_what_portaudio_flags(memory: LiveMemory) -> None:
     block = np.zeros((48, 1), np.float32)
     for flags in (1, 2, 2, 4, 8, 16, 31, 0):
         call(state, block, block.copy(), flags)
-    names = ("INPUT_UNDERFLOWS", "INPUT_OVERFLOWS", "OUTPUT_UNDERFLOWS", "OUTPUT_OVERFLOWS")
-    assert [words(memory)[name] for name in (*names, "PRIMING")] == [2, 3, 2, 2, 2]
+    names = ("input_underflows", "input_overflows", "output_underflows", "output_overflows")
+    assert [counted(memory)[name] for name in (*names, "priming")] == [2, 3, 2, 2, 2]
 
 
 def test_unusable_input_is_silence(memory: LiveMemory) -> None:
@@ -430,8 +431,8 @@ def test_unusable_input_is_silence(memory: LiveMemory) -> None:
     out = np.empty((6, 1), np.float32)
     assert memory.capture.read(0, out) == 6
     np.testing.assert_array_equal(out[:, 0], [0, 0, 0, 0, 0, 0.5])
-    assert words(memory)["REPAIRED_SAMPLES"] == 4
-    assert words(memory)["FIRST_SIGNAL_FRAME"] == 5
+    assert counted(memory)["repaired_samples"] == 4
+    assert counted(memory)["first_signal_frame"] == 5
 
 
 def test_missing_input_is_silence(memory: LiveMemory) -> None:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from rtsr.errors import RtsrError
-from rtsr.live.controls.board import CONTROLS, RUNGS, ControlBoard, find_control
+from rtsr.errors import ArgumentError
+from rtsr.live.controls.board import CONTROLS, FALLBACK_LEVELS, ControlBoard, find_control
 from rtsr.live.controls.smoothing import SmoothedControls
 
 NAMES = [control.name for control in CONTROLS]
@@ -60,7 +60,7 @@ def test_knob_may_be_given_a_part_of_the_range_also_backwards(board):
     assert board.from_unit("level_db", 1.0, low=6.0, high=-6.0) == -6.0
     assert board.from_unit("bypass", 1.0, low=1.0, high=0.0) == 0.0
     assert board.from_unit("model", 1.0, low=3.0, high=1.0) == 1.0
-    with pytest.raises(RtsrError, match=r"level_db.*-24 to 12 dB"):
+    with pytest.raises(ArgumentError, match=r"level_db.*-24 to 12 dB"):
         board.from_unit("level_db", 0.5, low=-60.0)
 
 
@@ -84,7 +84,7 @@ def test_knob_may_be_given_a_part_of_the_range_also_backwards(board):
 )
 def test_refused_value_is_named_with_what_is_accepted(name, value, accepted, board):
     before = board.as_dict()
-    with pytest.raises(RtsrError, match=f"'{name}' takes {accepted}") as refusal:
+    with pytest.raises(ArgumentError, match=f"'{name}' takes {accepted}") as refusal:
         board.set(name, value)
     assert str(refusal.value).count(".") >= 1
     assert "\n" not in str(refusal.value)
@@ -94,9 +94,9 @@ def test_refused_value_is_named_with_what_is_accepted(name, value, accepted, boa
 @pytest.mark.parametrize("call", ["get", "set", "from_unit", "unit", "limits"])
 def test_unknown_control_is_refused_with_the_known_ones(call, board):
     arguments = ("volume", 0.5) if call in ("set", "from_unit") else ("volume",)
-    with pytest.raises(RtsrError, match="'volume'; there are wet, level_db"):
+    with pytest.raises(ArgumentError, match="'volume'; there are wet, level_db"):
         getattr(board, call)(*arguments)
-    with pytest.raises(RtsrError, match="'volume'"):
+    with pytest.raises(ArgumentError, match="'volume'"):
         find_control("volume")
 
 
@@ -108,14 +108,14 @@ def test_switch_and_numpy_values_are_taken(board):
 
 
 def test_model_is_chosen_by_name_or_index():
-    board = ControlBoard(ladder=("small", "replicate", "dry"))
-    assert board.rung == "small"
+    board = ControlBoard(fallback_levels=("small", "replicate", "dry"))
+    assert board.highest_level == "small"
     assert board.set("model", "replicate") == 1.0
-    assert board.rung == "replicate"
+    assert board.highest_level == "replicate"
     assert board.limits("model") == (0.0, 2.0)
-    # A MIDI map written for the full ladder.
-    assert board.set("model", len(RUNGS) - 1) == 2.0
-    assert board.rung == "dry"
+    # A MIDI map written for the full list of fallback levels.
+    assert board.set("model", len(FALLBACK_LEVELS) - 1) == 2.0
+    assert board.highest_level == "dry"
 
 
 def test_boards_on_one_array_see_the_same_and_attaching_changes_nothing():
@@ -132,13 +132,13 @@ def test_boards_on_one_array_see_the_same_and_attaching_changes_nothing():
 
 @pytest.mark.parametrize("array", [np.zeros(7), np.zeros((2, 8)), np.zeros(16, np.float32)])
 def test_unfit_array_is_refused(array):
-    with pytest.raises(RtsrError, match="needs 8 float64 values"):
+    with pytest.raises(ArgumentError, match="needs 8 float64 values"):
         ControlBoard(array)
 
 
-def test_empty_ladder_is_refused():
-    with pytest.raises(RtsrError, match="must not be empty"):
-        ControlBoard(ladder=())
+def test_empty_levels_is_refused():
+    with pytest.raises(ArgumentError, match="must not be empty"):
+        ControlBoard(fallback_levels=())
 
 
 def board_follower(board: ControlBoard) -> SmoothedControls:

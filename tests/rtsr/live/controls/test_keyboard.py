@@ -22,7 +22,7 @@ termios = pytest.importorskip("termios")
 
 @pytest.fixture
 def board() -> ControlBoard:
-    return ControlBoard(ladder=("small", "replicate", "dry"))
+    return ControlBoard(fallback_levels=("small", "replicate", "dry"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rtsr.cli.app import app
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.live.device import devices, portaudio
 from rtsr.live.device.devices import choose_rate, default_device, find_device
 
@@ -163,7 +163,7 @@ def test_chooses_a_rate(studio: Studio) -> None:
     studio.rates[0] = ()
     with pytest.raises(RtsrError, match="runs at no rate that rtsr converts with 2 channel"):
         choose_rate(card, "input", None, 2)
-    with pytest.raises(RtsrError, match="The rate must be one of 8000"):
+    with pytest.raises(ArgumentError, match="The rate must be one of 8000"):
         choose_rate(card, "input", 96000, 1)
 
 

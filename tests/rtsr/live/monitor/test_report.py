@@ -11,27 +11,28 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.loopback import click, find_clicks
 from rtsr.live.monitor import figures
-from rtsr.live.monitor.history import RungHistory
+from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
 from rtsr.live.monitor.report import (
     RESTART,
+    FallbackChange,
     LiveSnapshot,
-    RungChange,
     cause_name,
     percentile,
     percentiles,
 )
 from rtsr.live.monitor.stats_file import StatsFile
+from rtsr.live.monitor.summary import summary
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.live.shared.events import EventKind
-from rtsr.live.shared.memory import CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.shared.priority import describe, raise_worker, raised_for_new_threads
-from rtsr.live.worker import fallback_levels as ladder
-from rtsr.live.worker.fallback_levels import ladder_from
+from rtsr.live.worker import fallback_levels as fallback_levels
+from rtsr.live.worker.fallback_levels import fallback_levels_of
 from rtsr.live.worker.governor import Cause
 
 RATE = 48000
@@ -56,8 +57,8 @@ def test_a_percentile_is_never_better_than_what_was_measured() -> None:
 
 def test_step_and_callback_figures_come_from_the_memory(memory: LiveMemory) -> None:
     memory.step_histogram[[100, 4095]] = 9, 1
-    memory.worker[WorkerWord.FIRST_STEP_NS] = 1_004_000
-    memory.worker[WorkerWord.MAX_STEP_NS] = 123_456_789
+    memory.worker["first_step_ns"] = 1_004_000
+    memory.worker["max_step_ns"] = 123_456_789
     assert figures.step_ms(memory) == {
         "first": 1.004,
         "p50": 1.01,
@@ -68,29 +69,29 @@ def test_step_and_callback_figures_come_from_the_memory(memory: LiveMemory) -> N
     }
     memory.callback_histogram[7] = 5
     assert figures.callback_us(memory)["max"] == 8.0
-    memory.callback[CallbackWord.LATE_CALLBACKS] = 1
-    memory.callback[CallbackWord.CAPTURE_LATE_CALLBACKS] = 2
-    memory.callback[CallbackWord.INPUT_OVERFLOWS] = 3
-    memory.callback[CallbackWord.OUTPUT_UNDERFLOWS] = 4
+    memory.callback["late_callbacks"] = 1
+    memory.callback["capture_late_callbacks"] = 2
+    memory.callback["input_overflows"] = 3
+    memory.callback["output_underflows"] = 4
     counters = figures.counters(memory)
     assert (counters["late_callbacks"], counters["xruns"]) == (3, 7)
     json.dumps(counters)
 
 
-def test_rungs_are_followed_over_more_events_than_the_log_holds(memory: LiveMemory) -> None:
-    ladder = ("small", "replicate", "dry")
+def test_levels_are_followed_over_more_events_than_the_log_holds(memory: LiveMemory) -> None:
+    fallback_levels = ("small", "replicate", "dry")
     start = 1_000_000_000
-    history = RungHistory(memory.events, ladder, start, ladder[0])
+    history = FallbackHistory(memory.events, fallback_levels, start, fallback_levels[0])
     for turn in range(400):
         source, target = turn % 2, 1 - turn % 2
         time = start + (turn + 1) * 1_000_000_000
-        memory.events.write(time, EventKind.RUNG_CHANGED, source, target, Cause.CALM, 5)
+        memory.events.write(time, EventKind.FALLBACK_LEVEL_CHANGED, source, target, Cause.CALM, 5)
         if turn % 100 == 0:
             history.follow()
             memory.events.write(time, EventKind.HOPS_SKIPPED, value=3)
     history.follow()
     assert len(history.changes) == 400
-    assert history.changes[1] == RungChange(2.0, "replicate", "small", "calm")
+    assert history.changes[1] == FallbackChange(2.0, "replicate", "small", "calm")
     assert history.changes[1].as_dict() == {
         "time_s": 2.0,
         "from": "replicate",
@@ -102,7 +103,7 @@ def test_rungs_are_followed_over_more_events_than_the_log_holds(memory: LiveMemo
         "replicate": 200.0,
         "dry": 0.0,
     }
-    assert history.rung == "small"
+    assert history.level == "small"
 
 
 def test_every_cause_has_words() -> None:
@@ -126,8 +127,8 @@ def test_meters_show_what_was_captured_and_what_is_played(memory: LiveMemory) ->
     captured = np.stack([sine(1000.0, 0.5, frames), sine(1000.0, 0.05, frames)], axis=1)
     memory.capture.write(captured)
     memory.playback.write(np.ascontiguousarray(captured + sine(9000.0, 0.01, frames)[:, None]))
-    memory.callback[CallbackWord.PLAYED_POSITION] = 9000
-    heard_in, heard_out = Meters(memory).look()
+    memory.callback["played_position"] = 9000
+    heard_in, heard_out = Meters(memory).newest()
     peak, rms = levels_db(heard_in)
     assert peak == pytest.approx((-6.02, -26.02), abs=0.05)
     assert rms == pytest.approx((-6.02, -26.02), abs=0.05)
@@ -139,11 +140,11 @@ def test_meters_show_what_was_captured_and_what_is_played(memory: LiveMemory) ->
     assert bands[1].max() == pytest.approx(-6.0, abs=2.0)
     # The dry signal is played where the worker has left frames out.
     memory.playback.seek(20000)
-    assert spectrum_db(Meters(memory).look()[1])[at] < -90.0
+    assert spectrum_db(Meters(memory).newest()[1])[at] < -90.0
 
 
 def test_meters_show_silence_before_there_is_sound(memory: LiveMemory) -> None:
-    for audio in Meters(memory).look():
+    for audio in Meters(memory).newest():
         assert levels_db(audio) == ((-120.0, -120.0), (-120.0, -120.0))
         assert np.all(spectrum_db(audio) == -120.0)
 
@@ -187,17 +188,17 @@ def test_a_click_is_found_again_in_noise_and_at_any_level() -> None:
     )
 
 
-def test_the_ladder_begins_with_the_model_that_is_asked_for(stand_in: Path) -> None:
-    assert ladder_from("dry") == ("dry",)
-    assert ladder_from("replicate") == ("replicate", "dry")
-    assert ladder_from(str(stand_in)) == ("stand-in", "replicate", "dry")
-    assert ladder_from("small") == ("small", "replicate", "dry")
-    assert ladder_from("small-int8") == ("small-int8", "replicate", "dry")
+def test_the_levels_begins_with_the_model_that_is_asked_for(stand_in: Path) -> None:
+    assert fallback_levels_of("dry") == ("dry",)
+    assert fallback_levels_of("replicate") == ("replicate", "dry")
+    assert fallback_levels_of(str(stand_in)) == ("stand-in", "replicate", "dry")
+    assert fallback_levels_of("small") == ("small", "replicate", "dry")
+    assert fallback_levels_of("small-int8") == ("small-int8", "replicate", "dry")
     with pytest.raises(RtsrError, match="unknown"):
-        ladder_from("enormous")
+        fallback_levels_of("enormous")
 
 
-def test_the_ladder_goes_down_by_size_and_keeps_int8_apart(
+def test_the_levels_goes_down_by_size_and_keeps_int8_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes = {"small": (2, "fp32"), "base": (11, "fp16"), "base-int8": (11, "int8")}
@@ -209,10 +210,10 @@ def test_the_ladder_goes_down_by_size_and_keeps_int8_apart(
             metadata=SimpleNamespace(parameters=parameters, is_for_cpu=is_for_cpu)
         )
 
-    monkeypatch.setattr(ladder, "bundled", lambda: tuple(sizes))
-    monkeypatch.setattr(ladder, "find_model", described)
-    assert ladder_from("base") == ("base", "small", "replicate", "dry")
-    assert ladder_from("base-int8") == ("base-int8", "replicate", "dry")
+    monkeypatch.setattr(fallback_levels, "bundled", lambda: tuple(sizes))
+    monkeypatch.setattr(fallback_levels, "find_model", described)
+    assert fallback_levels_of("base") == ("base", "small", "replicate", "dry")
+    assert fallback_levels_of("base-int8") == ("base-int8", "replicate", "dry")
 
 
 @pytest.mark.parametrize(
@@ -241,14 +242,14 @@ def test_a_session_that_does_not_run_says_so() -> None:
         with pytest.raises(RtsrError, match=r"start\(\)"):
             use()
     session.stop()
-    with pytest.raises(RtsrError, match="thread"):
+    with pytest.raises(ArgumentError, match="thread"):
         LiveSession(LiveSettings(), on_hop=lambda hop, audio, out: None)
 
 
 def test_a_snapshot_knows_its_newest_change() -> None:
-    change = RungChange(1.0, "small", "dry", "late")
+    change = FallbackChange(1.0, "small", "dry", "late")
     assert LiveSnapshot(0.0).last_change is None
-    assert LiveSnapshot(0.0, rung_changes=(change,)).last_change is change
+    assert LiveSnapshot(0.0, fallback_level_changes=(change,)).last_change is change
 
 
 def test_figures_are_lines_that_can_be_read_at_once(tmp_path: Path) -> None:
@@ -262,3 +263,32 @@ def test_figures_are_lines_that_can_be_read_at_once(tmp_path: Path) -> None:
         stats.write({})
     with pytest.raises(RtsrError, match="cannot be written"):
         StatsFile(str(tmp_path))
+
+
+_QUIET_REPORT = {
+    "seconds": 3725.4,
+    "latency": {"total_ms": 29.26},
+    "underrun_events": 0,
+    "underrun_frames": 0,
+    "overruns": 0,
+    "late_callbacks": 0,
+    "xruns": 0,
+    "worker_restarts": 0,
+    "device_restarts": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({}, "played 1:02:05 with 29.3 ms of latency; no under-runs."),
+        (
+            {"seconds": 0.6, "underrun_events": 1, "underrun_frames": 960, "device_restarts": 2},
+            "played 0:00:01 with 29.3 ms of latency; 1 under-run (20 ms played dry), "
+            "2 device restarts.",
+        ),
+    ],
+    ids=["nothing happened", "troubles"],
+)
+def test_the_last_words_of_a_session(counts: dict[str, float], sentence: str) -> None:
+    assert summary({**_QUIET_REPORT, **counts}) == sentence

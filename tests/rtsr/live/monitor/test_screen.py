@@ -23,7 +23,7 @@ from rtsr.live.monitor.drawing import (
     step_columns,
     step_rows,
 )
-from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, RungChange
+from rtsr.live.monitor.report import STEP_BIN_MS, FallbackChange, LiveSnapshot
 from rtsr.live.monitor.screen import LiveScreen, Picture
 
 
@@ -50,9 +50,9 @@ def _snapshot() -> LiveSnapshot:
         step_p50_ms=0.67,
         step_p99_ms=1.1,
         step_max_ms=15.0,
-        rung="small",
-        ladder=("base", "small", "replicate", "dry"),
-        rung_changes=(RungChange(3713.0, "base", "small", "step time"),),
+        fallback_level="small",
+        fallback_levels=("base", "small", "replicate", "dry"),
+        fallback_level_changes=(FallbackChange(3713.0, "base", "small", "step time"),),
         underruns=3,
         ahead_ms=6.5,
         cutoff_hz=4000.0,
@@ -125,10 +125,48 @@ def test_any_size(width: int, height: int) -> None:
         assert max(map(len, lines)) <= width
 
 
-def test_an_ordinary_terminal_shows_the_controls() -> None:
-    mono = replace(_snapshot(), channels=1, in_db=(-3.0,), in_rms_db=(-9.0,))
-    lines = _text(replace(mono, out_db=(-3.0,), out_rms_db=(-9.0,)), 80, 24)
-    assert "ceiling_hz" in lines[-1]
+_PARTS_MS = {
+    "device_input": 2.7,
+    "capture_resampler": 0.7,
+    "hop": 10.0,
+    "allowance": 5.0,
+    "overlap": 2.5,
+    "look_ahead": 1.3,
+    "block": 2.7,
+    "scheduling": 2.0,
+    "playback_resampler": 0.3,
+    "device_output": 5.3,
+}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4], ids=lambda count: f"{count} channels")
+def test_an_ordinary_terminal_shows_every_control(channels: int) -> None:
+    levels = (-9.0,) * channels
+    snapshot = replace(
+        _snapshot(),
+        channels=channels,
+        in_db=levels,
+        in_rms_db=levels,
+        out_db=levels,
+        out_rms_db=levels,
+        latency_ms=_PARTS_MS,
+        latency_total_ms=sum(_PARTS_MS.values()),
+    )
+    lines = _text(snapshot, 80, 24)
+    text = "\n".join(lines)
+    for name in ControlBoard().names:
+        assert name in text, name
+    assert "under-runs 3" in text
+    assert [line for line in lines if line.startswith("latency")] == [
+        "latency    32.5 ms = devices 8.0 + engine 24.5"
+    ]
+
+
+def test_parts_of_the_latency_that_are_nothing_are_left_out() -> None:
+    parts = {**_PARTS_MS, "capture_resampler": 0.0, "scheduling": 0.0}
+    text = "\n".join(_text(replace(_snapshot(), latency_ms=parts)))
+    assert "device input 2.7 + hop 10.0 + allowance 5.0" in text
+    assert "scheduling" not in text
 
 
 def test_terminals_without_block_characters() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.shared import memory as live_memory
+from rtsr.live.shared.counters import CALLBACK_COUNTERS, WORKER_COUNTERS
 from rtsr.live.shared.events import EVENT_SLOTS
-from rtsr.live.shared.memory import CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.shared.memory import LiveMemory
 
 
 def test_two_sides_see_the_same_words() -> None:
@@ -18,15 +19,15 @@ def test_two_sides_see_the_same_words() -> None:
         other = LiveMemory.attach(memory.name)
         try:
             assert other.channels == 2
-            assert memory.callback[CallbackWord.FIRST_SIGNAL_FRAME] == -1
+            assert memory.callback["first_signal_frame"] == -1
             block = np.arange(960, dtype=np.float32).reshape(480, 2)
             memory.capture.write(block)
             out = np.empty_like(block)
             assert other.capture.read(0, out) == 480
             np.testing.assert_array_equal(out, block)
-            other.worker[WorkerWord.STEPS] = 7
+            other.worker["steps"] = 7
             other.controls[3] = 0.25
-            assert memory.worker[WorkerWord.STEPS] == 7
+            assert memory.worker["steps"] == 7
             assert memory.controls[3] == 0.25
             memory.callback_enabled = False
             assert not other.callback_enabled
@@ -50,9 +51,22 @@ def test_a_program_that_is_stopped_while_it_is_made_leaves_none(
     assert not Path("/dev/shm", made[0]).exists()
 
 
-def test_words_of_both_sides_lie_on_other_cache_lines() -> None:
-    assert max(w for w in CallbackWord if w < 32) // 16 < CallbackWord.CALLBACKS // 16
-    assert WorkerWord.STOP // 16 > WorkerWord.FLUSHES_DENORMALS // 16
+@pytest.mark.parametrize(
+    ("record", "second_writer"),
+    [(CALLBACK_COUNTERS, "callbacks"), (WORKER_COUNTERS, "stop")],
+    ids=["callback", "worker"],
+)
+def test_counters_of_two_writers_share_no_cache_line(record: np.dtype, second_writer: str) -> None:
+    offsets = {name: record.fields[name][1] for name in record.names}
+    border = offsets[second_writer]
+    assert border % 128 == 0
+    assert sorted(offsets.values()) == list(offsets.values())
+    assert max(offset for offset in offsets.values() if offset < border) + 8 <= border
+    assert record.isalignedstruct
+    assert all(record[name] == np.int64 for name in record.names)
+
+
+def test_arrays_of_the_memory_lie_on_cache_lines_of_their_own() -> None:
     with LiveMemory.create(3) as memory:
         for name in ("callback", "worker", "controls", "step_histogram"):
             # Shared memory starts at a page, so this is the alignment within it.
@@ -81,6 +95,7 @@ def test_the_end_makes_no_noise() -> None:
     # In a process of its own: what the resource tracker complains about comes at the exit.
     program = """
 import subprocess, sys
+from rtsr.live.shared.counters import CALLBACK_COUNTERS, WORKER_COUNTERS
 from rtsr.live.shared.memory import LiveMemory
 if len(sys.argv) == 1:
     memory = LiveMemory.create(1)
@@ -104,7 +119,7 @@ else:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(RtsrError, match="1 to 8 channels, not 9"):
+    with pytest.raises(ArgumentError, match="1 to 8 channels, not 9"):
         LiveMemory.create(9)
     with pytest.raises(RtsrError, match="no live session's memory named 'rtsr-live-nowhere'"):
         LiveMemory.attach("rtsr-live-nowhere")
@@ -122,6 +137,6 @@ def test_a_view_that_is_still_held_keeps_no_file_open() -> None:
             held.append(memory.worker)
         del memory
     # A mapping has a descriptor of its own, which goes with it.
-    assert all(words[WorkerWord.PID] == 0 for words in held)
+    assert all(words["pid"] == 0 for words in held)
     held.clear()
     assert files() == before

@@ -1,4 +1,4 @@
-"""The chain against the engine behind `rtsr enhance`, its changes of rung, and its controls."""
+"""The chain against the engine behind `rtsr enhance`, its changes of level, and its controls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rtsr.engine.statistics import Statistics
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.worker.chain import LiveChain
 from rtsr.timing import OVERLAP
 
 HOP = 480
-LADDER = ("base", "small", "dry")
+LEVELS = ("base", "small", "dry")
 
 
 class ToneSource:
@@ -52,12 +52,12 @@ class ToneSource:
 
 
 class Rig:
-    """A chain on synthetic rungs, at a cutoff of 4 kHz, with a low sine as input."""
+    """A chain on synthetic levels, at a cutoff of 4 kHz, with a low sine as input."""
 
     def __init__(self, channels: int = 1, **options) -> None:
         self.base = ToneSource("base", 12000.0, channels)
         self.small = ToneSource("small", 9000.0, channels)
-        self.board = ControlBoard(ladder=LADDER)
+        self.board = ControlBoard(fallback_levels=LEVELS)
         self.statistics = Statistics()
         self.chain = LiveChain(
             {"base": self.base, "small": self.small},
@@ -74,25 +74,25 @@ class Rig:
         self.channels = channels
         self.hops = 0
 
-    def run(self, hops: int, rung: str = "base", level: float = 0.25) -> np.ndarray:
+    def run(self, hops: int, level: str = "base", peak: float = 0.25) -> np.ndarray:
         """Output of so many hops, less the dry signal: what was added to it."""
         added = np.zeros((hops * HOP, self.channels), np.float32)
         for hop in range(hops):
             out = np.empty((HOP, self.channels), np.float32)
-            self.chain.step(self.dry(self.hops, level), out, rung)
+            self.chain.step(self.dry(self.hops, peak), out, level)
             start = self.hops * HOP - OVERLAP
-            expected = self.sound(np.arange(start, start + HOP), level)
+            expected = self.sound(np.arange(start, start + HOP), peak)
             if self.hops == 0:
                 expected[:OVERLAP] = 0.0
             added[hop * HOP : (hop + 1) * HOP] = out - expected
             self.hops += 1
         return added
 
-    def dry(self, hop: int, level: float = 0.25) -> np.ndarray:
-        return self.sound(np.arange(hop * HOP, (hop + 1) * HOP), level)
+    def dry(self, hop: int, peak: float = 0.25) -> np.ndarray:
+        return self.sound(np.arange(hop * HOP, (hop + 1) * HOP), peak)
 
-    def sound(self, time: np.ndarray, level: float) -> np.ndarray:
-        wave = level * np.sin(2 * np.pi * 700.0 * time / 48000)
+    def sound(self, time: np.ndarray, peak: float) -> np.ndarray:
+        wave = peak * np.sin(2 * np.pi * 700.0 * time / 48000)
         return np.repeat(wave[:, None], self.channels, axis=1).astype(np.float32)
 
 
@@ -140,7 +140,7 @@ def test_defaults_give_the_bits_of_the_engine(
     assert np.abs(out[OVERLAP:] - sound[:-OVERLAP]).max() > 0.0
 
 
-def test_replicate_rung_gives_the_bits_of_the_engine(make_sound: Callable[..., np.ndarray]):
+def test_replicate_level_gives_the_bits_of_the_engine(make_sound: Callable[..., np.ndarray]):
     replicate = pytest.importorskip("rtsr.engine.replicate")
     from rtsr.upsampler import Upsampler
 
@@ -161,14 +161,14 @@ def test_replicate_rung_gives_the_bits_of_the_engine(make_sound: Callable[..., n
     assert np.abs(out[OVERLAP:] - sound[:-OVERLAP]).max() > 0.0
 
 
-@pytest.mark.parametrize("how", ["dry rung", "bypass", "wet 0"])
+@pytest.mark.parametrize("how", ["dry level", "bypass", "wet 0"])
 def test_dry_signal_passes_every_bit(how):
     rig = Rig(channels=2)
     if how == "bypass":
         rig.board.set("bypass", True)
     if how == "wet 0":
         rig.board.set("wet", 0.0)
-    added = rig.run(20, "dry" if how == "dry rung" else "base")
+    added = rig.run(20, "dry" if how == "dry level" else "base")
     assert not added.any()
 
 
@@ -180,10 +180,10 @@ def test_same_controls_give_the_same_bits_after_a_reset():
     assert np.array_equal(rig.run(10), first)
 
 
-# --- rungs ---
+# --- levels ---
 
 
-def test_change_of_rung_is_a_cross_fade_of_ten_milliseconds():
+def test_change_of_level_is_a_cross_fade_of_ten_milliseconds():
     rig = Rig(replay_hops=3)
     rig.run(20)
     added = rig.run(20, "small")
@@ -191,11 +191,11 @@ def test_change_of_rung_is_a_cross_fade_of_ten_milliseconds():
     assert amplitude(added[HOP : 20 * HOP], 9000.0) == pytest.approx(0.1, abs=0.003)
     assert amplitude(added[2 * HOP :], 12000.0) < 0.001
     assert amplitude(added[:HOP], 12000.0) > 0.03
-    assert rig.chain.rung == "small"
+    assert rig.chain.level == "small"
     assert splatter_db(added) < -55.0
 
 
-def test_way_up_feeds_the_new_rung_first():
+def test_way_up_feeds_the_new_level_first():
     rig = Rig(preroll_hops=3)
     rig.run(20, "small")
     rig.base.calls.clear()
@@ -227,7 +227,7 @@ def test_way_down_at_the_beginning_replays_what_there_was():
     assert rig.small.calls == [0, 1, 2]
 
 
-def test_dry_rung_fades_and_then_adds_nothing_and_runs_nothing():
+def test_dry_level_fades_and_then_adds_nothing_and_runs_nothing():
     rig = Rig(preroll_hops=4)
     rig.run(20)
     added = rig.run(10, "dry")
@@ -250,20 +250,20 @@ def test_change_that_is_taken_back_is_not_heard():
     assert amplitude(added, 9000.0) == pytest.approx(0.1, abs=0.003)
 
 
-def test_rungs_in_quick_succession_do_not_click():
+def test_levels_in_quick_succession_do_not_click():
     rig = Rig(preroll_hops=1)
     rng = np.random.default_rng(5)
-    added = np.concatenate([rig.run(1, str(rng.choice(LADDER))) for _ in range(300)])
+    added = np.concatenate([rig.run(1, str(rng.choice(LEVELS))) for _ in range(300)])
     assert np.abs(added).max() < 0.2
     assert splatter_db(added) < -55.0
 
 
-def test_noise_belongs_to_the_hop_whatever_rung_ran_before():
+def test_noise_belongs_to_the_hop_whatever_level_ran_before():
     rig = Rig()
     rig.chain.resume(1000, np.zeros((OVERLAP, 1), np.float32))
     out = np.empty((HOP, 1), np.float32)
-    for rung in ("base", "small", "small", "small"):
-        rig.chain.step(rig.dry(0), out, rung)
+    for level in ("base", "small", "small", "small"):
+        rig.chain.step(rig.dry(0), out, level)
     assert rig.base.calls[0] == 1000
     assert rig.small.calls == [1000, 1001, 1002, 1003]
     assert rig.chain.hop == 1004
@@ -279,9 +279,11 @@ def test_resuming_takes_the_dry_signal_from_what_was_before():
     assert not rig.run(3).any()
 
 
-def test_unknown_rung_is_refused():
+def test_unknown_level_is_refused():
     rig = Rig()
-    with pytest.raises(RtsrError, match="no rung 'large'; there are base, small, dry"):
+    with pytest.raises(
+        ArgumentError, match="no fallback level 'large'; there are base, small, dry"
+    ):
         rig.run(1, "large")
 
 
@@ -289,7 +291,7 @@ def test_unknown_rung_is_refused():
 def test_source_with_other_timing_is_refused(attribute):
     source = ToneSource("base", 9000.0)
     setattr(source, attribute, 2)
-    with pytest.raises(RtsrError, match="'base' has 2"):
+    with pytest.raises(ArgumentError, match="'base' has 2"):
         LiveChain({"base": source}, ControlBoard(), 1, 24000.0, Statistics())
 
 
@@ -325,7 +327,7 @@ def test_gate_closes_over_quiet_input_only():
     rig = Rig()
     rig.board.set("gate_dbfs", -50.0)
     assert amplitude(rig.run(60)[6 * HOP :], 12000.0) == pytest.approx(0.1, abs=0.002)
-    quiet = rig.run(60, level=0.001)
+    quiet = rig.run(60, peak=0.001)
     assert not quiet[40 * HOP :].any()
     assert amplitude(rig.run(10)[HOP:], 12000.0) == pytest.approx(0.1, abs=0.002)
 
@@ -351,7 +353,7 @@ def test_ceiling_is_told_to_the_model_and_below_the_cutoff_nothing_is_added():
     assert np.array_equal(out[OVERLAP:], rig.dry(3)[:-OVERLAP])
 
 
-def test_seed_reaches_every_rung():
+def test_seed_reaches_every_level():
     rig = Rig()
     rig.run(1)
     assert (rig.base.seed, rig.small.seed) == (0, 0)

@@ -1,4 +1,4 @@
-"""How long a rung is fed before it is heard, where nobody says so."""
+"""How long a level is fed before it is heard, where nobody says so."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _chain() -> tuple[LiveChain, _Counting, _Counting]:
     better, lesser = _Counting("better"), _Counting("lesser")
     chain = LiveChain(
         {"better": better, "lesser": lesser},
-        ControlBoard(ladder=("better", "lesser", "dry")),
+        ControlBoard(fallback_levels=("better", "lesser", "dry")),
         1,
         24000.0,
         Statistics(),
@@ -50,17 +50,17 @@ def _chain() -> tuple[LiveChain, _Counting, _Counting]:
     return chain, better, lesser
 
 
-def _step(chain: LiveChain, rung: str) -> None:
+def _step(chain: LiveChain, level: str) -> None:
     out = np.empty((HOP, 1), np.float32)
-    chain.step(np.full((HOP, 1), 0.1, np.float32), out, rung)
+    chain.step(np.full((HOP, 1), 0.1, np.float32), out, level)
 
 
-def test_a_better_rung_is_fed_with_twenty_hops_first() -> None:
+def test_a_better_level_is_fed_with_twenty_hops_first() -> None:
     chain, better, _ = _chain()
     for _ in range(5):
         _step(chain, "lesser")
     heard_after = 0
-    while chain.rung != "better":
+    while chain.level != "better":
         _step(chain, "better")
         heard_after += 1
         assert heard_after < 50
@@ -68,10 +68,10 @@ def test_a_better_rung_is_fed_with_twenty_hops_first() -> None:
     assert better.asked == list(range(5, 26))
 
 
-def test_a_lesser_rung_takes_in_four_hops_of_the_past_at_once() -> None:
+def test_a_lesser_level_takes_in_four_hops_of_the_past_at_once() -> None:
     chain, _, lesser = _chain()
     for _ in range(10):
         _step(chain, "better")
     _step(chain, "lesser")
-    assert chain.rung == "lesser"
+    assert chain.level == "lesser"
     assert lesser.asked == [6, 7, 8, 9, 10]

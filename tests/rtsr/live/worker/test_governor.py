@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.live.worker.governor import Cause, Change, Governor, GovernorSettings
 
-LADDER = ("base", "small", "replicate", "dry")
+LEVELS = ("base", "small", "replicate", "dry")
 IDLE = {"base": 3.0, "small": 0.9, "replicate": 0.15, "dry": 0.05}
 SECOND = 100
 
@@ -25,29 +25,29 @@ class Machine:
     def run(self, seconds, factor=1.0, extra=0.0, ring=300, late=lambda hop: False, times=None):
         times = IDLE if times is None else times
         for _ in range(round(seconds * SECOND)):
-            step = times[self.governor.rung] * factor + extra
-            self.heard.append(self.governor.rung)
+            step = times[self.governor.level] * factor + extra
+            self.heard.append(self.governor.level)
             change = self.governor.observe(step, ring, late(self.hop))
             self.hop += 1
             if change is not None:
-                assert change.to_rung == self.governor.rung != change.from_rung
+                assert change.to_level == self.governor.level != change.from_level
                 self.changes.append((self.hop / SECOND, change))
         return self
 
     @property
     def moves(self):
-        return [(c.from_rung, c.to_rung, c.cause) for _, c in self.changes]
+        return [(c.from_level, c.to_level, c.cause) for _, c in self.changes]
 
 
 @pytest.fixture
 def machine() -> Machine:
-    return Machine(Governor(LADDER))
+    return Machine(Governor(LEVELS))
 
 
 def test_stays_where_it_is_when_nothing_happens(machine):
     machine.run(600.0)
     assert machine.changes == []
-    assert machine.governor.rung == "base"
+    assert machine.governor.level == "base"
 
 
 def test_steps_down_at_once_when_steps_get_long(machine):
@@ -62,7 +62,7 @@ def test_goes_down_to_dry_within_half_a_second_when_nothing_can_keep_up(machine)
     machine.run(0.5, extra=30.0)
     assert [to for _, to, _ in machine.moves] == ["small", "replicate", "dry"]
     machine.run(60.0, extra=30.0, late=lambda hop: True, ring=-500)
-    assert machine.governor.rung == "dry"
+    assert machine.governor.level == "dry"
     assert len(machine.changes) == 3
 
 
@@ -76,9 +76,9 @@ def test_one_long_step_in_a_hundred_is_allowed_but_three_in_two_hundred_are_not(
 
 
 def test_threshold_is_the_share_of_the_budget():
-    slow = Governor(LADDER, budget_ms=10.0)
+    slow = Governor(LEVELS, budget_ms=10.0)
     assert all(slow.observe(7.9, None, False) is None for _ in range(1000))
-    double = Governor(LADDER, budget_ms=20.0)
+    double = Governor(LEVELS, budget_ms=20.0)
     assert all(double.observe(15.9, None, False) is None for _ in range(1000))
     assert any(double.observe(16.1, None, False) for _ in range(10))
 
@@ -138,9 +138,9 @@ def test_trouble_starts_the_calm_stretch_anew(machine):
     machine.run(10.0).run(0.2, extra=7.0)
     for _ in range(5):
         machine.run(3.0).run(0.01, ring=0)
-    assert machine.governor.rung == "small"
+    assert machine.governor.level == "small"
     machine.run(5.1)
-    assert machine.governor.rung == "base"
+    assert machine.governor.level == "base"
 
 
 def test_failing_trials_come_ever_less_often_up_to_once_a_minute(machine):
@@ -150,7 +150,7 @@ def test_failing_trials_come_ever_less_often_up_to_once_a_minute(machine):
     waits = np.diff([machine.changes[0][0], *trials])
     assert waits[:5] == pytest.approx([5.0, 10.0, 20.0, 40.0, 60.0], abs=1.5)
     assert waits[4:] == pytest.approx(60.0, abs=1.5)
-    # What is heard of the failing rung is short.
+    # What is heard of the failing level is short.
     assert machine.heard[1100:].count("base") < 0.01 * len(machine.heard[1100:])
 
 
@@ -159,35 +159,35 @@ def test_successful_trial_forgives_the_failed_ones(machine):
     machine.run(10.0).run(40.0, times=loaded)
     assert machine.governor.calm_needed_s > 10.0
     machine.run(120.0)
-    assert machine.governor.rung == "base"
+    assert machine.governor.level == "base"
     assert machine.governor.calm_needed_s == 5.0
 
 
-def test_rung_that_never_kept_up_is_not_tried_before_its_measurement_is_old():
+def test_level_that_never_kept_up_is_not_tried_before_its_measurement_is_old():
     slow = {"base": 7.0, "small": 1.5, "replicate": 0.2, "dry": 0.1}
-    machine = Machine(Governor(LADDER)).run(10.0, times=slow)
-    assert machine.governor.rung == "base"
+    machine = Machine(Governor(LEVELS)).run(10.0, times=slow)
+    assert machine.governor.level == "base"
     machine.run(0.1, extra=2.0, times=slow)
     # 7 ms are within the 80 % at which it is left, and above the 50 % at which it is entered.
     machine.run(55.0, times=slow)
-    assert machine.governor.rung == "small"
+    assert machine.governor.level == "small"
     machine.run(8.0, times=slow)
     assert machine.moves[-1] == ("small", "base", Cause.CALM)
 
 
-def test_disturbance_of_the_present_rung_counts_against_the_better_one(machine):
+def test_disturbance_of_the_present_level_counts_against_the_better_one(machine):
     machine.run(10.0).run(0.2, extra=7.0).run(3.0)
     # 0.9 ms became 4 ms: base would be at 6.
     machine.run(30.0, extra=3.1)
-    assert machine.governor.rung == "small"
+    assert machine.governor.level == "small"
     machine.run(10.0)
-    assert machine.governor.rung == "base"
+    assert machine.governor.level == "base"
 
 
-def test_climbs_rung_by_rung(machine):
+def test_climbs_level_by_level(machine):
     machine.run(10.0).run(0.5, extra=30.0).run(30.0)
     ups = [(at, move) for at, move in machine.changes if move.cause is Cause.CALM]
-    assert [move.to_rung for _, move in ups] == ["replicate", "small", "base"]
+    assert [move.to_level for _, move in ups] == ["replicate", "small", "base"]
     assert all(wait >= 5.0 for wait in np.diff([at for at, _ in ups]))
 
 
@@ -199,12 +199,12 @@ def test_judges_nothing_while_a_move_down_is_being_made(machine):
     assert len(machine.changes) == 2
 
 
-def test_steps_with_two_rungs_at_work_are_not_held_against_the_better_one(machine):
+def test_steps_with_two_levels_at_work_are_not_held_against_the_better_one(machine):
     machine.run(10.0).run(0.03, extra=6.0).run(5.1)
     assert machine.moves[-1] == ("small", "base", Cause.CALM)
     machine.run(0.15, extra=6.0)
     machine.run(10.0)
-    assert machine.governor.rung == "base"
+    assert machine.governor.level == "base"
 
 
 def test_hops_that_come_late_meanwhile_are(machine):
@@ -213,7 +213,7 @@ def test_hops_that_come_late_meanwhile_are(machine):
     assert machine.moves[-1] == ("base", "small", Cause.LATE)
 
 
-def test_wanted_rung_is_taken_with_the_next_hop_and_never_exceeded(machine):
+def test_wanted_level_is_taken_with_the_next_hop_and_never_exceeded(machine):
     machine.run(3.0)
     machine.governor.wanted = "replicate"
     machine.run(60.0)
@@ -222,16 +222,16 @@ def test_wanted_rung_is_taken_with_the_next_hop_and_never_exceeded(machine):
     machine.run(60.0)
     assert machine.moves[1:] == [("replicate", "small", Cause.WANTED)]
     machine.run(0.2, extra=9.0).run(20.0)
-    assert machine.governor.rung == "small"
+    assert machine.governor.level == "small"
 
 
 def test_wish_that_is_lowered_is_no_reason_to_go_up(machine):
     machine.run(5.0).run(0.5, extra=30.0)
     machine.governor.wanted = "small"
     machine.run(1.0)
-    assert machine.governor.rung == "dry"
+    assert machine.governor.level == "dry"
     machine.run(20.0)
-    assert machine.governor.rung == "small"
+    assert machine.governor.level == "small"
 
 
 def test_wanting_the_same_again_is_no_wish(machine):
@@ -239,17 +239,17 @@ def test_wanting_the_same_again_is_no_wish(machine):
     for _ in range(100):
         machine.governor.wanted = "base"
         machine.run(0.01)
-    assert machine.governor.rung == "small"
+    assert machine.governor.level == "small"
 
 
-def test_starts_at_the_wanted_rung():
-    governor = Governor(LADDER, wanted="replicate")
-    assert governor.rung == governor.wanted == "replicate"
+def test_starts_at_the_wanted_level():
+    governor = Governor(LEVELS, wanted="replicate")
+    assert governor.level == governor.wanted == "replicate"
     assert governor.observe(0.1, None, False) is None
 
 
 def test_fixed_one_moves_only_on_request():
-    machine = Machine(Governor(LADDER, settings=GovernorSettings(fixed=True)))
+    machine = Machine(Governor(LEVELS, settings=GovernorSettings(fixed=True)))
     machine.run(10.0, extra=50.0, ring=-9, late=lambda hop: True)
     assert machine.changes == []
     machine.governor.wanted = "dry"
@@ -257,7 +257,7 @@ def test_fixed_one_moves_only_on_request():
     assert machine.moves == [("base", "dry", Cause.WANTED)]
 
 
-def test_single_rung_has_nowhere_to_go():
+def test_single_level_has_nowhere_to_go():
     machine = Machine(Governor(("dry",))).run(10.0, extra=50.0, late=lambda hop: True)
     assert machine.changes == []
 
@@ -270,17 +270,17 @@ def test_p99_is_the_percentile_of_the_window(machine):
     assert machine.governor.p99_ms == np.sort(times[5:])[-3]
 
 
-@pytest.mark.parametrize("ladder", [(), ("small", "small")])
-def test_unfit_ladder_is_refused(ladder):
-    with pytest.raises(RtsrError, match="names each of its rungs once"):
-        Governor(ladder)
+@pytest.mark.parametrize("levels", [(), ("small", "small")])
+def test_unfit_levels_is_refused(levels):
+    with pytest.raises(ArgumentError, match="each once, best first"):
+        Governor(levels)
 
 
-def test_unknown_rung_is_refused(machine):
-    with pytest.raises(RtsrError, match="no rung 'large'; there are base, small"):
+def test_unknown_level_is_refused(machine):
+    with pytest.raises(ArgumentError, match="no fallback level 'large'; there are base, small"):
         machine.governor.wanted = "large"
-    with pytest.raises(RtsrError, match="no rung 'large'"):
-        Governor(LADDER, wanted="large")
+    with pytest.raises(ArgumentError, match="no fallback level 'large'"):
+        Governor(LEVELS, wanted="large")
 
 
 def test_causes_read_as_words():

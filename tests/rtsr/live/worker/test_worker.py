@@ -14,12 +14,12 @@ import pytest
 from rtsr.errors import RtsrError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.device.latency import StreamLatency
-from rtsr.live.monitor.history import RungHistory
+from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.settings import LiveSettings
 from rtsr.live.shared.events import EventKind
-from rtsr.live.shared.memory import CallbackWord, LiveMemory, WorkerWord
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.supervisor import WorkerGuard
-from rtsr.live.worker.fallback_levels import ladder_from
+from rtsr.live.worker.fallback_levels import fallback_levels_of
 from rtsr.live.worker.process import WorkerProcess
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.live.worker.thread import WorkerThread
@@ -85,7 +85,7 @@ def settings(stand_in: Path, channels: int) -> WorkerSettings:
 
 @pytest.fixture
 def tape(memory: LiveMemory, sound: np.ndarray, settings: WorkerSettings) -> Tape:
-    ControlBoard(memory.controls, ladder_from(settings.model)).reset()
+    ControlBoard(memory.controls, fallback_levels_of(settings.model)).reset()
     return Tape(memory, sound)
 
 
@@ -125,9 +125,9 @@ def test_it_makes_the_same_samples_as_an_upsampler(
     wanted = expected(tape.sound, settings.model, 100)
     np.testing.assert_array_equal(tape.played(0, 100), wanted)
     words = tape.memory.worker
-    assert words[WorkerWord.STEPS] == tape.memory.step_histogram.sum() == 100
-    assert words[WorkerWord.OVERRUNS] == words[WorkerWord.LATE_STEPS] == 0
-    assert words[WorkerWord.CUTOFF_HZ] == CUTOFF
+    assert words["steps"] == tape.memory.step_histogram.sum() == 100
+    assert words["overruns"] == words["late_steps"] == 0
+    assert words["cutoff_hz"] == CUTOFF
 
 
 def test_a_process_makes_the_same_samples(
@@ -135,7 +135,7 @@ def test_a_process_makes_the_same_samples(
 ) -> None:
     tape.play(50)
     np.testing.assert_array_equal(tape.played(0, 50), expected(tape.sound, settings.model, 50))
-    assert tape.memory.worker[WorkerWord.PID] not in (0, os.getpid())
+    assert tape.memory.worker["pid"] not in (0, os.getpid())
 
 
 def test_what_is_too_old_is_skipped_and_what_follows_fits(thread: WorkerGuard, tape: Tape) -> None:
@@ -143,7 +143,7 @@ def test_what_is_too_old_is_skipped_and_what_follows_fits(thread: WorkerGuard, t
     # As if the worker had slept for 40 hops: all at once.
     tape.play(40, wait=False)
     tape.wait_until(lambda: tape.memory.playback.written >= 60 * HOP)
-    skipped = int(tape.memory.worker[WorkerWord.OVERRUNS])
+    skipped = int(tape.memory.worker["overruns"])
     assert 0 < skipped <= 39
     tape.play(10)
     # The dry part is the sound itself, without a seam: below the cutoff nothing was touched.
@@ -157,10 +157,10 @@ def test_what_is_too_old_is_skipped_and_what_follows_fits(thread: WorkerGuard, t
 
 
 def test_late_hops_are_counted(thread: WorkerGuard, tape: Tape) -> None:
-    tape.memory.callback[CallbackWord.CALLBACKS] = 1
-    tape.memory.callback[CallbackWord.PLAYED_POSITION] = 10 * HOP
+    tape.memory.callback["callbacks"] = 1
+    tape.memory.callback["played_position"] = 10 * HOP
     tape.play(12)
-    assert tape.memory.worker[WorkerWord.LATE_STEPS] == 10
+    assert tape.memory.worker["late_steps"] == 10
 
 
 @pytest.mark.parametrize("block", [1024, 4096])
@@ -168,8 +168,8 @@ def test_a_block_of_several_hops_is_no_reason_to_skip_or_to_step_down(
     make_sound: Callable[..., np.ndarray], block: int
 ) -> None:
     with LiveMemory.create(1) as memory:
-        ladder = ladder_from("replicate")
-        ControlBoard(memory.controls, ladder).reset()
+        fallback_levels = fallback_levels_of("replicate")
+        ControlBoard(memory.controls, fallback_levels).reset()
         latency = StreamLatency.one_device(block, 48000, 5.0)
         settings = LiveSettings(model="replicate", cutoff_hz=CUTOFF, raise_priority=False)
         host = WorkerThread(memory)
@@ -179,15 +179,15 @@ def test_a_block_of_several_hops_is_no_reason_to_skip_or_to_step_down(
         guard.wait_until_ready(30.0)
         sound = make_sound(48000, 2.0, cutoff=CUTOFF, channels=1)
         blocks = len(sound) // block
-        memory.callback[CallbackWord.CALLBACKS] = 1
+        memory.callback["callbacks"] = 1
         for place in range(0, blocks * block, block):
-            memory.callback[CallbackWord.PLAYED_POSITION] = place - latency.delay + block
+            memory.callback["played_position"] = place - latency.delay + block
             memory.capture.write(np.ascontiguousarray(sound[place : place + block]))
             hops = (place + block) // HOP
-            Tape.wait_until(lambda hops=hops: memory.worker[WorkerWord.NEXT_HOP] >= hops)
+            Tape.wait_until(lambda hops=hops: memory.worker["next_hop"] >= hops)
         host.close()
-        assert memory.worker[WorkerWord.OVERRUNS] == memory.worker[WorkerWord.LATE_STEPS] == 0
-        assert memory.worker[WorkerWord.STEPS] == blocks * block // HOP
+        assert memory.worker["overruns"] == memory.worker["late_steps"] == 0
+        assert memory.worker["steps"] == blocks * block // HOP
         kinds = {event.kind for event in memory.events.read()}
         assert kinds == {EventKind.WORKER_READY}
 
@@ -196,7 +196,7 @@ def test_a_killed_process_is_replaced_and_goes_on_at_the_newest_hop(
     guard: WorkerGuard, tape: Tape, settings: WorkerSettings
 ) -> None:
     tape.play(60)
-    os.kill(int(tape.memory.worker[WorkerWord.PID]), signal.SIGKILL)
+    os.kill(int(tape.memory.worker["pid"]), signal.SIGKILL)
     killed = time.monotonic()
     tape.play(30, wait=False)
     tape.wait_until(lambda: tape.memory.playback.written >= 90 * HOP)
@@ -213,30 +213,30 @@ def test_a_killed_process_is_replaced_and_goes_on_at_the_newest_hop(
 
 def test_a_stopped_process_goes_on_by_itself(guard: WorkerGuard, tape: Tape) -> None:
     tape.play(20)
-    pid = int(tape.memory.worker[WorkerWord.PID])
+    pid = int(tape.memory.worker["pid"])
     os.kill(pid, signal.SIGSTOP)
     tape.play(30, wait=False)
     time.sleep(0.3)
     os.kill(pid, signal.SIGCONT)
     tape.wait_until(lambda: tape.memory.playback.written >= 50 * HOP)
     assert guard.restarts == 0
-    assert tape.memory.worker[WorkerWord.PID] == pid
+    assert tape.memory.worker["pid"] == pid
 
 
 def test_a_process_that_hangs_is_replaced(guard: WorkerGuard, tape: Tape) -> None:
     tape.play(5)
-    pid = int(tape.memory.worker[WorkerWord.PID])
+    pid = int(tape.memory.worker["pid"])
     os.kill(pid, signal.SIGSTOP)
     tape.wait_until(lambda: guard.restarts == 1 and guard.ready, 10.0)
     tape.play(5)
-    assert tape.memory.worker[WorkerWord.PID] != pid
+    assert tape.memory.worker["pid"] != pid
 
 
-def test_controls_and_rungs_are_followed_and_logged(
+def test_controls_and_levels_are_followed_and_logged(
     memory: LiveMemory, sound: np.ndarray, channels: int
 ) -> None:
-    ladder = ladder_from("replicate")
-    board = ControlBoard(memory.controls, ladder)
+    fallback_levels = fallback_levels_of("replicate")
+    board = ControlBoard(memory.controls, fallback_levels)
     board.reset()
     # Without its governor, which a busy machine would have a word with.
     settings = WorkerSettings(
@@ -256,13 +256,13 @@ def test_controls_and_rungs_are_followed_and_logged(
     host.close()
     np.testing.assert_array_equal(dry, sound[50 * HOP - OVERLAP : 60 * HOP - OVERLAP])
     assert not np.array_equal(enhanced, sound[20 * HOP - OVERLAP : 30 * HOP - OVERLAP])
-    history = RungHistory(memory.events, ladder, started, ladder[0])
+    history = FallbackHistory(memory.events, fallback_levels, started, fallback_levels[0])
     history.follow()
-    assert [(change.from_rung, change.to_rung, change.cause) for change in history.changes] == [
+    assert [(change.from_level, change.to_level, change.cause) for change in history.changes] == [
         ("replicate", "dry", "wanted")
     ]
     assert set(history.seconds(time.monotonic_ns())) == {"replicate", "dry"}
-    assert memory.worker[WorkerWord.RUNG] == 1
+    assert memory.worker["fallback_level"] == 1
 
 
 @pytest.mark.parametrize("host_kind", [WorkerProcess, WorkerThread])
@@ -278,7 +278,7 @@ def test_a_worker_that_cannot_start_says_why(host_kind: type, failing_model: Pat
         host.close()
 
 
-def test_the_nursery_ends_with_the_session(
+def test_the_fork_server_ends_with_the_session(
     memory: LiveMemory, settings: WorkerSettings, tape: Tape
 ) -> None:
     host = WorkerProcess()
@@ -292,17 +292,17 @@ def test_the_nursery_ends_with_the_session(
         os.kill(pid, 0)
 
 
-def test_no_worker_outlives_a_nursery_that_was_killed(guard: WorkerGuard, tape: Tape) -> None:
+def test_no_worker_outlives_a_fork_server_that_was_killed(guard: WorkerGuard, tape: Tape) -> None:
     tape.play(5)
     words = tape.memory.worker
-    worker = int(words[WorkerWord.PID])
+    worker = int(words["pid"])
     assert isinstance(guard._host, WorkerProcess)
-    assert guard._host._nursery is not None
-    guard._host._nursery.kill()
-    # It ends, and a new nursery has another one.
+    assert guard._host._fork_server is not None
+    guard._host._fork_server.kill()
+    # It ends, and a new fork server has another one.
     tape.wait_until(lambda: guard.restarts == 1 and guard.ready)
     tape.play(5)
-    assert words[WorkerWord.PID] != worker
+    assert words["pid"] != worker
 
 
 def test_a_superseded_worker_ends(memory: LiveMemory, settings: WorkerSettings, tape: Tape) -> None:
@@ -310,7 +310,7 @@ def test_a_superseded_worker_ends(memory: LiveMemory, settings: WorkerSettings, 
     guard = WorkerGuard(memory, host, settings)
     guard.start_worker()
     guard.wait_until_ready(30.0)
-    memory.worker[WorkerWord.GENERATION] += 1
+    memory.worker["generation"] += 1
     assert host.wait(2.0)
 
 

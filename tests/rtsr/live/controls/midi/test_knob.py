@@ -66,11 +66,11 @@ def test_pads_toggle_when_pressed() -> None:
     assert [pad.turned(value) for value in (127, 0, 127, 0, 90)] == [1.0, None, 0.0, None, 1.0]
 
 
-def test_pads_go_round_the_ladder_that_is_there() -> None:
-    board = ControlBoard(ladder=("small", "replicate", "dry"))
+def test_pads_go_round_the_levels_that_is_there() -> None:
+    board = ControlBoard(fallback_levels=("small", "replicate", "dry"))
     pad = Knob(Binding("model", 1, toggle=True), board)
     assert [pad.turned(127) for _ in range(4)] == [1.0, 2.0, 0.0, 1.0]
-    # A map written where there were more rungs.
+    # A map written where there were more levels.
     assert Knob(Binding("model", 1, high=3), board).turned(127) == 2.0
     limited = Knob(Binding("model", 1, low=1, high=2, toggle=True), board)
     assert [limited.turned(127) for _ in range(3)] == [1.0, 2.0, 1.0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.controls.midi import ports as midi_ports
 from rtsr.live.controls.midi.listener import MidiControls
@@ -263,7 +263,7 @@ def test_learning_gives_up(
     controls = listening(board)
     with pytest.raises(RtsrError, match=r"No knob of 'desk:knobs' was moved in 0\.2 s"):
         controls.learn("wet", tmp_path / "map.toml", timeout=0.2)
-    with pytest.raises(RtsrError, match="no control 'volume'"):
+    with pytest.raises(ArgumentError, match="no control 'volume'"):
         controls.learn("volume", tmp_path / "map.toml")
     assert not (tmp_path / "map.toml").exists()
     desk.send(0xB0, 21, 0)
@@ -333,7 +333,9 @@ def test_no_midi_system(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "rtsr-there-is-none")
     with pytest.raises(RtsrError, match="No MIDI system answers here"):
         MidiControls(ControlBoard(), MidiMap(), "desk", system="jack")
-    with pytest.raises(RtsrError, match="no MIDI system 'oss' here; choose auto or alsa or jack"):
+    with pytest.raises(
+        ArgumentError, match="no MIDI system 'oss' here; choose auto or alsa or jack"
+    ):
         list_ports("oss")
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""

@@ -49,11 +49,11 @@ def test_all_keys() -> None:
     wet, level = parse_map(COMMENTED, "map").bindings
     assert wet == Binding("wet", 21, pickup=True)
     assert level == Binding("level_db", 7, channel=2, low=-12.0, high=0.5)
-    assert wet.hears(1, 21)
-    assert wet.hears(16, 21)
-    assert not wet.hears(1, 22)
-    assert level.hears(2, 7)
-    assert not level.hears(1, 7)
+    assert wet.is_moved_by(1, 21)
+    assert wet.is_moved_by(16, 21)
+    assert not wet.is_moved_by(1, 22)
+    assert level.is_moved_by(2, 7)
+    assert not level.is_moved_by(1, 7)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "control = []\n"])
