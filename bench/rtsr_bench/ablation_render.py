@@ -24,7 +24,7 @@ from rtsr.runtime.engine import Engine
 from rtsr.runtime.session import OnnxStep
 from rtsr.runtime.source import ModelSource
 from rtsr.runtime.statistics import Statistics
-from rtsr.train.degrade import LOSSLESS_FLOOR, Degraded
+from rtsr.train.degrade import LOSSLESS_NOISE_FLOOR, Degraded
 from rtsr.train.stages import Batch, autoencode
 from rtsr_bench.ridge import fit_length
 from rtsr_bench.validation import write_whole
@@ -149,7 +149,7 @@ def reconstruct_file(
         return torch.from_numpy(padded).to(device)[None, None]
 
     f_prior, f_target = (torch.tensor([cutoff], device=device) for cutoff in cutoffs_hz)
-    floor = torch.tensor([LOSSLESS_FLOOR], device=device)
+    floor = torch.tensor([LOSSLESS_NOISE_FLOOR], device=device)
     data = Degraded(
         block(truth), block(narrow), f_prior, f_target, f_target, floor, f_prior.tolist()
     )

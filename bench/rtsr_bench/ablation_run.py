@@ -152,7 +152,7 @@ class Campaign:
                 self.data,
                 split,
                 cache=kept,
-                coded=self.options.coded,
+                codec=self.options.coded,
                 progress=lambda done, total: self._progress(f"reading {split}", done, total),
             )
 

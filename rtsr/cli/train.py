@@ -93,7 +93,7 @@ def train_command(
     coded = settings.degrade.codec_share > 0.0
     with _counting("reading train") as show:
         train_corpus = load_corpus(
-            data, "train", workers=workers, cache=kept("train"), coded=coded, progress=show
+            data, "train", workers=workers, cache=kept("train"), codec=coded, progress=show
         )
     typer.echo(f"train: {train_corpus.describe()}")
     if train_corpus.is_all_lossy:
