@@ -14,7 +14,7 @@ SAMPLE_RATE = 48000
 
 
 def read_native(path: str | Path) -> tuple[Signal, int]:
-    """A file's samples at its own rate: shape (samples, channels), and the rate in Hz.
+    """Read a file's samples at its own rate: shape (samples, channels), and the rate in Hz.
 
     Raises:
         AudioFormatError: the file is missing, not audio, empty, or holds NaN or infinity.
@@ -29,14 +29,14 @@ def read_native(path: str | Path) -> tuple[Signal, int]:
             f"{path} cannot be read as audio; convert it to WAV or FLAC first."
         ) from error
     if samples.shape[0] == 0:
-        raise AudioFormatError(f"{path} holds no samples, so there is nothing to judge.")
+        raise AudioFormatError(f"{path} holds no samples, so there is nothing to evaluate.")
     if not np.isfinite(samples).all():
-        raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be judged.")
+        raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be evaluated.")
     return samples, int(rate)
 
 
 def to_rate(samples: Signal, rate: int, new_rate: int = SAMPLE_RATE) -> Signal:
-    """``samples`` (samples, channels) at another rate, time-aligned (linear phase, "VHQ").
+    """Resample ``samples`` (samples, channels), time-aligned (linear phase, "VHQ").
 
     Raises:
         MissingDependencyError: the rates differ and soxr is not installed.
@@ -51,7 +51,7 @@ def to_rate(samples: Signal, rate: int, new_rate: int = SAMPLE_RATE) -> Signal:
 
 
 def read_audio(path: str | Path) -> Signal:
-    """A file's samples at 48 kHz, shape (samples, channels), float64.
+    """Read a file's samples at 48 kHz, shape (samples, channels), float64.
 
     Raises:
         AudioFormatError: as :func:`read_native`.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.quality import ARTEFACTS, find_artefacts
 
 RATE = 48000
@@ -291,13 +291,13 @@ def test_find_artefacts_aligns_and_judges_channels() -> None:
 
 
 def test_find_artefacts_refuses_in_one_sentence() -> None:
-    with pytest.raises(RtsrError, match="no artefact named 'crackle'"):
+    with pytest.raises(ArgumentError, match="no artefact named 'crackle'"):
         find_artefacts(noise(), noise(), CUTOFF, ["crackle"])
-    with pytest.raises(RtsrError, match="no artefact named nothing"):
+    with pytest.raises(ArgumentError, match="no artefact named nothing"):
         find_artefacts(noise(), noise(), CUTOFF, [])
-    with pytest.raises(RtsrError, match="between 500 and 23000"):
+    with pytest.raises(ArgumentError, match="between 500 and 23000"):
         find_artefacts(noise(), noise(), 100.0)
-    with pytest.raises(RtsrError, match="channels"):
+    with pytest.raises(ArgumentError, match="channels"):
         find_artefacts(noise(), np.outer(noise(), (1, 1)), CUTOFF)
 
 

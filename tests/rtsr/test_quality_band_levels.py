@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.quality import METRICS, evaluate
 from rtsr.quality.band_levels import BAND_LEVELS, BANDS, band_edges, band_levels
 from rtsr.quality.evaluation import check_metrics
@@ -162,7 +162,7 @@ def test_the_group_stands_for_its_metrics() -> None:
     assert set(BAND_LEVELS) <= set(METRICS)
     found = evaluate(tones(), tones(-3.0), CUTOFF, ["band_levels"])
     assert found["level_loud_db"] == pytest.approx(-3.0, abs=0.01)
-    with pytest.raises(RtsrError, match="band_levels for all"):
+    with pytest.raises(ArgumentError, match="band_levels for all"):
         check_metrics(["level"])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import signal as filters
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.quality import METRICS, evaluate, metrics
 from rtsr.quality.align import find_lag
 from rtsr.quality.band_levels import BAND_LEVELS
@@ -219,19 +219,19 @@ def test_spectrum_matches_scipy() -> None:
 
 @pytest.mark.parametrize("cutoff", [0.0, -1.0, 24000.0, math.nan])
 def test_an_impossible_cutoff_is_refused(cutoff: float) -> None:
-    with pytest.raises(RtsrError, match="cutoff must lie between"):
+    with pytest.raises(ArgumentError, match="cutoff must lie between"):
         evaluate(noise(), noise(), cutoff)
 
 
 def test_unusable_signals_are_refused() -> None:
     good = noise(0.1)
-    with pytest.raises(RtsrError, match="no metric named 'pesq'"):
+    with pytest.raises(ArgumentError, match="no metric named 'pesq'"):
         evaluate(good, good, CUTOFF, ["pesq"])
-    with pytest.raises(RtsrError, match="at least 480"):
+    with pytest.raises(ArgumentError, match="at least 480"):
         evaluate(good[:10], good, CUTOFF)
-    with pytest.raises(RtsrError, match="NaN"):
+    with pytest.raises(ArgumentError, match="NaN"):
         evaluate(good, np.full_like(good, np.nan), CUTOFF)
-    with pytest.raises(RtsrError, match="channels"):
+    with pytest.raises(ArgumentError, match="channels"):
         evaluate(good, np.stack([good, good], axis=1), CUTOFF)
 
 

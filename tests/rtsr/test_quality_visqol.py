@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import rtsr
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError
 from rtsr.quality import evaluate
 from rtsr.quality import visqol as listener
 
@@ -63,7 +63,7 @@ def test_too_short_or_silent_is_not_a_number() -> None:
 
 
 def test_another_rate_is_refused() -> None:
-    with pytest.raises(RtsrError, match="48000 Hz"):
+    with pytest.raises(ArgumentError, match="48000 Hz"):
         listener.visqol(harmonic_tone(), harmonic_tone(), 44100)
 
 
