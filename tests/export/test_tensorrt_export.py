@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rtsr.errors import ModelError, ProviderError, RtsrError
+from rtsr.errors import ArgumentError, ModelError, ProviderError, RtsrError
 from rtsr.runtime import tensorrt
 from rtsr.runtime.models import Model, find_model
 from rtsr.runtime.provider_options import ProviderOptions
@@ -186,7 +186,7 @@ def test_the_second_build_says_that_it_will_be_quicker(found: Model, child: Any)
     ],
 )
 def test_numbers_out_of_range(found: Model, arguments: dict[str, int], sentence: str) -> None:
-    with pytest.raises(RtsrError, match=sentence):
+    with pytest.raises(ArgumentError, match=sentence):
         building.build_engine(found, **{"batch": 1, "hops": 1, **arguments}, options=OPTIONS)
 
 
