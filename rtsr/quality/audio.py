@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 
 from rtsr.errors import AudioFormatError, MissingDependencyError
+from rtsr.input_file import native_name
 from rtsr.quality.stft import Signal
 
 SAMPLE_RATE = 48000
@@ -23,7 +24,7 @@ def read_native(path: str | Path) -> tuple[Signal, int]:
     if not path.is_file():
         raise AudioFormatError(f"There is no file {path}; give the path of an audio file.")
     try:
-        samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+        samples, rate = soundfile.read(native_name(path), dtype="float64", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFormatError(
             f"{path} cannot be read as audio; convert it to WAV or FLAC first."
