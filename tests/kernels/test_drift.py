@@ -34,7 +34,7 @@ def two_devices(capture_offset, playback_offset, block, jitter, seconds, random)
     """What `drift_update` makes of two devices whose clocks are off by these shares.
 
     Both call back every `block` frames of their own clock, each up to `jitter` seconds late. The
-    capture side notes how many frames there are and when it looked; the playback side extrapolates
+    capture side notes how many frames there are and when it checked; the playback side extrapolates
     from that, as a device stream does. Returns, for each playback block, the factor and the
     position's true error in seconds: how far the frame that is played at the block's ideal time is
     from the frame that was captured the target's lag before it.

@@ -1,4 +1,4 @@
-"""Images are told from content by what they share with the band below in every frame."""
+"""Images are distinguished from content by what they share with the band below in every frame."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Frames:
         self._random = np.random.default_rng(0)
         self._mirror, self._near = round(nyquist / HZ_PER_BIN), distances(nyquist)
 
-    def hear(self, count: int, upper_of: Frame) -> float:
+    def feed(self, count: int, upper_of: Frame) -> float:
         """Take `count` more; returns whose images the newest are said to be."""
         for _ in range(count):
             power = np.full(513, 1e-16)
@@ -119,19 +119,19 @@ class Frames:
 @pytest.mark.parametrize("nyquist", NYQUISTS_HZ)
 def test_those_of_opus_are_known_within_a_third_of_a_second(nyquist: float) -> None:
     frames = Frames(nyquist)
-    assert frames.hear(ENOUGH_HITS - 1, lambda lower: OPUS * lower) == CONTENT
-    assert frames.hear(1, lambda lower: OPUS * lower) == nyquist
+    assert frames.feed(ENOUGH_HITS - 1, lambda lower: OPUS * lower) == CONTENT
+    assert frames.feed(1, lambda lower: OPUS * lower) == nyquist
     # And whatever came before.
     frames = Frames(nyquist)
-    frames.hear(300, lambda lower: lower[::-1])
-    assert frames.hear(ENOUGH_HITS, lambda lower: OPUS * lower) == nyquist
+    frames.feed(300, lambda lower: lower[::-1])
+    assert frames.feed(ENOUGH_HITS, lambda lower: OPUS * lower) == nyquist
 
 
 def test_those_of_opus_are_forgotten_as_soon_as_they_are_gone() -> None:
     for after in (lambda lower: lower[::-1], lambda lower: np.full(BINS, 1e-16)):
         frames = Frames(8000.0)
-        assert frames.hear(500, lambda lower: OPUS * lower) == 8000.0
-        assert frames.hear((MOST_HITS - ENOUGH_HITS) // 3 + 1, after) == CONTENT
+        assert frames.feed(500, lambda lower: OPUS * lower) == 8000.0
+        assert frames.feed((MOST_HITS - ENOUGH_HITS) // 3 + 1, after) == CONTENT
 
 
 def test_content_that_is_as_loud_as_images_now_and_then_is_content() -> None:
@@ -139,4 +139,4 @@ def test_content_that_is_as_loud_as_images_now_and_then_is_content() -> None:
     frames = Frames(4000.0)
     for _ in range(300):
         gain = 10.0 ** random.normal(0.0, 0.3)
-        assert frames.hear(1, lambda lower, gain=gain: gain * OPUS * lower) == CONTENT
+        assert frames.feed(1, lambda lower, gain=gain: gain * OPUS * lower) == CONTENT

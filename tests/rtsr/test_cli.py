@@ -99,7 +99,7 @@ def test_no_arguments_print_the_help(runner: CliRunner) -> None:
     assert "Usage" in runner.invoke(application.app, []).output
 
 
-def test_too_short_file_is_not_judged(tmp_path: Path, runner: CliRunner) -> None:
+def test_too_short_file_is_refused(tmp_path: Path, runner: CliRunner) -> None:
     soundfile.write(tmp_path / "long.wav", np.full(48000, 0.1), 48000)
     soundfile.write(tmp_path / "short.wav", np.full(6, 0.1), 48000)
     arguments = ["eval", str(tmp_path / "long.wav"), str(tmp_path / "short.wav")]
