@@ -141,7 +141,8 @@ def test_free_bins_cannot_be_added(narrow):
 
 def test_base_can_be_grown_from_small():
     small = configuration("small")
-    grow(seeded(small, 0).state_dict(), small, configuration("base"))
+    grown = grow(seeded(small, 0).state_dict(), small, configuration("base"))
+    assert grown.config == configuration("base")
 
 
 def test_a_run_without_a_flow_cannot_be_grown(tmp_path, noise_corpus):
