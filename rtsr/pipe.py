@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import ArgumentError
+from rtsr.errors import ArgumentError, AudioFormatError
 from rtsr.upsampler import Upsampler
 
 #: sample formats by the names that sox and ffmpeg users know: always little-endian
@@ -18,6 +18,8 @@ FORMATS: dict[str, np.dtype[Any]] = {"s16": np.dtype("<i2"), "f32": np.dtype("<f
 # A pipe holds this much on most systems: a busy sender is read in few calls, a slow one at once.
 _READ_BYTES = 1 << 16
 _FULL_SCALE = 32768.0
+# How files of samples with a header begin: WAV, FLAC, Ogg, AIFF and MP3 with tags.
+_HEADERS = (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3")
 
 
 @dataclass
@@ -60,6 +62,7 @@ def run_pipe(
             with the input and ``round(n * output_rate / input_rate)`` long.
 
     Raises:
+        AudioFormatError: the input begins with the header of a sound file.
         BrokenPipeError: the reader of the output went away.
         OSError: another error of the system, a full disk for example.
     """
@@ -70,6 +73,11 @@ def run_pipe(
     early = upsampler.latency.algorithmic_samples if drop_latency else 0
     rest = b""
     while data := os.read(source, _READ_BYTES):
+        if not report.received and not rest and data.startswith(_HEADERS):
+            raise AudioFormatError(
+                "The input is a sound file with a header, and a pipe takes raw samples only; use "
+                "`rtsr enhance IN OUT`, or convert it with `ffmpeg -i IN -f s16le -`."
+            )
         data = rest + data
         whole = len(data) - len(data) % frame_bytes
         rest = data[whole:]

@@ -18,6 +18,15 @@ HISTORY = 120
 NOISE_CHANNELS = 4
 
 
+def pytest_make_parametrize_id(val: Any) -> str | None:
+    """Name lists, tuples and dictionaries by what they hold, where a test names no ids."""
+    if isinstance(val, dict):
+        return " ".join(f"{name}={entry}" for name, entry in val.items())[:60] or "nothing"
+    if isinstance(val, list | tuple):
+        return " ".join(map(str, val))[:60] or "nothing"
+    return None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> Iterator[None]:
     """Interrupts reach the programs that tests start, though shells turn them off for jobs."""

@@ -35,13 +35,13 @@ class Range:
 
 
 def model_facts(model: onnx.ModelProto) -> ModelMetadata:
-    """What the graph says about itself; raises ModelError when it is not one of rtsr's."""
+    """Return the metadata of a graph; raises ModelError when it is not one of rtsr's."""
     entries = {entry.key: entry.value for entry in model.metadata_props}
     return parse_metadata(entries.get(KEY, json.dumps(None)), "this graph")
 
 
 def calibration_inputs(facts: ModelMetadata) -> Iterator[dict[str, Values]]:
-    """Inputs of a fresh stream, one long block each: every recording at every cutoff.
+    """Yield inputs of a fresh stream, one long block each: every recording at every cutoff.
 
     Each block begins in the middle of a sound and ends in digital silence, so that both edges of
     the levels that a model meets are in it.
@@ -85,14 +85,14 @@ def observe(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, Values]:
     for inputs in calibration_inputs(model_facts(model)):
         for name, values in zip(names, session.run(names, inputs), strict=True):
             flat = values.reshape(-1)
-            # A prime stride meets every channel; the extremes are kept whatever it skips.
+            # A prime stride samples every channel; the extremes are added in any case.
             thinned = flat[:: _prime_at_least(flat.size // _MOST_VALUES)]
             seen[name].append(np.concatenate([thinned, [flat.min(), flat.max()]]))
     return {name: np.concatenate(parts) for name, parts in seen.items()}
 
 
 def choose_range(values: Values) -> Range:
-    """The code with the least mean square error over the values.
+    """Return the code with the least mean square error over the values.
 
     Rare extremes are clipped where that makes all other values finer. Zero always has a code.
     """

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 
 
 def export_command(
@@ -30,7 +30,7 @@ def export_command(
         str, typer.Option("--licence", help="Licence of the weights.")
     ] = "Apache-2.0",
     ceiling: Annotated[
-        float, typer.Option("--ceiling", help="Where the output ends unless told otherwise, Hz.")
+        float, typer.Option("--ceiling", help="Where the output ends by default, Hz.")
     ] = 24_000.0,
     card: Annotated[
         Path | None, typer.Option("--card", help="JSON file with more facts for the model card.")
@@ -104,19 +104,19 @@ def export_command(
     and version of TensorRT, for this model, and for --batch and --hops.
     """
     if checkpoint is None and triton is None and engine is None:
-        raise RtsrError(
+        raise ArgumentError(
             "Say what to export: CHECKPOINT OUTPUT, or --triton DIR, or --engine tensorrt."
         )
     if engine is not None or (triton is not None and device == "gpu"):
         _require_for_gpu(model if checkpoint is None else None, precision)
     if checkpoint is not None:
         if output is None:
-            raise RtsrError(f"Name the .onnx file that {checkpoint} is exported to.")
+            raise ArgumentError(f"Name the .onnx file that {checkpoint} is exported to.")
         from rtsr_export.model_command import CHECKPOINT_SUFFIX, Facts, export_model, restore_model
 
         if output.suffix == CHECKPOINT_SUFFIX:
             if precision != "fp32" or card or mean_with or triton or engine:
-                raise RtsrError(
+                raise ArgumentError(
                     f"{output} is a checkpoint to be restored; --precision, --card, --mean-with, "
                     "--triton and --engine are for exports."
                 )
@@ -139,12 +139,12 @@ def _require_for_gpu(model: str | None, precision: str) -> None:
 
     if model is None:
         if precision == "int8":
-            raise RtsrError(
+            raise ArgumentError(
                 "--precision int8 runs on the CPU only; GPUs have no kernels for it: for --engine "
                 "and --device gpu take fp16 or fp32."
             )
     elif reason := why_not_on_gpu(find_model(model), "--engine and --device gpu"):
-        raise RtsrError(reason)
+        raise ArgumentError(reason)
 
 
 def _export_repository(

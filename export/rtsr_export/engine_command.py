@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.status import Status
 
 from rtsr.cli.progress import ShownWhile
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.runtime.models import find_model
 from rtsr.runtime.providers.options import TENSORRT, parse_provider
 from rtsr_export.tensorrt import BuiltEngine, build_engine
@@ -17,11 +17,12 @@ def export_engine(engine: str, model: str, batch: int, hops: int, rebuild: bool)
     """Build the engine and say where it went.
 
     Raises:
-        RtsrError: something other than a TensorRT engine was asked for, or it cannot be built.
+        ArgumentError: another provider than TensorRT was asked for.
+        RtsrError: the engine cannot be built.
     """
     provider, options = parse_provider(engine)
     if provider != TENSORRT:
-        raise RtsrError(f"Engines are built for provider {TENSORRT!r}, not for {provider!r}.")
+        raise ArgumentError(f"Engines are built for provider {TENSORRT!r}, not for {provider!r}.")
     found = find_model(model)
     with BuildProgress(f"{found.name}, batch {batch}, {hops} hops per step") as progress:
         built = build_engine(found, batch, hops, options, rebuild=rebuild, progress=progress.show)
@@ -50,20 +51,20 @@ def summary(built: BuiltEngine) -> str:
 class BuildProgress(ShownWhile):
     """The phase and its seconds: in one moving line on a terminal, else a line per phase."""
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, label: str) -> None:
         self._console = Console(stderr=True)
-        self._subject = subject
+        self._label = label
         self._phase = ""
         self._status: Status | None = None
         if self._console.is_terminal:
-            self._status = self._console.status(subject)
+            self._status = self._console.status(label)
         super().__init__(self._status)
 
     def show(self, phase: str, seconds: float) -> None:
         """Take note of the phase and how long it has lasted."""
         if self._status is not None:
             minutes, rest = divmod(int(seconds), 60)
-            self._status.update(f"{self._subject}: {phase}, {minutes}:{rest:02d}")
+            self._status.update(f"{self._label}: {phase}, {minutes}:{rest:02d}")
         elif phase != self._phase:
-            self._console.print(f"{self._subject}: {phase}", highlight=False, soft_wrap=True)
+            self._console.print(f"{self._label}: {phase}", highlight=False, soft_wrap=True)
         self._phase = phase

@@ -18,17 +18,17 @@ def fold_constants(model: onnx.ModelProto) -> None:
     """
     graph = model.graph
     values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    kept = []
+    remaining = []
     for node in graph.node:
         if node.op_type in _NEVER or not all(name in values for name in node.input if name):
-            kept.append(node)
+            remaining.append(node)
             continue
         opsets = {one.domain: one.version for one in model.opset_import}
         results = ReferenceEvaluator(node, opsets=opsets).run(
             None, {name: values[name] for name in node.input if name}
         )
         values.update(zip(node.output, map(np.asarray, results), strict=True))
-    _store(graph, kept, values)
+    _store(graph, remaining, values)
 
 
 def _store(
@@ -48,9 +48,9 @@ def _store(
     for output in graph.output:
         if output.name in values:
             constants[output.name] = values[output.name]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    remaining = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(remaining)
     del graph.initializer[:]
     graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in constants.items()

@@ -42,7 +42,7 @@ class _Step(nn.Module):
 
 
 def example_inputs(generator: Generator, batch: int, frames: int) -> tuple[Tensor, ...]:
-    """Inputs of the right shapes: the four signals, then the state in its order."""
+    """Return inputs of the right shapes: the four signals, then the state in its order."""
     signals = (
         torch.randn(batch, 1, HOP * frames) * 0.1,
         torch.randn(batch, generator.config.noise_channels, frames),
@@ -66,7 +66,7 @@ def _state_shapes(generator: Generator) -> dict[str, list[int]]:
 
 
 def metadata(generator: Generator, card: dict[str, Any]) -> dict[str, Any]:
-    """What a run-time must know besides the graph; ``card`` says how the weights were made."""
+    """Return what a run-time needs besides the graph; ``card`` describes the training."""
     return {
         "format": FORMAT,
         "name": generator.config.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.runtime.models import SUFFIX, bundled, find_model
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Facts:
     """What a graph made from a checkpoint says about itself besides its training.
 
     Attributes:
-        ceiling: frequency in Hz where the output ends unless told otherwise.
+        ceiling: frequency in Hz where the output ends by default.
         card: JSON file with more facts for the model card.
         mean_with: checkpoints whose mean with the first is exported.
     """
@@ -47,7 +47,9 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
         MissingDependencyError: onnx, or torch for a checkpoint, is not installed.
     """
     if output.suffix != SUFFIX:
-        raise RtsrError(f"{output} must end in {SUFFIX}, or in {CHECKPOINT_SUFFIX} to be restored.")
+        raise ArgumentError(
+            f"{output} must end in {SUFFIX}, or in {CHECKPOINT_SUFFIX} to be restored."
+        )
     _require_folder(output)
     _require("onnx", "Exporting a model")
     from rtsr_export.graph_file import read_graph, write_graph
@@ -57,7 +59,9 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
     if _is_graph(source):
         source = find_model(source).path
         if precision == FULL:
-            raise RtsrError(f"Say with --precision what {source} is converted to: fp16 or int8.")
+            raise ArgumentError(
+                f"Say with --precision what {source} is converted to: fp16 or int8."
+            )
         model = read_graph(source)
         model, notes = _convert(model, precision)
     else:
@@ -82,7 +86,7 @@ def restore_model(source: Path, output: Path) -> None:
         MissingDependencyError: onnx or torch is not installed.
     """
     if not _is_graph(source):
-        raise RtsrError(
+        raise ArgumentError(
             f"{output} cannot be made of {source}: a bundled model ({', '.join(bundled())}) or an "
             f"{SUFFIX} file is restored to a {CHECKPOINT_SUFFIX} file; a checkpoint is exported to "
             f"an {SUFFIX} file."

@@ -33,11 +33,12 @@ class Parity:
 
     @property
     def worst(self) -> float:
+        """The largest of all differences."""
         return max(self.torch_hops, *self.onnx_hops.values())
 
 
 def parity_signals(generator: Generator, batch: int, frames: int, seed: int) -> Signals:
-    """Audio with onsets and silences, keyed noise, and cutoffs that move while it plays."""
+    """Return audio with onsets and silences, keyed noise, and cutoffs that move while it plays."""
     random = np.random.default_rng(seed)
     audio = random.standard_normal((batch, 1, frames * HOP)).astype(np.float32) * 0.1
     loudness = np.repeat(random.choice([0.0, 0.01, 0.3, 1.0], (batch, 1, frames)), HOP, axis=2)
@@ -65,14 +66,14 @@ def _cut(signals: Signals, first: int, hops: int) -> Signals:
 
 @torch.no_grad()
 def torch_long(generator: Generator, signals: Signals) -> np.ndarray:
-    """One long block: ``(batch, 1, samples)``."""
+    """Run the model over one long block: ``(batch, 1, samples)``."""
     state = generator.initial_state(signals[0].shape[0])
     return generator.step(*signals, state)[0].numpy()
 
 
 @torch.no_grad()
 def torch_hops(generator: Generator, signals: Signals, hops: int = 1) -> np.ndarray:
-    """The same block in steps of ``hops`` hops."""
+    """Run the same block in steps of ``hops`` hops."""
     state = generator.initial_state(signals[0].shape[0])
     blocks = []
     for first in range(0, signals[1].shape[2], hops):
@@ -84,7 +85,7 @@ def torch_hops(generator: Generator, signals: Signals, hops: int = 1) -> np.ndar
 def onnx_hops(
     model: onnx.ModelProto, generator: Generator, signals: Signals, hops: int
 ) -> np.ndarray:
-    """The same block through ONNX Runtime on the CPU in steps of ``hops`` hops."""
+    """Run the same block through ONNX Runtime on the CPU in steps of ``hops`` hops."""
     onnxruntime = load_onnxruntime()
     batch = signals[0].shape[0]
     options = onnxruntime.SessionOptions()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from rtsr.errors import ModelError, RtsrError
+from rtsr.errors import ArgumentError, ModelError
 from rtsr.quality import evaluate
 from rtsr.runtime.metadata import KEY
 from rtsr.timing import SAMPLE_RATE
@@ -19,14 +19,14 @@ from rtsr.upsampler import Upsampler
 from rtsr_export.calibration import model_facts
 from rtsr_export.folding import fold_constants
 from rtsr_export.graph_file import write_graph
-from rtsr_export.half import halve, widen
+from rtsr_export.half import to_float16, to_float32
 from rtsr_export.products import find_products
 from rtsr_export.quantize import quantize
 from rtsr_export.recordings import Samples, band_limited, packaged_recordings
 from rtsr_export.step_sizes import StepDifference
 
 FULL, HALF = "fp32", "fp16"
-CONVERSIONS: dict[str, Callable[[onnx.ModelProto], None]] = {HALF: halve, "int8": quantize}
+CONVERSIONS: dict[str, Callable[[onnx.ModelProto], None]] = {HALF: to_float16, "int8": quantize}
 PRECISIONS = (FULL, *CONVERSIONS)
 MOST_LSD = 0.02
 CUTOFFS_HZ = (4000.0, 8000.0)
@@ -34,7 +34,7 @@ CUTOFFS_HZ = (4000.0, 8000.0)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a conversion costs on one clip: log-spectral distance to the truth, before and after."""
+    """Cost of a conversion on one clip: log-spectral distance to the original, before and after."""
 
     clip: str
     cutoff_hz: float
@@ -48,26 +48,26 @@ class Cost:
 
 
 def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """A copy of a graph in another precision; inputs, outputs and state stay float32.
+    """Return a copy of a graph in another precision; inputs, outputs and state stay float32.
 
     Args:
         model: in fp32, or in fp16, which is widened first.
         precision: one of ``PRECISIONS``.
 
     Raises:
-        RtsrError: the precision is unknown, or the graph has it already, or is int8.
+        ArgumentError: the precision is unknown, or the graph has it already, or is int8.
         ModelError: the graph is not one of rtsr's.
     """
     check_precision(precision)
     facts = model_facts(model)
     if facts.precision not in (FULL, HALF) or facts.precision == precision == HALF:
-        raise RtsrError(
+        raise ArgumentError(
             f"This model is {facts.precision} already; convert the {FULL} one that it came from."
         )
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
     if facts.precision == HALF:
-        widen(converted)
+        to_float32(converted)
     fold_constants(converted)
     if precision != FULL:
         if not find_products(converted):
@@ -82,10 +82,10 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
 
 
 def check_precision(precision: str) -> None:
-    """Raise RtsrError when a precision is unknown."""
+    """Raise ArgumentError when a precision is unknown."""
     if precision not in PRECISIONS:
         accepted = ", ".join(PRECISIONS)
-        raise RtsrError(f"Precision {precision!r} is unknown; choose one of {accepted}.")
+        raise ArgumentError(f"Precision {precision!r} is unknown; choose one of {accepted}.")
 
 
 def set_metadata(model: onnx.ModelProto, **changes: object) -> None:
@@ -96,25 +96,25 @@ def set_metadata(model: onnx.ModelProto, **changes: object) -> None:
 
 
 def measure_cost(full: onnx.ModelProto, converted: onnx.ModelProto) -> list[Cost]:
-    """Stream the packaged recordings through both models and hold both against the truth."""
+    """Stream the packaged recordings through both models and evaluate both against the original."""
     costs = []
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{name}.onnx" for name in ("full", "converted")]
         for model, path in zip((full, converted), paths, strict=True):
             write_graph(model, path)
-        for name, truth in packaged_recordings().items():
+        for name, reference in packaged_recordings().items():
             for cutoff in CUTOFFS_HZ:
-                narrow = band_limited(truth, cutoff)
-                distances = [_distance(path, narrow, truth, cutoff) for path in paths]
+                narrow = band_limited(reference, cutoff)
+                distances = [_distance(path, narrow, reference, cutoff) for path in paths]
                 costs.append(Cost(name, cutoff, *distances))
     return costs
 
 
-def _distance(model: Path, narrow: Samples, truth: Samples, cutoff_hz: float) -> float:
+def _distance(model: Path, narrow: Samples, reference: Samples, cutoff_hz: float) -> float:
     with Upsampler(SAMPLE_RATE, model=str(model), provider="cpu", cutoff=cutoff_hz) as upsampler:
         output = np.concatenate([upsampler.process(narrow), upsampler.flush()])
         estimate = output[upsampler.latency.algorithmic_samples :]
-    return evaluate(truth, estimate, cutoff_hz, ["lsd"])["lsd"]
+    return evaluate(reference, estimate, cutoff_hz, ["lsd"])["lsd"]
 
 
 def require_low_cost(costs: Sequence[Cost]) -> None:

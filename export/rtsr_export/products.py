@@ -26,15 +26,17 @@ class Product:
 
     @property
     def input(self) -> str:
+        """Name of the input tensor."""
         return str(self.matmul.input[0])
 
     @property
     def output(self) -> str:
+        """Name of the output tensor."""
         return str(self.add.output[0])
 
 
 def find_products(model: onnx.ModelProto, least: int = LEAST_WEIGHTS) -> list[Product]:
-    """The products whose matrix has at least ``least`` weights, in the order of the graph."""
+    """Return the products whose matrix has at least ``least`` weights, in the graph's order."""
     sizes = {one.name: list(one.dims) for one in model.graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -66,11 +68,11 @@ def replace_nodes(
         nodes.extend(replacements.get(node.output[0], [node]))
     read = {name for node in nodes for name in node.input}
     # A repeated field cannot take back messages that were its own.
-    kept_nodes = [_copy(node) for node in nodes]
-    kept = [_copy(one) for one in model.graph.initializer if one.name in read]
+    used_nodes = [_copy(node) for node in nodes]
+    used = [_copy(one) for one in model.graph.initializer if one.name in read]
     del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(kept_nodes)
-    model.graph.initializer.extend(kept)
+    model.graph.node.extend(used_nodes)
+    model.graph.initializer.extend(used)
 
 
 def _copy(message: onnx.NodeProto | onnx.TensorProto):  # type: ignore[no-untyped-def]

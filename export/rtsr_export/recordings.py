@@ -44,7 +44,7 @@ def packaged_recordings() -> dict[str, Samples]:
 
 
 def band_limited(samples: Samples, cutoff_hz: float) -> Samples:
-    """The same length with nothing left above the cutoff, rounded to 16 bits as files are."""
+    """Return the recording with nothing left above the cutoff, rounded to 16 bits as files are."""
     # Most of the filter's ramp, 480 Hz wide, lies below the cutoff, as in a real narrow file.
     low_pass = firwin(_TAPS, cutoff_hz - 150.0, window=("kaiser", 8.0), fs=SAMPLE_RATE)
     narrow = oaconvolve(samples, low_pass, mode="same")

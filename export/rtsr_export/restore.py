@@ -17,7 +17,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from rtsr.errors import ModelError, RtsrError
+from rtsr.errors import ArgumentError, ModelError, RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.runtime.metadata import ModelMetadata
@@ -26,7 +26,7 @@ from rtsr.train.grow import Weights
 from rtsr.train.stages import REFINEMENT, STAGES
 from rtsr_export.graph import build_graph
 from rtsr_export.graph_file import read_graph
-from rtsr_export.half import HALF, widen
+from rtsr_export.half import HALF, to_float32
 from rtsr_export.parity import measure_parity, require_parity
 
 #: Numbers begin beyond the whole numbers that graphs hold anyway; float32 has whole ones to 2**24.
@@ -44,10 +44,10 @@ def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> No
     Raises:
         ModelError: the file is damaged.
         RtsrError: the graph is in int8, was exported before its refinement, or by a version of
-            PyTorch or rtsr that laid it out otherwise.
+            PyTorch or rtsr that exports another layout.
     """
     if metadata.is_for_cpu:
-        raise RtsrError(
+        raise ArgumentError(
             f"{graph.name} is in {metadata.precision}, which cannot be trained on; take the model "
             "that it was made from, in fp32 or fp16."
         )
@@ -61,7 +61,7 @@ def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> No
     except (TypeError, ValueError) as error:
         raise ModelError(f"Model file '{graph}' is of another version of rtsr: {error}.") from error
     model = read_graph(graph)
-    widen(model)
+    to_float32(model)
     generator = restore(model, config)
     require_parity(measure_parity(generator, model))
     weights = generator.state_dict()
@@ -90,7 +90,7 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
     layout = build_graph(numbered).graph.initializer
     unnamed, theirs = _unnamed(one.name for one in layout), _unnamed(values)
     if len(unnamed) != len(theirs):
-        raise _foreign(model)
+        raise _unknown_layout(model)
     values |= {ours: values[name] for ours, name in zip(unnamed, theirs, strict=True)}
     for one in layout:
         numbers = numpy_helper.to_array(one)
@@ -99,11 +99,11 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
             continue
         value = values.get(one.name)
         if value is None or value.shape != numbers.shape:
-            raise _foreign(model)
+            raise _unknown_layout(model)
         found[index] = value
     weights = {name: torch.from_numpy(found[place.numpy()]) for name, place in places.items()}
     if any(bool(value.isnan().any()) for value in weights.values()):
-        raise _foreign(model)
+        raise _unknown_layout(model)
     generator = Generator(config)
     generator.load_state_dict({**numbered.state_dict(), **_with_scales(weights)})
     return generator.eval()
@@ -119,7 +119,7 @@ def _unnamed(names: Iterable[str]) -> list[str]:
 
 
 def _numbered(config: ModelConfig) -> tuple[Generator, dict[str, Tensor]]:
-    """A generator whose weights are their own numbers, and where in a row each weight lies.
+    """Return a generator whose weights are consecutive numbers, and the index of each weight.
 
     Scales are one and have no number: a graph holds their product with the weights they scale.
     """
@@ -165,8 +165,8 @@ def _with_scales(weights: Weights) -> Weights:
     return split
 
 
-def _foreign(model: onnx.ModelProto) -> RtsrError:
+def _unknown_layout(model: onnx.ModelProto) -> RtsrError:
     return RtsrError(
-        "The graph is laid out otherwise than this version would do it; restore it with the rtsr "
+        "The graph does not have the layout that this version exports; restore it with the rtsr "
         f"that exported it and with PyTorch {model.producer_version}, not {torch.__version__}."
     )

@@ -44,9 +44,9 @@ def measure_step_sizes(model: onnx.ModelProto) -> list[StepDifference]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_graph(model, path)
-        for clip, truth in packaged_recordings().items():
+        for clip, reference in packaged_recordings().items():
             for cutoff in CUTOFFS_HZ:
-                narrow = band_limited(truth, cutoff)
+                narrow = band_limited(reference, cutoff)
                 single = _enhanced(path, narrow, cutoff, 1)
                 high_band = _power(single - narrow)
                 for hops in HOPS_PER_STEP[1:]:
@@ -57,10 +57,10 @@ def measure_step_sizes(model: onnx.ModelProto) -> list[StepDifference]:
 
 
 def largest(differences: list[StepDifference]) -> StepDifference:
-    """The one that is heard first.
+    """Return the largest difference.
 
     Raises:
-        ModelError: it is above -40 dB: the graph does not do the same in larger steps.
+        ModelError: it is above -40 dB: the graph computes something else in larger steps.
     """
     worst = max(differences, key=lambda one: one.db)
     if not worst.db <= MOST_DB:

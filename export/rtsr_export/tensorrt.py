@@ -2,8 +2,8 @@
 
 ONNX Runtime builds an engine while it makes a session, without a word on how far it is, and a
 builder that runs out of memory takes its process with it. So a child does that, and this process
-shows that it is alive. What comes out goes where :mod:`rtsr.runtime.providers.tensorrt` looks
-for it, and stays there if it opens as a start-up opens it and sounds like the CPU over 200 hops.
+shows that it is alive. What comes out goes where :mod:`rtsr.runtime.providers.tensorrt` finds
+it, and stays there if it opens as a start-up opens it and sounds like the CPU over 200 hops.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtsr.errors import ModelError, ProviderError, RtsrError
+from rtsr.errors import ArgumentError, ModelError, ProviderError, RtsrError
 from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.runtime.providers import libraries as provider_libraries
 from rtsr.runtime.providers import select as providers
@@ -94,9 +94,11 @@ def build_engine(
         raise ModelError(reason)
     if hops not in HOPS_PER_STEP:
         accepted = ", ".join(map(str, HOPS_PER_STEP))
-        raise RtsrError(f"An engine takes {accepted} hops per step, not {hops}.")
+        raise ArgumentError(f"An engine takes {accepted} hops per step, not {hops}.")
     if not 1 <= batch <= MAX_BATCH:
-        raise RtsrError(f"The batch of an engine must lie between 1 and {MAX_BATCH}, not {batch}.")
+        raise ArgumentError(
+            f"The batch of an engine must lie between 1 and {MAX_BATCH}, not {batch}."
+        )
     key = key_of_this_machine(model, batch, hops, options)
     folder = tensorrt.engine_folder(model, key)
     reason = tensorrt.why_unusable(folder, key)
@@ -128,7 +130,7 @@ def build_engine(
 
 
 def key_of_this_machine(model: Model, batch: int, hops: int, options: ProviderOptions) -> EngineKey:
-    """The key of the engine that this machine would use.
+    """Return the key of the engine that this machine would use.
 
     Raises:
         ProviderError: TensorRT or the GPU is not there.
@@ -158,9 +160,9 @@ def check_engine(
     step = OnnxStep(model, provider=TENSORRT, batch=batch, hops_per_step=hops, options=options)
     on_cpu = OnnxStep(model, provider=CPU, batch=batch, hops_per_step=hops)
     against_cpu = compare_steps(on_cpu, step)
-    # A state may hold what hardly reaches the sound, so only that is judged here.
-    heard = replace(against_cpu, state=0.0)
-    require_parity(heard, f"The engine of '{model.name}'", CPU_TOLERANCE[options.fp16])
+    # A state may hold values that hardly affect the output, so only the output is compared.
+    output_only = replace(against_cpu, state=0.0)
+    require_parity(output_only, f"The engine of '{model.name}'", CPU_TOLERANCE[options.fp16])
     progress("comparing its CUDA graph with single launches", time.monotonic() - started)
     graph = measure_graph_parity(
         model, provider=TENSORRT, batch=batch, hops_per_step=hops, options=options
@@ -170,7 +172,7 @@ def check_engine(
 
 
 def building_options(key: EngineKey, folder: Path) -> dict[str, str]:
-    """What TensorRT's provider of ONNX Runtime is told when it is to build an engine.
+    """Return the options of ONNX Runtime's TensorRT provider for building an engine.
 
     Switches are spelt as its Python interface wants them; see
     https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html.

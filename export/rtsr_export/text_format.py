@@ -22,7 +22,7 @@ class Symbol(str):
 
 
 def to_text(message: Message) -> str:
-    """The text of a message: dictionaries are messages, lists are repeated fields."""
+    """Return the text of a message: dictionaries are messages, lists are repeated fields."""
     return "".join(line + "\n" for line in _lines(message, ""))
 
 

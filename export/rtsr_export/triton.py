@@ -81,7 +81,7 @@ class Serving:
 
 
 def repository_name(metadata: ModelMetadata) -> str:
-    """What the model is called in the repository, and its folder with it.
+    """Return the model's name in the repository, which is also its folder's.
 
     Raises:
         ModelError: the model's own name cannot be that of a folder.
@@ -95,7 +95,7 @@ def repository_name(metadata: ModelMetadata) -> str:
 
 
 def model_configuration(metadata: ModelMetadata, serving: Serving) -> str:
-    """The text of ``config.pbtxt``; shapes are without the batch, which the server adds.
+    """Return the text of ``config.pbtxt``; shapes are without the batch, which the server adds.
 
     Raises:
         ModelError: the model's own name cannot be that of a folder.
@@ -150,7 +150,9 @@ def write_repository(model: Model, folder: Path, serving: Serving) -> Path:
     The new entry appears whole or not at all.
 
     Args:
+        model: the network to serve.
         folder: of the repository, made if its parent exists; other models in it stay as they are.
+        serving: batch size, hops per step and kind of device.
 
     Returns:
         the folder of the model.

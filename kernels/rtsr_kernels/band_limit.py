@@ -1,7 +1,7 @@
-"""The mark of a band limit in a long-term spectrum: a wall.
+"""Find a band edge, the mark of a band limit, in a long-term spectrum.
 
-More than 20 dB are lost within 600 Hz and never come back. A voice or an instrument rolls off,
-which is no wall; resamplers and lossy coders make walls.
+At a band edge the level drops by more than 20 dB within 600 Hz and stays low up to 24 kHz. A voice
+or an instrument rolls off more slowly; resamplers and lossy coders make band edges.
 """
 
 from __future__ import annotations
@@ -13,44 +13,46 @@ from numpy.typing import NDArray
 from .compiled import VECTOR, kernel
 
 FULL_BAND_HZ = 24000.0
-"""The answer where nothing is missing."""
+"""Returned where nothing is missing."""
 
 FRAME = 1024
 BINS = FRAME // 2 + 1
 HZ_PER_BIN = 48000 / FRAME
 
-#: The strongest that the noise of 16-bit samples shows in one bin in several seconds, in dB of a
-#: full-scale sine.
-FLOOR_DB = -104.0
-LOWEST_WALL_HZ = 2000.0
-#: Lossy coders leave holes at the top of quiet passages: no ear misses what lies above.
-HIGHEST_WALL_HZ = 17500.0
+#: The highest level that the noise of 16-bit samples reaches in one bin within several seconds, in
+#: dB relative to a full-scale sine.
+NOISE_FLOOR_DB = -104.0
+LOWEST_EDGE_HZ = 2000.0
+#: Lossy coders leave holes at the top of quiet passages; content above this is not missed by ear.
+HIGHEST_EDGE_HZ = 17500.0
 
-WALL_DB = 20.0
-WALL_BINS = 13  # 600 Hz
+EDGE_DB = 20.0
+EDGE_BINS = 13  # 600 Hz
 PLATEAU_BINS = 20
 STEEP_DB = 3.0
-#: A wall that does not end in emptiness must be higher, because formants and resonances also end
-#: in falls of 20 to 30 dB, the more so the lower they are.
-EMPTY_DB = FLOOR_DB + 6.0
-HIGH_WALL_DB = 30.0
+#: An edge with something left above it must be higher, because formants and resonances also end
+#: in drops of 20 to 30 dB, the more so the lower their frequency.
+EMPTY_DB = NOISE_FLOOR_DB + 6.0
+HIGH_EDGE_DB = 30.0
 LOW_FREQUENCY_HZ = 3000.0
-LOW_FREQUENCY_WALL_DB = 40.0
+LOW_FREQUENCY_EDGE_DB = 40.0
 
-#: Half of the common sample rates, where a resampler starts to lose content, and what is told
-#: then, as a share of it.
+#: Nyquist frequencies of the common sample rates, and where a resampler starts to lose content, as
+#: a share of them.
 COMMON_NYQUIST_HZ = (4000.0, 6000.0, 8000.0, 12000.0, 16000.0)
 SHOULDER = 0.965
-#: Above half of a rate there is nothing from so far on, if it is one; below it there is so much.
+#: A Nyquist frequency is taken for the limit if nothing lies above this multiple of it (the second
+#: one where images are known to be), and at least `CONTENT_DB` just below it.
 BEHIND_NYQUIST = 1.1
 BEHIND_IMAGES = 1.25
 CONTENT_DB = EMPTY_DB + 10.0
+#: The cutoff that is returned for a resampler's limit, as a share of the Nyquist frequency.
 NOMINAL = 0.975
 
 
 @kernel(int64(VECTOR, int64, float64))
 def _last_above(levels: NDArray[np.float64], foot: int, least: float) -> int:
-    """The highest bin up to `foot` that reaches `least`."""
+    """Return the highest bin up to `foot` whose level reaches `least`."""
     k = foot
     while k > 0 and levels[k] < least:
         k -= 1
@@ -58,11 +60,11 @@ def _last_above(levels: NDArray[np.float64], foot: int, least: float) -> int:
 
 
 @kernel(float64(VECTOR, int64, float64))
-def _edge_of_wall(levels: NDArray[np.float64], foot: int, rest: float) -> float:
-    """Where content ends, in Hz, given the first bin behind a wall and what is left there.
+def _refine_edge(levels: NDArray[np.float64], foot: int, rest: float) -> float:
+    """Return where content ends, in Hz, given the first bin above an edge and the level left there.
 
-    A good resampler leaves 5 % between the first loss and the foot, a simple one 20 %, filled with
-    images. Most band limits are half of a common sample rate, so what looks like one is one.
+    A good resampler has a transition band of 5 %, a simple one 20 %, filled with images. Most band
+    limits are the Nyquist frequency of a common sample rate, so an edge close to one is put there.
     """
     first = int(0.68 * foot)
     last = int(0.80 * foot)
@@ -89,49 +91,52 @@ def _edge_of_wall(levels: NDArray[np.float64], foot: int, rest: float) -> float:
 
 
 @kernel(types.UniTuple(float64, 3)(VECTOR, VECTOR))
-def find_wall(
+def find_band_edge(
     levels: NDArray[np.float64], loudest_above: NDArray[np.float64]
 ) -> tuple[float, float, float]:
-    """Find the lowest wall in `levels` ``(bins,)`` dB.
+    """Find the lowest band edge in `levels` ``(bins,)`` dB.
 
-    Returns its frequency in Hz, what is left above it and its height in dB; `FULL_BAND_HZ` where
-    there is none. `loudest_above` ``(bins,)`` is room to work in.
+    `loudest_above` ``(bins,)`` is scratch memory.
+
+    Returns:
+        its frequency in Hz (`FULL_BAND_HZ` where there is none), the highest level above it in dB,
+        and its height in dB.
     """
     bins = levels.size
     loudest_above[bins - 1] = levels[bins - 1]
     for k in range(bins - 2, -1, -1):
         loudest_above[k] = max(levels[k], loudest_above[k + 1])
-    first = int(LOWEST_WALL_HZ / HZ_PER_BIN)
+    first = int(LOWEST_EDGE_HZ / HZ_PER_BIN)
     plateau = 0.0
     for k in range(first - PLATEAU_BINS, first):
         plateau += levels[k]
-    for k in range(first, int(HIGHEST_WALL_HZ / HZ_PER_BIN)):
+    for k in range(first, int(HIGHEST_EDGE_HZ / HZ_PER_BIN)):
         plateau += levels[k] - levels[k - PLATEAU_BINS]
         before = plateau / PLATEAU_BINS
-        foot = k + WALL_BINS
-        if before - loudest_above[foot] <= WALL_DB:
+        foot = k + EDGE_BINS
+        if before - loudest_above[foot] <= EDGE_DB:
             continue
         while foot + 2 < bins and loudest_above[foot] - loudest_above[foot + 2] > STEEP_DB:
             foot += 1
         rest = loudest_above[foot]
         height = before - rest
         low = k * HZ_PER_BIN < LOW_FREQUENCY_HZ
-        if rest > EMPTY_DB and height < (LOW_FREQUENCY_WALL_DB if low else HIGH_WALL_DB):
+        if rest > EMPTY_DB and height < (LOW_FREQUENCY_EDGE_DB if low else HIGH_EDGE_DB):
             continue
         while foot > k and loudest_above[foot - 1] < rest + STEEP_DB:
             foot -= 1
-        edge = _edge_of_wall(levels, foot, rest)
-        if edge > HIGHEST_WALL_HZ:
+        edge = _refine_edge(levels, foot, rest)
+        if edge > HIGHEST_EDGE_HZ:
             break
         return edge, rest, height
-    return FULL_BAND_HZ, FLOOR_DB, 0.0
+    return FULL_BAND_HZ, NOISE_FLOOR_DB, 0.0
 
 
 @kernel(float64(VECTOR, float64, float64))
-def find_emptiness(levels: NDArray[np.float64], least_hz: float, mirror_hz: float) -> float:
-    """Find half of a common rate above which `levels` ``(bins,)`` dB hold nothing at all.
+def find_empty_top(levels: NDArray[np.float64], least_hz: float, mirror_hz: float) -> float:
+    """Find the Nyquist frequency of a common rate above which `levels` ``(bins,)`` dB are empty.
 
-    This finds limits that no wall shows, because little lies below them or a slow filter made them.
+    This finds limits without a band edge: little sound lies below them, or a slow filter made them.
     It may be wrong about quiet sound that ends there by itself. Where images are known to be,
     mirrored at `mirror_hz`, they may reach further than any slow filter's slope.
 

@@ -1,4 +1,4 @@
-"""Where the real content of running streams ends: the work of one hop of one stream.
+"""Measure where the content of running streams ends: the work of one hop of one stream.
 
 The states of any number of streams lie in arrays with a leading stream axis, so that a compiled
 loop takes all streams of a batch without Python::
@@ -6,14 +6,14 @@ loop takes all streams of a batch without Python::
     for row in range(streams):
         cutoff_hz[row] = detect_bandwidth(state, row, hops[row], scratch)
 
-The mark of a band limit is a wall: more than 20 dB are lost within 600 Hz and never come back. A
-voice between two sibilants may hold little above 6 kHz for a second, but it rolls off, it has no
-wall. So walls are not searched in one frame but in the strongest that several seconds of sound
-have shown at each frequency; silence shows nothing and does not count as time.
+A band limit shows as a band edge: the level drops by more than 20 dB within 600 Hz and stays low. A
+voice between two sibilants may hold little above 6 kHz for a second, but it rolls off more slowly.
+So band edges are not searched in one frame but in the maximum over several seconds of sound at each
+frequency (the long memory); silence shows nothing and does not count as time.
 
-Where a stream becomes narrower, the memory of what it was would hide the new wall for as long. So
-the newest half second is looked at by itself too: a limit in it is believed at once if what lay
-above it has just gone, more than it ever went while the stream was wide.
+Where a stream becomes narrower, the long memory would hide the new edge for as long. So the newest
+half second (the short memory) is examined by itself too: an edge in it counts at once if the
+content above it has just disappeared, and further than it ever did while the stream was wide.
 """
 
 from __future__ import annotations
@@ -24,72 +24,73 @@ import numpy as np
 from numba import boolean, float32, float64, from_dtype, int64, types, void
 from numpy.typing import NDArray
 
+from rtsr_kernels.timing import HOP
+
 from .band_limit import (
     BINS,
-    FLOOR_DB,
     FRAME,
     FULL_BAND_HZ,
-    HIGH_WALL_DB,
+    HIGH_EDGE_DB,
     HZ_PER_BIN,
+    NOISE_FLOOR_DB,
     NOMINAL,
-    find_emptiness,
-    find_wall,
+    find_band_edge,
+    find_empty_top,
 )
 from .compiled import INDICES_IN, MATRIX, VECTOR, kernel
 from .fourier import LANES, real_fourier_tables, transform_real, transform_real_lanes
 from .images import BINS as IMAGE_BINS
-from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_sides, mirror_of_opus, mirrored_at
-from .timing import HOP
+from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_bands, mirror_of_opus, mirrored_at
 
-#: Content that reaches this far leaves nothing to add.
+#: Content that ends here or above counts as full band.
 FULL_FROM_HZ = 20000.0
-#: Quieter hops (mean power of the channels, in dB of a full-scale sine) are taken for silence.
+#: Quieter hops (mean power of the channels, in dB relative to a full-scale sine) count as silence.
 ACTIVE_DB = -62.0
 
-#: The long memory: so many blocks of active frames, 0.5 s each.
+#: The long memory: this many blocks of active frames, 0.5 s each.
 BLOCKS = 12
 BLOCK_FRAMES = 50
 #: Active frames (10 ms each) that must agree before the estimate goes down.
 DOWN_FRAMES = 50
-#: The same for a wall that is not high.
-LOW_WALL_DOWN_FRAMES = 300
+#: The same for an edge that is not high.
+LOW_EDGE_DOWN_FRAMES = 300
 #: The same where lossy coders make holes that come and go, and where a limit is known already: it
-#: stands until the memory holds nothing of what it was measured on.
+#: holds until the memory has forgotten everything that it was measured on.
 LONG_DOWN_FRAMES = BLOCKS * BLOCK_FRAMES + 50
 TREBLE_HZ = 14000.0
-#: Every time it had to go up again it waits twice as long, up to so many times.
+#: Every time the estimate had to go up again the waiting time doubles, up to this factor.
 LONGEST_PATIENCE = 16
 #: Active frames with content above the estimate, among the newest `UP_MEMORY`, to go up. A
 #: sibilant has at most 20, and two more for the length of a frame.
 UP_FRAMES = 52
 UP_MEMORY = 250
-#: Content must exceed what a wall has left by so much.
+#: Content must exceed the level left above an edge by this much.
 ABOVE_REST_DB = 10.0
-#: Smaller changes are ignored, twice as much going down from a known limit.
+#: Smaller relative changes are ignored; twice as much going down from a known limit.
 HYSTERESIS = 0.05
 EVALUATE_EVERY = 5
 
-#: The short memory: so many blocks of `EVALUATE_EVERY` active frames.
+#: The short memory: this many blocks of `EVALUATE_EVERY` active frames.
 RECENT_BLOCKS = 9
-#: A limit in it that was not there is believed after so many more active frames, half as many if it
-#: is a wall as high as no voice ends in. It must cut off a fifth of what there was, as the steps
-#: between coders' bandwidths do. Where it is no wall as high as few voices end in, what it has cut
-#: off must be gone beyond doubt.
+#: A new limit in it counts after this many more active frames, half as many if its edge is higher
+#: than any voice's (`SURE_EDGE_DB`). It must cut off a fifth of the band, as the steps between
+#: coders' bandwidths do. Below `CLEAR_EDGE_DB`, which few voices reach, the stricter rule for
+#: "gone" applies (`_is_gone_above`).
 DROP_FRAMES = 40
 DROP_SHARE = 0.8
-CLEAR_WALL_DB = 26.0
-SURE_WALL_DB = 35.0
+CLEAR_EDGE_DB = 26.0
+SURE_EDGE_DB = 35.0
 LOWEST_EMPTY_HZ = 4000.0
-#: What lay above it must be gone: lower by so much than in all but so many of the long memory's
-#: blocks, of which at least so many are needed; so many bins are looked at.
+#: The content above it must be gone: lower by `LOST_DB` than in all but `LOST_EXCEPT` of the long
+#: memory's blocks, of which at least `LOST_BLOCKS` are needed, in the mean of `LOST_BINS` bins.
 LOST_DB = 10.0
 LOST_EXCEPT = 2
 LOST_BLOCKS = 4
 LOST_BINS = 60
-#: As patience, but a call that changes its bandwidth again and again is still followed.
+#: The limit of that factor for drops: a call that often changes its bandwidth is still followed.
 LONGEST_DROP_PATIENCE = 2
 
-#: Fewer streams are quicker one by one.
+#: Fewer streams are processed faster one by one.
 FEWEST_LANES = 8
 
 _ACTIVE_POWER = 0.5 * 10 ** (ACTIVE_DB / 10)
@@ -109,41 +110,49 @@ VALUES = np.dtype(
         ("frames", np.int64),
         ("active_hops", np.int64),
         ("flag", np.int64),
-        ("wide_frames", np.int64),
-        ("wide_held", np.int64),
+        ("above_frames", np.int64),
+        ("above_held", np.int64),
         ("drop_hz", np.float64),
         ("dropped", np.int64),
         ("since", np.int64),
     ],
     align=True,
 )
-"""The single numbers of one stream; ``cutoff_hz`` is the newest answer."""
+"""Scalars of one stream; ``cutoff_hz`` is the current estimate.
+
+``start_hz`` and ``bound_hz`` are the arguments of :func:`start_bandwidth`, ``rest_db`` is the level
+left above the edge, ``candidate_hz`` and ``agreed`` are the limit that the long memory shows and
+for how many frames, ``drop_hz`` and ``dropped`` the same of the short memory, ``patience`` the
+factor on the waiting times, ``frames`` the active frames so far, ``active_hops`` those in a row,
+``flag`` the place in the ring of flags, ``above_frames`` the flags that are set, ``above_held`` the
+frames held in ``content_above``, ``since`` the first block after the newest change.
+"""
 
 
 class BandwidthState(NamedTuple):
-    """Everything that detectors of many streams remember; one row per stream in each array."""
+    """State of the detectors of many streams; one row per stream in each array."""
 
     values: NDArray[Any]
     """``(streams,)`` of `VALUES`."""
     history: NDArray[np.float32]
     """``(streams, channels, FRAME)``: the newest samples."""
     blocks: NDArray[np.float32]
-    """``(streams, BLOCKS, BINS)``: the strongest power of each bin, block by block."""
+    """``(streams, BLOCKS, BINS)``: the highest power of each bin, block by block."""
     recent: NDArray[np.float32]
     """``(streams, RECENT_BLOCKS, BINS)``: the same for the short memory."""
-    wide: NDArray[np.float32]
-    """``(streams, 2, BINS)``: the same of the first and the last frames that had content above the
-    estimate."""
+    content_above: NDArray[np.float32]
+    """``(streams, 2, BINS)``: the same of the first and the second half of the frames that had
+    content above the estimate."""
     flags: NDArray[np.bool_]
     """``(streams, UP_MEMORY)``: which of the newest frames had content above the estimate."""
     images_above: NDArray[np.float64]
-    """``(streams, mirrors, bins)``, as the next two: see `rtsr_kernels.images.compare_sides`."""
+    """``(streams, mirrors, bins)``, as the next two: see `rtsr_kernels.images.compare_bands`."""
     images_below: NDArray[np.float64]
     images_ratio: NDArray[np.float64]
 
 
 class BandwidthScratch(NamedTuple):
-    """Room to work in, for one thread: nothing in it outlasts a call."""
+    """Scratch memory of one thread; nothing in it is kept between calls."""
 
     windowed: NDArray[np.float64]
     real: NDArray[np.float64]
@@ -154,7 +163,7 @@ class BandwidthScratch(NamedTuple):
 
 
 class BandwidthLanes(NamedTuple):
-    """Room for the spectra of `LANES` streams side by side, for one thread."""
+    """Scratch memory of one thread for the spectra of `LANES` streams side by side."""
 
     windowed: NDArray[np.float64]
     real: NDArray[np.float64]
@@ -188,9 +197,9 @@ HOP_IN = types.Array(float32, 2, "A", readonly=True)
 
 
 def bandwidth_state(streams: int, channels: int) -> BandwidthState:
-    """Make room for the detectors of `streams` streams of up to `channels` channels each.
+    """Allocate the state of detectors for `streams` streams of up to `channels` channels each.
 
-    Every row must be begun with `start_bandwidth` before its first hop.
+    Every row must be started with `start_bandwidth` before its first hop.
     """
     image_rows = (streams, len(NYQUISTS_HZ))
     return BandwidthState(
@@ -198,7 +207,7 @@ def bandwidth_state(streams: int, channels: int) -> BandwidthState:
         history=np.zeros((streams, channels, FRAME), np.float32),
         blocks=np.zeros((streams, BLOCKS, BINS), np.float32),
         recent=np.zeros((streams, RECENT_BLOCKS, BINS), np.float32),
-        wide=np.zeros((streams, 2, BINS), np.float32),
+        content_above=np.zeros((streams, 2, BINS), np.float32),
         flags=np.zeros((streams, UP_MEMORY), np.bool_),
         images_above=np.zeros((*image_rows, IMAGE_BINS)),
         images_below=np.zeros((*image_rows, IMAGE_BINS)),
@@ -207,7 +216,7 @@ def bandwidth_state(streams: int, channels: int) -> BandwidthState:
 
 
 def bandwidth_scratch() -> BandwidthScratch:
-    """Make room for one thread to work in."""
+    """Allocate the scratch memory of one thread."""
     return BandwidthScratch(
         windowed=np.zeros(FRAME),
         real=np.zeros(BINS),
@@ -219,7 +228,7 @@ def bandwidth_scratch() -> BandwidthScratch:
 
 
 def bandwidth_lanes() -> BandwidthLanes:
-    """Make room for one thread to take many streams side by side."""
+    """Allocate the scratch memory of one thread for many streams side by side."""
     return BandwidthLanes(
         windowed=np.zeros((FRAME, LANES)),
         real=np.zeros((BINS, LANES)),
@@ -232,12 +241,12 @@ def bandwidth_lanes() -> BandwidthLanes:
 def _forget_content_above(state: BandwidthState, row: int) -> None:
     state.flags[row, :] = False
     state.values[row].flag = 0
-    state.values[row].wide_frames = 0
+    state.values[row].above_frames = 0
 
 
 @kernel(void(STATE, int64))
 def _forget_images(state: BandwidthState, row: int) -> None:
-    """Forget what images looked like; how well those of Opus fit is of the newest frames alone."""
+    """Forget the averages over images; how well those of Opus fit restarts too."""
     state.images_above[row, :, :] = 0.0
     state.images_below[row, :, :] = 0.0
     state.images_ratio[row, :, :HITS] = 0.0
@@ -245,20 +254,20 @@ def _forget_images(state: BandwidthState, row: int) -> None:
 
 @kernel(void(STATE, int64, float64, float64))
 def start_bandwidth(state: BandwidthState, row: int, start_hz: float, bound_hz: float) -> None:
-    """Begin a stream in one row of `state`; what was there is forgotten.
+    """Start a stream in one row of `state`; what was there is forgotten.
 
     Args:
         state: of `bandwidth_state`.
         row: of the stream.
         start_hz: where its content is expected to end, in Hz; `FULL_BAND_HZ` if nothing is known.
-        bound_hz: what the answer may not exceed, half of the stream's own rate in Hz.
+        bound_hz: the highest estimate, the Nyquist frequency of the stream's own rate in Hz.
     """
     values = state.values[row]
     values.bound_hz = FULL_BAND_HZ if bound_hz >= FULL_FROM_HZ else bound_hz
     start = min(start_hz, values.bound_hz)
     values.start_hz = FULL_BAND_HZ if start >= FULL_FROM_HZ else start
     values.cutoff_hz = values.start_hz
-    values.rest_db = FLOOR_DB
+    values.rest_db = NOISE_FLOOR_DB
     values.candidate_hz = FULL_BAND_HZ
     values.agreed = 0
     values.patience = 1
@@ -275,7 +284,7 @@ def start_bandwidth(state: BandwidthState, row: int, start_hz: float, bound_hz: 
 
 @kernel(void(STATE, int64, int64, SCRATCH))
 def _frame_power(state: BandwidthState, row: int, channels: int, scratch: BandwidthScratch) -> None:
-    """Fill `scratch.power` with the history's: the strongest channel, smoothed over three bins."""
+    """Fill `scratch.power` from the history: the loudest channel, smoothed over three bins."""
     windowed, power = scratch.windowed, scratch.power
     real, imaginary = scratch.real, scratch.imaginary
     for channel in range(channels):
@@ -298,8 +307,8 @@ def _frame_power(state: BandwidthState, row: int, channels: int, scratch: Bandwi
 
 
 @kernel(void(VECTOR, types.Array(float32, 1, "C"), boolean))
-def _hold(power: NDArray[np.float64], held: NDArray[np.float32], start: bool) -> None:
-    """Keep the maximum of each bin."""
+def _hold_maximum(power: NDArray[np.float64], held: NDArray[np.float32], start: bool) -> None:
+    """Keep the maximum of each bin; with `start` the maximum begins anew."""
     for k in range(BINS):
         value = np.float32(power[k])
         if start or value > held[k]:
@@ -313,7 +322,7 @@ def _loudest_levels(blocks: NDArray[np.float32], count: int, levels: NDArray[np.
         value = blocks[0, k]
         for i in range(1, count):
             value = max(value, blocks[i, k])
-        levels[k] = max(FLOOR_DB, 10.0 * np.log10(value + 1e-20))
+        levels[k] = max(NOISE_FLOOR_DB, 10.0 * np.log10(value + 1e-20))
 
 
 @kernel(boolean(VECTOR, int64, float64))
@@ -331,11 +340,12 @@ def _has_content(power: NDArray[np.float64], first: int, least: float) -> bool:
 def _find_end(
     state: BandwidthState, row: int, scratch: BandwidthScratch
 ) -> tuple[float, float, float, bool]:
-    """End of the content in `scratch.levels`, the rest above its wall and the wall's height.
+    """Find the end of content in `scratch.levels`, the level above it and the height of its edge.
 
-    Images are no content: where there are some, the end is that of what they are images of.
+    Images are no content: where there are some, content ends at their mirror frequency. The last
+    value says whether there are.
     """
-    found, rest, height = find_wall(scratch.levels, scratch.loudest_above)
+    found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above)
     mirror = mirrored_at(
         found, state.images_above[row], state.images_below[row], state.images_ratio[row]
     )
@@ -356,7 +366,8 @@ def _move(state: BandwidthState, row: int, hz: float, rest_db: float) -> None:
 
 
 @kernel(void(STATE, int64, SCRATCH))
-def _consider_going_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+def _update_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    """Lower the estimate where the long memory has shown a lower limit for long enough."""
     values = state.values[row]
     count = min(BLOCKS, (values.frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES)
     _loudest_levels(state.blocks[row], count, scratch.levels)
@@ -375,33 +386,34 @@ def _consider_going_down(state: BandwidthState, row: int, scratch: BandwidthScra
     elif found >= TREBLE_HZ or known:
         enough = LONG_DOWN_FRAMES
     else:
-        enough = DOWN_FRAMES if height >= HIGH_WALL_DB else LOW_WALL_DOWN_FRAMES
+        enough = DOWN_FRAMES if height >= HIGH_EDGE_DB else LOW_EDGE_DOWN_FRAMES
     if values.agreed > enough * values.patience:
         _move(state, row, found, rest)
 
 
 @kernel(float64(types.Array(float32, 1, "C"), int64, int64))
 def _mean_level(power: NDArray[np.float32], first: int, last: int) -> float:
-    """The mean over some bins of their levels in dB."""
+    """Return the mean level of bins `first` to `last` (exclusive), in dB."""
     total = 0.0
     for k in range(first, last):
-        total += max(FLOOR_DB, 10.0 * np.log10(power[k] + 1e-20))
+        total += max(NOISE_FLOOR_DB, 10.0 * np.log10(power[k] + 1e-20))
     return total / (last - first)
 
 
 @kernel(boolean(STATE, int64, float64, boolean, SCRATCH))
-def _has_lost(
+def _is_gone_above(
     state: BandwidthState,
     row: int,
     hz: float,
     beyond_doubt: bool,
     scratch: BandwidthScratch,
 ) -> bool:
-    """Whether what lay between `hz` and the estimate is gone from the levels.
+    """Say whether the content between `hz` and the estimate is gone from `scratch.levels`.
 
-    It is compared with blocks of the long memory that are older than the short one: a voice that
-    has no sibilant for a while is as low above as it has been now and then. Beyond doubt it has
-    never been as low, and what lies below has gone on: it is not all that became quieter.
+    The levels are compared with blocks of the long memory that are older than the short one: a
+    voice without a sibilant for a while is as low there as it has been before. With `beyond_doubt`
+    it must be lower than in every block, and relative to the band below `hz`, so that a sound that
+    became quieter as a whole does not count.
     """
     values = state.values[row]
     first = int(hz / HZ_PER_BIN) + 3
@@ -428,23 +440,23 @@ def _has_lost(
 
 
 @kernel(void(STATE, int64, SCRATCH))
-def _consider_a_drop(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
-    """Go down at once where what lay above a limit has just gone."""
+def _update_drop(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    """Lower the estimate at once where the content above a limit has just disappeared."""
     values = state.values[row]
     if values.frames < (LOST_BLOCKS + 1) * BLOCK_FRAMES:
         return
     _loudest_levels(state.recent[row], RECENT_BLOCKS, scratch.levels)
-    found, rest, height = find_wall(scratch.levels, scratch.loudest_above)
+    found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above)
     mirror = NOMINAL * mirror_of_opus(state.images_ratio[row])
     has_images = 0.0 < mirror < found
     if found == FULL_BAND_HZ:
-        found = find_emptiness(scratch.levels, LOWEST_EMPTY_HZ, 0.0)
+        found = find_empty_top(scratch.levels, LOWEST_EMPTY_HZ, 0.0)
     end = found * (1.0 + 2 * HYSTERESIS)
     if has_images:
         found = mirror
         end = mirror * (1.0 + FURTHEST)
-    is_clear = has_images or height >= CLEAR_WALL_DB
-    if found > min(DROP_SHARE * values.cutoff_hz, TREBLE_HZ) or not _has_lost(
+    is_clear = has_images or height >= CLEAR_EDGE_DB
+    if found > min(DROP_SHARE * values.cutoff_hz, TREBLE_HZ) or not _is_gone_above(
         state, row, end, not is_clear, scratch
     ):
         values.dropped = 0
@@ -452,7 +464,7 @@ def _consider_a_drop(state: BandwidthState, row: int, scratch: BandwidthScratch)
     if abs(found - values.drop_hz) > HYSTERESIS * found:
         values.dropped = 0
     values.drop_hz = found
-    is_sure = has_images or height >= SURE_WALL_DB
+    is_sure = has_images or height >= SURE_EDGE_DB
     values.dropped += 2 * EVALUATE_EVERY if is_sure else EVALUATE_EVERY
     if values.dropped > DROP_FRAMES * min(values.patience, LONGEST_DROP_PATIENCE):
         _move(state, row, found, rest)
@@ -460,7 +472,8 @@ def _consider_a_drop(state: BandwidthState, row: int, scratch: BandwidthScratch)
 
 
 @kernel(void(STATE, int64, SCRATCH))
-def _consider_going_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+def _update_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    """Raise the estimate where enough of the newest frames had content above it."""
     values = state.values[row]
     least_hz = values.cutoff_hz * (1.0 + 2 * HYSTERESIS)
     mirror = mirror_of_opus(state.images_ratio[row])
@@ -468,25 +481,29 @@ def _consider_going_up(state: BandwidthState, row: int, scratch: BandwidthScratc
         least_hz = max(least_hz, mirror * (1.0 + FURTHEST))
     first = int(least_hz / HZ_PER_BIN) + 3
     least = 10 ** ((values.rest_db + ABOVE_REST_DB) / 10)
-    wide = _has_content(scratch.power, first, least)
-    if wide:
-        if values.wide_frames == 0:
-            values.wide_held = 0
-        # One frame that clicks, as where two sounds were cut together, is in one half alone.
-        half = min(2 * values.wide_held // UP_FRAMES, 1)
-        _hold(scratch.power, state.wide[row, half], 2 * values.wide_held == half * UP_FRAMES)
-        values.wide_held += 1
-    values.wide_frames += int(wide) - int(state.flags[row, values.flag])
-    state.flags[row, values.flag] = wide
+    is_above = _has_content(scratch.power, first, least)
+    if is_above:
+        if values.above_frames == 0:
+            values.above_held = 0
+        # A single click, as where two sounds were cut together, is in one of the two halves only.
+        half = min(2 * values.above_held // UP_FRAMES, 1)
+        _hold_maximum(
+            scratch.power, state.content_above[row, half], 2 * values.above_held == half * UP_FRAMES
+        )
+        values.above_held += 1
+    values.above_frames += int(is_above) - int(state.flags[row, values.flag])
+    state.flags[row, values.flag] = is_above
     values.flag = (values.flag + 1) % UP_MEMORY
-    if values.wide_frames < UP_FRAMES:
+    if values.above_frames < UP_FRAMES:
         return
     for k in range(BINS):
-        state.wide[row, 0, k] = min(state.wide[row, 0, k], state.wide[row, 1, k])
-    _loudest_levels(state.wide[row], 1, scratch.levels)
+        state.content_above[row, 0, k] = min(
+            state.content_above[row, 0, k], state.content_above[row, 1, k]
+        )
+    _loudest_levels(state.content_above[row], 1, scratch.levels)
     found, rest, _, _ = _find_end(state, row, scratch)
     if found == FULL_BAND_HZ:
-        found = find_emptiness(scratch.levels, values.cutoff_hz * (1.0 + HYSTERESIS), mirror)
+        found = find_empty_top(scratch.levels, values.cutoff_hz * (1.0 + HYSTERESIS), mirror)
     if found > values.cutoff_hz * (1.0 + HYSTERESIS):
         _move(state, row, found, rest)
         values.patience = min(2 * values.patience, LONGEST_PATIENCE)
@@ -496,29 +513,29 @@ def _consider_going_up(state: BandwidthState, row: int, scratch: BandwidthScratc
 
 
 @kernel(void(STATE, int64, SCRATCH))
-def _consider(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
-    """Take the spectrum in `scratch.power` as one more frame of sound."""
+def _update(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
+    """Update the state with the spectrum in `scratch.power`, one more active frame."""
     values = state.values[row]
     block, frame = divmod(values.frames, BLOCK_FRAMES)
-    _hold(scratch.power, state.blocks[row, block % BLOCKS], frame == 0)
-    compare_sides(
+    _hold_maximum(scratch.power, state.blocks[row, block % BLOCKS], frame == 0)
+    compare_bands(
         scratch.power, state.images_above[row], state.images_below[row], state.images_ratio[row]
     )
     block, frame = divmod(values.frames, EVALUATE_EVERY)
-    _hold(scratch.power, state.recent[row, block % RECENT_BLOCKS], frame == 0)
+    _hold_maximum(scratch.power, state.recent[row, block % RECENT_BLOCKS], frame == 0)
     values.frames += 1
     if values.frames % EVALUATE_EVERY == 0:
-        _consider_a_drop(state, row, scratch)
-        _consider_going_down(state, row, scratch)
+        _update_drop(state, row, scratch)
+        _update_down(state, row, scratch)
     if values.cutoff_hz < values.bound_hz:
-        _consider_going_up(state, row, scratch)
+        _update_up(state, row, scratch)
 
 
 @kernel(boolean(HOP_IN))
 def is_sound(hop: NDArray[np.float32]) -> bool:
-    """Whether a hop ``(480, channels)`` is loud enough to say something.
+    """Say whether a hop ``(480, channels)`` is loud enough to be measured.
 
-    What is not a number compares as silence here.
+    A hop that holds NaN counts as silence.
     """
     energy = 0.0
     for frame in range(hop.shape[0]):
@@ -529,17 +546,17 @@ def is_sound(hop: NDArray[np.float32]) -> bool:
 
 @kernel(boolean(STATE, int64, boolean))
 def has_spectrum(state: BandwidthState, row: int, active: bool) -> bool:
-    """Whether the history of one stream counts, now that its next hop is known to be sound.
+    """Say whether a stream's history is to be measured, given whether its next hop is active.
 
     A stream that is muted or that begins in the middle of a sound clicks, and a click is full band:
-    a spectrum counts only if all hops in it and the one behind it are sound.
+    a spectrum counts only if all hops in it and the one after it are active.
     """
     return active and state.values[row].active_hops * HOP >= FRAME
 
 
 @kernel(void(STATE, int64, HOP_IN, boolean))
 def end_hop(state: BandwidthState, row: int, hop: NDArray[np.float32], active: bool) -> None:
-    """Put a hop behind the history of one stream."""
+    """Append a hop to the history of one stream."""
     values = state.values[row]
     for channel in range(hop.shape[1]):
         history = state.history[row, channel]
@@ -551,18 +568,18 @@ def end_hop(state: BandwidthState, row: int, hop: NDArray[np.float32], active: b
 
 
 @kernel(void(STATE, INDICES_IN, SCRATCH, LANE_SCRATCH))
-def consider_rows(
+def update_rows(
     state: BandwidthState, rows: np.ndarray, scratch: BandwidthScratch, lanes: BandwidthLanes
 ) -> None:
-    """Take the histories of up to `LANES` mono streams, all of which count, side by side.
+    """Update up to `LANES` mono streams from their histories, side by side.
 
-    To the bits of what :func:`detect_bandwidth` does with each of them.
+    `has_spectrum` must be true of each. The result is bit-identical to :func:`detect_bandwidth`.
     """
     count = rows.shape[0]
     if count < FEWEST_LANES:
         for index in range(count):
             _frame_power(state, rows[index], 1, scratch)
-            _consider(state, rows[index], scratch)
+            _update(state, rows[index], scratch)
         return
     windowed, real, imaginary = lanes.windowed, lanes.real, lanes.imaginary
     for first in range(0, FRAME, 16):
@@ -585,21 +602,21 @@ def consider_rows(
             power[k] = 0.25 * before + 0.5 * real[k, lane] + 0.25 * after
     for lane in range(count):
         scratch.power[:] = lanes.power[lane]
-        _consider(state, rows[lane], scratch)
+        _update(state, rows[lane], scratch)
 
 
 @kernel(float64(STATE, int64, HOP_IN, SCRATCH))
 def detect_bandwidth(
     state: BandwidthState, row: int, hop: NDArray[np.float32], scratch: BandwidthScratch
 ) -> float:
-    """Take one hop of the stream in one row and return where its content ends, in Hz.
+    """Process one hop of the stream in one row and return where its content ends, in Hz.
 
     Args:
-        state: of `bandwidth_state`, the row begun by `start_bandwidth`.
+        state: of `bandwidth_state`, the row started by `start_bandwidth`.
         row: of the stream.
-        hop: ``(480, channels)`` float32 at 48 kHz, no more channels than `state` has room for, and
-            the same number for the whole of a stream.
-        scratch: of `bandwidth_scratch`, of this thread alone.
+        hop: ``(480, channels)`` float32 at 48 kHz, with no more channels than `state` was allocated
+            for, and the same number for the whole stream.
+        scratch: of `bandwidth_scratch`, used by this thread alone.
 
     Raises:
         ValueError: a hop of another shape.
@@ -610,6 +627,6 @@ def detect_bandwidth(
     active = is_sound(hop)
     if has_spectrum(state, row, active):
         _frame_power(state, row, channels, scratch)
-        _consider(state, row, scratch)
+        _update(state, row, scratch)
     end_hop(state, row, hop, active)
     return state.values[row].cutoff_hz

@@ -1,7 +1,7 @@
 """Memory that a ring or timeline lives in: a header of 64-bit words, then float32 frames.
 
-The memory may be anything with a buffer, such as `SharedMemory.buf`, so that two processes can look
-at the same frames.
+The memory may be anything with a buffer, such as `SharedMemory.buf`, so that two processes can use
+the same frames.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def check_frames(name: str, array: np.ndarray, channels: int) -> None:
 
 
 def aligned_bytes(count: int) -> np.ndarray:
-    """Fresh zeroed memory that starts on a cache line."""
+    """Allocate zeroed memory that starts on a cache line."""
     memory = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
     offset = -memory.ctypes.data % _ALIGNMENT
     return memory[offset : offset + count]
 
 
 def header_words(kind: str, buffer: Any) -> np.ndarray:
-    """The header, int64 `(HEADER_WORDS,)`; `ValueError` for a buffer that cannot hold one."""
+    """Return the header, int64 `(HEADER_WORDS,)`; `ValueError` if the buffer cannot hold one."""
     view = memoryview(buffer)
     if view.readonly or not view.c_contiguous:
         raise ValueError(f"a {kind} needs a writable, contiguous buffer")
@@ -68,7 +68,7 @@ def header_words(kind: str, buffer: Any) -> np.ndarray:
 
 
 def frames_view(kind: str, buffer: Any, capacity: int, channels: int) -> np.ndarray:
-    """The frames, float32 `(capacity, channels)`; `ValueError` if the buffer is too short."""
+    """Return the frames, float32 `(capacity, channels)`; `ValueError` for too short a buffer."""
     needed = bytes_needed(capacity, channels)
     available = memoryview(buffer).nbytes
     if available < needed:
@@ -105,7 +105,7 @@ class FrameBuffer:
             buffer = aligned_bytes(bytes_needed(capacity, channels))
         header = header_words(self.KIND, buffer)
         self._map(buffer, header, capacity, channels)
-        # The magic word comes last: what is half made must not be taken for a whole one.
+        # The magic word is written last: a half-written header must not be taken for a whole one.
         header[MAGIC] = 0
         header[CHANNELS + 1 :] = 0
         header[CAPACITY] = capacity
@@ -127,7 +127,7 @@ class FrameBuffer:
         return joined
 
     def release(self) -> None:
-        """Let go of the buffer, so that shared memory can be closed; unusable after."""
+        """Drop the references to the buffer, so that shared memory can be closed; unusable then."""
         del self.header, self.data
 
     def _map(self, buffer: Any, header: np.ndarray, capacity: int, channels: int) -> None:

@@ -1,6 +1,6 @@
 """Cross-fades between two signals, without allocation.
 
-Linear for signals that are alike (the same audio from two rungs of the engine: amplitudes add),
+Linear for signals that are alike (the same audio from two fallback levels: amplitudes add),
 equal-power for signals that are not (two noises: powers add). The gains are sampled in the middle
 of each step, `(i + 1/2) / length`, so that a fade and its reverse are mirror images.
 
@@ -22,7 +22,7 @@ from .compiled import AUDIO, AUDIO_IN, kernel
 def crossfade_linear_ramp(
     a: np.ndarray, b: np.ndarray, out: np.ndarray, position: int, length: int
 ) -> None:
-    """The part of a linear fade of `length` frames that starts `position` frames after its begin.
+    """Apply part of a linear fade of `length` frames, from `position` frames after its start.
 
     Before the fade (`position` < 0) `out` is exactly `a`, after it exactly `b`; `length` 0 cuts.
     """
@@ -49,7 +49,7 @@ def crossfade_linear_ramp(
 def crossfade_equal_power_ramp(
     a: np.ndarray, b: np.ndarray, out: np.ndarray, position: int, length: int
 ) -> None:
-    """The part of an equal-power fade of `length` frames, `position` frames after its begin.
+    """Apply part of an equal-power fade of `length` frames, from `position` frames after its start.
 
     Gains are the cosine and sine of a quarter turn. Outside the fade as `crossfade_linear_ramp`.
     """

@@ -1,9 +1,9 @@
-"""Crossover: adds the generated high band to the dry signal, without a click and without a trace.
+"""Crossover: add the generated high band to the dry signal without clicks.
 
 The states of any number of streams lie in arrays with a leading axis; a *slot* is one channel of
 one stream. A new cutoff is faded in over one hop (10 ms), so is a new wet gain. Silence closes a
-gate for its channel within one hop. Where nothing is to be added, nothing is computed: the dry
-signal then passes bit for bit.
+gate for its channel within one hop. Where no band is missing nothing is added, and the dry signal
+passes bit for bit.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .timing import HOP
 
 MAX_CHANNELS = 8
 
-#: Half of one 16-bit step. A stretch that a 16-bit file can only store as zeros is silence, and
-#: whatever a model hears in it is not there.
+#: Half of one 16-bit step. A stretch that a 16-bit file can only store as zeros is silence, to
+#: which no high band is added.
 SILENCE_PEAK = 0.5 / 32768.0
 # The gate opens at once, since an attack must keep its high band, but not as a step.
 _OPENING_SAMPLES = 64
@@ -44,31 +44,35 @@ VALUES = np.dtype(
     ],
     align=True,
 )
-"""The single numbers of one stream: the gain that is wanted, gain and frequency of the last hop,
-and whether the last step added anything to the dry signal."""
+"""Scalars of one stream.
+
+``wet`` is the wanted gain, ``mixed_wet`` and ``mixed_hz`` are gain and crossover frequency of the
+last hop, ``fresh`` says that no hop has been processed yet, ``adds`` that the last step added
+something to the dry signal.
+"""
 
 
 class CrossoverState(NamedTuple):
-    """What the crossovers of many streams remember; see `crossover_state`."""
+    """State of the crossovers of many streams; see `crossover_state`."""
 
     values: NDArray[Any]
     """``(streams,)`` of `VALUES`."""
     slots: NDArray[np.int64]
     """``(streams, 8)``: the slot of each channel."""
     hz: NDArray[np.float64]
-    """``(streams, hops)``: of the step's hops; NaN lets nothing through."""
+    """``(streams, hops)``: crossover frequencies of the step's hops; NaN adds no high band."""
     sos: NDArray[np.float64]
     """``(streams, hops + 1, 4, 6)``: the high-pass in use, then those of the step's hops."""
     filters: NDArray[np.float64]
     """``(slots, 4, 2)``: memory of the high-pass."""
     is_open: NDArray[np.bool_]
     """``(slots,)``: whether the gate for silence is open."""
-    kept: NDArray[np.float32]
-    """``(slots, overlap)``: the newest input, which is due with the next step."""
+    delayed: NDArray[np.float32]
+    """``(slots, overlap)``: the newest input, which is output with the next step."""
 
 
 class CrossoverScratch(NamedTuple):
-    """Room to work in, for one thread: nothing in it outlasts a call."""
+    """Scratch memory of one thread; nothing in it is kept between calls."""
 
     filtered: NDArray[np.float32]
     incoming: NDArray[np.float32]
@@ -110,9 +114,9 @@ SCRATCH = types.NamedTuple(
 
 
 def crossover_state(streams: int, slots: int, hops: int, overlap: int) -> CrossoverState:
-    """Make room for `streams` streams of `slots` channels in total, `hops` hops a step.
+    """Allocate the state of `streams` streams of `slots` channels in total, `hops` hops a step.
 
-    `overlap` is by how many samples the high band is later than the input. A row is begun with
+    `overlap` is the delay in samples of the high band behind the input. A row is started with
     `start_crossover`.
     """
     return CrossoverState(
@@ -122,12 +126,12 @@ def crossover_state(streams: int, slots: int, hops: int, overlap: int) -> Crosso
         sos=np.zeros((streams, hops + 1, SECTIONS, 6)),
         filters=np.zeros((slots, SECTIONS, 2)),
         is_open=np.zeros(slots, np.bool_),
-        kept=np.zeros((slots, overlap), np.float32),
+        delayed=np.zeros((slots, overlap), np.float32),
     )
 
 
 def crossover_scratch(hops: int) -> CrossoverScratch:
-    """Make room for one thread to work in."""
+    """Allocate the scratch memory of one thread."""
     return CrossoverScratch(
         filtered=np.zeros(HOP * hops, np.float32),
         incoming=np.zeros(HOP, np.float32),
@@ -142,7 +146,7 @@ def crossover_scratch(hops: int) -> CrossoverScratch:
 
 @kernel(void(CROSSOVER, int64))
 def clear_filters(state: CrossoverState, row: int) -> None:
-    """Drop what still rings in the high-pass of one stream."""
+    """Clear the high-pass memory of one stream, so that nothing rings on."""
     for channel in range(state.values[row].channels):
         state.filters[state.slots[row, channel], :, :] = 0.0
 
@@ -158,15 +162,15 @@ def start_crossover(state: CrossoverState, row: int) -> None:
     for channel in range(values.channels):
         slot = state.slots[row, channel]
         state.is_open[slot] = False
-        state.kept[slot, :] = 0.0
+        state.delayed[slot, :] = 0.0
 
 
 @kernel(int64(CROSSOVER, INDICES_IN, types.Array(boolean, 1, "C")))
 def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray) -> int:
-    """Compare `hz` with what is in use; returns how many of `rows` need another high-pass.
+    """Compare `hz` with the filters in use; return how many of `rows` need another high-pass.
 
-    ``is_new[i]`` says whether ``rows[i]`` does. A filter is designed where its cutoff is new, by
-    the caller, into ``sos[row, 1 + hop]``; for the other streams this sees to it.
+    ``is_new[i]`` says whether ``rows[i]`` does. For these the caller designs the filters into
+    ``sos[row, 1 + hop]``; for the others the filter in use is copied there.
     """
     hops = state.hz.shape[1]
     count = 0
@@ -176,7 +180,7 @@ def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray
         fresh = values.fresh
         if fresh:
             values.fresh = False
-            # What differs from everything, so that the filter is made; it is not faded in.
+            # NaN differs from every frequency, so that the filter is designed; it is not faded in.
             values.mixed_hz = np.nan
             values.mixed_wet = values.wet
         before = values.mixed_hz
@@ -204,7 +208,7 @@ def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray
 def _add(
     filtered: np.ndarray, out: np.ndarray, was_open: bool, is_open: bool, before: float, wet: float
 ) -> None:
-    """Add one hop of the high band to `out`, scaled by gate and gain, both of which may move."""
+    """Add one hop of the high band to `out`, scaled by gate and gain, both of which may change."""
     rise = float32(wet - before)
     start, gain = float32(before), float32(wet)
     for i in range(HOP):
@@ -239,7 +243,7 @@ def _filter_hop(
     before: float,
     scratch: CrossoverScratch,
 ) -> None:
-    """Filter one hop into ``scratch.filtered``; where the cutoff is new, fade from one to other."""
+    """Filter one hop into ``scratch.filtered``; a new cutoff is faded in from the old one."""
     filtered = scratch.filtered[:HOP]
     hz = state.hz[row, hop]
     if np.isnan(before):
@@ -271,15 +275,15 @@ def _finish_line(
     is_filtered: bool,
     scratch: CrossoverScratch,
 ) -> None:
-    """One channel of one step: the delayed input, and the high band where something is missing."""
-    kept = state.kept[slot]
-    overlap, samples = kept.shape[0], audio.shape[0]
+    """Finish one channel of one step: the delayed input, plus the high band where it is missing."""
+    delayed = state.delayed[slot]
+    overlap, samples = delayed.shape[0], audio.shape[0]
     for i in range(overlap):
-        out[i] = kept[i]
+        out[i] = delayed[i]
     for i in range(samples - overlap):
         out[overlap + i] = audio[i]
     for i in range(overlap):
-        kept[i] = audio[samples - overlap + i]
+        delayed[i] = audio[samples - overlap + i]
     values = state.values[row]
     before, wet_before, wet = values.mixed_hz, values.mixed_wet, values.wet
     for hop in range(state.hz.shape[1]):
@@ -321,13 +325,15 @@ def finish_block(
     out: np.ndarray,
     scratch: CrossoverScratch,
 ) -> None:
-    """Finish one step of one stream, whose cutoffs are known and filters made.
+    """Finish one step of one stream, whose filters have been designed.
 
     Args:
-        state: of `crossover_state`; `find_new_cutoffs` must have seen the row.
+        state: of `crossover_state`, after `find_new_cutoffs` for this row.
         row: of the stream.
-        audio, high_band, out: ``(480 * hops, channels)``.
-        scratch: of `crossover_scratch`, of this thread alone.
+        audio: ``(480 * hops, channels)``, the input.
+        high_band: of the same shape, the generated signal, before the high-pass.
+        out: of the same shape, the result.
+        scratch: of `crossover_scratch`, used by this thread alone.
     """
     for channel in range(audio.shape[1]):
         slot = state.slots[row, channel]
@@ -346,11 +352,11 @@ def finish_block(
 
 @kernel(boolean(CROSSOVER, int64))
 def _is_steady(state: CrossoverState, row: int) -> bool:
-    """Whether one high-pass serves the whole step."""
+    """Say whether one high-pass serves the whole step."""
     hz = state.values[row].mixed_hz
     same = True
     for hop in range(state.hz.shape[1]):
-        # A NaN is not even like itself.
+        # False for NaN, which is not equal to itself.
         same = same and state.hz[row, hop] == hz
     return same
 
@@ -363,7 +369,7 @@ def _filter_gathered(
     lanes, sos, states = scratch.lanes, scratch.lane_sos, scratch.lane_states
     samples = high_band.shape[1]
     for lane in range(LANES):
-        # An empty lane costs as much as a full one; it must only not hold what is no number.
+        # An empty lane costs as much as a full one; it must only not hold NaN.
         at = min(lane, count - 1)
         row, slot = scratch.lane_rows[at], scratch.lane_slots[at]
         for section in range(SECTIONS):
@@ -398,13 +404,15 @@ def finish_rows(
     out: np.ndarray,
     scratch: CrossoverScratch,
 ) -> None:
-    """Finish one step of many streams; to the bits of `finish_block`.
+    """Finish one step of many streams; bit-identical to `finish_block`.
 
     Args:
-        state, scratch: as for `finish_block`.
+        state: as for `finish_block`.
         rows: of the streams.
-        audio, out: ``(slots, 480 * hops)``.
-        high_band: likewise; it is filtered in place.
+        audio: ``(slots, 480 * hops)``, the input.
+        high_band: of the same shape; filtered in place.
+        out: of the same shape, the result.
+        scratch: as for `finish_block`.
     """
     count = 0
     for index in range(rows.shape[0]):

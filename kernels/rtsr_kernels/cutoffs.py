@@ -1,4 +1,4 @@
-"""Where the content of every hop of a step ends, as given or as measured, for many streams."""
+"""Find where the content of every hop of a step ends, as given or as measured, for many streams."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .bandwidth import (
     bandwidth_lanes,
     bandwidth_scratch,
     bandwidth_state,
-    consider_rows,
     detect_bandwidth,
     end_hop,
     has_spectrum,
     is_sound,
+    update_rows,
 )
 from .bandwidth import SCRATCH as DETECTOR_SCRATCH
 from .bandwidth import STATE as DETECTORS
@@ -40,7 +40,7 @@ VALUES = np.dtype(
     ],
     align=True,
 )
-"""The single numbers of one stream.
+"""Scalars of one stream.
 
 ``given_hz`` is NaN where the cutoff is measured, ``native_hz`` bounds it, ``f_target`` is where the
 output should end, ``cutoff_hz`` the answer for the newest hop; ``is_silent`` streams get no high
@@ -49,7 +49,7 @@ band at all.
 
 
 class CutoffState(NamedTuple):
-    """What is known about the cutoffs of many streams; see `cutoff_state`."""
+    """State of the cutoffs of many streams; see `cutoff_state`."""
 
     values: NDArray[Any]
     """``(streams,)`` of `VALUES`."""
@@ -63,7 +63,7 @@ CUTOFFS = types.NamedTuple([types.Array(from_dtype(VALUES), 1, "C"), AUDIO, DETE
 
 
 def cutoff_state(streams: int, hops: int, channels: int = MAX_CHANNELS) -> CutoffState:
-    """Make room for `streams` streams of up to `channels` channels, `hops` hops a step."""
+    """Allocate the state of `streams` streams of up to `channels` channels, `hops` hops a step."""
     return CutoffState(
         values=np.zeros(streams, VALUES),
         f_prior=np.zeros((streams, hops), np.float32),
@@ -73,7 +73,7 @@ def cutoff_state(streams: int, hops: int, channels: int = MAX_CHANNELS) -> Cutof
 
 @kernel(void(CUTOFFS, int64, int64))
 def _note_cutoff(state: CutoffState, row: int, hop: int) -> None:
-    """Take the given cutoff of a hop, or what the detector has just found."""
+    """Store the cutoff of a hop, as given or as the detector has just found it."""
     values = state.values[row]
     found = values.given_hz
     if np.isnan(found):
@@ -95,7 +95,7 @@ def measure_block(
 
 
 class CutoffScratch(NamedTuple):
-    """Room for one thread to take a step of many streams."""
+    """Scratch memory of one thread for a step of many streams."""
 
     detector: BandwidthScratch
     lanes: BandwidthLanes
@@ -113,7 +113,7 @@ _SLOTS = types.Array(int64, 2, "C")
 
 
 def cutoff_scratch() -> CutoffScratch:
-    """Make room for one thread."""
+    """Allocate the scratch memory of one thread."""
     return CutoffScratch(
         detector=bandwidth_scratch(),
         lanes=bandwidth_lanes(),
@@ -131,9 +131,9 @@ def _take_listed(
     start: int,
     scratch: CutoffScratch,
 ) -> None:
-    """Take the spectra of the first `count` listed streams, and the hop that came behind them."""
+    """Update the detectors of the first `count` listed streams and append their next hop."""
     rows = scratch.rows[:count]
-    consider_rows(state.detectors, rows, scratch.detector, scratch.lanes)
+    update_rows(state.detectors, rows, scratch.detector, scratch.lanes)
     for index in range(count):
         hop = audio[slots[rows[index], 0], start : start + HOP].reshape((HOP, 1))
         end_hop(state.detectors, rows[index], hop, True)
@@ -147,7 +147,7 @@ def measure_rows(
     audio: np.ndarray,
     scratch: CutoffScratch,
 ) -> None:
-    """Find the cutoffs of a step of many streams; to the bits of `measure_block`.
+    """Find the cutoffs of a step of many streams; bit-identical to `measure_block`.
 
     Args:
         state: of `cutoff_state`.
@@ -189,7 +189,7 @@ def measure_rows(
 
 @kernel(boolean(float64, float64))
 def is_band_missing(cutoff_hz: float, f_target: float) -> bool:
-    """Whether there is something to add between where content ends and where it should."""
+    """Say whether a band is missing between where content ends and where it should end."""
     return cutoff_hz < min(FULL_BAND_HZ, f_target)
 
 

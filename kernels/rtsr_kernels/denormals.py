@@ -1,4 +1,4 @@
-"""Denormal numbers off, for the calling thread.
+"""Switch denormal numbers off, for the calling thread.
 
 The tail of every recursive filter decays through numbers below 1e-38, on which x86 processors take
 a hundred times longer: silence would be the most expensive input. Nothing that small is audible.
@@ -85,7 +85,7 @@ _get: Any = intrinsic(_get_flush)
 
 @kernel(boolean())
 def flush_denormals() -> bool:
-    """From now on this thread's denormal results and operands are zero; returns whether they are.
+    """Make this thread treat denormal results and operands as zero; return whether it does.
 
     On x86 and 64-bit ARM True; on any other processor nothing is done and the answer is False. The
     setting belongs to the thread: threads started later may or may not inherit it, and code that
@@ -97,5 +97,5 @@ def flush_denormals() -> bool:
 
 @kernel(boolean())
 def denormals_flushed() -> bool:
-    """Whether this thread takes denormal numbers for zero."""
+    """Say whether this thread treats denormal numbers as zero."""
     return _get()

@@ -1,4 +1,4 @@
-"""Two sound cards, two clocks: the loop that finds out how fast one runs against the other.
+"""Estimate the drift between the clocks of two sound cards with a control loop.
 
 The error `e` is how far, in seconds, playback lags behind where it should be. With clocks that
 differ by `d` (a ratio, some 1e-4) and a playback that is sped up by `u`, `de/dt = d - u`. The loop
@@ -24,7 +24,7 @@ from .timing import SAMPLE_RATE
 STATE_WORDS = 8
 """Length of the float64 state; all zero is a fresh loop."""
 ONCE_SMOOTHED, SMOOTHED, INTEGRAL, FACTOR, AGE, FAR, JUMP, JUMPS = range(STATE_WORDS)
-"""What each word of the state holds; `JUMP` is the one for callers (frames, 0 = none asked for)."""
+"""Indices into the state; `JUMP` is the one that callers read (frames, 0 = no jump wanted)."""
 
 
 # Critical: the position never overshoots its target, so that latency only ever settles.
@@ -53,7 +53,7 @@ JUMP_SECONDS = 0.1
 
 @kernel(float64(VECTOR, float64, float64))
 def drift_update(state: np.ndarray, error_frames: float, block_seconds: float) -> float:
-    """One step of the loop, once per playback block; returns the factor for the resampler's ratio.
+    """Advance the loop by one playback block; return the factor for the resampler's ratio.
 
     `state` is float64 `(STATE_WORDS,)`. `error_frames` is how many 48 kHz frames playback lags
     behind its target (positive: it must hurry), `block_seconds` the time since the last call. The
@@ -62,8 +62,8 @@ def drift_update(state: np.ndarray, error_frames: float, block_seconds: float) -
 
     An error beyond `JUMP_ERROR` (or `JUMP_BLOCKS` blocks) that lasts `JUMP_SECONDS` is not slewed:
     `state[JUMP]` is then the frames by which the caller should move its position at once, under a
-    cross-fade, and 0 after every other call. The loop takes it that the jump is made and keeps what
-    it knows of the clocks.
+    cross-fade, and 0 after every other call. The loop assumes that the jump is made and keeps its
+    estimate of the clocks' difference.
     """
     error = error_frames / SAMPLE_RATE
     state[JUMP] = 0.0

@@ -13,7 +13,7 @@ INDICES_IN = types.Array(int64, 1, "C", readonly=True)
 
 
 class FourierTables(NamedTuple):
-    """What a transform of one length needs: rotations, stage after stage, and the bit reversal."""
+    """Tables of one length of transform: twiddle factors, stage after stage, and bit reversal."""
 
     cosines: np.ndarray
     sines: np.ndarray
@@ -21,7 +21,7 @@ class FourierTables(NamedTuple):
 
 
 def fourier_tables(length: int) -> FourierTables:
-    """Tables for a transform of ``length`` points, a power of two."""
+    """Return the tables for a transform of ``length`` points, a power of two."""
     if length < 2 or length & (length - 1):
         raise ValueError(f"a radix-2 transform has a power of two points, not {length}")
     angles = np.zeros(length)
@@ -46,7 +46,7 @@ def transform(
     sines: np.ndarray,
     order: np.ndarray,
 ) -> None:
-    """Forward transform ``sum x[n] exp(-2 pi i k n / N)`` of complex numbers, in place.
+    """Compute the forward transform ``sum x[n] exp(-2 pi i k n / N)`` in place.
 
     The inverse, without its factor ``1 / N``, is the same with ``real`` and ``imaginary`` swapped
     (Duhamel, Piron, Etcheto, "On computing the inverse DFT", 1988).
@@ -75,7 +75,7 @@ def transform(
 
 
 class RealFourierTables(NamedTuple):
-    """What a transform of ``length`` real numbers needs: a complex one of half of it, and turns."""
+    """Tables of a real transform: those of a complex one of half the length, and twiddles."""
 
     cosines: np.ndarray
     sines: np.ndarray
@@ -85,7 +85,7 @@ class RealFourierTables(NamedTuple):
 
 
 def real_fourier_tables(length: int) -> RealFourierTables:
-    """Tables for a transform of ``length`` real numbers, a power of two from 4 up."""
+    """Return the tables for a transform of ``length`` real numbers, a power of two from 4 up."""
     if length < 4 or length & (length - 1):
         raise ValueError(
             f"a radix-2 transform of real numbers has a power of two points from 4 up, not {length}"
@@ -105,7 +105,7 @@ def transform_real(
     turn_cosines: np.ndarray,
     turn_sines: np.ndarray,
 ) -> None:
-    """Forward transform of ``N`` real numbers: bins 0 to ``N / 2`` into ``real`` and ``imaginary``.
+    """Transform ``N`` real numbers: bins 0 to ``N / 2`` into ``real`` and ``imaginary``.
 
     Even and odd samples go through one complex transform of ``N / 2`` points and are parted by
     their symmetry (Press et al., "Numerical Recipes", section 12.3).
@@ -150,7 +150,7 @@ def transform_real_lanes(
     turn_cosines: np.ndarray,
     turn_sines: np.ndarray,
 ) -> None:
-    """Transform `LANES` unrelated signals side by side, to the bits of :func:`transform_real`.
+    """Transform `LANES` unrelated signals side by side, bit-identical to :func:`transform_real`.
 
     `samples` is ``(N, LANES)``, `real` and `imaginary` are ``(N / 2 + 1, LANES)``. Every butterfly
     then fills vector registers, also those of the first stages.

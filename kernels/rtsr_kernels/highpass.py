@@ -67,7 +67,7 @@ def _inverse_sn(value: complex, moduli: list[float]) -> complex:
 
 
 def _bilinear_pair(root: complex, pass_edge: float) -> tuple[float, float, float]:
-    """z-plane polynomial `1, c1, c2` of a low-pass root at `root` and its conjugate, as high-pass.
+    """Return the z-plane polynomial `1, c1, c2` of a low-pass root and its conjugate, as high-pass.
 
     The low-pass root, normalised to a pass-band edge of one, becomes `pass_edge / root`.
     """
@@ -110,7 +110,7 @@ def _design(cutoff_hz: float) -> np.ndarray:
 
 
 def highpass_sos(cutoff_hz: float) -> np.ndarray:
-    """Coefficients `(4, 6)` float64, rows `b0 b1 b2 a0 a1 a2` as scipy orders them, for 48 kHz.
+    """Return coefficients `(4, 6)` float64, rows `b0 b1 b2 a0 a1 a2` as in scipy, for 48 kHz.
 
     Pass band from `0.95 * cutoff_hz` with 0.1 dB of ripple, stop band up to `0.85 * cutoff_hz`,
     51.8 dB down at low cutoffs and more at high ones. The array is shared and read-only.
@@ -127,7 +127,7 @@ def highpass_sos(cutoff_hz: float) -> np.ndarray:
 
 
 def highpass_state(channels: int) -> np.ndarray:
-    """Fresh filter memory, float64 `(channels, sections, 2)`."""
+    """Allocate zeroed filter memory, float64 `(channels, sections, 2)`."""
     return np.zeros((channels, SECTIONS, 2))
 
 
@@ -156,7 +156,7 @@ def filter_line(sos: np.ndarray, state: np.ndarray, samples: np.ndarray, out: np
 
 @kernel(void(STATE, STATE, MATRIX))
 def filter_lanes(sos: np.ndarray, state: np.ndarray, samples: np.ndarray) -> None:
-    """Filter `LANES` unrelated channels side by side, in place, to the bits of `filter_line`.
+    """Filter `LANES` unrelated channels side by side, in place, bit-identical to `filter_line`.
 
     A recursive filter waits for its own last result; many of them in vector registers do not.
 

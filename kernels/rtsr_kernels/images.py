@@ -1,4 +1,4 @@
-"""Images: what a simple resampler leaves above half of its input's rate, the band below mirrored.
+"""Recognise images: the mirrored low band that a simple resampler leaves above its Nyquist limit.
 
 The decoder of Opus at 48 kHz, as every call in a browser has it, leaves them up to 1.2 times that
 frequency, where they look like content of their own. They are not: in every frame they are the
@@ -15,25 +15,25 @@ from numpy.typing import NDArray
 from .band_limit import COMMON_NYQUIST_HZ, HZ_PER_BIN
 from .compiled import VECTOR, kernel
 
-#: Images are looked for above these, at distances of 5 to 16 % of them.
+#: Images are searched above these, at distances of 5 to 16 % of them.
 NYQUISTS_HZ = COMMON_NYQUIST_HZ[:4]
 NEAREST, FURTHEST, BINS = 0.047, 0.164, 11
-#: Where a wall behind images may stand, as a share of the frequency that they are mirrored at.
-FURTHEST_WALL = 1.3
-#: Deviation of the two bands' ratio that images may have, and by how much they fall at least.
+#: The highest band edge above images, as a share of the frequency that they are mirrored at.
+FURTHEST_EDGE = 1.3
+#: The largest deviation of the two bands' ratio for images, and their least fall over the distance.
 STEADY_DB = 1.3
 FALLS_DB = 9.0
 HIGHEST_DB = -3.0
 #: What the resampler in libopus leaves at the nearest, the middle and the furthest distance
-#: (measured). What fits it this well needs no wall behind it: a decoder that clips hides the wall.
+#: (measured). A curve that fits this well needs no band edge above it: a clipping decoder hides it.
 OPUS_DB = (-6.8, -12.4, -20.6)
 FITS_DB = 2.0
 FITS_STEADY_DB = 1.0
-#: In recordings that the resampler has made a frame's power above the mirror is within so much of
-#: what the band below and that curve let expect; a frame that is not counts as so many that are.
+#: In recordings that went through this resampler a frame's power above the mirror is within
+#: `HIT_DB` of the band below times that curve; a frame that is not cancels `MISS` frames that are.
 HIT_DB = 2.0
 MISS = 3
-#: So many hits are enough, and no more are counted.
+#: Hits that are enough, and the largest count.
 ENOUGH_HITS = 30
 MOST_HITS = 60
 #: Active frames until the curve is known, until it has been compared often enough, and that count.
@@ -54,18 +54,18 @@ FRAMES, MEAN, VARIANCE, HITS = range(4)
 
 
 @kernel(void(VECTOR, _TABLE, _TABLE, _TABLE))
-def compare_sides(
+def compare_bands(
     power: NDArray[np.float64],
     above: NDArray[np.float64],
     below: NDArray[np.float64],
     ratio: NDArray[np.float64],
 ) -> None:
-    """Take one frame into the averages of both bands, and the deviation of their ratio.
+    """Update the averages of both bands and the deviation of their ratio with one frame.
 
     `power` ``(513,)`` is the power spectrum of an active frame. A row per mirror of `NYQUISTS_HZ`:
     `above` and `below` ``(mirrors, BINS)`` hold relative powers, ``ratio[mirror]`` the frames so
-    far, mean and variance in dB, and how well the images of Opus fitted lately. All zero is the
-    beginning.
+    far, mean and variance in dB, and how well the images of Opus fit the newest frames. All zero is
+    the initial state.
     """
     for row in range(_MIRRORS.size):
         mirror = _MIRRORS[row]
@@ -111,15 +111,15 @@ def _is_steady(ratio: NDArray[np.float64], row: int, deviation_db: float) -> boo
 
 @kernel(float64(_TABLE, _TABLE, int64, int64))
 def _curve_db(above: NDArray[np.float64], below: NDArray[np.float64], row: int, i: int) -> float:
-    """How much the images at one distance are louder than what they are images of."""
+    """Return the level in dB of the images at one distance relative to their source."""
     return 10.0 * np.log10((above[row, i] + 1e-12) / (below[row, i] + 1e-12))
 
 
 @kernel(float64(_TABLE))
 def mirror_of_opus(ratio: NDArray[np.float64]) -> float:
-    """Half of the rate in Hz whose images the newest frames show as Opus leaves them; 0 for none.
+    """Return the Nyquist frequency in Hz at which the newest frames show Opus's images; 0 for none.
 
-    This needs a third of a second where `mirrored_at` needs 0.8 s, and no wall.
+    This needs a third of a second where `mirrored_at` needs 0.8 s, and no band edge.
     """
     for row in range(_MIRRORS.size):
         if ratio[row, HITS] >= ENOUGH_HITS:
@@ -129,25 +129,25 @@ def mirror_of_opus(ratio: NDArray[np.float64]) -> float:
 
 @kernel(float64(float64, _TABLE, _TABLE, _TABLE))
 def mirrored_at(
-    wall_hz: float,
+    edge_hz: float,
     above: NDArray[np.float64],
     below: NDArray[np.float64],
     ratio: NDArray[np.float64],
 ) -> float:
-    """Half of the rate in Hz whose images end at a wall; 0 if what is there is content.
+    """Return the Nyquist frequency in Hz whose images end at a band edge; 0 if that is content.
 
-    `wall_hz` is where the spectrum seems to end, 24000 where it does not; the rest is what
-    `compare_sides` fills.
+    `edge_hz` is where the spectrum seems to end, 24000 where it does not; the rest is what
+    `compare_bands` fills.
     """
     nyquist = mirror_of_opus(ratio)
-    if nyquist < wall_hz <= FURTHEST_WALL * nyquist:
+    if nyquist < edge_hz <= FURTHEST_EDGE * nyquist:
         return nyquist
     for row in range(_MIRRORS.size):
         nyquist = NYQUISTS_HZ[row]
         nearest = _curve_db(above, below, row, 0)
         middle = _curve_db(above, below, row, BINS // 2)
         furthest = _curve_db(above, below, row, BINS - 1)
-        if wall_hz > FURTHEST_WALL * nyquist:
+        if edge_hz > FURTHEST_EDGE * nyquist:
             if (
                 _is_steady(ratio, row, FITS_STEADY_DB)
                 and abs(nearest - OPUS_DB[0]) < FITS_DB
@@ -155,7 +155,7 @@ def mirrored_at(
                 and abs(furthest - OPUS_DB[2]) < FITS_DB
             ):
                 return nyquist
-        elif wall_hz > nyquist:
+        elif edge_hz > nyquist:
             steady = _is_steady(ratio, row, STEADY_DB)
             if steady and nearest < HIGHEST_DB and nearest - furthest > FALLS_DB:
                 return nyquist

@@ -1,4 +1,4 @@
-"""The rows of a network's batch that hold the channels of many streams: filled, and read again."""
+"""Fill and read the rows of a network's batch, which hold the channels of many streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .compiled import AUDIO, AUDIO_IN, INDICES_IN, SAMPLES, kernel
 from .noise import fill_noise_line
 
-# All channels of a stream share one noise, or a stereo image would fall apart above the cutoff.
+# All channels of a stream share one noise, which keeps the stereo image above the cutoff.
 _SHARED_STREAM = 0
 
 VALUES = np.dtype(
@@ -25,16 +25,16 @@ VALUES = np.dtype(
     ],
     align=True,
 )
-"""The single numbers of one stream.
+"""Scalars of one stream.
 
 ``frame`` is the index of its next hop, of which the noise is a function; ``are_alike`` says that
-its channels have been the same so far, ``is_unusable`` that the last step's result was no sound.
+its channels have been identical so far, ``is_unusable`` that the last step's result was not finite.
 """
 SIGNALS = types.Array(float32, 3, "C")
 
 
 class NetworkRows(NamedTuple):
-    """The signals of a network, each with an item of the batch per slot, and whose they are."""
+    """Signals of a network, one item of the batch per slot, and the stream that each belongs to."""
 
     values: NDArray[Any]
     """``(streams,)`` of `VALUES`."""
@@ -49,9 +49,9 @@ class NetworkRows(NamedTuple):
     f_target: NDArray[np.float32]
     """``(slots, 1, hops)``."""
     high_band: NDArray[np.float32]
-    """``(slots, 1, 480 * hops)``: what a run gives."""
+    """``(slots, 1, 480 * hops)``: the network's output."""
     line: NDArray[np.float32]
-    """``(noise channels,)``: room to work in."""
+    """``(noise channels,)``: scratch memory."""
 
 
 ROWS = types.NamedTuple(
@@ -82,7 +82,7 @@ def _is_like_first(network: NetworkRows, row: int, channel: int) -> bool:
 
 @kernel(void(ROWS, INDICES_IN, AUDIO_IN))
 def fill_rows(network: NetworkRows, rows: np.ndarray, f_prior: np.ndarray) -> None:
-    """Put noise and cutoffs of a step beside the audio that is there already.
+    """Fill in noise and cutoffs of a step; the audio is there already.
 
     Args:
         network: the signals.
@@ -127,10 +127,10 @@ def _is_finite(line: np.ndarray) -> bool:
 
 @kernel(int64(ROWS, INDICES_IN))
 def check_rows(network: NetworkRows, rows: np.ndarray) -> int:
-    """Look at what a run gave; returns how many of the streams cannot use it.
+    """Check the network's output; return for how many of the streams it is not finite.
 
-    What cannot be used becomes silence, and ``is_unusable`` says whose it was. Channels that have
-    been the same so far get the same.
+    There it is replaced by silence, and ``is_unusable`` is set. Channels of a stream that have been
+    identical so far get identical output.
     """
     unusable = 0
     for index in range(rows.shape[0]):
@@ -153,7 +153,7 @@ def check_rows(network: NetworkRows, rows: np.ndarray) -> int:
 
 @kernel(void(ROWS, int64, AUDIO_IN))
 def fill_audio(network: NetworkRows, row: int, audio: np.ndarray) -> None:
-    """Put ``(480 * hops, channels)`` of one stream into its slots."""
+    """Copy ``(480 * hops, channels)`` of one stream into its slots."""
     for channel in range(audio.shape[1]):
         line = network.audio[network.slots[row, channel], 0]
         for i in range(line.shape[0]):
@@ -162,7 +162,7 @@ def fill_audio(network: NetworkRows, row: int, audio: np.ndarray) -> None:
 
 @kernel(void(ROWS, int64, AUDIO))
 def read_high_band(network: NetworkRows, row: int, out: np.ndarray) -> None:
-    """Read ``(480 * hops, channels)`` of one stream from its slots."""
+    """Copy ``(480 * hops, channels)`` of one stream from its slots."""
     for channel in range(out.shape[1]):
         line = network.high_band[network.slots[row, channel], 0]
         for i in range(line.shape[0]):

@@ -50,7 +50,7 @@ def philox_4x32(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 def _to_bits(typing_context: Any, value: Any) -> Any:
-    """The 64 bits of a float64 as an int64."""
+    """Reinterpret the 64 bits of a float64 as an int64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(64))
@@ -59,7 +59,7 @@ def _to_bits(typing_context: Any, value: Any) -> Any:
 
 
 def _to_number(typing_context: Any, value: Any) -> Any:
-    """The float64 that these 64 bits are."""
+    """Reinterpret 64 bits as a float64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
@@ -147,7 +147,7 @@ def _normal_pair(word_radius, word_angle):  # type: ignore[no-untyped-def]
 
 @kernel(void(int64, int64, int64, SAMPLES), error_model="numpy")
 def fill_noise_line(seed: int, frame_index: int, stream: int, out: np.ndarray) -> None:
-    """Fill contiguous `out` `(noise channels,)`: what :func:`fill_noise` does, the quick way."""
+    """Fill contiguous `out` `(noise channels,)` as :func:`fill_noise` does, but faster."""
     key = uint64(seed)
     k0 = uint32(key & _WORD_MASK)
     k1 = uint32(key >> _WORD_BITS)
@@ -156,8 +156,7 @@ def fill_noise_line(seed: int, frame_index: int, stream: int, out: np.ndarray) -
     c3 = uint32(address >> _WORD_BITS)
     channels = out.shape[0]
     groups = channels // 4
-    # First all words, in the place of the values that they become: each loop then is one that
-    # vector registers can take.
+    # First all random words, stored where their values will be: both loops then vectorise.
     words = out.view(np.uint32)
     for group in range(groups):
         w0, w1, w2, w3 = philox_4x32(uint32(group), uint32(stream), c2, c3, k0, k1)

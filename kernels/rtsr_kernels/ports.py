@@ -1,4 +1,4 @@
-"""Where blocks of callers become steps at 48 kHz, and steps become blocks again, for many streams.
+"""Convert callers' blocks to steps at 48 kHz and steps back to blocks, for many streams.
 
 Every stream has two rings, one for samples that wait for a step and one for finished ones. They are
 lock-free between one pushing, one stepping and one pulling thread, as in `rtsr_kernels.ring`, whose
@@ -24,8 +24,8 @@ from .timing import SAMPLE_RATE
 
 MAX_CHANNELS = 8
 
-#: Word of the header of a waiting ring: how many samples are to come out in total, plus one; 0
-#: while that is not known.
+#: Word of the header of a waiting ring: total number of output samples plus one; 0 while that is
+#: not known.
 END = WRITE_INDEX + 2
 #: Far above integer samples stored as floats (2**31), far below where squares leave float32.
 LARGEST_SAMPLE = np.float32(1e10)
@@ -53,12 +53,13 @@ VALUES = np.dtype(
     ],
     align=True,
 )
-"""The single numbers of one stream.
+"""Scalars of one stream.
 
 The taps of its output's conversion begin at ``table``; ``emitted`` counts finished samples,
-``steps`` those that it took part in, ``held_steps`` those that it sat out, ``degraded_hops`` those
-whose result could not be used, ``replicate_hops`` and ``dry_hops`` those that were heard at that
-level because there was no time for the network, ``limited`` samples that the limiter turned down.
+``steps`` the steps that it took part in, ``held_steps`` those during which it waited,
+``degraded_hops`` the hops whose result was not finite, ``replicate_hops`` and ``dry_hops`` those
+played at that fallback level because there was no time for the network, ``limited`` the samples
+that the limiter reduced.
 """
 COUNTERS = (
     "emitted",
@@ -94,7 +95,7 @@ class Ports(NamedTuple):
     gains: NDArray[np.float64]
     """``(streams,)``: of the limiters."""
     block: NDArray[np.float32]
-    """``(8, samples)``: room for one step of one stream."""
+    """``(8, samples)``: scratch memory for one step of one stream."""
 
 
 PORTS = types.NamedTuple(
@@ -122,10 +123,12 @@ _FULL_SCALE = 32768.0
 
 
 def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Ports:
-    """Make room for `streams` streams with `slots` channels in total.
+    """Allocate the ports of `streams` streams with `slots` channels in total.
 
     Args:
-        step_samples: of one step at 48 kHz.
+        streams: number of streams.
+        slots: number of channels of all streams together.
+        step_samples: samples of one step at 48 kHz.
         capacity: samples that each ring holds, a power of two.
     """
     tables = [phase_table(SAMPLE_RATE, rate) for rate in OUTPUT_RATES[1:]]
@@ -145,7 +148,7 @@ def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Po
 
 
 def start_port(ports: Ports, row: int, output_rate: int, limits: bool) -> None:
-    """Empty the rings of one stream, whose channels and slots are set, and fix its output rate."""
+    """Empty the rings of one stream, whose channels and slots are set, and set its output rate."""
     values = ports.values[row]
     up, down = conversion_ratio(SAMPLE_RATE, output_rate)
     place, taps = 0, 1
@@ -170,7 +173,7 @@ def start_port(ports: Ports, row: int, output_rate: int, limits: bool) -> None:
 
 @kernel(int64(INDICES))
 def readable(header: np.ndarray) -> int:
-    """Frames in a ring; at least so many, if its reader asks, and at most, if its writer does."""
+    """Return the frames in a ring: a lower bound for its reader, an upper bound for its writer."""
     # The read index first: it may only lag, so that the difference is never negative.
     read = load_acquire(header, READ_INDEX)
     return load_acquire(header, WRITE_INDEX) - read
@@ -178,13 +181,13 @@ def readable(header: np.ndarray) -> int:
 
 @kernel(void(INDICES, int64))
 def set_end(header: np.ndarray, samples: int) -> None:
-    """Say in a waiting ring's header, after its last sample, how many are to come out in total."""
+    """Store the total number of output samples in a waiting ring, after its last sample."""
     store_release(header, END, samples + 1)
 
 
 @kernel(int64(INDICES))
 def get_end(header: np.ndarray) -> int:
-    """Samples that are to come out in total; -1 while that is not known."""
+    """Return the total number of output samples; -1 while that is not known."""
     return load_acquire(header, END) - 1
 
 
@@ -206,18 +209,24 @@ def push_block(
     position: int,
     down: int,
     line: np.ndarray,
-    wide: np.ndarray,
+    converted: np.ndarray,
 ) -> tuple[int, int]:
     """Repair a block, convert it to 48 kHz and append it to a waiting ring, which has room for it.
 
-    For the pushing side only. A sample that is not a number, or beyond 1e10, becomes 0.
+    For the pushing thread only. A sample that is NaN or beyond 1e10 becomes 0.
 
     Args:
         block: ``(frames, channels)`` float32 in [-1, 1] or int16, of any layout.
-        header, data, slots: of the stream's ring, see `Ports`.
-        histories: ``(channels, samples)`` of the conversion; as `table`, `position` and `down`, see
-            `rtsr_kernels.resample.resample_line`. A table without taps means 48 kHz.
-        line: ``(CHUNK_FRAMES,)``, room to work in; as is `wide`, for what that is worth at 48 kHz.
+        header: ``(48,)``, of the stream's waiting ring.
+        data: ``(slots, capacity)``, see `Ports.waiting_data`.
+        slots: ``(8,)``, the slot of each channel.
+        histories: ``(channels, samples)`` of the conversion, see
+            `rtsr_kernels.resample.resample_line`.
+        table: of the conversion, likewise; one without taps means 48 kHz.
+        position: of the conversion, likewise.
+        down: of the conversion, likewise.
+        line: ``(CHUNK_FRAMES,)``, scratch memory.
+        converted: scratch memory for the same samples at 48 kHz.
 
     Returns:
         the position for the next block, and how many samples were repaired.
@@ -243,8 +252,8 @@ def push_block(
             if table.shape[1]:
                 up = table.shape[0]
                 due = max(0, (count * up - 1 - position) // down + 1)
-                after = resample_line(samples, wide, histories[channel], table, position, down)
-                samples = wide[:due]
+                after = resample_line(samples, converted, histories[channel], table, position, down)
+                samples = converted[:due]
             slot = slots[channel]
             place = write_index & (capacity - 1)
             first = min(due, capacity - place)
@@ -261,7 +270,7 @@ def push_block(
 
 @kernel(boolean(PORTS, int64, int64))
 def is_row_due(ports: Ports, row: int, step_samples: int) -> bool:
-    """Whether a stream has a step waiting, or the rest of its last one, and room for the result."""
+    """Say whether a stream has a step waiting, or its last samples, and room for the result."""
     values = ports.values[row]
     if ports.finished_data.shape[1] - readable(ports.finished[row]) < step_samples:
         return False
@@ -273,11 +282,13 @@ def is_row_due(ports: Ports, row: int, step_samples: int) -> bool:
 
 @kernel(types.UniTuple(int64, 2)(PORTS, int64, INDICES, INDICES))
 def find_due(ports: Ports, step_samples: int, due: np.ndarray, held: np.ndarray) -> tuple[int, int]:
-    """List the streams that have a step waiting and room for its result, and the other's slots.
+    """List the streams that have a step waiting and room for its result, and the others' slots.
 
-    A finished stream is due until its last sample is out, with silence behind what it has left.
+    An ended stream is due until its last sample is out; its input is padded with silence.
 
     Args:
+        ports: of `make_ports`.
+        step_samples: samples of one step at 48 kHz.
         due: ``(streams,)``, filled from the front with rows.
         held: ``(slots,)``, likewise with the slots of open streams that are not due.
 
@@ -310,7 +321,7 @@ def find_due(ports: Ports, step_samples: int, due: np.ndarray, held: np.ndarray)
 
 @kernel(int64(PORTS, INDICES_IN))
 def longest_wait(ports: Ports, rows: np.ndarray) -> int:
-    """Samples that wait in the longest of these rings."""
+    """Return the number of samples in the fullest of these waiting rings."""
     longest = 0
     for index in range(rows.shape[0]):
         longest = max(longest, readable(ports.waiting[rows[index]]))
@@ -340,7 +351,7 @@ def _take_line(ports: Ports, row: int, channel: int, count: int, out: np.ndarray
 
 @kernel(void(PORTS, INDICES_IN, AUDIO))
 def take_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray) -> None:
-    """Move a step of each of `rows` into `audio` ``(slots, 480 * hops)``. For the stepping side."""
+    """Move a step of each of `rows` into `audio` ``(slots, 480 * hops)``; stepping thread only."""
     for index in range(rows.shape[0]):
         row = rows[index]
         count = min(readable(ports.waiting[row]), audio.shape[1])
@@ -351,7 +362,7 @@ def take_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray) -> None:
 
 @kernel(void(PORTS, int64, int64, float64))
 def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
-    """Convert, limit and append to the finished ring what lies in front of ``ports.block``."""
+    """Convert, limit and append to the finished ring the first `frames` of ``ports.block``."""
     values = ports.values[row]
     channels = values.channels
     block = ports.block
@@ -397,10 +408,10 @@ def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
 
 @kernel(void(PORTS, INDICES_IN, AUDIO_IN, types.Array(boolean, 1, "A", readonly=True)))
 def emit_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray, adds: np.ndarray) -> None:
-    """Pass on a finished step of each of `rows`, ``(slots, 480 * hops)``. For the stepping side.
+    """Output a finished step of each of `rows`, ``(slots, 480 * hops)``; stepping thread only.
 
-    Where `adds` ``(streams,)`` says that nothing was added to the dry signal, the limiter only
-    holds what is beyond full scale: all else passes as it is.
+    Where `adds` ``(streams,)`` says that nothing was added to the dry signal, the limiter acts only
+    beyond full scale.
     """
     frames = audio.shape[1]
     for index in range(rows.shape[0]):
@@ -412,7 +423,7 @@ def emit_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray, adds: np.ndarra
 
 @kernel(void(PORTS, int64, int64))
 def emit_silence(ports: Ports, row: int, frames: int) -> None:
-    """Pass on so many samples of silence at 48 kHz, not more than a step. For the stepping side."""
+    """Output `frames` samples of silence at 48 kHz, at most one step; stepping thread only."""
     ports.block[:, :frames] = float32(0.0)
     _emit(ports, row, frames, 1.0)
 
@@ -428,10 +439,10 @@ def pull_block(
 ) -> tuple[int, int]:
     """Move finished samples into the front of `out` ``(frames, channels)``, of any layout.
 
-    For the pulling side only. int16 is rounded and held at full scale.
+    For the pulling thread only. int16 is rounded and clipped at full scale.
 
     Returns:
-        the frames moved, and how many samples were held.
+        the frames moved, and how many samples were clipped.
     """
     frames, channels = out.shape
     capacity = data.shape[1]

@@ -1,11 +1,11 @@
-"""Spectral band replication: the high band as a moved and shaped copy of the low one, plus noise.
+"""Spectral band replication: the high band as a shifted and shaped copy of the low one, plus noise.
 
 The idea is that of Dietz, Liljeryd, Kjoerling and Kunz, "Spectral band replication, a novel
 approach in audio coding" (AES 112, 2002). There the envelope of the high band is transmitted; here
 a linear regression predicts it from the low band. Nothing is learned here: the regression's
 weights are an argument.
 
-Frame ``k`` sees the input up to sample ``480 k`` and covers the 600 samples that end there.
+Frame ``k`` uses the input up to sample ``480 k`` and covers the 600 samples that end there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .replicate_design import (
     synthesis_window,
 )
 
-#: Rows of 1024 numbers that a step works in.
+#: Rows of 1024 numbers of scratch memory that a step needs.
 SCRATCH_ROWS = 6
 
 _COSINES, _SINES, _ORDER = fourier_tables(ANALYSIS)
@@ -73,7 +73,9 @@ def band_densities(
     imaginary: np.ndarray,
     densities: np.ndarray,
 ) -> None:
-    """Mean power density per band of the newest 1024 samples, into ``densities`` ``(bands,)``.
+    """Compute the mean power density per band of the newest 1024 samples into ``densities``.
+
+    ``densities`` is ``(bands,)``.
 
     White noise has its variance as density. Of the band that ``last_bin`` lies in, only the bins up
     to there count: the others are on the slope of the filter that made the limit. ``real`` and
@@ -97,41 +99,41 @@ def band_densities(
 
 
 @kernel(float64(MATRIX_IN, int64, VECTOR))
-def context_features(context: np.ndarray, heard: int, features: np.ndarray) -> float:
-    """Features of one frame from the densities of 23; returns the level they are relative to.
+def context_features(context: np.ndarray, input_bands: int, features: np.ndarray) -> float:
+    """Compute the features of one frame from the densities of 23; return their reference level.
 
     Args:
         context: ``(23, bands)`` densities, the newest last.
-        heard: bands, from the lowest, that hold content.
-        features: ``(5 * heard,)`` or longer; log10 of densities relative to the level, by age:
-            newest, one before, two before, mean of four before these, mean of sixteen before.
+        input_bands: bands, from the lowest, that hold content.
+        features: ``(5 * input_bands,)`` or longer; log10 of densities relative to the level, by
+            age: newest, one before, two before, mean of four before these, mean of sixteen before.
 
     Returns:
-        log10 of the mean density over the heard bands and all 23 frames.
+        log10 of the mean density over the input's bands and all 23 frames.
     """
     bins = 0.0
-    for band in range(heard):
+    for band in range(input_bands):
         bins += _BAND_SIZES[band]
     power = 0.0
     for row in range(CONTEXT):
-        for band in range(heard):
+        for band in range(input_bands):
             power += context[row, band] * _BAND_SIZES[band]
     # Bounded by what no 16-bit file can hold, so that silence has a logarithm, too.
     mean = max(power / (bins * CONTEXT), 1e-14)
     level = math.log10(mean)
-    floor = _EMPTY * mean
-    for band in range(heard):
+    smallest = _EMPTY * mean
+    for band in range(input_bands):
         for age in range(3):
-            value = max(context[CONTEXT - 1 - age, band], floor)
-            features[age * heard + band] = math.log10(value) - level
+            value = max(context[CONTEXT - 1 - age, band], smallest)
+            features[age * input_bands + band] = math.log10(value) - level
         total = 0.0
         for row in range(CONTEXT - 7, CONTEXT - 3):
-            total += math.log10(max(context[row, band], floor))
-        features[3 * heard + band] = total / 4.0 - level
+            total += math.log10(max(context[row, band], smallest))
+        features[3 * input_bands + band] = total / 4.0 - level
         total = 0.0
         for row in range(CONTEXT - 23, CONTEXT - 7):
-            total += math.log10(max(context[row, band], floor))
-        features[4 * heard + band] = total / 16.0 - level
+            total += math.log10(max(context[row, band], smallest))
+        features[4 * input_bands + band] = total / 16.0 - level
     return level
 
 
@@ -139,34 +141,34 @@ def context_features(context: np.ndarray, heard: int, features: np.ndarray) -> f
 def predict(
     context: np.ndarray,
     weights: np.ndarray,
-    heard: int,
+    input_bands: int,
     features: np.ndarray,
     envelope: np.ndarray,
 ) -> None:
-    """log10 densities of the bands that are not heard, into the upper part of ``envelope``.
+    """Predict log10 densities of the missing bands into the upper part of ``envelope``.
 
-    ``weights`` is ``(bands, 1 + 5 * bands, bands)`` by number of bands heard, feature (first the
-    constant) and band. The lower part of ``envelope`` becomes what is heard.
+    ``weights`` is ``(bands, 1 + 5 * bands, bands)`` by number of the input's bands, feature (first
+    the constant) and band. The lower part of ``envelope`` gets the densities of the input's bands.
     """
-    level = context_features(context, heard, features)
-    used = FEATURES_PER_BAND * heard
+    level = context_features(context, input_bands, features)
+    used = FEATURES_PER_BAND * input_bands
     loudest = -300.0
-    for band in range(heard):
+    for band in range(input_bands):
         envelope[band] = features[band] + level
         loudest = max(loudest, envelope[band])
-    for band in range(heard, BANDS):
-        envelope[band] = weights[heard, 0, band]
+    for band in range(input_bands, BANDS):
+        envelope[band] = weights[input_bands, 0, band]
     for feature in range(used):
         value = features[feature]
-        for band in range(heard, BANDS):
-            envelope[band] += weights[heard, 1 + feature, band] * value
-    for band in range(heard, BANDS):
+        for band in range(input_bands, BANDS):
+            envelope[band] += weights[input_bands, 1 + feature, band] * value
+    for band in range(input_bands, BANDS):
         envelope[band] = min(envelope[band] + level, loudest + _LOUDEST_ABOVE)
 
 
 @kernel(float64(VECTOR_IN, int64, int64, int64))
 def _at_bin(envelope: np.ndarray, index: int, first: int, last: int) -> float:
-    """The envelope at a bin, between the centres of the bands ``first`` to ``last``."""
+    """Interpolate the envelope at a bin, between the centres of the bands ``first`` to ``last``."""
     place = min(max(_PLACE[index], float(first)), float(last))
     left = min(int(place), last - 1)
     share = place - left
@@ -176,13 +178,13 @@ def _at_bin(envelope: np.ndarray, index: int, first: int, last: int) -> float:
 @kernel(void(VECTOR_IN, int64, float64, float64, float64, VECTOR))
 def _amplitudes(
     envelope: np.ndarray,
-    heard: int,
+    input_bands: int,
     f_prior: float,
     f_target: float,
     power: float,
     amplitudes: np.ndarray,
 ) -> None:
-    """Root of the wanted density per bin, zero outside of the high band."""
+    """Compute the root of the wanted density per bin, zero outside of the high band."""
     gate = power / (power + _NOTHING)
     start = _SLOPE_START * f_prior
     for index in range(BINS):
@@ -193,7 +195,7 @@ def _amplitudes(
             amplitudes[index] = 0.0
             continue
         slope = math.sin(0.5 * math.pi * rise) * math.sin(0.5 * math.pi * fall)
-        density = _at_bin(envelope, index, heard, BANDS - 1)
+        density = _at_bin(envelope, index, input_bands, BANDS - 1)
         amplitudes[index] = gate * slope * 10.0 ** (0.5 * density)
 
 
@@ -203,13 +205,13 @@ def _excite(
     envelope: np.ndarray,
     noise: np.ndarray,
     frame: int,
-    heard: int,
+    input_bands: int,
     f_prior: float,
     replica_share: float,
 ) -> None:
-    """Spectrum of replica plus ``i`` times that of the noise: one transform gives both.
+    """Compute the replica's spectrum plus ``i`` times the noise's: one transform serves both.
 
-    The low band, flattened by its own envelope, is moved up by whole patches. A bin's phase is
+    The low band, flattened by its own envelope, is shifted up by whole patches. A bin's phase is
     that of a carrier that runs through all frames, so a moved partial stays a partial.
     """
     real, imaginary, out_real, out_imaginary, amplitudes = (
@@ -226,10 +228,10 @@ def _excite(
         copy = (index - top) // patch + 1
         shift = copy * patch
         source = index - shift
-        # Recordings grow noisier with frequency, and far from its origin a copy is heard as one.
+        # Recordings grow noisier with frequency, and a copy far from its origin is audible as one.
         replica = math.sqrt(replica_share / copy)
         rest = math.sqrt((1.0 - replica_share / copy) * ANALYSIS / 2.0)
-        flat = replica * amplitude * 10.0 ** (-0.5 * _at_bin(envelope, source, 0, heard - 1))
+        flat = replica * amplitude * 10.0 ** (-0.5 * _at_bin(envelope, source, 0, input_bands - 1))
         # exp(2 pi i shift 480 frame / 1024), from the table of the last stage's half turn
         turn = (shift * HOP * frame) % ANALYSIS
         half = ANALYSIS // 2
@@ -259,25 +261,29 @@ def replicate_hop(
     replica_share: float,
     seed: int,
     frame: int,
-    heard: int,
+    input_bands: int,
     f_prior: float,
     f_target: float,
     out: np.ndarray,
 ) -> None:
-    """Make the high band of one hop, for input time ``[480 k - 600, 480 k - 120)``.
+    """Synthesise the high band of one hop, for input time ``[480 k - 600, 480 k - 120)``.
 
     Args:
         audio: ``(480, channels)`` float32, the newest input, frame ``k``.
         history: ``(channels, 1024)`` float32 state, zeros at first.
         contexts: ``(channels, 23, bands)`` float64 state, zeros at first.
         tails: ``(channels, 120)`` float32 state, zeros at first.
-        noise: ``(1024,)`` float32, worked in; as is ``scratch`` ``(6, 1024)`` float64.
+        noise: ``(1024,)`` float32, scratch memory.
+        scratch: ``(6, 1024)`` float64, scratch memory.
         weights: of the regression, see :func:`predict`.
         replica_share: of the power of the first copy of the low band, 0 (only noise) to 1; the
             n-th copy has the n-th part of it.
-        seed, frame: address of the noise, which all channels share.
-        heard: bands that are heard, see :func:`~rtsr_kernels.replicate_design.bands_below`.
-        f_prior, f_target: Hz where the input ends and where the output should end.
+        seed: of the noise, which all channels share.
+        frame: index of the frame, the noise's counter.
+        input_bands: number of the input's bands, see
+            :func:`~rtsr_kernels.replicate_design.bands_below`.
+        f_prior: Hz where the input ends.
+        f_target: Hz where the output should end.
         out: ``(480, channels)`` float32.
     """
     fill_noise(seed, frame, _SHARED_STREAM, noise)
@@ -292,12 +298,12 @@ def replicate_hop(
         for row in range(CONTEXT - 1):
             context[row] = context[row + 1]
         band_densities(newest, last_bin, scratch[0], scratch[1], context[CONTEXT - 1])
-        predict(context, weights, heard, features, envelope)
+        predict(context, weights, input_bands, features, envelope)
         power = 0.0
         for sample in range(ANALYSIS - SYNTHESIS, ANALYSIS):
             power += float(newest[sample]) ** 2
-        _amplitudes(envelope, heard, f_prior, f_target, power / SYNTHESIS, scratch[4])
-        _excite(scratch, envelope, noise, frame, heard, f_prior, replica_share)
+        _amplitudes(envelope, input_bands, f_prior, f_target, power / SYNTHESIS, scratch[4])
+        _excite(scratch, envelope, noise, frame, input_bands, f_prior, replica_share)
         # Swapped arguments make the transform an inverse one.
         transform(scratch[3], scratch[2], _COSINES, _SINES, _ORDER)
         tail = tails[channel]

@@ -16,7 +16,7 @@ HZ_PER_BIN = SAMPLE_RATE / ANALYSIS
 SYNTHESIS = HOP + OVERLAP
 
 
-#: Frames that the features of one frame look at, the newest last.
+#: Frames that the features of one frame are computed from, the newest last.
 CONTEXT = 23
 #: Features per band: the three newest frames, the mean of four and of sixteen before them.
 FEATURES_PER_BAND = 5
@@ -35,9 +35,9 @@ def _erb_hz(frequency_hz: float) -> float:
 
 @functools.lru_cache(maxsize=1)
 def band_edges() -> np.ndarray:
-    """Edges in Hz of one grid from 50 Hz to 24 kHz, an ERB each but never under two bins.
+    """Return band edges in Hz from 50 Hz to 24 kHz, one ERB apart but never less than two bins.
 
-    One grid serves every cutoff: bands below it are heard, bands above it are predicted.
+    One grid serves every cutoff: bands below it are analysed, bands above it are predicted.
     """
     top = SAMPLE_RATE / 2
     edges = [_LOWEST_HZ]
@@ -60,7 +60,7 @@ MOST_BANDS = BANDS - 2
 
 
 def analysis_window() -> np.ndarray:
-    """``(1024,)``, a long rise and a short fall: the newest samples say most.
+    """Return the window ``(1024,)``, a long rise and a short fall: the newest samples weigh most.
 
     The fall is the falling ramp of a synthesis frame, so that a frame that was analysed can be
     turned into one without dividing by small numbers.
@@ -75,7 +75,7 @@ def analysis_window() -> np.ndarray:
 
 
 def synthesis_window(power: float) -> np.ndarray:
-    """``(600,)``, flat with ramps ``sin ** power``.
+    """Return the window ``(600,)``, flat with ramps ``sin ** power``.
 
     With 2 the ramps of two frames add up to one, right for what continues from frame to frame;
     with 1 their squares do, right for independent noise.
@@ -85,18 +85,18 @@ def synthesis_window(power: float) -> np.ndarray:
 
 
 def replica_window() -> np.ndarray:
-    """``(600,)``: turns the newest samples of an analysed frame into a synthesis frame."""
+    """Return gains ``(600,)`` from the newest samples of an analysed frame to a synthesis frame."""
     return synthesis_window(2.0) / analysis_window()[-SYNTHESIS:]
 
 
 def band_of_bin(bins: int = BINS) -> np.ndarray:
-    """``(bins,)`` int64: the band that each bin from 0 to 24 kHz lies in, -1 below the first."""
+    """Return the band of each bin from 0 to 24 kHz, int64 ``(bins,)``, -1 below the first band."""
     frequency = np.linspace(0.0, SAMPLE_RATE / 2, bins)
     return np.minimum(np.searchsorted(band_edges(), frequency, side="right") - 1, BANDS - 1)
 
 
 def place_of_bin() -> np.ndarray:
-    """``(513,)``: each bin's place among the centres of the bands, as a fraction of bands."""
+    """Return each bin's position among the bands' centres, ``(513,)``, in fractions of bands."""
     edges = band_edges()
     centres = 0.5 * (edges[:-1] + edges[1:])
     frequency = np.arange(BINS) * HZ_PER_BIN
@@ -108,12 +108,12 @@ _CENTRES = 0.5 * (band_edges()[:-1] + band_edges()[1:])
 
 @kernel(int64(float64))
 def bands_below(cutoff_hz: float) -> int:
-    """How many bands, from the lowest, are heard where content ends at ``cutoff_hz``.
+    """Return the number of bands, from the lowest, below a cutoff of ``cutoff_hz``.
 
-    At least half of a band must be trusted.
+    A band counts if its centre lies below `TRUSTED` times the cutoff.
     """
-    heard = 0
+    count = 0
     for band in range(BANDS):
         if _CENTRES[band] <= TRUSTED * cutoff_hz:
-            heard = band + 1
-    return min(max(heard, FEWEST_BANDS), MOST_BANDS)
+            count = band + 1
+    return min(max(count, FEWEST_BANDS), MOST_BANDS)

@@ -23,7 +23,7 @@ from .replicate_design import (
 
 
 class ReplicateRows(NamedTuple):
-    """What the replication remembers of every slot, and room to work in."""
+    """State of the replication of every slot, and scratch memory."""
 
     histories: NDArray[np.float32]
     """``(slots, 1, 1024)``"""
@@ -49,7 +49,7 @@ REPLICATE = types.NamedTuple(
 
 
 def replicate_rows_state(slots: int) -> ReplicateRows:
-    """Make room for so many slots; all zeros, as before their first hop."""
+    """Allocate the state of `slots` slots; all zeros, as before their first hop."""
     return ReplicateRows(
         histories=np.zeros((slots, 1, ANALYSIS), np.float32),
         contexts=np.zeros((slots, 1, CONTEXT, BANDS)),
@@ -79,14 +79,15 @@ def replicate_rows(
     replica_share: float,
     out: np.ndarray,
 ) -> None:
-    """Make the high band of a step of many streams from the audio of the network's slots.
+    """Synthesise the high band of a step of many streams from the audio of the network's slots.
 
     Args:
         state: of `replicate_rows_state`.
-        network: whose audio, slots, seeds, frames and targets count; nothing there changes.
+        network: its audio, slots, seeds, frames and targets are read; nothing there changes.
         rows: of the streams.
         f_prior: ``(streams, hops)``, Hz where the content of each hop ends.
-        weights, replica_share: see `rtsr_kernels.replicate.replicate_hop`.
+        weights: see `rtsr_kernels.replicate.replicate_hop`.
+        replica_share: likewise.
         out: ``(slots, 480 * hops)``.
     """
     for index in range(rows.shape[0]):

@@ -19,13 +19,13 @@ TABLE = types.Array(float32, 2, "C", readonly=True)
 
 
 def history_length(taps: int) -> int:
-    """Samples that a channel's history has in :func:`resample_line`."""
+    """Return the length in samples of a channel's history for :func:`resample_line`."""
     return taps - 1 + ROOM
 
 
 @kernel(void(SAMPLES, SAMPLES_IN, int64, SAMPLES))
 def _filter_phase(line: np.ndarray, row: np.ndarray, start: int, out: np.ndarray) -> None:
-    """Outputs of one phase, one per input sample: `out[i]` is `row` on `line[start + i ...]`.
+    """Compute the outputs of one phase, one per input sample: `row` applied at `line[start + i]`.
 
     Neighbouring outputs use vector registers, the taps go in eights. No sum is reordered by the
     compiler, so an output has the same bits wherever it stands in a block.
@@ -52,7 +52,7 @@ def _filter_phase(line: np.ndarray, row: np.ndarray, start: int, out: np.ndarray
 def _filter_each(
     line: np.ndarray, table: np.ndarray, position: int, down: int, out: np.ndarray
 ) -> None:
-    """One output after another, each with the phase that is its turn."""
+    """Compute one output after another, each with its own phase."""
     up, taps = table.shape
     step = down // up
     step_phase = down - step * up
@@ -83,7 +83,7 @@ def resample_line(
     """Consume all of `samples`, one channel; return the position for the next block.
 
     `history` has `history_length(taps)` samples: the newest `taps - 1` inputs stand in front, the
-    rest is room to work in. `position` is the next output's newest needed instant on the common
+    rest is scratch memory. `position` is the next output's newest needed instant on the common
     grid, from the start of the block.
     """
     up, taps = table.shape
@@ -188,7 +188,7 @@ class StreamingResampler:
             self._history.fill(0.0)
 
     def output_frames(self, frames: int) -> int:
-        """How many frames the next block of `frames` frames will yield."""
+        """Return how many frames the next block of `frames` frames will yield."""
         if self._passes_through:
             return frames
         return max(0, (frames * self._up - 1 - self._position) // self._down + 1)

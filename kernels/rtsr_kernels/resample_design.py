@@ -44,7 +44,9 @@ _REGULARISATION = 1e-12
 
 @kernel(void(VECTOR_IN, VECTOR_IN, VECTOR))
 def _solve_toeplitz(first_row: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """Levinson recursion for a symmetric positive definite Toeplitz matrix, all `(size,)` float64.
+    """Solve a symmetric positive definite Toeplitz system by Levinson's recursion.
+
+    All arguments are `(size,)` float64.
 
     Not `numpy.linalg.solve`: the threads of a BLAS make that take seconds on a busy machine.
     """
@@ -71,7 +73,7 @@ def _solve_toeplitz(first_row: np.ndarray, right: np.ndarray, out: np.ndarray) -
 
 
 def _fit(length: int, delay: float, oversampling: float, basis_degree: int) -> np.ndarray:
-    """Coefficients `(length,)` of basis functions spaced `1 / oversampling` narrower samples.
+    """Fit coefficients `(length,)` of basis functions spaced `1 / oversampling` narrower samples.
 
     `delay` is counted in coefficients. A degree of 0 means plain taps; otherwise the basis function
     is the B-spline of that degree, whose spectrum `sinc ** (degree + 1)` the fit allows for.
@@ -99,7 +101,7 @@ def _fit(length: int, delay: float, oversampling: float, basis_degree: int) -> n
     half_step = np.exp(0.5j * np.pi / points * order)
 
     def grid_sum(values: np.ndarray) -> np.ndarray:
-        """Real part of `sum(values * exp(j * omega * k))` for `k = 0 .. length - 1`."""
+        """Return the real part of `sum(values * exp(j * omega * k))` for `k = 0 .. length - 1`."""
         sums = half_step * np.fft.ifft(values, 2 * points, norm="forward")[:length]
         return np.ascontiguousarray(sums.real)
 
@@ -121,7 +123,7 @@ def _fit(length: int, delay: float, oversampling: float, basis_degree: int) -> n
 
 
 def _spline_values(position: np.ndarray, degree: int) -> np.ndarray:
-    """The cardinal B-spline at `position + i`, `i = 0 .. degree`, for positions in [0, 1).
+    """Evaluate the cardinal B-spline at `position + i`, `i = 0 .. degree`, for positions in [0, 1).
 
     Cox-de Boor recursion on uniform knots; returns `(degree + 1, positions)`.
     """
@@ -138,7 +140,7 @@ def _spline_values(position: np.ndarray, degree: int) -> np.ndarray:
 
 
 def _prototype(delay: int, oversampling: int) -> np.ndarray:
-    """Impulse response with unit gain at `oversampling` times the narrower rate, 1-D float64."""
+    """Return the impulse response at `oversampling` times the narrower rate, float64, unit gain."""
     if oversampling <= _KNOTS:
         return _fit(round(_LENGTH * oversampling), delay, oversampling, 0)
     knots = round(_LENGTH * _KNOTS)
@@ -156,13 +158,13 @@ def _prototype(delay: int, oversampling: int) -> np.ndarray:
 
 
 def conversion_ratio(input_rate: int, output_rate: int) -> tuple[int, int]:
-    """`(up, down)`, the smallest whole numbers with `output_rate / input_rate = up / down`."""
+    """Return `(up, down)`, the smallest integers with `output_rate / input_rate = up / down`."""
     divisor = math.gcd(input_rate, output_rate)
     return output_rate // divisor, input_rate // divisor
 
 
 def delay_samples(input_rate: int, output_rate: int) -> int:
-    """Delay of the conversion in samples of the output rate; 0 for equal rates."""
+    """Return the conversion's delay in samples of the output rate; 0 for equal rates."""
     up, down = conversion_ratio(input_rate, output_rate)
     if up == down:
         return 0
@@ -172,7 +174,7 @@ def delay_samples(input_rate: int, output_rate: int) -> int:
 
 
 def prototype(input_rate: int, output_rate: int) -> np.ndarray:
-    """Impulse response on the common grid, `input_rate * up` hertz, 1-D float64, unit gain.
+    """Return the impulse response on the common grid, `input_rate * up` Hz, 1-D float64, unit gain.
 
     Its delay is `delay_samples * down + down - 1` steps of that grid.
     """
@@ -183,7 +185,7 @@ def prototype(input_rate: int, output_rate: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=128)
 def phase_table(input_rate: int, output_rate: int) -> np.ndarray:
-    """Polyphase taps `(up, taps)` float32, oldest input sample first, read-only.
+    """Return polyphase taps `(up, taps)` float32, oldest input sample first, read-only.
 
     Row `phase` serves the outputs whose newest input sample lies `phase` grid steps before the end
     of the output's interval. `taps` is a multiple of 8, to suit vector registers.

@@ -97,7 +97,7 @@ def ring_skip(header: np.ndarray, frames: int) -> int:
 
 @kernel(int64(INDICES, int64))
 def ring_counter(header: np.ndarray, word: int) -> int:
-    """One of `WRITE_INDEX, OVERRUNS, READ_INDEX, UNDERRUNS`, safe to ask from any side."""
+    """Read one of `WRITE_INDEX, OVERRUNS, READ_INDEX, UNDERRUNS`, safe from any thread."""
     return load_acquire(header, word)
 
 
@@ -112,7 +112,7 @@ class Ring(FrameBuffer):
 
     @staticmethod
     def capacity_for(frames: int) -> int:
-        """The smallest valid capacity that holds `frames` frames."""
+        """Return the smallest valid capacity that holds `frames` frames."""
         return 1 << max(0, int(frames) - 1).bit_length()
 
     def write(self, block: np.ndarray) -> int:

@@ -1,11 +1,11 @@
-"""Audio frames by absolute index: one writer appends, any number of readers look where they like.
+"""Audio frames by absolute index: one writer appends, any number of readers read any position.
 
 Frame `i` lives at `i` modulo the capacity, and the oldest frames are overwritten without asking. A
 reader keeps no state here, so a reader that is late, dead or one of several changes nothing for the
 others, and a frame that comes too late is simply never asked for.
 
 A block is never handed out torn. The writer first claims the frames it is about to overwrite, then
-moves the samples, then publishes them; the reader copies first and then looks whether any frame it
+moves the samples, then publishes them; the reader copies first and then checks whether any frame it
 took has been claimed meanwhile (the idea of a sequence lock). Both need a fence, as neither a
 release store nor an acquire load holds back what stands on its other side; see H.-J. Boehm, "Can
 seqlocks get along with programming language memory models?", MSPC 2012.
@@ -102,19 +102,19 @@ def timeline_read(header: np.ndarray, data: np.ndarray, start: int, out: np.ndar
 
 @kernel(int64(INDICES))
 def timeline_written(header: np.ndarray) -> int:
-    """Index of the frame to be written next, safe to ask from any side."""
+    """Return the index of the frame to be written next, safe from any thread."""
     return load_acquire(header, WRITE_INDEX)
 
 
 @kernel(int64(INDICES))
 def timeline_start(header: np.ndarray) -> int:
-    """Frames before this index cannot be read, whatever the capacity; safe from any side."""
+    """Return the first index that can be read, whatever the capacity; safe from any thread."""
     return load_acquire(header, START_INDEX)
 
 
 @kernel(int64(INDICES, int64))
 def timeline_seek(header: np.ndarray, index: int) -> int:
-    """Give up all frames so far and go on writing at `index`; return where writing goes on.
+    """Discard all frames so far and continue writing at `index`; return the next write index.
 
     For the writer only, and forward only: an `index` in the past means the write index.
     """
@@ -151,7 +151,7 @@ class Timeline(FrameBuffer):
         return timeline_read(self.header, self.data, start, out)
 
     def seek(self, index: int) -> None:
-        """Give up all frames so far and go on writing at `index` (writer only).
+        """Discard all frames so far and continue writing at `index` (writer only).
 
         Raises `ValueError` for an index before the frames that were written already.
         """

@@ -1,4 +1,4 @@
-"""Resampler whose ratio may change with every block, to follow a clock that runs on its own.
+"""Resampler whose ratio may change with every block, to follow another device's clock.
 
 A windowed sinc (J. O. Smith, "Digital audio resampling"), tabulated at `PHASES` fractions of an
 input frame and interpolated linearly between them. All state is the caller's, so that it can live
@@ -31,7 +31,7 @@ TABLE = types.Array(float32, 2, "C", readonly=True)
 
 @functools.lru_cache(maxsize=32)
 def design(input_rate: float, output_rate: float) -> np.ndarray:
-    """Filter table for conversions near `output_rate / input_rate`, float32 `(PHASES + 1, taps)`.
+    """Design a table for conversions near `output_rate / input_rate`, float32 `(PHASES + 1, taps)`.
 
     Row `p` serves outputs that lie `p / PHASES` of a frame behind an input frame; oldest input
     first. Every row sums to one. Read-only, C-contiguous; `taps` is a multiple of 8.
@@ -57,7 +57,7 @@ def design(input_rate: float, output_rate: float) -> np.ndarray:
 
 
 def delay_frames(table: np.ndarray) -> float:
-    """Exact delay in input frames: output `o` shows input time `position(o) - delay_frames`.
+    """Return the delay in input frames: output `o` shows input time `position(o) - delay_frames`.
 
     `position(o)` is the sum of the ratios of all outputs before `o`, starting from the initial
     position; input frame `n` is the `n`-th frame ever consumed.
@@ -67,7 +67,7 @@ def delay_frames(table: np.ndarray) -> float:
 
 @kernel(int64(VECTOR_IN, float64, int64))
 def frames_needed(position: np.ndarray, ratio: float, count: int) -> int:
-    """Input frames that `resample_variable` must be given for `count` outputs at this ratio.
+    """Return the input frames that `resample_variable` needs for `count` outputs at this ratio.
 
     `ratio` counts input frames per output frame.
     """
@@ -164,7 +164,7 @@ class VariableResampler:
         self._position.fill(0.0)
 
     def frames_needed(self, ratio: float, count: int) -> int:
-        """How many input frames the next `count` outputs take at `ratio` input frames each."""
+        """Return how many input frames the next `count` outputs take at `ratio` frames each."""
         return frames_needed(self._position, ratio, count)
 
     def process(self, block: np.ndarray, ratio: float, count: int) -> np.ndarray:

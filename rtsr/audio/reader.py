@@ -34,7 +34,8 @@ _MPEG_SEARCH_BYTES = 1 << 16
 
 _NOT_A_SOUND_FILE = (
     "Input file '{path}' is not a sound file that can be read; "
-    "accepted: WAV, FLAC, Ogg, Opus, MP3, AIFF and what else libsndfile reads."
+    "accepted: WAV, FLAC, Ogg, Opus, MP3, AIFF and what else libsndfile reads; others go through "
+    "`ffmpeg -i IN -f s16le -ac 1 -ar 16000 - | rtsr pipe --rate 16000`."
 )
 
 
@@ -60,7 +61,7 @@ class InputFile:
         self._is_mpeg = _looks_like_mpeg(path)
         try:
             with _quiet_decoder(self._is_mpeg):
-                self._file: Any = soundfile.SoundFile(str(path))
+                self._file: Any = soundfile.SoundFile(native_name(path))
         except (soundfile.LibsndfileError, TypeError) as error:
             raise AudioFormatError(_refusal(path, error)) from None
         self.rate = int(self._file.samplerate)
@@ -126,6 +127,11 @@ class InputFile:
             if present < promised < _UNKNOWN_LENGTH and present > 0:
                 return round(self.frames * (promised - present) / present)
         return 0
+
+
+def native_name(path: Path) -> str | bytes:
+    """Return a path as libsndfile takes it, also where it is not UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 def _check_readable(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.audio.reader import native_name
 from rtsr.errors import AudioFormatError, RtsrError
 
 Audio = NDArray[np.float32]
@@ -84,7 +85,7 @@ class OutputFile:
         self._create()
         try:
             self._file = soundfile.SoundFile(
-                str(self._beside),
+                native_name(self._beside),
                 "w",
                 samplerate=rate,
                 channels=channels,
@@ -128,7 +129,7 @@ class OutputFile:
             self._file.close()
             with self._beside.open("rb+") as file:
                 os.fsync(file.fileno())
-            held = int(self._soundfile.info(str(self._beside)).frames)
+            held = int(self._soundfile.info(native_name(self._beside)).frames)
         except (self._soundfile.LibsndfileError, OSError) as error:
             raise self._write_error(error) from None
         tolerance = 4800 if self.subtype in _LOSSY_SUBTYPES else 0

@@ -7,8 +7,9 @@ One call's way::
                -> the call's place in the batch        rtsr/call/call_stream.py, engine.py
                -> encoder -> RTP packet                rtsr/call/encoders.py, sender.py
 
-Everything up to the sockets is plain, synchronous code that is told the time, so it runs in tests
-exactly as it does in a call. :mod:`rtsr.call.web` and :mod:`rtsr.call.sip` put it on the network.
+Everything up to the sockets is plain, synchronous code that takes the time as an argument, so it
+runs in tests exactly as it does in a call. :mod:`rtsr.call.web` and :mod:`rtsr.call.sip` put it on
+the network.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.worker.tone import SilenceGate, Tone
 from rtsr.timing import HOP
@@ -37,22 +37,23 @@ class BandControls:
         """Turn a control; returns the value as it was stored.
 
         Raises:
-            RtsrError: no such control, or a value that it does not take.
+            ArgumentError: no such control, or a value that it does not take.
         """
         if name not in NAMES:
-            raise RtsrError(
+            raise ArgumentError(
                 f"There is no control {name!r} in a call; there are {', '.join(NAMES)}."
             )
         return self.board.set(name, value)
 
     def as_dict(self) -> dict[str, float]:
-        """Name and value of every control of a call."""
+        """Return name and value of every control of a call."""
         return {name: self.board.get(name) for name in NAMES}
 
     def shape(self, band: Audio, dry: Audio, cutoff_hz: float) -> None:
-        """Change the new band ``(samples, channels)`` in place, as the board says now.
+        """Change the new band ``(samples, channels)`` in place, by the controls' present values.
 
         Args:
+            band: the generated signal, at 48 kHz.
             dry: the sound that it will be added to.
             cutoff_hz: where the slope is anchored.
         """

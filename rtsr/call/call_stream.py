@@ -48,7 +48,7 @@ class CallStream:
 
     Attributes:
         controls: the knobs of the new band.
-        monitor: sees what is taken, if somebody looks.
+        monitor: gets a copy of what is taken, where it is set.
         fallback_seconds: how much sound was played without the new band, because a step was late
             or the call was left out.
 
@@ -171,7 +171,7 @@ class CallStream:
             self._stream = None
 
     def _band(self, start: int, dry: Audio) -> Audio:
-        """The new band for ``dry``, whose first sample has index ``start``."""
+        """Return the new band for ``dry``, whose first sample has index ``start``."""
         count = len(dry)
         self._wide.drop_before(start)
         lead = min(count, max(0, self._wide.start - start))
@@ -201,7 +201,7 @@ class CallStream:
         return band
 
     def _gains(self, count: int, target: float) -> NDArray[np.float32]:
-        """The gain of the next ``count`` samples, which moves by 1 in 10 ms."""
+        """Return the gain of the next ``count`` samples, which moves by 1 in 10 ms."""
         way = np.clip(target - self._gain, -1.0, 1.0)
         steps = np.minimum(np.arange(1, count + 1) / _FADE_IN, abs(way))
         gains = (self._gain + np.sign(way) * steps).astype(np.float32)
@@ -245,7 +245,7 @@ class CallStream:
 
 
 def _known(cutoff: float | None) -> float | None:
-    """The cutoff to go by; full-band Opus may carry a narrower voice, so there it is measured."""
+    """Return the cutoff to use; ``None``, to measure it, where Opus may carry a narrower voice."""
     return cutoff if cutoff is not None and cutoff < 20000.0 else None
 
 
@@ -273,7 +273,7 @@ class _Line:
             self._length += len(sound)
 
     def take(self, count: int) -> Audio:
-        """The oldest ``count`` samples, as an array of their own."""
+        """Take the oldest ``count`` samples, as an array of their own."""
         taken: list[Audio] = []
         while count:
             part = self._parts.popleft()

@@ -1,4 +1,4 @@
-"""Noise for pauses in which the far end sends nothing: what it described, or what was heard."""
+"""Noise for pauses in which the far end sends nothing: as it described, or as received before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_COEFFICIENTS = 12
 
 
 class ComfortNoise:
-    """Comfort noise after RFC 3389, or with the level of the quietest that was heard lately.
+    """Comfort noise after RFC 3389, or with the level of the quietest sound received recently.
 
     Args:
         channels: of the noise; all have the same.
@@ -53,14 +53,14 @@ class ComfortNoise:
         self._reflection = np.clip((coded - 127.0) / 128.0, -0.99, 0.99)
         self._state = np.zeros(len(coded))
 
-    def hear(self, sound: Audio) -> None:
-        """Take note of real sound ``(samples, channels)``, whose quietest packets are its floor."""
+    def observe(self, sound: Audio) -> None:
+        """Measure real sound ``(samples, channels)``, whose quietest packets give its floor."""
         self._described = None
         self._levels[self._block % _BLOCKS] = float(np.sqrt(np.mean(sound**2)))
         self._block += 1
 
     def make(self, samples: int) -> Audio:
-        """The next ``(samples, channels)`` of noise."""
+        """Return the next ``(samples, channels)`` of noise."""
         level = self._level()
         if level <= 0.0:
             return np.zeros((samples, self._channels), np.float32)

@@ -27,7 +27,7 @@ _MERGE_MS = 5.0
 
 
 def best_period(history: Audio, shortest: int, longest: int, template: int) -> int:
-    """The lag in samples at which the end of ``history`` ``(samples,)`` resembles itself most.
+    """Return the lag in samples at which the end of ``history`` ``(samples,)`` repeats best.
 
     Normalised cross-correlation of the last ``template`` samples with those 'lag' earlier.
     """
@@ -37,8 +37,8 @@ def best_period(history: Audio, shortest: int, longest: int, template: int) -> i
     squares = np.concatenate([[0.0], np.cumsum(past**2)])
     energies = squares[template:] - squares[:-template]
     # A quiet stretch resembles everything; what little noise it holds must not win.
-    floor = 1e-3 * float(newest @ newest) + 1e-9
-    scores = products / np.sqrt(energies + floor)
+    least = 1e-3 * float(newest @ newest) + 1e-9
+    scores = products / np.sqrt(energies + least)
     return longest - int(np.argmax(scores))
 
 
@@ -66,14 +66,15 @@ class Concealer:
 
     @property
     def has_faded(self) -> bool:
-        """Whether what is made up has become silence."""
+        """Whether the synthesised sound has faded to silence."""
         return self.concealed_ms >= _FADE_TO_MS
 
     def continue_sound(self, samples: int, comfort: Audio | None = None) -> Audio:
-        """Make up the next ``samples``, ``(samples, channels)``.
+        """Synthesise the next ``samples``, ``(samples, channels)``, from the past.
 
         Args:
-            comfort: noise of this shape that comes up as the sound goes down.
+            samples: how many.
+            comfort: noise of this shape that is faded in as the sound is faded out.
         """
         out = np.empty((samples, self._history.shape[1]), np.float32)
         for start in range(0, samples, self._samples(10.0)):
@@ -112,7 +113,7 @@ class Concealer:
         self._remember(sound)
 
     def _repeat(self, samples: int, elapsed: int) -> Audio:
-        """Samples from the cycle of the newest periods; the cycle grows every 10 ms."""
+        """Return samples from the cycle of the newest periods; the cycle grows every 10 ms."""
         periods = min(3, 1 + int(1000.0 * elapsed / self.rate // 10.0))
         starts_now = elapsed == 0
         if starts_now or len(self._cycle) < periods * self._period:
@@ -151,12 +152,12 @@ class Concealer:
         self._cycle = cycle
 
     def _remember(self, sound: Audio) -> None:
-        kept = len(self._history)
-        if len(sound) >= kept:
-            self._history[...] = sound[-kept:]
+        length = len(self._history)
+        if len(sound) >= length:
+            self._history[...] = sound[-length:]
         else:
-            self._history[: kept - len(sound)] = self._history[len(sound) :]
-            self._history[kept - len(sound) :] = sound
+            self._history[: length - len(sound)] = self._history[len(sound) :]
+            self._history[length - len(sound) :] = sound
 
     def _samples(self, milliseconds: float) -> int:
         return math.ceil(milliseconds * self.rate / 1000.0)

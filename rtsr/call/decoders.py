@@ -38,14 +38,14 @@ class Decoder(Protocol):
         """How many samples :meth:`conceal` should be asked for at a time."""
 
     def decode(self, payload: bytes) -> Audio:
-        """The sound of a packet, ``(samples, channels)`` at the format's sample rate.
+        """Decode a packet to sound, ``(samples, channels)`` at the format's sample rate.
 
         Raises:
             AudioFormatError: the payload is not one of this codec's, or too long.
         """
 
     def conceal(self, samples: int) -> Audio | None:
-        """The codec's own guess at ``samples`` that were lost, or ``None`` if it has none."""
+        """Return the codec's concealment of ``samples`` lost samples; ``None`` if it has none."""
 
 
 def open_decoder(form: PayloadFormat, channels: int = 1) -> Decoder:
@@ -68,7 +68,7 @@ def open_decoder(form: PayloadFormat, channels: int = 1) -> Decoder:
 
 
 def packet_samples(form: PayloadFormat, payload: bytes) -> int:
-    """Samples at the format's sample rate in a payload; 0 if that is malformed or over 120 ms."""
+    """Return the length of a payload at the format's rate; 0 if malformed or over 120 ms."""
     if form is OPUS:
         return opus_duration(payload)
     samples = len(payload) * (form.sample_rate // form.clock_rate)
@@ -76,7 +76,7 @@ def packet_samples(form: PayloadFormat, payload: bytes) -> int:
 
 
 def opus_duration(payload: bytes) -> int:
-    """Samples at 48 kHz in an Opus packet (RFC 6716, 3.1 and 3.2); 0 if it is malformed."""
+    """Return an Opus packet's length at 48 kHz (RFC 6716, 3.1 and 3.2); 0 if it is malformed."""
     if not payload:
         return 0
     code = payload[0] & 3
@@ -97,7 +97,7 @@ def opus_bandwidth_hz(payload: bytes) -> int:
 
 @functools.lru_cache(maxsize=2)
 def _expansion(form: PayloadFormat) -> Audio:
-    """What each of the 256 codes of G.711 stands for, ``(256,)`` in [-1, 1]."""
+    """Return the value of each of the 256 codes of G.711, ``(256,)`` in [-1, 1]."""
     context = _open(_FFMPEG_NAME[form], form.sample_rate, 1)
     frame = context.decode(av.Packet(bytes(range(256))))[0]
     return frame.to_ndarray().reshape(-1).astype(np.float32) * _FULL_SCALE

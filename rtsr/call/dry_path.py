@@ -39,7 +39,7 @@ class DryPath:
         self._tail: Audio = np.zeros((0, channels), np.float32)
 
     def process(self, chunk: Chunk) -> Audio:
-        """The chunk at 48 kHz, ``(samples, channels)``; nothing for a tail."""
+        """Return the chunk at 48 kHz, ``(samples, channels)``; nothing for a tail."""
         sound = np.ascontiguousarray(chunk.sound)
         if chunk.origin is Origin.TAIL:
             if self._resampler is not None:

@@ -11,7 +11,7 @@ from av.audio.codeccontext import AudioCodecContext
 from numpy.typing import NDArray
 
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, PayloadFormat
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError
 
 __all__ = ["DEFAULT_BITRATE", "Encoder", "open_encoder"]
 
@@ -19,8 +19,8 @@ Audio = NDArray[np.float32]
 
 DEFAULT_BITRATE = 64_000
 LOWEST_BITRATE, HIGHEST_BITRATE = 6_000, 510_000
-# From here on Opus codes full-band speech with its transform alone, which looks ahead by 2.5 ms;
-# below, its linear prediction is worth the 4 ms more that it takes.
+# From here on Opus codes full-band speech with its transform alone, which has a look-ahead of 2.5
+# ms; below, its linear prediction is worth the 4 ms more that it takes.
 _LOW_DELAY_FROM = 48_000
 _FFMPEG_NAME = {PCMU: "pcm_mulaw", PCMA: "pcm_alaw"}
 
@@ -41,7 +41,7 @@ class Encoder(Protocol):
     delay_samples: int
 
     def encode(self, frame: Audio) -> bytes:
-        """The payload of one frame ``(frame_samples, channels)`` in [-1, 1]."""
+        """Encode one frame to a payload, ``(frame_samples, channels)`` in [-1, 1]."""
 
 
 def open_encoder(form: PayloadFormat, channels: int = 1, bitrate: int = DEFAULT_BITRATE) -> Encoder:
@@ -54,7 +54,7 @@ def open_encoder(form: PayloadFormat, channels: int = 1, bitrate: int = DEFAULT_
 
     Raises:
         AudioFormatError: the format has no sound, or not so many channels.
-        RtsrError: the bitrate is out of range.
+        ArgumentError: the bitrate is out of range.
     """
     if channels not in ((1, 2) if form is OPUS else (1,)):
         raise AudioFormatError(f"{form.name} does not carry {channels} channels.")
@@ -71,14 +71,14 @@ def open_encoder(form: PayloadFormat, channels: int = 1, bitrate: int = DEFAULT_
 def check_bitrate(bitrate: int) -> None:
     """Raise :class:`RtsrError` unless Opus takes this bitrate."""
     if not LOWEST_BITRATE <= bitrate <= HIGHEST_BITRATE:
-        raise RtsrError(
+        raise ArgumentError(
             f"Opus takes {LOWEST_BITRATE} to {HIGHEST_BITRATE} bits per second, not {bitrate}."
         )
 
 
 @functools.lru_cache(maxsize=2)
 def _compression(form: PayloadFormat) -> NDArray[np.uint8]:
-    """The code of G.711 for each 16-bit sample, ``(65536,)``, from -32768 up."""
+    """Return the code of G.711 for each 16-bit sample, ``(65536,)``, from -32768 up."""
     context = _open(_FFMPEG_NAME[form], form.sample_rate, 1, "s16")
     samples = np.arange(-32768, 32768).astype(np.int16)
     return np.frombuffer(_encoded(context, samples[None], "s16", 1), np.uint8)

@@ -26,7 +26,7 @@ from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
 from rtsr.call.upsampled import SoundLine
 from rtsr.call.warm_up import warm_up
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model
 
 __all__ = ["BusyError", "CallEngine", "Line", "Totals"]
@@ -39,7 +39,7 @@ SILENT_SECONDS = 20.0
 _SHORTEST_REST, _LONGEST_REST = 0.0005, 0.005
 _WATCH_SECONDS = 1.0
 # Two are a packet of 20 ms. Under too much load there is always a next one, and who wants to join,
-# leave or be heard must have a turn.
+# leave or send audio must have a turn.
 _MOST_STEPS = 2
 
 
@@ -108,7 +108,7 @@ class Line:
             self._guarded(self.path.receive, packet)
 
     def advance(self) -> None:
-        """Look at the clock: what is due, what is finished, what is late."""
+        """Poll by the clock: process what is due, finished or late."""
         if not self._closed:
             self._guarded(self.path.advance)
 
@@ -175,7 +175,8 @@ class CallEngine:
         steps: steps of the batch so far, and ``step_seconds`` their time.
 
     Raises:
-        RtsrError: an argument out of range, or the model cannot be run.
+        ArgumentError: an argument is out of range.
+        RtsrError: the model cannot be run.
     """
 
     def __init__(
@@ -189,11 +190,11 @@ class CallEngine:
         deadline_ms: float = 1000.0 * DEADLINE,
     ) -> None:
         if not 1 <= capacity <= MOST_CALLS:
-            raise RtsrError(f"A process takes 1 to {MOST_CALLS} calls, not {capacity}.")
+            raise ArgumentError(f"A process takes 1 to {MOST_CALLS} calls, not {capacity}.")
         if channels not in (1, 2):
-            raise RtsrError(f"A call has 1 or 2 channels, not {channels}.")
+            raise ArgumentError(f"A call has 1 or 2 channels, not {channels}.")
         if not 5.0 <= deadline_ms <= 200.0:
-            raise RtsrError(f"Sound waits 5 to 200 ms for the batch, not {deadline_ms:g}.")
+            raise ArgumentError(f"Sound waits 5 to 200 ms for the batch, not {deadline_ms:g}.")
         self.deadline = deadline_ms / 1000.0
         self.capacity = capacity
         self.channels = channels
@@ -234,7 +235,7 @@ class CallEngine:
     def start(self) -> None:
         """Begin to step; called on the event loop that the calls will live on."""
         self.loop = asyncio.get_running_loop()
-        # What was made so far stays; the collector need not look through it during calls.
+        # What was made so far stays; the collector need not scan it during calls.
         gc.collect()
         gc.freeze()
         self._thread = threading.Thread(target=self._run, name="rtsr-call-engine", daemon=True)
@@ -269,13 +270,17 @@ class CallEngine:
         """Take a call.
 
         Args:
-            receiver, sender, send, event_rate: as for :class:`~rtsr.call.path.MediaPath`.
+            receiver: as for :class:`~rtsr.call.path.MediaPath`.
+            sender: likewise.
+            send: likewise.
             name: for the log; never a person's number.
             rate: Hz of the sound that is expected first.
-            seed, wet: of the new band.
+            seed: of the generated texture.
+            wet: gain of the generated band, 0 to 1.
+            event_rate: as for :class:`~rtsr.call.path.MediaPath`.
 
         Raises:
-            BusyError: all places are taken.
+            BusyError: all slots are taken.
         """
         stream = await self._take_place(rate, seed, wet)
         line = Line(
@@ -293,7 +298,7 @@ class CallEngine:
         name: str = "return",
         event_rate: int = 8000,
     ) -> Line:
-        """A direction that is only transcoded, as back to the telephone; it takes no place."""
+        """Open a direction that is only transcoded, as back to the telephone; it takes no slot."""
         stream = CallStream(None, channels=receiver.channels)
         line = Line(
             self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
@@ -306,10 +311,11 @@ class CallEngine:
 
         Args:
             rate: Hz of what will be given to :meth:`~rtsr.call.upsampled.SoundLine.enhance`.
-            seed, wet: of the new band.
+            seed: of the generated texture.
+            wet: gain of the generated band, 0 to 1.
 
         Raises:
-            BusyError: all places are taken.
+            BusyError: all slots are taken.
             AudioFormatError: a rate that is not accepted.
         """
         line = SoundLine(self, await self._take_place(rate, seed, wet), rate)
@@ -317,19 +323,19 @@ class CallEngine:
         return line
 
     def totals(self) -> Totals:
-        """Sums over all enhancing lines there have been."""
+        """Return sums over all enhancing lines so far."""
         totals = Totals(**{each.name: getattr(self._past, each.name) for each in fields(Totals)})
         for line in self.lines:
             totals.add(line.path)
         return totals
 
     def forget_sound(self, line: SoundLine) -> None:
-        """A line has ended; called by it."""
+        """Forget a line that has ended; called by it."""
         with contextlib.suppress(ValueError):
             self.sounds.remove(line)
 
     def forget(self, line: Line) -> None:
-        """A line has ended; called by it."""
+        """Forget a line that has ended; called by it."""
         with contextlib.suppress(ValueError):
             self._plain.remove(line)
         if line in self.lines:

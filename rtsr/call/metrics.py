@@ -16,7 +16,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition(engine: CallEngine) -> bytes:
-    """The text of ``/metrics`` (Prometheus's exposition format), as of now.
+    """Return the text of ``/metrics`` (Prometheus's exposition format), as of now.
 
     Raises:
         MissingDependencyError: the extra ``call`` is not installed.

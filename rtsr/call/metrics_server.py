@@ -25,7 +25,7 @@ class MetricsServer:
         """Listen.
 
         Raises:
-            RtsrError: the address cannot be had.
+            RtsrError: the address is not available.
         """
         try:
             self._server = await asyncio.start_server(self._answer, host, port, limit=_LONGEST_LINE)

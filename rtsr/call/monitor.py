@@ -1,4 +1,4 @@
-"""The newest sound of a call, kept for whoever wants to look at it."""
+"""The newest sound of a call, stored for display."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Monitor:
 
     def see(self, before: Audio, after: Audio) -> None:
         """Take note of sound ``(samples, channels)`` at 48 kHz as it came and as it goes."""
-        for kept, new in ((self._before, before), (self._after, after)):
+        for stored, new in ((self._before, before), (self._after, after)):
             length = min(len(new), _FRAMES)
             # Replaced and not moved, since another thread may be looking.
-            kept[: _FRAMES - length] = kept[length:].copy()
-            kept[_FRAMES - length :] = new[len(new) - length :]
+            stored[: _FRAMES - length] = stored[length:].copy()
+            stored[_FRAMES - length :] = new[len(new) - length :]
 
     def spectra_db(self) -> tuple[list[float], list[float]]:
         """Both spectra, in the bands of the live engine's screen; dB of a full-scale sine."""

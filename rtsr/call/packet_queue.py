@@ -51,7 +51,7 @@ class PacketQueue:
         return len(self._packets)
 
     def first(self) -> QueuedPacket | None:
-        """The packet that was sent first, left where it is."""
+        """Return the packet that was sent first, without removing it."""
         return self._packets[0] if self._packets else None
 
     def pop(self) -> QueuedPacket:
@@ -91,5 +91,5 @@ class PacketQueue:
 
 
 def _nearest(difference: int, period: int) -> int:
-    """The smallest step, forwards or back, that is ``difference`` on a counter that wraps."""
+    """Return the smallest step that is ``difference`` on a counter that wraps; may be negative."""
     return (difference + period // 2) % period - period // 2

@@ -28,8 +28,8 @@ _REMEMBERED = 2048
 class MediaPath:
     """Takes packets, and hands on others when their sound is finished.
 
-    Everything happens in calls that are told the time, from one thread; only the batch may be
-    stepped by another.
+    Everything happens in functions that take the time as an argument, from one thread; only the
+    batch may be stepped by another.
 
     Args:
         receiver: orders and decodes what comes.
@@ -85,7 +85,7 @@ class MediaPath:
         self.advance(now)
 
     def advance(self, now: float) -> None:
-        """Let the sound into the batch whose time has come, and look whether a step is late."""
+        """Let the sound into the batch whose time has come, and check whether a step is late."""
         for chunk in self.receiver.poll(now):
             if chunk.pause and self.sender is not None:
                 self.sender.pause(chunk.pause)

@@ -219,7 +219,7 @@ class Receiver:
         self._last_arrival = now
 
     def poll(self, now: float) -> list[Chunk]:
-        """The sound whose time has come by ``now`` seconds, in order."""
+        """Return the sound that is due by ``now`` seconds, in order."""
         chunks: list[Chunk] = []
         while self._position is not None:
             made = self._next(now)
@@ -236,7 +236,7 @@ class Receiver:
         self._made_up = 0
 
     def _reconsider(self, at: int) -> None:
-        """A packet came whose time has been filled: may that have been a longer wait?"""
+        """Count a packet that came too late: would a longer delay have saved it?"""
         assert self._position is not None
         passed = (self._position - at) / UNITS
         wanted = self._delay.baseline + self._delay.target + _STEP
@@ -247,7 +247,7 @@ class Receiver:
             self._position = at
 
     def _next(self, now: float) -> list[Chunk] | None:
-        """The next chunk, or ``None`` if nothing is due; an empty list: look again."""
+        """Return the next chunk, or ``None`` if nothing is due; an empty list means: ask again."""
         assert self._position is not None
         first = self._first()
         if first is not None and first.at + first.units <= self._position:
@@ -305,7 +305,7 @@ class Receiver:
         self._late_in_a_row = 0
         self._is_silence = False
         sound = self._concealer.accept(sound)
-        self._comfort.hear(sound)
+        self._comfort.observe(sound)
         sound = self._adjusted(sound, rate)
         chunks.append(self._chunk(sound, Origin.DECODED, first.arrival))
         return chunks
@@ -355,7 +355,7 @@ class Receiver:
         return Chunk(sound, self._concealer.rate, self._bandwidth, origin, pause, arrival)
 
     def _adjusted(self, sound: Audio, rate: int) -> Audio:
-        """The sound, made a little longer or shorter if packets should wait longer or shorter."""
+        """Return the sound, stretched or shrunk a little if the delay should grow or shrink."""
         excess = self._offset - self._delay.baseline - self._delay.target
         # Whole hops where nobody speaks: what follows then still begins with the packets.
         lag = rate // 100
@@ -384,7 +384,7 @@ class Receiver:
     def _pop(self) -> QueuedPacket:
         queued = self._queue.pop()
         # The queue may have dropped its oldest, whose notes would stay.
-        self._waiting = {n: kept for n, kept in self._waiting.items() if n > queued.number}
+        self._waiting = {n: packet for n, packet in self._waiting.items() if n > queued.number}
         if self._last_number is not None:
             self.counts.lost += max(0, queued.number - self._last_number - 1)
         self._last_number = queued.number

@@ -29,7 +29,7 @@ def lengthen(sound: Audio, lag: int) -> Audio:
 
 
 def pitch_lag(sound: Audio, most: int, rate: int) -> int:
-    """The lag of at most ``most`` samples at which ``sound`` is most alike; 0 if it is too short.
+    """Return the lag, at most ``most``, at which ``sound`` repeats best; 0 if it is too short.
 
     Cut or repeated by so much, a voice keeps its pitch.
     """

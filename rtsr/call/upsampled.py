@@ -50,7 +50,7 @@ class SoundLine:
         return self._stream.fallback_seconds
 
     async def enhance(self, sound: Audio) -> Audio:
-        """The next sound ``(samples,)`` or ``(samples, channels)``, at 48 kHz, of the same rank.
+        """Enhance ``(samples,)`` or ``(samples, channels)`` to the same rank at 48 kHz.
 
         As much comes out as goes in: six samples for one at 8 kHz. Where a block is no whole number
         of 10 ms, the rest comes with the next one. What the engine's deadline passes is not waited
@@ -86,7 +86,7 @@ class SoundLine:
         return out[:, 0] if block.ndim == 1 else out
 
     def advance(self) -> None:
-        """A step has been taken; called by the engine."""
+        """Process the result of a step; called by the engine."""
         self._stepped.set()
 
     def close(self) -> None:

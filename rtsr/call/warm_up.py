@@ -1,4 +1,4 @@
-"""A short call that nobody hears, so that the first real one is like every other."""
+"""A short call without a listener, so that the first real one is as fast as later ones."""
 
 from __future__ import annotations
 
@@ -42,4 +42,4 @@ def warm_up(batch: BatchUpsampler, channels: int = 1) -> None:
 
 
 def _drop(packet: Packet) -> None:
-    """Nobody is there to hear it."""
+    """Discard the packet."""

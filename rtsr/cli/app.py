@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -58,6 +59,7 @@ class _Commands(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run as a program; wrong use ends in one sentence on stderr, too."""
+        _let_any_file_name_be_printed()
         # Without arguments the help is printed, which is an error to typer.
         without_arguments = not (sys.argv[1:] if args is None else args)
         standalone = standalone_mode and without_arguments
@@ -80,11 +82,11 @@ class _Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Ours in the order in which one learns them, then the others."""
+        """List our commands in the order in which one learns them, then the others."""
         return [*_COMMANDS, *sorted(set(_plug_ins()) - set(_COMMANDS))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name, or ``None``."""
+        """Return the command of that name, or ``None``."""
         if cmd_name in _COMMANDS:
             module, _, function = _COMMANDS[cmd_name].partition(":")
             return _as_command(cmd_name, getattr(importlib.import_module(module), function))
@@ -97,7 +99,7 @@ class _Commands(TyperGroup):
             return _as_command(cmd_name, _not_loadable(cmd_name, entry_point.value, error))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; what goes wrong on purpose ends in one sentence on stderr."""
+        """Run the command; an expected error ends in one sentence on stderr."""
         tell_of_compiling()
         try:
             with warnings.catch_warnings():
@@ -141,7 +143,7 @@ def rtsr_command(
         ),
     ] = False,
 ) -> None:
-    """Real-time audio super-resolution: narrow-band sound in, full-band sound out.
+    r"""Real-time audio super-resolution: narrow-band sound in, full-band sound out.
 
     Everything runs as a stream with about 13 ms of algorithmic latency,
     on one core of a CPU.
@@ -149,13 +151,13 @@ def rtsr_command(
     [bold]Try it[/bold]
 
       rtsr demo                           stream a packaged recording
-      rtsr enhance call.wav call-48k.wav  a file, whatever its format
+      rtsr enhance call.wav call-48k.wav  a WAV, FLAC, Ogg, Opus or MP3 file
       rtsr live                           from microphone to loudspeaker, while it plays
       rtsr eval original.wav call-48k.wav --input call.wav --plot spectra.png
 
     [bold]In a chain of programs[/bold]
 
-      ffmpeg -v 0 -i call.mp3 -f s16le -ac 1 -ar 8000 - \\
+      ffmpeg -v 0 -i call.mp3 -f s16le -ac 1 -ar 8000 - \
         | rtsr pipe --rate 8000 | play -t raw -e signed -b 16 -r 48000 -
 
     Bad input ends with one sentence on stderr and exit code 2.
@@ -187,11 +189,17 @@ def _not_loadable(name: str, origin: str, error: Exception) -> Callable[[], None
     return not_loadable
 
 
+def _let_any_file_name_be_printed() -> None:
+    # A name that is not UTF-8 holds surrogates, which stdout refuses to encode by default.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
 def _fail(sentence: str) -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
     if sys.stderr is not None:  # print() would take stdout instead
-        # Where nobody can be told, the code still says it.
+        # Where stderr cannot be written either, the exit code remains.
         with contextlib.suppress(OSError):
             print(f"rtsr: {sentence}", file=sys.stderr, flush=True)
     sys.exit(EXIT_BAD_INPUT)
@@ -203,7 +211,7 @@ _show_other_warning = warnings.showwarning
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, *rest: Any, **named: Any
 ) -> None:
-    """Ours in one sentence, without the place in the source."""
+    """Print our warnings as one sentence, without the place in the source."""
     if issubclass(category, RtsrWarning):
         with contextlib.suppress(OSError):
             print(f"rtsr: {message}", file=sys.stderr, flush=True)

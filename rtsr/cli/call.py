@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtsr.cli import options
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 
 if TYPE_CHECKING:
     from rtsr.call.engine import CallEngine
@@ -122,6 +122,7 @@ def web_command(
         certificate=certificate,
         key=key,
         bitrate=bitrate,
+        announce=_announce,
     )
 
 
@@ -237,7 +238,12 @@ def sip_command(
         advertise=advertise,
         register=register,
         metrics=None if metrics is None else host_and_port(metrics),
+        announce=_announce,
     )
+
+
+def _announce(line: str) -> None:
+    print(line, flush=True)
 
 
 def _engine(
@@ -256,13 +262,15 @@ def _engine(
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """The two parts of ``HOST:PORT``; an IPv6 address stands in brackets.
+    """Return the two parts of ``HOST:PORT``; an IPv6 address stands in brackets.
 
     Raises:
-        RtsrError: it has another form.
+        ArgumentError: it has another form.
     """
     host, colon, port = text.rpartition(":")
     host = host.strip("[]") if host.startswith("[") else host
     if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise RtsrError(f"'{text}' is no address to listen on; write HOST:PORT, as 127.0.0.1:8080.")
+        raise ArgumentError(
+            f"'{text}' is no address to listen on; write HOST:PORT, as 127.0.0.1:8080."
+        )
     return host, int(port)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsr.cli import options
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,9 +53,9 @@ def demo_command(
         bool, typer.Option("--json", help="Print one JSON object instead of tables.")
     ] = False,
 ) -> None:
-    """Stream a packaged 8 kHz recording in 10 ms blocks, and show what it did.
+    r"""Stream a packaged 8 kHz recording in 10 ms blocks, and show what it did.
 
-    Prints latency, step times and speed, and with rtsr\\[eval] installed the
+    Prints latency, step times and speed, and with rtsr\[eval] installed the
     quality against the full-band original. Writes the enhanced sound and a
     picture of its spectrum.
     """
@@ -97,19 +97,21 @@ def demo_command(
     ]
     notes = []
     try:
-        result["quality"] = _judge(
+        result["quality"] = _evaluate(
             _at_48_khz(reference, reference_rate), untouched.audio, streamed.audio, rate / 2
         )
+        if "visqol" not in result["quality"]["enhanced"]:
+            notes.append('ViSQOL left out; it needs: pip install "rtsr[eval]".')
+    except (MissingDependencyError, ImportError):
+        notes.append('Quality left out; it needs: pip install "rtsr[eval]".')
+    try:
         written.append(
             _picture(
                 folder / f"{clip}.png", reference, reference_rate, untouched, streamed, rate / 2
             )
         )
-    except MissingDependencyError as error:
-        notes.append(f"Quality and picture left out. {error}")
-    except ImportError:
-        missing = MissingDependencyError("Judging quality", "eval")
-        notes.append(f"Quality and picture left out. {missing}")
+    except (MissingDependencyError, ImportError):
+        notes.append('Picture left out; it needs: pip install "rtsr[eval]".')
     result["written"] = [str(path) for path in written]
     if as_json:
         typer.echo(json.dumps(_without_nan(result), allow_nan=False))
@@ -130,7 +132,7 @@ def _clip_files(clip: str) -> tuple[Path, Path]:
     )
     if clip not in names:
         known = ", ".join(names) or "none in this installation"
-        raise RtsrError(f"There is no packaged recording {clip!r}; there is: {known}.")
+        raise ArgumentError(f"There is no packaged recording {clip!r}; there is: {known}.")
     return by_stem[clip + _NARROW], by_stem[clip + _REFERENCE]
 
 
@@ -185,7 +187,7 @@ def _at_48_khz(audio: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
     return to_rate(audio.astype(np.float64), rate)
 
 
-def _judge(
+def _evaluate(
     reference: NDArray[np.float64],
     untouched: NDArray[np.float32],
     enhanced: NDArray[np.float32],

@@ -1,23 +1,42 @@
-"""``rtsr enhance``: a file in, its full-band version out."""
+"""``rtsr enhance``: files in, their full-band versions out."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rtsr.cli import options
+from rtsr.errors import RtsrError
+
+if TYPE_CHECKING:
+    from rtsr.cli.enhance_files import Job
+    from rtsr.files import EnhanceReport
+
+EXIT_BAD_INPUT = 2
 
 
 def enhance_command(
-    input_file: Annotated[
-        Path, typer.Argument(metavar="IN", help="Any file that libsndfile reads, 8 to 48 kHz.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN... OUT",
+            help="A sound file that libsndfile reads, 8 to 48 kHz, and the file to write, whose "
+            "extension names the format; or a folder and a folder to write into.",
+        ),
     ],
-    output_file: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Its extension names the format: wav, flac, ...")
-    ],
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out-dir",
+            "-o",
+            metavar="DIR",
+            help="Read all of the paths, files and folders, and write into this folder under "
+            "the same names.",
+        ),
+    ] = None,
     model: options.Model = "small",
     provider: options.Provider = "auto",
     block_ms: options.BlockMs = 40,
@@ -37,61 +56,109 @@ def enhance_command(
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object about what was done.")
+        bool, typer.Option("--json", help="Print one JSON object per file about what was done.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no report.")] = False,
 ) -> None:
-    """Enhance a file.
+    """Enhance a file, several files, or a folder.
 
     The output is aligned with the input to the sample and has as many channels.
     It appears under its name only when it is whole. Memory does not grow with
-    the length of the file.
+    the length of the file. A file that cannot be enhanced does not stop the
+    others; the exit code is then 2.
+
+      rtsr enhance call.wav call-48k.wav
+
+      rtsr enhance a.wav b.flac --out-dir enhanced
+
+      rtsr enhance recordings enhanced
     """
+    from rtsr.cli.enhance_files import make_folder, plan_jobs
+
+    options.check_band(cutoff, ceiling)
+    if as_json:
+        options.check_stdout()
+    settings: dict[str, Any] = {
+        "model": model,
+        "provider": provider,
+        "block_ms": block_ms,
+        "threads": threads,
+        "seed": seed,
+        "cutoff": cutoff,
+        "ceiling": ceiling,
+        "wet": wet,
+        "output_rate": out_rate,
+        "limiter": limiter,
+        "subtype": subtype,
+    }
+    into_folder = out_dir is not None or paths[0].is_dir()
+    jobs = plan_jobs(paths, out_dir)
+    failed = 0
+    for job in jobs:
+        try:
+            if into_folder:
+                make_folder(job.target.parent)
+            report = _enhance(job, settings, shown=not (as_json or quiet))
+        except (RtsrError, OSError) as error:
+            if not into_folder:
+                raise
+            failed += 1
+            typer.echo(f"rtsr: {_sentence(error)}", err=True)
+            continue
+        _print_warnings(job, report, cutoff, ceiling, several=into_folder)
+        if as_json:
+            typer.echo(json.dumps(report.to_json(), allow_nan=False))
+        elif not quiet:
+            _print_report(job, report, out_rate)
+    if failed:
+        typer.echo(f"rtsr: {failed} of {len(jobs)} files could not be enhanced.", err=True)
+        raise typer.Exit(EXIT_BAD_INPUT)
+
+
+def _enhance(job: Job, settings: dict[str, Any], shown: bool) -> EnhanceReport:
     from rtsr.cli.progress import AudioProgress
     from rtsr.files import enhance_file
 
-    if as_json:
-        options.check_stdout()
-    shown = not (as_json or quiet)
-    rate = _rate_of(input_file) if shown else None
-    with AudioProgress(input_file.name, rate, shown) as progress:
-        report = enhance_file(
-            input_file,
-            output_file,
-            model=model,
-            provider=provider,
-            block_ms=block_ms,
-            threads=threads,
-            seed=seed,
-            cutoff=cutoff,
-            ceiling=ceiling,
-            wet=wet,
-            output_rate=out_rate,
-            limiter=limiter,
-            subtype=subtype,
-            progress=progress.show,
-        )
-    unusable = options.cutoff_warning(cutoff, report.input_rate)
-    for sentence in [*([unusable] if unusable else []), *report.warnings()]:
-        typer.echo(f"rtsr: {sentence}", err=True)
-    if as_json:
-        typer.echo(json.dumps(report.to_json(), allow_nan=False))
-    elif not quiet:
-        typer.echo(
-            f"{output_file}: {report.seconds:.2f} s, {report.channels} channel(s) at "
-            f"{out_rate} Hz, content of the input up to {report.cutoff_hz:.0f} Hz"
-        )
-        typer.echo(
-            f"{report.real_time_factor:.1f}x real time, step p50 {report.step_ms.p50:.2f} ms, "
-            f"p99.9 {report.step_ms.p99_9:.2f} ms, "
-            f"latency of the stream {report.latency.algorithmic_ms:.1f} ms (compensated)"
-        )
+    rate = _rate_of(job.source) if shown else None
+    with AudioProgress(job.source.name, rate, shown) as progress:
+        return enhance_file(job.source, job.target, **settings, progress=progress.show)
+
+
+def _sentence(error: RtsrError | OSError) -> str:
+    if isinstance(error, RtsrError):
+        return str(error)
+    subject = f"'{error.filename}': " if error.filename else ""
+    return f"{subject}{error.strerror or error}."
+
+
+def _print_warnings(
+    job: Job, report: EnhanceReport, cutoff: float | None, ceiling: float | None, several: bool
+) -> None:
+    subject = f"'{job.source}': " if several else ""
+    sentences = [
+        options.cutoff_warning(cutoff, report.input_rate),
+        options.ceiling_warning(ceiling, report.cutoff_hz),
+        *report.warnings(),
+    ]
+    for sentence in filter(None, sentences):
+        typer.echo(f"rtsr: {subject}{sentence}", err=True)
+
+
+def _print_report(job: Job, report: EnhanceReport, out_rate: int) -> None:
+    typer.echo(
+        f"{job.target}: {report.seconds:.2f} s, {report.channels} channel(s) at "
+        f"{out_rate} Hz, content of the input up to {report.cutoff_hz:.0f} Hz"
+    )
+    typer.echo(
+        f"{report.real_time_factor:.1f}x real time, step p50 {report.step_ms.p50:.2f} ms, "
+        f"p99.9 {report.step_ms.p99_9:.2f} ms, "
+        f"latency of the stream {report.latency.algorithmic_ms:.1f} ms (compensated)"
+    )
 
 
 def _rate_of(path: Path) -> int | None:
-    """The file's rate for the progress bar; whatever is wrong with the file is said later."""
+    """Return the file's rate for the progress bar; errors are left to the enhancement itself."""
     from rtsr.audio.reader import InputFile
-    from rtsr.errors import RtsrError
 
     try:
         with InputFile(path) as file:

@@ -1,4 +1,4 @@
-"""``rtsr eval``: judge files by their full-band originals."""
+"""``rtsr eval``: evaluate files against their full-band originals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtsr.cli import options
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,15 +30,15 @@ _MEANING = {
     "lsd_near": "lsd from the cutoff to twice the cutoff",
     "mel_hf": "log10 mel magnitude error above the cutoff (lower is better)",
     "hf_bias_db": "level of the high band against the original (0 is right)",
-    "hf_envelope_db": "how that level wavers: smearing in time (lower is better)",
+    "hf_envelope_db": "variation of the high band's level error over time (lower is better)",
     "lf_sisdr": "low band kept intact, in dB (higher is better)",
     "lf_gain_db": "level of the low band against the original (0 is right)",
     "silence_dbfs": "level where the original is silent (lower is better)",
     "level_bias_db": "mean error of the levels of 24 bands above the cutoff (lower is better)",
-    "level_wander_db": "how far they err from moment to moment besides (lower is better)",
-    "level_bias_loud_db": "level_bias_db where the high band is loud (lower is better)",
-    "level_wander_loud_db": "level_wander_db where the high band is loud (lower is better)",
-    "level_loud_db": "level of the bands where the high band is loud (0 is right)",
+    "level_wander_db": "variation over time of the level errors of 24 bands (lower is better)",
+    "level_bias_loud_db": "level_bias_db where the high band is loudest (lower is better)",
+    "level_wander_loud_db": "level_wander_db where the high band is loudest (lower is better)",
+    "level_loud_db": "mean level error where the high band is loudest (0 is right)",
     "level_octave1_db": "level of the first octave above the cutoff (0 is right)",
     "level_octave2_db": "level of the second octave above the cutoff (0 is right)",
     "level_octave3_db": "level of the third octave above the cutoff (0 is right)",
@@ -50,7 +50,7 @@ def eval_command(
         Path, typer.Argument(help="The full-band original: a file, or a folder of files.")
     ],
     estimate: Annotated[
-        Path, typer.Argument(help="What to judge: a file, or a folder with the same file names.")
+        Path, typer.Argument(help="What to evaluate: a file, or a folder with the same file names.")
     ],
     cutoff: Annotated[
         float | None,
@@ -65,7 +65,8 @@ def eval_command(
         typer.Option(
             "--input",
             metavar="FILE",
-            help="The narrow-band input: gives the cutoff, and a third panel in the picture.",
+            help="The narrow-band input: gives the cutoff, a column in the table of two files, "
+            "and a panel in the picture.",
         ),
     ] = None,
     metrics: Annotated[
@@ -93,14 +94,14 @@ def eval_command(
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
 ) -> None:
-    """Judge files by their full-band originals.
+    """Evaluate files against their full-band originals.
 
     Two files, or two folders whose files are paired by name. Every estimate is first aligned with
     its original to the sample; no gain is changed. Files at other rates are resampled to 48 kHz.
 
     The level_ metrics, in dB, compare 24 bands from the cutoff to where the original ends, 100
-    times a second wherever the original has sound: bias is by what a band is wrong on the whole,
-    wander by what from moment to moment, loud is the quarter in which the high band is loudest,
+    times a second wherever the original has sound: bias is a band's mean error, wander the
+    variation of its error over time, loud the quarter in which the high band is loudest,
     octave1 to octave3 are the octaves above the cutoff.
     """
     # Imported here: scipy and soundfile would slow down every other command's start.
@@ -111,12 +112,14 @@ def eval_command(
     names = check_metrics(_split(metrics)) if metrics is not None else None
     folders = _both_folders(reference, estimate)
     if folders and plot is not None:
-        raise RtsrError("--plot draws one pair of files; give two files instead of two folders.")
+        raise ArgumentError(
+            "--plot draws one pair of files; give two files instead of two folders."
+        )
     if plot is not None and not plot.absolute().parent.is_dir():
         raise RtsrError(f"There is no folder {plot.absolute().parent} to write the picture into.")
     if cutoff is None:
         if input_file is None:
-            raise RtsrError(
+            raise ArgumentError(
                 "The metrics depend on where the input's content ended: give --cutoff HZ "
                 "(4000 for an 8 kHz file), or --input FILE to have it measured."
             )
@@ -124,8 +127,9 @@ def eval_command(
     check_cutoff(cutoff)
     if as_json:
         options.check_stdout()
-    _check_lengths(reference, estimate)
+    _check_lengths(reference, estimate, *([] if input_file is None else [input_file]))
 
+    before: dict[str, float] | None = None
     if folders:
         with _Progress(enabled=not as_json) as progress:
             result = compare_folders(
@@ -134,12 +138,14 @@ def eval_command(
     else:
         pair = compare_files(reference, estimate, cutoff, names, artefacts=artefacts)
         result = FolderComparison([pair])
+        if input_file is not None:
+            before = compare_files(reference, input_file, cutoff, names).metrics
     if plot is not None:
         _plot(plot, reference, estimate, input_file, cutoff)
     if as_json:
-        typer.echo(json.dumps(_as_object(result, cutoff, artefacts), allow_nan=False))
+        typer.echo(json.dumps(_as_object(result, cutoff, artefacts, before), allow_nan=False))
     else:
-        _print_table(result, cutoff, names is None)
+        _print_table(result, cutoff, names is None, before)
         if artefacts:
             _print_artefacts(result)
     for pair in result.files:
@@ -153,26 +159,28 @@ def _split(metrics: str) -> list[str]:
 
 def _both_folders(reference: Path, estimate: Path) -> bool:
     if reference.is_dir() != estimate.is_dir():
-        raise RtsrError(
+        raise ArgumentError(
             f"{reference} and {estimate} are a folder and a file; give two files or two folders."
         )
     return reference.is_dir()
 
 
 def _check_lengths(*places: Path) -> None:
-    """Refuse what is too short to be judged; what cannot be opened is refused when it is read."""
+    """Refuse files that are too short; those that cannot be opened are refused when read."""
     import soundfile
+
+    from rtsr.audio.reader import native_name
 
     for place in places:
         for path in sorted(place.iterdir()) if place.is_dir() else [place]:
             try:
-                info = soundfile.info(str(path))
+                info = soundfile.info(native_name(path))
             except (soundfile.LibsndfileError, TypeError):
                 continue
             if 0 < info.frames < _SHORTEST_SECONDS * info.samplerate:
                 raise RtsrError(
                     f"'{path}' is shorter than {_SHORTEST_SECONDS * 1000:.0f} ms "
-                    f"({info.frames} samples at {info.samplerate} Hz), too short to be judged."
+                    f"({info.frames} samples at {info.samplerate} Hz), too short to be evaluated."
                 )
 
 
@@ -185,7 +193,7 @@ class _Progress:
 
         console = Console(stderr=True)
         self._bar = Progress(console=console, transient=True, disable=not enabled)
-        self._task = self._bar.add_task("judging", total=None)
+        self._task = self._bar.add_task("evaluating", total=None)
 
     def __enter__(self) -> _Progress:
         self._bar.start()
@@ -205,15 +213,17 @@ def _plot(
     from rtsr.quality.audio import read_audio
     from rtsr.quality.spectrogram import save_spectrograms
 
-    truth, guess, _ = align(read_audio(reference), read_audio(estimate), cutoff)
-    panels = [(f"reference: {reference.name}", truth), (f"estimate: {estimate.name}", guess)]
+    original, aligned, _ = align(read_audio(reference), read_audio(estimate), cutoff)
+    panels = [(f"reference: {reference.name}", original), (f"estimate: {estimate.name}", aligned)]
     if input_file is not None:
         panels.insert(0, (f"input: {input_file.name}", read_audio(input_file)))
     title = f"{estimate.stem}, input cutoff {cutoff:.0f} Hz"
     save_spectrograms(path, panels, title=title, cutoff_hz=cutoff)
 
 
-def _as_object(result: FolderComparison, cutoff: float, artefacts: bool) -> dict[str, object]:
+def _as_object(
+    result: FolderComparison, cutoff: float, artefacts: bool, before: dict[str, float] | None
+) -> dict[str, object]:
     from rtsr.quality.artefacts import ARTEFACTS
 
     answer: dict[str, object] = {
@@ -232,6 +242,8 @@ def _as_object(result: FolderComparison, cutoff: float, artefacts: bool) -> dict
         "median": _finite(result.median),
         "unmatched": result.unmatched,
     }
+    if before is not None:
+        answer["input"] = _finite(before)
     if artefacts:
         answer |= {
             "artefact_median": _finite(result.artefact_median),
@@ -248,14 +260,16 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _print_table(result: FolderComparison, cutoff: float, all_metrics: bool) -> None:
+def _print_table(
+    result: FolderComparison, cutoff: float, all_metrics: bool, before: dict[str, float] | None
+) -> None:
     from rtsr.quality.band_levels import BAND_LEVELS
     from rtsr.quality.visqol import visqol_available
 
     title = f"input cutoff {cutoff:.0f} Hz, {len(result.files)} pair(s)"
     names = list(result.files[0].metrics)
     if len(result.files) == 1:
-        _print_one(result.files[0].metrics, title)
+        _print_one(result.files[0].metrics, before, title)
     else:
         # One table of all would be too wide to be read.
         for is_level in (False, True):
@@ -267,18 +281,20 @@ def _print_table(result: FolderComparison, cutoff: float, all_metrics: bool) -> 
     if all_metrics and not visqol_available():
         typer.echo('visqol left out; it needs: pip install "rtsr[eval]"', err=True)
     if any(math.isnan(pair.metrics.get("visqol", 0.0)) for pair in result.files):
-        typer.echo("visqol needs at least 1 s of sound; where there is less it tells -", err=True)
+        typer.echo("visqol needs at least 1 s of sound; shorter pairs show -", err=True)
 
 
-def _print_one(metrics: dict[str, float], title: str) -> None:
+def _print_one(metrics: dict[str, float], before: dict[str, float] | None, title: str) -> None:
     from rich.table import Table
 
     table = Table(title=title)
     table.add_column("metric")
-    table.add_column("value", justify="right")
+    for heading in ("value",) if before is None else ("input", "estimate"):
+        table.add_column(heading, justify="right")
     table.add_column("meaning", overflow="fold")
     for name, value in metrics.items():
-        table.add_row(name, _number(value), _MEANING[name])
+        shown = [value] if before is None else [before[name], value]
+        table.add_row(name, *map(_number, shown), _MEANING[name])
     _console().print(table)
 
 
@@ -312,13 +328,15 @@ def _print_artefacts(result: FolderComparison) -> None:
         values = [pair.artefacts[name] for pair in result.files]
         known = [value for value in values if not math.isnan(value)]
         median = result.artefact_median[name]
-        cells = [_number(median) + ("" if artefact.accepts(median) else " !")]
+        values_shown = [_number(median) + ("" if artefact.accepts(median) else " !")]
         if many:
-            cells += [_number(end(known, default=math.nan)) for end in (min, max)]
-            cells.append(f"{sum(not artefact.accepts(value) for value in known)} of {len(known)}")
-        table.add_row(name, *cells, artefact.limits, artefact.meaning)
+            values_shown += [_number(end(known, default=math.nan)) for end in (min, max)]
+            values_shown.append(
+                f"{sum(not artefact.accepts(value) for value in known)} of {len(known)}"
+            )
+        table.add_row(name, *values_shown, artefact.limits, artefact.meaning)
     _console().print(table)
-    typer.echo("- : the original holds nothing to judge it by (no pause, no s, no attack...)")
+    typer.echo("- : the original holds nothing to measure it on (no pause, no s, no attack...)")
 
 
 def _console() -> Console:
@@ -329,7 +347,7 @@ def _console() -> Console:
 
 
 def _limit(value: float) -> float | None:
-    """JSON has no infinity: without a limit on that side, null."""
+    """JSON has no infinity: a missing limit is null."""
     return None if math.isinf(value) else value
 
 

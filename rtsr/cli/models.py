@@ -65,7 +65,7 @@ def _table_of(models: list[Model]) -> Table:
 
 
 def _sentences(card: dict[str, Any]) -> list[str]:
-    """What a card says in words, and how long the training took."""
+    """Return what a card says in words, and how long the training took."""
     lines = [text for name, text in card.items() if name in _IN_WORDS]
     training = card.get("training")
     if training:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 
 _ENGINE = "Engine"
 _SOUND = "Sound"
@@ -105,7 +105,7 @@ def check_stdout() -> None:
 
 
 def cutoff_warning(cutoff: float | None, input_rate: int) -> str | None:
-    """A sentence if the cutoff that was asked for cannot be in the input, else ``None``."""
+    """Return a warning if the input cannot hold content up to the given cutoff, else ``None``."""
     if cutoff is None or cutoff <= input_rate / 2:
         return None
     return (
@@ -114,15 +114,34 @@ def cutoff_warning(cutoff: float | None, input_rate: int) -> str | None:
     )
 
 
+def check_band(cutoff: float | None, ceiling: float | None) -> None:
+    """Raise :class:`ArgumentError` unless a ceiling lies above a cutoff, where both are given."""
+    if cutoff is not None and ceiling is not None and ceiling <= cutoff:
+        raise ArgumentError(
+            f"--ceiling {ceiling:g} Hz is not above --cutoff {cutoff:g} Hz, so there is no band to "
+            "add; give a higher ceiling."
+        )
+
+
+def ceiling_warning(ceiling: float | None, cutoff_hz: float) -> str | None:
+    """Return a warning if the input's content reaches up to the given ceiling, else ``None``."""
+    if ceiling is None or ceiling > cutoff_hz:
+        return None
+    return (
+        f"nothing was added: the input's content reaches up to {cutoff_hz:.0f} Hz, beyond "
+        f"--ceiling {ceiling:g} Hz."
+    )
+
+
 def hops_of_block(block_ms: int) -> int:
-    """Hops per step for a block length in milliseconds.
+    """Return the hops per step for a block length in milliseconds.
 
     Raises:
-        RtsrError: the length is not offered.
+        ArgumentError: the length is not accepted.
     """
     from rtsr.files import HOPS_OF_BLOCK_MS
 
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
-        raise RtsrError(f"The block length must be one of {accepted} ms, not {block_ms}.")
+        raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")
     return HOPS_OF_BLOCK_MS[block_ms]

@@ -54,15 +54,16 @@ def pipe_command(
     from rtsr.pipe import check_format, run_pipe
 
     check_format(sample_format)
+    options.check_band(cutoff, ceiling)
     if out_format is not None:
         check_format(out_format)
     for stream, name in ((sys.stdin, "stdin"), (sys.stdout, "stdout")):
         if stream is None:
             raise RtsrError(f"{name} is closed; connect it to a program or file.")
     if sys.stdin.isatty() or sys.stdout.isatty():
-        side = "stdin" if sys.stdin.isatty() else "stdout"
+        end = "stdin" if sys.stdin.isatty() else "stdout"
         raise RtsrError(
-            f"`rtsr pipe` moves raw PCM and {side} is a terminal; connect it to a program or file."
+            f"`rtsr pipe` moves raw PCM and {end} is a terminal; connect it to a program or file."
         )
     from rtsr.upsampler import Upsampler
 
@@ -91,6 +92,8 @@ def pipe_command(
             drop_latency=drop_latency,
         )
         statistics = upsampler.statistics
+        if unused := options.ceiling_warning(ceiling, upsampler.cutoff_hz):
+            typer.echo(f"rtsr: {unused}", err=True)
         if report.left_over_bytes:
             typer.echo(
                 f"rtsr: the input ended within a sample: its last {report.left_over_bytes} byte(s) "
@@ -105,8 +108,8 @@ def pipe_command(
             )
         if report.clipped_samples:
             typer.echo(
-                f"rtsr: {report.clipped_samples} output samples exceeded full scale and were held "
-                "there; lower the input's level or write --out-format f32.",
+                f"rtsr: {report.clipped_samples} output samples exceeded full scale and were "
+                "clipped; lower the input's level or write --out-format f32.",
                 err=True,
             )
         if statistics.degraded_blocks:

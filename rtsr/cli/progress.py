@@ -1,4 +1,4 @@
-"""What shows on a terminal that long work goes on, and how much faster than the sound itself."""
+"""Progress displays for long work on a terminal."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class AudioProgress(ShownWhile):
         self._drawn = 0.0
 
     def show(self, done: int, total: int) -> None:
-        """Take note of ``done`` of ``total`` samples."""
+        """Show that ``done`` of ``total`` samples are processed."""
         now = time.perf_counter()
         if not self._enabled or (now - self._drawn < _REDRAW_SECONDS and done < total):
             return

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 
 MOST_WORKERS = 256
 
@@ -56,7 +56,7 @@ def train_command(
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache", help="Keep the decoded audio beside this name, one .npz file per split."
+            "--cache", help="Store the decoded audio beside this name, one .npz file per split."
         ),
     ] = None,
 ) -> None:
@@ -67,9 +67,9 @@ def train_command(
     same command continues from it. Then: rtsr export RUN/last.pt MODEL.onnx
     """
     if not 0.0 < minutes < math.inf:
-        raise RtsrError(f"--minutes is {minutes:g}; it must be a number above zero.")
+        raise ArgumentError(f"--minutes is {minutes:g}; it must be a number above zero.")
     if workers is not None and not 1 <= workers <= MOST_WORKERS:
-        raise RtsrError(f"--workers is {workers}; it must be 1 to {MOST_WORKERS}.")
+        raise ArgumentError(f"--workers is {workers}; it must be 1 to {MOST_WORKERS}.")
     workers = min(os.cpu_count() or 2, MOST_WORKERS) if workers is None else workers
     if out.exists() and not out.is_dir():
         raise RtsrError(f"{out} is a file; --out names the folder of the run.")
@@ -87,13 +87,13 @@ def train_command(
     if seed is not None:
         settings = replace(settings, seed=seed)
 
-    def kept(split: str) -> Path | None:
+    def cache_of(split: str) -> Path | None:
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
     coded = settings.degrade.codec_share > 0.0
     with _counting("reading train") as show:
         train_corpus = load_corpus(
-            data, "train", workers=workers, cache=kept("train"), coded=coded, progress=show
+            data, "train", workers=workers, cache=cache_of("train"), codec=coded, progress=show
         )
     typer.echo(f"train: {train_corpus.describe()}")
     if train_corpus.is_all_lossy:
@@ -104,7 +104,7 @@ def train_command(
         )
     with _counting("reading valid") as show:
         valid_corpus = load_corpus(
-            data, "valid", workers=workers, cache=kept("valid"), progress=show
+            data, "valid", workers=workers, cache=cache_of("valid"), progress=show
         )
     typer.echo(f"valid: {valid_corpus.describe()}")
     trainer = Trainer(settings, train_corpus, valid_corpus, out, device, keep_slim=slim)
@@ -129,7 +129,7 @@ def train_command(
 
 @contextmanager
 def _counting(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's stderr for what takes minutes with hours of recordings."""
+    """Show a bar on a terminal's stderr for what takes minutes with hours of recordings."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

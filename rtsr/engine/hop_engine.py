@@ -155,7 +155,7 @@ class HopEngine:
     def resume(self, row: int, before: Audio) -> None:
         """Go on behind a gap: ``before`` ``(overlap, channels)`` is the input just before it."""
         for channel in range(before.shape[1]):
-            self._crossover.kept[self.slots[row, channel]] = before[:, channel]
+            self._crossover.delayed[self.slots[row, channel]] = before[:, channel]
 
     def begin(self, audio: Audio) -> NDArray[np.float32]:
         """Measure a step ``(480 * hops, channels)`` of the stream in row 0.

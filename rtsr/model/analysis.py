@@ -1,4 +1,4 @@
-"""Frames, masked spectra and the running level: what the network is allowed to see."""
+"""Frames, masked spectra and the running level: the network's input features."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ RECENT_FALL = 128
 LOOK_BACK_HOPS = 2
 MASK_RAMP_HZ = 150.0
 LEVEL_DECAY_FRAMES = 20.0
-LEVEL_FLOOR = 1e-5
+LOWEST_LEVEL = 1e-5
 
 
 class FrameHistory(StreamingModule):
-    """Cuts the newest 1440 samples, one frame per hop, out of the stream."""
+    """Cuts the stream into overlapping frames: the newest 1440 samples at every hop."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Says on which device the state lives; there is no weight to ask.
+        # Tells on which device the state is; the module has no weights.
         self.register_buffer("place", torch.zeros(()), persistent=False)
 
     def initial_state(self, batch: int) -> State:
+        """Return the newest samples so far, zeros ``(batch, 960)``."""
         return {"audio": self.zeros(batch, LOOK_BACK_HOPS * HOP)}
 
     def step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
@@ -39,9 +40,9 @@ class FrameHistory(StreamingModule):
 
 
 def analysis_window() -> Tensor:
-    """A long sine-squared rise and a short fall at the recent end, of unit mean square.
+    """Return a window ``(1024,)``: long sine-squared rise, short fall at the end, unit mean square.
 
-    The long look back costs no latency; the short fall keeps the newest samples heard.
+    A long history costs no latency; the short fall keeps the newest samples effective.
     """
     rise = ANALYSIS_FRAME - RECENT_FALL
     up = torch.sin((torch.arange(rise) + 0.5) * math.pi / 2 / rise) ** 2
@@ -51,7 +52,7 @@ def analysis_window() -> Tensor:
 
 
 def bin_frequencies(size: int) -> Tensor:
-    """Centre frequencies in Hz of the ``size / 2 + 1`` bins at 48 kHz."""
+    """Return the centre frequencies in Hz of the ``size / 2 + 1`` bins at 48 kHz."""
     return torch.arange(size // 2 + 1) * (SAMPLE_RATE / size)
 
 
@@ -72,14 +73,21 @@ class MaskedSpectrum(nn.Module):
         self.register_buffer("frequencies", bin_frequencies(ANALYSIS_FRAME), persistent=False)
 
     def forward(self, frames: Tensor, cutoff: Tensor) -> Tensor:
-        """Map frames ``(batch, frames, 1440)`` and a cutoff in Hz ``(batch, frames, 1)`` to the
-        real and imaginary parts ``(batch, frames, 2, 513)``."""
+        """Transform frames and mask what lies above the cutoff.
+
+        Args:
+            frames: ``(batch, frames, 1440)``.
+            cutoff: Hz, ``(batch, frames, 1)``.
+
+        Returns:
+            Real and imaginary parts ``(batch, frames, 2, 513)``.
+        """
         parts = self.transform(frames[..., -ANALYSIS_FRAME:] * self.window)
         return parts * below(cutoff, self.frequencies)[:, :, None]
 
 
 def below(cutoff: Tensor, frequencies: Tensor) -> Tensor:
-    """Gains ``(batch, frames, bins)`` that keep what lies below a cutoff ``(batch, frames, 1)``."""
+    """Return low-pass gains ``(batch, frames, bins)`` for cutoffs in Hz ``(batch, frames, 1)``."""
     return ((cutoff - frequencies) / MASK_RAMP_HZ).clamp(0.0, 1.0)
 
 
@@ -87,7 +95,7 @@ class RunningLevel(StreamingModule):
     """Root mean square over the last 64 frames, weighted towards the newest.
 
     Dividing the features by it and multiplying the output with it makes the engine follow the
-    level of the input exactly. It is a finite causal filter on frame energies with a floor of
+    level of the input exactly. It is a finite causal filter on frame energies, never below
     -100 dBFS, not a per-chunk statistic.
     """
 
@@ -101,6 +109,7 @@ class RunningLevel(StreamingModule):
         self.register_buffer("weights", (weights / weights.sum())[:, None], persistent=False)
 
     def initial_state(self, batch: int) -> State:
+        """Return the energies of the newest frames so far, zeros ``(batch, window - 1, 1)``."""
         return {"energies": self.zeros(batch, self.window - 1, 1)}
 
     def step(self, energy: Tensor, state: State) -> tuple[Tensor, State]:
@@ -108,7 +117,7 @@ class RunningLevel(StreamingModule):
         energies = torch.cat([tensor(state, "energies"), energy], dim=1)
         with torch.autocast(energy.device.type, enabled=False):
             mean = sliding_windows(energies, self.window)[..., 0] @ self.weights
-        return (mean + LEVEL_FLOOR**2).sqrt(), {"energies": energies[:, -(self.window - 1) :]}
+        return (mean + LOWEST_LEVEL**2).sqrt(), {"energies": energies[:, -(self.window - 1) :]}
 
 
 class SpectralEnergy(nn.Module):
@@ -133,13 +142,20 @@ class Features(nn.Module):
     """Log magnitude and compressed real and imaginary parts, relative to the running level."""
 
     CHANNELS = 3 * (ANALYSIS_FRAME // 2 + 1)
-    POWER_FLOOR = 1e-9
+    LEAST_POWER = 1e-9
 
     def forward(self, parts: Tensor, level: Tensor) -> Tensor:
-        """Map spectra ``(batch, frames, 2, 513)`` and level ``(batch, frames, 1)`` to
-        ``(batch, frames, 1539)``."""
+        """Compute the features of a block.
+
+        Args:
+            parts: spectra ``(batch, frames, 2, 513)``.
+            level: running level ``(batch, frames, 1)``.
+
+        Returns:
+            Features ``(batch, frames, 1539)``.
+        """
         parts = parts / level[..., None]
-        log_power = torch.log(parts.square().sum(dim=2, keepdim=True) + self.POWER_FLOOR)
-        # |X|^-0.7 from the logarithm that is at hand anyway: compresses the magnitude to |X|^0.3.
+        log_power = torch.log(parts.square().sum(dim=2, keepdim=True) + self.LEAST_POWER)
+        # |X|^-0.7 from the logarithm computed above: compresses the magnitude to |X|^0.3.
         compressed = parts * torch.exp(-0.35 * log_power)
         return torch.cat([0.15 * log_power + 1.2, compressed], dim=2).flatten(2)

@@ -1,4 +1,4 @@
-"""The mel bands in which levels are heard, predicted and set."""
+"""The mel bands in which levels are measured, predicted and set."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def _mel(hz: Tensor) -> Tensor:
 
 
 def band_interpolation(bands: int, bins: int, highest_hz: float = NYQUIST) -> Tensor:
-    """``(bands, bins)``: triangles on the mel scale (O'Shaughnessy 1987) that add up to one."""
+    """Return triangles on the mel scale (O'Shaughnessy 1987) that sum to one, ``(bands, bins)``."""
     position = _mel(torch.linspace(0.0, highest_hz, bins)) / _mel(torch.tensor(highest_hz))
     distance = position[None] * (bands - 1) - torch.arange(bands)[:, None]
     return (1.0 - distance.abs()).clamp(min=0.0)
 
 
 def band_centres(bands: int) -> Tensor:
-    """Frequencies in Hz ``(bands,)`` at which the triangles of :func:`band_interpolation` peak."""
+    """Return the peak frequencies in Hz ``(bands,)`` of :func:`band_interpolation`'s triangles."""
     top = _mel(torch.tensor(NYQUIST))
     return 700.0 * (10.0 ** (top * torch.linspace(0.0, 1.0, bands) / 2595.0) - 1.0)
 
 
 def band_means(bands: int, bins: int) -> Tensor:
-    """``(bins, bands)``: what turns powers of bins into each band's mean power."""
+    """Return the matrix ``(bins, bands)`` from powers of bins to each band's mean power."""
     triangles = band_interpolation(bands, bins)
     return (triangles / triangles.sum(dim=1, keepdim=True)).T.contiguous()

@@ -18,22 +18,23 @@ class ModelConfig:
     Widths are channels, windows are frames of 10 ms. ``prior`` chooses where the flow starts:
     ``"bridge"`` from ``z_LR + prior_scale * noise``, ``"gaussian"`` from noise alone.
 
-    ``decoder_noise`` is ``s_max``: the decoder learns on latents disturbed by up to so much.
+    ``decoder_noise`` is ``s_max``: in training, noise of up to this standard deviation is added to
+    the decoder's latents.
 
-    The switches at the end are for ablations. All but the last keep every weight, so that variants
-    are of one size: a token that is switched off is a constant, and what the decoder may not hear
-    is zero. ``f_prior_token`` and ``f_target_token`` concern what the networks are told, never the
-    masks, which keep the input's own band untouched. ``decoder_hears_features`` gives the decoder
-    ``E``'s features of the low-resolution input, ``decoder_hears_carriers`` the two carriers made
-    of it.
+    The boolean switches are for ablations. All but the last keep every weight, so that variants are
+    of one size: a token that is switched off is a constant, and an input that is withheld from the
+    decoder is zero. ``f_prior_token`` and ``f_target_token`` concern what the networks are told,
+    never the masks, which keep the input's own band untouched. ``decoder_hears_features`` gives
+    the decoder ``E``'s features of the low-resolution input, ``decoder_hears_carriers`` the two
+    carriers made of it.
 
     ``level_width`` is the width of the level path (:mod:`rtsr.model.level_path`), which predicts
-    the levels of the missing bands from those that are there; 0 leaves it out, and models from
-    before it have none.
+    the levels of the missing bands from those of the input; with 0, as in older models, there is
+    none.
 
-    ``decoder_free_bins``, which the named sizes do without, lets the decoder also set magnitude and
-    phase of every bin by itself. What it draws then stands still: phases that hardly change from
-    hop to hop are lines at multiples of 100 Hz, whatever the pitch is.
+    ``decoder_free_bins``, off in the named sizes, lets the decoder also set magnitude and phase of
+    every bin. Such phases hardly change from hop to hop, which is audible as lines at multiples of
+    100 Hz, whatever the pitch is.
     """
 
     name: str
@@ -74,14 +75,20 @@ class ModelConfig:
 
     @property
     def noise_channels(self) -> int:
-        """Standard-normal values that one frame consumes: flow start and noise carrier."""
+        """Number of standard-normal values per frame: flow start and noise carrier."""
         return self.latent + 2 * (SYNTHESIS_FRAME // 2 + 1)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings by name, as checkpoints and ONNX metadata store them."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Undo :meth:`to_dict`; absent settings get their defaults.
+
+        Raises:
+            ValueError: a setting is unknown or out of range.
+        """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -90,8 +97,8 @@ class ModelConfig:
 
 
 _SMALL = ModelConfig(name="small", decoder_free_bins=False, level_width=112)
-# Twice as wide everywhere but in the level path, where width brought nothing, so that it can be
-# grown from a trained `small`.
+# Twice as wide everywhere but in the level path, which does not profit from it, so that it can be
+# initialised from a trained `small` (`rtsr.train.grow`).
 _BASE = ModelConfig(
     name="base",
     encoder_width=384,

@@ -1,4 +1,4 @@
-"""The crossover as training sees it: the run-time's recursive high-pass, applied to long blocks.
+"""The crossover in training: the run-time's recursive high-pass, applied to long blocks.
 
 Live, :mod:`rtsr_kernels.highpass` runs sample by sample. A long block is multiplied with the same
 filter's frequency response instead, which is the same result up to rounding and differentiable.
@@ -24,28 +24,28 @@ MOST_RESPONSES = 1024
 
 
 class _Responses:
-    """Frequency responses that were needed before, where they are needed."""
+    """Cache of frequency responses by cutoff, size and device."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[float, int, str], Tensor] = {}
+        self._stored: dict[tuple[float, int, str], Tensor] = {}
 
     def of(self, cutoffs: Sequence[float], size: int, device: torch.device) -> Tensor:
-        """Responses ``(cutoffs, size / 2 + 1)`` complex64; those that are new come all at once."""
-        missing = [one for one in set(cutoffs) if (one, size, str(device)) not in self._kept]
+        """Return responses ``(cutoffs, size / 2 + 1)`` complex64; compute new ones together."""
+        missing = [one for one in set(cutoffs) if (one, size, str(device)) not in self._stored]
         if missing:
-            if len(self._kept) + len(missing) > MOST_RESPONSES:
-                self._kept.clear()
+            if len(self._stored) + len(missing) > MOST_RESPONSES:
+                self._stored.clear()
                 missing = list(set(cutoffs))
             for cutoff, response in zip(missing, _responses(missing, size, device), strict=True):
-                self._kept[cutoff, size, str(device)] = response
-        return torch.stack([self._kept[one, size, str(device)] for one in cutoffs])
+                self._stored[cutoff, size, str(device)] = response
+        return torch.stack([self._stored[one, size, str(device)] for one in cutoffs])
 
 
 _RESPONSES = _Responses()
 
 
 def _responses(cutoffs: Sequence[float], size: int, device: torch.device) -> Tensor:
-    """Responses of the sections at the ``size / 2 + 1`` bins, computed in double precision."""
+    """Compute the filters' responses at the ``size / 2 + 1`` bins, in double precision."""
     sections = torch.from_numpy(np.stack([highpass_sos(cutoff) for cutoff in cutoffs]))
     sections = sections.to(device, non_blocking=True)[..., None]
     angle = torch.arange(size // 2 + 1, device=device, dtype=torch.float64)
@@ -60,7 +60,7 @@ def _responses(cutoffs: Sequence[float], size: int, device: torch.device) -> Ten
 def high_pass(high_band: Tensor, cutoffs: Sequence[float]) -> Tensor:
     """Filter ``(batch, 1, samples)``, item ``i`` above ``cutoffs[i]`` Hz (to the next 25 Hz).
 
-    The cutoffs are plain numbers, because reading them from a device would wait for it.
+    The cutoffs are Python numbers, because reading them from a GPU would synchronise with it.
     """
     samples = high_band.shape[2]
     size = samples + TAIL_SAMPLES

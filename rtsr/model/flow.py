@@ -2,7 +2,7 @@
 
 Straight paths from ``z_0`` to ``z_1`` (Lipman et al. 2023, arXiv 2210.02747, eq. 20-23 with
 ``sigma_min = 0``): ``z_t = (1 - t) z_0 + t z_1``, velocity ``z_1 - z_0``. With the "bridge" prior
-``z_0 = z_LR + s * noise`` the path starts at what the input already says.
+``z_0 = z_LR + s * noise`` the path starts near the latent of the input.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rtsr.model.streaming import State, StreamingModule, branch
 
 
 class VelocityNet(StreamingModule):
-    """U-Net over channels at a constant 100 frames per second: it narrows, attends and widens.
+    """U-Net over channels at a constant 100 frames per second.
 
     Narrowing channels instead of time costs no latency.
     """
@@ -57,7 +57,7 @@ class VelocityNet(StreamingModule):
         conditions: tuple[Tensor, Tensor, Tensor],
         state: State,
     ) -> tuple[Tensor, State]:
-        """Velocity ``(batch, frames, latent)`` at the point ``z``.
+        """Compute the velocity ``(batch, frames, latent)`` at the point ``z``.
 
         ``z_low`` and ``hidden`` are ``E``'s latent and features of the low-resolution input,
         ``conditions`` are the flow time in [0, 1] and ``f_prior`` and ``f_target`` in Hz, each
@@ -100,9 +100,9 @@ def euler(
     cutoffs: tuple[Tensor, Tensor],
     states: list[State],
 ) -> tuple[Tensor, list[State]]:
-    """Integrate from t = 0 to 1 with one Euler step per state; live it is a single one.
+    """Integrate from t = 0 to 1 with one Euler step per state; at run-time there is a single one.
 
-    Every flow time keeps a state of its own: a frame's past must be its past at that same time.
+    Every flow time has a state of its own, which holds the past frames at that same time.
     """
     following = []
     for index, state in enumerate(states):

@@ -6,8 +6,8 @@ megabytes and no complex operator. All transforms are orthonormal over the full 
 noise of unit variance gives bins of unit mean power.
 
 A complex number times a twiddle takes four real products. The first matrix therefore gives its
-real and imaginary parts twice, the twiddles lie in the same order, and the second matrix adds the
-four up: in a graph of one frame, fewer operators are worth more than fewer multiplications.
+real and imaginary parts twice, the twiddles are stored in the same order, and the second matrix
+sums the four: in a graph of one frame, fewer operators are worth more than fewer multiplications.
 
 The constant is the right factor of every product: with a matrix on the right, one product serves
 the whole batch, while one on the left makes ONNX Runtime send tables of addresses to a GPU.
@@ -27,7 +27,7 @@ def _rotation(angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RealTransform(nn.Module):
-    """``rows * columns`` real samples to ``rows * columns / 2 + 1`` bins, real and imaginary.
+    """Transform of ``rows * columns`` real samples to ``rows * columns / 2 + 1`` complex bins.
 
     With sample ``n = columns * a + b`` and bin ``k = p + rows * q``, the sum over ``a`` is a
     product with a ``rows``-point matrix, the sum over ``b`` one with a ``columns``-point matrix.
@@ -42,10 +42,10 @@ class RealTransform(nn.Module):
         self.rows, self.columns = rows, columns
         self.size = rows * columns
         self.bins = self.size // 2 + 1
-        self.kept = -(-self.bins // rows)
+        self.used_columns = -(-self.bins // rows)
         p = torch.arange(rows, dtype=torch.float64)
         b = torch.arange(columns, dtype=torch.float64)
-        q = torch.arange(self.kept, dtype=torch.float64)
+        q = torch.arange(self.used_columns, dtype=torch.float64)
         real, imag = _rotation(-2 * math.pi * torch.outer(p, p) / rows)
         first = torch.cat([real, imag, real, imag], dim=1)
         real, imag = _rotation(-2 * math.pi * torch.outer(b, p) / self.size)
@@ -63,13 +63,15 @@ class RealTransform(nn.Module):
             samples = x.float().reshape(-1, self.rows, self.columns)
             partial = (samples.transpose(1, 2) @ self.first) * self.twiddle
             partial = partial.reshape(-1, 4 * self.columns, self.rows).transpose(1, 2)
-            spectrum = (partial @ self.second).reshape(-1, self.rows, 2, self.kept)
-            spectrum = spectrum.permute(0, 2, 3, 1).reshape(*x.shape[:-1], 2, self.kept * self.rows)
+            spectrum = (partial @ self.second).reshape(-1, self.rows, 2, self.used_columns)
+            spectrum = spectrum.permute(0, 2, 3, 1).reshape(
+                *x.shape[:-1], 2, self.used_columns * self.rows
+            )
         return spectrum[..., : self.bins]
 
 
 class InverseRealTransform(nn.Module):
-    """Undoes :class:`RealTransform`: bins ``(..., 2, bins)`` back to samples."""
+    """Inverse of :class:`RealTransform`: bins ``(..., 2, bins)`` back to samples."""
 
     inner: Tensor
     twiddle: Tensor
@@ -81,9 +83,9 @@ class InverseRealTransform(nn.Module):
         self.rows, self.columns = rows, columns
         self.size = rows * columns
         self.bins = self.size // 2 + 1
-        self.kept = -(-self.bins // rows)
+        self.used_columns = -(-self.bins // rows)
         # Bin k = p + rows * q is summed over q first, then over p.
-        q = torch.arange(self.kept, dtype=torch.float64)
+        q = torch.arange(self.used_columns, dtype=torch.float64)
         b = torch.arange(columns, dtype=torch.float64)
         p = torch.arange(rows, dtype=torch.float64)
         real, imag = _rotation(2 * math.pi * torch.outer(b, q) / columns)
@@ -104,10 +106,10 @@ class InverseRealTransform(nn.Module):
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """Map real and imaginary parts ``(..., 2, bins)`` to samples ``(..., size)``."""
-        missing = self.kept * self.rows - self.bins
+        missing = self.used_columns * self.rows - self.bins
         with torch.autocast(spectrum.device.type, enabled=False):
             planes = nn.functional.pad(spectrum.float() * self.mirror, (0, missing))
-            planes = planes.reshape(-1, 2 * self.kept, self.rows)
+            planes = planes.reshape(-1, 2 * self.used_columns, self.rows)
             partial = (planes.transpose(1, 2) @ self.inner) * self.twiddle
             partial = partial.reshape(-1, 4 * self.rows, self.columns).transpose(1, 2)
             samples = partial @ self.outer

@@ -1,4 +1,4 @@
-"""The whole generator: band-limited audio in, generated high band out, state in, state out."""
+"""The generator: band-limited audio and state in, generated high band and next state out."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rtsr.model.config import ModelConfig
 from rtsr.model.excitation import BINS, Excitation
 from rtsr.model.flow import VelocityNet, euler, start_point
 from rtsr.model.level_path import LevelPath, Levels
-from rtsr.model.nrae import Decoder, Encoder, Shape
+from rtsr.model.nrae import CarrierGains, Decoder, Encoder
 from rtsr.model.streaming import State, StreamingModule, branch
 from rtsr.model.synthesis import OverlapAdd, SynthesisMask
 
 
 @dataclass
-class Heard:
-    """What one block of low-resolution input gives to every later part, per frame.
+class Conditioning:
+    """Features of one block of low-resolution input on which flow and decoder are conditioned.
 
     ``frames`` ``(batch, frames, 1440)``, ``level`` ``(batch, frames, 1)``, ``z`` ``(batch, frames,
-    latent)``, ``hidden`` ``(batch, frames, encoder_width)``; ``levels`` where they are asked for
-    and the model has a level path.
+    latent)``, ``hidden`` ``(batch, frames, encoder_width)``; ``levels`` where they are computed and
+    the model has a level path.
     """
 
     frames: Tensor
@@ -42,9 +42,9 @@ class Heard:
 class Generator(StreamingModule):
     """NRAE and flow as a single pure ``step``; 48 kHz, hop 480, 600 samples of latency.
 
-    Live, the flow takes one Euler step per frame. ``initial_state(batch, euler_steps=8)`` begins a
-    stream that takes eight, at eight times the cost of the flow: its state holds the past at each
-    of their times.
+    At run-time the flow takes one Euler step per frame. ``initial_state(batch, euler_steps=8)``
+    starts a stream that takes eight, at eight times the cost of the flow: its state holds the past
+    at each of their times.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -64,93 +64,114 @@ class Generator(StreamingModule):
         self.overlap_add = OverlapAdd()
 
     def initial_state(self, batch: int, euler_steps: int = 1) -> State:
-        """Return the state of ``batch`` streams that heard nothing so far."""
+        """Return the state of ``batch`` streams before their first sample."""
         state = super().initial_state(batch)
         for index in range(1, euler_steps):
             state[f"velocity{index}"] = self.velocity.initial_state(batch)
         return state
 
-    def hear(
+    def analyse(
         self, audio: Tensor, f_prior: Tensor, state: State, with_levels: bool = True
-    ) -> tuple[Heard, State]:
-        """Analyse low-resolution audio ``(batch, 1, samples)`` that ends at ``f_prior`` Hz, which
-        is ``(batch, frames, 1)`` here and below; the level path is asked for ``with_levels``."""
-        frames, level, parts, following = self._analyse(audio, f_prior, state)
+    ) -> tuple[Conditioning, State]:
+        """Analyse low-resolution audio.
+
+        Args:
+            audio: ``(batch, 1, samples)``.
+            f_prior: where its content ends, Hz, ``(batch, frames, 1)`` here and below.
+            state: see :meth:`initial_state`.
+            with_levels: whether to run the level path.
+
+        Returns:
+            The conditioning of flow and decoder, and the next state.
+        """
+        frames, level, parts, following = self._measure(audio, f_prior, state)
         features = self.features(parts, level)
         (z, hidden), following["encoder"] = self.encoder.step(
             features, f_prior, branch(state, "encoder")
         )
-        heard = Heard(frames, level, z, hidden)
+        conditioning = Conditioning(frames, level, z, hidden)
         if self.level_path is not None and with_levels:
-            heard.levels, following["level_path"] = self.level_path.step(
+            conditioning.levels, following["level_path"] = self.level_path.step(
                 parts, level, f_prior, branch(state, "level_path")
             )
-        return heard, following
+        return conditioning, following
 
-    def expect(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Levels, Tensor]:
-        """Return what the level path alone says of low-resolution audio, and the running level.
+    def predict_levels(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Levels, Tensor]:
+        """Return the level path's prediction for low-resolution audio, and the running level.
 
         Raises:
             ValueError: the model has no level path.
         """
         if self.level_path is None:
             raise ValueError(f"the model {self.config.name!r} has no level path")
-        _, level, parts, _ = self._analyse(audio, f_prior, state)
+        _, level, parts, _ = self._measure(audio, f_prior, state)
         levels, _ = self.level_path.step(parts, level, f_prior, branch(state, "level_path"))
         return levels, level
 
-    def _analyse(
+    def _measure(
         self, audio: Tensor, f_prior: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """Newest samples, running level, masked spectrum, and the next state."""
+        """Compute newest samples, running level, masked spectrum, and the next state."""
         frames, history = self.history.step(audio, branch(state, "history"))
         parts = self.spectrum(frames, f_prior)
         level, levels = self.level.step(self.energy(parts), branch(state, "level"))
         return frames, level, parts, {"history": history, "level": levels}
 
-    def encode_truth(self, audio: Tensor, level: Tensor, f_target: Tensor) -> Tensor:
-        """Latent ``(batch, frames, latent)`` of full-band audio from its start, on the level of
-        the low-resolution version: only training can know it."""
+    def encode_reference(self, audio: Tensor, level: Tensor, f_target: Tensor) -> Tensor:
+        """Encode full-band reference audio from its start, for training.
+
+        ``level`` is the running level of the low-resolution version. Returns a latent ``(batch,
+        frames, latent)``.
+        """
         fresh = self.initial_state(audio.shape[0])
         frames, _ = self.history.step(audio, branch(fresh, "history"))
         features = self.features(self.spectrum(frames, f_target), level)
         (z, _), _ = self.encoder.step(features, f_target, branch(fresh, "encoder"))
         return z
 
-    def shape(
-        self, z: Tensor, heard: Heard, cutoffs: tuple[Tensor, Tensor], state: State
-    ) -> tuple[Shape, State]:
-        """Decode a latent to the gains of the carriers; ``cutoffs`` are ``f_prior`` and
-        ``f_target`` in Hz."""
-        return self.decoder.shape(z, heard.hidden, cutoffs, heard.levels, branch(state, "decoder"))
+    def gains(
+        self, z: Tensor, conditioning: Conditioning, cutoffs: tuple[Tensor, Tensor], state: State
+    ) -> tuple[CarrierGains, State]:
+        """Decode a latent to the gains of the carriers.
+
+        ``cutoffs`` are ``f_prior`` and ``f_target`` in Hz.
+        """
+        return self.decoder.gains(
+            z, conditioning.hidden, cutoffs, conditioning.levels, branch(state, "decoder")
+        )
 
     def decode(
-        self, z: Tensor, heard: Heard, noise: Tensor, cutoffs: tuple[Tensor, Tensor], state: State
+        self,
+        z: Tensor,
+        conditioning: Conditioning,
+        noise: Tensor,
+        cutoffs: tuple[Tensor, Tensor],
+        state: State,
     ) -> tuple[Tensor, State]:
         """Synthesise the high band ``(batch, 1, samples)`` from a latent.
 
         ``noise`` ``(batch, frames, 602)`` is the noise carrier's spectrum, ``cutoffs`` are
         ``f_prior`` and ``f_target`` in Hz.
         """
-        shape, decoder = self.shape(z, heard, cutoffs, state)
-        high_band, overlap_add = self.sound(shape, heard, noise, cutoffs, state)
+        gains, decoder = self.gains(z, conditioning, cutoffs, state)
+        high_band, overlap_add = self.synthesise(gains, conditioning, noise, cutoffs, state)
         return high_band, {"decoder": decoder, "overlap_add": overlap_add}
 
-    def sound(
+    def synthesise(
         self,
-        shape: Shape,
-        heard: Heard,
+        gains: CarrierGains,
+        conditioning: Conditioning,
         noise: Tensor,
         cutoffs: tuple[Tensor, Tensor],
         state: State,
     ) -> tuple[Tensor, State]:
-        """Give the carriers their gains and add up the frames; arguments as of :meth:`decode`."""
-        harmonic, replicated = self.excitation(heard.frames, heard.level, cutoffs[0])
+        """Apply the gains to the carriers and overlap-add; arguments as of :meth:`decode`."""
+        harmonic, replicated = self.excitation(conditioning.frames, conditioning.level, cutoffs[0])
         # A complex bin of unit mean power has parts of variance one half.
         spectrum = noise.unflatten(2, (2, BINS)) * 0.5**0.5
         mask = self.synthesis_mask(*cutoffs)
-        frames = self.decoder.sound(shape, (spectrum, harmonic, replicated), mask)
-        return self.overlap_add.step(frames * heard.level, branch(state, "overlap_add"))
+        frames = self.decoder.synthesise(gains, (spectrum, harmonic, replicated), mask)
+        return self.overlap_add.step(frames * conditioning.level, branch(state, "overlap_add"))
 
     def step(
         self, audio: Tensor, noise: Tensor, f_prior: Tensor, f_target: Tensor, state: State
@@ -171,26 +192,26 @@ class Generator(StreamingModule):
         latent = self.config.latent
         # Outside, time comes last, as in any audio tensor; inside, a frame is one row.
         noise, f_prior, f_target = (x.transpose(1, 2) for x in (noise, f_prior, f_target))
-        heard, following = self.hear(audio, f_prior, state)
-        z = start_point(self.config, heard.z, noise[..., :latent])
+        conditioning, following = self.analyse(audio, f_prior, state)
+        z = start_point(self.config, conditioning.z, noise[..., :latent])
         times = [name for name in state if name.startswith("velocity")]
         z, velocities = euler(
             self.velocity,
             z,
-            heard.z,
-            heard.hidden,
+            conditioning.z,
+            conditioning.hidden,
             (f_prior, f_target),
             [branch(state, name) for name in times],
         )
         following.update(zip(times, velocities, strict=True))
         high_band, synthesis = self.decode(
-            z, heard, noise[..., latent:], (f_prior, f_target), state
+            z, conditioning, noise[..., latent:], (f_prior, f_target), state
         )
         return high_band, {**following, **synthesis}
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of trained values."""
+    """Return the number of trained values."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

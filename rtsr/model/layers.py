@@ -14,7 +14,7 @@ from rtsr.model.streaming import Layer, State, StreamingModule, branch, sliding_
 
 
 class Pointwise(nn.Conv1d):
-    """One matrix for every frame. It is kept as a convolution's: checkpoints know it that way."""
+    """One matrix for every frame, stored as a convolution's weight as checkpoints have it."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1)
@@ -25,7 +25,7 @@ class Pointwise(nn.Conv1d):
 
 
 class CausalConv1d(Layer):
-    """Convolution over frames that sees the present frame and ``kernel - 1`` past ones."""
+    """Causal convolution over the current frame and ``kernel - 1`` past ones."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int = 1) -> None:
         super().__init__()
@@ -36,6 +36,7 @@ class CausalConv1d(Layer):
         self.conv = nn.Conv1d(channels_in, channels_out, kernel, groups=groups)
 
     def initial_state(self, batch: int) -> State:
+        """Return the past frames, zeros ``(batch, kernel - 1, channels_in)``."""
         return {"past": self.zeros(batch, self.kernel - 1, self.channels_in)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -43,12 +44,12 @@ class CausalConv1d(Layer):
         x = torch.cat([tensor(state, "past").to(x.dtype), x], dim=1)
         following: State = {"past": x[:, -(self.kernel - 1) :]}
         if torch.onnx.is_in_onnx_export():
-            # In a graph of few frames the general convolution spends its time on preparations.
+            # In a graph of few frames a general convolution spends most of its time on set-up.
             return self.by_windows(x), following
         return self.conv(x.transpose(1, 2)).transpose(1, 2), following
 
     def by_windows(self, x: Tensor) -> Tensor:
-        """The same convolution, as products with windows of ``x``."""
+        """Compute the same convolution as matrix products with windows of ``x``."""
         windows = sliding_windows(x, self.kernel)
         assert self.conv.bias is not None
         if self.conv.groups > 1:
@@ -84,7 +85,7 @@ class ConvNeXtBlock(Layer):
         """Map ``(batch, frames, channels)`` to the same shape."""
         y, following = self.depthwise.step(x, branch(state, "depthwise"))
         y = functional.gelu(self.widen(self.norm(y)), approximate="tanh")
-        # Scaling the weights instead of every frame: a graph then holds the product alone.
+        # Scaling the weights instead of every frame: export folds this into constant weights.
         weight, bias = self.scale[:, None] * self.narrow.weight, self.scale * self.narrow.bias
         return x + functional.linear(y, weight, bias), {"depthwise": following}
 
@@ -114,8 +115,8 @@ class WindowedAttention(Layer):
 
     Keys and values of the past are the state, so a frame costs the same at any time. The bias
     depends on a key's age alone (Press et al. 2022, arXiv 2108.12409, but learned per age and
-    head). Keys from before the stream's start are zeros that a fresh stream really attends to:
-    their number shrinks in training exactly as it does live.
+    head). Keys from before the stream's start are zeros that take part in the attention, in
+    training exactly as at run-time.
     """
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
@@ -127,11 +128,12 @@ class WindowedAttention(Layer):
         self.age_bias = nn.Parameter(torch.zeros(heads, window))
 
     def initial_state(self, batch: int) -> State:
+        """Return past keys and values, zeros ``(batch, window - 1, channels)`` each."""
         past = (batch, self.window - 1, self.merge.in_features)
         return {"keys": self.zeros(*past), "values": self.zeros(*past)}
 
     def _bias(self, frames: int) -> Tensor:
-        """``(heads, frames, window - 1 + frames)``: the bias of each key's age, -inf outside."""
+        """Return the bias of each key's age, ``(heads, frames, window - 1 + frames)``."""
         device = self.age_bias.device
         newest = torch.arange(frames, device=device)[:, None] + self.window - 1
         age = newest - torch.arange(self.window - 1 + frames, device=device)[None, :]
@@ -153,34 +155,34 @@ class WindowedAttention(Layer):
         scores = scores * (channels // self.heads) ** -0.5 + self._bias(frames)
         mixed = (scores.softmax(dim=3).to(values.dtype) @ by_head(values)).transpose(1, 2)
         y = self.merge(mixed.reshape(batch, frames, channels))
-        kept = self.window - 1
-        return x + y, {"keys": keys[:, -kept:], "values": values[:, -kept:]}
+        past = self.window - 1
+        return x + y, {"keys": keys[:, -past:], "values": values[:, -past:]}
 
 
 class FrequencyEmbedding(nn.Module):
     """Embeds numbers in [0, 1] (frequency / 24 kHz, flow time) as a sum of harmonic features.
 
-    ``heeds`` says of each input whether it is; one that is not counts as zero all the time, which
-    leaves its weights in place as part of a constant.
+    ``used`` says which inputs are used; the others count as zero, so that their weights remain but
+    contribute a constant.
     """
 
     HARMONICS = 4
     rates: Tensor
 
-    def __init__(self, heeds: tuple[bool, ...], channels: int) -> None:
+    def __init__(self, used: tuple[bool, ...], channels: int) -> None:
         super().__init__()
-        self.heeds = heeds
+        self.used = used
         self.register_buffer(
             "rates", torch.pi * 2.0 ** torch.arange(self.HARMONICS), persistent=False
         )
-        self.widen = nn.Linear(len(heeds) * (2 * self.HARMONICS + 1), channels)
+        self.widen = nn.Linear(len(used) * (2 * self.HARMONICS + 1), channels)
         self.out = nn.Linear(channels, channels)
 
     def forward(self, *values: Tensor) -> Tensor:
         """Map tensors ``(batch, frames, 1)`` to ``(batch, frames, channels)``."""
         features = []
-        for is_heeded, value in zip(self.heeds, values, strict=True):
-            if not is_heeded:
+        for is_used, value in zip(self.used, values, strict=True):
+            if not is_used:
                 value = torch.zeros_like(value)
             angle = value * self.rates
             features += [value, angle.sin(), angle.cos()]

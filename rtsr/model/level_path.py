@@ -1,9 +1,9 @@
-"""The level path: how loud each missing band is, told from how loud the heard ones are.
+"""The level path: predicts the level of each missing band from the levels of the input's bands.
 
-Levels are most of what an ear compares, and they follow from coarse things: which sound is spoken,
-how it began, and how loud the floor is. So this path sees band energies and no fine structure,
-remembers seconds instead of frames, and is cheap to train by itself. The decoder's gains follow it
-as far as it trusts itself.
+Band levels matter most to the ear, and they depend on coarse things: the phoneme, its onset, and
+the noise floor. So the input of this path is band energies without fine structure, its memory
+reaches back seconds instead of frames, and it is cheap to train by itself. The decoder's gains
+follow its levels in proportion to its trust, a confidence per band.
 """
 
 from __future__ import annotations
@@ -28,56 +28,60 @@ from rtsr.model.streaming import (
     tensor,
 )
 
-#: mean power of a bin that counts as nothing, below what dithered 16 bits leave
-POWER_FLOOR = 1e-11
+#: mean power of a bin that is added before logarithms, below the noise of dithered 16 bits
+LEAST_POWER = 1e-11
 #: natural logarithm of power by which a minimum rises per frame: 6 dB a second
 RISE = 6.0 / 100.0 * math.log(10.0) / 10.0
-#: higher than any power of a sound within full scale
-NOTHING_HEARD = 20.0
-#: frames over which a fresh memory forgets: from 30 ms to 3 s
+#: natural logarithm of a power above that of any sound within full scale
+HIGHEST_LOG_POWER = 20.0
+#: initial time constants of the memory in frames: from 30 ms to 3 s
 SHORTEST_MEMORY, LONGEST_MEMORY = 3.0, 300.0
-#: natural logarithm of amplitude that every band begins with in training, and what it is told in
+#: initial level of every band in training, natural logarithm of amplitude, and the output's scale
 FIRST_LEVEL = -5.0
 LEVEL_SCALE = 2.0
 FIRST_TRUST = 1.0
 
 
 class Levels(NamedTuple):
-    """What the path says of one block: ``level`` ``(batch, frames, bands)``, the natural logarithm
-    of amplitude relative to the running level, and ``trust`` of that shape in [0, 1]."""
+    """Predicted levels of one block.
+
+    ``level`` ``(batch, frames, bands)`` is the natural logarithm of amplitude relative to the
+    running level, ``trust`` of that shape the confidence in it, in [0, 1].
+    """
 
     level: Tensor
     trust: Tensor
 
 
 class RunningMinimum(Layer):
-    """The least value of each channel so far, which is allowed to rise slowly.
+    """Minimum of each channel so far, which rises slowly.
 
-    A floor tracker: ``m[t] = min(x[t], m[t - 1] + rise)``.
+    A noise floor tracker: ``m[t] = min(x[t], m[t - 1] + rise)``.
     """
 
     def __init__(self, channels: int, rise: float) -> None:
         super().__init__()
         self.channels, self.rise = channels, rise
-        # Says on which device the state lives; there is no weight to ask.
+        # Tells on which device the state is; the module has no weights.
         self.register_buffer("place", torch.zeros(()), persistent=False)
 
     def initial_state(self, batch: int) -> State:
-        # The state is kept relative to a value above all others, so that zero means nothing.
+        """Return the minimum so far, zeros ``(batch, 1, channels)``."""
+        # Stored relative to a value above all others, so that zero means no input yet.
         return {"least": self.zeros(batch, 1, self.channels)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``(batch, frames, channels)`` to the same shape."""
-        values = torch.cat([tensor(state, "least") + NOTHING_HEARD, x], dim=1)
+        values = torch.cat([tensor(state, "least") + HIGHEST_LOG_POWER, x], dim=1)
         if torch.onnx.is_in_onnx_export():
             least = self._by_ages(values)
         else:
             least = self._by_doubling(values)
         least = least[:, 1:]
-        return least, {"least": least[:, -1:] - NOTHING_HEARD}
+        return least, {"least": least[:, -1:] - HIGHEST_LOG_POWER}
 
     def _by_doubling(self, values: Tensor) -> Tensor:
-        """Minimum over 1, 2, 4, ... values back, which for a long block takes few operations."""
+        """Compute the minimum by doubling spans, which takes few operations for a long block."""
         span = 1
         while span < values.shape[1]:
             earlier = functional.pad(values, (0, 0, span, 0), value=math.inf)[:, :-span]
@@ -86,7 +90,7 @@ class RunningMinimum(Layer):
         return values
 
     def _by_ages(self, values: Tensor) -> Tensor:
-        """The same as one minimum over all pairs, for a graph whose number of frames is open."""
+        """Compute the same as one minimum over all pairs, for a graph of any number of frames."""
         position = torch.arange(values.shape[1], device=values.device)
         age = (position[:, None] - position[None])[:, :, None]
         lifted = values[:, None] + age * self.rise
@@ -94,10 +98,10 @@ class RunningMinimum(Layer):
 
 
 class GatedMemory(Layer):
-    """A recurrent layer whose gates see the input alone (minGRU: Feng et al. 2024, arXiv
-    2410.01201, section 3.1), so that a long block needs no loop over frames.
+    """Recurrent layer whose gates depend on the input alone: a block needs no loop over frames.
 
-    ``h[t] = (1 - gate[t]) h[t - 1] + gate[t] candidate[t]``, added to what came in.
+    A minGRU (Feng et al. 2024, arXiv 2410.01201, section 3.1) with a residual connection:
+    ``h[t] = (1 - gate[t]) h[t - 1] + gate[t] candidate[t]``.
     """
 
     def __init__(self, channels: int, memory: int) -> None:
@@ -112,6 +116,7 @@ class GatedMemory(Layer):
             self.project.bias[:memory] = -(frames - 1.0).log()
 
     def initial_state(self, batch: int) -> State:
+        """Return the memory, zeros ``(batch, 1, memory)``."""
         return {"memory": self.zeros(batch, 1, self.memory)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -127,32 +132,33 @@ class GatedMemory(Layer):
         return x + self.merge(memory), {"memory": memory[:, -1:]}
 
 
-def _recur_by_doubling(kept: Tensor, drive: Tensor, past: Tensor) -> Tensor:
-    """``h[t] = kept[t] h[t - 1] + drive[t]`` over ``(batch, frames, channels)`` from ``past``.
+def _recur_by_doubling(decay: Tensor, drive: Tensor, past: Tensor) -> Tensor:
+    """Compute ``h[t] = decay[t] h[t - 1] + drive[t]`` over ``(batch, frames, channels)``.
 
-    Doubling the span of each partial result (Hillis and Steele 1986, "Data parallel algorithms").
+    ``past`` ``(batch, 1, channels)`` is ``h`` before the first frame. The span of each partial
+    result doubles (Hillis and Steele 1986, "Data parallel algorithms").
     """
     span = 1
     while span < drive.shape[1]:
         before = (0, 0, span, 0)
-        drive = drive + kept * functional.pad(drive, before)[:, :-span]
-        kept = kept * functional.pad(kept, before, value=1.0)[:, :-span]
+        drive = drive + decay * functional.pad(drive, before)[:, :-span]
+        decay = decay * functional.pad(decay, before, value=1.0)[:, :-span]
         span *= 2
-    return drive + kept * past
+    return drive + decay * past
 
 
 def _recur_by_pairs(gate: Tensor, drive: Tensor, past: Tensor) -> Tensor:
-    """The same as a sum over pairs of frames, for a graph whose number of frames is open."""
-    # The logarithm of 1 - sigmoid(gate), added up.
-    kept = -functional.softplus(gate).cumsum(dim=1)
+    """Compute the same as a sum over pairs of frames, for a graph of any number of frames."""
+    # The running sum of log(1 - sigmoid(gate)).
+    log_decay = -functional.softplus(gate).cumsum(dim=1)
     position = torch.arange(gate.shape[1], device=gate.device)
     is_later = (position[None] > position[:, None])[:, :, None]
-    between = (kept[:, :, None] - kept[:, None]).masked_fill(is_later, -1e4)
-    return (between.exp() * drive[:, None]).sum(dim=2) + kept.exp() * past
+    between = (log_decay[:, :, None] - log_decay[:, None]).masked_fill(is_later, -1e4)
+    return (between.exp() * drive[:, None]).sum(dim=2) + log_decay.exp() * past
 
 
 class LevelPath(StreamingModule):
-    """Band energies of the masked spectrum to the levels of all bands."""
+    """Network from band energies of the masked spectrum to the levels of all bands."""
 
     means: Tensor
     centres: Tensor
@@ -173,7 +179,7 @@ class LevelPath(StreamingModule):
         )
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.head = nn.Linear(width, 2 * self.bands)
-        # What is linear in the energies need not be learnt by the blocks.
+        # A linear shortcut: the blocks learn only what is not linear in the energies.
         self.straight = nn.Linear(features, self.bands)
         with torch.no_grad():
             self.head.weight.mul_(0.3)
@@ -198,17 +204,17 @@ class LevelPath(StreamingModule):
             state: see :meth:`initial_state`.
 
         Returns:
-            The levels of all bands, also of those that are heard, and the next state.
+            The levels of all bands, including the input's, and the next state.
         """
         with torch.autocast(parts.device.type, enabled=False):
-            energy = (parts.square().sum(dim=2) @ self.means + POWER_FLOOR).log()
+            energy = (parts.square().sum(dim=2) @ self.means + LEAST_POWER).log()
             least, minimum = self.minimum.step(energy, branch(state, "minimum"))
             loudness = 2.0 * level.log()
-            heard = below(f_prior, self.centres)
+            is_input = below(f_prior, self.centres)
             relative = torch.cat([energy, least], dim=2) - loudness
-            relative = (0.15 * relative + 0.8) * torch.cat([heard, heard], dim=2)
-            # Which bands are heard also tells where the input ends.
-            features = torch.cat([relative, heard, 0.1 * loudness + 1.0], dim=2)
+            relative = (0.15 * relative + 0.8) * torch.cat([is_input, is_input], dim=2)
+            # The mask of the input's bands also tells where the input ends.
+            features = torch.cat([relative, is_input, 0.1 * loudness + 1.0], dim=2)
         x, blocks = self.blocks.step(self.enter(features), branch(state, "blocks"))
         head = self.head(self.norm(x)).float()
         with torch.autocast(parts.device.type, enabled=False):

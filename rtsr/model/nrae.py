@@ -1,7 +1,7 @@
 """The noise-robust autoencoder (NRAE): encoder ``E`` and decoder ``D``.
 
-After LatentFlowSR (arXiv 2604.09188), made causal. ``E`` codes low-resolution and full-band audio
-alike; ``D`` is trained on noisy latents, so that a flow's small errors do not reach the sound.
+After LatentFlowSR (arXiv 2604.09188), made causal. ``E`` encodes low-resolution and full-band audio
+alike; ``D`` is trained on noisy latents, so that small errors of the flow are not audible.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from rtsr.model.level_path import Levels
 from rtsr.model.streaming import State, StreamingModule, StreamingSequential, branch
 
 LOG_GAIN_CEILING = 4.0
-#: what a band's power is never below, relative to the running level: a logarithm needs it
-POWER_FLOOR = 1e-12
+#: added to a band's power, relative to the running level, before its logarithm
+LEAST_POWER = 1e-12
 
 
 class Encoder(StreamingModule):
-    """Features ``(batch, frames, 1539)`` to latent and hidden features."""
+    """Network from features ``(batch, frames, 1539)`` to latent and hidden features."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.encoder_width
         self.enter = Pointwise(Features.CHANNELS, width)
-        # What the encoder is told, its features pass on: a token that is off is off here too.
+        # The encoder's features would pass the token on: one that is off is off here too.
         self.cutoff = FrequencyEmbedding((config.f_prior_token,), width)
         self.blocks = StreamingSequential(
             *(
@@ -47,8 +47,17 @@ class Encoder(StreamingModule):
     def step(
         self, features: Tensor, cutoff: Tensor, state: State
     ) -> tuple[tuple[Tensor, Tensor], State]:
-        """Map features and the cutoff in Hz ``(batch, frames, 1)`` to ``z`` of unit variance
-        ``(batch, frames, latent)`` and hidden features ``(batch, frames, encoder_width)``."""
+        """Encode a block.
+
+        Args:
+            features: ``(batch, frames, 1539)``.
+            cutoff: Hz, ``(batch, frames, 1)``.
+            state: see :meth:`initial_state`.
+
+        Returns:
+            ``z`` of unit variance ``(batch, frames, latent)`` and hidden features ``(batch, frames,
+            encoder_width)``; and the next state.
+        """
         x = self.enter(features) + self.cutoff(cutoff / NYQUIST)
         x, blocks = self.blocks.step(x, branch(state, "blocks"))
         hidden = self.norm(x)
@@ -56,18 +65,18 @@ class Encoder(StreamingModule):
 
 
 def point_interpolation(points: int, samples: int) -> Tensor:
-    """``(points, samples)``: linear interpolation between equally spaced points."""
+    """Return a matrix ``(points, samples)``: linear interpolation of equidistant points."""
     position = torch.linspace(0.0, points - 1.0, samples)
     return (1.0 - (position[None] - torch.arange(points)[:, None]).abs()).clamp(min=0.0)
 
 
-class Shape(NamedTuple):
-    """What the decoder says of one block before it becomes sound.
+class CarrierGains(NamedTuple):
+    """Gains that the decoder applies to the carriers of one block.
 
     ``log_gains`` ``(batch, frames, 3, bands)`` of the noise, the harmonic and the replicated
     carrier, natural logarithms relative to the running level; ``points`` ``(batch, frames,
-    points)``, amplitudes of the noise within the frame; ``free`` magnitudes and phases of single
-    bins, or nothing.
+    points)``, the temporal envelope of the noise within the frame; ``free`` log magnitudes and
+    phases of single bins, or empty.
     """
 
     log_gains: Tensor
@@ -75,17 +84,17 @@ class Shape(NamedTuple):
     free: list[Tensor]
 
     def level(self) -> Tensor:
-        """Natural logarithm of the amplitude that each band will have, ``(batch, frames, bands)``.
+        """Return the log amplitude that each band will have, ``(batch, frames, bands)``.
 
         The carriers are flat, of unit power and independent of one another, so their powers add.
         """
         noise, harmonic, replicated = (2.0 * self.log_gains).exp().unbind(dim=2)
         power = noise * self.points.square().mean(dim=2, keepdim=True) + harmonic + replicated
-        return 0.5 * (power + POWER_FLOOR).log()
+        return 0.5 * (power + LEAST_POWER).log()
 
 
 class Decoder(StreamingModule):
-    """Latent and low-resolution features to one synthesis frame of 600 samples per hop.
+    """Network from latent and low-resolution features to a frame of 600 samples per hop.
 
     The head gives, per band, gains of three carriers (see :mod:`rtsr.model.excitation`), of which
     the noise also gets a temporal envelope, and, with ``decoder_free_bins``, a magnitude and a
@@ -99,8 +108,8 @@ class Decoder(StreamingModule):
         super().__init__()
         width = config.decoder_width
         self.bands, self.points = config.gain_bands, config.envelope_points
-        self.hears_features = config.decoder_hears_features
-        self.hears_carriers = config.decoder_hears_carriers
+        self.uses_features = config.decoder_hears_features
+        self.uses_carriers = config.decoder_hears_carriers
         self.enter = Pointwise(config.latent + config.encoder_width, width)
         self.cutoffs = FrequencyEmbedding((config.f_prior_token, config.f_target_token), width)
         self.blocks = StreamingSequential(
@@ -115,10 +124,10 @@ class Decoder(StreamingModule):
         self.head = nn.Linear(width, sum(self.sections))
         with torch.no_grad():
             self.head.weight.mul_(0.5)
-            *free, gains, contour = self.head.bias.split(self.sections)
+            *free, band_gains, contour = self.head.bias.split(self.sections)
             if free:
                 free[0].fill_(-6.0)
-            gains.fill_(-4.0)
+            band_gains.fill_(-4.0)
             contour.fill_(0.5)
         self.inverse_transform = InverseRealTransform(24, 25)
         self.register_buffer("band_to_bin", band_interpolation(self.bands, BINS), persistent=False)
@@ -126,27 +135,27 @@ class Decoder(StreamingModule):
             "point_to_sample", point_interpolation(self.points, SYNTHESIS_FRAME), persistent=False
         )
 
-    def shape(
+    def gains(
         self,
         z: Tensor,
         hidden: Tensor,
         cutoffs: tuple[Tensor, Tensor],
         levels: Levels | None,
         state: State,
-    ) -> tuple[Shape, State]:
-        """Say how loud each carrier is, without a sound yet.
+    ) -> tuple[CarrierGains, State]:
+        """Compute the gains of the carriers.
 
         Args:
             z: latent ``(batch, frames, latent)``.
             hidden: ``E``'s features of the low-resolution input ``(batch, frames, width)``.
             cutoffs: ``f_prior`` and ``f_target`` in Hz, each ``(batch, frames, 1)``.
-            levels: what the level path expects; the gains follow it as far as it trusts itself.
+            levels: of the level path; the gains follow them in proportion to their trust.
             state: see :meth:`initial_state`.
 
         Returns:
             The gains and the next state.
         """
-        if not self.hears_features:
+        if not self.uses_features:
             hidden = torch.zeros_like(hidden)
         x = self.enter(torch.cat([z, hidden], dim=2))
         x = x + self.cutoffs(cutoffs[0] / NYQUIST, cutoffs[1] / NYQUIST)
@@ -154,38 +163,41 @@ class Decoder(StreamingModule):
         head = self.head(self.norm(x)).float()
         *free, log_gains, points = head.split(self.sections, dim=2)
         batch, frames = head.shape[:2]
-        shape = Shape(
+        gains = CarrierGains(
             log_gains.reshape(batch, frames, 3, self.bands), nn.functional.softplus(points), free
         )
         if levels is not None:
-            correction = levels.trust * (levels.level - shape.level())
-            shape = shape._replace(log_gains=shape.log_gains + correction[:, :, None])
-        return shape, {"blocks": blocks}
+            correction = levels.trust * (levels.level - gains.level())
+            gains = gains._replace(log_gains=gains.log_gains + correction[:, :, None])
+        return gains, {"blocks": blocks}
 
-    def sound(self, shape: Shape, carriers: tuple[Tensor, Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Give the carriers their gains.
+    def synthesise(
+        self, gains: CarrierGains, carriers: tuple[Tensor, Tensor, Tensor], mask: Tensor
+    ) -> Tensor:
+        """Apply the gains to the carriers and transform to samples.
 
         Args:
-            shape: what :meth:`shape` said.
-            carriers: noise, harmonic and replicated spectra, parts ``(batch, frames, 2, 301)``.
+            gains: of :meth:`gains`.
+            carriers: noise, harmonic and replicated spectra, real and imaginary parts ``(batch,
+                frames, 2, 301)``.
             mask: gains per bin ``(batch, frames, 301)``.
 
         Returns:
             Frames ``(batch, frames, 600)``, relative to the running level.
         """
         with torch.autocast(mask.device.type, enabled=False):
-            bins = shape.log_gains @ self.band_to_bin
-            contour = shape.points @ self.point_to_sample
-        if not self.hears_carriers:
+            bins = gains.log_gains @ self.band_to_bin
+            contour = gains.points @ self.point_to_sample
+        if not self.uses_carriers:
             noise = carriers[0]
             carriers = (noise, torch.zeros_like(noise), torch.zeros_like(noise))
         sources = list(carriers)
-        if shape.free:
-            log_magnitude, phase = shape.free
+        if gains.free:
+            log_magnitude, phase = gains.free
             bins = torch.cat([bins, log_magnitude[:, :, None]], dim=2)
             sources.append(torch.stack([phase.cos(), phase.sin()], dim=2))
-        gains = bins.clamp(max=LOG_GAIN_CEILING).exp() * mask[:, :, None]
-        spectra = torch.stack(sources, dim=2) * gains[:, :, :, None]
+        amplitudes = bins.clamp(max=LOG_GAIN_CEILING).exp() * mask[:, :, None]
+        spectra = torch.stack(sources, dim=2) * amplitudes[:, :, :, None]
         hiss_and_tonal = torch.stack([spectra[:, :, 0], spectra[:, :, 1:].sum(dim=2)], dim=2)
         hiss, tonal = self.inverse_transform(hiss_and_tonal).unbind(dim=2)
         return tonal + contour * hiss

@@ -1,4 +1,4 @@
-"""The state type that every streaming module shares.
+"""The state type that all streaming modules share.
 
 A module's whole memory is one :data:`State`: a (nested) dictionary of tensors whose first
 dimension is the batch. ``module.initial_state(batch)`` makes a fresh one, ``module.step(x, state)``
@@ -21,7 +21,7 @@ class StreamingModule(nn.Module):
     """Base of modules with a ``step``; by default the state is that of the streaming children."""
 
     def initial_state(self, batch: int) -> State:
-        """Return the zero state, which means "nothing was heard so far", for ``batch`` streams."""
+        """Return the zero state, which means silence so far, for ``batch`` streams."""
         return {
             name: child.initial_state(batch)
             for name, child in self.named_children()
@@ -29,9 +29,9 @@ class StreamingModule(nn.Module):
         }
 
     def zeros(self, *shape: int) -> Tensor:
-        """Zeros on the module's own device."""
-        placed = itertools.chain(self.parameters(), self.buffers())
-        return torch.zeros(shape, device=next(placed).device)
+        """Return zeros on the module's own device."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return torch.zeros(shape, device=next(tensors).device)
 
 
 class Layer(StreamingModule):
@@ -43,7 +43,7 @@ class Layer(StreamingModule):
 
 
 class StreamingSequential(Layer):
-    """Layers in a row."""
+    """Layers applied one after another."""
 
     def __init__(self, *modules: Layer) -> None:
         super().__init__()
@@ -51,6 +51,7 @@ class StreamingSequential(Layer):
             self.add_module(str(index), module)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, frames, channels)`` and the state to the output and the next state."""
         following: State = {}
         for name, module in self.named_children():
             assert isinstance(module, Layer)
@@ -59,8 +60,10 @@ class StreamingSequential(Layer):
 
 
 def sliding_windows(x: Tensor, length: int) -> Tensor:
-    """``(batch, length - 1 + frames, channels)`` to every frame with the ``length - 1`` before it,
-    ``(batch, frames, length, channels)``; oldest first."""
+    """Return every frame together with the ``length - 1`` before it, oldest first.
+
+    ``(batch, length - 1 + frames, channels)`` becomes ``(batch, frames, length, channels)``.
+    """
     frames = x.shape[1] - (length - 1)
     first = torch.arange(frames, device=x.device)[:, None]
     return x[:, first + torch.arange(length, device=x.device)]

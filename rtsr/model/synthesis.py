@@ -1,4 +1,4 @@
-"""Masks, synthesis window and overlap-add: from spectra back to a gapless high band."""
+"""Masks, synthesis window and overlap-add: from spectra to the high band's samples."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rtsr.timing import HOP, OVERLAP
 
 CROSSOVER_START = 0.88
 CROSSOVER_RAMP_HZ = 300.0
-# Training compares nothing closer to the end of a recording's band than this.
+# Training compares nothing closer than this to the end of a recording's band.
 CEILING_END = 0.98
 CEILING_RAMP_HZ = 300.0
 
 
 def synthesis_window() -> Tensor:
-    """Flat top with sine-squared ramps of 120 samples; neighbours add up to exactly one."""
+    """Return a window with a flat top and sine-squared ramps; neighbours sum to exactly one."""
     ramp = torch.sin((torch.arange(OVERLAP) + 0.5) * math.pi / 2 / OVERLAP) ** 2
     return torch.cat([ramp, torch.ones(HOP - OVERLAP), 1.0 - ramp])
 
@@ -28,8 +28,8 @@ def synthesis_window() -> Tensor:
 class SynthesisMask(nn.Module):
     """Keeps the generated band between the input's cutoff and the wanted ceiling.
 
-    The lower ramp starts below the cutoff, where the input's own filter already fades: a gap
-    there is what listeners notice first.
+    The lower ramp starts below the cutoff, where the input's own filter already attenuates, so
+    that no gap is audible there.
     """
 
     frequencies: Tensor
@@ -57,6 +57,7 @@ class OverlapAdd(StreamingModule):
         self.register_buffer("window", synthesis_window(), persistent=False)
 
     def initial_state(self, batch: int) -> State:
+        """Return the tail of the last frame, zeros ``(batch, 1, 120)``."""
         return {"tail": self.zeros(batch, 1, OVERLAP)}
 
     def step(self, frames: Tensor, state: State) -> tuple[Tensor, State]:

@@ -19,10 +19,13 @@ _TIE = 1e-9
 
 
 def band_limit(signal: Signal, low_hz: float, high_hz: float, sample_rate: int) -> Signal:
-    """The part of ``signal`` between two frequencies, by one brick-wall, zero-phase transform.
+    """Return the part of ``signal`` between two frequencies: a brick-wall, zero-phase filter.
 
     Args:
         signal: shape (samples,) or (samples, channels); filtered along the first axis.
+        low_hz: lower edge of the band.
+        high_hz: upper edge of the band.
+        sample_rate: in Hz.
 
     Returns:
         the same shape. The ends are padded with a second of zeros, so that they do not touch.
@@ -41,7 +44,7 @@ def find_lag(
     sample_rate: int = 48000,
     max_lag_seconds: float = MAX_LAG_SECONDS,
 ) -> int:
-    """Samples by which ``estimate`` comes later than ``reference`` (negative: earlier).
+    """Return by how many samples ``estimate`` comes later than ``reference`` (negative: earlier).
 
     The lag, within +-``max_lag_seconds``, with the largest cross-correlation of the two signals'
     bands between 50 Hz and 0.85 x cutoff, summed over channels; of equals, the one nearest to zero.
@@ -50,6 +53,8 @@ def find_lag(
         reference: shape (samples,) or (samples, channels).
         estimate: same rank and channels, any length.
         cutoff_hz: where the shared content ends, in Hz.
+        sample_rate: of both, in Hz.
+        max_lag_seconds: largest lag to either direction.
     """
     limit = round(max_lag_seconds * sample_rate)
     low = band_limit(_columns(reference), 50.0, 0.85 * cutoff_hz, sample_rate)

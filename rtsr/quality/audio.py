@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from rtsr.audio.reader import native_name
 from rtsr.errors import AudioFormatError, MissingDependencyError
 from rtsr.quality.stft import Signal
 from rtsr.timing import SAMPLE_RATE
 
 
 def read_native(path: str | Path) -> tuple[Signal, int]:
-    """A file's samples at its own rate: shape (samples, channels), and the rate in Hz.
+    """Read a file's samples at its own rate: shape (samples, channels), and the rate in Hz.
 
     Raises:
         AudioFormatError: the file is missing, not audio, empty, or holds NaN or infinity.
@@ -22,20 +23,20 @@ def read_native(path: str | Path) -> tuple[Signal, int]:
     if not path.is_file():
         raise AudioFormatError(f"There is no file {path}; give the path of an audio file.")
     try:
-        samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+        samples, rate = soundfile.read(native_name(path), dtype="float64", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFormatError(
             f"{path} cannot be read as audio; convert it to WAV or FLAC first."
         ) from error
     if samples.shape[0] == 0:
-        raise AudioFormatError(f"{path} holds no samples, so there is nothing to judge.")
+        raise AudioFormatError(f"{path} holds no samples, so there is nothing to evaluate.")
     if not np.isfinite(samples).all():
-        raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be judged.")
+        raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be evaluated.")
     return samples, int(rate)
 
 
 def to_rate(samples: Signal, rate: int, new_rate: int = SAMPLE_RATE) -> Signal:
-    """``samples`` (samples, channels) at another rate, time-aligned (linear phase, "VHQ").
+    """Resample ``samples`` (samples, channels), time-aligned (linear phase, "VHQ").
 
     Raises:
         MissingDependencyError: the rates differ and soxr is not installed.
@@ -50,7 +51,7 @@ def to_rate(samples: Signal, rate: int, new_rate: int = SAMPLE_RATE) -> Signal:
 
 
 def read_audio(path: str | Path) -> Signal:
-    """A file's samples at 48 kHz, shape (samples, channels), float64.
+    """Read a file's samples at 48 kHz, shape (samples, channels), float64.
 
     Raises:
         AudioFormatError: as :func:`read_native`.

@@ -1,7 +1,7 @@
-"""Are the bands above the cutoff as loud as the truth's: on the whole, from moment to moment, loud?
+"""Errors of the levels of the bands above the cutoff: on average, over time, and in loud parts.
 
-A level that is wrong in the same way throughout a recording is heard as another colour, one that is
-wrong now and then as hoarse or lisping speech. So both are told apart, and both are told once more
+A level that is wrong in the same way throughout a recording sounds like another timbre, one that is
+wrong now and then as hoarse or lisping speech. So both are reported separately, and both again
 for the loudest moments of the high band, which are the sibilants of a voice and the cymbals of a
 band.
 """
@@ -33,30 +33,30 @@ _OCTAVES = 3
 _FFT, _HOP = 1024, 480
 _SOUND_RANGE_DB = 40.0
 # A band of 16-bit rounding noise lies 5 dB below this or more.
-_FLOOR_DB = -100.0
+_LOWEST_DB = -100.0
 _LARGEST_ERROR_DB = 40.0
 _LOUD_SHARE = 0.25
 
-Judged = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
 def band_levels(
     reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
 ) -> dict[str, float]:
-    """Errors of the levels of 24 bands above the cutoff, in dB; negative is too quiet.
+    """Measure the errors of the levels of 24 bands above the cutoff, in dB; negative is too quiet.
 
     *Bands*: evenly spaced from the cutoff to 24 kHz (or half the rate) on the scale
     ``2595 log10(1 + f / 700)`` (O'Shaughnessy; "HTK"), side by side. A band whose centre lies above
-    where the reference itself ends (:func:`rtsr.bandwidth.file_cutoff.measure_cutoff`) is not judged.
+    where the reference itself ends (:func:`rtsr.bandwidth.file_cutoff.measure_cutoff`) is left out.
 
     *Levels*: sums of ``|X|^2`` over a band (n_fft 1024, hop 480, periodic Hann, centred: 21 ms, 100
     frames a second at 48 kHz; a bin on an edge is shared out), relative to a full-scale sine and
     clamped at -100 dB.
 
     *Frames*: those with sound, in which the reference's level over all frequencies is within 40 dB
-    of its loudest frame. In them a band is judged where the reference's level is above the clamp.
-    The loud ones are the quarter of them (rounded up) in which the reference's judged bands have
-    the most energy together.
+    of its loudest frame. In them a band is evaluated where the reference's level is above the
+    clamp. The loud ones are the quarter of them (rounded up) in which the reference's evaluated
+    bands have the most energy together.
 
     *Errors*: ``e = level of the estimate - level of the reference`` per frame and band, limited to
     +-40 dB. With ``m`` for a band's mean of ``e`` over its frames:
@@ -72,12 +72,13 @@ def band_levels(
       the cutoff.
 
     Args:
-        reference, estimate: shape (samples,), of one length and aligned.
+        reference: shape (samples,).
+        estimate: of the same shape, aligned with it.
         cutoff_hz: where the content of the processed system's input ended.
         sample_rate: of both, in Hz.
 
     Returns:
-        a value for each of :data:`BAND_LEVELS`; NaN where there is nothing to judge, such as an
+        a value for each of :data:`BAND_LEVELS`; NaN where there is nothing to evaluate, such as an
         octave that the reference does not reach.
     """
     nothing = dict.fromkeys(BAND_LEVELS, math.nan)
@@ -85,29 +86,35 @@ def band_levels(
     reached = _centres(edges) <= measure_cutoff(reference, sample_rate)
     if not reached.any():
         return nothing
-    truth, frame_power = _band_powers(reference, edges, sample_rate)
-    guess, _ = _band_powers(estimate, edges, sample_rate)
-    truth, guess = truth[:, reached], guess[:, reached]
+    reference_power, frame_power = _band_powers(reference, edges, sample_rate)
+    estimate_power, _ = _band_powers(estimate, edges, sample_rate)
+    reference_power, estimate_power = reference_power[:, reached], estimate_power[:, reached]
 
-    judged = _decibels(truth) > _FLOOR_DB
+    evaluated = _decibels(reference_power) > _LOWEST_DB
     has_sound = frame_power > frame_power.max() * 10.0 ** (-_SOUND_RANGE_DB / 10.0)
-    has_sound &= judged.any(axis=1)
+    has_sound &= evaluated.any(axis=1)
     if not has_sound.any():
         return nothing
-    truth, guess, judged = truth[has_sound], guess[has_sound], judged[has_sound]
-    error = _error(truth, guess)
-    loud = _loudest(truth.sum(axis=1))
-    means, wander = _means_and_wander(error, judged)
-    loud_means, loud_wander = _means_and_wander(error[loud], judged[loud])
+    reference_power, estimate_power, evaluated = (
+        reference_power[has_sound],
+        estimate_power[has_sound],
+        evaluated[has_sound],
+    )
+    error = _error(reference_power, estimate_power)
+    loud = _loudest(reference_power.sum(axis=1))
+    means, deviation = _means_and_deviation(error, evaluated)
+    loud_means, loud_deviation = _means_and_deviation(error[loud], evaluated[loud])
     octaves = np.floor(np.log2(_centres(edges)[reached] / cutoff_hz))
     return {
         "level_bias_db": float(np.mean(np.abs(means))),
-        "level_wander_db": wander,
+        "level_wander_db": deviation,
         "level_bias_loud_db": float(np.mean(np.abs(loud_means))),
-        "level_wander_loud_db": loud_wander,
+        "level_wander_loud_db": loud_deviation,
         "level_loud_db": float(np.mean(loud_means)),
     } | {
-        f"level_octave{number + 1}_db": _octave_error(truth, guess, octaves == number)
+        f"level_octave{number + 1}_db": _octave_error(
+            reference_power, estimate_power, octaves == number
+        )
         for number in range(_OCTAVES)
     }
 
@@ -141,28 +148,28 @@ def _band_powers(signal: Signal, edges: Signal, sample_rate: int) -> tuple[Signa
 
 
 def _decibels(power: Signal) -> Signal:
-    return np.asarray(10.0 * np.log10(np.maximum(power, 10.0 ** (_FLOOR_DB / 10.0))))
+    return np.asarray(10.0 * np.log10(np.maximum(power, 10.0 ** (_LOWEST_DB / 10.0))))
 
 
-def _error(truth: Signal, guess: Signal) -> Signal:
-    difference = _decibels(guess) - _decibels(truth)
+def _error(reference_power: Signal, estimate_power: Signal) -> Signal:
+    difference = _decibels(estimate_power) - _decibels(reference_power)
     return np.clip(difference, -_LARGEST_ERROR_DB, _LARGEST_ERROR_DB)
 
 
 def _loudest(power: Signal) -> NDArray[np.intp]:
-    """The places of the loudest quarter of the frames."""
+    """Return the indices of the loudest quarter of the frames."""
     return np.argsort(-power, kind="stable")[: math.ceil(_LOUD_SHARE * power.size)]
 
 
-def _means_and_wander(error: Signal, judged: Judged) -> tuple[Signal, float]:
-    """Mean error of each band that is judged anywhere, and root mean square of what remains."""
-    counts = judged.sum(axis=0)
-    error, judged, counts = error[:, counts > 0], judged[:, counts > 0], counts[counts > 0]
-    means = np.where(judged, error, 0.0).sum(axis=0) / counts
-    return means, float(np.sqrt(np.mean((error - means)[judged] ** 2)))
+def _means_and_deviation(error: Signal, evaluated: Mask) -> tuple[Signal, float]:
+    """Return the mean error of each band that is evaluated anywhere, and the rms of the rest."""
+    counts = evaluated.sum(axis=0)
+    error, evaluated, counts = error[:, counts > 0], evaluated[:, counts > 0], counts[counts > 0]
+    means = np.where(evaluated, error, 0.0).sum(axis=0) / counts
+    return means, float(np.sqrt(np.mean((error - means)[evaluated] ** 2)))
 
 
-def _octave_error(truth: Signal, guess: Signal, inside: Judged) -> float:
-    whole, guessed = truth[:, inside].sum(axis=1), guess[:, inside].sum(axis=1)
-    judged = _decibels(whole) > _FLOOR_DB
-    return float(np.mean(_error(whole, guessed)[judged])) if judged.any() else math.nan
+def _octave_error(reference_power: Signal, estimate_power: Signal, inside: Mask) -> float:
+    whole, estimated = reference_power[:, inside].sum(axis=1), estimate_power[:, inside].sum(axis=1)
+    evaluated = _decibels(whole) > _LOWEST_DB
+    return float(np.mean(_error(whole, estimated)[evaluated])) if evaluated.any() else math.nan

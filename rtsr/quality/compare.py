@@ -22,7 +22,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".a
 
 @dataclass(frozen=True)
 class Comparison:
-    """One estimate judged against its reference.
+    """One estimate evaluated against its reference.
 
     Attributes:
         artefacts: empty if nobody asked.
@@ -41,7 +41,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class FolderComparison:
-    """All pairs of two folders; ``unmatched`` names what had no partner on the other side."""
+    """All pairs of two folders; ``unmatched`` holds the names without a partner."""
 
     files: list[Comparison]
     unmatched: list[str] = field(default_factory=list)
@@ -65,10 +65,10 @@ def compare_files(
     *,
     artefacts: bool = False,
 ) -> Comparison:
-    """Judge one file by another; both are brought to 48 kHz first.
+    """Evaluate one file against another; both are brought to 48 kHz first.
 
     Args:
-        reference: the truth, any rate and container that soundfile reads.
+        reference: the original, any rate and container that soundfile reads.
         estimate: the processed file; the same number of channels.
         cutoff_hz: where the content of the processed system's input ended, in Hz.
         metrics: as for :func:`rtsr.quality.evaluate`.
@@ -78,9 +78,9 @@ def compare_files(
         RtsrError: a file cannot be read, or the two cannot be compared.
         MissingDependencyError: ``visqol`` was asked for and its package is not installed.
     """
-    truth, guess = read_audio(reference), read_audio(estimate)
-    values = evaluate(truth, guess, cutoff_hz, metrics, SAMPLE_RATE)
-    found = find_artefacts(truth, guess, cutoff_hz) if artefacts else {}
+    reference_audio, estimate_audio = read_audio(reference), read_audio(estimate)
+    values = evaluate(reference_audio, estimate_audio, cutoff_hz, metrics, SAMPLE_RATE)
+    found = find_artefacts(reference_audio, estimate_audio, cutoff_hz) if artefacts else {}
     return Comparison(
         Path(estimate).stem,
         Path(reference),
@@ -88,7 +88,7 @@ def compare_files(
         cutoff_hz,
         values,
         found,
-        find_mismatches(truth, guess, cutoff_hz),
+        find_mismatches(reference_audio, estimate_audio, cutoff_hz),
     )
 
 
@@ -101,13 +101,16 @@ def compare_folders(
     *,
     artefacts: bool = False,
 ) -> FolderComparison:
-    """Judge every file of a folder by the file with the same stem in another folder.
+    """Evaluate every file of a folder against the file with the same stem in another folder.
 
     Sub-folders count: ``speech/a.wav`` is paired with ``speech/a.flac``.
 
     Args:
-        references, estimates: the two folders.
-        cutoff_hz, metrics, artefacts: as for :func:`compare_files`.
+        references: folder of the originals.
+        estimates: folder of the files to evaluate.
+        cutoff_hz: as for :func:`compare_files`.
+        metrics: likewise.
+        artefacts: likewise.
         progress: called with (pairs done, pairs in all) before the first pair and after each.
 
     Raises:
@@ -116,8 +119,8 @@ def compare_folders(
     """
     check_metrics(metrics)
     check_cutoff(cutoff_hz)
-    truths, guesses = audio_by_stem(references), audio_by_stem(estimates)
-    names = sorted(truths.keys() & guesses.keys())
+    reference_paths, estimate_paths = audio_by_stem(references), audio_by_stem(estimates)
+    names = sorted(reference_paths.keys() & estimate_paths.keys())
     if not names:
         raise RtsrError(
             f"No audio file in {references} has a partner of the same name in {estimates}; "
@@ -127,11 +130,13 @@ def compare_folders(
     for done, name in enumerate(names):
         if progress:
             progress(done, len(names))
-        pair = compare_files(truths[name], guesses[name], cutoff_hz, metrics, artefacts=artefacts)
+        pair = compare_files(
+            reference_paths[name], estimate_paths[name], cutoff_hz, metrics, artefacts=artefacts
+        )
         files.append(replace(pair, name=name))
     if progress:
         progress(len(names), len(names))
-    return FolderComparison(files, sorted(truths.keys() ^ guesses.keys()))
+    return FolderComparison(files, sorted(reference_paths.keys() ^ estimate_paths.keys()))
 
 
 def audio_by_stem(folder: str | Path) -> dict[str, Path]:

@@ -1,6 +1,7 @@
-"""Where the content of a file to be judged ends, measured on the whole file at leisure.
+"""Measure where the content of a file ends, on the whole file.
 
-The streaming engine has to decide this hop by hop (:mod:`rtsr.bandwidth.detector`); a comparison need not.
+The streaming engine decides this hop by hop (:mod:`rtsr.bandwidth.detector`), a comparison need
+not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _FULL_FROM = 0.85
 
 
 def measure_file_cutoff(path: str | Path) -> float:
-    """The frequency in Hz above which a file holds nothing: that of its widest channel.
+    """Return the frequency in Hz where the content of a file's widest channel ends.
 
     Content above 0.85 of half the sample rate counts as full, and half the rate is returned.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.quality import metrics as definitions
 from rtsr.quality.align import align
 from rtsr.quality.band_levels import BAND_LEVELS, band_levels
@@ -48,17 +48,17 @@ def default_metrics() -> tuple[str, ...]:
 
 
 def check_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The metrics to compute, in the order asked for; ``band_levels`` names all of its own.
+    """Return the metrics to compute, in the order asked for; ``band_levels`` names all of its own.
 
     Raises:
-        RtsrError: a name is unknown.
+        ArgumentError: a name is unknown.
     """
     if names is None:
         return default_metrics()
     single = [one for name in names for one in (BAND_LEVELS if name == GROUP else (name,))]
     unknown = [name for name in single if name not in METRICS]
     if unknown or not names:
-        raise RtsrError(
+        raise ArgumentError(
             f"There is no metric named {', '.join(map(repr, unknown)) or 'nothing'}; "
             f"choose from {', '.join(METRICS)}, or {GROUP} for all that begin with level_."
         )
@@ -69,10 +69,10 @@ def check_cutoff(cutoff_hz: float) -> float:
     """``cutoff_hz`` itself.
 
     Raises:
-        RtsrError: it is not between 500 and 23000 Hz.
+        ArgumentError: it is not between 500 and 23000 Hz.
     """
     if not MIN_CUTOFF_HZ <= cutoff_hz <= MAX_CUTOFF_HZ:
-        raise RtsrError(
+        raise ArgumentError(
             f"The cutoff must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
             f"not at {cutoff_hz:g} Hz: it is where the input's real content ended."
         )
@@ -89,7 +89,7 @@ def evaluate(
     """Align an estimate with its reference and compute metrics, without changing any gain.
 
     Args:
-        reference: the truth, shape (samples,) or (samples, channels), full scale at 1.
+        reference: the original, shape (samples,) or (samples, channels), full scale at 1.
         estimate: the processed signal, same channels; lengths may differ and are cut to the part
             that both have.
         cutoff_hz: where the content of the processed system's *input* ended, in Hz.
@@ -102,15 +102,17 @@ def evaluate(
         signals (no digital silence in them, too short for ViSQOL).
 
     Raises:
-        RtsrError: the shapes do not fit, a signal is shorter than 10 ms or holds NaN or infinity,
-            or the cutoff or a metric's name is not accepted.
+        ArgumentError: the shapes do not fit, a signal is shorter than 10 ms or holds NaN or
+            infinity, or the cutoff or a metric's name is not accepted.
         MissingDependencyError: ``visqol`` was asked for by name and its package is not installed.
     """
     names = check_metrics(metrics)
-    truth, guess = aligned_pair(reference, estimate, cutoff_hz, sample_rate)
+    reference, estimate = aligned_pair(reference, estimate, cutoff_hz, sample_rate)
     rows = [
-        _judge_channel(names, truth[:, channel], guess[:, channel], cutoff_hz, sample_rate)
-        for channel in range(truth.shape[1])
+        _evaluate_channel(
+            names, reference[:, channel], estimate[:, channel], cutoff_hz, sample_rate
+        )
+        for channel in range(reference.shape[1])
     ]
     return {name: _mean(row[name] for row in rows) for name in names}
 
@@ -124,28 +126,31 @@ def aligned_pair(
     """Check two signals and cut them to the part they share, the estimate's lag taken out.
 
     Args:
-        reference, estimate, cutoff_hz, sample_rate: as for :func:`evaluate`.
+        reference: as for :func:`evaluate`.
+        estimate: likewise.
+        cutoff_hz: likewise.
+        sample_rate: likewise.
 
     Returns:
         reference and estimate, both of shape (samples, channels), float64.
 
     Raises:
-        RtsrError: as :func:`evaluate`, but for the metrics' names.
+        ArgumentError: as :func:`evaluate`, but for the metrics' names.
     """
     cutoff_hz = check_cutoff(cutoff_hz)
-    truth, guess = _as_channels(reference, "reference"), _as_channels(estimate, "estimate")
-    if truth.shape[1] != guess.shape[1]:
-        raise RtsrError(
-            f"The reference has {truth.shape[1]} channels and the estimate {guess.shape[1]}; "
-            "they must have the same number."
+    reference, estimate = _as_channels(reference, "reference"), _as_channels(estimate, "estimate")
+    if reference.shape[1] != estimate.shape[1]:
+        raise ArgumentError(
+            f"The reference has {reference.shape[1]} channels and the estimate "
+            f"{estimate.shape[1]}; they must have the same number."
         )
-    truth, guess, _ = align(truth, guess, cutoff_hz, sample_rate)
-    if truth.shape[0] < _MIN_SAMPLES:
-        raise RtsrError(
-            f"Reference and estimate share only {truth.shape[0]} samples; "
+    reference, estimate, _ = align(reference, estimate, cutoff_hz, sample_rate)
+    if reference.shape[0] < _MIN_SAMPLES:
+        raise ArgumentError(
+            f"Reference and estimate share only {reference.shape[0]} samples; "
             f"at least {_MIN_SAMPLES} are needed."
         )
-    return truth, guess
+    return reference, estimate
 
 
 def _as_channels(signal: NDArray[np.floating], what: str) -> Signal:
@@ -153,24 +158,24 @@ def _as_channels(signal: NDArray[np.floating], what: str) -> Signal:
     if samples.ndim == 1:
         samples = samples[:, np.newaxis]
     if samples.ndim != 2 or samples.shape[0] < _MIN_SAMPLES or samples.shape[1] == 0:
-        raise RtsrError(
+        raise ArgumentError(
             f"The {what} has shape {np.shape(signal)}; it must be (samples,) or "
             f"(samples, channels) with at least {_MIN_SAMPLES} samples."
         )
     if not np.isfinite(samples).all():
-        raise RtsrError(f"The {what} holds NaN or infinite samples and cannot be judged.")
+        raise ArgumentError(f"The {what} holds NaN or infinite samples and cannot be evaluated.")
     return samples
 
 
-def _judge_channel(
-    names: Sequence[str], truth: Signal, guess: Signal, cutoff_hz: float, sample_rate: int
+def _evaluate_channel(
+    names: Sequence[str], reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int
 ) -> dict[str, float]:
     is_asked = any(name in BAND_LEVELS for name in names)
-    levels = band_levels(truth, guess, cutoff_hz, sample_rate) if is_asked else {}
+    levels = band_levels(reference, estimate, cutoff_hz, sample_rate) if is_asked else {}
     return {
         name: levels[name]
         if name in levels
-        else _SINGLE[name](truth, guess, cutoff_hz, sample_rate)
+        else _SINGLE[name](reference, estimate, cutoff_hz, sample_rate)
         for name in names
     }
 

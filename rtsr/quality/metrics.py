@@ -17,11 +17,11 @@ from rtsr.quality.align import band_limit
 from rtsr.quality.stft import Signal, bin_frequencies, paired_power_chunks, power_chunks
 
 _LSD_FFT, _LSD_HOP = 2048, 512
-_LSD_FLOOR = 1e-8
+_LSD_LEAST = 1e-8
 _MEL_SIZES = ((512, 40), (1024, 80), (2048, 160))
-_MEL_FLOOR = 1e-5
+_MEL_LEAST = 1e-5
 _LEVEL_FFT, _LEVEL_HOP = 1024, 480
-_LEVEL_FLOOR_DB = -100.0
+_LOWEST_LEVEL_DB = -100.0
 _ACTIVE_RANGE_DB = 40.0
 _SILENCE_SECONDS = 0.05
 _SILENCE_GUARD_SECONDS = 0.01
@@ -56,7 +56,7 @@ def lsd_near(
 ) -> float:
     """:func:`lsd` with the mean over the bins from the cutoff up to twice the cutoff.
 
-    This is the octave that the ear hears best of what was lost.
+    This is the most audible octave of the lost band.
     """
     return _band_distance(reference, estimate, cutoff_hz, 2.0 * cutoff_hz, sample_rate)
 
@@ -77,11 +77,11 @@ def mel_hf(
         weights, centres = _mel_filters(n_fft, bands, sample_rate)
         weights = weights[:, centres > cutoff_hz] * (4.0 / n_fft)
         total, values = 0.0, 0
-        for truth, guess in paired_power_chunks(reference, estimate, n_fft, n_fft // 4):
-            truth_log = np.log10(np.maximum(np.sqrt(truth) @ weights, _MEL_FLOOR))
-            guess_log = np.log10(np.maximum(np.sqrt(guess) @ weights, _MEL_FLOOR))
-            total += float(np.abs(truth_log - guess_log).sum())
-            values += truth_log.size
+        for expected, actual in paired_power_chunks(reference, estimate, n_fft, n_fft // 4):
+            expected_log = np.log10(np.maximum(np.sqrt(expected) @ weights, _MEL_LEAST))
+            actual_log = np.log10(np.maximum(np.sqrt(actual) @ weights, _MEL_LEAST))
+            total += float(np.abs(expected_log - actual_log).sum())
+            values += expected_log.size
         distances.append(total / values if values else math.nan)
     return float(np.mean(distances))
 
@@ -95,13 +95,13 @@ def lf_sisdr(
     ``10 log10(|a s|^2 / |e - a s|^2)`` (Le Roux et al., arXiv 1811.02508). Limited to +-120 dB; NaN
     where the reference's low band is silent.
     """
-    truth = band_limit(reference, 50.0, 0.85 * cutoff_hz, sample_rate)
-    guess = band_limit(estimate, 50.0, 0.85 * cutoff_hz, sample_rate)
-    energy = float(truth @ truth)
+    expected = band_limit(reference, 50.0, 0.85 * cutoff_hz, sample_rate)
+    actual = band_limit(estimate, 50.0, 0.85 * cutoff_hz, sample_rate)
+    energy = float(expected @ expected)
     if energy <= 0.0:
         return math.nan
-    scaled = truth * (float(truth @ guess) / energy)
-    distortion = guess - scaled
+    scaled = expected * (float(expected @ actual) / energy)
+    distortion = actual - scaled
     return _ratio_db(float(scaled @ scaled), float(distortion @ distortion), 120.0)
 
 
@@ -113,21 +113,21 @@ def lf_gain_db(
     ``10 log10(sum e^2 / sum s^2)``, both limited to 50 Hz ... 0.85 x cutoff. Limited to +-120 dB;
     NaN where the reference's low band is silent.
     """
-    truth = band_limit(reference, 50.0, 0.85 * cutoff_hz, sample_rate)
-    guess = band_limit(estimate, 50.0, 0.85 * cutoff_hz, sample_rate)
-    energy = float(truth @ truth)
-    return _ratio_db(float(guess @ guess), energy, 120.0) if energy > 0.0 else math.nan
+    expected = band_limit(reference, 50.0, 0.85 * cutoff_hz, sample_rate)
+    actual = band_limit(estimate, 50.0, 0.85 * cutoff_hz, sample_rate)
+    energy = float(expected @ expected)
+    return _ratio_db(float(actual @ actual), energy, 120.0) if energy > 0.0 else math.nan
 
 
 def hf_bias_db(
     reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
 ) -> float:
-    """Mean level of the estimate's high band against the truth's, in dB; negative is too dull.
+    """Mean level of the estimate's high band against the reference's, in dB; negative is too dull.
 
     The mean of the level ratio over active frames. Levels are sums of ``|X|^2`` over the bins at
     and above the cutoff (n_fft 1024, hop 480, periodic Hann, centred), relative to a full-scale
-    sine and clamped at -100 dB; a frame is active where the truth's level is within 40 dB of its
-    loudest frame and above the clamp. NaN without an active frame.
+    sine and clamped at -100 dB; a frame is active where the reference's level is within 40 dB of
+    its loudest frame and above the clamp. NaN without an active frame.
     """
     return float(np.mean(_level_ratios(reference, estimate, cutoff_hz, sample_rate)))
 
@@ -170,21 +170,21 @@ def _band_distance(
     frequencies = bin_frequencies(_LSD_FFT, sample_rate)
     inside = (frequencies >= low_hz) & (frequencies < high_hz)
     total, frames = 0.0, 0
-    for truth, guess in paired_power_chunks(reference, estimate, _LSD_FFT, _LSD_HOP):
-        truth_log = np.log10(np.maximum(truth[:, inside], _LSD_FLOOR))
-        guess_log = np.log10(np.maximum(guess[:, inside], _LSD_FLOOR))
-        total += float(np.sqrt(np.mean((truth_log - guess_log) ** 2, axis=1)).sum())
-        frames += truth.shape[0]
+    for expected, actual in paired_power_chunks(reference, estimate, _LSD_FFT, _LSD_HOP):
+        expected_log = np.log10(np.maximum(expected[:, inside], _LSD_LEAST))
+        actual_log = np.log10(np.maximum(actual[:, inside], _LSD_LEAST))
+        total += float(np.sqrt(np.mean((expected_log - actual_log) ** 2, axis=1)).sum())
+        frames += expected.shape[0]
     return total / frames
 
 
 def _level_ratios(
     reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int
 ) -> Signal:
-    truth = _high_band_level(reference, cutoff_hz, sample_rate)
-    guess = _high_band_level(estimate, cutoff_hz, sample_rate)
-    active = (truth > truth.max() - _ACTIVE_RANGE_DB) & (truth > _LEVEL_FLOOR_DB)
-    return (guess - truth)[active] if active.any() else np.array([math.nan])
+    expected = _high_band_level(reference, cutoff_hz, sample_rate)
+    actual = _high_band_level(estimate, cutoff_hz, sample_rate)
+    active = (expected > expected.max() - _ACTIVE_RANGE_DB) & (expected > _LOWEST_LEVEL_DB)
+    return (actual - expected)[active] if active.any() else np.array([math.nan])
 
 
 def _high_band_level(signal: Signal, cutoff_hz: float, sample_rate: int) -> Signal:
@@ -194,7 +194,7 @@ def _high_band_level(signal: Signal, cutoff_hz: float, sample_rate: int) -> Sign
     energy = np.concatenate(
         [power[:, inside].sum(axis=1) for power in power_chunks(signal, _LEVEL_FFT, _LEVEL_HOP)]
     )
-    return 10.0 * np.log10(np.maximum(energy / full_scale, 10.0 ** (_LEVEL_FLOOR_DB / 10.0)))
+    return 10.0 * np.log10(np.maximum(energy / full_scale, 10.0 ** (_LOWEST_LEVEL_DB / 10.0)))
 
 
 @functools.lru_cache(maxsize=16)

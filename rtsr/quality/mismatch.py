@@ -18,14 +18,15 @@ _LEAST_CORRELATION = 0.5
 def find_mismatches(
     reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
 ) -> list[str]:
-    """Why the metrics of a pair may say nothing: one phrase each, none for a pair that fits.
+    """Say why the metrics of a pair may be meaningless: one phrase each, none for a pair that fits.
 
     The lengths may differ by 0.25 s. Aligned, the bands between 50 Hz and 0.85 x cutoff must have
     a correlation ``<s, e> / (|s| |e|)``, over all channels, of at least 0.5; of a reference that
     holds nothing there, nothing is asked.
 
     Args:
-        reference, estimate: shape (samples, channels), the same channels.
+        reference: shape (samples, channels).
+        estimate: likewise, with the same number of channels.
         cutoff_hz: where the shared content ends.
         sample_rate: of both, in Hz.
     """
@@ -34,12 +35,12 @@ def find_mismatches(
     if abs(longer) > _LENGTH_SECONDS:
         found.append(
             f"{abs(longer):.2f} s {'longer' if longer > 0 else 'shorter'} than the original, and "
-            "only what both have is judged"
+            "only their common length is evaluated"
         )
-    truth, guess, _ = align(reference, estimate, cutoff_hz, sample_rate)
+    reference, estimate, _ = align(reference, estimate, cutoff_hz, sample_rate)
     correlation = _correlation(
-        band_limit(truth, 50.0, 0.85 * cutoff_hz, sample_rate),
-        band_limit(guess, 50.0, 0.85 * cutoff_hz, sample_rate),
+        band_limit(reference, 50.0, 0.85 * cutoff_hz, sample_rate),
+        band_limit(estimate, 50.0, 0.85 * cutoff_hz, sample_rate),
     )
     if correlation < _LEAST_CORRELATION:
         found.append(
@@ -49,9 +50,11 @@ def find_mismatches(
     return found
 
 
-def _correlation(truth: Signal, guess: Signal) -> float:
-    """NaN where the truth is silent, 0 where the guess is."""
-    energy = float(np.sum(truth**2)), float(np.sum(guess**2))
+def _correlation(reference: Signal, estimate: Signal) -> float:
+    """NaN where the reference is silent, 0 where the estimate is."""
+    energy = float(np.sum(reference**2)), float(np.sum(estimate**2))
     if energy[0] <= 0.0:
         return math.nan
-    return float(np.sum(truth * guess)) / math.sqrt(energy[0] * energy[1]) if energy[1] else 0.0
+    return (
+        float(np.sum(reference * estimate)) / math.sqrt(energy[0] * energy[1]) if energy[1] else 0.0
+    )

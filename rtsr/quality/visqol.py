@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError
 from rtsr.quality.stft import Signal
 
 # The package's patches and its gaps between them need this much; it refuses less.
@@ -25,7 +25,7 @@ def visqol_available() -> bool:
 
 
 def visqol(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> float:
-    """ViSQOL v3 in audio mode (MOS-LQO, 1 to about 4.73), Chinen et al., arXiv 2004.09584.
+    """Compute ViSQOL v3 in audio mode (MOS-LQO, 1 to about 4.73), Chinen et al., arXiv 2004.09584.
 
     Gammatone spectrograms of 32 bands from 50 Hz to 15 kHz are compared patch by patch (NSIM), and
     a support-vector regression maps the similarity to a listening score. Identical signals give
@@ -34,6 +34,7 @@ def visqol(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> flo
     Args:
         reference: shape (samples,), 48 kHz.
         estimate: the same length.
+        sample_rate: in Hz; only 48000 is accepted.
 
     Returns:
         the score, or NaN where the signals are shorter than 1 s, one of them is silent, or the
@@ -41,10 +42,10 @@ def visqol(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> flo
 
     Raises:
         MissingDependencyError: ``visqol-python`` is not installed.
-        RtsrError: the rate is not 48 kHz.
+        ArgumentError: the rate is not 48 kHz.
     """
     if sample_rate != 48000:
-        raise RtsrError(
+        raise ArgumentError(
             f"ViSQOL's audio mode is defined at 48000 Hz, not at {sample_rate} Hz; "
             "resample both signals first."
         )

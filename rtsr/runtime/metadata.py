@@ -1,4 +1,4 @@
-"""What an exported graph says about itself: the JSON object under the metadata key ``rtsr``.
+"""The metadata of an exported graph: the JSON object under the metadata key ``rtsr``.
 
 It is read straight from the protobuf, without ONNX and without ONNX Runtime, skipping over the
 weights: listing models needs neither, and a file that is not ours is refused before it is loaded.
@@ -10,6 +10,7 @@ https://protobuf.dev/programming-guides/encoding/.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -22,9 +23,22 @@ from rtsr.timing import HOP, SAMPLE_RATE
 KEY = "rtsr"
 FORMAT = 1
 
-_METADATA_PROPS = 14
+_IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_ENTRY = 1 << 24
+# Far above any model that runs in real time; what lies beyond would only fail later, in allocation.
+_MOST_NOISE_CHANNELS = 1 << 16
+_MOST_STATE_VALUES = 1 << 26
+
+# What values of a wrong kind or size, and text that is nested too deeply, raise when they are read.
+_DAMAGES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,13 @@ def read_metadata(path: Path) -> ModelMetadata:
             f"Model file '{path}' is an ONNX model but not one of rtsr's (no '{KEY}' metadata); "
             "use a bundled model (`rtsr models`) or one written by `rtsr export`."
         )
-    return parse_metadata(entries[KEY], str(path))
+    metadata = parse_metadata(entries[KEY], str(path))
+    if not metadata.noise_channels:
+        raise ModelError(
+            f"Model file '{path}' has damaged '{KEY}' metadata (noise_channels is 0); "
+            "export it again."
+        )
+    return metadata
 
 
 def parse_metadata(text: str, origin: str) -> ModelMetadata:
@@ -116,7 +136,7 @@ def parse_metadata(text: str, origin: str) -> ModelMetadata:
             configuration=dict(values.get("configuration") or {}),
             card=dict(values.get("card") or {}),
         )
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except _DAMAGES as error:
         raise ModelError(
             f"Model file '{origin}' has damaged '{KEY}' metadata ({error}); export it again."
         ) from None
@@ -124,6 +144,10 @@ def parse_metadata(text: str, origin: str) -> ModelMetadata:
         raise ModelError(
             f"Model file '{origin}' works at {metadata.sample_rate} Hz in hops of {metadata.hop}; "
             f"rtsr runs models at {SAMPLE_RATE} Hz in hops of {HOP}."
+        )
+    if fault := _fault(metadata):
+        raise ModelError(
+            f"Model file '{origin}' has damaged '{KEY}' metadata ({fault}); export it again."
         )
     if metadata.latency_samples != metadata.hop + metadata.overlap or metadata.overlap < 0:
         raise ModelError(
@@ -133,6 +157,22 @@ def parse_metadata(text: str, origin: str) -> ModelMetadata:
     return metadata
 
 
+def _fault(metadata: ModelMetadata) -> str | None:
+    """Name the first value that no exported graph can have, ``None`` if there is none."""
+    if not 0 <= metadata.noise_channels <= _MOST_NOISE_CHANNELS:
+        return f"noise_channels is {metadata.noise_channels}"
+    if not 0.0 < metadata.f_target_default <= SAMPLE_RATE / 2:
+        return f"f_target_default is {metadata.f_target_default:g} Hz"
+    values = 0
+    for name, shape in metadata.states.items():
+        if any(size < 1 for size in shape):
+            return f"state {name!r} has shape {list(shape)}"
+        values += math.prod(shape)
+    if values > _MOST_STATE_VALUES:
+        return f"its state holds {values} values"
+    return None
+
+
 class _NotProtobufError(Exception):
     """The bytes are not a protobuf message that could be an ONNX model."""
 
@@ -140,13 +180,13 @@ class _NotProtobufError(Exception):
 def _metadata_entries(file: BinaryIO) -> Iterator[tuple[str, str]]:
     size = file.seek(0, 2)
     file.seek(0)
-    fields = 0
+    seen = set()
     while file.tell() < size:
         number, wire_type = divmod(_varint(file), 8)
         # ModelProto's fields end at 26: some room for later ones, and text files still fail here.
         if not 1 <= number <= 64:
             raise _NotProtobufError
-        fields += 1
+        seen.add(number)
         if wire_type == _VARINT:
             _varint(file)
         elif wire_type in (_FIXED64, _FIXED32):
@@ -161,7 +201,8 @@ def _metadata_entries(file: BinaryIO) -> Iterator[tuple[str, str]]:
                 file.seek(length, 1)
         else:
             raise _NotProtobufError
-    if not fields or file.tell() != size:
+    # Every ONNX model has these two; a short text may still be a valid message of other fields.
+    if not {_IR_VERSION, _GRAPH} <= seen or file.tell() != size:
         raise _NotProtobufError
 
 

@@ -1,4 +1,4 @@
-"""Decoded and coded audio kept on disk, so that a restart does not take minutes again."""
+"""Cache of decoded and codec-degraded audio on disk, so that a restart takes no minutes again."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rtsr.train.listing import Listed
 
 #: Counted up when decoding or measuring changes, so that an old cache is not believed.
 VERSION = 1
-#: What is kept of a corpus, and of its coded versions: arrays, and plain values.
+#: The stored fields of a corpus, and of its codec-degraded versions: arrays, and plain values.
 CORPUS = (
     ("samples", "starts", "lengths", "cutoffs_hz", "domain_codes"),
     ("domains", "names", "groups", "skipped"),
 )
-CODED = (
+CODEC = (
     ("samples", "starts", "lengths", "clips", "offsets", "cutoffs_hz"),
     ("settings", "rejected"),
 )
-Kept = tuple[tuple[str, ...], tuple[str, ...]]
+StoredFields = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def key_of(source: Path, listed: list[Listed]) -> str:
-    """A hash of everything the decoded corpus depends on: the list and the files' sizes."""
+    """Return a hash of everything the decoded corpus depends on: the list and the files' sizes."""
     rows: list[list[Any]] = [[VERSION]]
     for entry in listed:
         path = source / entry.path
@@ -37,14 +37,14 @@ def key_of(source: Path, listed: list[Listed]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def coded_path(path: Path) -> Path:
-    """Where the coded versions lie of a corpus that is kept at `path`."""
+def codec_path(path: Path) -> Path:
+    """Return the path of the codec-degraded versions of a corpus that is stored at `path`."""
     return path.with_name(f"{path.stem}-coded{path.suffix}")
 
 
-def read(path: Path, key: str, kept: Kept = CORPUS) -> dict[str, Any] | None:
-    """The fields that are kept under `key`, or None if there are none or they are damaged."""
-    arrays, values = kept
+def read(path: Path, key: str, stored: StoredFields = CORPUS) -> dict[str, Any] | None:
+    """Return the fields that are stored under `key`, or None if there are none or are damaged."""
+    arrays, values = stored
     try:
         with np.load(path, allow_pickle=False) as content:
             described = json.loads(str(content["described"]))
@@ -57,10 +57,10 @@ def read(path: Path, key: str, kept: Kept = CORPUS) -> dict[str, Any] | None:
     return fields
 
 
-def write(path: Path, key: str, content: Any, kept: Kept = CORPUS) -> None:
-    """Keep `content`; a cache that cannot be written (a full disk) is only a slower restart."""
-    described = json.dumps({"key": key, **{name: getattr(content, name) for name in kept[1]}})
-    arrays = {name: getattr(content, name) for name in kept[0]}
+def write(path: Path, key: str, content: Any, stored: StoredFields = CORPUS) -> None:
+    """Store `content`; a cache that cannot be written (a full disk) is only a slower restart."""
+    described = json.dumps({"key": key, **{name: getattr(content, name) for name in stored[1]}})
+    arrays = {name: getattr(content, name) for name in stored[0]}
     beside = path.with_name(path.name + f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ class MovingAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        # Weights are changed in place, so these are looks at the module's own.
+        # Weights are changed in place, so these are views of the module's own.
         self._present = {name: value.detach() for name, value in module.state_dict().items()}
         self.values = {name: value.clone() for name, value in self._present.items()}
 
@@ -35,16 +35,18 @@ class MovingAverage:
         torch._foreach_lerp_(list(self.values.values()), list(self._present.values()), 1.0 - decay)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps and the averaged values, for a checkpoint."""
         return {"steps": self.steps, "values": self.values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
         self.steps = state["steps"]
         for name, value in state["values"].items():
             self.values[name].copy_(value)
 
 
 def slim(content: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint must hold to be exported, or to begin another run with."""
+    """Return the part of a checkpoint that export, or the start of another run, needs."""
     kept = {name: content[name] for name in ("model_config", "ema", "facts")}
     return {**kept, "teacher": None, "discriminators": None}
 
@@ -71,7 +73,7 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:
         raise RtsrError(f"Cannot read the checkpoint {path}: {error.strerror}.") from error
-    except Exception as error:  # what unpickling foreign bytes raises has no common base
+    except Exception as error:  # what unpickling arbitrary bytes raises has no common base
         raise RtsrError(f"{path} is damaged or is no checkpoint of rtsr train.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.")

@@ -116,6 +116,7 @@ def code(samples: np.ndarray, setting: CodecSetting) -> np.ndarray:
 
     Args:
         samples: ``(samples,)`` int16 or float32 in [-1, 1] at 48 kHz.
+        setting: coder, rate and bit rate.
 
     Returns:
         ``(samples,)`` float32 at 48 kHz, aligned with `samples`: the coder's delay is taken out.
@@ -129,7 +130,7 @@ def code(samples: np.ndarray, setting: CodecSetting) -> np.ndarray:
 
 
 def lag(coded: np.ndarray, original: np.ndarray, cutoff_hz: float) -> int:
-    """By how many samples `coded` is late (negative: early), by cross-correlation.
+    """Return by how many samples `coded` is late (negative: early), by cross-correlation.
 
     Both ``(samples,)`` at 48 kHz. Only what lies below `cutoff_hz` is compared, and every
     frequency's weight is the root of its power (the smoothed coherence transform, Carter et al.
@@ -147,7 +148,7 @@ def lag(coded: np.ndarray, original: np.ndarray, cutoff_hz: float) -> int:
 
 @lru_cache(maxsize=64)
 def _residue(setting: CodecSetting) -> int:
-    """Samples at 48 kHz by which a coder is late beyond its known delay, measured on noise."""
+    """Measure a coder's delay in samples at 48 kHz beyond its known delay, on noise."""
     random = np.random.default_rng(0)
     probe = random.standard_normal(int(PROBE_SECONDS * SAMPLE_RATE))
     spectrum = np.fft.rfft(probe)
@@ -156,7 +157,7 @@ def _residue(setting: CodecSetting) -> int:
     spectrum[(frequency < 100.0) | (frequency > highest)] = 0.0
     spectrum /= np.sqrt(np.maximum(frequency, 100.0))
     probe = np.fft.irfft(spectrum, len(probe))
-    # Bursts, because a coder of speech would take steady noise for nothing worth its bits.
+    # Bursts, because a speech coder would treat steady noise as background and drop it.
     probe *= np.sin(2.0 * np.pi * 3.0 * np.arange(len(probe)) / SAMPLE_RATE) > 0.0
     probe = (0.3 * probe / np.abs(probe).max()).astype(np.float32)
     late = lag(_code(probe, setting), probe, highest)

@@ -11,17 +11,16 @@ from torch import Tensor
 
 from rtsr.errors import RtsrError
 from rtsr.timing import SAMPLE_RATE
-from rtsr.train.coded import CodedRows, CodedVersions
+from rtsr.train.codec_versions import CodecRows, CodecVersions
 from rtsr.train.speed import change_speed, draw_speed
 
-#: Suffixes of coders that leave out what they think is not heard.
+#: Suffixes of lossy coders, which leave out what is masked.
 LOSSY = (".ogg", ".oga", ".opus", ".mp3")
 #: A voice with many minutes is drawn more often than one with few, but not in proportion: by its
-#: minutes to this power. What is learnt holds for other voices if many were heard.
+#: minutes to this power. Many different voices help the model to generalise.
 GROUP_POWER = 0.5
-#: Music and effects that reach so far, the edge of what 44.1 kHz carry, are the whole of what was
-#: published: that nothing follows up to 24 kHz is true of them. The floor of a microphone, which
-#: speech has, goes on.
+#: Music and effects that reach this far, the limit of 44.1 kHz, are complete: they have no content
+#: between there and 24 kHz. The noise floor of a microphone, which speech has, continues above it.
 WHOLE_HZ = 20_900.0
 SPEECH = "speech"
 #: How often each domain is drawn; a domain that is not there leaves its share to the others.
@@ -43,26 +42,26 @@ class Crops:
         pieces: a crop per row, int16: as many samples as it takes at its speed.
         speeds: of each row; 1 is the recording's own.
         samples: length of the rows.
-        cutoffs_hz: ``(batch,)`` float32: above it a crop holds no truth.
-        coded: the rows that have a coded version, or None.
-        lossy: ``(batch,)`` bool: a coder has been at the truth itself, and what is weak in it may
-            be missing though it was there.
+        cutoffs_hz: ``(batch,)`` float32: above it a crop is no reference.
+        codec_rows: the rows that have a codec-degraded version, or None.
+        lossy: ``(batch,)`` bool: the reference itself went through a lossy coder, and weak parts
+            of it may be missing.
     """
 
     pieces: list[Tensor]
     speeds: list[float]
     samples: int
     cutoffs_hz: np.ndarray
-    coded: CodedRows | None
+    codec_rows: CodecRows | None
     lossy: np.ndarray
 
     @property
     def audio(self) -> np.ndarray:
-        """The truth ``(batch, samples)`` float32 in [-1, 1), in plain memory."""
+        """The reference ``(batch, samples)`` float32 in [-1, 1), in plain memory."""
         return self.on(torch.device("cpu")).numpy()
 
     def on(self, device: torch.device) -> Tensor:
-        """The same on a device. What lies there already is not sent, and nothing is waited for."""
+        """Return the same on a device, without waiting; samples that are there are not sent."""
         audio = torch.empty(len(self.pieces), self.samples, device=device)
         for speed in dict.fromkeys(self.speeds):
             rows = [row for row, other in enumerate(self.speeds) if other == speed]
@@ -86,7 +85,7 @@ class Corpus:
         names: path of each clip relative to the source folder.
         groups: speaker, track or folder of each clip.
         skipped: (name, reason) of every file that could not be used.
-        coded: coded versions of parts of the clips, where they were prepared.
+        codec_versions: codec-degraded versions of parts of the clips, where prepared.
     """
 
     samples: np.ndarray
@@ -98,7 +97,7 @@ class Corpus:
     names: list[str]
     groups: list[str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    coded: CodedVersions | None = None
+    codec_versions: CodecVersions | None = None
     _resident: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -106,26 +105,27 @@ class Corpus:
 
     @property
     def seconds(self) -> float:
+        """Length of all clips in seconds."""
         return float(self.lengths.sum()) / SAMPLE_RATE
 
     def clip(self, index: int) -> np.ndarray:
-        """The samples of one clip, ``(samples,)`` int16, a view."""
+        """Return the samples of one clip, ``(samples,)`` int16, a view."""
         start = int(self.starts[index])
         return self.samples[start : start + int(self.lengths[index])]
 
     def end_hz(self, index: int) -> float:
-        """Where what a clip tells ends, in Hz: above it there is no truth."""
+        """Return the frequency in Hz up to which a clip is a reference."""
         cutoff = float(self.cutoffs_hz[index])
         is_whole = cutoff >= WHOLE_HZ and self.domains[self.domain_codes[index]] != SPEECH
         return SAMPLE_RATE / 2 if is_whole else cutoff
 
     def is_lossy(self, index: int) -> bool:
-        """Whether a clip's own file is lossy, told from its name."""
+        """Say whether a clip's own file is lossy, by its suffix."""
         return self.names[index].lower().endswith(LOSSY)
 
     @property
     def is_all_lossy(self) -> bool:
-        """Whether no clip says what lies below the floor of a coder."""
+        """Whether all clips are lossy, so that none is reliable below a coder's noise floor."""
         return all(self.is_lossy(index) for index in range(len(self)))
 
     def describe(self) -> str:
@@ -141,8 +141,8 @@ class Corpus:
                 f"{name} ({reason})" for name, reason in self.skipped[:5]
             )
             line += ", ..." if len(self.skipped) > 5 else ""
-        if self.coded is not None:
-            line += f"; {self.coded.describe()}"
+        if self.codec_versions is not None:
+            line += f"; {self.codec_versions.describe()}"
         return line
 
     def draw(
@@ -150,7 +150,7 @@ class Corpus:
         rng: np.random.Generator,
         batch: int,
         samples: int,
-        coded_share: float = 0.0,
+        codec_share: float = 0.0,
         domain_weights: Mapping[str, float] | None = None,
         speed_share: float = 0.0,
         speeds: tuple[float, float] = (0.85, 1.5),
@@ -159,17 +159,17 @@ class Corpus:
 
         Within a domain groups (voices, tracks) are drawn by the root of their minutes, and within a
         group every second is as likely as every other. Mostly silent crops are drawn again, except
-        about one in twenty: a model must have heard silence.
+        about one in twenty: a model must have been trained on silence.
 
         Args:
-            rng: the only source of chance, so a seed gives the same batches again. What has a share
-                of zero uses none of it.
+            rng: the only source of randomness, so a seed gives the same batches again. What has a
+                share of zero uses none of it.
             batch: how many crops.
             samples: length of a crop.
-            coded_share: how likely a row is to have a coded version, from 0 to 1.
+            codec_share: probability that a row has a codec-degraded version.
             domain_weights: share of each domain; `DOMAIN_WEIGHTS` if None.
-            speed_share: how likely a row is to be played at another speed, from the lowest to the
-                highest of ``speeds``; where it ends moves with it.
+            speed_share: probability that a row is played at another speed; its end moves with it.
+            speeds: the lowest and the highest speed.
 
         Raises:
             RtsrError: no domain with a weight above zero is in the corpus.
@@ -193,7 +193,7 @@ class Corpus:
             cutoffs[row] = min(cutoff * speed, SAMPLE_RATE / 2)
             lossy[row] = is_lossy
         crops = Crops(pieces, played, samples, cutoffs, None, lossy)
-        crops.coded = self._draw_coded(rng, coded_share, weights, crops)
+        crops.codec_rows = self._draw_codec_rows(rng, codec_share, weights, crops)
         return crops
 
     def place(self, device: torch.device) -> None:
@@ -202,22 +202,22 @@ class Corpus:
             self._resident = torch.from_numpy(self.samples).to(device)
 
     def _piece(self, crop: np.ndarray) -> Tensor:
-        """A crop as a tensor: a look at what is resident, where it is a look at the samples."""
+        """Return a crop as a tensor: a view of the resident samples where it is a view of them."""
         if self._resident is not None:
             start = (crop.ctypes.data - self.samples.ctypes.data) // self.samples.itemsize
             if 0 <= start < len(self.samples):
                 return self._resident[start : start + len(crop)]
         return torch.from_numpy(crop)
 
-    def _draw_coded(
+    def _draw_codec_rows(
         self,
         rng: np.random.Generator,
         share: float,
         weights: Mapping[str, float],
         crops: Crops,
-    ) -> CodedRows | None:
-        """Put the truth of coded versions into some rows, in place, and return the versions."""
-        versions = self.coded
+    ) -> CodecRows | None:
+        """Replace some rows by references of codec-degraded versions, and return the versions."""
+        versions = self.codec_versions
         if versions is None or share <= 0.0 or not len(versions):
             return None
         rows = np.flatnonzero(rng.random(len(crops.pieces)) < share)
@@ -228,14 +228,14 @@ class Corpus:
             for _ in range(TRIES):
                 position = rng.random() * chances[-1]
                 picked[index] = np.searchsorted(chances[:-1], position, side="right")
-                truth, heard = versions.crop(self, rng, int(picked[index]), crops.samples)
-                if not _mostly_silent(truth) or rng.random() < QUIET_CROPS_KEPT:
+                reference, degraded = versions.crop(self, rng, int(picked[index]), crops.samples)
+                if not _mostly_silent(reference) or rng.random() < QUIET_CROPS_KEPT:
                     break
-            crops.pieces[row], crops.speeds[row] = self._piece(truth), 1.0
+            crops.pieces[row], crops.speeds[row] = self._piece(reference), 1.0
             crops.lossy[row] = self.is_lossy(int(versions.clips[picked[index]]))
-            coded[index] = heard * np.float32(1.0 / 32768.0)
+            coded[index] = degraded * np.float32(1.0 / 32768.0)
         crops.cutoffs_hz[rows] = [self.end_hz(int(clip)) for clip in versions.clips[picked]]
-        return CodedRows(rows, coded, versions.cutoffs_hz[picked])
+        return CodecRows(rows, coded, versions.cutoffs_hz[picked])
 
     def _shares(self, weights: Mapping[str, float]) -> np.ndarray:
         shares = np.array([max(0.0, weights.get(name, 0.0)) for name in self.domains])

@@ -16,7 +16,7 @@ from rtsr.errors import RtsrError
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train import cache as kept_audio
 from rtsr.train import codecs
-from rtsr.train.coded import CodedVersions, plan, prepare_coded
+from rtsr.train.codec_versions import CodecVersions, plan, prepare_codec_versions
 from rtsr.train.corpus import DOMAIN_WEIGHTS, Corpus
 from rtsr.train.decode import DecodedClip, UnusableFile, decode_all
 from rtsr.train.listing import Listed, list_recordings
@@ -42,7 +42,7 @@ def load_corpus(
     limit: int | None = None,
     exclude: Sequence[str] = (),
     cache: Path | None = None,
-    coded: bool = False,
+    codec: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
     """Decode one split of a folder of recordings into memory.
@@ -62,12 +62,12 @@ def load_corpus(
             `DEMO_SOURCES` are always left out of ``train``.
         cache: an ``.npz`` file to keep the decoded split in; it is used again as long as the
             files and their sizes are the same, and rewritten otherwise.
-        coded: also prepare coded versions, as inputs; they are kept beside `cache`, as
+        codec: also prepare codec-degraded versions, as inputs; they are stored beside `cache`, as
             ``NAME-coded.npz``, and then need no coder again.
         progress: called with (files done, files in total), and then with excerpts to be coded.
 
     Raises:
-        MissingDependencyError: `coded` is asked for and PyAV is not installed.
+        MissingDependencyError: `codec` is asked for and PyAV is not installed.
         RtsrError: the folder, the manifest or the split holds nothing that can be used.
     """
     source = Path(source)
@@ -75,7 +75,7 @@ def load_corpus(
     listed = list_recordings(source, split, exclude=left_out, limit=limit)
     key = kept_audio.key_of(source, listed)
     versions = None
-    if coded:
+    if codec:
         versions = _kept_versions(cache, key)
         if versions is None:
             # Before decoding, which may take minutes.
@@ -89,25 +89,25 @@ def load_corpus(
         corpus = _assemble(source, split, listed, results)
         if cache is not None:
             kept_audio.write(Path(cache), key, corpus)
-    if coded and versions is None:
-        versions = prepare_coded(corpus, workers=workers, progress=progress)
+    if codec and versions is None:
+        versions = prepare_codec_versions(corpus, workers=workers, progress=progress)
         if cache is not None:
-            path = kept_audio.coded_path(Path(cache))
-            kept_audio.write(path, _coded_key(key), versions, kept_audio.CODED)
-    corpus.coded = versions
+            path = kept_audio.codec_path(Path(cache))
+            kept_audio.write(path, _codec_key(key), versions, kept_audio.CODEC)
+    corpus.codec_versions = versions
     return corpus
 
 
-def _coded_key(key: str) -> str:
+def _codec_key(key: str) -> str:
     return f"{key} {plan()}"
 
 
-def _kept_versions(cache: Path | None, key: str) -> CodedVersions | None:
+def _kept_versions(cache: Path | None, key: str) -> CodecVersions | None:
     if cache is None:
         return None
-    path = kept_audio.coded_path(Path(cache))
-    kept = kept_audio.read(path, _coded_key(key), kept_audio.CODED)
-    return None if kept is None else CodedVersions(**kept)
+    path = kept_audio.codec_path(Path(cache))
+    kept = kept_audio.read(path, _codec_key(key), kept_audio.CODEC)
+    return None if kept is None else CodecVersions(**kept)
 
 
 def _assemble(

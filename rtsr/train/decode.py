@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rtsr.audio.reader import native_name
 from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.timing import SAMPLE_RATE
@@ -89,7 +90,7 @@ def decode(path: Path, entry: Listed) -> DecodedClip:
         raise MissingDependencyError("Decoding recordings", "train") from error
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(native_name(path)) as file:
             rate = int(file.samplerate)
             if entry.cutoff_hz is not None and entry.cutoff_hz > rate / 2:
                 raise RtsrError(

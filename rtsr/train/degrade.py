@@ -18,7 +18,7 @@ from scipy import signal
 from torch import Tensor
 
 from rtsr.timing import SAMPLE_RATE
-from rtsr.train.coded import CodedRows
+from rtsr.train.codec_versions import CodecRows
 from rtsr.train.device import placed
 from rtsr.train.g711 import a_law, mu_law
 from rtsr.train.room import draw_rooms
@@ -26,12 +26,12 @@ from rtsr.train.room import draw_rooms
 #: Telephone coders work at 8 kHz: every so many samples of 48 kHz.
 TELEPHONE_STEP = 6
 TELEPHONE_HZ = 4000.0
-#: the end that is told where none is known
+#: the end that is given where none is known
 OPEN_END_HZ = SAMPLE_RATE / 2
-#: Mean power of a bin (white noise of unit variance has one) below which a recording says nothing:
-#: the rounding to 16 bits, or what a coder may have left out because nobody hears it.
-LOSSLESS_FLOOR = 10.0**-10.5
-LOSSY_FLOOR = 10.0**-8.5
+#: Mean power of a bin (white noise of unit variance has one) below which a recording is not
+#: reliable: rounding to 16 bits, or parts that a coder may have left out as inaudible.
+LOSSLESS_NOISE_FLOOR = 10.0**-10.5
+LOSSY_NOISE_FLOOR = 10.0**-8.5
 #: of an equaliser
 KNOTS = 8
 #: poles of the steepest analog filter
@@ -42,16 +42,15 @@ MOST_POLES = 10
 class DegradeConfig:
     """How inputs are degraded; shares are probabilities per clip.
 
-    ``codec_share`` of the clips take their input from a version that really went through a coder,
-    where such versions were prepared; ``companding_share`` of those below 4 kHz are telephone
-    coded on the fly.
+    ``codec_share`` of the clips take their input from a codec-degraded version, where such versions
+    were prepared; ``companding_share`` of those below 4 kHz go through G.711.
 
-    ``told_share`` of the clips tell the model where their truth ends; of the others it hears
-    :data:`OPEN_END_HZ`, as nobody knows better live. All are judged up to their own end only.
+    ``told_share`` of the clips give the model the frequency where their reference ends; the others
+    give it :data:`OPEN_END_HZ`, as at run-time. Losses compare all up to their own end only.
 
-    ``room_share`` of the clips stand in another room (:mod:`rtsr.train.room`), truth and input.
-    ``speed_share`` of the clips that were not coded are played at another speed, from
-    ``lowest_speed`` to ``highest_speed``: faster ones end higher, and teach the top.
+    ``room_share`` of the clips get a random room (:mod:`rtsr.train.room`), reference and input.
+    ``speed_share`` of the clips that are not codec-degraded are played at another speed, from
+    ``lowest_speed`` to ``highest_speed``: faster ones reach higher frequencies.
     """
 
     lowest_hz: float = 1000.0
@@ -74,18 +73,21 @@ class DegradeConfig:
 
 @dataclass
 class Degraded:
-    """One batch: ``truth`` and ``narrow`` audio ``(batch, 1, samples)``; per clip ``(batch,)``:
-    ``f_prior`` in Hz as the run-time would be told it, ``f_end`` where the truth ends, ``f_target``
-    the same or :data:`OPEN_END_HZ` where that is kept back, and ``floor``, the power of a bin below
-    which the truth says nothing; ``cutoffs_hz`` is ``f_prior`` in plain numbers, which nobody need
-    wait for."""
+    """One batch of references and inputs.
 
-    truth: Tensor
+    ``reference`` and ``narrow`` are audio ``(batch, 1, samples)``. Per clip ``(batch,)``:
+    ``f_prior`` in Hz as the run-time would measure it, ``f_end`` where the reference ends,
+    ``f_target`` the same or :data:`OPEN_END_HZ` where that is withheld, and ``noise_floor``, the
+    power of a bin below which the reference is not reliable. ``cutoffs_hz`` is ``f_prior`` as
+    Python numbers, so that nothing need be read from a GPU.
+    """
+
+    reference: Tensor
     narrow: Tensor
     f_prior: Tensor
     f_target: Tensor
     f_end: Tensor
-    floor: Tensor
+    noise_floor: Tensor
     cutoffs_hz: list[float]
 
 
@@ -103,7 +105,7 @@ def _prototype(kind: str, order: int, ripple: float) -> tuple[np.ndarray, np.nda
 
 @lru_cache(maxsize=8)
 def _axis(samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """What all spectra of that length share, on the device.
+    """Return what all spectra of one length share, on the device.
 
     Returns:
         Frequencies in Hz ``(bins,)``, octaves above 1 kHz ``(bins,)`` of them (from 100 Hz up),
@@ -138,7 +140,7 @@ def _draw_knots(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_floor(rng: np.random.Generator) -> tuple[float, float]:
-    """A noise floor: its tilt in dB per octave, and -95 to -60 dBFS at 1 kHz."""
+    """Draw a noise floor: its tilt in dB per octave, and -95 to -60 dBFS at 1 kHz."""
     tilt = float(rng.uniform(-4.0, 1.0))
     return tilt, float(rng.uniform(-95.0, -60.0))
 
@@ -181,64 +183,68 @@ def degrade(
     ends: np.ndarray,
     config: DegradeConfig,
     rng: np.random.Generator,
-    coded: CodedRows | None = None,
+    codec_rows: CodecRows | None = None,
     lossy: np.ndarray | None = None,
 ) -> Degraded:
-    """Make truth and band-limited input from clips that end at ``ends`` Hz.
+    """Make reference and band-limited input from clips that end at ``ends`` Hz.
 
     Args:
         clips: ``(batch, samples)`` in [-1, 1], on the device that does the work.
         ends: ``(batch,)`` Hz.
-        rng: the only source of chance, apart from torch's for noise.
-        coded: rows whose input was coded beforehand. They keep their spectrum and get no neighbour
-            and no floor, which the coder has not heard; the gain is the same for both.
-        lossy: ``(batch,)`` bool, clips that a coder has been at before; none if absent.
+        rng: the only source of randomness, apart from torch's for noise.
+        config: shares and ranges of the degradations.
+        codec_rows: rows whose input is codec-degraded. They keep their spectrum and get no second
+            clip and no noise floor, which the coder's input did not have; the gain is the same for
+            both.
+        lossy: ``(batch,)`` bool, clips whose recording was lossy already; none if absent.
     """
     batch, samples = clips.shape
     device = clips.device
     ends = np.array(ends, dtype=np.float64)
     frequencies, octaves, hats = _axis(samples, device)
-    is_coded = np.zeros(batch, bool)
-    if coded is not None:
-        is_coded[coded.rows] = True
+    is_codec_row = np.zeros(batch, bool)
+    if codec_rows is not None:
+        is_codec_row[codec_rows.rows] = True
     lossy = np.zeros(batch, bool) if lossy is None else lossy
-    clips, ends, lossy = _mix(clips, ends, lossy, config, rng, ~is_coded)
+    clips, ends, lossy = _mix(clips, ends, lossy, config, rng, ~is_codec_row)
 
     knots = np.zeros((batch, KNOTS))
     tilts, floors_db = np.zeros(batch), np.full(batch, -np.inf)
-    for row in np.flatnonzero(~is_coded):
+    for row in np.flatnonzero(~is_codec_row):
         if rng.random() < config.equalizer_share:
             knots[row] = _draw_knots(rng)
         if rng.random() < config.floor_share:
             tilts[row], floors_db[row] = _draw_floor(rng)
     spectrum = torch.fft.rfft(clips) * _amplitude(placed(knots, device) @ hats)
-    in_rooms = np.flatnonzero(~is_coded & (rng.random(batch) < config.room_share))
+    in_rooms = np.flatnonzero(~is_codec_row & (rng.random(batch) < config.room_share))
     if len(in_rooms):
         rows = torch.from_numpy(in_rooms).to(device, non_blocking=True)
         spectrum[rows] = spectrum[rows] * draw_rooms(len(in_rooms), samples, rng, device)
     noise = torch.fft.rfft(torch.randn(batch, samples, device=device))
     peak = _peak(torch.fft.irfft(spectrum, samples))
-    if coded is not None:
-        rows = torch.from_numpy(coded.rows).to(device, non_blocking=True)
-        heard = placed(coded.audio, device)
+    if codec_rows is not None:
+        rows = torch.from_numpy(codec_rows.rows).to(device, non_blocking=True)
+        degraded = placed(codec_rows.audio, device)
         # A coder overshoots, and neither side may be clipped.
-        peak[rows] = torch.maximum(peak[rows], _peak(heard))
+        peak[rows] = torch.maximum(peak[rows], _peak(degraded))
     loudest_db, end, tilt, floor_db = placed(
         np.stack([rng.uniform(-30.0, -0.5, batch), ends, tilts, floors_db])[:, :, None], device
     )
     gain = (_amplitude(loudest_db) / peak.clamp(min=1e-3)).clamp(max=8.0)
     floors = _amplitude(floor_db + tilt * octaves) * (frequencies < end)
     spectrum = spectrum * gain + noise * floors
-    truth = torch.fft.irfft(spectrum, samples)
+    reference = torch.fft.irfft(spectrum, samples)
 
     cutoffs = draw_cutoffs(ends, config, rng)
     jitter = 1.0 + rng.uniform(-config.cutoff_jitter, config.cutoff_jitter, batch)
-    if coded is not None:
-        cutoffs[coded.rows] = coded.cutoffs_hz
-        jitter[coded.rows] = 1.0
-    filters = _draw_filters(cutoffs, is_coded, config, rng)
+    if codec_rows is not None:
+        cutoffs[codec_rows.rows] = codec_rows.cutoffs_hz
+        jitter[codec_rows.rows] = 1.0
+    filters = _draw_filters(cutoffs, is_codec_row, config, rng)
     bits = rng.choice([8.0, 12.0, 14.0, 16.0, 24.0], batch, p=[0.04, 0.06, 0.1, 0.6, 0.2])
-    is_call = (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_coded
+    is_call = (
+        (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_codec_row
+    )
     wall = _walls(frequencies, cutoffs, filters.wall_starts)
     heard_spectrum = spectrum * wall
     if filters.rows:
@@ -251,24 +257,24 @@ def degrade(
         calls = torch.from_numpy(np.flatnonzero(is_call)).to(device, non_blocking=True)
         is_a_law = torch.from_numpy(rng.random(len(calls)) < 0.5).to(device, non_blocking=True)
         rounded[calls] = _telephone(narrow[calls], is_a_law)
-    if coded is not None:
-        rounded[rows] = heard * gain[rows]
+    if codec_rows is not None:
+        rounded[rows] = degraded * gain[rows]
     narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (wall > 0.0), samples)
 
-    told = np.where(rng.random(batch) < config.told_share, ends, OPEN_END_HZ)
-    says_nothing = np.where(lossy, LOSSY_FLOOR, LOSSLESS_FLOOR)
-    told_cutoffs = (cutoffs * jitter).astype(np.float32)
-    f_prior, f_target, f_end, floor = placed(
-        np.stack([told_cutoffs, told, ends, says_nothing]), device
+    given_ends = np.where(rng.random(batch) < config.told_share, ends, OPEN_END_HZ)
+    unreliable = np.where(lossy, LOSSY_NOISE_FLOOR, LOSSLESS_NOISE_FLOOR)
+    given_cutoffs = (cutoffs * jitter).astype(np.float32)
+    f_prior, f_target, f_end, noise_floor = placed(
+        np.stack([given_cutoffs, given_ends, ends, unreliable]), device
     )
     return Degraded(
-        truth=truth[:, None],
+        reference=reference[:, None],
         narrow=narrow[:, None],
         f_prior=f_prior,
         f_target=f_target,
         f_end=f_end,
-        floor=floor * gain[:, 0].square(),
-        cutoffs_hz=told_cutoffs.tolist(),
+        noise_floor=noise_floor * gain[:, 0].square(),
+        cutoffs_hz=given_cutoffs.tolist(),
     )
 
 
@@ -288,10 +294,10 @@ class _Filters:
 
 
 def _draw_filters(
-    cutoffs: np.ndarray, is_coded: np.ndarray, config: DegradeConfig, rng: np.random.Generator
+    cutoffs: np.ndarray, is_codec_row: np.ndarray, config: DegradeConfig, rng: np.random.Generator
 ) -> _Filters:
     filters = _Filters(cutoffs.copy())
-    for row in np.flatnonzero(~is_coded):
+    for row in np.flatnonzero(~is_codec_row):
         filters.wall_starts[row] = cutoffs[row] * rng.uniform(0.84, 0.97)
         if rng.random() < config.analog_share:
             filters.rows.append(int(row))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,7 +31,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
         # Shapes never change, so the search for the fastest convolution is made once.
         torch.backends.cudnn.benchmark = True
     elif name == "tf32":
-        raise RtsrError("Precision tf32 is a GPU's; on a CPU choose auto, bf16 or fp32.")
+        raise ArgumentError("Precision tf32 is a GPU's; on a CPU choose auto, bf16 or fp32.")
     elif name == "auto":
         name = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
     return torch.bfloat16 if name == "bf16" else None

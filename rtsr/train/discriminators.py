@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from rtsr.train.losses import POWER_FLOOR, Powers, mel_bank
+from rtsr.train.losses import LEAST_POWER, Powers, mel_bank
 
 SCALES = ((256, 32), (512, 64), (2048, 128))
 JUDGEMENTS = ("adversarial", "matching")
@@ -43,10 +43,10 @@ class MelDiscriminator(nn.Module):
         """Map power ``(batch, frames, bins)`` to scores ``(batch, 8, frames)`` and activations."""
         with torch.autocast(power.device.type, enabled=False):
             mel = power @ self.bank
-        log_mel = ((mel + POWER_FLOOR).log() + 12.0) * 0.2
+        log_mel = ((mel + LEAST_POWER).log() + 12.0) * 0.2
         known = (self.centres < 0.86 * f_prior[:, None])[:, None].float()
-        judged = (self.centres < 0.98 * f_end[:, None])[:, None].float()
-        x = torch.cat([log_mel * judged, (known - 0.5).expand_as(log_mel)], dim=2)
+        compared = (self.centres < 0.98 * f_end[:, None])[:, None].float()
+        x = torch.cat([log_mel * compared, (known - 0.5).expand_as(log_mel)], dim=2)
         x = x.transpose(1, 2)
         activations = []
         for layer in self.layers:
@@ -63,42 +63,45 @@ class Discriminators(nn.Module):
         self.scales = nn.ModuleList(MelDiscriminator(*scale) for scale in SCALES)
 
     def loss(self, spectra: Powers, f_prior: Tensor, f_end: Tensor) -> Tensor:
-        """The discriminators' own loss; gradients do not reach the estimate."""
+        """Compute the discriminators' own loss; gradients do not reach the estimate."""
         total = f_prior.new_zeros(())
         limits = torch.cat([f_prior, f_prior]), torch.cat([f_end, f_end])
         for scale in self.scales:
             assert isinstance(scale, MelDiscriminator)
-            estimate, truth = spectra[scale.n_fft]
-            scores, _ = scale(torch.cat([estimate.detach(), truth]), *limits)
+            estimate, reference = spectra[scale.n_fft]
+            scores, _ = scale(torch.cat([estimate.detach(), reference]), *limits)
             fake, real = scores.float().chunk(2)
             total = total + fake.square().mean() + (1.0 - real).square().mean()
         return total / len(self.scales)
 
-    def judge(
+    def generator_terms(
         self, spectra: Powers, f_prior: Tensor, f_end: Tensor, wanted: Sequence[str] = JUDGEMENTS
     ) -> dict[str, Tensor]:
-        """The generator's losses: ``adversarial``, and feature ``matching`` (Kumar et al. 2019,
-        eq. 3). Only what is wanted is computed, and no gradient of the discriminators' weights."""
+        """Compute the generator's losses.
+
+        They are ``adversarial``, and feature ``matching`` (Kumar et al. 2019, eq. 3). Only those in
+        ``wanted`` are computed, and no gradient of the discriminators' weights.
+        """
         self.requires_grad_(False)
         try:
             with parametrize.cached():
-                return self._judge(spectra, f_prior, f_end, wanted)
+                return self._terms(spectra, f_prior, f_end, wanted)
         finally:
             self.requires_grad_(True)
 
-    def _judge(
+    def _terms(
         self, spectra: Powers, f_prior: Tensor, f_end: Tensor, wanted: Sequence[str]
     ) -> dict[str, Tensor]:
         terms = {name: f_prior.new_zeros(()) for name in wanted}
         for scale in self.scales:
             assert isinstance(scale, MelDiscriminator)
-            estimate, truth = spectra[scale.n_fft]
+            estimate, reference = spectra[scale.n_fft]
             fake, fake_activations = scale(estimate, f_prior, f_end)
             if "adversarial" in terms:
                 terms["adversarial"] = terms["adversarial"] + (1.0 - fake.float()).square().mean()
             if "matching" in terms:
                 with torch.no_grad():
-                    _, real_activations = scale(truth, f_prior, f_end)
+                    _, real_activations = scale(reference, f_prior, f_end)
                 for fake_activation, real_activation in zip(
                     fake_activations, real_activations, strict=True
                 ):

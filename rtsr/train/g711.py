@@ -34,5 +34,5 @@ def mu_law(audio: Tensor) -> Tensor:
 
 
 def _octave(values: Tensor) -> Tensor:
-    """The whole part of log2, exactly."""
+    """Return the integer part of log2, exactly."""
     return torch.frexp(values).exponent.to(values.dtype) - 1.0

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.excitation import BINS
 from rtsr.model.generator import Generator, seeded
@@ -67,6 +67,8 @@ def load_start(path: Path, wide: ModelConfig, seed: int = 0) -> Start:
         teacher = grow(taught, narrow, wide, seed) if taught is not None else None
         if discriminators is not None:
             Discriminators().load_state_dict(discriminators)
+    except ArgumentError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
     before = {"model": narrow.name, **facts}
@@ -76,8 +78,9 @@ def load_start(path: Path, wide: ModelConfig, seed: int = 0) -> Start:
 
 
 def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0) -> Generator:
-    """Return a generator of configuration ``wide`` that computes what ``weights`` computed, but for
-    free bins where ``wide`` has none.
+    """Return a generator of configuration ``wide`` that computes the same as ``weights``.
+
+    Except for free bins, where ``wide`` has none.
 
     Args:
         weights: the ``state_dict`` of a generator.
@@ -86,7 +89,7 @@ def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0
         seed: of the split of repeated channels and of added blocks.
 
     Raises:
-        RtsrError: the one configuration cannot be grown from the other.
+        ArgumentError: the one configuration cannot be grown from the other.
         RuntimeError: the weights are not those of ``narrow``.
     """
     _check(narrow, wide)
@@ -111,17 +114,17 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
     for name in ("encoder_width", "flow_width", "flow_middle", "attention_heads", "decoder_width"):
         small, large = getattr(narrow, name), getattr(wide, name)
         if large % small:
-            raise RtsrError(
+            raise ArgumentError(
                 f"Growing needs whole multiples: {name} is {small} in the trained model and "
                 f"{large} in {wide.name!r}; choose a multiple of {small}."
             )
     if wide.flow_middle // wide.attention_heads != narrow.flow_middle // narrow.attention_heads:
-        raise RtsrError("Growing keeps the width of an attention head; change attention_heads.")
+        raise ArgumentError("Growing keeps the width of an attention head; change attention_heads.")
     if wide.decoder_free_bins and not narrow.decoder_free_bins:
-        raise RtsrError("Growing adds no free bins: the trained model's decoder has none.")
+        raise ArgumentError("Growing adds no free bins: the trained model's decoder has none.")
     for name in ("encoder_blocks", "decoder_blocks", "attention_window"):
         if getattr(wide, name) < getattr(narrow, name):
-            raise RtsrError(
+            raise ArgumentError(
                 f"Growing cannot shrink: {name} is {getattr(narrow, name)} in the trained model "
                 f"and {getattr(wide, name)} in {wide.name!r}."
             )
@@ -131,7 +134,7 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
                  "envelope_points",
                  "level_window", "prior", "prior_scale"):  # fmt: skip
         if getattr(wide, name) != getattr(narrow, name):
-            raise RtsrError(
+            raise ArgumentError(
                 f"Growing keeps {name}: it is {getattr(narrow, name)!r} in the trained model and "
                 f"{getattr(wide, name)!r} in {wide.name!r}."
             )

@@ -1,4 +1,4 @@
-"""A loss on what a generator does alike in every hop, heard as a buzz at the hop rate.
+"""A loss on patterns that repeat in every hop, which are audible as a buzz at the hop rate.
 
 Spectral losses forgive it: a level that rises and falls by 3 dB within each hop of 10 ms costs them
 little, because the level of noise varies by more from frame to frame. Its average over many hops
@@ -15,13 +15,13 @@ from rtsr.timing import HOP, SAMPLE_RATE
 N_FFT = 128
 POSITIONS = 10
 STEP = HOP // POSITIONS
-POWER_FLOOR = 1e-10
-#: Hz from the cutoff to the lowest bin; what it hears of the low band is alike in both signals
+LEAST_POWER = 1e-10
+#: Hz from the cutoff to the lowest bin; its leakage from the low band is the same in both signals
 CLEARANCE_HZ = 400.0
 
 
 class HopPattern(nn.Module):
-    """Level at ten places in the hop against the truth, averaged over the hops of a clip."""
+    """Level at ten places in the hop against the reference, averaged over the hops of a clip."""
 
     frequencies: Tensor
 
@@ -38,11 +38,12 @@ class HopPattern(nn.Module):
         about 0.15 of noise that has no pattern, over the 128 hops of a clip.
 
         Args:
-            powers: spectra of estimate and truth ``(batch, places, 65)``, ten places per hop.
-            f_prior, f_end: in Hz, ``(batch,)``; bins between them count.
+            powers: spectra of estimate and reference ``(batch, places, 65)``, ten places per hop.
+            f_prior: lower limit of the compared bins in Hz, ``(batch,)``.
+            f_end: upper limit, likewise.
         """
-        estimate, truth = ((power + POWER_FLOOR).log() for power in powers)
-        excess = estimate - truth
+        estimate, reference = ((power + LEAST_POWER).log() for power in powers)
+        excess = estimate - reference
         hops = excess.shape[1] // POSITIONS
         excess = excess[:, : hops * POSITIONS].unflatten(1, (hops, POSITIONS)).mean(dim=1)
         excess = excess - excess.mean(dim=1, keepdim=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 
 MANIFEST = "manifest.csv"
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
@@ -25,7 +25,7 @@ class Listed:
 
     Attributes:
         path: relative to the source folder, with forward slashes.
-        cutoff_hz: what a manifest says about it, or None.
+        cutoff_hz: from a manifest, or None.
     """
 
     path: str
@@ -49,7 +49,7 @@ def list_recordings(
         RtsrError: there is no such folder, its manifest is not usable, or nothing is left.
     """
     if split not in SPLITS:
-        raise RtsrError(f"There is no split '{split}'; take 'train' or 'valid'.")
+        raise ArgumentError(f"There is no split '{split}'; take 'train' or 'valid'.")
     if not source.is_dir():
         raise RtsrError(
             f"{source} is not a folder; give a folder of wav, flac, ogg or mp3 recordings."
@@ -129,6 +129,6 @@ def _from_folder(source: Path, split: str) -> list[Listed]:
 
 
 def _rank(path: Path) -> float:
-    """A number in [0, 1000) that depends on the folder's and the file's name only."""
+    """Return a number in [0, 1000) that depends on the folder's and the file's name only."""
     digest = hashlib.sha256(f"{path.parent.name}/{path.name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 * 1000

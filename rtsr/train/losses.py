@@ -19,7 +19,7 @@ from rtsr.train.filter_bank import mel_bank
 from rtsr.train.loudness import loudness_error
 from rtsr.train.similarity import dissimilarity
 
-POWER_FLOOR = 1e-10
+LEAST_POWER = 1e-10
 
 TERMS = ("bins", "mel", "loudness", "smooth", "level", "shape", "tonality", "hop")
 
@@ -41,7 +41,7 @@ class LossWeights:
 
 
 def band_mask(centres: Tensor, f_prior: Tensor, f_end: Tensor) -> Tensor:
-    """``(batch, 1, bands)``: one between the crossover's start and where the truth ends."""
+    """``(batch, 1, bands)``: one between the crossover's start and where the reference ends."""
     low, high = 0.86 * f_prior[:, None], 0.98 * f_end[:, None]
     return ((centres > low) & (centres < high)).float()[:, None]
 
@@ -69,7 +69,7 @@ def spectral_distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
 
     That is the log-spectral distance (Gray and Markel 1976, eq. 4 with p = 2) on natural
     logarithms of power. Unlike a mean of absolute values it is least at the mean of the
-    logarithm, not at its median, which holes in the truth leave far behind.
+    logarithm, not at its median, which holes in the reference leave far behind.
     """
     per_frame = ((a - b).square() * mask).sum(2) / (mask.sum(2) + 1e-3)
     # The root's slope is infinite at zero.
@@ -101,10 +101,10 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"window_{n_fft}", window * scale, persistent=False)
         self.hop_pattern = hop_pattern.HopPattern()
 
-    def powers(self, estimate: Tensor, truth: Tensor) -> Powers:
+    def powers(self, estimate: Tensor, reference: Tensor) -> Powers:
         """Power spectra of both signals ``(batch, samples)`` at every window length."""
         return {
-            n_fft: (self._power(estimate, n_fft, step), self._power(truth, n_fft, step))
+            n_fft: (self._power(estimate, n_fft, step), self._power(reference, n_fft, step))
             for n_fft, step in self.STEPS
         }
 
@@ -121,14 +121,18 @@ class SpectralLoss(nn.Module):
         return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
 
     def forward(
-        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, floor: Tensor | None = None
+        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, noise_floor: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Compare spectra from :meth:`powers`; returns every term unweighted, and ``total``.
 
-        ``floor`` is the power below which the truth says nothing, ``(batch,)``: it is added to both
-        sides, so that what lies below it is alike.
+        ``noise_floor`` is the power below which the reference is not reliable, ``(batch,)``: it is
+        added to both signals, so that levels below it are equal.
         """
-        floors = POWER_FLOOR if floor is None else floor.clamp(min=POWER_FLOOR)[:, None, None]
+        floors = (
+            LEAST_POWER
+            if noise_floor is None
+            else noise_floor.clamp(min=LEAST_POWER)[:, None, None]
+        )
         terms = {name: f_prior.new_zeros(()) for name in TERMS}
         for n_fft, bands in self.RESOLUTIONS:
             powers = spectra[n_fft]
@@ -168,7 +172,7 @@ class SpectralLoss(nn.Module):
             energy = functional.avg_pool1d(energy, self.SMOOTH_FRAMES, 4).transpose(1, 2)
             logs.append((energy + floors).log())
         difference = logs[0] - logs[1]
-        # The mean error per clip and band is the level that a listener hears first.
+        # The mean error per clip and band is the most audible one.
         level = difference.mean(dim=1, keepdim=True).abs()
         return {
             "smooth": masked_mean(difference.abs(), mask),
@@ -181,7 +185,9 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 32) -> Tensor:
     """Distance of two sets of latent frames as distributions (Bonneel et al. 2015, eq. 9).
 
     Args:
-        a, b: latents ``(batch, frames, latent)``.
+        a: latents ``(batch, frames, latent)``.
+        b: likewise.
+        directions: number of random projections.
     """
     channels = a.shape[2]
     random = functional.normalize(torch.randn(channels, directions, device=a.device), dim=0)

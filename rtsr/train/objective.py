@@ -45,12 +45,12 @@ class Moment:
 class Losses:
     """``total`` to be made smaller, and every term unweighted.
 
-    ``judged`` is what the discriminators have looked at, ``None`` where they are at rest.
+    ``compared`` is the input of the discriminators, ``None`` where they are not trained.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
-    judged: tuple[Powers, Pair] | None = None
+    compared: tuple[Powers, Pair] | None = None
 
 
 class Objective:
@@ -87,20 +87,20 @@ class Objective:
                 refined = one_step(generator, batch)
                 pair, z = refined.pair, refined.z
                 if self.settings.levels:
-                    level = level_terms(self.levels, refined.heard, refined.shape, batch)
-        spectra = self.spectral.powers(pair.estimate, pair.truth)
-        terms = self.spectral(spectra, pair.f_prior, pair.f_end, pair.floor)
+                    level = level_terms(self.levels, refined.conditioning, refined.gains, batch)
+        spectra = self.spectral.powers(pair.estimate, pair.reference)
+        terms = self.spectral(spectra, pair.f_prior, pair.f_end, pair.noise_floor)
         losses = Losses(terms.pop("total"), terms)
         if level:
             losses.total = losses.total + self.settings.levels * self._weighted(level)
             terms.update(level)
         if self._is_judged(moment):
-            losses.judged = spectra, pair
+            losses.compared = spectra, pair
             with self.autocast():
-                judged, judgement = adversarial_losses(
+                weighted, judgement = adversarial_losses(
                     spectra, pair, self.discriminators, self.settings
                 )
-            losses.total = losses.total + judged
+            losses.total = losses.total + weighted
             terms.update(judgement)
         if z is not None and teacher is not None and self._is_taught(moment):
             with self.autocast():

@@ -32,6 +32,7 @@ def draw_rooms(count: int, samples: int, rng: np.random.Generator, device: torch
         count: how many.
         samples: length of the clips that they are for.
         rng: chooses the rooms; the noise in them is torch's.
+        device: of the result.
     """
     bass = rng.uniform(SHORTEST, LONGEST, (count, 1))
     treble = bass * rng.uniform(LEAST_TREBLE, MOST_TREBLE, (count, 1))

@@ -1,4 +1,4 @@
-"""How far a stage is: by the clock, or by counted steps where runs are to be compared."""
+"""Progress of a stage: by the clock, or by counted steps where runs are to be compared."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ STAGE_COUNT = 4
 
 
 class Schedule(Protocol):
-    """Says when a stage is over; learning rates follow the same number."""
+    """Decides when a stage is over; learning rates follow the same number."""
 
     def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
-        """The share of a stage that is done, one or more once it is over.
+        """Return the share of a stage that is done, one or more once it is over.
 
         Args:
             stage: index of the stage that is under way.
@@ -21,7 +21,7 @@ class Schedule(Protocol):
         """
 
     def has_more_after(self, stage: int) -> bool:
-        """Whether another stage follows."""
+        """Say whether another stage follows."""
 
 
 class ByMinutes:
@@ -37,10 +37,12 @@ class ByMinutes:
         ]
 
     def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
+        """Return the share of a stage's minutes that have passed."""
         begin, end = self._borders[stage : stage + 2]
         return (minutes - begin) / (end - begin) if end > begin else 1.0
 
     def has_more_after(self, stage: int) -> bool:
+        """Say whether another stage follows."""
         return stage < STAGE_COUNT - 1
 
 
@@ -51,8 +53,10 @@ class BySteps:
         self._steps = tuple(steps)
 
     def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
+        """Return the share of a stage's steps that are done."""
         wanted = self._steps[stage]
         return steps[stage] / wanted if wanted else 1.0
 
     def has_more_after(self, stage: int) -> bool:
+        """Say whether another stage with steps follows."""
         return any(self._steps[stage + 1 :])

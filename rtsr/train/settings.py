@@ -1,4 +1,4 @@
-"""Everything a training run can be told, read from a TOML file and kept in every checkpoint."""
+"""All settings of a training run, read from a TOML file and stored in every checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.model.config import CONFIGURATIONS, ModelConfig
 from rtsr.train.corpus import DOMAIN_WEIGHTS
 from rtsr.train.degrade import DegradeConfig
@@ -37,7 +37,7 @@ COUNTS = (
 class TrainSettings:
     """One training run. Lengths are in 10 ms frames, times in minutes, rates per step.
 
-    The stages share the minutes of a run as ``shares`` says, unless ``steps`` gives each its
+    The stages share the minutes of a run by ``shares``, unless ``steps`` gives each its
     number of steps: then runs can be compared, on whatever machine they were made, and 0 leaves a
     stage out. Of the losses ``adversarial``, ``feature_matching``, ``distillation`` and
     ``distribution``, one of weight 0 is not computed. ``model_changes`` are settings of
@@ -86,67 +86,70 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if self.model not in CONFIGURATIONS:
-            raise RtsrError(
+            raise ArgumentError(
                 f"There is no model configuration {self.model!r}; "
                 f"choose one of: {', '.join(CONFIGURATIONS)}."
             )
         if self.precision not in PRECISIONS:
             accepted = ", ".join(PRECISIONS)
-            raise RtsrError(f"precision is {self.precision!r}; accepted: {accepted}.")
+            raise ArgumentError(f"precision is {self.precision!r}; accepted: {accepted}.")
         for name in ("shares", "learning_rates"):
             _check_stages(name, getattr(self, name), (int, float))
         if self.steps is not None:
             _check_stages("steps", self.steps, (int,))
         if not self.domains or min(self.domains.values()) < 0.0 or not sum(self.domains.values()):
-            raise RtsrError(
+            raise ArgumentError(
                 f"The training setting 'domains' is {self.domains!r}; it must give shares, none "
                 "below 0 and not all 0."
             )
         for name in COUNTS:
             if getattr(self, name) < 1:
-                raise RtsrError(
+                raise ArgumentError(
                     f"The training setting {name!r} is {getattr(self, name)}; it must be 1 or more."
                 )
         for name, value in asdict(self.degrade).items():
             if name.endswith("_share") and not 0.0 <= value <= 1.0:
-                raise RtsrError(
+                raise ArgumentError(
                     f"The training setting 'degrade.{name}' is {value:g}; it is a share of the "
                     "clips, from 0 to 1."
                 )
         lowest, highest = self.degrade.lowest_speed, self.degrade.highest_speed
         if not 0.5 <= lowest <= 1.0 <= highest <= 2.0:
-            raise RtsrError(
+            raise ArgumentError(
                 f"The speeds of 'degrade' are {lowest:g} to {highest:g}; they must hold 1, the "
                 "recording's own, and lie within 0.5 and 2."
             )
         for name in ("adversarial", "feature_matching", "distillation", "distribution"):
             if getattr(self, name) < 0.0:
-                raise RtsrError(
+                raise ArgumentError(
                     f"The weight {name!r} is {getattr(self, name):g}; it must be 0, which "
                     "switches the loss off, or more."
                 )
         self.model_config()
 
     def model_config(self) -> ModelConfig:
-        """The configuration of the model that is trained.
+        """Return the configuration of the model that is trained.
 
         Raises:
-            RtsrError: ``model_changes`` names what there is not, or cannot be.
+            ArgumentError: ``model_changes`` has an unknown setting or an invalid value.
         """
         try:
             config: ModelConfig = _fill(
                 CONFIGURATIONS[self.model], self.model_changes, "model_changes."
             )
+        except ArgumentError:
+            raise
         except ValueError as error:
-            raise RtsrError(f"The settings in 'model_changes' cannot be: {error}.") from error
+            raise ArgumentError(f"The settings in 'model_changes' cannot be: {error}.") from error
         return config
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings as nested plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
-        """Build settings from nested plain values; raises RtsrError for unknown names."""
+        """Build settings from nested plain values; raises ArgumentError for unknown names."""
         return _fill(cls(), values, "")
 
 
@@ -160,7 +163,7 @@ def _check_stages(name: str, values: Any, kinds: tuple[type, ...]) -> None:
         and max(values) > 0
     )
     if not is_fit:
-        raise RtsrError(
+        raise ArgumentError(
             f"The training setting {name!r} is {values!r}; it must be four "
             f"{'whole ' if float not in kinds else ''}numbers, one per stage, none below 0 and "
             "not all 0."
@@ -172,7 +175,7 @@ def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise RtsrError(
+            raise ArgumentError(
                 f"The training configuration has an unknown setting {path + name!r}; "
                 f"known ones are: {', '.join(sorted(known))}."
             )
@@ -185,7 +188,7 @@ def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:
             value = float(value)
         if present is not None and type(value) is not type(present):
             kind = "table" if isinstance(present, dict) or is_dataclass(present) else None
-            raise RtsrError(
+            raise ArgumentError(
                 f"The training setting {path + name!r} is {value!r}; "
                 f"it must be a {kind or type(present).__name__}."
             )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Below this much under a frame's loudest band nothing is heard, and nothing is compared.
+# Bands further below a frame's loudest one are taken to be masked and are not compared.
 AUDIBLE_RANGE_DB = 45.0
 _DECIBEL = 10.0 / math.log(10.0)
 _KERNEL = (0.0113, 0.0838, 0.0113, 0.0838, 0.6196, 0.0838, 0.0113, 0.0838, 0.0113)
@@ -25,19 +25,20 @@ _SHAPE_SLACK = 0.5
 _LEAST_VARIANCE = 1e-3
 
 
-def dissimilarity(estimate: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+def dissimilarity(estimate: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """One minus NSIM, the mean over the bands that the mask keeps; 0 for equal sounds.
 
     Args:
-        estimate, truth: natural logarithms of band powers ``(batch, frames, bands)``.
+        estimate: natural logarithms of band powers ``(batch, frames, bands)``.
+        reference: likewise.
         mask: one or zero, ``(batch, 1, bands)``.
     """
-    a, b = _DECIBEL * estimate, _DECIBEL * truth
+    a, b = _DECIBEL * estimate, _DECIBEL * reference
     loudest = torch.maximum(a, b).amax(2, keepdim=True).detach()
-    floor = loudest - AUDIBLE_RANGE_DB
-    # Decibels above the quietest floor, as the metric counts level.
-    lowest = floor.amin(1, keepdim=True)
-    a, b = torch.maximum(a, floor) - lowest, torch.maximum(b, floor) - lowest
+    threshold = loudest - AUDIBLE_RANGE_DB
+    # Decibels above the lowest threshold, as the metric counts level.
+    lowest = threshold.amin(1, keepdim=True)
+    a, b = torch.maximum(a, threshold) - lowest, torch.maximum(b, threshold) - lowest
     means = _local_mean(torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1))
     mean_a, mean_b, square_a, square_b, product = means.unflatten(0, (5, -1)).unbind()
     # Rounding may leave a variance a little below zero.

@@ -22,10 +22,9 @@ def draw_speed(rng: np.random.Generator, lowest: float, highest: float) -> float
 
 
 def change_speed(audio: Tensor, samples: int) -> Tensor:
-    """Play all of ``audio`` ``(rows, length)`` in ``samples``: resampling by the discrete Fourier
-    transform.
+    """Play all of ``audio`` ``(rows, length)`` in ``samples``.
 
-    What would lie above the Nyquist frequency is left out.
+    Resamples by the discrete Fourier transform; content above the Nyquist frequency is left out.
     """
     spectrum = torch.fft.rfft(audio)[:, : samples // 2 + 1]
     return torch.fft.irfft(spectrum, samples) * (samples / audio.shape[1])

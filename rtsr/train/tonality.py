@@ -1,6 +1,6 @@
-"""A loss on how tonal each band is: lines where the truth has lines, noise where it has noise.
+"""A loss on how tonal each band is: lines where the reference has lines, noise where it has noise.
 
-Losses on band energies hear no difference between a partial and a band of noise as loud, and a
+Losses on band energies make no difference between a partial and a band of noise as loud, and a
 distance of single bins forgives neither a line in the wrong place nor a hole, so that it teaches
 fog. How far the mean of the power lies above the mean of its logarithm does not ask where a line
 lies, only whether there is one.
@@ -21,7 +21,7 @@ BAND_BINS = 24
 FRAMES = 8
 STEP = 4
 AUDIBLE_RANGE = 10.0**-4.5
-POWER_FLOOR = 1e-10
+LEAST_POWER = 1e-10
 _BANDS = N_FFT // 2 // BAND_BINS
 _BAND_HZ = BAND_BINS * SAMPLE_RATE / N_FFT
 
@@ -47,26 +47,27 @@ def tonality(power: Tensor) -> Tensor:
     Returns:
         ``(batch, frames, 42)``, natural logarithms, averages over 8 frames.
     """
-    bins = _in_bands(power) + POWER_FLOOR
+    bins = _in_bands(power) + LEAST_POWER
     return _averaged(bins.mean(dim=3).log() - bins.log().mean(dim=3))
 
 
 def tonal_difference(powers: tuple[Tensor, Tensor], f_prior: Tensor, f_end: Tensor) -> Tensor:
     """Mean absolute difference of :func:`tonality`, every clip with the same weight.
 
-    Counted are bands that lie whole between cutoff and end, where the truth is no more than 45 dB
-    below the loudest band of its frames: a coder's holes look like lines.
+    Compared are bands that lie whole between cutoff and end, where the reference is no more than
+    45 dB below the loudest band of its frames: a coder's holes look like lines.
 
     Args:
-        powers: spectra of estimate and truth ``(batch, frames, 1025)``.
-        f_prior, f_end: in Hz, ``(batch,)``.
+        powers: spectra of estimate and reference ``(batch, frames, 1025)``.
+        f_prior: lower limit of the compared bands in Hz, ``(batch,)``.
+        f_end: upper limit, likewise.
     """
-    estimate, truth = powers
+    estimate, reference = powers
     with torch.no_grad():
-        level = _averaged(_in_bands(truth).mean(dim=3))
-        audible = level > AUDIBLE_RANGE * level.amax(dim=2, keepdim=True) + POWER_FLOOR
-        low = torch.arange(_BANDS, device=truth.device) * _BAND_HZ
+        level = _averaged(_in_bands(reference).mean(dim=3))
+        audible = level > AUDIBLE_RANGE * level.amax(dim=2, keepdim=True) + LEAST_POWER
+        low = torch.arange(_BANDS, device=reference.device) * _BAND_HZ
         inside = (low > f_prior[:, None]) & (low + _BAND_HZ < 0.98 * f_end[:, None])
         mask = (audible & inside[:, None]).float()
-    difference = (tonality(estimate) - tonality(truth)).abs()
+    difference = (tonality(estimate) - tonality(reference)).abs()
     return ((difference * mask).sum((1, 2)) / (mask.sum((1, 2)) + 1e-3)).mean()

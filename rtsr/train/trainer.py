@@ -60,7 +60,7 @@ Progress = Callable[["Trainer", dict[str, float]], None]
 
 
 def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
-    """Read all terms at once: every look at a device waits for it."""
+    """Read all terms at once, because every read from a GPU synchronises with it."""
     if not terms:
         return {}
     values = torch.stack([value.float() for value in terms.values()]).tolist()
@@ -68,7 +68,7 @@ def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _fused(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an optimiser for one kernel over all weights, whatever it was written by."""
+    """Return an optimiser's state for the fused implementation, whichever one wrote it."""
     groups = [{**group, "fused": True, "foreach": None} for group in state["param_groups"]]
     return {**state, "param_groups": groups}
 
@@ -76,12 +76,13 @@ def _fused(state: dict[str, Any]) -> dict[str, Any]:
 class Trainer:
     """One run in one folder: ``last.pt`` to resume from and ``log.jsonl`` to plot.
 
-    A step reads nothing from the device, so that a GPU is never waited for; terms are read every
-    20 steps.
+    A step reads nothing from the device, so that it never synchronises with a GPU; terms are read
+    every 20 steps.
 
     Args:
         settings: of the run.
-        train, valid: what is learnt from, and what is judged on.
+        train: the corpus to learn from.
+        valid: the corpus to validate on.
         folder: of the run; made when something is written.
         device: ``auto``, ``cpu`` or ``cuda``.
         keep_slim: also write ``slim.pt``, the averaged weights and the facts alone.
@@ -176,8 +177,8 @@ class Trainer:
         # The optimiser itself leaves out a step whose gradients are not finite: asking would wait.
         self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        if losses.judged is not None:
-            self._discriminator_step(*losses.judged)
+        if losses.compared is not None:
+            self._discriminator_step(*losses.compared)
         self.average.update()
         self.steps[self.stage] += 1
         return {name: value.detach() for name, value in losses.terms.items()}
@@ -214,11 +215,11 @@ class Trainer:
             if self.stage == REFINEMENT:
                 refined = one_step(generator, batch)
                 pair = refined.pair
-                levels = level_terms(self.levels, refined.heard, refined.shape, batch)
+                levels = level_terms(self.levels, refined.conditioning, refined.gains, batch)
             else:
                 pair, levels = autoencode(generator, batch), {}
-        spectra = self.spectral.powers(pair.estimate, pair.truth)
-        return {**self.spectral(spectra, pair.f_prior, pair.f_end, pair.floor), **levels}
+        spectra = self.spectral.powers(pair.estimate, pair.reference)
+        return {**self.spectral(spectra, pair.f_prior, pair.f_end, pair.noise_floor), **levels}
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -241,7 +242,7 @@ class Trainer:
             (degradation.lowest_speed, degradation.highest_speed),
         )
         audio = crops.on(self.device)
-        data = degrade(audio, crops.cutoffs_hz, degradation, rng, crops.coded, crops.lossy)
+        data = degrade(audio, crops.cutoffs_hz, degradation, rng, crops.codec_rows, crops.lossy)
         return Batch(self.generator, data)
 
     def _autocast(self) -> Any:
@@ -266,8 +267,8 @@ class Trainer:
 
     def _set_rates(self, fraction: float) -> None:
         settings = self.settings
-        floor = settings.final_learning_rate
-        decay = floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * fraction))
+        least = settings.final_learning_rate
+        decay = least + (1.0 - least) * 0.5 * (1.0 + math.cos(math.pi * fraction))
         warm_up = min(1.0, (self.steps[self.stage] + 1) / settings.warm_up_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rates[self.stage] * decay * warm_up
@@ -307,15 +308,15 @@ class Trainer:
         return copy.deepcopy(generator).eval().requires_grad_(False)
 
     def averaged(self) -> Generator:
-        """A copy of the generator that holds the averaged weights."""
+        """Return a copy of the generator with the averaged weights."""
         generator = copy.deepcopy(self.generator).eval()
         generator.load_state_dict(self.average.values)
         return generator
 
-    # -- what lies in the folder -----------------------------------------------------------------
+    # -- files in the folder ----------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        """What a model card says about these weights."""
+        """Return the training's facts for a model card."""
         return {
             "stage": STAGES[self.stage],
             "steps": dict(zip(STAGES, self.steps, strict=True)),

@@ -24,7 +24,7 @@ from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 from rtsr_export.graph import build_graph  # noqa: E402
 from rtsr_export.graph_file import write_graph  # noqa: E402
-from rtsr_export.half import halve, widen  # noqa: E402
+from rtsr_export.half import to_float16, to_float32  # noqa: E402
 from rtsr_export.parity import parity_signals, torch_long  # noqa: E402
 from rtsr_export.restore import restore, restore_checkpoint  # noqa: E402
 
@@ -80,8 +80,8 @@ def test_the_restored_generator_computes_the_same(make_generator, free_bins):
 
 def test_half_precision_is_restored_as_far_as_it_was_kept(generator, graph):
     model = onnx.ModelProto.FromString(graph.SerializeToString())
-    halve(model)
-    widen(model)
+    to_float16(model)
+    to_float32(model)
     assert 1e-6 < difference(generator, restore(model, generator.config)) < 0.1
 
 
@@ -94,7 +94,7 @@ def test_rows_are_as_large_as_those_of_a_fresh_layer(generator, graph):
 
 def test_a_graph_of_another_layout_is_refused(graph):
     wider = configuration("small", **{**SIZES, "decoder_width": 16})
-    with pytest.raises(RtsrError, match="laid out otherwise"):
+    with pytest.raises(RtsrError, match="the layout that this version exports"):
         restore(graph, wider)
 
 
@@ -233,7 +233,7 @@ def test_numbers_of_another_layout_do_not_matter(graph, generator):
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
     [first, *_] = [n for n, one in enumerate(other.graph.initializer) if "onnx::" in one.name]
     del other.graph.initializer[first]
-    with pytest.raises(RtsrError, match="laid out otherwise"):
+    with pytest.raises(RtsrError, match="the layout that this version exports"):
         restore(other, generator.config)
 
 

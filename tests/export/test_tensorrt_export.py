@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rtsr.errors import ModelError, ProviderError, RtsrError
+from rtsr.errors import ArgumentError, ModelError, ProviderError, RtsrError
 from rtsr.runtime.models import Model, find_model
 from rtsr.runtime.providers import tensorrt
 from rtsr.runtime.providers.options import ProviderOptions
@@ -111,8 +111,8 @@ def test_an_engine_that_fits_is_kept(found: Model, child: Any) -> None:
 def test_an_engine_that_does_not_fit_is_replaced(found: Model, child: Any) -> None:
     child(BUILDS)
     built = building.build_engine(found, 1, 1, OPTIONS)
-    foreign = dataclasses.replace(built.key, gpu="NVIDIA A100")
-    tensorrt.write_manifest(built.folder, foreign, {})
+    other = dataclasses.replace(built.key, gpu="NVIDIA A100")
+    tensorrt.write_manifest(built.folder, other, {})
     again = building.build_engine(found, 1, 1, OPTIONS)
     assert again.replaced == "it was built for NVIDIA A100, this is NVIDIA H200"
     assert "It replaces one that could not be used" in summary(again)
@@ -158,12 +158,12 @@ def test_an_engine_that_fails_its_check_is_not_kept(
 
 def test_what_tensorrt_is_told(found: Model, tmp_path: Path) -> None:
     key = building.key_of_this_machine(found, 1, 1, OPTIONS)
-    told = building.building_options(key, tmp_path)
-    assert told["trt_dump_ep_context_model"] == told["trt_timing_cache_enable"] == "True"
-    assert told["trt_fp16_enable"] == told["trt_engine_cache_enable"] == "False"
-    assert told["trt_ep_context_file_path"] == str(tmp_path / "engine.onnx")
-    assert told["trt_timing_cache_path"].endswith(key.timing_digest)
-    assert "trt_layer_norm_fp32_fallback" not in told
+    given = building.building_options(key, tmp_path)
+    assert given["trt_dump_ep_context_model"] == given["trt_timing_cache_enable"] == "True"
+    assert given["trt_fp16_enable"] == given["trt_engine_cache_enable"] == "False"
+    assert given["trt_ep_context_file_path"] == str(tmp_path / "engine.onnx")
+    assert given["trt_timing_cache_path"].endswith(key.timing_digest)
+    assert "trt_layer_norm_fp32_fallback" not in given
     half = building.building_options(dataclasses.replace(key, fp16=True), tmp_path)
     assert half["trt_fp16_enable"] == half["trt_layer_norm_fp32_fallback"] == "True"
 
@@ -186,7 +186,7 @@ def test_the_second_build_says_that_it_will_be_quicker(found: Model, child: Any)
     ],
 )
 def test_numbers_out_of_range(found: Model, arguments: dict[str, int], sentence: str) -> None:
-    with pytest.raises(RtsrError, match=sentence):
+    with pytest.raises(ArgumentError, match=sentence):
         building.build_engine(found, **{"batch": 1, "hops": 1, **arguments}, options=OPTIONS)
 
 

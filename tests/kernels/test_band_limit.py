@@ -1,4 +1,4 @@
-"""Marks of a band limit in a spectrum: walls, and emptiness behind half of a common rate."""
+"""Marks of a band limit in a spectrum: band edges, and nothing above a common Nyquist frequency."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from rtsr_kernels.band_limit import (
     BINS,
     COMMON_NYQUIST_HZ,
-    FLOOR_DB,
     FULL_BAND_HZ,
     HZ_PER_BIN,
-    find_emptiness,
-    find_wall,
+    NOISE_FLOOR_DB,
+    find_band_edge,
+    find_empty_top,
 )
 
 FREQUENCY = np.arange(BINS) * HZ_PER_BIN
@@ -20,51 +20,53 @@ FREQUENCY = np.arange(BINS) * HZ_PER_BIN
 
 def ending(hz: float, slope_hz: float, top_db: float = -50.0) -> np.ndarray:
     """Levels that fall from `top_db` to nothing between a frequency and so much above it."""
-    return np.interp(FREQUENCY, [hz, hz + slope_hz], [top_db, FLOOR_DB])
+    return np.interp(FREQUENCY, [hz, hz + slope_hz], [top_db, NOISE_FLOOR_DB])
 
 
-def wall(levels: np.ndarray) -> tuple[float, float, float]:
-    return find_wall(levels, np.empty(BINS))
+def band_edge(levels: np.ndarray) -> tuple[float, float, float]:
+    return find_band_edge(levels, np.empty(BINS))
 
 
 @pytest.mark.parametrize("hz", [2500.0, 5000.0, 9000.0, 14000.0])
-def test_wall_is_found_where_it_stands(hz: float) -> None:
-    found, rest, height = wall(ending(hz, 200.0))
+def test_band_edge_is_found_at_its_frequency(hz: float) -> None:
+    found, rest, height = band_edge(ending(hz, 200.0))
     assert found == pytest.approx(hz, abs=200.0)
-    assert rest == pytest.approx(FLOOR_DB, abs=3.0)
-    assert height == pytest.approx(-50.0 - FLOOR_DB, abs=4.0)
+    assert rest == pytest.approx(NOISE_FLOOR_DB, abs=3.0)
+    assert height == pytest.approx(-50.0 - NOISE_FLOOR_DB, abs=4.0)
 
 
-def test_walls_at_half_of_a_common_rate_are_told_as_that() -> None:
+def test_edges_near_a_common_nyquist_frequency_are_reported_as_that() -> None:
     for nyquist in COMMON_NYQUIST_HZ:
-        assert wall(ending(0.95 * nyquist, 0.05 * nyquist))[0] == 0.975 * nyquist
+        assert band_edge(ending(0.95 * nyquist, 0.05 * nyquist))[0] == 0.975 * nyquist
 
 
-def test_slopes_and_dips_are_no_walls() -> None:
-    assert wall(ending(3000.0, 12000.0))[0] == FULL_BAND_HZ
-    dip = np.where(np.abs(FREQUENCY - 6000.0) < 500.0, FLOOR_DB, -50.0)
-    assert wall(dip)[0] == FULL_BAND_HZ
+def test_slopes_and_dips_are_no_band_edges() -> None:
+    assert band_edge(ending(3000.0, 12000.0))[0] == FULL_BAND_HZ
+    dip = np.where(np.abs(FREQUENCY - 6000.0) < 500.0, NOISE_FLOOR_DB, -50.0)
+    assert band_edge(dip)[0] == FULL_BAND_HZ
     # A fall that does not end in emptiness must be higher than formants' falls are.
-    assert wall(np.maximum(ending(6000.0, 200.0), -75.0))[0] == FULL_BAND_HZ
-    assert wall(np.maximum(ending(6000.0, 200.0), -83.0))[0] == pytest.approx(6000.0, abs=200.0)
+    assert band_edge(np.maximum(ending(6000.0, 200.0), -75.0))[0] == FULL_BAND_HZ
+    assert band_edge(np.maximum(ending(6000.0, 200.0), -83.0))[0] == pytest.approx(
+        6000.0, abs=200.0
+    )
 
 
 @pytest.mark.parametrize("nyquist", COMMON_NYQUIST_HZ)
 def test_emptiness_behind_a_slow_filter_is_found(nyquist: float) -> None:
-    # 12 dB in 600 Hz is no wall.
+    # 12 dB in 600 Hz is no band edge.
     slow = ending(0.93 * nyquist, 0.15 * nyquist, -84.0)
-    assert find_emptiness(slow, 4000.0, 0.0) == 0.975 * nyquist
-    assert find_emptiness(slow, 1.05 * nyquist, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(slow, 4000.0, 0.0) == 0.975 * nyquist
+    assert find_empty_top(slow, 1.05 * nyquist, 0.0) == FULL_BAND_HZ
 
 
 def test_nothing_below_is_no_limit() -> None:
-    assert find_emptiness(np.full(BINS, FLOOR_DB), 4000.0, 0.0) == FULL_BAND_HZ
-    assert find_emptiness(np.full(BINS, -80.0), 4000.0, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(np.full(BINS, NOISE_FLOOR_DB), 4000.0, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(np.full(BINS, -80.0), 4000.0, 0.0) == FULL_BAND_HZ
     # What ends between two of the rates ends by itself.
-    assert find_emptiness(ending(6700.0, 200.0), 4000.0, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(ending(6700.0, 200.0), 4000.0, 0.0) == FULL_BAND_HZ
 
 
 def test_known_images_may_reach_further() -> None:
-    images = np.maximum(ending(7500.0, 400.0), np.where(FREQUENCY < 9500.0, -85.0, FLOOR_DB))
-    assert find_emptiness(images, 4000.0, 0.0) == FULL_BAND_HZ
-    assert find_emptiness(images, 4000.0, 8000.0) == 0.975 * 8000.0
+    images = np.maximum(ending(7500.0, 400.0), np.where(FREQUENCY < 9500.0, -85.0, NOISE_FLOOR_DB))
+    assert find_empty_top(images, 4000.0, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(images, 4000.0, 8000.0) == 0.975 * 8000.0

@@ -32,7 +32,7 @@ def detect_all(
 
 
 def noise_up_to(cutoff: float, seconds: float, seed: int) -> np.ndarray:
-    """Noise that ends in a wall, ``(hops, 480)`` float32."""
+    """Noise that ends in a band edge, ``(hops, 480)`` float32."""
     length = int(seconds * 100) * HOP
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
     spectrum[np.fft.rfftfreq(length, 1 / 48000) > cutoff] = 0.0

@@ -353,12 +353,12 @@ def test_streams_that_take_no_part_are_left_alone() -> None:
     audio = np.random.default_rng(1).standard_normal((4, HOP)).astype(np.float32)
     crossover.state.hz[:] = 4000.0
     crossover.rows_at_once(audio, audio)
-    before = crossover.state.filters.copy(), crossover.state.kept.copy()
+    before = crossover.state.filters.copy(), crossover.state.delayed.copy()
     crossover.rows = np.array([1])
     out = crossover.rows_at_once(audio, audio)
     assert np.all(np.isnan(out[[0, 3]]))
     assert np.array_equal(crossover.state.filters[[0, 3]], before[0][[0, 3]])
-    assert np.array_equal(crossover.state.kept[[0, 3]], before[1][[0, 3]])
+    assert np.array_equal(crossover.state.delayed[[0, 3]], before[1][[0, 3]])
     assert not np.array_equal(crossover.state.filters[[1, 2]], before[0][[1, 2]])
 
 

@@ -34,9 +34,9 @@ def two_devices(capture_offset, playback_offset, block, jitter, seconds, random)
     """What `drift_update` makes of two devices whose clocks are off by these shares.
 
     Both call back every `block` frames of their own clock, each up to `jitter` seconds late. The
-    capture side notes how many frames there are and when it looked; the playback side extrapolates
+    capture side notes how many frames there are and when it checked; the playback side extrapolates
     from that, as a device stream does. Returns, for each playback block, the factor and the
-    position's true error in seconds: how far the frame that is heard at the block's ideal time is
+    position's true error in seconds: how far the frame that is played at the block's ideal time is
     from the frame that was captured the target's lag before it.
     """
     capture_rate = RATE * (1.0 + capture_offset)
@@ -73,7 +73,7 @@ def two_devices(capture_offset, playback_offset, block, jitter, seconds, random)
     return factors, errors, jumps
 
 
-def heard_tone(factors: np.ndarray, frequency: float, block: int) -> np.ndarray:
+def output_tone(factors: np.ndarray, frequency: float, block: int) -> np.ndarray:
     """A sine of the capture device after the variable resampler, under this track of factors."""
     resampler = VariableResampler(RATE, RATE)
     consumed = 0
@@ -129,11 +129,11 @@ def test_an_hour_of_two_clocks_and_jitter(
     frequency = 997.0
     for start in (0, locked, len(factors) // 2, len(factors) - stretch):
         track = factors[start : start + stretch]
-        heard = heard_tone(track, frequency, block)[SETTLED:]
+        output = output_tone(track, frequency, block)[SETTLED:]
         frequencies = frequency * np.repeat(track, block)[SETTLED:]
-        assert worst_residual_db(heard, frequencies, 1024) < (-90.0 if start else -80.0)
+        assert worst_residual_db(output, frequencies, 1024) < (-90.0 if start else -80.0)
         if start:
-            assert worst_residual_db(heard, frequencies, 4096) < -80.0
+            assert worst_residual_db(output, frequencies, 4096) < -80.0
 
 
 def test_a_glitch_would_be_seen_by_that_measure() -> None:

@@ -43,7 +43,7 @@ class Row:
         start_port(ports, row, rate, limits)
         self.histories = np.zeros((len(slots), 0), np.float32)
         self.line = np.zeros(CHUNK_FRAMES, np.float32)
-        self.wide = np.zeros(CHUNK_FRAMES * 6 + 8, np.float32)
+        self.converted = np.zeros(CHUNK_FRAMES * 6 + 8, np.float32)
 
     def push(self, block: np.ndarray) -> int:
         _, repaired = push_block(
@@ -56,7 +56,7 @@ class Row:
             0,
             1,
             self.line,
-            self.wide,
+            self.converted,
         )
         return repaired
 
@@ -271,7 +271,7 @@ def test_input_rates_give_what_the_resampler_gives(rate: int) -> None:
             position,
             down,
             rows[0].line,
-            rows[0].wide,
+            rows[0].converted,
         )
         while step(ports)[0]:
             parts.append(rows[0].pull(STEP))

@@ -33,7 +33,7 @@ from rtsr_kernels.timing import HOP, OVERLAP
 
 RATE = 48000
 CUTOFF = 8000.0
-HEARD = bands_below(CUTOFF)
+INPUT_BANDS = bands_below(CUTOFF)
 
 
 def densities_of(samples: np.ndarray, last_bin: int = BINS - 1) -> np.ndarray:
@@ -64,7 +64,7 @@ def run(
         part = slice(frame * HOP, (frame + 1) * HOP)
         replicate_hop(
             np.ascontiguousarray(audio[part], np.float32), history, contexts, tails, noise,
-            scratch, weights, share, seed, frame, HEARD, CUTOFF, 24000.0, out[part],
+            scratch, weights, share, seed, frame, INPUT_BANDS, CUTOFF, 24000.0, out[part],
         )  # fmt: skip
     return out
 
@@ -87,12 +87,12 @@ def test_bands_cover_everything_and_none_is_empty() -> None:
 
 
 @pytest.mark.parametrize("cutoff", [20.0, 500.0, 1000.0, 4000.0, 8000.0, 16000.0, 24000.0, 25000.0])
-def test_heard_bands_end_below_the_cutoff(cutoff: float) -> None:
-    heard = bands_below(cutoff)
-    assert FEWEST_BANDS <= heard <= MOST_BANDS
-    if heard > FEWEST_BANDS:
+def test_input_bands_end_below_the_cutoff(cutoff: float) -> None:
+    count = bands_below(cutoff)
+    assert FEWEST_BANDS <= count <= MOST_BANDS
+    if count > FEWEST_BANDS:
         edges = band_edges()
-        assert 0.5 * (edges[heard - 1] + edges[heard]) <= 0.93 * cutoff
+        assert 0.5 * (edges[count - 1] + edges[count]) <= 0.93 * cutoff
 
 
 def test_windows_add_up() -> None:
@@ -124,11 +124,11 @@ def test_a_cut_band_keeps_its_density() -> None:
 
 def test_features_are_logarithms_by_age() -> None:
     context = 10.0 ** np.random.default_rng(3).uniform(-9, -5, (CONTEXT, BANDS))
-    features = np.zeros(FEATURES_PER_BAND * HEARD)
-    level = context_features(context, HEARD, features)
-    sizes = np.bincount(band_of_bin()[band_of_bin() >= 0])[:HEARD]
-    assert level == pytest.approx(np.log10((context[:, :HEARD] @ sizes).mean() / sizes.sum()))
-    logs = np.log10(context[:, :HEARD]) - level
+    features = np.zeros(FEATURES_PER_BAND * INPUT_BANDS)
+    level = context_features(context, INPUT_BANDS, features)
+    sizes = np.bincount(band_of_bin()[band_of_bin() >= 0])[:INPUT_BANDS]
+    assert level == pytest.approx(np.log10((context[:, :INPUT_BANDS] @ sizes).mean() / sizes.sum()))
+    logs = np.log10(context[:, :INPUT_BANDS]) - level
     wanted = [logs[-1], logs[-2], logs[-3], logs[-7:-3].mean(axis=0), logs[-23:-7].mean(axis=0)]
     np.testing.assert_allclose(features, np.concatenate(wanted))
 
@@ -138,16 +138,16 @@ def test_prediction_is_linear_and_bounded() -> None:
     context = 10.0 ** random.uniform(-6, -5, (CONTEXT, BANDS))
     weights = random.normal(0, 0.01, flat_weights().shape).astype(np.float32)
     features, envelope = np.zeros(FEATURES_PER_BAND * BANDS), np.zeros(BANDS)
-    predict(context, weights, HEARD, features, envelope)
-    used = FEATURES_PER_BAND * HEARD
-    level = context_features(context, HEARD, features)
-    table = weights[HEARD, :, HEARD:].astype(np.float64)
+    predict(context, weights, INPUT_BANDS, features, envelope)
+    used = FEATURES_PER_BAND * INPUT_BANDS
+    level = context_features(context, INPUT_BANDS, features)
+    table = weights[INPUT_BANDS, :, INPUT_BANDS:].astype(np.float64)
     np.testing.assert_allclose(
-        envelope[HEARD:], level + table[0] + features[:used] @ table[1 : 1 + used], rtol=1e-9
+        envelope[INPUT_BANDS:], level + table[0] + features[:used] @ table[1 : 1 + used], rtol=1e-9
     )
-    np.testing.assert_allclose(envelope[:HEARD], np.log10(context[-1, :HEARD]))
-    predict(context, flat_weights(9.0), HEARD, features, envelope)
-    np.testing.assert_allclose(envelope[HEARD:], envelope[:HEARD].max() + 2.0)
+    np.testing.assert_allclose(envelope[:INPUT_BANDS], np.log10(context[-1, :INPUT_BANDS]))
+    predict(context, flat_weights(9.0), INPUT_BANDS, features, envelope)
+    np.testing.assert_allclose(envelope[INPUT_BANDS:], envelope[:INPUT_BANDS].max() + 2.0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])

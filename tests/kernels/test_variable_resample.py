@@ -94,15 +94,15 @@ def test_a_sine_stays_a_sine_and_in_its_place(
     counts = random.integers(1, 600, 40).tolist()
     ratios = (nominal * (1.000_2 + spread * random.uniform(-1, 1, 40))).tolist()
     omega = 2 * np.pi * frequency / input_rate
-    heard, instants = track(resampler, lambda n: 0.9 * np.sin(omega * n), ratios, counts)
+    output, instants = track(resampler, lambda n: 0.9 * np.sin(omega * n), ratios, counts)
     # Compared with the very sine at the very instants: gain, delay and images all in one number.
     ideal = 0.9 * np.sin(omega * instants)
     settled = instants > resampler.table.shape[1]
-    error = heard[settled, 0] - ideal[settled]
+    error = output[settled, 0] - ideal[settled]
     assert decibels(error.std() / ideal[settled].std()) < -80.0
     basis = np.stack([ideal, 0.9 * np.cos(omega * instants)], axis=1)[settled]
-    fit = np.linalg.solve(basis.T @ basis, basis.T @ heard[settled, 0])
-    rest = heard[settled, 0] - basis @ fit
+    fit = np.linalg.solve(basis.T @ basis, basis.T @ output[settled, 0])
+    rest = output[settled, 0] - basis @ fit
     assert decibels(rest.std() / ideal[settled].std()) < -90.0
 
 
@@ -112,9 +112,9 @@ def test_ratio_one_is_a_pure_delay() -> None:
     assert delay == resampler.delay == delay_frames(resampler.table)
     noise = np.random.default_rng(1).standard_normal((1_000, 2)).astype(np.float32)
     assert resampler.frames_needed(1.0, 1_000) == 1_000
-    heard = resampler.process(noise, 1.0, 1_000)
-    np.testing.assert_allclose(heard[delay:], noise[:-delay], atol=1e-6)
-    np.testing.assert_allclose(heard[:delay], 0.0, atol=1e-6)
+    output = resampler.process(noise, 1.0, 1_000)
+    np.testing.assert_allclose(output[delay:], noise[:-delay], atol=1e-6)
+    np.testing.assert_allclose(output[:delay], 0.0, atol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,15 +134,15 @@ def test_the_cut_into_blocks_does_not_matter(
     expected = whole.process(noise[:needed], ratio, total)
     parts = VariableResampler(48_000 * ratio, 48_000, channels)
     consumed = 0
-    heard = []
+    output = []
     for count in counts:
         block = noise[consumed : consumed + parts.frames_needed(ratio, count)]
         consumed += len(block)
-        heard.append(parts.process(block, ratio, count))
+        output.append(parts.process(block, ratio, count))
         assert parts.position >= -1.0
     # A position that rounds to the other side of a frame may move one frame to the next block.
     assert abs(consumed - needed) <= 1
-    np.testing.assert_allclose(np.concatenate(heard), expected, atol=3e-5)
+    np.testing.assert_allclose(np.concatenate(output), expected, atol=3e-5)
 
 
 def test_channels_are_alike_and_apart() -> None:
@@ -150,12 +150,12 @@ def test_channels_are_alike_and_apart() -> None:
     block = random.standard_normal((400, 3)).astype(np.float32)
     together = VariableResampler(48_000, 48_000, 3)
     needed = together.frames_needed(1.0004, 399)
-    heard = together.process(block[:needed], 1.0004, 399)
+    output = together.process(block[:needed], 1.0004, 399)
     for channel in range(3):
         alone = VariableResampler(48_000, 48_000)
         line = np.ascontiguousarray(block[:needed, channel : channel + 1])
         np.testing.assert_allclose(
-            alone.process(line, 1.0004, 399)[:, 0], heard[:, channel], atol=2e-6
+            alone.process(line, 1.0004, 399)[:, 0], output[:, channel], atol=2e-6
         )
 
 

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from rtsr import ArgumentError, Upsampler
+from rtsr.errors import AudioFormatError
 from rtsr.pipe import PipeReport, run_pipe
 
 MakeSound = Callable[..., np.ndarray]
@@ -207,3 +208,14 @@ def test_between_ffmpeg_and_sox(tmp_path: Path, stand_in: Path, make_sound: Make
     info = soundfile.info(tmp_path / "out.wav")
     assert (info.samplerate, info.channels, info.frames) == (48000, 2, 48000)
     assert np.std(soundfile.read(tmp_path / "out.wav")[0]) == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "aiff"])
+def test_a_file_with_a_header_is_no_raw_pcm(suffix: str, tmp_path: Path, stand_in: Path) -> None:
+    path = tmp_path / f"in.{suffix}"
+    soundfile.write(path, np.full(800, 0.1), 8000)
+    with path.open("rb") as file, (tmp_path / "out").open("wb") as out:
+        upsampler = Upsampler(8000, model=stand_in)
+        with pytest.raises(AudioFormatError, match="use `rtsr enhance"):
+            run_pipe(upsampler, file.fileno(), out.fileno())
+    assert (tmp_path / "out").stat().st_size == 0

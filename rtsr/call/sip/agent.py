@@ -19,7 +19,7 @@ from aiosipua import (
 )
 
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 
 __all__ = ["Agent", "Target", "is_wildcard", "own_address"]
 
@@ -64,20 +64,22 @@ class Target:
         """Read ``sip:USER@HOST[:PORT][;transport=tcp]``.
 
         Raises:
-            RtsrError: it has another form.
+            ArgumentError: it has another form, or is a sips: address.
         """
         complaint = f"'{text}' is no SIP address; write sip:USER@HOST or sip:USER@HOST:PORT."
         try:
             uri = parse_uri(text)
         except Exception:
-            raise RtsrError(complaint) from None
+            raise ArgumentError(complaint) from None
         if uri.scheme.lower() == "sips":
-            raise RtsrError("SIP over TLS is not supported; write sip: and encrypt the way there.")
+            raise ArgumentError(
+                "SIP over TLS is not supported; write sip: and encrypt the network instead."
+            )
         transport = (uri.params.get("transport") or "udp").lower()
         if not text.lower().startswith("sip:") or not uri.host or transport not in ("udp", "tcp"):
-            raise RtsrError(complaint)
+            raise ArgumentError(complaint)
         if uri.port is not None and not 0 < uri.port < 65536:
-            raise RtsrError(complaint)
+            raise ArgumentError(complaint)
         return cls(text, uri.host, uri.port or 5060, transport)
 
 
@@ -119,7 +121,7 @@ class Agent:
             handlers: ``on_invite``, ``on_bye`` and so on, as of aiosipua's ``SipUAS``.
 
         Raises:
-            RtsrError: the address cannot be had.
+            RtsrError: the address is not available.
         """
         host, port = self._listen
         try:
@@ -148,7 +150,7 @@ class Agent:
         self.udp = self.tcp = None
 
     def by(self, transport: str) -> SipUAS:
-        """The agent of a transport."""
+        """Return the agent of a transport."""
         agent = self.tcp if transport == "tcp" else self.udp
         assert agent is not None
         return agent
@@ -207,10 +209,10 @@ class Agent:
 
 
 def own_address(towards: str) -> str:
-    """The address by which a host sees this machine.
+    """Return the address of this machine as seen from a host.
 
     Raises:
-        RtsrError: there is no way there.
+        RtsrError: there is no route.
     """
     family = socket.AF_INET6 if ":" in towards else socket.AF_INET
     try:

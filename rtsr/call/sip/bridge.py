@@ -95,7 +95,7 @@ class Bridge:
         """Listen.
 
         Raises:
-            RtsrError: the address cannot be had.
+            RtsrError: the address is not available.
         """
         await self._agent.start(
             {
@@ -150,11 +150,11 @@ class Bridge:
             call.change(leg)
 
     def remember(self, call_id: str, call: _BridgedCall) -> None:
-        """A call has a second leg."""
+        """Note that a call has a second leg."""
         self._calls[call_id] = call
 
     def forget(self, call: _BridgedCall) -> None:
-        """A call is over."""
+        """Forget a call that is over."""
         for call_id in [name for name, each in self._calls.items() if each is call]:
             del self._calls[call_id]
             self._agent.drop_later(call_id)
@@ -219,7 +219,7 @@ class _BridgedCall:
             self.end("over")
 
     async def _set_up(self) -> bool:
-        """Whether the two ends are connected; if not, the caller has been told why."""
+        """Connect the two ends; return whether it worked, else the caller got the reason."""
         settings = self._bridge.settings
         # Where the other end is narrow, this one should be wide.
         preferred = () if OPUS in settings.forms else (OPUS,)
@@ -399,7 +399,7 @@ def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None 
 
 
 def _passed_on(status: int) -> int:
-    """What a caller is told when the target refuses: its own code, where it is the caller's."""
+    """Return the caller's response when the target refuses: its own code, where that fits."""
     if status in (401, 407) or not 400 <= status < 700:
         return 502
     return status

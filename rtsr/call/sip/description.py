@@ -76,9 +76,10 @@ class Media:
 
 
 def read_offer(sdp: SdpMessage | None, preferred: Sequence[PayloadFormat] = ()) -> Media:
-    """What an offer proposes that we can do.
+    """Read from an offer what it proposes that we support.
 
     Args:
+        sdp: the offer.
         preferred: codecs to take before the offer's own order.
 
     Raises:
@@ -95,7 +96,7 @@ def read_offer(sdp: SdpMessage | None, preferred: Sequence[PayloadFormat] = ()) 
 
 
 def read_answer(sdp: SdpMessage | None, our_key: bytes | None) -> Media:
-    """What was answered to our offer.
+    """Read the answer to our offer.
 
     Raises:
         Unacceptable: as for :func:`read_offer`, or an answer without a key to an offer with one.
@@ -110,7 +111,7 @@ def read_answer(sdp: SdpMessage | None, our_key: bytes | None) -> Media:
 def offer(
     address: tuple[str, int], forms: Sequence[PayloadFormat], our_key: bytes | None, bitrate: int
 ) -> SdpMessage:
-    """An offer of these codecs, with telephone events."""
+    """Make an offer of these codecs, with telephone events."""
     formats: dict[int, PayloadFormat] = {}
     dynamic = _FIRST_DYNAMIC
     static = {form: pt for pt, form in STATIC_PAYLOAD_TYPES.items()}
@@ -126,7 +127,7 @@ def offer(
 
 
 def answer(address: tuple[str, int], media: Media, bitrate: int, version: int = 1) -> SdpMessage:
-    """The answer to what :func:`read_offer` has read, from the address where packets are taken."""
+    """Make the answer to a :func:`read_offer`; ``address`` is where packets are received."""
     return _written(address, media, bitrate, version)
 
 

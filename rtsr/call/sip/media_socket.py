@@ -108,7 +108,7 @@ class MediaSocket(asyncio.DatagramProtocol):
         )
 
     def error_received(self, exc: Exception) -> None:
-        """A peer that is not there any more is noticed by its silence; called by asyncio."""
+        """Ignore errors: a peer that is gone is detected by its silence; called by asyncio."""
 
     def send(self, packet: Packet) -> None:
         """Send a packet to the peer, if it is known."""

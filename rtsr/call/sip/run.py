@@ -32,19 +32,21 @@ def serve(
     advertise: str | None = None,
     register: str | None = None,
     metrics: tuple[str, int] | None = None,
+    announce: Callable[[str], None],
 ) -> None:
     """Bridge calls until interrupted.
 
     Args:
-        open_engine: makes the engine, once everything else is known to be right.
+        open_engine: makes the engine, once everything else has been checked.
         listen: host and port of SIP, over UDP and TCP.
         settings: where calls go.
         advertise: the address by which others reach us, where they see another.
         register: a SIP address to register under, at its own host.
         metrics: host and port of ``/metrics``, if it is wanted.
+        announce: called with a line that names our address, once calls are accepted.
 
     Raises:
-        RtsrError: an address cannot be had, or the registrar refuses.
+        RtsrError: an address is not available, or the registrar refuses.
     """
     check_bitrate(settings.bitrate)
     host = listen[0]
@@ -53,7 +55,7 @@ def serve(
     settings = replace(settings, bind=host)
     registrar = None if register is None else Target.parse(register)
     agent = Agent(*listen, advertise)
-    asyncio.run(_run(open_engine, agent, settings, registrar, metrics))
+    asyncio.run(_run(open_engine, agent, settings, registrar, metrics, announce))
 
 
 async def _run(
@@ -62,6 +64,7 @@ async def _run(
     settings: BridgeSettings,
     registrar: Target | None,
     metrics: tuple[str, int] | None,
+    announce: Callable[[str], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -79,7 +82,7 @@ async def _run(
             undo.push_async_callback(server.stop)
         if registrar is not None:
             await _register(agent, registrar, settings.auth)
-        print(f"rtsr call sip: sip:{agent.host}:{agent.port} to {settings.target.uri}", flush=True)
+        announce(f"rtsr call sip: sip:{agent.host}:{agent.port} to {settings.target.uri}")
         await stopped.wait()
 
 

@@ -9,7 +9,7 @@ from aiosipua import SipDigestAuth
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU
 from rtsr.call.sip.agent import Target
 from rtsr.call.sip.bridge import BridgeSettings
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 
 __all__ = ["PASSWORD_VARIABLE", "settings_from"]
 
@@ -28,23 +28,23 @@ def settings_from(
     ring_seconds: float,
     ports: str | None,
 ) -> BridgeSettings:
-    """Settings of a bridge.
+    """Check the arguments and return the settings of a bridge.
 
     Raises:
-        RtsrError: one of them has no sense.
+        ArgumentError: one of them is not accepted.
     """
     names = [name.strip().lower() for name in codecs.split(",")]
     unknown = [name for name in names if name not in _FORMS]
     if unknown:
         known = ", ".join(form.name for form in _FORMS.values())
-        raise RtsrError(f"There is no codec '{unknown[0]}'; there are {known}.")
+        raise ArgumentError(f"There is no codec '{unknown[0]}'; there are {known}.")
     if not 1.0 <= ring_seconds <= 600.0:
-        raise RtsrError(f"A target rings for 1 to 600 s, not {ring_seconds:g}.")
+        raise ArgumentError(f"A target rings for 1 to 600 s, not {ring_seconds:g}.")
     auth = None
     if user is not None:
         password = os.environ.get(PASSWORD_VARIABLE)
         if password is None:
-            raise RtsrError(f"--user needs the password in {PASSWORD_VARIABLE}.")
+            raise ArgumentError(f"--user needs the password in {PASSWORD_VARIABLE}.")
         auth = SipDigestAuth(user, password)
     return BridgeSettings(
         target=Target.parse(to),
@@ -62,8 +62,8 @@ def _ports(text: str | None) -> range | None:
         return None
     first, dash, last = text.partition("-")
     if not (dash and first.isdecimal() and last.isdecimal()):
-        raise RtsrError(f"'{text}' are no ports; write FIRST-LAST, as 20000-20100.")
+        raise ArgumentError(f"'{text}' are no ports; write FIRST-LAST, as 20000-20100.")
     found = range(int(first), int(last) + 1)
     if not (len(found) > 1 and found[0] > 0 and found[-1] < 65536):
-        raise RtsrError(f"'{text}' are no ports; write FIRST-LAST, as 20000-20100.")
+        raise ArgumentError(f"'{text}' are no ports; write FIRST-LAST, as 20000-20100.")
     return found

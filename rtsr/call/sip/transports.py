@@ -30,7 +30,7 @@ _LONGEST_DATAGRAM = 65_507
 
 
 class _Transactions:
-    """What one transport has asked and answered lately."""
+    """Recent requests and responses of one transport."""
 
     def __init__(self, transport: SipTransport) -> None:
         self._transport = transport
@@ -44,7 +44,7 @@ class _Transactions:
         self._timers.clear()
 
     def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
-        """A request is sent: watch over it."""
+        """Watch over a request that is sent."""
         key = _key(request)
         if request.method == "ACK" or key is None:
             return
@@ -74,7 +74,7 @@ class _Transactions:
         self._set_timer(key, min(longest, left), deadline, repeat)
 
     def hear_answer(self, response: SipResponse) -> None:
-        """A response came: its request need not be repeated, a refusal is acknowledged."""
+        """Stop repeating the request of a response that came, and acknowledge a refusal."""
         key = _key(response)
         if key is None:
             return
@@ -101,7 +101,7 @@ class _Transactions:
         return False
 
     def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
-        """A response is sent: it is the answer to every copy of its request."""
+        """Remember a response that is sent: it answers every copy of its request."""
         key = _key(response)
         if key is not None and key in self._answered:
             self._answered[key] = (time.monotonic(), bytes(response), to)
@@ -277,7 +277,7 @@ def _say_tcp(request: SipRequest) -> None:
 
 
 def _key(message: SipMessage) -> tuple[str, str] | None:
-    """A transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
+    """Return a transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
     try:
         via, cseq = message.via, message.cseq
     except Exception:
@@ -295,7 +295,7 @@ def _timed_out(request: SipRequest) -> SipResponse:
 
 
 def _copy_headers(request: SipRequest, response: SipResponse) -> None:
-    """What every response repeats of its request (RFC 3261, 8.2.6.2)."""
+    """Return the headers that every response repeats of its request (RFC 3261, 8.2.6.2)."""
     for name in ("From", "To", "Call-ID", "CSeq"):
         value = request.headers.get_first(name)
         if value:
@@ -303,7 +303,7 @@ def _copy_headers(request: SipRequest, response: SipResponse) -> None:
 
 
 def _acknowledgement(request: SipRequest, response: SipResponse) -> SipRequest:
-    """The ACK of a refusal, in the INVITE's own transaction (RFC 3261, 17.1.1.3)."""
+    """Make the ACK of a refusal, in the INVITE's own transaction (RFC 3261, 17.1.1.3)."""
     ack = SipRequest(method="ACK", uri=request.uri)
     ack.headers.append("Via", request.headers.get("via")[0])
     for name, source in (("From", request), ("To", response), ("Call-ID", request)):
@@ -319,7 +319,7 @@ def _acknowledgement(request: SipRequest, response: SipResponse) -> SipRequest:
 
 
 async def resolved(host: str, port: int) -> tuple[str, int]:
-    """The address of a host, IPv4 if it has one.
+    """Resolve a host's address, IPv4 if it has one.
 
     Raises:
         OSError: the name is unknown.

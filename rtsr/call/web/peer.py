@@ -37,7 +37,7 @@ class BadOfferError(RtsrError):
 
 
 class WebCall:
-    """A peer connection that hears one codec and speaks another.
+    """A peer connection that receives one codec and sends another.
 
     The browser offers a transceiver that only sends (its microphone, in PCMU or what else it likes)
     and one that only receives (Opus); one for both works too. Made by :meth:`answer`.
@@ -71,10 +71,11 @@ class WebCall:
         *,
         bitrate: int = DEFAULT_BITRATE,
     ) -> tuple[WebCall, str]:
-        """Answer an offer; the place in the batch is taken before.
+        """Answer an offer; the slot in the batch is taken before.
 
         Args:
             engine: where the sound is enhanced.
+            name: of the call.
             sdp: the offer.
             on_end: called once, when the call is over.
             bitrate: of Opus, bits per second.
@@ -83,9 +84,9 @@ class WebCall:
             The call and the answer's SDP.
 
         Raises:
-            BadOfferError: the offer cannot be read, or has nothing to hear or nobody who listens.
-            BusyError: all places are taken.
-            RtsrError: the bitrate is out of range.
+            BadOfferError: the offer cannot be read, or has no audio to send or none to receive.
+            BusyError: all slots are taken.
+            ArgumentError: the bitrate is out of range.
         """
         check_bitrate(bitrate)
         offer = _parsed(sdp)
@@ -132,14 +133,14 @@ class WebCall:
         speaking, listening = _choose(offer)
         await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         by_line = {each._get_mline_index(): each for each in self._peer.getTransceivers()}
-        hears, speaks = by_line.get(speaking), by_line.get(listening)
-        if hears is None or speaks is None:
+        receiving, sending = by_line.get(speaking), by_line.get(listening)
+        if receiving is None or sending is None:
             raise BadOfferError("The offer's media cannot be used.")
         self._track = PacketTrack()
-        speaks.sender.replaceTrack(self._track)
-        hears.direction = "sendrecv" if hears is speaks else "recvonly"
-        if hears is not speaks:
-            speaks.direction = "sendonly"
+        sending.sender.replaceTrack(self._track)
+        receiving.direction = "sendrecv" if receiving is sending else "recvonly"
+        if receiving is not sending:
+            sending.direction = "sendonly"
         self._peer.on("connectionstatechange", self._on_state)
         answer = await self._peer.createAnswer()
         formats = _formats(SessionDescription.parse(answer.sdp).media[speaking])
@@ -149,7 +150,7 @@ class WebCall:
         payload_type, self.sending = next(iter(spoken.items()))
         await self._open_line(engine, formats, payload_type)
         assert self.line is not None
-        take_packets(hears.receiver, self.line.receive)
+        take_packets(receiving.receiver, self.line.receive)
         await self._peer.setLocalDescription(answer)
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(_CONNECT_SECONDS, self._check_connected)
@@ -198,7 +199,7 @@ def _parsed(sdp: str) -> SessionDescription:
 
 
 def _choose(offer: SessionDescription) -> tuple[int, int]:
-    """Indices of the media that the browser speaks on and listens to."""
+    """Return the indices of the media on which the browser sends and receives."""
     audio = [(i, each.direction) for i, each in enumerate(offer.media) if each.kind == "audio"]
     speaking = next((i for i, direction in audio if direction in _SPEAKS), None)
     if speaking is None:
@@ -207,12 +208,12 @@ def _choose(offer: SessionDescription) -> tuple[int, int]:
     # One that only listens can have a codec of its own.
     alone = next((i for i in listening if i != speaking), None)
     if alone is None and not listening:
-        raise BadOfferError("Nobody would hear it: offer audio to receive, too.")
+        raise BadOfferError("The result would not be played: offer audio to receive, too.")
     return speaking, listening[0] if alone is None else alone
 
 
 def _formats(media: MediaDescription) -> dict[int, PayloadFormat]:
-    """The codecs of an answer by payload type, the preferred one first."""
+    """Return the codecs of an answer by payload type, the preferred one first."""
     found = {}
     for codec in media.rtp.codecs:
         form = _BY_NAME.get(codec.name.lower())

@@ -21,7 +21,7 @@ _ATTRIBUTE = "_RTCRtpReceiver__jitter_buffer"
 
 
 class _Tap(JitterBuffer):
-    """Hands every packet on at once; to the receiver it looks as if none were ever complete."""
+    """Passes every packet on at once; the receiver never gets a complete frame from it."""
 
     def __init__(self, take: Callable[[Packet], None]) -> None:
         super().__init__(capacity=16)

@@ -12,7 +12,7 @@ from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_to_stderr
 from rtsr.call.web.access import Access
 from rtsr.call.web.server import CallServer
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 
 __all__ = ["serve"]
 
@@ -29,6 +29,7 @@ def serve(
     certificate: Path | None = None,
     key: Path | None = None,
     bitrate: int,
+    announce: Callable[[str], None],
 ) -> None:
     """Serve until interrupted.
 
@@ -37,11 +38,14 @@ def serve(
         listen: host and port; port 0 takes a free one.
         token: the secret; drawn if it is empty.
         names: more names of this server.
-        certificate, key: PEM files, for HTTPS.
-        bitrate: of Opus.
+        certificate: PEM file, for HTTPS.
+        key: PEM file, likewise.
+        bitrate: of Opus, bits per second.
+        announce: called with a line that names the page's address, once the port is bound.
 
     Raises:
-        RtsrError: the address cannot be had, or a file does not fit.
+        ArgumentError: certificate or key is missing, or the bitrate is out of range.
+        RtsrError: the address is not available, or a file cannot be used.
     """
     try:
         import uvicorn
@@ -49,7 +53,7 @@ def serve(
         raise MissingDependencyError("Serving a page", "call") from None
     check_bitrate(bitrate)
     if (certificate is None) != (key is None):
-        raise RtsrError("HTTPS takes both --certificate and --key.")
+        raise ArgumentError("HTTPS takes both --certificate and --key.")
     for file in (certificate, key):
         if file is not None and not file.is_file():
             raise RtsrError(f"There is no file '{file}'.")
@@ -77,7 +81,7 @@ def serve(
     shown = names[0] if names else ("127.0.0.1" if host in _ANY else host)
     shown = f"[{shown}]" if ":" in shown else shown
     scheme = "https" if certificate is not None else "http"
-    print(f"rtsr call web: {scheme}://{shown}:{port}/?token={access.token}", flush=True)
+    announce(f"rtsr call web: {scheme}://{shown}:{port}/?token={access.token}")
     log_to_stderr()
     asyncio.run(uvicorn.Server(config).serve(sockets=[bound]))
 

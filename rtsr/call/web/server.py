@@ -24,8 +24,8 @@ from rtsr.call.logs import log_task_failures
 from rtsr.call.metrics import CONTENT_TYPE, exposition
 from rtsr.call.web.access import COOKIE, Access
 from rtsr.call.web.peer import LONGEST_OFFER, WebCall
-from rtsr.call.web.view import describe, look
-from rtsr.errors import RtsrError
+from rtsr.call.web.view import describe, snapshot
+from rtsr.errors import ArgumentError, RtsrError
 
 __all__ = ["CallServer"]
 
@@ -86,7 +86,7 @@ class CallServer:
                     await call.close()
 
     def _refusal(self, request: Request | WebSocket, reads: bool) -> Response | None:
-        """What to answer who may not; ``None`` for who may."""
+        """Return the response to an unauthorised request; ``None`` if it is authorised."""
         headers = request.headers
         if not self._access.knows_host(headers):
             return _error(421, "This server does not go by that name.")
@@ -135,9 +135,9 @@ class CallServer:
         offer = await _json(request, LONGEST_OFFER + _LONGEST_MESSAGE)
         sdp, bitrate = offer.get("sdp"), offer.get("bitrate", self._bitrate)
         if not isinstance(sdp, str) or offer.get("type", "offer") != "offer":
-            raise RtsrError('A call begins with an offer: {"type": "offer", "sdp": ...}.')
+            raise ArgumentError('A call begins with an offer: {"type": "offer", "sdp": ...}.')
         if not isinstance(bitrate, int) or isinstance(bitrate, bool):
-            raise RtsrError("The bitrate is a whole number of bits per second.")
+            raise ArgumentError("The bitrate is a whole number of bits per second.")
         name = secrets.token_urlsafe(9)
         call, answer = await WebCall.answer(self._engine, name, sdp, self._forget, bitrate=bitrate)
         self._calls[name] = call
@@ -165,7 +165,7 @@ class CallServer:
             await socket.send_json(describe(call, self._engine))
             while call.name in self._calls and not reading.done():
                 # The arithmetic is done beside the event loop, where no packet waits for it.
-                seen = await asyncio.to_thread(look, call, self._engine)
+                seen = await asyncio.to_thread(snapshot, call, self._engine)
                 await socket.send_json(seen)
                 await asyncio.sleep(_LOOK_SECONDS)
             with contextlib.suppress(RuntimeError):
@@ -192,10 +192,10 @@ class CallServer:
 def _turn(call: WebCall, message: Mapping[str, Any]) -> None:
     wanted = message.get("set")
     if not isinstance(wanted, dict) or call.line is None:
-        raise RtsrError('A page sends {"set": {"wet": 0.5}}.')
+        raise ArgumentError('A page sends {"set": {"wet": 0.5}}.')
     for name, value in wanted.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RtsrError(f"Control {name!r} takes a number.")
+            raise ArgumentError(f"Control {name!r} takes a number.")
         call.line.path.stream.controls.set(name, value)
 
 
@@ -204,7 +204,7 @@ async def _json(request: Request, longest: int) -> dict[str, Any]:
     async for part in request.stream():
         body += part
         if len(body) > longest:
-            raise RtsrError(f"A request has at most {longest // 1024} kB.")
+            raise ArgumentError(f"A request has at most {longest // 1024} kB.")
     return _object(bytes(body).decode("utf-8", "replace"))
 
 
@@ -214,7 +214,7 @@ def _object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise RtsrError("A message is one JSON object.")
+        raise ArgumentError("A message is one JSON object.")
     return value
 
 

@@ -50,7 +50,7 @@ class UpsampledTrack(MediaStreamTrack):
         self._time = 0
 
     async def recv(self) -> av.AudioFrame:
-        """The next frame, as soon as the source has given enough for it.
+        """Return the next frame, as soon as the source has given enough for it.
 
         Raises:
             MediaStreamError: the source or this track has ended.
@@ -108,7 +108,7 @@ class PacketTrack(MediaStreamTrack):
         self._packets.put_nowait(packet)
 
     async def recv(self) -> av.Packet:
-        """The next packet.
+        """Return the next packet.
 
         Raises:
             MediaStreamError: the track has ended.
@@ -131,7 +131,7 @@ class PacketTrack(MediaStreamTrack):
 
 
 def _as_sound(frame: av.AudioFrame, channels: int) -> Audio:
-    """Samples ``(samples, channels)`` in [-1, 1] of a packed 16-bit frame."""
+    """Return the samples ``(samples, channels)`` in [-1, 1] of a packed 16-bit frame."""
     samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
     sound = samples.astype(np.float32) / np.float32(_INT16)
     if sound.shape[1] == channels:

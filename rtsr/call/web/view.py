@@ -17,13 +17,13 @@ from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
 from rtsr.live.monitor.report import SPECTRUM_BANDS
 from rtsr.timing import SAMPLE_RATE
 
-__all__ = ["describe", "look"]
+__all__ = ["describe", "snapshot"]
 
 _PACKET_MS = 20.0
 
 
 def describe(call: WebCall, engine: CallEngine) -> dict[str, Any]:
-    """What stays for the whole call: controls with their ranges, bands, the model."""
+    """Return what is constant during a call: controls with their ranges, bands, the model."""
     edges = np.geomspace(LOWEST_BAND_HZ, HIGHEST_BAND_HZ, SPECTRUM_BANDS + 1)
     middles = np.sqrt(edges[1:] * edges[:-1])
     assert call.line is not None
@@ -46,8 +46,8 @@ def describe(call: WebCall, engine: CallEngine) -> dict[str, Any]:
     }
 
 
-def look(call: WebCall, engine: CallEngine) -> dict[str, Any]:
-    """The call as it is now."""
+def snapshot(call: WebCall, engine: CallEngine) -> dict[str, Any]:
+    """Return the current state of a call."""
     assert call.line is not None
     path = call.line.path
     counts = path.receiver.counts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.quality.artefacts.buzz import buzz_index, hop_buzz_depth
 from rtsr.quality.artefacts.edge import edge_above_db, edge_below_db
 from rtsr.quality.artefacts.levels import mean_or_nan
@@ -29,7 +29,7 @@ class Artefact:
     """One measure and its limits.
 
     Attributes:
-        measure: of (truth, output, cutoff_hz); its docstring is the definition.
+        measure: of (reference, output, cutoff_hz); its docstring is the definition.
         unit: ``"dB"`` or ``"ratio"``.
         lowest, highest: what is acceptable lies between them, ends included.
         meaning: a few words for a table.
@@ -46,7 +46,7 @@ class Artefact:
     needs_stereo: bool = False
 
     def accepts(self, value: float) -> bool:
-        """Whether a value is acceptable; so is NaN, where there was nothing to judge."""
+        """Whether a value is acceptable; so is NaN, where there was nothing to measure."""
         return math.isnan(value) or self.excess(value) <= 0.0
 
     def excess(self, value: float) -> float:
@@ -70,7 +70,7 @@ ARTEFACTS: dict[str, Artefact] = {
         6.0,
         "high band in pauses above the original's",
         "The measure already forgives what is below -80 dBFS. A pause next to programme is partly "
-        "masked; at four times the power the noise floor is heard to have changed.",
+        "masked; at four times the power the noise floor is audibly changed.",
     ),
     "sibilant_level_db": Artefact(
         sibilant_level_db,
@@ -78,8 +78,8 @@ ARTEFACTS: dict[str, Artefact] = {
         -6.0,
         3.0,
         "s and sh: positive is sharp, negative is a lisp",
-        "A level difference of 1 dB is just heard side by side. De-essers take away 3 to 6 dB, so "
-        "3 dB too much is where engineers intervene, and 6 dB too little is an s at half its "
+        "A level difference of 1 dB is just audible side by side. De-essers take away 3 to 6 dB, "
+        "so 3 dB too much is where engineers intervene, and 6 dB too little is an s at half its "
         "amplitude. Too much hurts, too little is only dull: the limits are not symmetric.",
     ),
     "sibilant_smear_db": Artefact(
@@ -115,7 +115,7 @@ ARTEFACTS: dict[str, Artefact] = {
         6.0,
         "high band in the 10 ms before attacks",
         "Backward masking covers about the last 5 ms and the measure forgives 40 dB below the "
-        "attack; 6 dB more than the original had before is heard as a softened attack.",
+        "attack; 6 dB more than the original had before is audible as a softened attack.",
     ),
     "buzz_index": Artefact(
         buzz_index,
@@ -132,7 +132,7 @@ ARTEFACTS: dict[str, Artefact] = {
         -math.inf,
         0.1,
         "flutter in step with the hop (100 Hz)",
-        "Amplitude modulation of broadband noise is heard from a depth of about 0.1 on at 100 Hz "
+        "Amplitude modulation of broadband noise is audible from a depth of about 0.1 on at 100 Hz "
         "and 0.2 at 400 Hz (Viemeister, JASA 66, 1979).",
     ),
     "pumping_db": Artefact(
@@ -159,7 +159,7 @@ ARTEFACTS: dict[str, Artefact] = {
         -math.inf,
         0.1,
         "left and right with different textures",
-        "From full coherence a loss of a few hundredths is just heard as width; 0.1 is a source "
+        "From full coherence a loss of a few hundredths is just audible as width; 0.1 is a source "
         "that is visibly wider, 1 two sources.",
         needs_stereo=True,
     ),
@@ -185,7 +185,7 @@ def find_artefacts(
     """Align an estimate with its reference, as :func:`rtsr.quality.evaluate` does, and measure.
 
     Args:
-        reference: the truth at 48 kHz, shape (samples,) or (samples, channels), full scale at 1.
+        reference: the original at 48 kHz, shape (samples,) or (samples, channels), full scale at 1.
         estimate: the processed signal, same channels.
         cutoff_hz: where the content of the processed system's *input* ended, in Hz.
         names: from :data:`ARTEFACTS`; ``None`` for all.
@@ -195,25 +195,25 @@ def find_artefacts(
         judge it by (no pause, no sibilant, no onset, no steady tone, not two channels).
 
     Raises:
-        RtsrError: a name is unknown, or the signals or the cutoff are not accepted.
+        ArgumentError: a name is unknown, or the signals or the cutoff are not accepted.
     """
     chosen = list(ARTEFACTS) if names is None else list(names)
     unknown = [name for name in chosen if name not in ARTEFACTS]
     if unknown or not chosen:
-        raise RtsrError(
+        raise ArgumentError(
             f"There is no artefact named {', '.join(map(repr, unknown)) or 'nothing'}; "
             f"choose from {', '.join(ARTEFACTS)}."
         )
-    truth, output = aligned_pair(reference, estimate, cutoff_hz)
-    return {name: _measure(ARTEFACTS[name], truth, output, cutoff_hz) for name in chosen}
+    reference, output = aligned_pair(reference, estimate, cutoff_hz)
+    return {name: _measure(ARTEFACTS[name], reference, output, cutoff_hz) for name in chosen}
 
 
-def _measure(artefact: Artefact, truth: Signal, output: Signal, cutoff_hz: float) -> float:
-    channels = truth.shape[1]
+def _measure(artefact: Artefact, reference: Signal, output: Signal, cutoff_hz: float) -> float:
+    channels = reference.shape[1]
     if artefact.needs_stereo:
-        return artefact.measure(truth, output, cutoff_hz) if channels == 2 else math.nan
+        return artefact.measure(reference, output, cutoff_hz) if channels == 2 else math.nan
     values = [
-        artefact.measure(truth[:, channel], output[:, channel], cutoff_hz)
+        artefact.measure(reference[:, channel], output[:, channel], cutoff_hz)
         for channel in range(channels)
     ]
     return mean_or_nan([value for value in values if not math.isnan(value)])

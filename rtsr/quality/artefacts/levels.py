@@ -11,10 +11,10 @@ from scipy import signal as filters
 from rtsr.quality.stft import Signal, bin_frequencies, power_chunks
 from rtsr.timing import SAMPLE_RATE
 
-#: no level is told from silence below this: design goal of the engine, and about the threshold of
+#: levels below this count as silence: design goal of the engine, and about the threshold of
 #: hearing where full scale is played at 85 to 90 dB SPL
 AUDIBLE_DBFS = -80.0
-# A linear-phase high-pass of this length rings 2.5 ms to either side and no further.
+# A linear-phase high-pass of this length rings 2.5 ms on both sides and no further.
 _HIGH_PASS_SECONDS = 0.005
 _HIGH_PASS_KAISER = 7.86  # 80 dB of attenuation
 
@@ -25,7 +25,7 @@ def band_powers(
     n_fft: int,
     hop: int,
 ) -> Signal:
-    """Power of each band in each frame; a full-scale sine inside the band is 1 (0 dBFS).
+    """Compute the power of each band in each frame; a full-scale sine in the band is 1 (0 dBFS).
 
     Sums of ``|X|^2`` over the bins with ``low <= f < high`` (periodic Hann, centred frames,
     mirrored ends), divided by ``3/32 n_fft^2``.
@@ -33,6 +33,8 @@ def band_powers(
     Args:
         signal: shape (samples,).
         bands: (low, high) in Hz.
+        n_fft: length of a frame in samples.
+        hop: distance of frames in samples.
 
     Returns:
         shape (bands, 1 + samples // hop).
@@ -48,13 +50,13 @@ def decibels(power: Signal | float, floor_db: float = -100.0) -> Signal:
     return np.asarray(10.0 * np.log10(np.maximum(power, 10.0 ** (floor_db / 10.0))))
 
 
-def ratio_db(power: float, reference: float, floor: float) -> float:
-    """One power over another in dB, where neither counts as less than ``floor`` (positive)."""
-    return 10.0 * math.log10(max(power, floor) / max(reference, floor))
+def ratio_db(power: float, reference: float, least: float) -> float:
+    """Return one power over another in dB; neither counts as less than ``least`` (positive)."""
+    return 10.0 * math.log10(max(power, least) / max(reference, least))
 
 
 def mean_or_nan(values: Sequence[float] | Signal) -> float:
-    """The mean; NaN of nothing."""
+    """Return the mean; NaN of an empty array."""
     return float(np.mean(values)) if len(values) else math.nan
 
 
@@ -65,10 +67,10 @@ def runs(mask: Signal) -> list[tuple[int, int]]:
 
 
 def high_band(signal: Signal, cutoff_hz: float) -> Signal:
-    """What lies above the cutoff, not shifted in time; shape (samples,).
+    """Return the band above the cutoff, without delay; shape (samples,).
 
     A linear-phase filter of 5 ms (Kaiser, 80 dB; -6 dB at the cutoff, full from about 500 Hz above
-    it), so that an event spreads by at most 2.5 ms to either side.
+    it), so that an event spreads by at most 2.5 ms on both sides.
     """
     taps = 2 * round(_HIGH_PASS_SECONDS * SAMPLE_RATE / 2) + 1
     response = filters.firwin(

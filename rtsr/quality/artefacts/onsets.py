@@ -15,34 +15,36 @@ _RANGE = 10.0 ** (-30.0 / 10.0)
 _APART = 50
 # The filter rings before an attack, so a clean one is found up to so many blocks early, less one.
 _RINGING = 4
-# What is judged ends early enough for the high-pass's own 2.5 ms to stay out of it.
+# What is evaluated ends early enough for the high-pass's own 2.5 ms to stay out of it.
 _FIRST, _LAST = -10, -3
 _MASKED = 10.0 ** (-40.0 / 10.0)
 
 
-def pre_echo_db(truth: Signal, output: Signal, cutoff_hz: float) -> float:
-    """High band of the output in the 10 to 3 ms before the truth's onsets, in dB over the truth's.
+def pre_echo_db(reference: Signal, output: Signal, cutoff_hz: float) -> float:
+    """Measure the high band in the 10 to 3 ms before the reference's onsets, in dB over its own.
 
     The high band is taken with a linear-phase filter of 5 ms, its power in blocks of 1 ms. An onset
     is a block from which on 5 ms are at least 15 dB stronger than the 20 ms before, the largest
-    such rise within 50 ms, and within 30 dB of the strongest such 5 ms of the truth. For each,
+    such rise within 50 ms, and within 30 dB of the strongest such 5 ms of the reference. For each,
     ``10 log10(B_output / B_truth)`` with B the mean power of the seven blocks from 10 to 3 ms
-    before it, each B counted as at least 40 dB below the truth's strongest 5 ms within 8 ms of the
-    onset and as at least -80 dBFS (a full-scale sine is 0 dBFS); then the mean over onsets.
+    before it, each B counted as at least 40 dB below the reference's strongest 5 ms within 8 ms of
+    the onset and as at least -80 dBFS (a full-scale sine is 0 dBFS); then the mean over onsets.
 
     Args:
-        truth, output: shape (samples,), aligned.
+        reference: shape (samples,), at 48 kHz.
+        output: likewise, aligned with it.
+        cutoff_hz: where the input's content ended.
 
     Returns:
-        dB; NaN where the truth has no onset.
+        dB; NaN where the reference has no onset.
     """
-    original = _block_powers(high_band(truth, cutoff_hz))
+    original = _block_powers(high_band(reference, cutoff_hz))
     made = _block_powers(high_band(output, cutoff_hz))
     values = []
     for onset, strength in _onsets(original):
         window = slice(onset + _FIRST, onset + _LAST)
-        floor = max(strength * _MASKED, 0.5 * 10.0 ** (AUDIBLE_DBFS / 10.0))
-        values.append(ratio_db(float(made[window].mean()), float(original[window].mean()), floor))
+        least = max(strength * _MASKED, 0.5 * 10.0 ** (AUDIBLE_DBFS / 10.0))
+        values.append(ratio_db(float(made[window].mean()), float(original[window].mean()), least))
     return mean_or_nan(values)
 
 

@@ -1,4 +1,4 @@
-"""Sibilants: s, sh, z and their like, where the ear judges the high band of speech."""
+"""Sibilants: s, sh, z and their like, where the ear is sensitive to the high band of speech."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _INAUDIBLE = 10.0 ** (AUDIBLE_DBFS / 10.0)
 _MASKED = 10.0 ** (-30.0 / 10.0)
 
 
-def sibilant_level_db(truth: Signal, output: Signal, cutoff_hz: float) -> float:
-    """Level of the generated band in sibilants against the truth, in dB; positive is too bright.
+def sibilant_level_db(reference: Signal, output: Signal, cutoff_hz: float) -> float:
+    """Measure the generated band in sibilants, in dB to the reference; positive is too bright.
 
-    A sibilant is a stretch of the truth of at least 40 ms (n_fft 512, hop 240) in which the band of
-    4 to 12 kHz is stronger than that of 50 to 3000 Hz, within 20 dB of its own loudest frame and
-    above -70 dBFS. Compared is the energy of a stretch between max(cutoff, 4 kHz) and
+    A sibilant is a stretch of the reference of at least 40 ms (n_fft 512, hop 240) in which the
+    band of 4 to 12 kHz is stronger than that of 50 to 3000 Hz, within 20 dB of its own loudest
+    frame and above -70 dBFS. Compared is the energy of a stretch between max(cutoff, 4 kHz) and
     max(12 kHz, 1.5 x cutoff), each at least -80 dBFS; the dB of all stretches are averaged.
 
     Returns:
-        dB; NaN where the truth has no sibilant.
+        dB; NaN where the reference has no sibilant.
     """
-    original, generated, stretches = _bands(truth, output, cutoff_hz)
+    original, generated, stretches = _bands(reference, output, cutoff_hz)
     return mean_or_nan(
         [
             ratio_db(float(np.mean(generated[a:b])), float(np.mean(original[a:b])), _INAUDIBLE)
@@ -47,18 +47,18 @@ def sibilant_level_db(truth: Signal, output: Signal, cutoff_hz: float) -> float:
     )
 
 
-def sibilant_smear_db(truth: Signal, output: Signal, cutoff_hz: float) -> float:
-    """High band in the 30 ms after a sibilant's end, output against truth, in dB; positive smears.
+def sibilant_smear_db(reference: Signal, output: Signal, cutoff_hz: float) -> float:
+    """Measure the high band in the 30 ms after a sibilant, in dB to the reference; positive smears.
 
-    Stretches and band as in :func:`sibilant_level_db`; only ends after which the truth's mean power
-    ``A`` over 30 ms (frames centred 10 to 35 ms after the last) lies at least 10 dB below its mean
-    power ``E`` in the stretch. ``10 log10(A_output / A_truth)``, each A at least 30 dB below
+    Stretches and band as in :func:`sibilant_level_db`; only ends after which the reference's mean
+    power ``A`` over 30 ms (frames centred 10 to 35 ms after the last) lies at least 10 dB below its
+    mean power ``E`` in the stretch. ``10 log10(A_output / A_truth)``, each A at least 30 dB below
     ``E_truth`` and at least -80 dBFS: what is softer, the ear's forward masking hides.
 
     Returns:
         dB, the mean over ends; NaN where there is none.
     """
-    original, generated, stretches = _bands(truth, output, cutoff_hz)
+    original, generated, stretches = _bands(reference, output, cutoff_hz)
     values = []
     for start, stop in stretches:
         after = slice(stop - 1 + _AFTER_FIRST, stop - 1 + _AFTER_LAST)
@@ -76,12 +76,14 @@ def sibilant_smear_db(truth: Signal, output: Signal, cutoff_hz: float) -> float:
 
 
 def _bands(
-    truth: Signal, output: Signal, cutoff_hz: float
+    reference: Signal, output: Signal, cutoff_hz: float
 ) -> tuple[Signal, Signal, list[tuple[int, int]]]:
-    """Power of the judged band in truth and output, and the truth's sibilants in frames."""
-    judged = (max(cutoff_hz, _SIBILANT_BAND[0]), max(_SIBILANT_BAND[1], 1.5 * cutoff_hz))
-    hiss, voice, original = band_powers(truth, [_SIBILANT_BAND, _VOICE_BAND, judged], _FFT, _HOP)
-    generated = band_powers(output, [judged], _FFT, _HOP)[0]
+    """Return the evaluated band's power in reference and output, and the sibilants in frames."""
+    evaluated = (max(cutoff_hz, _SIBILANT_BAND[0]), max(_SIBILANT_BAND[1], 1.5 * cutoff_hz))
+    hiss, voice, original = band_powers(
+        reference, [_SIBILANT_BAND, _VOICE_BAND, evaluated], _FFT, _HOP
+    )
+    generated = band_powers(output, [evaluated], _FFT, _HOP)[0]
     level = decibels(hiss)
     mask = (hiss > voice) & (level > level.max() - _RANGE_DB) & (level > _FLOOR_DB)
     stretches = [(a, b) for a, b in runs(mask) if b - a >= _SHORTEST_FRAMES]

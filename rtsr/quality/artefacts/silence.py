@@ -15,22 +15,24 @@ _PAUSE_BELOW_LOUDEST_DB = 40.0
 _QUIET_BEFORE, _QUIET_AFTER = 3, 1
 
 
-def hiss_db(truth: Signal, output: Signal, cutoff_hz: float) -> float:
-    """High band of the output in the truth's pauses, in dB above the truth's; at most 0 is clean.
+def hiss_db(reference: Signal, output: Signal, cutoff_hz: float) -> float:
+    """Measure the output's high band in the reference's pauses, in dB; at most 0 is clean.
 
     A pause is a frame (n_fft 1024, hop 480) whose level over all frequencies lies more than 40 dB
-    below the truth's loudest frame, or is digital silence, as do the three frames before it and the
-    one after it. ``10 log10(P_output / P_truth)``, P being the mean power of the bins at and above
-    the cutoff over all pauses, each P at least -80 dBFS (a full-scale sine is 0 dBFS): softer hiss
-    is not heard, and silence has no ratio.
+    below the reference's loudest frame, or is digital silence, as do the three frames before it and
+    the one after it. ``10 log10(P_output / P_truth)``, P being the mean power of the bins at and
+    above the cutoff over all pauses, each P at least -80 dBFS (a full-scale sine is 0 dBFS): softer
+    hiss is not audible, and silence has no ratio.
 
     Args:
-        truth, output: shape (samples,), aligned.
+        reference: shape (samples,), at 48 kHz.
+        output: likewise, aligned with it.
+        cutoff_hz: where the input's content ended.
 
     Returns:
-        dB; NaN where the truth never pauses.
+        dB; NaN where the reference never pauses.
     """
-    whole, high = band_powers(truth, [(0.0, math.inf), (cutoff_hz, math.inf)], _FFT, _HOP)
+    whole, high = band_powers(reference, [(0.0, math.inf), (cutoff_hz, math.inf)], _FFT, _HOP)
     generated = band_powers(output, [(cutoff_hz, math.inf)], _FFT, _HOP)[0]
     level = decibels(whole, -200.0)
     quiet = level < level.max() - _PAUSE_BELOW_LOUDEST_DB
@@ -41,5 +43,5 @@ def hiss_db(truth: Signal, output: Signal, cutoff_hz: float) -> float:
         pause[:-shift] &= quiet[shift:]
     if not pause.any():
         return math.nan
-    floor = 10.0 ** (AUDIBLE_DBFS / 10.0)
-    return ratio_db(float(np.mean(generated[pause])), float(np.mean(high[pause])), floor)
+    least = 10.0 ** (AUDIBLE_DBFS / 10.0)
+    return ratio_db(float(np.mean(generated[pause])), float(np.mean(high[pause])), least)

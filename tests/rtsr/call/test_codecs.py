@@ -11,7 +11,7 @@ from network import speech
 from rtsr.call.decoders import open_decoder, opus_bandwidth_hz, opus_duration
 from rtsr.call.encoders import open_encoder
 from rtsr.call.formats import COMFORT_NOISE, G722, OPUS, PCMA, PCMU
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError
 
 CODECS = pytest.mark.parametrize("form", [PCMU, PCMA, G722, OPUS], ids=lambda form: form.name)
 
@@ -86,7 +86,7 @@ def test_refuses_what_no_codec_does():
         open_decoder(COMFORT_NOISE)
     with pytest.raises(AudioFormatError, match="PCMU does not carry 2 channels"):
         open_encoder(PCMU, 2)
-    with pytest.raises(RtsrError, match="6000 to 510000 bits per second, not 5"):
+    with pytest.raises(ArgumentError, match="6000 to 510000 bits per second, not 5"):
         open_encoder(OPUS, 1, 5)
 
 

@@ -16,7 +16,7 @@ from rtsr.call.formats import OPUS, PCMU, Packet
 from rtsr.call.metrics import exposition
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_metrics_are_what_prometheus_reads(quick):
     ],
 )
 def test_refuses_what_no_engine_can_be(options, sentence):
-    with pytest.raises(RtsrError, match=sentence):
+    with pytest.raises(ArgumentError, match=sentence):
         CallEngine(**{"capacity": 1, **options})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -98,7 +99,7 @@ def test_no_arguments_print_the_help(runner: CliRunner) -> None:
     assert "Usage" in runner.invoke(application.app, []).output
 
 
-def test_too_short_file_is_not_judged(tmp_path: Path, runner: CliRunner) -> None:
+def test_too_short_file_is_refused(tmp_path: Path, runner: CliRunner) -> None:
     soundfile.write(tmp_path / "long.wav", np.full(48000, 0.1), 48000)
     soundfile.write(tmp_path / "short.wav", np.full(6, 0.1), 48000)
     arguments = ["eval", str(tmp_path / "long.wav"), str(tmp_path / "short.wav")]
@@ -138,6 +139,34 @@ def test_enhance_says_what_it_did(tmp_path: Path, stand_in: Path, runner: CliRun
     assert "2 channel(s) at 44100 Hz" in result.stdout
     quiet = runner.invoke(application.app, [*arguments, *options, "--quiet"])
     assert quiet.stdout == ""
+
+
+def test_eval_shows_the_input_beside_the_estimate(tmp_path: Path, runner: CliRunner) -> None:
+    random = np.random.default_rng(0)
+    original = 0.1 * random.standard_normal(48000)
+    spectrum = np.fft.rfft(original)
+    spectrum[4000:] = 0.0
+    for name, sound in (("original", original), ("in", np.fft.irfft(spectrum))):
+        soundfile.write(tmp_path / f"{name}.wav", sound, 48000)
+    original_file, narrow_file = str(tmp_path / "original.wav"), str(tmp_path / "in.wav")
+    arguments = ["eval", original_file, original_file, "--input", narrow_file, "--cutoff", "4000"]
+    arguments += ["--metrics", "lsd_near,lsd"]
+    table = runner.invoke(application.app, arguments).stdout
+    assert "input" in table.splitlines()[2]
+    assert "estimate" in table.splitlines()[2]
+    values = json.loads(runner.invoke(application.app, [*arguments, "--json"]).stdout)
+    assert values["files"][0]["metrics"] == {"lsd_near": 0.0, "lsd": 0.0}
+    assert values["input"]["lsd"] > 3.0
+    assert values["input"]["lsd_near"] > 3.0
+    without = runner.invoke(application.app, [*arguments[:3], *arguments[5:], "--json"]).stdout
+    assert "input" not in json.loads(without)
+
+
+def test_every_meaning_of_a_metric_stands_by_itself() -> None:
+    from rtsr.cli.eval import _MEANING
+
+    for meaning in _MEANING.values():
+        assert not re.match(r"(the same|it|they|that|how (that|far they))\b", meaning)
 
 
 def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
@@ -205,3 +234,22 @@ def test_plug_ins_come_from_entry_points(monkeypatch: pytest.MonkeyPatch) -> Non
     point = metadata.EntryPoint("shout", "module:function", application.PLUG_INS)
     monkeypatch.setattr(metadata, "entry_points", lambda group: metadata.EntryPoints([point]))
     assert application._plug_ins() == {"shout": point}
+
+
+def test_demo_names_what_is_left_out_and_nothing_else(
+    tmp_path: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtsr.errors import MissingDependencyError
+
+    def no_picture(*arguments: object, **options: object) -> None:
+        raise MissingDependencyError("Drawing a picture", "eval")
+
+    monkeypatch.setattr("rtsr.quality.spectrogram.save_spectrograms", no_picture)
+    monkeypatch.setattr("rtsr.quality.evaluation.default_metrics", lambda: ("lsd",))
+    result = runner.invoke(application.app, ["demo", str(tmp_path / "out"), "--model", "replicate"])
+    assert result.exit_code == 0, result.output
+    assert "lsd" in result.stdout
+    assert result.stderr.splitlines() == [
+        'ViSQOL left out; it needs: pip install "rtsr[eval]".',
+        'Picture left out; it needs: pip install "rtsr[eval]".',
+    ]

@@ -22,7 +22,7 @@ from rtsr.model.fourier import InverseRealTransform, RealTransform  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.model.layers import CausalConv1d, ConvNeXtBlock, WindowedAttention  # noqa: E402
 from rtsr.model.level_path import GatedMemory, LevelPath, RunningMinimum  # noqa: E402
-from rtsr.model.nrae import Shape, point_interpolation  # noqa: E402
+from rtsr.model.nrae import CarrierGains, point_interpolation  # noqa: E402
 from rtsr.model.streaming import flatten, unflatten  # noqa: E402
 from rtsr.model.synthesis import OverlapAdd, synthesis_window  # noqa: E402
 from rtsr.timing import HOP, OVERLAP  # noqa: E402
@@ -284,12 +284,14 @@ def test_gains_follow_the_level_path_as_far_as_it_trusts_itself(tiny):
     cutoffs = f_prior.transpose(1, 2), f_target.transpose(1, 2)
     with torch.no_grad():
         state = tiny.initial_state(1)
-        heard, _ = tiny.hear(audio, cutoffs[0], state)
-        wanted = heard.levels.level
-        own, _ = tiny.shape(heard.z, replace(heard, levels=None), cutoffs, state)
+        conditioning, _ = tiny.analyse(audio, cutoffs[0], state)
+        wanted = conditioning.levels.level
+        own, _ = tiny.gains(conditioning.z, replace(conditioning, levels=None), cutoffs, state)
         for trust in (0.0, 0.25, 1.0):
-            levels = heard.levels._replace(trust=torch.full_like(wanted, trust))
-            shape, _ = tiny.shape(heard.z, replace(heard, levels=levels), cutoffs, state)
+            levels = conditioning.levels._replace(trust=torch.full_like(wanted, trust))
+            shape, _ = tiny.gains(
+                conditioning.z, replace(conditioning, levels=levels), cutoffs, state
+            )
             expected = own.level() + trust * (wanted - own.level())
             torch.testing.assert_close(shape.level(), expected, atol=1e-3, rtol=1e-3)
             # The carriers keep their shares.
@@ -304,14 +306,14 @@ def test_a_gain_says_how_loud_its_band_will_be(tiny, carrier):
     cutoffs = f_prior.transpose(1, 2), torch.full((1, frames, 1), 24_000.0)
     log_gains = torch.full((1, frames, 3, 64), -30.0)
     log_gains[:, :, carrier] = torch.linspace(-2.0, -4.0, 64)
-    shape = Shape(log_gains, torch.full((1, frames, 15), 0.7), [])
+    shape = CarrierGains(log_gains, torch.full((1, frames, 15), 0.7), [])
     with torch.no_grad():
         state = tiny.initial_state(1)
-        heard, _ = tiny.hear(audio, cutoffs[0], state)
+        conditioning, _ = tiny.analyse(audio, cutoffs[0], state)
         carried = noise.transpose(1, 2)[..., TINY.latent :]
-        high_band, _ = tiny.sound(shape, heard, carried, cutoffs, state)
+        high_band, _ = tiny.synthesise(shape, conditioning, carried, cutoffs, state)
     aligned = functional.pad(high_band[..., 120:], (0, 120))
-    measured = 0.5 * (LevelLoss(64).powers(aligned) / heard.level.square()).mean(1).log()
+    measured = 0.5 * (LevelLoss(64).powers(aligned) / conditioning.level.square()).mean(1).log()
     # From the second band above the cutoff on, without the very last.
     difference = (measured - shape.level().mean(1))[0, 37:62]
     assert difference.abs().max() < 0.12
@@ -420,22 +422,22 @@ def test_a_token_that_is_off_reaches_no_network(name, heeds_prior, heeds_target)
     carriers = tuple(torch.randn(1, 5, 2, 301) for _ in range(3))
     mask, features = torch.ones(1, 5, 301), torch.randn(1, 5, 1539)
 
-    def heard(f_prior: float, f_target: float, time: float = 0.0):
+    def analysed(f_prior: float, f_target: float, time: float = 0.0):
         cutoffs = hz(f_prior), hz(f_target)
         net, decoder, encoder = generator.velocity, generator.decoder, generator.encoder
         velocity, _ = net.step(z, z, hidden, (hz(time), *cutoffs), net.initial_state(1))
-        shape, _ = decoder.shape(z, hidden, cutoffs, None, decoder.initial_state(1))
-        frames = decoder.sound(shape, carriers, mask)
+        shape, _ = decoder.gains(z, hidden, cutoffs, None, decoder.initial_state(1))
+        frames = decoder.synthesise(shape, carriers, mask)
         (latent, _), _ = encoder.step(features, hz(f_prior), encoder.initial_state(1))
         return velocity, frames, latent
 
-    reference = heard(4000.0, 20_000.0)
-    other_prior, other_target = heard(9000.0, 20_000.0), heard(4000.0, 15_000.0)
+    reference = analysed(4000.0, 20_000.0)
+    other_prior, other_target = analysed(9000.0, 20_000.0), analysed(4000.0, 15_000.0)
     for index in range(3):
         assert torch.equal(reference[index], other_prior[index]) == (not heeds_prior)
     for index in range(2):
         assert torch.equal(reference[index], other_target[index]) == (not heeds_target)
-    assert not torch.equal(reference[0], heard(4000.0, 20_000.0, time=0.5)[0])
+    assert not torch.equal(reference[0], analysed(4000.0, 20_000.0, time=0.5)[0])
 
 
 @pytest.mark.parametrize(
@@ -460,8 +462,8 @@ def test_a_decoder_hears_what_it_may_and_nothing_else(name, deaf_to):
         cutoffs = hz(4000.0), hz(20_000.0)
         state = decoder.initial_state(1)
         mask = torch.ones(1, 5, 301)
-        shape, _ = decoder.shape(values["z"], values["hidden"], cutoffs, None, state)
-        return decoder.sound(shape, carriers, mask)
+        shape, _ = decoder.gains(values["z"], values["hidden"], cutoffs, None, state)
+        return decoder.synthesise(shape, carriers, mask)
 
     reference = decoded(given)
     for part, value in given.items():
@@ -480,8 +482,8 @@ def test_without_free_bins_a_decoder_only_shapes_its_carriers():
     def decoded(generator):
         decoder = generator.decoder
         cutoffs, mask = (hz(4000.0), hz(20_000.0)), torch.ones(1, 5, 301)
-        shape, _ = decoder.shape(z, hidden, cutoffs, None, decoder.initial_state(1))
-        return decoder.sound(shape, silence, mask)
+        shape, _ = decoder.gains(z, hidden, cutoffs, None, decoder.initial_state(1))
+        return decoder.synthesise(shape, silence, mask)
 
     assert not decoded(shaping).any()
     assert decoded(free).any()

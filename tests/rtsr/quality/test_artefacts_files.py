@@ -20,21 +20,23 @@ CUTOFF = 4000.0
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A truth with pauses, and an output that hisses in them."""
+    """A reference with pauses, and an output that hisses in them."""
     random = np.random.default_rng(1)
-    truth = 0.03 * random.normal(size=4 * RATE) * np.where(np.arange(4 * RATE) % RATE < 5000, 1, 0)
-    hissing = truth + 0.03 * random.normal(size=truth.size)
-    for folder, sound in (("truth", truth), ("out", hissing)):
+    reference = (
+        0.03 * random.normal(size=4 * RATE) * np.where(np.arange(4 * RATE) % RATE < 5000, 1, 0)
+    )
+    hissing = reference + 0.03 * random.normal(size=reference.size)
+    for folder, sound in (("reference", reference), ("out", hissing)):
         (tmp_path / folder).mkdir()
         soundfile.write(tmp_path / folder / "a.wav", sound, RATE, subtype="PCM_24")
-        soundfile.write(tmp_path / folder / "b.wav", truth, RATE, subtype="PCM_24")
-    return tmp_path / "truth", tmp_path / "out"
+        soundfile.write(tmp_path / folder / "b.wav", reference, RATE, subtype="PCM_24")
+    return tmp_path / "reference", tmp_path / "out"
 
 
 def test_files_are_searched_only_when_asked(files: tuple[Path, Path]) -> None:
-    truth, out = files
-    assert compare_files(truth / "a.wav", out / "a.wav", CUTOFF, ["lsd"]).artefacts == {}
-    both = compare_folders(truth, out, CUTOFF, ["lsd"], artefacts=True)
+    reference, out = files
+    assert compare_files(reference / "a.wav", out / "a.wav", CUTOFF, ["lsd"]).artefacts == {}
+    both = compare_folders(reference, out, CUTOFF, ["lsd"], artefacts=True)
     assert [pair.name for pair in both.files] == ["a", "b"]
     assert both.files[0].artefacts["hiss_db"] > 30
     assert both.files[1].artefacts["hiss_db"] == 0.0
@@ -51,21 +53,21 @@ def run(*arguments: object) -> str:
 
 
 def test_the_command_shows_them(files: tuple[Path, Path]) -> None:
-    truth, out = files
+    reference, out = files
     common = ("--cutoff", CUTOFF, "--metrics", "lsd")
-    one = run(truth / "a.wav", out / "a.wav", *common, "--artefacts")
+    one = run(reference / "a.wav", out / "a.wav", *common, "--artefacts")
     (row,) = (line for line in one.splitlines() if "hiss_db" in line)
     assert "!" in row
     assert "at most 6" in row
-    many = run(truth, out, *common, "--artefacts")
+    many = run(reference, out, *common, "--artefacts")
     (row,) = (line for line in many.splitlines() if "hiss_db" in line)
     assert "1 of 2" in row
-    assert "hiss_db" not in run(truth, out, *common)
+    assert "hiss_db" not in run(reference, out, *common)
 
 
 def test_the_command_writes_them_as_json(files: tuple[Path, Path]) -> None:
-    truth, out = files
-    common = (truth, out, "--cutoff", CUTOFF, "--metrics", "lsd", "--json")
+    reference, out = files
+    common = (reference, out, "--cutoff", CUTOFF, "--metrics", "lsd", "--json")
     answer = json.loads(run(*common, "--artefacts"))
     assert answer["files"][0]["artefacts"]["hiss_db"] > 30
     assert answer["files"][0]["artefacts"]["coherence_loss"] is None

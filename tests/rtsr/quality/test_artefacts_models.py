@@ -66,8 +66,8 @@ def enhanced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[So
         narrow, rate = soundfile.read(DEMO / f"{clip}_8k.wav")
         soundfile.write(folder / "in.wav", np.outer(narrow, gains), rate, subtype="PCM_16")
         enhance_file(folder / "in.wav", folder / "out.wav", model=model)
-        truth = read_audio(DEMO / f"{clip}_reference.flac")
-        return truth * np.array(gains), read_audio(folder / "out.wav")
+        reference = read_audio(DEMO / f"{clip}_reference.flac")
+        return reference * np.array(gains), read_audio(folder / "out.wav")
 
     return make
 
@@ -77,9 +77,9 @@ def enhanced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[So
 def test_the_input_is_left_as_it_was(
     clip: str, model: str, enhanced: Callable[..., tuple[Sound, Sound]]
 ) -> None:
-    truth, output = (sound[:, 0] for sound in enhanced(clip, model))
-    assert lf_sisdr(truth, output, CUTOFF) >= 50.0
-    assert abs(lf_gain_db(truth, output, CUTOFF)) <= 0.05
+    reference, output = (sound[:, 0] for sound in enhanced(clip, model))
+    assert lf_sisdr(reference, output, CUTOFF) >= 50.0
+    assert abs(lf_gain_db(reference, output, CUTOFF)) <= 0.05
 
 
 @pytest.mark.parametrize("name", [name for name in ARTEFACTS if name not in STEREO])
@@ -163,8 +163,8 @@ def test_damage_of_the_same_output_is_found(
     name: str, enhanced: Callable[..., tuple[Sound, Sound]]
 ) -> None:
     clip, model, damage = DAMAGE[name]
-    truth, output = enhanced(clip, model)
-    value = find_artefacts(truth, damage(output), CUTOFF, [name])[name]
+    reference, output = enhanced(clip, model)
+    value = find_artefacts(reference, damage(output), CUTOFF, [name])[name]
     assert not holds(clip, model, name, value), f"{name} is {value:.3f}"
 
 
@@ -175,10 +175,10 @@ def test_every_artefact_has_its_damage() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_two_textures_are_found(model: str, enhanced: Callable[..., tuple[Sound, Sound]]) -> None:
     """The right channel enhanced with other noise: what sharing it between channels prevents."""
-    truth, output = enhanced("speech", model, (0.9, 0.9))
+    reference, output = enhanced("speech", model, (0.9, 0.9))
     right = band(output[:, 1:], CUTOFF)
     strange = output.copy()
     strange[:, 1:] += np.abs(right) * np.sign(noise(right, 1.0)) - right
-    found = find_artefacts(truth, strange, CUTOFF, STEREO)
+    found = find_artefacts(reference, strange, CUTOFF, STEREO)
     assert not ARTEFACTS["channel_difference_db"].accepts(found["channel_difference_db"])
     assert not ARTEFACTS["coherence_loss"].accepts(found["coherence_loss"])

@@ -69,13 +69,13 @@ def test_files_of_two_rates_meet_at_48_khz(tmp_path: Path) -> None:
 
 def test_folders_are_paired_by_name(tmp_path: Path) -> None:
     for name in ("speech/one", "speech/two", "music/one", "music/alone"):
-        write_noise(tmp_path / "truth" / f"{name}.flac")
+        write_noise(tmp_path / "reference" / f"{name}.flac")
     write_noise(tmp_path / "out" / "speech/one.wav")
     write_noise(tmp_path / "out" / "speech/two.wav", gain=0.1)
     write_noise(tmp_path / "out" / "music/one.wav", gain=0.1)
     seen: list[tuple[int, int]] = []
     result = compare_folders(
-        tmp_path / "truth", tmp_path / "out", 4000, FAST, lambda *count: seen.append(count)
+        tmp_path / "reference", tmp_path / "out", 4000, FAST, lambda *count: seen.append(count)
     )
     assert [pair.name for pair in result.files] == ["music/one", "speech/one", "speech/two"]
     assert result.unmatched == ["music/alone"]
@@ -84,15 +84,15 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_paired(tmp_path: Path) -> None:
-    write_noise(tmp_path / "truth" / "a.wav")
+    write_noise(tmp_path / "reference" / "a.wav")
     write_noise(tmp_path / "out" / "b.wav")
     with pytest.raises(RtsrError, match="partner of the same name"):
-        compare_folders(tmp_path / "truth", tmp_path / "out", 4000, FAST)
+        compare_folders(tmp_path / "reference", tmp_path / "out", 4000, FAST)
     write_noise(tmp_path / "out" / "b.flac")
     with pytest.raises(RtsrError, match="which one is meant"):
-        compare_folders(tmp_path / "truth", tmp_path / "out", 4000, FAST)
+        compare_folders(tmp_path / "reference", tmp_path / "out", 4000, FAST)
     with pytest.raises(RtsrError, match="no folder"):
-        compare_folders(tmp_path / "truth", tmp_path / "nowhere", 4000, FAST)
+        compare_folders(tmp_path / "reference", tmp_path / "nowhere", 4000, FAST)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -193,13 +193,13 @@ def test_command_with_tables(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert "lf_sisdr" in one
     assert "mel_hf" not in one
     for name in ("a", "b"):
-        write_noise(tmp_path / "truth" / f"{name}.wav")
+        write_noise(tmp_path / "reference" / f"{name}.wav")
         write_noise(tmp_path / "out" / f"{name}.wav")
-    many = run(tmp_path / "truth", tmp_path / "out", "--cutoff", 4000, "--metrics", "lsd")
+    many = run(tmp_path / "reference", tmp_path / "out", "--cutoff", 4000, "--metrics", "lsd")
     assert many.count("median") == 1
     assert "0.000" in many
     # levels have a table of their own, so that their names can be read
-    wide = run(tmp_path / "truth", tmp_path / "out", "--cutoff", 4000)
+    wide = run(tmp_path / "reference", tmp_path / "out", "--cutoff", 4000)
     assert wide.count("median") == 2
     assert "level_wander_loud_db" in wide
 
@@ -234,16 +234,16 @@ def test_files_that_do_not_belong_together_are_pointed_out(
 
 
 def test_a_delay_a_gain_and_a_lost_low_band_are_told_apart() -> None:
-    truth = band(2.0)[:, np.newaxis]
-    late = np.concatenate([np.zeros((4000, 1)), 0.1 * truth])
-    assert find_mismatches(truth, late, 4000.0) == []
-    noisy = truth + np.random.default_rng(9).normal(size=truth.shape) * 0.05
-    assert find_mismatches(truth, noisy, 4000.0) == []
-    (silent,) = find_mismatches(truth, np.zeros_like(truth), 4000.0)
+    reference = band(2.0)[:, np.newaxis]
+    late = np.concatenate([np.zeros((4000, 1)), 0.1 * reference])
+    assert find_mismatches(reference, late, 4000.0) == []
+    noisy = reference + np.random.default_rng(9).normal(size=reference.shape) * 0.05
+    assert find_mismatches(reference, noisy, 4000.0) == []
+    (silent,) = find_mismatches(reference, np.zeros_like(reference), 4000.0)
     assert "correlation 0.00" in silent
-    (cut,) = find_mismatches(truth, truth[:48000], 4000.0)
+    (cut,) = find_mismatches(reference, reference[:48000], 4000.0)
     assert cut.startswith("1.00 s shorter than the original")
-    assert find_mismatches(np.zeros_like(truth), truth, 4000.0) == []
+    assert find_mismatches(np.zeros_like(reference), reference, 4000.0) == []
 
 
 def test_command_says_why_there_is_no_visqol(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import signal as filters
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.quality import METRICS, evaluate, metrics
 from rtsr.quality.align import find_lag
 from rtsr.quality.band_levels import BAND_LEVELS
@@ -52,8 +52,8 @@ def test_identical_signals_are_perfect() -> None:
 
 
 def test_a_gain_of_20_db_everywhere() -> None:
-    truth = noise()
-    values = evaluate(truth, truth * 10, CUTOFF, list(PERFECT))
+    reference = noise()
+    values = evaluate(reference, reference * 10, CUTOFF, list(PERFECT))
     for name in ("lsd", "lsd_lf", "lsd_hf", "lsd_near"):
         assert values[name] == pytest.approx(2.0, abs=1e-6)
     assert values["mel_hf"] == pytest.approx(1.0, abs=1e-6)
@@ -64,8 +64,8 @@ def test_a_gain_of_20_db_everywhere() -> None:
 
 
 def test_a_gain_of_20_db_above_the_cutoff_only() -> None:
-    truth = noise()
-    values = evaluate(truth, high_band_gain(truth, 20.0), CUTOFF, list(PERFECT))
+    reference = noise()
+    values = evaluate(reference, high_band_gain(reference, 20.0), CUTOFF, list(PERFECT))
     # five sixths of the bins are off by 2.0: the root mean square is 2 sqrt(5/6)
     assert values["lsd"] == pytest.approx(2 * math.sqrt(20 / 24), rel=5e-3)
     assert values["lsd_hf"] == pytest.approx(2.0, rel=5e-3)
@@ -89,10 +89,10 @@ def test_lsd_clamps_power_at_1e_8() -> None:
 
 
 def test_lsd_near_ends_at_twice_the_cutoff() -> None:
-    truth = noise()
-    low, far = split_at(truth, 2.05 * CUTOFF)
-    assert metrics.lsd_near(truth, low + 10 * far, CUTOFF) < 0.05
-    assert metrics.lsd_hf(truth, low + 10 * far, CUTOFF) > 1.5
+    reference = noise()
+    low, far = split_at(reference, 2.05 * CUTOFF)
+    assert metrics.lsd_near(reference, low + 10 * far, CUTOFF) < 0.05
+    assert metrics.lsd_hf(reference, low + 10 * far, CUTOFF) > 1.5
 
 
 def test_mel_magnitude_of_a_full_scale_sine_is_one() -> None:
@@ -114,9 +114,11 @@ def test_mel_hf_ignores_the_low_band() -> None:
 
 @pytest.mark.parametrize("ratio_db", [10.0, 30.0, 50.0])
 def test_lf_sisdr_is_the_ratio_of_signal_to_added_noise(ratio_db: float) -> None:
-    truth, added = noise(seed=1), noise(seed=2) * 10 ** (-ratio_db / 20)
-    assert metrics.lf_sisdr(truth, truth + added, CUTOFF) == pytest.approx(ratio_db, abs=0.3)
-    assert metrics.lf_sisdr(truth, 0.1 * (truth + added), CUTOFF) == pytest.approx(
+    reference, added = noise(seed=1), noise(seed=2) * 10 ** (-ratio_db / 20)
+    assert metrics.lf_sisdr(reference, reference + added, CUTOFF) == pytest.approx(
+        ratio_db, abs=0.3
+    )
+    assert metrics.lf_sisdr(reference, 0.1 * (reference + added), CUTOFF) == pytest.approx(
         ratio_db, abs=0.3
     )
 
@@ -138,9 +140,11 @@ def test_hf_envelope_of_an_alternating_level() -> None:
 
 def test_hf_bias_of_a_missing_high_band_is_the_distance_to_the_floor() -> None:
     time = np.arange(2 * RATE) / RATE
-    truth = np.sin(2 * np.pi * 1000 * time) * 0 + 0.1 * np.sin(2 * np.pi * 9000 * time)
+    reference = np.sin(2 * np.pi * 1000 * time) * 0 + 0.1 * np.sin(2 * np.pi * 9000 * time)
     # the tone stands at -20 dB of a full-scale sine, the clamp at -100
-    assert metrics.hf_bias_db(truth, np.zeros_like(truth), CUTOFF) == pytest.approx(-80, abs=0.2)
+    assert metrics.hf_bias_db(reference, np.zeros_like(reference), CUTOFF) == pytest.approx(
+        -80, abs=0.2
+    )
 
 
 def test_hf_metrics_only_count_active_frames() -> None:
@@ -154,21 +158,21 @@ def test_hf_metrics_only_count_active_frames() -> None:
 
 
 def test_silence_is_measured_where_the_reference_is_silent() -> None:
-    truth = noise(1.0)
-    truth[10000:20000] = 0.0
-    estimate = truth.copy()
-    assert metrics.silence_dbfs(truth, estimate) == metrics.SILENCE_FLOOR_DB
+    reference = noise(1.0)
+    reference[10000:20000] = 0.0
+    estimate = reference.copy()
+    assert metrics.silence_dbfs(reference, estimate) == metrics.SILENCE_FLOOR_DB
     estimate[10000:20000] = 1e-3 * np.resize([1.0, -1.0], 10000)
-    assert metrics.silence_dbfs(truth, estimate) == pytest.approx(-60.0)
+    assert metrics.silence_dbfs(reference, estimate) == pytest.approx(-60.0)
     assert math.isnan(metrics.silence_dbfs(noise(1.0), noise(1.0)))
 
 
 @pytest.mark.parametrize("lag", [0, 1, -1, 480, 600, -777, 4000])
 def test_alignment_finds_the_lag_to_the_sample(lag: int) -> None:
-    truth = noise(1.0)
-    moved = np.roll(truth, lag)
-    assert find_lag(truth, moved, CUTOFF) == lag
-    values = evaluate(truth, moved[: -abs(lag) or None], CUTOFF, ["lf_sisdr", "lf_gain_db"])
+    reference = noise(1.0)
+    moved = np.roll(reference, lag)
+    assert find_lag(reference, moved, CUTOFF) == lag
+    values = evaluate(reference, moved[: -abs(lag) or None], CUTOFF, ["lf_sisdr", "lf_gain_db"])
     assert values["lf_sisdr"] > 25
     assert abs(values["lf_gain_db"]) < 0.05
 
@@ -185,32 +189,32 @@ def test_alignment_of_a_steady_tone_and_of_silence_stays_at_zero() -> None:
 
 
 def test_alignment_changes_no_gain() -> None:
-    truth = noise()
-    delayed = 0.5 * np.concatenate([np.zeros(600), truth])
-    values = evaluate(truth, delayed, CUTOFF, ["lf_gain_db", "lsd"])
+    reference = noise()
+    delayed = 0.5 * np.concatenate([np.zeros(600), reference])
+    values = evaluate(reference, delayed, CUTOFF, ["lf_gain_db", "lsd"])
     assert values["lf_gain_db"] == pytest.approx(-6.02, abs=0.02)
     assert values["lsd"] == pytest.approx(0.602, abs=0.01)
 
 
 def test_channels_are_averaged() -> None:
-    truth = np.stack([noise(seed=1), noise(seed=2)], axis=1)
-    estimate = truth * [1.0, 10.0]
-    assert evaluate(truth, estimate, CUTOFF, ["lsd"])["lsd"] == pytest.approx(1.0, abs=1e-4)
+    reference = np.stack([noise(seed=1), noise(seed=2)], axis=1)
+    estimate = reference * [1.0, 10.0]
+    assert evaluate(reference, estimate, CUTOFF, ["lsd"])["lsd"] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_chunked_transform_equals_one_in_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    truth, estimate = noise(seed=1), noise(seed=2)
-    whole = evaluate(truth, estimate, CUTOFF, ["lsd", "mel_hf", "hf_envelope_db"])
+    reference, estimate = noise(seed=1), noise(seed=2)
+    whole = evaluate(reference, estimate, CUTOFF, ["lsd", "mel_hf", "hf_envelope_db"])
     monkeypatch.setattr("rtsr.quality.stft._CHUNK_FRAMES", 7)
-    assert evaluate(truth, estimate, CUTOFF, list(whole)) == pytest.approx(whole)
+    assert evaluate(reference, estimate, CUTOFF, list(whole)) == pytest.approx(whole)
 
 
 def test_spectrum_matches_scipy() -> None:
-    truth = noise(0.5)
+    reference = noise(0.5)
     _, _, expected = filters.stft(
-        truth, RATE, "hann", 2048, 2048 - 512, boundary="even", padded=False, scaling="spectrum"
+        reference, RATE, "hann", 2048, 2048 - 512, boundary="even", padded=False, scaling="spectrum"
     )
-    power = np.concatenate(list(metrics.power_chunks(truth, 2048, 512)))
+    power = np.concatenate(list(metrics.power_chunks(reference, 2048, 512)))
     # scipy divides by the window's sum and its mirroring repeats the edge sample, so: inside only
     inside = slice(3, -3)
     expected_power = (np.abs(expected.T) * 1024) ** 2
@@ -219,19 +223,19 @@ def test_spectrum_matches_scipy() -> None:
 
 @pytest.mark.parametrize("cutoff", [0.0, -1.0, 24000.0, math.nan])
 def test_an_impossible_cutoff_is_refused(cutoff: float) -> None:
-    with pytest.raises(RtsrError, match="cutoff must lie between"):
+    with pytest.raises(ArgumentError, match="cutoff must lie between"):
         evaluate(noise(), noise(), cutoff)
 
 
 def test_unusable_signals_are_refused() -> None:
     good = noise(0.1)
-    with pytest.raises(RtsrError, match="no metric named 'pesq'"):
+    with pytest.raises(ArgumentError, match="no metric named 'pesq'"):
         evaluate(good, good, CUTOFF, ["pesq"])
-    with pytest.raises(RtsrError, match="at least 480"):
+    with pytest.raises(ArgumentError, match="at least 480"):
         evaluate(good[:10], good, CUTOFF)
-    with pytest.raises(RtsrError, match="NaN"):
+    with pytest.raises(ArgumentError, match="NaN"):
         evaluate(good, np.full_like(good, np.nan), CUTOFF)
-    with pytest.raises(RtsrError, match="channels"):
+    with pytest.raises(ArgumentError, match="channels"):
         evaluate(good, np.stack([good, good], axis=1), CUTOFF)
 
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import rtsr
-from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError
 from rtsr.quality import evaluate
 from rtsr.quality import visqol as listener
 
@@ -32,10 +32,10 @@ def low_pass(signal: np.ndarray, cutoff: float) -> np.ndarray:
 
 def test_identical_signals_score_4_732_and_less_band_scores_less() -> None:
     pytest.importorskip("visqol")
-    truth = harmonic_tone()
+    reference = harmonic_tone()
     scores = [
-        listener.visqol(truth, estimate)
-        for estimate in (truth, low_pass(truth, 11000), low_pass(truth, 4000))
+        listener.visqol(reference, estimate)
+        for estimate in (reference, low_pass(reference, 11000), low_pass(reference, 4000))
     ]
     assert scores[0] == pytest.approx(4.732, abs=1e-3)
     assert scores[0] > scores[1] > scores[2]
@@ -48,11 +48,11 @@ def test_packaged_recordings_score_as_they_always_did(name: str, expected: float
     pytest.importorskip("visqol")
     soxr = pytest.importorskip("soxr")
     folder = Path(rtsr.__file__).parent / "demo_data"
-    truth, _ = soundfile.read(folder / f"{name}_reference.flac")
+    reference, _ = soundfile.read(folder / f"{name}_reference.flac")
     narrow, rate = soundfile.read(folder / f"{name}_8k.wav")
     estimate = soxr.resample(narrow, rate, RATE)
-    frames = min(len(truth), len(estimate))
-    score = listener.visqol(truth[:frames], estimate[:frames])
+    frames = min(len(reference), len(estimate))
+    score = listener.visqol(reference[:frames], estimate[:frames])
     assert score == pytest.approx(expected, abs=0.01)
 
 
@@ -63,7 +63,7 @@ def test_too_short_or_silent_is_not_a_number() -> None:
 
 
 def test_another_rate_is_refused() -> None:
-    with pytest.raises(RtsrError, match="48000 Hz"):
+    with pytest.raises(ArgumentError, match="48000 Hz"):
         listener.visqol(harmonic_tone(), harmonic_tone(), 44100)
 
 
@@ -73,8 +73,8 @@ def test_without_the_package_it_is_missed_only_when_asked_for(
     monkeypatch.setitem(sys.modules, "visqol", None)
     monkeypatch.setattr("rtsr.quality.evaluation.visqol_available", lambda: False)
     listener._listener.cache_clear()
-    truth = harmonic_tone()
-    assert "visqol" not in evaluate(truth, truth, 4000.0)
+    reference = harmonic_tone()
+    assert "visqol" not in evaluate(reference, reference, 4000.0)
     with pytest.raises(MissingDependencyError, match=r'pip install "rtsr\[eval\]"'):
-        evaluate(truth, truth, 4000.0, ["visqol"])
+        evaluate(reference, reference, 4000.0, ["visqol"])
     listener._listener.cache_clear()

@@ -46,10 +46,25 @@ def test_metadata_is_what_the_runtime_itself_reads(model: str) -> None:
         ({"hop": 240}, "hops of 240"),
         ({"latency_samples": 1}, "add up to 600"),
         ({"states": {"history": 3}}, "damaged"),
+        ({"text": "[" * 100_000}, "damaged"),
+        ({"noise_channels": 1e12}, "noise_channels is 1000000000000"),
+        ({"noise_channels": -5}, "noise_channels is -5"),
+        ({"noise_channels": 0}, "noise_channels is 0"),
+        ({"noise_channels": float("inf")}, "damaged"),
+        ({"f_target_default": 1e12}, "f_target_default is 1e\\+12 Hz"),
+        ({"f_target_default": 0}, "f_target_default is 0 Hz"),
+        ({"f_target_default": -5}, "f_target_default is -5 Hz"),
+        ({"f_target_default": float("nan")}, "f_target_default is nan Hz"),
+        ({"states": {"history": [1, 0, 120]}}, "'history' has shape"),
+        ({"states": {"history": [1, 1 << 40]}}, "holds 1099511627776 values"),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=lambda value: (
+        " ".join(f"{name} {str(entry)[:24]}" for name, entry in value.items())
+        if isinstance(value, dict)
+        else ""
+    ),
 )
-def test_foreign_metadata_is_refused(
+def test_unusable_metadata_is_refused(
     changes: dict[str, object], message: str, write_model: WriteModel
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -83,6 +98,14 @@ def test_truncated_model_is_refused(stand_in: Path, tmp_path: Path) -> None:
     path.write_bytes(stand_in.read_bytes()[:-20])
     with pytest.raises(ModelError):
         OnnxStep(path)
+
+
+@pytest.mark.parametrize("content", [b"hi", b"\x08\x08", b""], ids=["text", "no graph", "empty"])
+def test_a_file_that_is_no_onnx_model_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="is not an ONNX model"):
+        find_model(path)
 
 
 def test_damaged_graph_is_refused(stand_in: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 
 import rtsr  # noqa: E402
 from rtsr.errors import MissingDependencyError, RtsrError  # noqa: E402
-from rtsr.train import coded as coded_versions  # noqa: E402
+from rtsr.train import codec_versions as coded_versions  # noqa: E402
+from rtsr.train.codec_versions import CodecRows, CodecVersions, prepare_codec_versions  # noqa: E402
 from rtsr.train.codecs import FAMILIES, CodecSetting, code, draw_setting, lag  # noqa: E402
-from rtsr.train.coded import CodedRows, CodedVersions, prepare_coded  # noqa: E402
 from rtsr.train.corpus import Corpus  # noqa: E402
 from rtsr.train.data import load_corpus  # noqa: E402
 from rtsr.train.degrade import DegradeConfig, _telephone, degrade  # noqa: E402
@@ -45,11 +45,11 @@ def voice(seconds: float = 3.0, seed: int = 0, highest: float = 22_000.0) -> Aud
     return (0.1 * audio * syllables).astype(np.float32)
 
 
-def match_db(estimate: Audio, truth: Audio, low: float, high: float) -> float:
+def match_db(estimate: Audio, reference: Audio, low: float, high: float) -> float:
     """SI-SDR (Le Roux et al. 2019, eq. 3) of what lies between two frequencies."""
-    frequency = np.fft.rfftfreq(len(truth), 1 / RATE)
+    frequency = np.fft.rfftfreq(len(reference), 1 / RATE)
     band = (frequency > low) & (frequency < high)
-    a, b = (np.fft.rfft(signal)[band] for signal in (estimate, truth))
+    a, b = (np.fft.rfft(signal)[band] for signal in (estimate, reference))
     target = (np.vdot(b, a).real / np.vdot(b, b).real) * b
     return float(10 * np.log10(np.sum(np.abs(target) ** 2) / np.sum(np.abs(a - target) ** 2)))
 
@@ -75,7 +75,7 @@ def coded_corpus() -> Corpus:
     """Twenty voices of 6 s, a good third of them coded."""
     pytest.importorskip("av")
     corpus = corpus_of([voice(6.0, seed) for seed in range(20)])
-    corpus.coded = prepare_coded(corpus)
+    corpus.codec_versions = prepare_codec_versions(corpus)
     return corpus
 
 
@@ -174,13 +174,13 @@ def test_companding_noise_on_the_fly_lies_in_the_telephone_band() -> None:
     spectrum[frequency > 3800.0] = 0.0
     narrow = torch.fft.irfft(spectrum, len(audio))[None]
     coded = _telephone(narrow, torch.tensor([True]))
-    heard = torch.fft.irfft(torch.fft.rfft(coded) * (frequency < 4000.0), narrow.shape[1])
+    degraded = torch.fft.irfft(torch.fft.rfft(coded) * (frequency < 4000.0), narrow.shape[1])
     # 8-bit companding is known for 37-38 dB over a wide range of levels (G.711, appendix).
-    assert 33.0 < match_db(heard[0].numpy(), narrow[0].numpy(), 50.0, 4000.0) < 42.0
+    assert 33.0 < match_db(degraded[0].numpy(), narrow[0].numpy(), 50.0, 4000.0) < 42.0
 
 
 def test_prepared_versions_are_aligned_and_lose_their_high_band(coded_corpus: Corpus) -> None:
-    versions = coded_corpus.coded
+    versions = coded_corpus.codec_versions
     assert versions is not None
     assert len(versions) >= 4
     assert versions.lengths.sum() <= 0.3 * coded_corpus.lengths.sum() + 6 * RATE
@@ -188,14 +188,16 @@ def test_prepared_versions_are_aligned_and_lose_their_high_band(coded_corpus: Co
     for index in range(len(versions)):
         start, length = int(versions.starts[index]), int(versions.lengths[index])
         cutoff = float(versions.cutoffs_hz[index])
-        heard = versions.samples[start : start + length].astype(np.float32)
+        degraded = versions.samples[start : start + length].astype(np.float32)
         offset = int(versions.offsets[index])
-        truth = coded_corpus.clip(int(versions.clips[index]))[offset : offset + length]
-        assert abs(lag(heard, truth.astype(np.float32), cutoff)) <= coded_versions.LARGEST_LAG
+        reference = coded_corpus.clip(int(versions.clips[index]))[offset : offset + length]
+        assert (
+            abs(lag(degraded, reference.astype(np.float32), cutoff)) <= coded_versions.LARGEST_LAG
+        )
         assert 1000.0 <= cutoff <= 0.85 * 22_000.0
         assert cutoff <= BY_NAME[versions.settings[index]].rate / 2
         if not versions.settings[index].startswith("opus"):  # which codes no waveform at its worst
-            assert match_db(heard, truth.astype(np.float32), 100.0, 0.7 * cutoff) > 9.0
+            assert match_db(degraded, reference.astype(np.float32), 100.0, 0.7 * cutoff) > 9.0
 
 
 def test_useless_versions_are_counted_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,30 +210,30 @@ def test_useless_versions_are_counted_not_kept(monkeypatch: pytest.MonkeyPatch) 
         lambda samples, setting: np.concatenate([late, samples / 32768.0])[: len(samples)],
     )
     with pytest.raises(RtsrError, match="not aligned"):
-        prepare_coded(corpus)
+        prepare_codec_versions(corpus)
     monkeypatch.setattr(
         coded_versions.codecs, "code", lambda samples, setting: 0.0 * samples.astype(np.float32)
     )
     with pytest.raises(RtsrError, match="with nothing left"):
-        prepare_coded(corpus)
+        prepare_codec_versions(corpus)
 
 
 def test_truth_and_coded_input_are_the_same_crop(coded_corpus: Corpus) -> None:
-    crops = coded_corpus.draw(np.random.default_rng(0), 16, RATE, coded_share=1.0)
-    assert crops.coded is not None
-    np.testing.assert_array_equal(crops.coded.rows, np.arange(16))
-    assert crops.coded.audio.shape == crops.audio.shape
-    for truth, heard, cutoff in zip(
-        crops.audio, crops.coded.audio, crops.coded.cutoffs_hz, strict=True
+    crops = coded_corpus.draw(np.random.default_rng(0), 16, RATE, codec_share=1.0)
+    assert crops.codec_rows is not None
+    np.testing.assert_array_equal(crops.codec_rows.rows, np.arange(16))
+    assert crops.codec_rows.audio.shape == crops.audio.shape
+    for reference, degraded, cutoff in zip(
+        crops.audio, crops.codec_rows.audio, crops.codec_rows.cutoffs_hz, strict=True
     ):
-        assert abs(lag(heard, truth, float(cutoff))) <= coded_versions.LARGEST_LAG + 1
-        assert np.corrcoef(heard, truth)[0, 1] > 0.5
+        assert abs(lag(degraded, reference, float(cutoff))) <= coded_versions.LARGEST_LAG + 1
+        assert np.corrcoef(degraded, reference)[0, 1] > 0.5
 
 
 def test_a_crop_longer_than_its_version_is_filled_up_in_front(coded_corpus: Corpus) -> None:
-    crops = coded_corpus.draw(np.random.default_rng(0), 4, 8 * RATE, coded_share=1.0)
-    assert crops.coded is not None
-    for signal in (crops.audio, crops.coded.audio):
+    crops = coded_corpus.draw(np.random.default_rng(0), 4, 8 * RATE, codec_share=1.0)
+    assert crops.codec_rows is not None
+    for signal in (crops.audio, crops.codec_rows.audio):
         assert not signal[:, : 2 * RATE - 100].any()
         assert signal[:, 3 * RATE :].any(axis=1).all()
 
@@ -240,22 +242,22 @@ def test_share_is_kept_and_zero_is_as_if_nothing_was_coded(coded_corpus: Corpus)
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(40):
-        crops = coded_corpus.draw(rng, 50, 480, coded_share=0.12)
-        rows.append(0 if crops.coded is None else len(crops.coded.rows))
+        crops = coded_corpus.draw(rng, 50, 480, codec_share=0.12)
+        rows.append(0 if crops.codec_rows is None else len(crops.codec_rows.rows))
     assert np.mean(rows) / 50 == pytest.approx(0.12, abs=0.02)
-    plain = replace(coded_corpus, coded=None)
+    plain = replace(coded_corpus, codec_versions=None)
     expected = plain.draw(np.random.default_rng(3), 8, RATE).audio
     for drawn in (
-        coded_corpus.draw(np.random.default_rng(3), 8, RATE, coded_share=0.0),
-        plain.draw(np.random.default_rng(3), 8, RATE, coded_share=0.5),
+        coded_corpus.draw(np.random.default_rng(3), 8, RATE, codec_share=0.0),
+        plain.draw(np.random.default_rng(3), 8, RATE, codec_share=0.5),
     ):
-        assert drawn.coded is None
+        assert drawn.codec_rows is None
         np.testing.assert_array_equal(drawn.audio, expected)
 
 
 def test_coded_rows_are_drawn_by_domain() -> None:
     corpus = corpus_of([voice(2.0, 1), voice(2.0, 2)], ["music", "speech"])
-    corpus.coded = CodedVersions(
+    corpus.codec_versions = CodecVersions(
         samples=corpus.samples.copy(),
         starts=corpus.starts,
         lengths=corpus.lengths,
@@ -266,18 +268,18 @@ def test_coded_rows_are_drawn_by_domain() -> None:
     )
     weights = {"music": 3.0, "speech": 1.0}
     crops = corpus.draw(np.random.default_rng(0), 600, 4800, 1.0, weights)
-    assert crops.coded is not None
-    assert np.mean(crops.coded.cutoffs_hz == 4000.0) == pytest.approx(0.75, abs=0.06)
+    assert crops.codec_rows is not None
+    assert np.mean(crops.codec_rows.cutoffs_hz == 4000.0) == pytest.approx(0.75, abs=0.06)
 
 
 def degraded_rows(config: DegradeConfig, batch: int = 6):
-    """Every second row is coded: its input is the truth below 5 kHz, at half the level."""
+    """Every second row is coded: its input is the reference below 5 kHz, at half the level."""
     clips = np.stack([voice(1.0, seed) for seed in range(batch)])
     frequency = np.fft.rfftfreq(RATE, 1 / RATE)
     rows = np.arange(0, batch, 2)
-    heard = np.fft.irfft(0.5 * np.fft.rfft(clips[rows]), RATE).astype(np.float32)
+    degraded = np.fft.irfft(0.5 * np.fft.rfft(clips[rows]), RATE).astype(np.float32)
     cutoffs = np.full(len(rows), 5000.0, np.float32)
-    coded = CodedRows(rows, heard, cutoffs)
+    coded = CodecRows(rows, degraded, cutoffs)
     torch.manual_seed(0)
     data = degrade(
         torch.from_numpy(clips),
@@ -295,22 +297,23 @@ def test_a_coded_row_takes_the_coded_input_and_nothing_else() -> None:
     )
     clips, frequency, rows, data = degraded_rows(everything)
     for row in rows:
-        truth, narrow = data.truth[row, 0].numpy(), data.narrow[row, 0].numpy()
+        reference, narrow = data.reference[row, 0].numpy(), data.narrow[row, 0].numpy()
         assert float(data.f_prior[row]) == 5000.0
-        assert match_db(truth, clips[row], 0.0, 24_000.0) > 60.0
+        assert match_db(reference, clips[row], 0.0, 24_000.0) > 60.0
         assert match_db(narrow, clips[row], 0.0, 5000.0) > 60.0
         ratio = (
-            np.abs(np.fft.rfft(narrow)).sum() / np.abs(np.fft.rfft(truth)[frequency < 5000.0]).sum()
+            np.abs(np.fft.rfft(narrow)).sum()
+            / np.abs(np.fft.rfft(reference)[frequency < 5000.0]).sum()
         )
         assert ratio == pytest.approx(0.5, rel=1e-3)
         assert np.abs(np.fft.rfft(narrow)[frequency >= 5000.0]).max() < 1e-3
     for row in set(range(6)) - set(rows.tolist()):
-        assert match_db(data.truth[row, 0].numpy(), clips[row], 0.0, 24_000.0) < 40.0
+        assert match_db(data.reference[row, 0].numpy(), clips[row], 0.0, 24_000.0) < 40.0
 
 
 def test_a_coder_that_overshoots_does_not_clip() -> None:
     clips = torch.from_numpy(voice(1.0)[None].copy())
-    coded = CodedRows(np.array([0]), 3.0 * clips.numpy(), np.array([20_000.0], np.float32))
+    coded = CodecRows(np.array([0]), 3.0 * clips.numpy(), np.array([20_000.0], np.float32))
     for seed in range(20):
         data = degrade(
             clips, np.array([22_000.0]), DegradeConfig(), np.random.default_rng(seed), coded
@@ -332,19 +335,19 @@ def test_versions_are_kept_beside_the_corpus(
     cache = tmp_path / "kept" / "train.npz"
     load_corpus(tmp_path / "data", "train", cache=cache)
     before = cache.read_bytes()
-    first = load_corpus(tmp_path / "data", "train", cache=cache, coded=True)
+    first = load_corpus(tmp_path / "data", "train", cache=cache, codec=True)
     assert sorted(path.name for path in cache.parent.iterdir()) == ["train-coded.npz", "train.npz"]
     assert cache.read_bytes() == before
     monkeypatch.setitem(sys.modules, "av", None)
-    again = load_corpus(tmp_path / "data", "train", cache=cache, coded=True)
-    assert first.coded is not None
-    assert again.coded is not None
-    np.testing.assert_array_equal(first.coded.samples, again.coded.samples)
-    assert first.coded.settings == again.coded.settings
-    assert f"coded {len(again.coded)} excerpts" in again.describe()
+    again = load_corpus(tmp_path / "data", "train", cache=cache, codec=True)
+    assert first.codec_versions is not None
+    assert again.codec_versions is not None
+    np.testing.assert_array_equal(first.codec_versions.samples, again.codec_versions.samples)
+    assert first.codec_versions.settings == again.codec_versions.settings
+    assert f"coded {len(again.codec_versions)} excerpts" in again.describe()
     (tmp_path / "data" / "new.wav").write_bytes((tmp_path / "data" / "0.wav").read_bytes())
     with pytest.raises(MissingDependencyError):
-        load_corpus(tmp_path / "data", "train", cache=cache, coded=True)
+        load_corpus(tmp_path / "data", "train", cache=cache, codec=True)
 
 
 def test_without_pyav_only_coding_is_refused(
@@ -353,18 +356,18 @@ def test_without_pyav_only_coding_is_refused(
     write_folder(tmp_path / "data")
     monkeypatch.setitem(sys.modules, "av", None)
     corpus = load_corpus(tmp_path / "data", "train")
-    crops = corpus.draw(np.random.default_rng(0), 4, RATE, coded_share=0.12)
-    assert crops.coded is None
+    crops = corpus.draw(np.random.default_rng(0), 4, RATE, codec_share=0.12)
+    assert crops.codec_rows is None
     data = degrade(
         torch.from_numpy(crops.audio),
         crops.cutoffs_hz,
         DegradeConfig(),
         np.random.default_rng(0),
-        crops.coded,
+        crops.codec_rows,
     )
     assert torch.isfinite(data.narrow).all()
     with pytest.raises(MissingDependencyError, match=r'pip install "rtsr\[train\]"'):
-        load_corpus(tmp_path / "data", "train", coded=True)
+        load_corpus(tmp_path / "data", "train", codec=True)
 
 
 def test_the_guide_shows_every_setting_with_its_default(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
 from rtsr.train.listing import list_recordings
@@ -180,7 +180,7 @@ def test_unusable_corpora_are_refused_in_a_sentence(tmp_path: Path) -> None:
         load_corpus(tmp_path / "nothing", "train")
     with pytest.raises(RtsrError, match="no recordings"):
         load_corpus(tmp_path, "train")
-    with pytest.raises(RtsrError, match="'train' or 'valid'"):
+    with pytest.raises(ArgumentError, match="'train' or 'valid'"):
         load_corpus(tmp_path, "test")
     (tmp_path / "a.wav").write_text("text")
     with pytest.raises(RtsrError, match=r"a\.wav: not decodable"):
@@ -247,7 +247,11 @@ def test_a_cache_of_an_earlier_version_is_still_used(folder: Path, tmp_path: Pat
     )
     corpus = load_corpus(folder, "train", cache=tmp_path / "old.npz")
     np.testing.assert_array_equal(corpus.samples, np.arange(7))
-    assert (corpus.names, corpus.skipped, corpus.coded) == (["a.wav"], [("b.wav", "why")], None)
+    assert (corpus.names, corpus.skipped, corpus.codec_versions) == (
+        ["a.wav"],
+        [("b.wav", "why")],
+        None,
+    )
 
 
 def test_crops_have_their_shape_and_the_lowest_cutoff(corpus: Corpus) -> None:
@@ -256,10 +260,10 @@ def test_crops_have_their_shape_and_the_lowest_cutoff(corpus: Corpus) -> None:
     audio, cutoffs = crops.audio, crops.cutoffs_hz
     assert (audio.shape, audio.dtype) == ((64, RATE), np.float32)
     assert (cutoffs.shape, cutoffs.dtype) == ((64,), np.float32)
-    truth = dict(zip(range(1000, 7000, 1000), corpus.cutoffs_hz, strict=True))
+    reference = dict(zip(range(1000, 7000, 1000), corpus.cutoffs_hz, strict=True))
     for crop, cutoff in zip(audio, cutoffs, strict=True):
         values = np.unique(np.rint(crop * 32768))
-        present = [truth[int(value)] for value in values if int(value) in truth]
+        present = [reference[int(value)] for value in values if int(value) in reference]
         assert cutoff == min(present)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
 from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
@@ -100,7 +100,7 @@ def test_repeated_channels_do_not_read_alike(narrow):
 )
 def test_what_cannot_be_grown_is_refused(narrow, change, says):
     wide = configuration("small", **{**WIDE, **change})
-    with pytest.raises(RtsrError, match=says):
+    with pytest.raises(ArgumentError, match=says):
         grow(narrow.state_dict(), narrow.config, wide)
 
 
@@ -135,13 +135,14 @@ def test_a_level_path_can_be_added_and_all_else_stays(narrow):
 
 def test_free_bins_cannot_be_added(narrow):
     wide = configuration("small", **WIDE, decoder_free_bins=True)
-    with pytest.raises(RtsrError, match="Growing adds no free bins"):
+    with pytest.raises(ArgumentError, match="Growing adds no free bins"):
         grow(narrow.state_dict(), narrow.config, wide)
 
 
 def test_base_can_be_grown_from_small():
     small = configuration("small")
-    grow(seeded(small, 0).state_dict(), small, configuration("base"))
+    grown = grow(seeded(small, 0).state_dict(), small, configuration("base"))
+    assert grown.config == configuration("base")
 
 
 def test_a_run_without_a_flow_cannot_be_grown(tmp_path, noise_corpus):

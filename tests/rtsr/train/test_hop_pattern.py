@@ -14,10 +14,10 @@ CLIPS = 12
 CHANCE = pytest.approx(0.152, abs=0.01)
 
 
-def hop_loss(estimate, truth, f_prior=4000.0):
+def hop_loss(estimate, reference, f_prior=4000.0):
     loss = SpectralLoss(LossWeights())
     cutoff, end = torch.full((CLIPS,), f_prior), torch.full((CLIPS,), 20_000.0)
-    return float(loss(loss.powers(estimate, truth), cutoff, end)["hop"])
+    return float(loss(loss.powers(estimate, reference), cutoff, end)["hop"])
 
 
 def noise(seed):
@@ -57,7 +57,7 @@ def test_the_low_band_does_not_count():
 
 
 def test_it_falls_when_it_is_followed():
-    truth, contour = noise(2), torch.zeros(10, requires_grad=True)
+    reference, contour = noise(2), torch.zeros(10, requires_grad=True)
     off = dict.fromkeys(("bins", "mel", "loudness", "smooth", "level", "shape", "tonality"), 0.0)
     loss = SpectralLoss(LossWeights(**off, hop=1.0))
     limits = torch.full((CLIPS,), 4000.0), torch.full((CLIPS,), 20_000.0)
@@ -66,7 +66,7 @@ def test_it_falls_when_it_is_followed():
     losses = []
     for _ in range(15):
         gains = contour.exp().repeat_interleave(48).repeat(SAMPLES // 480)
-        total = loss(loss.powers(buzzing * gains, truth), *limits)["total"]
+        total = loss(loss.powers(buzzing * gains, reference), *limits)["total"]
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

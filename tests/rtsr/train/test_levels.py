@@ -26,17 +26,17 @@ def loss():
     return LevelLoss(BANDS)
 
 
-def compared(loss, estimate, truth, f_prior=4000.0, f_end=24_000.0, floor=1e-12):
-    """Levels in dB against the truth's, at a running level of one half: error and contours."""
+def compared(loss, estimate, reference, f_prior=4000.0, f_end=24_000.0, floor=1e-12):
+    """Levels in dB against the reference's, at a running level of one half: error and contours."""
     batch = estimate.shape[0]
     limits = torch.full((batch,), f_prior), torch.full((batch,), f_end)
     level = torch.full((batch, FRAMES, 1), 0.5)
     relative = estimate * math.log(10.0) / 20.0 - level.log()
-    power = 10.0 ** (truth / 10.0)
+    power = 10.0 ** (reference / 10.0)
     return loss(relative, power, level, limits, torch.full((batch,), floor))
 
 
-def judged(loss, *given, **limits):
+def level_error(loss, *given, **limits):
     return float(compared(loss, *given, **limits)[0])
 
 
@@ -61,58 +61,63 @@ def test_a_burst_is_seen_where_the_synthesis_would_put_it(loss):
 
 
 def test_equal_levels_have_no_error_and_an_error_is_in_decibels(loss):
-    truth = flat(-40.0)
-    assert judged(loss, truth, truth) == pytest.approx(0.0, abs=1e-3)
-    assert judged(loss, truth + 3.0, truth) == pytest.approx(3.0 * 2 * (1 - QUANTILE), rel=1e-2)
-    assert judged(loss, truth - 3.0, truth) == pytest.approx(3.0 * 2 * QUANTILE, rel=1e-2)
+    reference = flat(-40.0)
+    assert level_error(loss, reference, reference) == pytest.approx(0.0, abs=1e-3)
+    assert level_error(loss, reference + 3.0, reference) == pytest.approx(
+        3.0 * 2 * (1 - QUANTILE), rel=1e-2
+    )
+    assert level_error(loss, reference - 3.0, reference) == pytest.approx(
+        3.0 * 2 * QUANTILE, rel=1e-2
+    )
 
 
 def test_too_quiet_is_worse_than_too_loud(loss):
-    assert judged(loss, flat(-45.0), flat(-40.0)) > judged(loss, flat(-35.0), flat(-40.0))
+    assert level_error(loss, flat(-45.0), flat(-40.0)) > level_error(loss, flat(-35.0), flat(-40.0))
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 30), (58, 64)], ids=["heard", "beyond the end"])
+@pytest.mark.parametrize(("low", "high"), [(0, 30), (58, 64)], ids=["input band", "beyond the end"])
 def test_only_what_is_missing_and_true_is_judged(loss, low, high):
     wrong = flat(-40.0)
     wrong[:, :, low:high] -= 20.0
     end = 15_000.0 if low else 24_000.0
-    assert judged(loss, wrong, flat(-40.0), f_end=end) == pytest.approx(0.0, abs=1e-3)
+    assert level_error(loss, wrong, flat(-40.0), f_end=end) == pytest.approx(0.0, abs=1e-3)
 
 
 def test_below_the_floor_no_level_is_better_than_another(loss):
-    truth = flat(-120.0)
-    assert judged(loss, flat(-100.0), truth, floor=1e-8) < 0.1
-    assert judged(loss, flat(-100.0), truth, floor=1e-15) > 15.0
-    assert judged(loss, flat(-60.0), truth, floor=1e-8) > 15.0
+    reference = flat(-120.0)
+    assert level_error(loss, flat(-100.0), reference, floor=1e-8) < 0.1
+    assert level_error(loss, flat(-100.0), reference, floor=1e-15) > 15.0
+    assert level_error(loss, flat(-60.0), reference, floor=1e-8) > 15.0
 
 
 def test_loud_frames_weigh_most_and_the_first_ones_little(loss):
-    truth = flat(-40.0)
-    truth[:, 60:] = -90.0
-    loud, quiet, fresh = (truth.clone() for _ in range(3))
+    reference = flat(-40.0)
+    reference[:, 60:] = -90.0
+    loud, quiet, fresh = (reference.clone() for _ in range(3))
     loud[:, 40:50] += 5.0
     quiet[:, 80:90] += 5.0
     fresh[:, 0:10] += 5.0
-    of_loud = judged(loss, loud, truth)
-    assert judged(loss, quiet, truth) / of_loud == pytest.approx(
+    of_loud = level_error(loss, loud, reference)
+    assert level_error(loss, quiet, reference) / of_loud == pytest.approx(
         LEAST_WEIGHT / MOST_WEIGHT, rel=0.05
     )
-    assert judged(loss, fresh, truth) / of_loud == pytest.approx(FRESH_WEIGHT, rel=0.05)
+    assert level_error(loss, fresh, reference) / of_loud == pytest.approx(FRESH_WEIGHT, rel=0.05)
     assert FRESH_FRAMES < 40
 
 
 def test_contours_are_alike_up_to_level_and_unlike_when_they_are_not_followed(loss):
     torch.manual_seed(0)
     slow = torch.randn(1, FRAMES // 10, BANDS).repeat_interleave(10, dim=1)
-    truth = flat(-40.0) + 6.0 * slow
+    reference = flat(-40.0) + 6.0 * slow
     same, wrong = (
-        float(compared(loss, estimate, truth)[1]) for estimate in (truth, flat(-40.0) - 6.0 * slow)
+        float(compared(loss, estimate, reference)[1])
+        for estimate in (reference, flat(-40.0) - 6.0 * slow)
     )
     assert same == pytest.approx(0.0, abs=1e-3)
     assert wrong > 0.5
 
 
-def test_contours_are_judged_above_the_cutoff_only(loss):
+def test_contours_are_compared_above_the_cutoff_only(loss):
     wrong = flat(-40.0)
     wrong[:, ::20, :30] += 20.0
     assert float(compared(loss, wrong, flat(-40.0))[1]) == pytest.approx(0.0, abs=1e-3)

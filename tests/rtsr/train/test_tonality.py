@@ -26,10 +26,10 @@ def lines(spacing=600.0, offset=0.0):
     return 0.01 * torch.sin(2 * math.pi * partials[:, None] * time).sum(0).expand(2, -1)
 
 
-def tonal_loss(estimate, truth, f_prior=4000.0, f_target=22_000.0):
+def tonal_loss(estimate, reference, f_prior=4000.0, f_target=22_000.0):
     loss = SpectralLoss(LossWeights())
-    limits = torch.full((len(truth),), f_prior), torch.full((len(truth),), f_target)
-    return float(loss(loss.powers(estimate, truth), *limits)["tonality"])
+    limits = torch.full((len(reference),), f_prior), torch.full((len(reference),), f_target)
+    return float(loss(loss.powers(estimate, reference), *limits)["tonality"])
 
 
 def test_noise_lies_eulers_constant_above_a_flat_spectrum():
@@ -64,14 +64,14 @@ def test_where_the_lines_lie_is_not_asked():
 
 
 def test_bands_far_below_the_loudest_and_outside_do_not_count():
-    truth = lines() + noise(3) * 1e-4
-    spectrum = torch.fft.rfft(truth)
+    reference = lines() + noise(3) * 1e-4
+    spectrum = torch.fft.rfft(reference)
     frequency = torch.fft.rfftfreq(SAMPLES, 1 / 48_000)
     spectrum[:, frequency > 12_000.0] *= 1e-4
-    truth = torch.fft.irfft(spectrum, SAMPLES)
+    reference = torch.fft.irfft(spectrum, SAMPLES)
     hiss = torch.fft.rfft(noise(4) * 1e-3)
     hiss[:, frequency < 13_000.0] = 0.0
-    assert tonal_loss(truth + torch.fft.irfft(hiss, SAMPLES), truth) < 0.02
+    assert tonal_loss(reference + torch.fft.irfft(hiss, SAMPLES), reference) < 0.02
     low = torch.fft.rfft(noise(4))
     low[:, frequency > 3800.0] = 0.0
     assert tonal_loss(lines() + torch.fft.irfft(low, SAMPLES), lines()) < 0.02
@@ -91,12 +91,12 @@ def test_loudness_of_a_gain_is_its_power():
 
 def test_what_is_sometimes_loud_is_guessed_louder_than_by_its_mean_logarithm():
     """One band, silent in half of the frames: what constant level is the best guess?"""
-    truth = torch.zeros(1, 100, 1)
-    truth[:, ::2] = -12.0
+    reference = torch.zeros(1, 100, 1)
+    reference[:, ::2] = -12.0
     guess = torch.tensor(-6.0, requires_grad=True)
     optimizer = torch.optim.Adam([guess], lr=0.1)
     for _ in range(200):
-        error = loudness_error((guess.expand(1, 100, 1), truth), torch.ones(1, 1, 1))
+        error = loudness_error((guess.expand(1, 100, 1), reference), torch.ones(1, 1, 1))
         optimizer.zero_grad()
         error.backward()
         optimizer.step()

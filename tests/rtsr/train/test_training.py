@@ -11,13 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
 from rtsr.train import stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
 from rtsr.train.data import Corpus  # noqa: E402
 from rtsr.train.degrade import (  # noqa: E402
-    LOSSLESS_FLOOR,
-    LOSSY_FLOOR,
+    LOSSLESS_NOISE_FLOOR,
+    LOSSY_NOISE_FLOOR,
     DegradeConfig,
     _mix,
     degrade,
@@ -100,30 +100,32 @@ def test_nothing_is_left_above_the_cutoff():
 
 def test_the_pass_band_is_the_truth_up_to_quantisation():
     data = degraded(config=replace(PLAIN, narrow_share=1.0, wide_share=0.0))
-    for narrow, truth, f_prior in zip(
-        data.narrow[:, 0], data.truth[:, 0], data.f_prior.tolist(), strict=True
+    for narrow, reference, f_prior in zip(
+        data.narrow[:, 0], data.reference[:, 0], data.f_prior.tolist(), strict=True
     ):
-        ratio = band_power(narrow, 100, 0.7 * f_prior) / band_power(truth, 100, 0.7 * f_prior)
+        ratio = band_power(narrow, 100, 0.7 * f_prior) / band_power(reference, 100, 0.7 * f_prior)
         assert abs(10 * np.log10(float(ratio))) < 0.3
 
 
-@pytest.mark.parametrize(("share", "told"), [(1.0, {20_000.0}), (0.0, {24_000.0})])
-def test_where_the_truth_ends_is_told_or_kept_back_and_judged_all_the_same(share, told):
+@pytest.mark.parametrize(
+    ("share", "given"), [(1.0, {20_000.0}), (0.0, {24_000.0})], ids=["given", "withheld"]
+)
+def test_the_end_is_given_or_withheld_and_always_compared_up_to(share, given):
     config = replace(PLAIN, told_share=share)
     clips = torch.randn(8, SAMPLES) * 0.1
     data = degrade(clips, np.full(8, 20_000.0), config, np.random.default_rng(0))
-    assert set(data.f_target.tolist()) == told
+    assert set(data.f_target.tolist()) == given
     assert set(data.f_end.tolist()) == {20_000.0}
     assert float(data.f_prior.max()) < 0.8 * 20_000.0 * 1.05
 
 
-def test_below_its_floor_a_recording_says_nothing_and_the_floor_follows_the_gain():
+def test_the_noise_floor_follows_the_gain():
     clips = torch.full((4, SAMPLES), 0.1)
     lossy = np.array([False, True, False, True])
     data = degrade(clips, np.full(4, 20_000.0), PLAIN, np.random.default_rng(0), None, lossy)
-    gain = data.truth[:, 0, SAMPLES // 2] / 0.1
-    floors = torch.tensor([LOSSLESS_FLOOR, LOSSY_FLOOR] * 2).float() * gain.square()
-    torch.testing.assert_close(data.floor, floors, rtol=1e-3, atol=0.0)
+    gain = data.reference[:, 0, SAMPLES // 2] / 0.1
+    floors = torch.tensor([LOSSLESS_NOISE_FLOOR, LOSSY_NOISE_FLOOR] * 2).float() * gain.square()
+    torch.testing.assert_close(data.noise_floor, floors, rtol=1e-3, atol=0.0)
 
 
 def test_a_room_lets_a_click_decay_for_its_time():
@@ -144,12 +146,12 @@ def test_a_room_lets_a_click_decay_for_its_time():
 def test_a_room_is_on_both_sides_and_on_no_coded_clip():
     config = replace(PLAIN, room_share=1.0, narrow_share=1.0, wide_share=0.0)
     data = degraded(config=config)
-    for narrow, truth, f_prior in zip(
-        data.narrow[:, 0], data.truth[:, 0], data.f_prior.tolist(), strict=True
+    for narrow, reference, f_prior in zip(
+        data.narrow[:, 0], data.reference[:, 0], data.f_prior.tolist(), strict=True
     ):
-        ratio = band_power(narrow, 100, 0.7 * f_prior) / band_power(truth, 100, 0.7 * f_prior)
+        ratio = band_power(narrow, 100, 0.7 * f_prior) / band_power(reference, 100, 0.7 * f_prior)
         assert abs(10 * np.log10(float(ratio))) < 0.3
-    assert not torch.allclose(data.truth, degraded().truth)
+    assert not torch.allclose(data.reference, degraded().reference)
 
 
 def test_a_neighbour_that_is_lossy_makes_the_mixture_lossy():
@@ -181,71 +183,71 @@ def test_cutoffs_stay_below_the_clips_own_end():
     assert 0.2 < np.mean(np.abs(cutoffs[2::3] - 3700) < 500) < 0.6
 
 
-def spectral(estimate, truth, f_prior=4000.0, f_end=22_000.0, floor=None):
+def spectral(estimate, reference, f_prior=4000.0, f_end=22_000.0, floor=None):
     loss = SpectralLoss(LossWeights())
-    limits = torch.full((len(truth),), f_prior), torch.full((len(truth),), f_end)
-    return loss(loss.powers(estimate, truth), *limits, floor)
+    limits = torch.full((len(reference),), f_prior), torch.full((len(reference),), f_end)
+    return loss(loss.powers(estimate, reference), *limits, floor)
 
 
 def test_losses_are_zero_for_equal_audio_and_blind_below_the_cutoff():
-    truth = torch.randn(2, SAMPLES) * 0.1
-    terms = spectral(truth.clone(), truth)
+    reference = torch.randn(2, SAMPLES) * 0.1
+    terms = spectral(reference.clone(), reference)
     assert all(abs(float(value)) < 1e-6 for value in terms.values())
     time = torch.arange(SAMPLES) / 48_000
     hum = 0.1 * torch.sin(2 * torch.pi * 400.0 * time)
-    assert float(spectral(truth + hum, truth)["total"]) < 0.02
+    assert float(spectral(reference + hum, reference)["total"]) < 0.02
 
 
 def test_a_gain_is_measured_as_its_logarithm():
-    truth = torch.randn(2, SAMPLES) * 0.1
-    terms = spectral(truth * 2.0, truth)
+    reference = torch.randn(2, SAMPLES) * 0.1
+    terms = spectral(reference * 2.0, reference)
     for name in ("bins", "mel", "smooth", "level"):
         assert float(terms[name]) == pytest.approx(2 * np.log(2.0), abs=0.02)
 
 
 def test_what_lies_below_the_floor_of_the_truth_is_not_judged():
-    truth = torch.randn(2, SAMPLES) * 1e-5
-    estimate = truth * 0.1
-    judged = spectral(estimate, truth)
-    kept_back = spectral(estimate, truth, floor=torch.full((2,), 1e-7))
+    reference = torch.randn(2, SAMPLES) * 1e-5
+    estimate = reference * 0.1
+    judged = spectral(estimate, reference)
+    kept_back = spectral(estimate, reference, floor=torch.full((2,), 1e-7))
     for name in ("bins", "mel", "smooth", "level"):
         assert float(judged[name]) > 0.5
         assert float(kept_back[name]) < 0.01
 
 
 def test_near_the_cutoff_an_error_counts_more_than_far_above_it():
-    truth = torch.randn(2, SAMPLES) * 0.1
-    spectrum = torch.fft.rfft(truth)
+    reference = torch.randn(2, SAMPLES) * 0.1
+    spectrum = torch.fft.rfft(reference)
     frequency = torch.fft.rfftfreq(SAMPLES, 1 / 48_000)
 
     def louder(low):
         gain = 1.0 + ((frequency > low) & (frequency < low + 3000.0)).float()
         return torch.fft.irfft(spectrum * gain, SAMPLES)
 
-    near, far = (float(spectral(louder(low), truth)["bins"]) for low in (4500.0, 15_000.0))
+    near, far = (float(spectral(louder(low), reference)["bins"]) for low in (4500.0, 15_000.0))
     assert near > 1.3 * far > 0.0
 
 
 def test_similarity_prefers_the_true_contour_to_a_flat_one_of_equal_error():
-    truth = torch.randn(2, 60, 24)
-    flat = torch.zeros_like(truth)
+    reference = torch.randn(2, 60, 24)
+    flat = torch.zeros_like(reference)
     mask = torch.ones(2, 1, 24)
-    contour = 2.0 * truth
-    assert float((contour - truth).abs().mean()) == pytest.approx(
-        float((flat - truth).abs().mean()), rel=1e-3
+    contour = 2.0 * reference
+    assert float((contour - reference).abs().mean()) == pytest.approx(
+        float((flat - reference).abs().mean()), rel=1e-3
     )
-    assert float(dissimilarity(truth, truth, mask)) == pytest.approx(0.0, abs=1e-4)
-    assert float(dissimilarity(contour, truth, mask)) < 0.8 * float(
-        dissimilarity(flat, truth, mask)
+    assert float(dissimilarity(reference, reference, mask)) == pytest.approx(0.0, abs=1e-4)
+    assert float(dissimilarity(contour, reference, mask)) < 0.8 * float(
+        dissimilarity(flat, reference, mask)
     )
 
 
 def test_what_lies_far_below_the_loudest_band_is_not_compared():
-    truth = torch.zeros(1, 40, 24)
-    truth[:, :, 12:] = -30.0
-    quiet_noise = truth.clone()
+    reference = torch.zeros(1, 40, 24)
+    reference[:, :, 12:] = -30.0
+    quiet_noise = reference.clone()
     quiet_noise[:, :, 12:] += torch.randn(1, 40, 12)
-    assert float(dissimilarity(quiet_noise, truth, torch.ones(1, 1, 24))) < 1e-3
+    assert float(dissimilarity(quiet_noise, reference, torch.ones(1, 1, 24))) < 1e-3
 
 
 def test_wasserstein_sees_distributions_not_pairs():
@@ -264,9 +266,9 @@ def test_discriminators_learn_to_tell_noise_from_tone():
     time = torch.arange(SAMPLES // 2) / 48_000
     values = []
     for _ in range(20):
-        truth = torch.randn(2, SAMPLES // 2) * 0.1
-        estimate = 0.1 * torch.sin(2 * torch.pi * 9000 * time).expand(2, -1) + truth * 0.01
-        value = discriminators.loss(loss.powers(estimate, truth), *limits)
+        reference = torch.randn(2, SAMPLES // 2) * 0.1
+        estimate = 0.1 * torch.sin(2 * torch.pi * 9000 * time).expand(2, -1) + reference * 0.01
+        value = discriminators.loss(loss.powers(estimate, reference), *limits)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -553,7 +555,7 @@ def test_a_term_without_weight_is_left_out_and_the_others_stay(tmp_path, monkeyp
             ),
         )
     elif term == "distribution":
-        forbid(monkeypatch, teacher, "encode_truth")
+        forbid(monkeypatch, teacher, "encode_reference")
     assert set(trainer.take_step(0.0)) == everything - {term}
 
 
@@ -561,7 +563,7 @@ def test_without_weight_neither_teacher_nor_discriminators_are_asked(tmp_path, m
     off = dict.fromkeys(("adversarial", "feature_matching", "distillation", "distribution"), 0.0)
     trainer = refining(tmp_path, **off)
     trainer.teacher = None
-    forbid(monkeypatch, trainer.discriminators, "judge")
+    forbid(monkeypatch, trainer.discriminators, "generator_terms")
     forbid(monkeypatch, trainer.discriminators, "loss")
     terms = trainer.take_step(0.0)
     assert set(terms) == {*TERMS, *LEVEL_TERMS}
@@ -587,13 +589,13 @@ def test_discriminators_compute_only_the_judgement_that_is_wanted():
     loss = SpectralLoss(LossWeights())
     spectra = loss.powers(*(torch.randn(1, SAMPLES // 4) for _ in range(2)))
     limits = torch.full((1,), 4000.0), torch.full((1,), 22_000.0)
-    both = discriminators.judge(spectra, *limits)
+    both = discriminators.generator_terms(spectra, *limits)
     calls = []
     for scale in discriminators.scales:
         scale.register_forward_hook(lambda *_: calls.append(1))
     for wanted, passes in (("adversarial", 3), ("matching", 6)):
         calls.clear()
-        alone = discriminators.judge(spectra, *limits, wanted=(wanted,))
+        alone = discriminators.generator_terms(spectra, *limits, wanted=(wanted,))
         assert list(alone) == [wanted]
         assert torch.equal(alone[wanted], both[wanted])
         assert len(calls) == passes
@@ -686,7 +688,8 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
 def test_wrong_settings_are_refused_in_one_sentence(tmp_path, text, message):
     path = tmp_path / "train.toml"
     path.write_text(text)
-    with pytest.raises(RtsrError, match=message):
+    kind = RtsrError if message == "not valid TOML" else ArgumentError
+    with pytest.raises(kind, match=message):
         load_settings(path)
 
 

@@ -1,7 +1,7 @@
-"""Coded versions of parts of a corpus: prepared once, drawn as inputs while training.
+"""Codec-degraded versions of parts of a corpus: prepared once, drawn as inputs while training.
 
-Coding is far too slow for every step and its result hardly depends on chance, so a share of the
-corpus is coded before training, kept as int16 beside the cache of the corpus, and drawn like it.
+Coding is too slow for every step, so a share of the corpus is coded and decoded before training,
+stored as int16 beside the cache of the corpus, and drawn like it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rtsr.train.codecs import CodecSetting
 if TYPE_CHECKING:
     from rtsr.train.corpus import Corpus
 
-#: Counted up when coding or measuring changes, so that old versions are not believed.
+#: Counted up when coding or measuring changes, so that old versions are not used.
 VERSION = 1
 #: Coded audio is at most this share of the corpus, and at most so many minutes (345 MB an hour).
-CODED_SHARE = 0.3
+CODEC_SHARE = 0.3
 LONGEST_MINUTES = 60.0
 #: Many clips in part teach more than a few in whole.
 EXCERPT_SECONDS = 10.0
 SHORTEST_SECONDS = 0.5
-#: Coded before an excerpt and thrown away: a coder that starts sounds unlike one that runs.
+#: Samples coded before an excerpt and discarded: a coder's start sounds different.
 LEAD_IN = 4800
 #: A version that ends above this share of what its clip holds leaves nothing to learn.
 HIGHEST_OF_CLIP = 0.85
@@ -42,12 +42,12 @@ FADE = 240
 
 
 @dataclass
-class CodedRows:
+class CodecRows:
     """The rows of a batch whose input comes out of a coder.
 
     Attributes:
         rows: ``(rows,)`` int64 in the batch.
-        audio: ``(rows, samples)`` float32, the coded version of each row's truth, aligned.
+        audio: ``(rows, samples)`` float32, the coded version of each row's reference, aligned.
         cutoffs_hz: ``(rows,)`` float32, where the coded versions end.
     """
 
@@ -57,7 +57,7 @@ class CodedRows:
 
 
 @dataclass
-class CodedVersions:
+class CodecVersions:
     """Coded versions, one after the other in one array.
 
     Attributes:
@@ -83,7 +83,7 @@ class CodedVersions:
         return len(self.settings)
 
     def describe(self) -> str:
-        """A few words: how much was coded, and what was given up."""
+        """Describe in a few words how much was coded, and what was left out."""
         text = f"coded {len(self)} excerpts, {self.lengths.sum() / SAMPLE_RATE / 60:.1f} min"
         if self.rejected:
             text += " (not used: "
@@ -91,7 +91,7 @@ class CodedVersions:
         return text
 
     def chances(self, corpus: Corpus, domain_weights: Mapping[str, float]) -> np.ndarray:
-        """Running total ``(versions,)`` of how likely each version is.
+        """Return the cumulative probability of the versions, ``(versions,)``.
 
         Within a domain every second is as likely as every other; a domain without a weight is not
         drawn, unless no coded domain has one.
@@ -107,7 +107,7 @@ class CodedVersions:
     def crop(
         self, corpus: Corpus, rng: np.random.Generator, version: int, length: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same random crop of the truth and of its coded version, ``(length,)`` int16 each.
+        """Return the same random crop of reference and degraded version, ``(length,)`` int16 each.
 
         A version shorter than `length` stands at the end of both, faded in after silence.
         """
@@ -117,8 +117,8 @@ class CodedVersions:
         coded_at = int(self.starts[version]) + begin
         clip_at = int(self.offsets[version]) + begin
         coded = self.samples[coded_at : coded_at + taken]
-        truth = corpus.clip(int(self.clips[version]))[clip_at : clip_at + taken]
-        return _fill_up(truth, length), _fill_up(coded, length)
+        reference = corpus.clip(int(self.clips[version]))[clip_at : clip_at + taken]
+        return _fill_up(reference, length), _fill_up(coded, length)
 
 
 def _fill_up(crop: np.ndarray, length: int) -> np.ndarray:
@@ -141,19 +141,19 @@ class _Excerpt:
 
 
 def plan() -> str:
-    """A hash of all that decides what is coded and how, apart from the corpus."""
-    everything = (VERSION, CODED_SHARE, LONGEST_MINUTES, EXCERPT_SECONDS, codecs.FAMILIES)
+    """Return a hash of everything the versions depend on, apart from the corpus."""
+    everything = (VERSION, CODEC_SHARE, LONGEST_MINUTES, EXCERPT_SECONDS, codecs.FAMILIES)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
 
 
-def prepare_coded(
+def prepare_codec_versions(
     corpus: Corpus,
     *,
     minutes: float = LONGEST_MINUTES,
     workers: int = 2,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> CodedVersions:
+) -> CodecVersions:
     """Code excerpts of a corpus, the settings of `rtsr.train.codecs.FAMILIES` mixed.
 
     Each excerpt's alignment is verified by cross-correlation and its cutoff is measured on what
@@ -161,7 +161,7 @@ def prepare_coded(
 
     Args:
         corpus: its domains are coded in proportion to their length.
-        minutes: at most so much; also at most `CODED_SHARE` of the corpus.
+        minutes: at most so much; also at most `CODEC_SHARE` of the corpus.
         workers: threads; FFmpeg runs outside the interpreter's lock.
         seed: the same seed chooses the same excerpts and settings.
         progress: called with (excerpts done, excerpts in total).
@@ -194,7 +194,7 @@ def prepare_coded(
             "degrade.codec_share = 0."
         )
     lengths = np.array([excerpt.length for excerpt in kept], np.int64)
-    return CodedVersions(
+    return CodecVersions(
         samples=np.concatenate(parts),
         starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
         lengths=lengths,
@@ -208,7 +208,7 @@ def prepare_coded(
 
 def _choose(corpus: Corpus, seconds: float, rng: np.random.Generator) -> list[_Excerpt]:
     """Random excerpts of as many clips as fit into so many seconds, domain by domain."""
-    seconds = min(seconds, CODED_SHARE * corpus.seconds)
+    seconds = min(seconds, CODEC_SHARE * corpus.seconds)
     chosen: list[_Excerpt] = []
     for code in range(len(corpus.domains)):
         members = np.flatnonzero(corpus.domain_codes == code)
@@ -231,11 +231,11 @@ def _in_rounds(members: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
 
 
 def _code_excerpt(corpus: Corpus, excerpt: _Excerpt) -> tuple[np.ndarray, float] | str:
-    """The coded excerpt as int16 and its cutoff in Hz, or why it is of no use."""
+    """Return the codec-degraded excerpt as int16 and its cutoff in Hz, or why it is of no use."""
     clip = corpus.clip(excerpt.clip)
     lead_in = min(LEAD_IN, excerpt.offset)
-    truth = clip[excerpt.offset - lead_in : excerpt.offset + excerpt.length]
-    audio = codecs.code(truth, excerpt.setting)[lead_in:]
+    reference = clip[excerpt.offset - lead_in : excerpt.offset + excerpt.length]
+    audio = codecs.code(reference, excerpt.setting)[lead_in:]
     coded = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
     # Decoders bring their audio to 48 kHz with filters that leak above the coded band.
     cutoff = min(measure_cutoff(coded, SAMPLE_RATE), 0.5 * excerpt.setting.rate)
@@ -243,6 +243,6 @@ def _code_excerpt(corpus: Corpus, excerpt: _Excerpt) -> tuple[np.ndarray, float]
         return "with nothing left"
     if cutoff > HIGHEST_OF_CLIP * float(corpus.cutoffs_hz[excerpt.clip]):
         return "with nothing lost"
-    if abs(codecs.lag(coded, truth[lead_in:], cutoff)) > LARGEST_LAG:
+    if abs(codecs.lag(coded, reference[lead_in:], cutoff)) > LARGEST_LAG:
         return "not aligned"
     return coded, cutoff

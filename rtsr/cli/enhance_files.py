@@ -1,0 +1,102 @@
+"""Which files ``rtsr enhance`` reads, and where it writes the result of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
+
+#: Suffixes of the sound files that are taken from a folder.
+SUFFIXES = frozenset(
+    {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to enhance."""
+
+    source: Path
+    target: Path
+
+
+def plan_jobs(paths: Sequence[Path], folder: Path | None) -> list[Job]:
+    """Return what to read and where to write it.
+
+    Two paths are a file and the file to write, or a folder and the folder to write into. With
+    ``folder`` all paths are read, and every result is written into it under the input's name. A
+    folder is read with its sub-folders, which the output repeats.
+
+    Args:
+        paths: the command's arguments.
+        folder: of ``--out-dir``, if it is given.
+
+    Raises:
+        ArgumentError: the paths do not say where to write, or two results would have one name.
+        AudioFormatError: a folder holds no sound file.
+    """
+    if folder is None:
+        if len(paths) != 2:
+            raise ArgumentError(
+                "Give IN and OUT, a folder and a folder to write into, or several files with "
+                "--out-dir DIR; see `rtsr enhance --help`."
+            )
+        source, target = paths
+        if not source.is_dir():
+            return [Job(source, target)]
+        if target.exists() and not target.is_dir():
+            raise ArgumentError(f"'{source}' is a folder and '{target}' is not; give two folders.")
+        return _jobs_of([source], target)
+    return _jobs_of(paths, folder)
+
+
+def _jobs_of(sources: Sequence[Path], folder: Path) -> list[Job]:
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"'{folder}' is not a folder; --out-dir names one to write into.")
+    jobs: dict[Path, Job] = {}
+    for source in sources:
+        for path, name in _named(source, folder):
+            target = folder / name
+            if target in jobs:
+                raise ArgumentError(
+                    f"'{jobs[target].source}' and '{path}' would both be written to '{target}'; "
+                    "enhance them into different folders."
+                )
+            jobs[target] = Job(path, target)
+    return list(jobs.values())
+
+
+def _named(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Return the files of a source, each with its name in the output folder."""
+    if not source.is_dir():
+        return [(source, Path(source.name))]
+    # An output folder inside the input folder must not be read by the next run.
+    written = os.path.realpath(output) + os.sep
+    found = [
+        path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not path.name.startswith(".")
+        and not os.path.realpath(path).startswith(written)
+    ]
+    if not found:
+        raise AudioFormatError(
+            f"Folder '{source}' holds no sound file; accepted: {', '.join(sorted(SUFFIXES))}."
+        )
+    return [(path, path.relative_to(source)) for path in found]
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a result, with its parents.
+
+    Raises:
+        RtsrError: the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RtsrError(f"Folder '{folder}' cannot be made: {error.strerror or error}.") from None

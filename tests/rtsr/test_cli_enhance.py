@@ -1,0 +1,162 @@
+"""``rtsr enhance`` with several files and folders, with any file name, and with useless bands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from rtsr.cli import app as application
+from rtsr.cli.enhance_files import Job, plan_jobs
+from rtsr.errors import ArgumentError, AudioFormatError
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner()
+
+
+def _sound(path: Path, seconds: float = 0.1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(round(8000 * seconds), 0.1), 8000)
+    return path
+
+
+def test_two_paths_are_a_file_and_the_file_to_write(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.flac"
+    assert plan_jobs([source, target], None) == [Job(source, target)]
+
+
+def test_a_folder_is_read_with_its_sub_folders_and_without_its_own_results(tmp_path: Path) -> None:
+    first, second = _sound(tmp_path / "in/a.wav"), _sound(tmp_path / "in/deep/b.FLAC")
+    (tmp_path / "in/notes.txt").write_text("no sound")
+    _sound(tmp_path / "in/out/a.wav")
+    out = tmp_path / "in/out"
+    expected = [Job(first, out / "a.wav"), Job(second, out / "deep/b.FLAC")]
+    assert plan_jobs([tmp_path / "in", out], None) == expected
+    assert plan_jobs([tmp_path / "in"], out) == expected
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one path", "three paths"])
+def test_without_a_place_to_write_nothing_is_done(tmp_path: Path, count: int) -> None:
+    with pytest.raises(ArgumentError, match="several files with --out-dir"):
+        plan_jobs([_sound(tmp_path / f"{index}.wav") for index in range(count)], None)
+
+
+def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
+    files = [_sound(tmp_path / folder / "a.wav") for folder in ("x", "y")]
+    with pytest.raises(ArgumentError, match="would both be written to"):
+        plan_jobs(files, tmp_path / "out")
+
+
+def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    file = _sound(tmp_path / "a.wav")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AudioFormatError, match="holds no sound file"):
+        plan_jobs([tmp_path / "empty", tmp_path / "out"], None)
+    with pytest.raises(ArgumentError, match="give two folders"):
+        plan_jobs([tmp_path / "empty", file], None)
+    with pytest.raises(ArgumentError, match="names one to write into"):
+        plan_jobs([file], file)
+
+
+def test_a_file_that_fails_does_not_stop_the_others(
+    tmp_path: Path, stand_in: Path, runner: CliRunner
+) -> None:
+    first, last = _sound(tmp_path / "in/a.wav"), _sound(tmp_path / "in/deep/c.wav")
+    (tmp_path / "in/b.wav").write_text("no sound")
+    out = tmp_path / "made" / "out"
+    arguments = ["enhance", str(tmp_path / "in"), str(out), "--model", str(stand_in), "--json"]
+    result = runner.invoke(application.app, arguments)
+    assert result.exit_code == 2
+    assert [json.loads(line)["output"] for line in result.stdout.splitlines()] == [
+        str(out / "a.wav"),
+        str(out / "deep/c.wav"),
+    ]
+    complaint, summary = result.stderr.splitlines()
+    assert "b.wav" in complaint
+    assert summary == "rtsr: 1 of 3 files could not be enhanced."
+    for source in (first, last):
+        made = out / source.relative_to(tmp_path / "in")
+        assert soundfile.info(made).frames == 4800
+    assert not (out / "b.wav").exists()
+
+
+def test_several_files_go_into_one_folder(
+    tmp_path: Path, stand_in: Path, runner: CliRunner
+) -> None:
+    files = [str(_sound(tmp_path / name)) for name in ("a.wav", "b.flac")]
+    out = tmp_path / "out"
+    arguments = ["enhance", *files, "--out-dir", str(out), "--model", str(stand_in), "--quiet"]
+    result = runner.invoke(application.app, arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert sorted(path.name for path in out.iterdir()) == ["a.wav", "b.flac"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are any bytes on Linux only")
+def test_a_name_that_is_not_utf_8_is_a_name(tmp_path: Path, stand_in: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    os.rename(_sound(tmp_path / "in.wav"), folder + b"/in\xff.wav")
+    command = [sys.executable, "-m", "rtsr", "enhance", folder + b"/in\xff.wav"]
+    command += [folder + b"/out\xff.wav", "--model", str(stand_in)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert folder + b"/out\xff.wav: 0.10 s" in done.stdout
+    assert os.path.getsize(folder + b"/out\xff.wav") > 4800 * 2
+    refused = subprocess.run(
+        [*command[:4], folder + b"/none\xff.wav", folder + b"/out.wav"],
+        capture_output=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert b"does not exist" in refused.stderr
+    assert b"Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["enhance", "pipe"])
+def test_a_ceiling_below_the_cutoff_is_refused(
+    command: str, tmp_path: Path, runner: CliRunner
+) -> None:
+    places = [str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+    arguments = places if command == "enhance" else ["--rate", "8000"]
+    result = runner.invoke(
+        application.app, [command, *arguments, "--cutoff", "4000", "--ceiling", "3000"]
+    )
+    assert result.exit_code == 2
+    assert "--ceiling 3000 Hz is not above --cutoff 4000 Hz" in result.stderr
+
+
+def test_a_ceiling_within_the_measured_band_is_reported(
+    tmp_path: Path, stand_in: Path, runner: CliRunner
+) -> None:
+    files = [str(_sound(tmp_path / "in.wav")), str(tmp_path / "out.wav")]
+    arguments = ["enhance", *files, "--model", str(stand_in), "--quiet", "--ceiling"]
+    result = runner.invoke(application.app, [*arguments, "3000"])
+    assert result.exit_code == 0
+    assert "nothing was added" in result.stderr
+    assert runner.invoke(application.app, [*arguments, "16000"]).stderr == ""
+
+
+def test_what_libsndfile_cannot_read_is_pointed_to_a_pipe(
+    tmp_path: Path, runner: CliRunner
+) -> None:
+    (tmp_path / "in.m4a").write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0" + bytes(64))
+    result = runner.invoke(
+        application.app, ["enhance", str(tmp_path / "in.m4a"), str(tmp_path / "out.wav")]
+    )
+    assert result.exit_code == 2
+    assert "ffmpeg -i IN" in result.stderr
+    assert "rtsr pipe" in result.stderr
+
+
+def test_the_help_names_formats_that_are_read(runner: CliRunner) -> None:
+    text = runner.invoke(application.app, ["--help"]).stdout
+    assert "whatever its format" not in text
+    assert "WAV, FLAC, Ogg, Opus or MP3" in text
