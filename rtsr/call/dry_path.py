@@ -15,7 +15,7 @@ __all__ = ["DELAY_SAMPLES", "DryPath"]
 
 Audio = NDArray[np.float32]
 
-#: Of the synthesis window: by so much the enhanced sound is later than the resampled one.
+#: Overlap of the synthesis window in samples, the enhanced sound's delay behind the resampled one.
 OVERLAP = 120
 
 
