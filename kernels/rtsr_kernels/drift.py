@@ -40,7 +40,7 @@ ACQUISITION = 4.0
 # Each of the two poles costs atan(2 * DAMPING * 0.1) = 11 degrees; a phase margin of 54 remains.
 LOW_PASS = 0.1
 # Audio clocks are specified to 100 ppm or better, bad ones reach some hundred; 1.7 cents of pitch
-# is below what is heard even on a held tone.
+# is inaudible even on a sustained tone.
 LARGEST_OFFSET = 1e-3
 # One callback that is late by a scheduling stall says little about clocks: it counts as this much.
 LARGEST_ERROR = 0.005

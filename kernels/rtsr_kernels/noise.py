@@ -104,7 +104,7 @@ def _log_unit(word):  # type: ignore[no-untyped-def]
 def _turn(word):  # type: ignore[no-untyped-def]
     """Cosine and sine of `2 pi (word + 1/2) / 2**32` within 1e-15, without a branch or a call.
 
-    Whole quarter turns are told from the word's bits, what is left is at most an eighth of a turn
+    Whole quarter turns are read from the word's bits; the rest is at most an eighth of a turn
     and has short Taylor series.
     """
     whole = int64(word)

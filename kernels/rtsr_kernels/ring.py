@@ -3,7 +3,7 @@
 One contiguous buffer holds everything, so it may live in shared memory: a header of 64-bit words,
 then `(capacity, channels)` float32 frames. Indices only ever grow; a frame lives at its index
 modulo the capacity. The writer alone stores the write index, the reader alone the read index, each
-after (release) the samples it speaks for are moved, and each side loads the other's index before
+after (release) the samples that it covers are moved, and each side loads the other's index before
 (acquire) it touches samples.
 """
 

@@ -28,7 +28,7 @@ Audio = NDArray[np.float32]
 # What the new band ends with where it is missing all at once: its own last samples, backwards.
 _FADE_OUT = 240
 _FADE_IN = 480
-# Coders try other bandwidths for a moment; one that stays for so many chunks counts.
+# Coders try other bandwidths for a moment; one that stays for this many chunks counts.
 _STEADY_CHUNKS = 25
 # A batch that is so far behind is given nothing more; its streams take twice as much.
 _MOST_WAITING_MS = 250.0

@@ -12,7 +12,7 @@ Audio = NDArray[np.float32]
 
 #: Without a description, noise louder than this is taken for a voice and not continued.
 LOUDEST_HEARD_DBFS = -45.0
-#: A description may say anything; nobody's room is louder than this.
+#: Upper limit of a described level: no room is louder than this.
 LOUDEST_DESCRIBED_DBFS = -30.0
 _BLOCKS = 75
 _MOST_COEFFICIENTS = 12

@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["DelayEstimator"]
 
-#: Packets that come so much after their moment are still played then; nothing waits for them.
+#: Packets that come this late are still played; nothing waits for them.
 SLACK = 0.008
 #: The target lets this share of the packets of the last seconds be in time.
 SHARE_IN_TIME = 0.97

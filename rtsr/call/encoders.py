@@ -53,7 +53,7 @@ def open_encoder(form: PayloadFormat, channels: int = 1, bitrate: int = DEFAULT_
         bitrate: bits per second of Opus, 6000 to 510000.
 
     Raises:
-        AudioFormatError: the format has no sound, or not so many channels.
+        AudioFormatError: the format is no audio, or has fewer channels.
         ArgumentError: the bitrate is out of range.
     """
     if channels not in ((1, 2) if form is OPUS else (1,)):

@@ -113,7 +113,7 @@ class Line:
             self._guarded(self.path.advance)
 
     def watch(self, now: float) -> None:
-        """Tell ``on_silence`` if whoever calls has vanished."""
+        """Call ``on_silence`` if the caller has vanished."""
         if self.on_silence is not None and now - self._last_packet > SILENT_SECONDS:
             tell, self.on_silence = self.on_silence, None
             tell()

@@ -57,7 +57,7 @@ def log_to_stderr() -> None:
 
 
 def log_task_failures(loop: asyncio.AbstractEventLoop) -> None:
-    """Log what fails in tasks that nobody waits for, as those of a connection that broke off."""
+    """Log failures of tasks without an awaiter, such as those of a connection that broke off."""
 
     def on_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -6,7 +6,7 @@ __all__ = ["UNITS", "MediaClock"]
 
 #: Units of media time per second; every codec's clock divides it.
 UNITS = 48000
-#: Timestamps that run so much ahead of or behind the packets themselves have been set anew.
+#: Timestamps this far ahead of or behind the packets' arrival mean that the sender restarted them.
 LARGEST_DISAGREEMENT = 0.4
 
 

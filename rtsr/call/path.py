@@ -15,7 +15,7 @@ __all__ = ["MediaPath"]
 
 #: Seconds after which what the batch has not finished is played without its new band.
 DEADLINE = 0.040
-#: A call that misses deadlines at so many moments within two seconds is left out for a while.
+#: A call that misses this many deadlines within two seconds is left out of the batch for a while.
 MOST_MISSED = 4
 MISSED_WITHIN = 2.0
 #: Deadlines missed closer together than this are one stall of the machine.
@@ -34,7 +34,7 @@ class MediaPath:
     Args:
         receiver: orders and decodes what comes.
         stream: enhances it.
-        sender: encodes what goes; ``None`` where nobody listens yet.
+        sender: encodes the output; ``None`` as long as there is no listener.
         send: takes a packet.
         event_rate: Hz of the clock of incoming telephone events.
         deadline: seconds that sound waits for the batch.

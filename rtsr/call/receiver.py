@@ -4,7 +4,7 @@ Every packet has its moment: its media time plus an offset, which the delay esti
 played then, or when it comes if that is a little later; nothing else waits. Where there is none in
 time, sound is made up, and if the estimator wants to wait longer, that is how: what was made up
 then counts as a wait, and the missing packet is still played if it comes. Apart from that the wait
-is made longer or shorter where nobody speaks.
+is stretched or shrunk in pauses.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TAIL_SECONDS = 0.010
 
 # A timer that fires this early is in time.
 _EARLY = 0.0005
-# Offsets within this of the wanted one stay; the wait changes by so much at a time.
+# Offsets within this of the wanted one stay; the delay changes by this step at a time.
 _STEP = 0.010
 # An offset so wrong is corrected within speech, too.
 _URGENT = 0.060
@@ -311,7 +311,7 @@ class Receiver:
         return chunks
 
     def _make_up(self, most: int | None) -> Chunk:
-        """Sound for a moment whose packet is missing; at most so many units."""
+        """Return sound for a moment whose packet is missing; at most `most` units."""
         assert self._position is not None
         decoder = self._decoder
         rate = self._concealer.rate
@@ -357,7 +357,7 @@ class Receiver:
     def _adjusted(self, sound: Audio, rate: int) -> Audio:
         """Return the sound, stretched or shrunk a little if the delay should grow or shrink."""
         excess = self._offset - self._delay.baseline - self._delay.target
-        # Whole hops where nobody speaks: what follows then still begins with the packets.
+        # Whole hops in pauses: what follows then still begins with the packets.
         lag = rate // 100
         # Half a packet less of waiting would be spent on waiting for the packet's other half.
         self._is_shortening = excess >= (_STEP if self._is_shortening else 2.0 * _STEP)

@@ -21,7 +21,7 @@ _EVENT = struct.Struct("!BBH")
 
 
 class Sender:
-    """Encodes a stream and numbers its packets; begins where nobody can guess (RFC 3550, 5.1).
+    """Encodes a stream and numbers its packets; begins at random numbers (RFC 3550, 5.1).
 
     Args:
         form: the codec.
@@ -85,7 +85,7 @@ class Sender:
         """Send another codec, or the same under another number, from the next frame on.
 
         Raises:
-            AudioFormatError: the codec does not carry so many channels.
+            AudioFormatError: the codec does not support this number of channels.
         """
         if form is not self.format:
             self._begin(form, payload_type)

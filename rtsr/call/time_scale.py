@@ -1,4 +1,4 @@
-"""Making a stretch of sound some milliseconds shorter or longer, as where nobody speaks."""
+"""Make a stretch of sound some milliseconds shorter or longer, in pauses for example."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lengthen(sound: Audio, lag: int) -> Audio:
 def pitch_lag(sound: Audio, most: int, rate: int) -> int:
     """Return the lag, at most ``most``, at which ``sound`` repeats best; 0 if it is too short.
 
-    Cut or repeated by so much, a voice keeps its pitch.
+    Cut or repeated by this lag, a voice keeps its pitch.
     """
     shortest, longest = rate // 400, min(most, len(sound) // 2)
     if longest <= shortest:

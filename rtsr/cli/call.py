@@ -105,7 +105,7 @@ def web_command(
 ) -> None:
     """Serve a page that calls, shows and steers; WebRTC for other pages, too.
 
-    The address that is printed carries a token; without it nobody gets in. Programs send it as
+    The address that is printed carries a token; all requests need it. Programs send it as
     "Authorization: Bearer", as Prometheus for /metrics.
 
       rtsr call web
@@ -133,7 +133,7 @@ def sip_command(
         typer.Option(
             "--to",
             metavar="SIP-ADDRESS",
-            help="Who is called for every caller: sip:USER@HOST[:PORT][;transport=tcp].",
+            help="Called for every caller: sip:USER@HOST[:PORT][;transport=tcp].",
             rich_help_panel=_LISTENING,
         ),
     ],

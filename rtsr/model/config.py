@@ -23,7 +23,7 @@ class ModelConfig:
 
     The boolean switches are for ablations. All but the last keep every weight, so that variants are
     of one size: a token that is switched off is a constant, and an input that is withheld from the
-    decoder is zero. ``f_prior_token`` and ``f_target_token`` concern what the networks are told,
+    decoder is zero. ``f_prior_token`` and ``f_target_token`` concern the networks' inputs,
     never the masks, which keep the input's own band untouched. ``decoder_hears_features`` gives
     the decoder ``E``'s features of the low-resolution input, ``decoder_hears_carriers`` the two
     carriers made of it.

@@ -25,7 +25,7 @@ class Comparison:
     """One estimate evaluated against its reference.
 
     Attributes:
-        artefacts: empty if nobody asked.
+        artefacts: empty if they were not asked for.
         mismatches: why the two may not belong together, see
             :func:`rtsr.quality.mismatch.find_mismatches`.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Counted up when coding or measuring changes, so that old versions are not used.
 VERSION = 1
-#: Coded audio is at most this share of the corpus, and at most so many minutes (345 MB an hour).
+#: Coded audio is at most this share of the corpus, and at most `LONGEST_MINUTES` (345 MB an hour).
 CODEC_SHARE = 0.3
 LONGEST_MINUTES = 60.0
 #: Many clips in part teach more than a few in whole.
@@ -161,7 +161,7 @@ def prepare_codec_versions(
 
     Args:
         corpus: its domains are coded in proportion to their length.
-        minutes: at most so much; also at most `CODEC_SHARE` of the corpus.
+        minutes: the most to code; also at most `CODEC_SHARE` of the corpus.
         workers: threads; FFmpeg runs outside the interpreter's lock.
         seed: the same seed chooses the same excerpts and settings.
         progress: called with (excerpts done, excerpts in total).
@@ -207,7 +207,7 @@ def prepare_codec_versions(
 
 
 def _choose(corpus: Corpus, seconds: float, rng: np.random.Generator) -> list[_Excerpt]:
-    """Random excerpts of as many clips as fit into so many seconds, domain by domain."""
+    """Draw random excerpts of as many clips as fit into `seconds`, domain by domain."""
     seconds = min(seconds, CODEC_SHARE * corpus.seconds)
     chosen: list[_Excerpt] = []
     for code in range(len(corpus.domains)):

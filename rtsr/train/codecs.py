@@ -240,7 +240,7 @@ def _blocks(audio: np.ndarray, size: int, sample_format: str) -> np.ndarray:
 
 
 def _moved(audio: np.ndarray, later: int, length: int) -> np.ndarray:
-    """``(length,)``: `audio` moved by so many samples, with silence where there is none."""
+    """Shift `audio` by a number of samples into ``(length,)``, padded with silence."""
     moved = np.zeros(length, audio.dtype)
     begin, source = max(0, later), max(0, -later)
     count = max(0, min(length - begin, len(audio) - source))

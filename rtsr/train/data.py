@@ -57,7 +57,7 @@ def load_corpus(
         source: the folder.
         split: ``train`` or ``valid``.
         workers: threads that decode.
-        limit: at most so many files, taken evenly from the list.
+        limit: largest number of files, taken evenly from the list.
         exclude: paths relative to `source`, or shell patterns of them, to leave out;
             `DEMO_SOURCES` are always left out of ``train``.
         cache: an ``.npz`` file to keep the decoded split in; it is used again as long as the

@@ -23,7 +23,7 @@ from rtsr.train.device import placed
 from rtsr.train.g711 import a_law, mu_law
 from rtsr.train.room import draw_rooms
 
-#: Telephone coders work at 8 kHz: every so many samples of 48 kHz.
+#: Telephone coders work at 8 kHz: one of their samples per this many at 48 kHz.
 TELEPHONE_STEP = 6
 TELEPHONE_HZ = 4000.0
 #: the end that is given where none is known
@@ -245,12 +245,12 @@ def degrade(
     is_call = (
         (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_codec_row
     )
-    wall = _walls(frequencies, cutoffs, filters.wall_starts)
-    heard_spectrum = spectrum * wall
+    low_pass = _low_pass_gains(frequencies, cutoffs, filters.slope_starts)
+    narrow_spectrum = spectrum * low_pass
     if filters.rows:
         analog = torch.from_numpy(np.array(filters.rows)).to(device, non_blocking=True)
-        heard_spectrum[analog] = heard_spectrum[analog] * _analog(frequencies, filters)
-    narrow = torch.fft.irfft(heard_spectrum, samples)
+        narrow_spectrum[analog] = narrow_spectrum[analog] * _analog(frequencies, filters)
+    narrow = torch.fft.irfft(narrow_spectrum, samples)
     dither = torch.rand(batch, samples, device=device) - torch.rand(batch, samples, device=device)
     rounded = _quantise(narrow, placed(bits, device), dither)
     if is_call.any():
@@ -259,7 +259,7 @@ def degrade(
         rounded[calls] = _telephone(narrow[calls], is_a_law)
     if codec_rows is not None:
         rounded[rows] = degraded * gain[rows]
-    narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (wall > 0.0), samples)
+    narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (low_pass > 0.0), samples)
 
     given_ends = np.where(rng.random(batch) < config.told_share, ends, OPEN_END_HZ)
     unreliable = np.where(lossy, LOSSY_NOISE_FLOOR, LOSSLESS_NOISE_FLOOR)
@@ -280,14 +280,14 @@ def degrade(
 
 @dataclass
 class _Filters:
-    """What was drawn of the filters of a batch.
+    """The random filters of a batch.
 
-    ``wall_starts`` ``(batch,)`` Hz where each clip's wall begins to fall, its cutoff for a wall
+    ``slope_starts`` ``(batch,)`` Hz where each clip's low-pass begins to fall, its cutoff for one
     without a slope; of the ``rows`` that an analog filter is before: its ``edges`` in Hz and its
     zeros, poles and gain at 1 rad/s.
     """
 
-    wall_starts: np.ndarray
+    slope_starts: np.ndarray
     rows: list[int] = field(default_factory=list)
     edges: list[float] = field(default_factory=list)
     prototypes: list[tuple[np.ndarray, np.ndarray, float]] = field(default_factory=list)
@@ -298,7 +298,7 @@ def _draw_filters(
 ) -> _Filters:
     filters = _Filters(cutoffs.copy())
     for row in np.flatnonzero(~is_codec_row):
-        filters.wall_starts[row] = cutoffs[row] * rng.uniform(0.84, 0.97)
+        filters.slope_starts[row] = cutoffs[row] * rng.uniform(0.84, 0.97)
         if rng.random() < config.analog_share:
             filters.rows.append(int(row))
             filters.edges.append(cutoffs[row] * rng.uniform(0.8, 1.05))
@@ -308,10 +308,10 @@ def _draw_filters(
     return filters
 
 
-def _walls(frequencies: Tensor, cutoffs: np.ndarray, starts: np.ndarray) -> Tensor:
-    """Gains ``(batch, bins)``: linear-phase walls that are down at the cutoff."""
+def _low_pass_gains(frequencies: Tensor, cutoffs: np.ndarray, starts: np.ndarray) -> Tensor:
+    """Return gains ``(batch, bins)`` of linear-phase low-passes that reach zero at the cutoff."""
     start, cutoff = placed(np.stack([starts, cutoffs])[:, :, None], frequencies.device)
-    # A wall without a slope has no width to divide by; the comparison below is all of it.
+    # A low-pass without a slope has no width to divide by; the comparison below is all of it.
     position = ((frequencies - start) / (cutoff - start).clamp(min=1e-3)).clamp(0.0, 1.0)
     return (0.5 + 0.5 * (math.pi * position).cos()) * (frequencies < cutoff)
 

@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from rtsr.train.losses import LEAST_POWER, Powers, mel_bank
 
 SCALES = ((256, 32), (512, 64), (2048, 128))
-JUDGEMENTS = ("adversarial", "matching")
+GENERATOR_TERMS = ("adversarial", "matching")
 
 
 class MelDiscriminator(nn.Module):
@@ -75,7 +75,11 @@ class Discriminators(nn.Module):
         return total / len(self.scales)
 
     def generator_terms(
-        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, wanted: Sequence[str] = JUDGEMENTS
+        self,
+        spectra: Powers,
+        f_prior: Tensor,
+        f_end: Tensor,
+        wanted: Sequence[str] = GENERATOR_TERMS,
     ) -> dict[str, Tensor]:
         """Compute the generator's losses.
 

@@ -43,7 +43,7 @@ def list_recordings(
         source: a folder, with or without a manifest.
         split: ``train`` or ``valid``.
         exclude: relative paths or shell patterns of them.
-        limit: at most so many, taken evenly from the list.
+        limit: largest number of files, taken evenly from the list.
 
     Raises:
         RtsrError: there is no such folder, its manifest is not usable, or nothing is left.

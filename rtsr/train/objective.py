@@ -94,14 +94,14 @@ class Objective:
         if level:
             losses.total = losses.total + self.settings.levels * self._weighted(level)
             terms.update(level)
-        if self._is_judged(moment):
+        if self._uses_discriminators(moment):
             losses.compared = spectra, pair
             with self.autocast():
-                weighted, judgement = adversarial_losses(
+                weighted, adversary = adversarial_losses(
                     spectra, pair, self.discriminators, self.settings
                 )
             losses.total = losses.total + weighted
-            terms.update(judgement)
+            terms.update(adversary)
         if z is not None and teacher is not None and self._is_taught(moment):
             with self.autocast():
                 latent = latent_losses(z, teacher, batch, self.settings)
@@ -139,7 +139,7 @@ class Objective:
         ]
         return torch.stack(parts).sum()
 
-    def _is_judged(self, moment: Moment) -> bool:
+    def _uses_discriminators(self, moment: Moment) -> bool:
         settings = self.settings
         wanted = bool(settings.adversarial or settings.feature_matching)
         return wanted and moment.fraction >= settings.adversarial_start

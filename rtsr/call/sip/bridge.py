@@ -50,12 +50,12 @@ class BridgeSettings:
     """How calls are passed on.
 
     Attributes:
-        target: who is called for every caller.
+        target: the address that is called for every caller.
         forms: codecs that are offered there, the best first.
         bitrate: of Opus, bits per second.
         secure: offer SRTP there.
         auth: for a target that asks who calls.
-        ring_seconds: after that a call that nobody takes is given up.
+        ring_seconds: after that an unanswered call is given up.
         ports: where sound comes in; ``None`` leaves it to the system.
         bind: the address of those ports, where it is not the advertised one.
     """
@@ -246,7 +246,7 @@ class _BridgedCall:
         return True
 
     async def _call(self, key: bytes | None) -> bool:
-        """Call the target; whether somebody answered."""
+        """Call the target; return whether it was answered."""
         settings = self._bridge.settings
         target = settings.target
         address = await self._agent.find(target)
@@ -278,7 +278,7 @@ class _BridgedCall:
             return False
         error = answered.exception()
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
-            self._refuse(480, "nobody answered")
+            self._refuse(480, "no answer")
             return False
         if error is not None:
             self._refuse(_passed_on(outgoing._reject_code), "refused by the other end")

@@ -91,7 +91,7 @@ class MediaSocket(asyncio.DatagramProtocol):
                 data = self._incoming.unprotect(data)
             rtp = RtpPacket.parse(data)
         except Exception:
-            # Whatever it is, it is no packet, and it is nobody else's trouble.
+            # A malformed packet must not disturb anything else.
             self.unusable += 1
             return
         if not self._is_fixed:

@@ -246,7 +246,7 @@ class TcpTransport(TcpSipTransport):
         try:
             await asyncio.wait_for(self.connect(addr), 10.0)
         except (OSError, asyncio.TimeoutError) as error:
-            # The transaction's timer will say that nobody answered.
+            # The transaction's timer reports that there was no answer.
             _log.info("no SIP connection", extra={"reason": type(error).__name__})
             self._opening.pop(addr, None)
             return

@@ -1,4 +1,4 @@
-"""Who may use the page: whoever has the token, and only from the page itself."""
+"""Access control of the page: requests need the token and must come from the page itself."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class CallServer:
 
     Args:
         engine: where the calls go; started and stopped with the application.
-        access: who may call.
+        access: decides which requests are authorised.
         bitrate: of Opus, where the browser asks for none.
     """
 

@@ -23,7 +23,7 @@ Audio = NDArray[np.float32]
 _FRAME = 960
 _TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 _INT16 = 32768.0
-# A track that nobody listens to keeps half a second.
+# A track without a listener stores half a second.
 _MOST_WAITING = 25
 
 
@@ -102,7 +102,7 @@ class PacketTrack(MediaStreamTrack):
         self._time = 0
 
     def put(self, packet: Packet) -> None:
-        """Add a packet; the oldest is dropped where nobody takes them."""
+        """Add a packet; the oldest is dropped where none is taken."""
         if self._packets.full():
             self._packets.get_nowait()
         self._packets.put_nowait(packet)

@@ -142,7 +142,7 @@ ARTEFACTS: dict[str, Artefact] = {
         3.0,
         "slow swing of the high band's level",
         "3 dB rms are swings of +-4 dB at the rate of syllables: about the step from one fader "
-        "position to another that nobody would make on purpose.",
+        "position to another that is never made on purpose.",
     ),
     "channel_difference_db": Artefact(
         channel_difference_db,
@@ -192,7 +192,7 @@ def find_artefacts(
 
     Returns:
         one value per artefact, the mean over channels; NaN where the reference holds nothing to
-        judge it by (no pause, no sibilant, no onset, no steady tone, not two channels).
+        measure it on (no pause, no sibilant, no onset, no steady tone, not two channels).
 
     Raises:
         ArgumentError: a name is unknown, or the signals or the cutoff are not accepted.

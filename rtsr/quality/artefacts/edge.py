@@ -16,7 +16,7 @@ def edge_below_db(reference: Signal, output: Signal, cutoff_hz: float) -> float:
     The mean, over active frames (n_fft 2048, hop 480), of the difference of the two levels, each at
     least -100 dBFS. A frame is active where the reference's level within 500 Hz on both sides of
     the cutoff lies within 40 dB of its loudest and above -80 dBFS. Negative is a hole (the roll-off
-    of the input's resampler that nobody filled), positive a bump.
+    of the input's resampler that was not filled), positive a bump.
 
     Returns:
         dB; NaN where the reference has nothing there.

@@ -13,7 +13,7 @@ _BEFORE, _AFTER = 20, 5
 _RISE = 10.0 ** (15.0 / 10.0)
 _RANGE = 10.0 ** (-30.0 / 10.0)
 _APART = 50
-# The filter rings before an attack, so a clean one is found up to so many blocks early, less one.
+# The filter rings before an attack, so a clean one is found up to this many blocks early, less one.
 _RINGING = 4
 # What is evaluated ends early enough for the high-pass's own 2.5 ms to stay out of it.
 _FIRST, _LAST = -10, -3

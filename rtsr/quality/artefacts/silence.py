@@ -11,7 +11,7 @@ from rtsr.quality.stft import Signal
 
 _FFT, _HOP = 1024, 480
 _PAUSE_BELOW_LOUDEST_DB = 40.0
-# The decay of a sound is no pause yet: its frame and so many neighbours must be quiet too.
+# The decay of a sound is no pause yet: its frame and this many neighbours must be quiet too.
 _QUIET_BEFORE, _QUIET_AFTER = 3, 1
 
 

@@ -322,7 +322,7 @@ def test_a_voice_with_few_minutes_is_heard_more_than_its_minutes(corpus: Corpus)
     assert np.mean(audio[:, 0] > 1500 / 32768) == pytest.approx(0.75, abs=0.03)
 
 
-def test_music_that_reaches_the_edge_of_cd_rate_is_judged_to_the_top(corpus: Corpus) -> None:
+def test_music_that_reaches_the_edge_of_cd_rate_is_compared_to_the_top(corpus: Corpus) -> None:
     domains = ["speech", "music", "music", "effects", "music", "speech"]
     names = sorted(set(domains))
     corpus = replace(
@@ -386,7 +386,7 @@ def test_faster_crops_tell_where_they_end(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("cutoff", [5500.0, 8000.0, 12000.0, 16000.0, 19000.0])
 @pytest.mark.parametrize("rate", [44100, 48000])
-def test_wall_is_measured(make_sound: Sound, rate: int, cutoff: float) -> None:
+def test_band_edge_is_measured(make_sound: Sound, rate: int, cutoff: float) -> None:
     sound = make_sound(rate, 3.0, cutoff=cutoff)[:, 0]
     assert measure_cutoff(sound, rate) == pytest.approx(cutoff, rel=0.03)
     whole = np.rint(sound * 32768).astype(np.int16)

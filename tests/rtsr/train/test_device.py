@@ -157,13 +157,15 @@ def test_analog_filters_are_those_of_the_textbook(kind: str, design: Any) -> Non
         np.testing.assert_allclose(found[row], expected, atol=2e-4)
 
 
-def test_a_wall_is_down_at_its_cutoff_and_one_without_a_slope_is_upright() -> None:
+def test_a_low_pass_is_zero_from_its_cutoff_on_also_without_a_slope() -> None:
     hz = torch.arange(0.0, 24_000.0, 100.0)
-    walls = degrade_module._walls(hz, np.array([8000.0, 8000.0]), np.array([7000.0, 8000.0]))
-    assert walls[:, hz <= 7000.0].eq(1.0).all()
-    assert walls[:, hz >= 8000.0].eq(0.0).all()
-    assert walls[0, hz == 7500.0].item() == pytest.approx(0.5, abs=1e-6)
-    assert walls[1, hz < 8000.0].eq(1.0).all()
+    gains = degrade_module._low_pass_gains(
+        hz, np.array([8000.0, 8000.0]), np.array([7000.0, 8000.0])
+    )
+    assert gains[:, hz <= 7000.0].eq(1.0).all()
+    assert gains[:, hz >= 8000.0].eq(0.0).all()
+    assert gains[0, hz == 7500.0].item() == pytest.approx(0.5, abs=1e-6)
+    assert gains[1, hz < 8000.0].eq(1.0).all()
 
 
 @pytest.mark.parametrize("workers", ["0", "-3", "1000"])

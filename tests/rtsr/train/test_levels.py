@@ -76,7 +76,7 @@ def test_too_quiet_is_worse_than_too_loud(loss):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 30), (58, 64)], ids=["input band", "beyond the end"])
-def test_only_what_is_missing_and_true_is_judged(loss, low, high):
+def test_only_missing_bands_within_the_reference_are_compared(loss, low, high):
     wrong = flat(-40.0)
     wrong[:, :, low:high] -= 20.0
     end = 15_000.0 if low else 24_000.0

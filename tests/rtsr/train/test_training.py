@@ -205,13 +205,13 @@ def test_a_gain_is_measured_as_its_logarithm():
         assert float(terms[name]) == pytest.approx(2 * np.log(2.0), abs=0.02)
 
 
-def test_what_lies_below_the_floor_of_the_truth_is_not_judged():
+def test_levels_below_the_noise_floor_are_not_compared():
     reference = torch.randn(2, SAMPLES) * 1e-5
     estimate = reference * 0.1
-    judged = spectral(estimate, reference)
+    compared = spectral(estimate, reference)
     kept_back = spectral(estimate, reference, floor=torch.full((2,), 1e-7))
     for name in ("bins", "mel", "smooth", "level"):
-        assert float(judged[name]) > 0.5
+        assert float(compared[name]) > 0.5
         assert float(kept_back[name]) < 0.01
 
 
@@ -369,7 +369,7 @@ def test_steps_on_levels_take_turns_with_whole_ones(tmp_path, every, of_levels):
     assert turns == of_levels
 
 
-def test_whole_steps_judge_levels_too_unless_they_weigh_nothing(tmp_path):
+def test_whole_steps_compare_levels_unless_their_weight_is_zero(tmp_path):
     off = {"levels_every": 0}
     assert set(refining(tmp_path, levels=0.1, **off).take_step(0.0)) >= LEVEL_TERMS
     assert not LEVEL_TERMS & set(refining(tmp_path, levels=0.0, **off).take_step(0.0))
@@ -583,7 +583,7 @@ def test_weights_of_zero_are_the_same_as_losses_that_have_not_begun(tmp_path):
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_discriminators_compute_only_the_judgement_that_is_wanted():
+def test_discriminators_compute_only_the_terms_that_are_wanted():
     torch.manual_seed(0)
     discriminators = Discriminators()
     loss = SpectralLoss(LossWeights())
