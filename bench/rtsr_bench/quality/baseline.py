@@ -21,7 +21,7 @@ from scipy import signal as filters
 
 from rtsr.errors import RtsrError
 from rtsr.train.excerpt import loudest_part
-from rtsr.train.replicate import frame_matrix
+from rtsr.train.replicate import frame_matrix, solve_bands
 from rtsr_bench.corpus import narrow_band
 
 SAMPLE_RATE = 48000
@@ -201,15 +201,7 @@ class RidgeBaseline:
             taught = tops <= max(limits.get(str(path), np.inf), tops[0])
             gram[taught] += seen.T @ seen
             moment[taught] += (seen.T @ wanted).T[taught]
-        weights = np.zeros((size, tops.size))
-        for band in range(tops.size):
-            if gram[band, 0, 0] == 0.0:  # nobody taught it: continue the band below
-                weights[:, band] = weights[:, band - 1]
-                continue
-            ridge = penalty * np.trace(gram[band]) / size * np.eye(size)
-            ridge[0, 0] = 0.0
-            weights[:, band] = np.linalg.solve(gram[band] + ridge, moment[band])
-        bare = cls(cutoff_hz, weights)
+        bare = cls(cutoff_hz, solve_bands(gram, moment, penalty))
         return replace(bare, level=bare._missing_level(files, seconds_per_file))
 
     def _missing_level(self, files: Sequence[str | Path], seconds_per_file: float) -> float:

@@ -91,7 +91,7 @@ def _mono(path: Path) -> Signal:
 
 def _partials(signal: Signal, cutoff_hz: float) -> float:
     below = tonality(signal, 200.0, cutoff_hz)
-    # Partials that nobody can see do not make a picture.
+    # Partials that cannot be seen do not make a picture.
     audible = min(1.0, 100.0 * _brightness(signal, cutoff_hz))
     return below * tonality(signal, cutoff_hz, 1.5 * cutoff_hz) * audible
 

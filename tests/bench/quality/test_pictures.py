@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.image import imread
 
 from rtsr.errors import RtsrError
-from rtsr_bench.quality.command import pictures as pictures
+from rtsr_bench.quality import pictures
 from rtsr_bench.quality.conditions import CONDITIONS
 from rtsr_bench.quality.spectrograms import choose_clips
 
