@@ -19,7 +19,7 @@ import soxr
 from numpy.typing import NDArray
 from scipy import signal as filters
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.train.excerpt import loudest_part
 from rtsr.train.replicate import frame_matrix, solve_bands
 from rtsr_bench.corpus import narrow_band
@@ -184,10 +184,10 @@ class RidgeBaseline:
             penalty: of the ridge, relative to the mean variance of a feature.
 
         Raises:
-            RtsrError: there are no files.
+            ArgumentError: there are no files.
         """
         if not files:
-            raise RtsrError("There are no files to fit the baseline on.")
+            raise ArgumentError("There are no files to fit the baseline on.")
         limits = measured_cutoffs_hz or {}
         tops = high_edges(cutoff_hz)[1:]
         size = 1 + 5 * (low_edges(cutoff_hz).size - 1)

@@ -22,7 +22,7 @@ pytest.importorskip("visqol")
 pytest.importorskip("matplotlib")
 
 from rtsr.cli import app as application
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.quality.band_levels import BAND_LEVELS
 from rtsr_bench.corpus import list_clips
 from rtsr_bench.quality import jobs
@@ -278,7 +278,7 @@ def test_systems_are_told_apart_by_their_weights(
     assert one.digest != other.digest
     twin = tmp_path / "replicate.onnx"
     shutil.copy(stand_in, twin)
-    with pytest.raises(RtsrError, match="would be called 'replicate'"):
+    with pytest.raises(ArgumentError, match="would be called 'replicate'"):
         choose_systems([str(twin)], None, [4000.0])
     precise, rough = tmp_path / "net.onnx", tmp_path / "net-int8.onnx"
     shutil.copy(stand_in, precise)
