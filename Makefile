@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 
 ## test: the whole test suite
 # What keeps time with a sound server runs alone; the rest shares two cores.
-CLOCKED := tests/rtsr/live tests/rtsr/call tests/bench/test_bench_soak.py
+CLOCKED := tests/rtsr/live tests/rtsr/call tests/bench/soak
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(CLOCKED:%=--ignore=%)
 	$(BIN)/python -m pytest $(CLOCKED)

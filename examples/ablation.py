@@ -7,7 +7,8 @@ each of ``[[variants]]`` a name and the settings in which it differs, and at the
 scored: ``cutoffs_hz``, ``clips_per_domain``, ``max_seconds``. ``euler_steps`` renders a variant's
 weights in so many steps of its flow, ``teacher_euler_steps`` the flow before its refinement, and
 ``latent_noise`` decodes the reference's own latent with noise of that standard deviation. A variant
-with ``from`` goes on where another ended. The same command goes on after an interruption.
+with ``from`` goes on where another ended, one with ``checkpoint`` is that of another run. The same
+command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ def train(variant: dict[str, Any], base: dict[str, Any], data: Path, out: Path) 
     folder = out / slug(variant["name"])
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "last.pt"
+    if "checkpoint" in variant:
+        shutil.copy(variant["checkpoint"], checkpoint)
+        return checkpoint
     if "from" in variant and not checkpoint.exists():
         shutil.copy(out / slug(variant["from"]) / "last.pt", checkpoint)
     settings = merged(base, variant.get("settings", {}))
@@ -176,7 +180,7 @@ def difference(ours: Scores, theirs: Scores, domain: str, metric: str) -> str:
         values = np.abs(values)
     steps = (values[0] - values[1])[~np.isnan(values).any(axis=0)]
     ups, moved = int((steps > 0).sum()), int((steps != 0).sum())
-    real = moved > 0 and binomtest(ups, moved).pvalue < SIGNIFICANT
+    real = bool(moved > 0 and binomtest(ups, moved).pvalue < SIGNIFICANT)
     return f"{np.median(steps):+.2f}{'*' * real}" if steps.size else "-"
 
 

@@ -7,7 +7,7 @@ Writes tars into ``.gpu-pack`` (git ignores it), in parts that are small enough 
 
     1-evidence.tar.xz   ONNX Runtime for GPUs and small packages in ``site/``, models to time
     2-audio.tar         recordings to learn from
-    3-train.tar         more of them, some to judge on, the start, the settings
+    3-train.tar         more of them, some to score on, the start, the settings
 
 Each holds ``pack.json``, by which the scripts beside this file know what they were given.
 """
@@ -106,7 +106,7 @@ def _write_models(folder: Path) -> None:
         for parameter in base.parameters():
             mantissa, exponent = torch.frexp(parameter)
             parameter.copy_(torch.ldexp(torch.sign(mantissa), exponent - 1))
-    fresh = {"version": "0", "note": "fresh weights, to be timed and not to be heard"}
+    fresh = {"version": "0", "note": "fresh weights, to be timed and not listened to"}
     for name, generator, card in (("small", small, shipped.metadata.card), ("base", base, fresh)):
         model = build_graph(generator, card)
         onnx.save(model, folder / f"{name}.onnx")

@@ -13,7 +13,7 @@ from rtsr.timing import SAMPLE_RATE
 
 
 def main(folder: Path) -> None:
-    """Six recordings to learn from and two to judge on."""
+    """Make six recordings to learn from and two to score on."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     rows = []

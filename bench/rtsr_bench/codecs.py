@@ -54,7 +54,7 @@ def through_coder(samples: Signal, rate: int, coder: Coder, cutoff_hz: float) ->
     try:
         import av
     except ImportError:
-        raise MissingDependencyError("Judging after lossy coders", "train") from None
+        raise MissingDependencyError("Scoring after lossy coders", "train") from None
     file = io.BytesIO()
     try:
         _encode(av, file, samples, rate, coder)

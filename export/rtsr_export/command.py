@@ -89,9 +89,9 @@ def export_command(
     CHECKPOINT OUTPUT writes the graph with explicit state and metadata. It is compared with the
     model over 200 hops, in steps of 1, 2 and 4 hops, and only written when they agree.
 
-    --precision converts it, or the .onnx given in place of CHECKPOINT; rtsr bench looks for
-    NAME-fp16.onnx and NAME-int8.onnx beside NAME.onnx. It is only written when LSD of the packaged
-    recordings grows by no more than 0.02. int8 is for CPUs: GPUs have no kernels for it.
+    --precision converts it, or the .onnx given in place of CHECKPOINT; rtsr bench speed looks
+    for NAME-fp16.onnx and NAME-int8.onnx beside NAME.onnx. It is only written when LSD of the
+    packaged recordings grows by no more than 0.02. int8 is for CPUs: GPUs have no kernels for it.
 
     A bundled model or an .onnx file and an OUTPUT that ends in .pt go the other way: a checkpoint
     for rtsr train --grow-from.

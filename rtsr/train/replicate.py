@@ -172,9 +172,24 @@ def _fit_one(passages: Sequence[Passage], audible: int, penalty: float) -> Array
         moment[:taught] += (wanted.T @ seen)[:taught]
     # A file teaches its band and all below it, so each band's sum is that of all files above.
     gram = np.cumsum(gram[::-1], axis=0)[::-1]
+    return solve_bands(gram, moment, penalty)
+
+
+def solve_bands(gram: Array, moment: Array, penalty: float) -> Array:
+    """Solve a ridge regression for each band.
+
+    Args:
+        gram: ``(bands, features, features)``; the first feature is a constant one.
+        moment: ``(bands, features)``.
+        penalty: relative to the mean variance of a feature; the constant has none.
+
+    Returns:
+        weights ``(features, bands)``; a band that no file teaches continues the one below.
+    """
+    bands, size = moment.shape
     table = np.zeros((size, bands))
     for band in range(bands):
-        if gram[band, 0, 0] == 0.0:  # nobody taught it: continue the band below
+        if gram[band, 0, 0] == 0.0:
             table[:, band] = table[:, band - 1]
             continue
         ridge = penalty * np.trace(gram[band]) / size * np.eye(size)

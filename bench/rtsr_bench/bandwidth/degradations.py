@@ -85,7 +85,7 @@ def _swresample(sound: Signal, rate: int, new_rate: int) -> Signal:
     try:
         import av
     except ImportError:
-        raise MissingDependencyError("Judging after FFmpeg's resampler", "train") from None
+        raise MissingDependencyError("Scoring after FFmpeg's resampler", "train") from None
     resampler = av.AudioResampler(format="flt", layout="mono", rate=new_rate)
     frame = av.AudioFrame.from_ndarray(
         sound.astype(np.float32)[np.newaxis], format="flt", layout="mono"

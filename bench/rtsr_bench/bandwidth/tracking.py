@@ -141,7 +141,7 @@ def track_unchanged(
     degradations: Sequence[str] = STEADY,
     show: Show | None = None,
 ) -> list[Unchanged]:
-    """Let a detector hear programmes of the clips that keep their bandwidth.
+    """Let a detector follow programmes of the clips that keep their bandwidth.
 
     Args:
         clips: full-band recordings of one domain.

@@ -19,10 +19,10 @@ import soxr
 from numpy.typing import NDArray
 from scipy import signal as filters
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.excerpt import loudest_part
-from rtsr.train.replicate import frame_matrix
+from rtsr.train.replicate import frame_matrix, solve_bands
 from rtsr_bench.corpus import narrow_band
 
 ANALYSIS = 1024
@@ -183,10 +183,10 @@ class RidgeBaseline:
             penalty: of the ridge, relative to the mean variance of a feature.
 
         Raises:
-            RtsrError: there are no files.
+            ArgumentError: there are no files.
         """
         if not files:
-            raise RtsrError("There are no files to fit the baseline on.")
+            raise ArgumentError("There are no files to fit the baseline on.")
         limits = measured_cutoffs_hz or {}
         tops = high_edges(cutoff_hz)[1:]
         size = 1 + 5 * (low_edges(cutoff_hz).size - 1)
@@ -200,15 +200,7 @@ class RidgeBaseline:
             taught = tops <= max(limits.get(str(path), np.inf), tops[0])
             gram[taught] += seen.T @ seen
             moment[taught] += (seen.T @ wanted).T[taught]
-        weights = np.zeros((size, tops.size))
-        for band in range(tops.size):
-            if gram[band, 0, 0] == 0.0:  # nobody taught it: continue the band below
-                weights[:, band] = weights[:, band - 1]
-                continue
-            ridge = penalty * np.trace(gram[band]) / size * np.eye(size)
-            ridge[0, 0] = 0.0
-            weights[:, band] = np.linalg.solve(gram[band] + ridge, moment[band])
-        bare = cls(cutoff_hz, weights)
+        bare = cls(cutoff_hz, solve_bands(gram, moment, penalty))
         return replace(bare, level=bare._missing_level(files, seconds_per_file))
 
     def _missing_level(self, files: Sequence[str | Path], seconds_per_file: float) -> float:

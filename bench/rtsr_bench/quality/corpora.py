@@ -9,7 +9,7 @@ from pathlib import Path
 
 import soundfile
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr_bench.corpus import (
     DOMAINS,
     Clip,
@@ -74,7 +74,7 @@ def prepare_corpora(
     names = [source.resolve().name for source in sources]
     for name, times in Counter(names).items():
         if times > 1:
-            raise RtsrError(
+            raise ArgumentError(
                 f"Two corpora of the report would be called {name!r}; rename one of the folders."
             )
     return [
@@ -96,7 +96,7 @@ def _prepare(
     listed = list_clips(source)
     chosen = first_clips([c for c in listed if not domains or c.domain in domains], limit)
     if not chosen:
-        raise RtsrError(
+        raise ArgumentError(
             f"The corpus {name!r} has no valid clips of {' or '.join(domains)}; "
             f"--domain is one of {', '.join(DOMAINS)}."
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import MissingDependencyError
+from rtsr.quality.spectrogram import level_picture
 from rtsr.quality.stft import power_chunks
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train.excerpt import loudest_start
@@ -23,8 +24,8 @@ Signal = NDArray[np.float64]
 
 #: What the two rows of a spectrogram show: everything, and a moment around the cutoff.
 WIDE_SECONDS, CLOSE_SECONDS = 2.5, 0.8
-_FFT, _HOP = 2048, 192
-_FLOOR_DB = -100.0
+_FFT = 2048
+_QUIETEST_DB = -100.0
 _RESOLUTION = 90
 _COLOURS = ("#6b7280", "#d1490c", "#0a6fc2", "#15803d", "#9333ea", "#b58900", "#0e9aa7", "#db2777")
 _MARKERS = {"speech": "o", "effects": "s", "music": "^", "unknown": "D"}
@@ -55,11 +56,11 @@ def save_side_by_side(
         stop = start + round(seconds * SAMPLE_RATE)
         for axis, (label, signal) in zip(axes[row], panels, strict=True):
             image = axis.imshow(
-                _levels(signal[start:stop]),
+                level_picture(signal[start:stop])[0],
                 origin="lower",
                 aspect="auto",
                 cmap="magma",
-                vmin=_FLOOR_DB,
+                vmin=_QUIETEST_DB,
                 vmax=-10.0,
                 extent=(0.0, signal[start:stop].size / SAMPLE_RATE, 0.0, SAMPLE_RATE / 2000.0),
             )
@@ -182,11 +183,6 @@ def check_drawing() -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     _figure(1.0, 1.0, "")
-
-
-def _levels(signal: Signal) -> Signal:
-    power = np.concatenate(list(power_chunks(signal, _FFT, _HOP)))
-    return 10.0 * np.log10(np.maximum(power / (_FFT / 4) ** 2, 10.0 ** (_FLOOR_DB / 10.0))).T
 
 
 def _range(systems: Mapping[str, Any], metric: str) -> tuple[float, float]:

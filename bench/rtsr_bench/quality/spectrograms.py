@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.quality.audio import read_audio
 from rtsr_bench.quality.pictures import Signal, save_side_by_side, tonality
 from rtsr_bench.quality.systems import System
@@ -31,12 +31,12 @@ def choose_clips(
         wanted: parts of names; every clip that holds one of them is drawn instead.
 
     Raises:
-        RtsrError: a part fits no clip.
+        ArgumentError: a part fits no clip.
     """
     if wanted:
         for part in wanted:
             if not any(part in name for name in references):
-                raise RtsrError(f"No clip of the report has {part!r} in its name.")
+                raise ArgumentError(f"No clip of the report has {part!r} in its name.")
         return [name for name in references if any(part in name for part in wanted)]
     chosen = []
     for domain, count in CHOSEN.items():
@@ -91,7 +91,7 @@ def _mono(path: Path) -> Signal:
 
 def _partials(signal: Signal, cutoff_hz: float) -> float:
     below = tonality(signal, 200.0, cutoff_hz)
-    # Partials that nobody can see do not make a picture.
+    # Partials that cannot be seen do not make a picture.
     audible = min(1.0, 100.0 * _brightness(signal, cutoff_hz))
     return below * tonality(signal, cutoff_hz, 1.5 * cutoff_hz) * audible
 

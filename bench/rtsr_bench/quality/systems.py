@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr import enhance_file
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.runtime import models
 from rtsr.runtime.providers import select as providers
 from rtsr.upsampler import Upsampler
@@ -84,7 +84,8 @@ def choose_systems(
 
     Raises:
         ModelError: a model is unknown.
-        RtsrError: two models have one name, or a baseline is missing.
+        ArgumentError: two models have one name.
+        RtsrError: a baseline is missing.
     """
     systems = [System("input", INPUT)]
     if baselines is not None:
@@ -99,7 +100,7 @@ def choose_systems(
         model = models.find_model(source)
         name = model.path.stem
         if any(system.name == name for system in systems):
-            raise RtsrError(
+            raise ArgumentError(
                 f"Two systems of the report would be called {name!r}; rename the file '{source}'."
             )
         systems.append(System(name, MODEL, str(source), _digest([model.path])))

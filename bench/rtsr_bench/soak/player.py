@@ -1,4 +1,4 @@
-"""Plays a clip round and round into JACK and records what comes back, without Python in between.
+"""Plays a clip in a loop into JACK and records what comes back, without Python in between.
 
 A player that lost a cycle itself could not tell whether the engine did. So its process callbacks
 are compiled, as the engine's is. They are two clients: with one, JACK would see a loop and put a

@@ -86,7 +86,7 @@ def _terminal() -> Iterator[int]:
         import pty
         import termios
     except ImportError as error:
-        raise RtsrError("There are no terminals to be had here; leave out --screen.") from error
+        raise RtsrError("This system has no pseudo-terminals; leave out --screen.") from error
     reader, user = pty.openpty()
     fcntl.ioctl(user, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
 

@@ -48,7 +48,7 @@ class SoundScore:
 
 
 def measure_latency(clip: Audio, recorded: Audio, first: int) -> int:
-    """Frames by which `recorded` `(frames,)` lags behind the clip that is played round and round.
+    """Return the frames by which `recorded` `(frames,)` lags behind the clip that plays in a loop.
 
     `recorded` holds at least one round; `first` is the server's count at its first frame; frame `f`
     played `f mod len`.
@@ -67,7 +67,7 @@ def score_sound(
     """Compare everything that was recorded, except its first second, with what was played.
 
     Args:
-        clip: float32 ``(frames,)``, played round and round.
+        clip: float32 ``(frames,)``, played in a loop.
         recorded: float32 ``(frames,)``, at least a second more than one round; may be mapped.
         first: the server's count at its first frame.
         gaps: ``(gaps, 2)``, see :attr:`rtsr_bench.soak.player.SoakPlayer.gaps`.

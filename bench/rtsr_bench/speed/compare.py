@@ -68,7 +68,7 @@ class Change:
     @property
     def figure_name(self) -> str:
         """What tables call it."""
-        return self.figure.removesuffix("_ms").replace("_", " ")
+        return self.figure.removesuffix("_ms").replace("99_9", "99.9").replace("_", " ")
 
     @property
     def percent(self) -> float | None:
@@ -140,19 +140,24 @@ def headline(comparison: Comparison) -> str:
     return f"{text}, {same} stayed within the noise."
 
 
+def one_sided(comparison: Comparison) -> list[str]:
+    """List the cases that only one side has."""
+    sides = (("before", comparison.only_before), ("after", comparison.only_after))
+    return [f"Only {name}: {'; '.join(labels)}." for name, labels in sides if labels]
+
+
 def remarks(comparison: Comparison) -> list[str]:
-    """List what to know about a comparison."""
+    """List what limits a comparison."""
+    if comparison.is_same:
+        return []
     lines = []
     unknown = [change for change in comparison.changes if change.verdict == UNKNOWN]
-    if unknown and not comparison.is_same:
+    if unknown:
         lines.append(
             f"Whether {counted(len(unknown), 'figure')} changed cannot be said: measured once, a "
             "figure has no spread to compare a difference with, and a search that was cut short "
             "has no answer. Measure both sides with --repetitions 5."
         )
-    for name, labels in (("before", comparison.only_before), ("after", comparison.only_after)):
-        if labels:
-            lines.append(f"Only {name}: {'; '.join(labels)}.")
     if comparison.false_alarm is not None and 0.05 < comparison.false_alarm < 1.0:
         lines.append(
             f"With so few repetitions, up to {100 * comparison.false_alarm:.0f} % of the figures "

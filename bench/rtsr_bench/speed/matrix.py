@@ -94,7 +94,7 @@ def model_cases(axes: Axes) -> list[Case]:
     must_have = axes.models is not None
     networks = [one for model in found for one in _variants(model, axes.precisions, must_have)]
     if axes.precisions and not must_have and not networks:
-        raise RtsrError(
+        raise ArgumentError(
             f"No bundled model is there in precision {' or '.join(axes.precisions)}; "
             "`rtsr export` writes others."
         )
@@ -116,7 +116,7 @@ def model_cases(axes: Axes) -> list[Case]:
         if provider == providers.CPU or not model.metadata.is_for_cpu
     ]  # fmt: skip
     if networks and not cases:
-        raise RtsrError(
+        raise ArgumentError(
             "Nothing is left to be timed: models in int8 run on provider 'cpu' only; add it, or "
             "another precision."
         )

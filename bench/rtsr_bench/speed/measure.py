@@ -64,6 +64,28 @@ def measure(case: Case, protocol: Protocol, launched_ns: int) -> dict[str, Any]:
     target = make_target(case)
     load_ms = (time.perf_counter_ns() - loading) * 1e-6
     launch_ms = (imported_ns - launched_ns) * 1e-6
+    timed = measure_steps(target, case.period_ms, protocol)
+    memory = resident_megabytes()
+    device = gpu_megabytes(options.device) if on_gpu else None
+    return {
+        "provider": target.provider,
+        "launch_ms": launch_ms,
+        "load_ms": load_ms,
+        "cold_start_ms": launch_ms + load_ms + timed["first_step_ms"],
+        **timed,
+        "times_ms": timed["times_ms"].round(6).tolist(),
+        "rss_mb": memory,
+        "rss_added_mb": _difference(memory, memory_before),
+        "device_mb": _difference(device, device_before),
+    }
+
+
+def measure_steps(target: Target, period_ms: float, protocol: Protocol) -> dict[str, Any]:
+    """Take the first step, warm up, and take the timed steps with the garbage collector off.
+
+    Returns:
+        ``times_ms`` in order, as an array, and the facts of :func:`measure` that belong to them.
+    """
     first_step_ms = _timed(target)
     gc.collect()
     gc.freeze()
@@ -73,28 +95,18 @@ def measure(case: Case, protocol: Protocol, launched_ns: int) -> dict[str, Any]:
     )
     energy = PackageEnergy()
     began = time.time()
-    times, late = take_steps(target, case.period_ms, protocol)
-    joules = energy.joules()
-    ended = time.time()
+    times, late = take_steps(target, period_ms, protocol)
+    joules, ended = energy.joules(), time.time()
     gc.enable()
     gc.unfreeze()
-    memory = resident_megabytes()
-    device = gpu_megabytes(options.device) if on_gpu else None
     return {
-        "provider": target.provider,
-        "launch_ms": launch_ms,
-        "load_ms": load_ms,
-        "cold_start_ms": launch_ms + load_ms + first_step_ms,
         "first_step_ms": first_step_ms,
         "warm_up_steps": len(warm),
         "warm_up_settled": has_settled,
         "warm_up_timeline_ms": steady.timeline(warm),
-        "times_ms": times.round(6).tolist(),
+        "times_ms": times,
         "missed_by_the_clock": late,
         "timed_between": [began, ended],
-        "rss_mb": memory,
-        "rss_added_mb": _difference(memory, memory_before),
-        "device_mb": _difference(device, device_before),
         "cpu_power_w": None if joules is None else joules / max(ended - began, 1e-9),
     }
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rtsr_bench.speed.compare import BETTER, WORSE, Comparison, headline, remarks
+from rtsr_bench.speed.compare import BETTER, WORSE, Comparison, headline, one_sided, remarks
 from rtsr_bench.speed.matrix import REFERENCES
 from rtsr_bench.speed.summary import missed_steps
 from rtsr_bench.speed.texts import found_streams, is_short, notes, three_digits, whole_number
@@ -147,7 +147,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 f"[{_STYLES[change.verdict]}]{change.verdict}[/]",
             )
         console.print(table)
-    for line in (headline(comparison), *remarks(comparison)):
+    for line in (headline(comparison), *remarks(comparison), *one_sided(comparison)):
         console.print(escape(line), highlight=False)
     for what, before, after in comparison.circumstances:
         console.print(escape(f"{what}: {before} -> {after}"), highlight=False, style="dim")

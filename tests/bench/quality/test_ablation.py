@@ -28,7 +28,11 @@ from rtsr_bench.quality.scores import Scores
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "examples" / "ablation.py"
-PLANS = sorted((ROOT / "bench" / "results" / "ablation").glob("*/plan.toml"))
+PLANS = [
+    plan
+    for plan in sorted((ROOT / "bench" / "results" / "ablation").glob("*/plan.toml"))
+    if "checkpoint" not in plan.read_text()
+]
 PLAN = """
 title = "In how many steps"
 reference = "flow"
@@ -146,3 +150,15 @@ def test_a_plan_is_carried_out_and_goes_on(tmp_path: Path) -> None:
     again = subprocess.run([*command, str(out)], capture_output=True, text=True, check=True)
     assert "| flow | 1 step | " in again.stdout
     assert "9.00" in again.stdout
+    # Another run's checkpoint is taken as it is.
+    scored = PLAN[: PLAN.index("[[variants]]")].replace('reference = "flow"', 'reference = "mine"')
+    scored += f"""[[variants]]
+name = "mine"
+checkpoint = {json.dumps(str(out / "refined-of-one-step" / "last.pt"))}
+teacher_euler_steps = [1]
+"""
+    (tmp_path / "plan.toml").write_text(scored)
+    subprocess.run([*command, str(tmp_path / "scored")], capture_output=True, check=True)
+    for name in ("1-step-4000.json", "teacher-1-step-4000.json"):
+        mine, before = tmp_path / "scored" / "mine" / name, out / "refined-of-one-step" / name
+        assert json.loads(mine.read_text()) == json.loads(before.read_text())

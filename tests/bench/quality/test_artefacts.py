@@ -100,7 +100,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     for arguments, reason in (
         ((tmp_path / "none", "--cutoff", 4000), "is not a folder"),
         ((corpus, "--cutoff", 100), "must lie between"),
-        ((corpus, "--limit", 0), "0 is not in the range"),
+        ((corpus, "--limit", 0), "greater than or equal to 1"),
         ((corpus, "--model", "nonsense", "--work", tmp_path / "w"), "nonsense"),
     ):
         done = bench("artefacts", *arguments)

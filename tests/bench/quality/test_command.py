@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ pytest.importorskip("visqol")
 pytest.importorskip("matplotlib")
 
 from rtsr.cli import app as application
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.quality.band_levels import BAND_LEVELS
 from rtsr_bench.corpus import list_clips
 from rtsr_bench.quality import jobs
@@ -229,8 +231,8 @@ def test_conditions_are_judged(corpus: Path, made: Path, stand_in: Path) -> None
     assert list(part["scores"]) == ["input", "replicate", "stand-in"]
     for by_condition in part["scores"].values():
         assert list(by_condition) == list(part["titles"])
-    heard = {key: row["by_domain"]["speech"] for key, row in part["scores"]["input"].items()}
-    assert heard["8k"]["lf_sisdr"] > heard["mu-law"]["lf_sisdr"] > heard["opus-8k"]["lf_sisdr"]
+    found = {key: row["by_domain"]["speech"] for key, row in part["scores"]["input"].items()}
+    assert found["8k"]["lf_sisdr"] > found["mu-law"]["lf_sisdr"] > found["opus-8k"]["lf_sisdr"]
     assert (out / "conditions.png").is_file()
 
 
@@ -276,7 +278,7 @@ def test_systems_are_told_apart_by_their_weights(
     assert one.digest != other.digest
     twin = tmp_path / "replicate.onnx"
     shutil.copy(stand_in, twin)
-    with pytest.raises(RtsrError, match="would be called 'replicate'"):
+    with pytest.raises(ArgumentError, match="would be called 'replicate'"):
         choose_systems([str(twin)], None, [4000.0])
     precise, rough = tmp_path / "net.onnx", tmp_path / "net-int8.onnx"
     shutil.copy(stand_in, precise)
@@ -303,3 +305,16 @@ def test_the_floor_stands_in_front_of_what_must_beat_it(corpus: Path, tmp_path: 
     assert (tmp_path / "out.wav").stat().st_size > 48000
     with pytest.raises(RtsrError, match="is not a baseline"):
         choose_systems([], tmp_path, [4000.0, 8000.0])
+
+
+def test_processes_work_side_by_side_under_python_m(corpus: Path, tmp_path: Path) -> None:
+    """Spawned processes import the program's main module again, which must not run it again."""
+    out = tmp_path / "report"
+    command = [sys.executable, "-m", "rtsr", "bench", "quality", str(corpus), "--out", str(out)]
+    command += ["--cutoff", "4000", "--model", "replicate", "--metrics", "lsd", "--tables-only"]
+    command += ["--seconds", "1", "--jobs", "2", "--work", str(tmp_path / "work")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("# Quality report") == 1
+    found = scores(out)["4000"]["replicate"]["clips"]
+    assert set(found) == {"speech/one", "music/two", "music/two2"}

@@ -1,4 +1,4 @@
-"""Ways of delivery: real codes in the files, nothing late, nothing lost."""
+"""Kinds of degradation: real codes in the files, nothing late, nothing lost."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def degraded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_what_is_delivered_is_the_same_sound_at_the_same_time(
     degraded: dict[str, Path], key: str
 ) -> None:
-    reference, heard = read_audio(REFERENCE)[:, 0], read_audio(degraded[key])[:, 0]
-    assert abs(reference.size - heard.size) <= 6  # one sample at 8 kHz
-    shared = min(reference.size, heard.size)
-    assert find_lag(reference[:shared], heard[:shared], CUTOFF_HZ) == 0
-    kept = lf_sisdr(reference[:shared], heard[:shared], CUTOFF_HZ)
+    reference, output = read_audio(REFERENCE)[:, 0], read_audio(degraded[key])[:, 0]
+    assert abs(reference.size - output.size) <= 6  # one sample at 8 kHz
+    shared = min(reference.size, output.size)
+    assert find_lag(reference[:shared], output[:shared], CUTOFF_HZ) == 0
+    kept = lf_sisdr(reference[:shared], output[:shared], CUTOFF_HZ)
     assert kept > LEAST_SISDR.get(key, 8)
     assert kept < 90, "nothing was done to it"
 

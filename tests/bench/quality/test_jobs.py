@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from rtsr.errors import MissingDependencyError, RtsrError
-from rtsr_bench.quality.command import jobs as runs
+from rtsr_bench.quality import jobs as runs
 from rtsr_bench.quality.single_thread import one_thread_each
 from rtsr_bench.quality.systems import BASELINE, INPUT, MODEL, System
 

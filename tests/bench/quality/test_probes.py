@@ -13,7 +13,7 @@ import soundfile
 
 pytest.importorskip("onnxruntime")
 
-from rtsr_bench.quality.command import probes as probes
+from rtsr_bench.quality import probes
 
 Sound = Callable[..., np.ndarray]
 
@@ -63,7 +63,7 @@ def test_silence_is_judged_where_it_is(
         return process(self, block) + np.float32(1e-3)
 
     monkeypatch.setattr(probes.Upsampler, "process", hissing)
-    # the loud parts are 40 dB above that and must not be heard
+    # the loud parts are 40 dB above that and must not reach it
     assert probes.level_in_silence(str(stand_in), 8000, sound) == pytest.approx(-60.0, abs=0.1)
 
 

@@ -260,11 +260,11 @@ def test_bad_input_is_one_sentence(
 
 def test_results_that_exist_are_not_overwritten(tmp_path: Path) -> None:
     for name in ("found.json", "found.html"):
-        (tmp_path / name).write_text("dear")
+        (tmp_path / name).write_text("kept")
         done = bench("--evidence", str(tmp_path / "found.json"))
         assert done.exit_code == 2
         assert "exists; name another file" in done.stderr
-        assert (tmp_path / name).read_text() == "dear"
+        assert (tmp_path / name).read_text() == "kept"
         (tmp_path / name).unlink()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rtsr.errors import ModelError, ProviderError, RtsrError
+from rtsr.errors import ArgumentError, ModelError, ProviderError, RtsrError
 from rtsr.runtime.models import find_model
 from rtsr.runtime.providers import select as providers
 from rtsr_bench.speed.external_model import (
@@ -137,12 +137,12 @@ def test_wrong_declarations(text: str) -> None:
     if text == "audio:":
         assert parse_declaration([text]).inputs == {"audio": []}
         return
-    with pytest.raises(RtsrError, match=r"not declared as|not a number"):
+    with pytest.raises(ArgumentError, match=r"not declared as|not a number"):
         parse_declaration([text])
 
 
 def test_a_wrong_state_pair() -> None:
-    with pytest.raises(RtsrError, match="not declared as INPUT=OUTPUT"):
+    with pytest.raises(ArgumentError, match="not declared as INPUT=OUTPUT"):
         parse_declaration([], [], ["state"])
 
 
@@ -211,5 +211,5 @@ def test_foreign_files_that_are_none(tmp_path: Path) -> None:
         step_of(text, declare())
     with pytest.raises(ModelError, match=r"'none\.onnx' does not exist"):
         step_of(tmp_path / "none.onnx", declare())
-    with pytest.raises(RtsrError, match=r"0\.1 to 60000 ms of sound, not 0"):
+    with pytest.raises(ArgumentError, match=r"0\.1 to 60000 ms of sound, not 0"):
         external_cases(text, declare(), ["cpu"], [1], 1, 0.0)

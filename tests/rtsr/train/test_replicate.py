@@ -57,9 +57,9 @@ def enhance(weights: replicate_file.ReplicateWeights, narrow: np.ndarray) -> np.
 def test_it_learns_the_level_of_what_the_input_lacks(
     weights: replicate_file.ReplicateWeights, level: float
 ) -> None:
-    truth = swelling_noise(6.0, 99, level)
+    reference = swelling_noise(6.0, 99, level)
     metrics = ["lsd_near", "hf_bias_db", "hf_envelope_db"]
-    values = evaluate(truth, enhance(weights, degrade(truth, CUTOFF)), CUTOFF, metrics)
+    values = evaluate(reference, enhance(weights, degrade(reference, CUTOFF)), CUTOFF, metrics)
     assert abs(values["hf_bias_db"]) < 1.0
     assert values["hf_envelope_db"] < 2.0
     # the distance of two independent noises of one level is 0.79

@@ -25,11 +25,10 @@ from rtsr.runtime.models import find_model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.providers.options import CPU, ProviderOptions, parse_provider
 from rtsr.runtime.session import OnnxStep
-from rtsr_bench.probes import PackageEnergy, resident_megabytes
-from rtsr_bench.speed import steady
+from rtsr_bench.probes import resident_megabytes
 from rtsr_bench.speed.blocks import Blocks
 from rtsr_bench.speed.evidence.items import PARITY, SEARCH, STEPS, Item, Network
-from rtsr_bench.speed.measure import Protocol, take_steps
+from rtsr_bench.speed.measure import Protocol, measure_steps, take_steps
 from rtsr_bench.speed.stream_search import OutOfTimeError, Trial, find_most_streams
 from rtsr_bench.speed.summary import histogram, quantiles, step_figures
 from rtsr_bench.speed.targets import ModelStep
@@ -166,27 +165,16 @@ def _steps(item: Item, streams: int, seconds: float) -> dict[str, Any]:
     loading = time.perf_counter()
     target = _make(item, streams)
     open_s = time.perf_counter() - loading
-    first_ms = _timed(target)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    protocol = Protocol(seconds=seconds, paced=item.paced)
-    steady.warm_up(lambda: _timed(target), 0.3 * seconds, protocol.most_steps)
-    energy = PackageEnergy()
-    began = time.time()
-    times, late = take_steps(target, item.period_ms, protocol)
-    ended, joules = time.time(), energy.joules()
-    gc.enable()
-    gc.unfreeze()
+    protocol = Protocol(seconds=seconds, warm_up_seconds=0.3 * seconds, paced=item.paced)
+    timed = measure_steps(target, item.period_ms, protocol)
+    times = timed["times_ms"]
+    kept = ("first_step_ms", "missed_by_the_clock", "cpu_power_w", "timed_between")
     facts: dict[str, Any] = {
         "open_s": round(open_s, 3),
-        "first_step_ms": first_ms,
+        **{name: timed[name] for name in kept},
         "figures": step_figures(times, item.period_ms),
         "quantiles_ms": quantiles(times),
         "histogram": histogram(times),
-        "missed_by_the_clock": late,
-        "cpu_power_w": None if joules is None else joules / max(ended - began, 1e-9),
-        "timed_between": [began, ended],
     }
     if isinstance(target, BareStep):
         facts["captured"], facts["notes"] = target.captured, list(target.notes)
@@ -220,12 +208,6 @@ def _search(item: Item, seconds: float, deadline: float, first: int) -> dict[str
 
     search = find_most_streams(attempt, limit, 8192, _EXACT_UP_TO, first)
     return {"search": search.as_json()}
-
-
-def _timed(target: BareStep | WholeBatch) -> float:
-    started = time.perf_counter_ns()
-    target.step()
-    return (time.perf_counter_ns() - started) * 1e-6
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from rtsr_bench.speed.compare import BETTER, SAME, WORSE, Change, Comparison, headline, remarks
+from rtsr_bench.speed.compare import (
+    BETTER,
+    SAME,
+    WORSE,
+    Change,
+    Comparison,
+    headline,
+    one_sided,
+    remarks,
+)
 from rtsr_bench.speed.html.parts import table, whole_page
 from rtsr_bench.speed.texts import three_digits
 
@@ -37,6 +46,7 @@ def build_comparison_page(comparison: Comparison, before: str, after: str) -> st
         body += ["<h2>Other circumstances</h2>", table(["what", "before", "after"], 3, rows)]
     if others:
         body += ["<h2>Everything else</h2>", _changes(others)]
+    body += [f'<p class="soft">{escape(line)}</p>' for line in one_sided(comparison)]
     return whole_page("rtsr bench speed: what changed", body)
 
 
