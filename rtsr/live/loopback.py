@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import RtsrError
+from rtsr.latency import ENGINE_RATE
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.runtime.metadata import HOP
 
 Audio = NDArray[np.float32]
 
-_RATE = 48000
 _CLICK_PEAK = 0.25
 # Silence before it, until the one before has died away.
 _QUIET_HOPS = 50
@@ -52,12 +52,12 @@ class LatencyResult:
     @property
     def measured_ms(self) -> float:
         """Measured latency in milliseconds."""
-        return 1000.0 * self.measured_samples / _RATE
+        return 1000.0 * self.measured_samples / ENGINE_RATE
 
     @property
     def stated_ms(self) -> float:
         """Stated latency in milliseconds."""
-        return 1000.0 * self.stated_samples / _RATE
+        return 1000.0 * self.stated_samples / ENGINE_RATE
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -82,7 +82,7 @@ def click() -> Audio:
 
     It stays below every cutoff, so that it passes as dry signal, whatever the level.
     """
-    time = np.arange(192) / _RATE
+    time = np.arange(192) / ENGINE_RATE
     phase = 2.0 * np.pi * (3000.0 * time - 0.5 * 2500.0 / time[-1] * time**2)
     sweep = np.zeros(HOP, np.float32)
     sweep[:192] = _CLICK_PEAK * np.hanning(192) * np.sin(phase)
@@ -102,7 +102,7 @@ class _Clicker:
         """Send one click and listen; false if the device stopped meanwhile."""
         self._done.clear()
         self._number = -_QUIET_HOPS
-        return self._done.wait(10.0 + (_QUIET_HOPS + _LISTEN_HOPS) * HOP / _RATE)
+        return self._done.wait(10.0 + (_QUIET_HOPS + _LISTEN_HOPS) * HOP / ENGINE_RATE)
 
     def __call__(self, hop: int, audio: Audio, out: Audio) -> None:
         number = self._number

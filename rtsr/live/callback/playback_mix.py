@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, int64
 
-from rtsr.live.callback.state import COUNTERS, LOOK_AHEAD, OVERLAP, STATE
-from rtsr.live.shared.memory import TIMELINE_FRAMES
+from rtsr.live.callback.state import COUNTERS, LOOK_AHEAD, STATE
+from rtsr.live.shared.memory import OVERLAP, TIMELINE_FRAMES
 from rtsr.live.shared.pointers import carray, frames_at, pointer_to
 from rtsr_kernels.compiled import AUDIO, INDICES, kernel
 from rtsr_kernels.timeline import HEADER_WORDS, timeline_read, timeline_start, timeline_written

@@ -18,7 +18,8 @@ import math
 from dataclasses import dataclass
 
 from rtsr.latency import ENGINE_RATE
-from rtsr.live.callback.state import LOOK_AHEAD, OVERLAP
+from rtsr.live.callback.state import LOOK_AHEAD
+from rtsr.live.shared.memory import OVERLAP
 
 HOP = 480
 DEFAULT_ALLOWANCE_MS = 5.0

@@ -11,10 +11,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
+
 Row = list[tuple[str, str]]
 
-LOWEST_BAND_HZ = 60.0
-HIGHEST_BAND_HZ = 24000.0
 # From the noise of 16 bits to the loudest band of loud music.
 _SPECTRUM_FLOOR_DB = -96.0
 _SPECTRUM_TOP_DB = -12.0

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rtsr.latency import ENGINE_RATE
 from rtsr.live.monitor.report import CALLBACK_BIN_US, STEP_BIN_MS, percentiles
 from rtsr.live.shared.memory import LiveMemory
 
@@ -15,7 +16,6 @@ _XRUNS = (
     "output_underflows",
     "output_overflows",
 )
-_RATE = 48000
 
 
 def xruns(memory: LiveMemory) -> int:
@@ -84,4 +84,4 @@ def counters(memory: LiveMemory) -> dict[str, Any]:
 
 def ahead_ms(memory: LiveMemory) -> float:
     """Enhanced sound that lay ready when the newest callback came."""
-    return 1000.0 * int(memory.callback["fill"]) / _RATE
+    return 1000.0 * int(memory.callback["fill"]) / ENGINE_RATE

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.latency import ENGINE_RATE
 from rtsr.live.monitor.report import SPECTRUM_BANDS
-from rtsr.live.shared.memory import LiveMemory
+from rtsr.live.shared.memory import OVERLAP, LiveMemory
 
 Audio = NDArray[np.float32]
 
@@ -18,8 +19,6 @@ FLOOR_DB = -120.0
 LOWEST_BAND_HZ = 60.0
 HIGHEST_BAND_HZ = 24000.0
 
-_RATE = 48000
-_OVERLAP = 120
 _SPECTRUM_FRAMES = 4096
 _LEVEL_FRAMES = 2400
 
@@ -31,7 +30,7 @@ _TO_FULL_SCALE = 2.0 / float(_WINDOW.sum())
 def _band_edges() -> NDArray[np.intp]:
     """First bin of each band; the last entry ends the last one. Each band has at least one bin."""
     edges = np.geomspace(LOWEST_BAND_HZ, HIGHEST_BAND_HZ, SPECTRUM_BANDS + 1)
-    return np.round(edges * _SPECTRUM_FRAMES / _RATE).astype(np.intp)
+    return np.round(edges * _SPECTRUM_FRAMES / ENGINE_RATE).astype(np.intp)
 
 
 _EDGES = _band_edges()
@@ -60,7 +59,7 @@ class Meters:
         end = memory.capture.written
         self._read(self._captured, end, enhanced=False)
         position = int(memory.callback["played_position"])
-        self._read(self._played, position - _OVERLAP, enhanced=False)
+        self._read(self._played, position - OVERLAP, enhanced=False)
         # Where there are enhanced frames they are what is played.
         self._read(self._played, position, enhanced=True)
         return self._captured, self._played

@@ -26,6 +26,8 @@ from rtsr_kernels.timeline import Timeline
 
 TIMELINE_FRAMES = 1 << 16
 """Capacity of both timelines: 1.4 s, more than any stall that is worth catching up with."""
+OVERLAP = 120
+"""Frames by which the playback timeline lags behind the capture timeline."""
 MAX_CHANNELS = 8
 CALLBACK_BINS = 2048
 """Bins of the callbacks' durations, one microsecond each; the last one also holds longer ones."""
@@ -48,7 +50,7 @@ class LiveMemory:
         channels: of the engine, and so of both timelines.
         capture: `Timeline` of what was captured, written by the callback.
         playback: `Timeline` of what the engine made of it, written by the worker. Frame `j` belongs
-            to capture frame `j - 120`.
+            to capture frame `j - OVERLAP`.
         callback: the record `CALLBACK_COUNTERS`, of shape `()`: each field of it is a view.
         callback_histogram: int64 `(2048,)`, durations of the playing callback in microseconds.
         capture_histogram: int64 `(2048,)`, the same of a callback that only captures.

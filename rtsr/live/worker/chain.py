@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ArgumentError
+from rtsr.latency import ENGINE_RATE
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.controls.smoothing import SmoothedControls
+from rtsr.live.shared.memory import OVERLAP
 from rtsr.live.worker.tone import SilenceGate, Tone
 from rtsr.runtime.hop_engine import HopEngine
 from rtsr.runtime.metadata import HOP
@@ -24,13 +26,10 @@ from rtsr.runtime.statistics import Statistics
 from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
 from rtsr_kernels.limiter import KNEE, limit
 
-__all__ = ["DRY", "OVERLAP", "LiveChain"]
+__all__ = ["LiveChain"]
 
 Audio = NDArray[np.float32]
 
-#: Samples by which the output is later than the input, beside the hop itself.
-OVERLAP = 120
-_RATE = 48000.0
 _WARM_UP_STEPS = 2
 
 
@@ -186,7 +185,9 @@ class LiveChain:
         if self._limiter:
             # What nothing was added to passes as it is, as long as it is within full scale.
             knee = KNEE if self._hops.adds[0] else 1.0
-            self._statistics.limited_samples += limit(out, self._limiter_gain, knee, _RATE)
+            self._statistics.limited_samples += limit(
+                out, self._limiter_gain, knee, float(ENGINE_RATE)
+            )
         self._remember(audio, f_prior)
         self.hop += 1
         self._statistics.record_step(time.perf_counter_ns() - started)

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.bandwidth import FULL_BAND_HZ
+from rtsr.latency import ENGINE_RATE
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.shared.events import RESTART, EventKind
-from rtsr.live.shared.memory import STEP_BIN_NS, LiveMemory
+from rtsr.live.shared.memory import OVERLAP, STEP_BIN_NS, LiveMemory
 from rtsr.live.shared.priority import hurry_worker, raise_worker
-from rtsr.live.worker.chain import OVERLAP, LiveChain
+from rtsr.live.worker.chain import LiveChain
 from rtsr.live.worker.fallback_levels import build_sources, fallback_levels_of
 from rtsr.live.worker.governor import Governor, GovernorSettings
 from rtsr.live.worker.settings import WorkerSettings
@@ -31,7 +32,6 @@ from rtsr.runtime.statistics import Statistics
 Audio = NDArray[np.float32]
 HopListener = Callable[[int, Audio, Audio], None]
 
-_RATE = 48000
 # Short enough to add nothing that counts to a hop's 10 ms, long enough to cost next to nothing.
 _SHORTEST_NAP = 0.0003
 _LONGEST_NAP = 0.005
@@ -167,7 +167,7 @@ class Worker:
             self._beat()
             # What is missing comes in device blocks, at the latest when it has been played. Long
             # naps first, then short ones, so that few are needed and the last ends in time.
-            nap = 0.6 * missing / _RATE
+            nap = 0.6 * missing / ENGINE_RATE
             time.sleep(min(max(nap, _SHORTEST_NAP), _LONGEST_NAP))
         return False
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from rtsr.live.callback.callback import PORTAUDIO_CALLBACK
-from rtsr.live.callback.state import OVERLAP, CallbackState
+from rtsr.live.callback.state import CallbackState
 from rtsr.live.device.latency import StreamLatency
 from rtsr.live.shared.counters import CALLBACK_COUNTERS
-from rtsr.live.shared.memory import LiveMemory
+from rtsr.live.shared.memory import OVERLAP, LiveMemory
 
 HOP = 480
 CLOCK = ctypes.CFUNCTYPE(ctypes.c_double)

@@ -9,7 +9,8 @@ import pytest
 
 from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
-from rtsr.live.worker.chain import OVERLAP, LiveChain
+from rtsr.live.shared.memory import OVERLAP
+from rtsr.live.worker.chain import LiveChain
 from rtsr.runtime.statistics import Statistics
 
 HOP = 480

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rtsr.live.controls.board import ControlBoard
-from rtsr.live.worker.chain import OVERLAP, LiveChain
+from rtsr.live.shared.memory import OVERLAP
+from rtsr.live.worker.chain import LiveChain
 from rtsr.runtime.statistics import Statistics
 
 HOP = 480
