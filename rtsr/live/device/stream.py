@@ -152,11 +152,6 @@ class DeviceStream:
         return max(0.0, (time.monotonic_ns() - oldest) * 1e-9)
 
     @property
-    def cpu_load(self) -> float:
-        """Share of its time that the busier callback takes, as PortAudio estimates it."""
-        return max((float(stream.cpu_load) for stream in self._streams), default=0.0)
-
-    @property
     def rates(self) -> tuple[int, int]:
         """Hz of the capturing and of the playing device."""
         return self._rates

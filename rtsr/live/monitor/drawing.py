@@ -118,13 +118,6 @@ def frequency_row(glyphs: Glyphs, bands: int, cutoff_hz: float) -> Row:
     return [(text[:mark], "dim"), (text[mark], "warn"), (text[mark + 1 :], "dim")]
 
 
-def step_columns(histogram: NDArray[np.int64], columns: int, bin_ms: float) -> NDArray[np.int64]:
-    """Return counts of step times in columns of equal ratios; shorter ones in the first."""
-    edges = _step_edges(len(histogram), columns, bin_ms)
-    counts: NDArray[np.int64] = np.add.reduceat(histogram, edges)
-    return counts
-
-
 def step_rows(
     glyphs: Glyphs, histogram: NDArray[np.int64], columns: int, bin_ms: float, budget_ms: float
 ) -> list[Row]:

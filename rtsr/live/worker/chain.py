@@ -103,11 +103,6 @@ class LiveChain:
         """Hz where the content of the newest hop ends."""
         return self._hops.cutoff_hz(0)
 
-    @property
-    def is_changing(self) -> bool:
-        """Whether another level is being prepared."""
-        return self._coming is not None
-
     def reset(self) -> None:
         """Forget everything: the next hop is the first of a stream."""
         for source in self._sources.values():
