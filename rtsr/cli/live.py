@@ -51,9 +51,15 @@ def live_command(
         ),
     ] = 128,
     channels: Annotated[
-        int,
-        typer.Option("--channels", "-c", help="Channels, 1 to 8.", rich_help_panel=_DEVICES),
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--channels",
+            "-c",
+            help="Channels, 1 to 8; two where both devices have two, else one.",
+            show_default=False,
+            rich_help_panel=_DEVICES,
+        ),
+    ] = None,
     sample_format: Annotated[
         str,
         typer.Option(
@@ -229,7 +235,7 @@ def live_command(
         output_device=output_device,
         rate=rate,
         block=frames,
-        channels=channels,
+        channels=1 if test and channels is None else channels,
         sample_format=sample_format,
         model=model,
         provider=provider,

@@ -73,8 +73,9 @@ def play(
     """
     from rtsr.live.monitor.stats_file import STDOUT, StatsFile
     from rtsr.live.session import LiveSession
+    from rtsr.live.shared.native_messages import stderr_for_python_alone
 
-    with StatsFile(json_stats) as stats:
+    with StatsFile(json_stats) as stats, stderr_for_python_alone():
         session = LiveSession(settings)
         if stopped.is_set():
             # Loading takes a second or two; whoever stopped it meanwhile wants no sound any more.

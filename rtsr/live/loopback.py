@@ -92,7 +92,7 @@ class _Clicker:
     """Listens to every hop in the worker: adds a click when asked, keeps what comes in after it."""
 
     def __init__(self) -> None:
-        self.heard: Audio = np.zeros(_LISTEN_HOPS * HOP, np.float32)
+        self.recorded: Audio = np.zeros(_LISTEN_HOPS * HOP, np.float32)
         self._done = threading.Event()
         self._number: int | None = None
         self._click = click()
@@ -113,7 +113,7 @@ class _Clicker:
         if number == 0:
             out += self._click[:, None]
         if number >= 0:
-            self.heard[number * HOP : (number + 1) * HOP] = audio[:, 0]
+            self.recorded[number * HOP : (number + 1) * HOP] = audio[:, 0]
         self._number = number + 1
         if self._number == _LISTEN_HOPS:
             self._number = None
@@ -134,7 +134,7 @@ def measure_latency(settings: LiveSettings) -> LatencyResult:
         for _ in range(_TRIALS):
             if not clicker.once():
                 raise RtsrError("The device stopped while the click was under way; try again.")
-            arrivals, levels = find_clicks(clicker.heard)
+            arrivals, levels = find_clicks(clicker.recorded)
             if len(arrivals) > 1:
                 break
     latency = session.report()["latency"]
@@ -152,13 +152,13 @@ def measure_latency(settings: LiveSettings) -> LatencyResult:
     )
 
 
-def find_clicks(heard: Audio) -> tuple[list[int], list[float]]:
+def find_clicks(recorded: Audio) -> tuple[list[int], list[float]]:
     """Where clicks begin in ``(samples,)``, and their levels against the one that was sent."""
     pattern = click()[:192].astype(np.float64)
     energy = float(pattern @ pattern)
-    level = np.correlate(heard.astype(np.float64), pattern, "valid") / energy
+    level = np.correlate(recorded.astype(np.float64), pattern, "valid") / energy
     # Cauchy-Schwarz: 1 where the sound is the click and nothing but the click, of any level.
-    power = np.convolve(np.square(heard, dtype=np.float64), np.ones(192), "valid")
+    power = np.convolve(np.square(recorded, dtype=np.float64), np.ones(192), "valid")
     likeness = np.abs(level) * np.sqrt(energy / np.maximum(power, 1e-12))
     arrivals: list[int] = []
     levels: list[float] = []

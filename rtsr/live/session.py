@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.controls.board import ControlBoard
+from rtsr.live.device.devices import default_channels, find_device
 from rtsr.live.device.latency import StreamLatency
 from rtsr.live.device.latency_polling import LatencyPolling
 from rtsr.live.device.stream import DeviceStream, StreamRequest
@@ -79,8 +81,10 @@ class LiveSession:
         """
         if self._memory is not None:
             raise RtsrError("This live session runs already; call stop() first.")
+        channels = self.settings.channels or self._channels_of_the_devices()
+        self.settings = replace(self.settings, channels=channels)
         with contextlib.ExitStack() as undo:
-            memory = undo.enter_context(LiveMemory.create(self.settings.channels))
+            memory = undo.enter_context(LiveMemory.create(channels))
             self._board = ControlBoard(memory.controls, self.fallback_levels)
             self._board.reset()
             self._turn_controls(self._board)
@@ -162,7 +166,7 @@ class LiveSession:
             output_name=self._stream.output_device.name,
             rate=self._rate,
             block=latency.block,
-            channels=self.settings.channels,
+            channels=memory.channels,
             in_db=in_db,
             out_db=out_db,
             in_rms_db=in_rms_db,
@@ -227,6 +231,12 @@ class LiveSession:
         for name, value in self.settings.controls.items():
             board.set(name, value)
 
+    def _channels_of_the_devices(self) -> int:
+        with _raising(self.settings.raise_priority):
+            source = find_device(self.settings.input_device, "input")
+            sink = find_device(self.settings.output_device, "output")
+        return default_channels(source, sink)
+
     def _for_worker(self) -> WorkerSettings:
         latency = self._stream.latency
         self._rate = self._stream.rates[0]
@@ -273,7 +283,7 @@ class LiveSession:
             "output": self._stream.output_device.name,
             "rate": self._rate,
             "block": latency.block,
-            "channels": self.settings.channels,
+            "channels": memory.channels,
             "worker": self.settings.worker,
             "worker_pid": int(memory.worker["pid"]),
             "fallback_levels": list(self.fallback_levels),
@@ -320,7 +330,11 @@ class _RaisedStream(DeviceStream):
             super().reopen()
 
     def _raising(self) -> contextlib.AbstractContextManager[object]:
-        return raised_for_new_threads() if self._raised else contextlib.nullcontext()
+        return _raising(self._raised)
+
+
+def _raising(wanted: bool) -> contextlib.AbstractContextManager[object]:
+    return raised_for_new_threads() if wanted else contextlib.nullcontext()
 
 
 class _Follower(Guard):

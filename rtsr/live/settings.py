@@ -23,8 +23,8 @@ class LiveSettings:
         output_device: the one to play to.
         rate: Hz of both devices; what the device prefers if ``None``.
         block: frames per device block, 0 for whatever the device likes.
-        channels: of the engine: 1 to 8 are recorded, enhanced and played. Mono is played on both
-            channels of a stereo device.
+        channels: of the engine: 1 to 8 are recorded, enhanced and played; two where both devices
+            have two, else one, if ``None``. Mono is played on both channels of a stereo device.
         sample_format: of the device: ``float32``, ``int24`` or ``int16``.
         worker: ``process`` (nothing this program does can delay it) or ``thread`` (embedded).
         controls: values of controls that differ from their defaults, by name.
@@ -38,7 +38,7 @@ class LiveSettings:
     output_device: int | str | None = None
     rate: int | None = None
     block: int = 128
-    channels: int = 1
+    channels: int | None = 1
     sample_format: str = "float32"
     model: str = "small"
     provider: str = "auto"
@@ -65,7 +65,7 @@ class LiveSettings:
             raise ArgumentError(
                 f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}."
             )
-        if not 1 <= self.channels <= MAX_CHANNELS:
+        if self.channels is not None and not 1 <= self.channels <= MAX_CHANNELS:
             raise ArgumentError(
                 f"A live session has 1 to {MAX_CHANNELS} channels, not {self.channels}."
             )
@@ -73,7 +73,7 @@ class LiveSettings:
     def for_worker(self, native_hz: float, reserve_frames: int, delay: int) -> WorkerSettings:
         """Return the worker's part, once the device's rate, block and delay are known."""
         return WorkerSettings(
-            channels=self.channels,
+            channels=self.channels or 1,
             model=self.model,
             provider=self.provider,
             threads=self.threads,

@@ -65,6 +65,9 @@ class Stream(Protocol):
     def close(self) -> None:
         """Let go of the device."""
 
+    def remember_connections(self) -> None:
+        """Note what a reopened device is to be connected with."""
+
     def reopen(self) -> None:
         """Look for the device again and open it; raises :class:`RtsrError` if it is not there."""
 
@@ -221,6 +224,7 @@ class DeviceGuard(Guard):
         """See whether the device still calls; if not, let go of it and wait for it."""
         stream = self._stream
         if stream.active and stream.silent_seconds < _NO_CALLBACKS_SECONDS:
+            stream.remember_connections()
             return
         self.waiting = True
         stream.close()

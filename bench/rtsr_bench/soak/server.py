@@ -116,7 +116,7 @@ class Engine:
         if gil_hog:
             command = ["-m", "rtsr_bench.soak.hog", str(self._file), model]
         else:
-            command = ["-m", "rtsr", "live", "--every", "--model", model]
+            command = ["-m", "rtsr", "live", "--every", "--channels", "1", "--model", model]
             command += [] if screen else ["--quiet"]
             command += ["--json-stats", str(self._file)]
         self._errors = folder / "engine.log"

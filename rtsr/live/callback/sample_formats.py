@@ -18,7 +18,6 @@ from rtsr_kernels.compiled import AUDIO, AUDIO_IN, kernel
 
 FORMATS = {"float32": 0, "int24": 1, "int16": 2}
 """Names as sounddevice has them, and what the compiled code calls them."""
-SAMPLE_BYTES = {"float32": 4, "int24": 3, "int16": 2}
 FLOAT32, INT24, INT16 = 0, 1, 2
 
 # As the engine itself: beyond this a float is not sound, and it would ruin every filter's state.

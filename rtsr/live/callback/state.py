@@ -20,7 +20,6 @@ from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler, history_l
 from rtsr_kernels.resample_design import conversion_ratio, phase_table
 from rtsr_kernels.variable_resample import delay_frames, design
 
-"""Frames by which the playback timeline lags behind the capture timeline."""
 LOOK_AHEAD = 64
 """Enhanced frames kept in hand: the fade to the dry signal happens within them."""
 

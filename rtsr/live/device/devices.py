@@ -228,6 +228,11 @@ def choose_rate(
     return working[-1]
 
 
+def default_channels(source: Device, sink: Device) -> int:
+    """Return the channels to enhance unless told otherwise: two where both devices have two."""
+    return max(1, min(2, source.input_channels, sink.output_channels))
+
+
 def describe(device: Device, used_for: list[str]) -> dict[str, Any]:
     """Return the device as an object for programs."""
     return {

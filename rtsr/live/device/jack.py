@@ -1,4 +1,4 @@
-"""What PortAudio does not tell about a JACK server: its period, and its ports' latencies."""
+"""What PortAudio does not tell about a JACK server: its period, ports' latencies, connections."""
 
 from __future__ import annotations
 
@@ -75,6 +75,81 @@ def port_latency(client_name: str, rate: int) -> tuple[float, float] | None:
         return seconds[0], seconds[1]
 
 
+Connections = dict[str, frozenset[str]]
+"""Names of a client's own ports, without the client's name, and what each is connected with."""
+
+
+class ConnectionReader:
+    """Reads who a client's ports are connected with, as often as one likes.
+
+    It stays a client of the server, but an inactive one: JACK's graph lies in shared memory, so
+    that reading it costs neither the server nor the other clients anything.
+    """
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._client: Any = None
+
+    def read(self, client_name: str, ports: tuple[str, ...]) -> Connections | None:
+        """Return the connections of these ports; `None` where the server or a port is not there."""
+        if self._library is None:
+            return None
+        if self._client is None:
+            self._client = self._library.jack_client_open(
+                _own_name(), _NO_START_SERVER, ctypes.byref(ctypes.c_int())
+            )
+        return _connections(self._library, self._client, client_name, ports)
+
+    def close(self, server_is_lost: bool = False) -> None:
+        """Leave the server; `read` joins it, or the next one, again.
+
+        Args:
+            server_is_lost: whether it has gone. JACK's library frees the clients of such a server
+                by itself, as soon as anybody looks for another one.
+        """
+        if self._client and not server_is_lost:
+            self._library.jack_client_close(self._client)
+        self._client = None
+
+
+def restore_connections(client_name: str, wanted: Connections) -> None:
+    """Connect a client's ports as they were, and with nothing else.
+
+    What a port was connected with and is not there is left out.
+    """
+    with _client() as (library, client, _):
+        present = _connections(library, client, client_name, tuple(wanted)) if client else None
+        if present is None:
+            return
+        for port, others in wanted.items():
+            own = f"{client_name}:{port}"
+            for connect, names in (
+                (library.jack_disconnect, present[port] - others),
+                (library.jack_connect, others - present[port]),
+            ):
+                for other in names:
+                    # Sound flows from an output port to an input port.
+                    pair = (other, own) if port.startswith("in") else (own, other)
+                    connect(client, pair[0].encode(), pair[1].encode())
+
+
+def _connections(
+    library: Any, client: Any, client_name: str, ports: tuple[str, ...]
+) -> Connections | None:
+    found: Connections = {}
+    for port in ports if client else ():
+        handle = library.jack_port_by_name(client, f"{client_name}:{port}".encode())
+        if not handle:
+            return None
+        names = library.jack_port_get_all_connections(client, handle)
+        others = set()
+        if names:
+            others = {name.decode() for name in itertools.takewhile(bool, names)}
+            library.jack_free(names)
+        found[port] = frozenset(others)
+    return found or None
+
+
 @contextlib.contextmanager
 def _client() -> Iterator[tuple[Any, Any, bool]]:
     """Open a short-lived client of the default server.
@@ -86,15 +161,18 @@ def _client() -> Iterator[tuple[Any, Any, bool]]:
     client, refused = None, False
     if library is not None:
         status = ctypes.c_int()
-        # JACK makes a file of it that all servers of a machine share.
-        name = f"{_NAME}-{os.getpid()}-{next(_numbers)}".encode()
-        client = library.jack_client_open(name, _NO_START_SERVER, ctypes.byref(status))
+        client = library.jack_client_open(_own_name(), _NO_START_SERVER, ctypes.byref(status))
         refused = not client and not status.value & _SERVER_FAILED
     try:
         yield library, client, refused
     finally:
         if client:
             library.jack_client_close(client)
+
+
+def _own_name() -> bytes:
+    # JACK makes a file of it that all servers of a machine share.
+    return f"{_NAME}-{os.getpid()}-{next(_numbers)}".encode()
 
 
 def _library() -> Any:
@@ -121,5 +199,9 @@ def _declare(library: Any) -> None:
     library.jack_free.restype = None
     library.jack_port_by_name.restype = pointer
     library.jack_port_by_name.argtypes = [pointer, ctypes.c_char_p]
+    library.jack_port_get_all_connections.restype = ctypes.POINTER(ctypes.c_char_p)
+    library.jack_port_get_all_connections.argtypes = [pointer, pointer]
+    for function in (library.jack_connect, library.jack_disconnect):
+        function.argtypes = [pointer, ctypes.c_char_p, ctypes.c_char_p]
     library.jack_port_get_latency_range.restype = None
     library.jack_port_get_latency_range.argtypes = [pointer, ctypes.c_int, pointer]

@@ -15,6 +15,7 @@ from rtsr.live.callback.clock import monotonic_clock
 from rtsr.live.callback.sample_formats import FORMATS
 from rtsr.live.callback.state import CallbackState
 from rtsr.live.device import jack, portaudio
+from rtsr.live.device.connections import JackConnections
 from rtsr.live.device.devices import Device, Kind, choose_rate, find_device, list_devices
 from rtsr.live.device.latency import DEFAULT_ALLOWANCE_MS, StreamLatency
 from rtsr.live.shared.memory import LiveMemory
@@ -111,6 +112,7 @@ class DeviceStream:
         self._rates = (SAMPLE_RATE, SAMPLE_RATE)
         self._latency = StreamLatency(block=0)
         self._jack_name: str | None = None
+        self._connections: JackConnections | None = None
         with _portaudio_lock:
             self.input_device, self.output_device = self._find()
             self._open()
@@ -150,11 +152,6 @@ class DeviceStream:
         return max(0.0, (time.monotonic_ns() - oldest) * 1e-9)
 
     @property
-    def cpu_load(self) -> float:
-        """Share of its time that the busier callback takes, as PortAudio estimates it."""
-        return max((float(stream.cpu_load) for stream in self._streams), default=0.0)
-
-    @property
     def rates(self) -> tuple[int, int]:
         """Hz of the capturing and of the playing device."""
         return self._rates
@@ -174,10 +171,16 @@ class DeviceStream:
                     self._started(stream)
             # PortAudio asks for JACK's latencies before it connects its ports.
             self._jack_name = portaudio.jack_client_name() if self._on_jack() else None
+            self._connect()
             self.refresh_latency()
         except BaseException:
             self._close_streams()
             raise
+
+    def remember_connections(self) -> None:
+        """Note what JACK's ports are connected with, for `reopen`; to be called often."""
+        if self._connections is not None and self._jack_name is not None and self._sounds:
+            self._connections.remember(self._jack_name)
 
     def refresh_latency(self) -> StreamLatency:
         """`latency` once more, after JACK's ports have been connected otherwise."""
@@ -230,6 +233,15 @@ class DeviceStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _connect(self) -> None:
+        """Undo what PortAudio connects by itself when a stream takes another one's place."""
+        if self._jack_name is None:
+            return
+        if self._connections is None:
+            self._connections = JackConnections(*self._channels())
+        else:
+            self._connections.restore(self._jack_name)
 
     def _find(self) -> tuple[Device, Device]:
         request = self.request
@@ -432,7 +444,11 @@ class DeviceStream:
         """Abort and close what is open, dead or alive."""
         with _portaudio_lock:
             on_jack = portaudio.JACK in (self.input_device.host_api, self.output_device.host_api)
-            if self._streams and on_jack and (self._died() or portaudio.server_is_lost()):
+            lost = bool(self._streams) and on_jack
+            lost = lost and (self._died() or portaudio.server_is_lost())
+            if self._connections is not None:
+                self._connections.close(lost)
+            if lost:
                 # Closing them would end this program, see there.
                 self._streams.clear()
                 with contextlib.suppress(RtsrError):

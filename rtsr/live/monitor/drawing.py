@@ -11,10 +11,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
+
 Row = list[tuple[str, str]]
 
-LOWEST_BAND_HZ = 60.0
-HIGHEST_BAND_HZ = 24000.0
 # From the noise of 16 bits to the loudest band of loud music.
 _SPECTRUM_FLOOR_DB = -96.0
 _SPECTRUM_TOP_DB = -12.0
@@ -116,13 +116,6 @@ def frequency_row(glyphs: Glyphs, bands: int, cutoff_hz: float) -> Row:
     line[mark] = glyphs.cutoff
     text = "".join(line)
     return [(text[:mark], "dim"), (text[mark], "warn"), (text[mark + 1 :], "dim")]
-
-
-def step_columns(histogram: NDArray[np.int64], columns: int, bin_ms: float) -> NDArray[np.int64]:
-    """Return counts of step times in columns of equal ratios; shorter ones in the first."""
-    edges = _step_edges(len(histogram), columns, bin_ms)
-    counts: NDArray[np.int64] = np.add.reduceat(histogram, edges)
-    return counts
 
 
 def step_rows(

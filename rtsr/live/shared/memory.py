@@ -48,7 +48,7 @@ class LiveMemory:
         channels: of the engine, and so of both timelines.
         capture: `Timeline` of what was captured, written by the callback.
         playback: `Timeline` of what the engine made of it, written by the worker. Frame `j` belongs
-            to capture frame `j - 120`.
+            to capture frame `j - OVERLAP`.
         callback: the record `CALLBACK_COUNTERS`, of shape `()`: each field of it is a view.
         callback_histogram: int64 `(2048,)`, durations of the playing callback in microseconds.
         capture_histogram: int64 `(2048,)`, the same of a callback that only captures.

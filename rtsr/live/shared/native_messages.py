@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import sys
 from collections.abc import Iterator
@@ -37,22 +38,37 @@ def silence_alsa_and_jack() -> None:
 
 
 @contextlib.contextmanager
-def stderr_silenced() -> Iterator[None]:
-    """Send what the process writes to file descriptor 2 nowhere for a while.
+def stderr_for_python_alone() -> Iterator[None]:
+    """Let only Python write to the program's stderr for a while, and no system library.
 
-    PortAudio prints each call of ALSA that fails and has no way to turn that off. Python's own
-    warnings of these moments are lost as well, so keep them short.
+    PortAudio prints every call of ALSA that fails, from threads of its own, and has no way to turn
+    that off: some sixty lines when a sound server dies. For whole programs; where stderr is not
+    file descriptor 2, nothing is changed.
     """
     try:
-        before = os.dup(2)
-    except OSError:  # stderr is closed
+        is_plain = sys.stderr is not None and sys.stderr.fileno() == 2
+    except (OSError, ValueError):
+        is_plain = False
+    if not is_plain:
         yield
         return
-    try:
+    plain = sys.stderr
+    plain.flush()
+    with os.fdopen(os.dup(2), "w", encoding=plain.encoding, errors=plain.errors) as own:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
+        sys.stderr = own
+        _move_faulthandler()
+        try:
+            yield
+        finally:
+            own.flush()
+            os.dup2(own.fileno(), 2)
+            sys.stderr = plain
+            _move_faulthandler()
+
+
+def _move_faulthandler() -> None:
+    if faulthandler.is_enabled():
+        faulthandler.enable()

@@ -24,7 +24,7 @@ from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
 from rtsr_kernels.limiter import KNEE, limit
 
-__all__ = ["DRY", "OVERLAP", "LiveChain"]
+__all__ = ["LiveChain"]
 
 Audio = NDArray[np.float32]
 
@@ -100,11 +100,6 @@ class LiveChain:
     def cutoff_hz(self) -> float:
         """Hz where the content of the newest hop ends."""
         return self._hops.cutoff_hz(0)
-
-    @property
-    def is_changing(self) -> bool:
-        """Whether another level is being prepared."""
-        return self._coming is not None
 
     def reset(self) -> None:
         """Forget everything: the next hop is the first of a stream."""
@@ -183,7 +178,9 @@ class LiveChain:
         if self._limiter:
             # What nothing was added to passes as it is, as long as it is within full scale.
             knee = KNEE if self._hops.adds[0] else 1.0
-            self._statistics.limited_samples += limit(out, self._limiter_gain, knee, SAMPLE_RATE)
+            self._statistics.limited_samples += limit(
+                out, self._limiter_gain, knee, float(SAMPLE_RATE)
+            )
         self._remember(audio, f_prior)
         self.hop += 1
         self._statistics.record_step(time.perf_counter_ns() - started)

@@ -65,6 +65,8 @@ class WorkerProcess:
             [sys.executable, "-m", "rtsr.live.worker.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # Which need not be file descriptor 2, see `stderr_for_python_alone`.
+            stderr=_stderr(),
             env=environment,
             # Ctrl-C is for the session, which then ends its worker in good order.
             start_new_session=True,
@@ -152,6 +154,14 @@ class WorkerProcess:
             self.exit_code = code
             self._changed.notify_all()
         self._on_end()
+
+
+def _stderr() -> int | None:
+    """Return the descriptor of Python's stderr; `None` (to inherit 2) where it has none."""
+    try:
+        return sys.stderr.fileno() if sys.stderr is not None else None
+    except (OSError, ValueError):
+        return None
 
 
 class _ForkServer:

@@ -250,11 +250,6 @@ class SilenceGate:
         self._steps = self.CLOSING_HOPS
         self._quiet_hops = 0
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the whole high band passes."""
-        return self._steps == self.CLOSING_HOPS
-
     def apply(self, high_band: Audio, audio: Audio, threshold_dbfs: float) -> None:
         """Scale one hop of the high band in place by what the newest input hop says."""
         before = self._steps

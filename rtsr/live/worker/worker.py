@@ -241,6 +241,7 @@ def import_everything() -> None:
     """Import now what a worker would import later: a copy of this process then starts at once."""
     from rtsr.engine import replicate  # noqa: F401
     from rtsr.errors import RtsrError
+    from rtsr.runtime import session  # noqa: F401
     from rtsr.runtime.providers.select import load_onnxruntime
 
     # Its absence is an error only for a level that needs it.

@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,34 @@ import pytest
 from rtsr.errors import RtsrError
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Names for parameters that pytest would only number."""
+    if isinstance(val, dict):
+        return ", ".join(f"{name}={value}" for name, value in val.items()) or "nothing"
+    if isinstance(val, (list, tuple)):
+        return " ".join(map(str, val)) or "nothing"
+    if isinstance(val, np.ndarray):
+        return f"{val.dtype} {val.shape}"
+    if isinstance(val, Exception):
+        return type(val).__name__
+    if is_dataclass(val) and not isinstance(val, type):
+        given = {entry.name: getattr(val, entry.name) for entry in fields(val)}
+        defaults = {entry.name: entry.default for entry in fields(val)}
+        return " ".join(f"{name}={given[name]}" for name in given if given[name] != defaults[name])
+    return None
+
+
 @dataclass
 class JackServer:
     """One running `jackd` of a name that nothing else has.
 
     Attributes:
-        name: of the server; also in `JACK_DEFAULT_SERVER` while the fixture lives.
+        name: of the server; also in `JACK_DEFAULT_SERVER` while it is in use.
         rate: Hz.
         period: frames per cycle.
         synchronous: whether every cycle waits for all clients. Then none is lost on a busy machine,
             only late.
+        was_ended: whether a test has ended it, so that the next one wants another.
     """
 
     log: Path
@@ -40,6 +58,7 @@ class JackServer:
     name: str = field(default_factory=lambda: f"rtsr-test-{uuid.uuid4().hex[:8]}")
     process: subprocess.Popen[bytes] | None = None
     holds_name: bool = False
+    was_ended: bool = False
 
     def start(self) -> None:
         """Start, and wait until clients can connect."""
@@ -61,6 +80,7 @@ class JackServer:
 
     def kill(self) -> None:
         """End the server at once, as a crash would."""
+        self.was_ended = True
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -69,6 +89,7 @@ class JackServer:
 
     def stop(self) -> None:
         """End the server in order."""
+        self.was_ended = True
         if self.process is not None:
             self.process.terminate()
             try:
@@ -162,8 +183,8 @@ class LiveProgram:
         self.ends_silently = False
 
     def start(self, *options: str) -> None:
-        """Start `rtsr live --quiet` with these options, and wait for its first figures."""
-        command = ["-m", "rtsr", "live", "--quiet", "--every"]
+        """Start `rtsr live --quiet`, mono unless told otherwise, and wait for its first figures."""
+        command = ["-m", "rtsr", "live", "--quiet", "--every", "--channels", "1"]
         self.run(*command, "--json-stats", str(self.file), *options)
 
     def run(self, *arguments: str) -> None:
@@ -311,31 +332,71 @@ def jack_player(jack_server: JackServer, tmp_path: Path) -> Iterator[JackPlayer]
     player.stop()
 
 
+class SharedJack:
+    """The server that the tests of a module use one after the other.
+
+    One that a test has ended, or that has other fields than the next test wants, is replaced.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._environment = pytest.MonkeyPatch()
+        self._fields: dict[str, Any] = {}
+        self._server: JackServer | None = None
+
+    def get(self, wanted: dict[str, Any]) -> JackServer:
+        """A running server with these fields, which this process and its children use."""
+        if self._server is not None and self._fields == wanted:
+            # It counts the ports that it has ever opened, and names them so.
+            _restart_portaudio()
+            return self._server
+        self.close()
+        self._fields = wanted
+        self._server = server = JackServer(self._log, **wanted)
+        self._environment.setenv("JACK_DEFAULT_SERVER", server.name)
+        self._environment.setenv("JACK_NO_START_SERVER", "1")
+        server.start()
+        _restart_portaudio()
+        return server
+
+    def give_back(self) -> None:
+        """Keep the server for the next test, unless this one has ended it at some time."""
+        if self._server is not None and self._server.was_ended:
+            self.close()
+
+    def close(self) -> None:
+        """End the server, and leave nothing of it."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        # While the server still lives: PortAudio aborts a program that outlives it.
+        _restart_portaudio(end=True)
+        server.stop()
+        server.give_name_back()
+        self._environment.undo()
+        _restart_portaudio()
+        for left in Path("/dev/shm").glob(f"jack*{server.name}*"):
+            left.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def shared_jack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedJack]:
+    """See `jack_server`."""
+    shared = SharedJack(tmp_path_factory.mktemp("jack") / "jackd.log")
+    yield shared
+    shared.close()
+
+
 @pytest.fixture
-def jack_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[JackServer]:
+def jack_server(shared_jack: SharedJack, request: pytest.FixtureRequest) -> Iterator[JackServer]:
     """A JACK server that this process and its children use by default.
 
     `@pytest.mark.parametrize("jack_server", [{"period": 256}], indirect=True)` changes its fields.
     """
     if shutil.which("jackd") is None:
         pytest.skip("jackd is not installed (Debian: jackd2)")
-    server = JackServer(tmp_path / "jackd.log", **getattr(request, "param", {}))
-    monkeypatch.setenv("JACK_DEFAULT_SERVER", server.name)
-    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
-    server.start()
-    try:
-        _restart_portaudio()
-        yield server
-    finally:
-        # While the server still lives: PortAudio aborts a program that outlives it.
-        _restart_portaudio(end=True)
-        server.stop()
-        server.give_name_back()
-        _restart_portaudio()
-        for left in Path("/dev/shm").glob(f"jack*{server.name}*"):
-            left.unlink(missing_ok=True)
+    yield shared_jack.get(getattr(request, "param", {}))
+    shared_jack.give_back()
 
 
 def _restart_portaudio(end: bool = False) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,18 @@ CUTOFF = 4000.0
 _RAW = ["--raw", f"--rate={RATE}", "--channels=1", "--format=float32le", "--latency-msec=20"]
 
 
+@dataclass
+class PulseServer:
+    """A server of its own, and the folder that it keeps its files in."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+
 @pytest.fixture
 def pulse_cables(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+) -> Iterator[PulseServer]:
     """A PulseAudio server with the null sinks `cable` and `out`, which children use."""
     for program in ("pulseaudio", "pacat", "parec", "pactl"):
         if shutil.which(program) is None:
@@ -55,7 +64,7 @@ def pulse_cables(
         listed = json.loads(_output(sys.executable, "-m", "rtsr", "devices", "--json"))
         if all(device["name"] != "pulse" for device in listed["devices"]):
             pytest.skip("ALSA has no device 'pulse' (Debian: libasound2-plugins)")
-        yield folder
+        yield PulseServer(folder, server)
     finally:
         server.kill()
         server.wait()
@@ -102,7 +111,7 @@ def troubles(figures: dict[str, Any]) -> int:
 
 
 def test_a_narrow_call_comes_out_wide(
-    pulse_cables: Path,
+    pulse_cables: PulseServer,
     live_program: Any,
     tmp_path: Path,
     make_sound: Callable[..., np.ndarray],
@@ -138,7 +147,7 @@ def test_a_narrow_call_comes_out_wide(
 
 
 def test_a_rate_that_the_server_offers_is_converted(
-    pulse_cables: Path, live_program: Any, tmp_path: Path
+    pulse_cables: PulseServer, live_program: Any, tmp_path: Path
 ) -> None:
     sound = np.zeros(RATE, np.float32)
     sound[RATE // 2 :: 8] = 0.5
@@ -156,3 +165,17 @@ def test_a_rate_that_the_server_offers_is_converted(
     assert figures["latency"]["capture_resampler_ms"] > 0.0
     assert figures["first_signal_frame"] > 0
     assert np.abs(heard).max() > 0.1
+
+
+def test_a_server_that_dies_prints_nothing_and_is_waited_for(
+    pulse_cables: PulseServer, live_program: Any
+) -> None:
+    live_program.start("-i", "pulse", "-o", "pulse", "--model", "dry")
+    live_program.wait_for(lambda figures: figures["callbacks"] > 20)
+    pulse_cables.process.kill()
+    pulse_cables.process.wait()
+    # Time to notice it, and to look for it several times.
+    time.sleep(4.0)
+    assert live_program.process.poll() is None
+    live_program.ends_silently = True
+    live_program.stop()

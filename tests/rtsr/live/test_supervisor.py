@@ -54,6 +54,9 @@ class Device:
     def close(self) -> None:
         self.closed += 1
 
+    def remember_connections(self) -> None:
+        pass
+
     def reopen(self) -> None:
         if not self.plugged:
             raise RtsrError("It is not there.")

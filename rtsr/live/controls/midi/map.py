@@ -65,10 +65,6 @@ class MidiMap:
     bindings: tuple[Binding, ...] = ()
     text: str = field(default="", compare=False)
 
-    def heard_by(self, channel: int, cc: int) -> list[Binding]:
-        """Return the bindings that a message of this MIDI channel (1 to 16) and CC number moves."""
-        return [binding for binding in self.bindings if binding.is_moved_by(channel, cc)]
-
     def learned(self, name: str, channel: int, cc: int) -> MidiMap:
         """Return a map in which this knob moves this control and no other.
 

@@ -14,7 +14,13 @@ from typer.testing import CliRunner
 from rtsr.cli.app import app
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.live.device import devices, portaudio
-from rtsr.live.device.devices import choose_rate, default_device, find_device
+from rtsr.live.device.devices import (
+    Device,
+    choose_rate,
+    default_channels,
+    default_device,
+    find_device,
+)
 
 
 class PortAudioError(Exception):
@@ -165,6 +171,19 @@ def test_chooses_a_rate(studio: Studio) -> None:
         choose_rate(card, "input", None, 2)
     with pytest.raises(ArgumentError, match="The rate must be one of 8000"):
         choose_rate(card, "input", 96000, 1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "channels"),
+    [(1, 2, 1), (2, 2, 2), (2, 1, 1), (32, 32, 2)],
+    ids=["mono microphone", "stereo", "mono loudspeaker", "sound server"],
+)
+def test_stereo_is_the_default_where_both_devices_have_two_channels(
+    inputs: int, outputs: int, channels: int
+) -> None:
+    source = Device(0, "source", "ALSA", inputs, 0, 48000, 5.0, 0.0)
+    sink = Device(1, "sink", "ALSA", 0, outputs, 48000, 0.0, 5.0)
+    assert default_channels(source, sink) == channels
 
 
 def test_lists_for_programs(studio: Studio) -> None:

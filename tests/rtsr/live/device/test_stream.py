@@ -166,6 +166,33 @@ def test_reopens_after_the_server_was_killed_and_restarted(
         assert memory.playback.written > 0
 
 
+@pytest.mark.parametrize("ends", ["kill", "stop"])
+def test_a_restarted_server_gets_the_connections_that_the_user_had_made(
+    jack_server: Any, memory: LiveMemory, ends: str
+) -> None:
+    with DeviceStream(memory, output_channels=1) as stream:
+        assert wait_for(lambda: count(memory, "callbacks") > 20)
+        jack_server.run("jack_disconnect", "system:capture_1", "rtsr:in_0")
+        jack_server.run("jack_connect", "rtsr:out_0", "system:playback_2")
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            stream.remember_connections()
+            time.sleep(0.1)
+        getattr(jack_server, ends)()
+        while stream.active:
+            stream.remember_connections()
+        stream.close()
+        jack_server.start()
+        stream.reopen()
+        links = jack_server.run("jack_lsp", "-c", "rtsr").split("\n")
+        assert [line.strip() for line in links if line] == [
+            "rtsr:in_0",
+            "rtsr:out_0",
+            "system:playback_1",
+            "system:playback_2",
+        ]
+
+
 def test_closing_after_the_server_died_does_not_end_the_program(
     jack_server: Any, memory: LiveMemory
 ) -> None:

@@ -20,7 +20,6 @@ from rtsr.live.monitor.drawing import (
     frequency_row,
     level_row,
     spectrum_rows,
-    step_columns,
     step_rows,
 )
 from rtsr.live.monitor.report import STEP_BIN_MS, FallbackChange, LiveSnapshot
@@ -220,11 +219,6 @@ def test_frequencies() -> None:
 
 
 def test_step_histogram() -> None:
-    rng = np.random.default_rng(3)
-    histogram = rng.integers(0, 9, 4096)
-    counts = step_columns(histogram, 40, STEP_BIN_MS)
-    assert counts.sum() == histogram.sum()
-    assert len(counts) == 40
     late = np.zeros(4096, np.int64)
     late[[50, 1200]] = [100000, 1]
     bars, axis = step_rows(Glyphs(), late, 40, STEP_BIN_MS, 10.0)

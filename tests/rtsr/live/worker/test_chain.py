@@ -243,9 +243,7 @@ def test_change_that_is_taken_back_is_not_heard():
     rig = Rig(preroll_hops=3)
     rig.run(10, "small")
     rig.run(2, "base")
-    assert rig.chain.is_changing
     added = rig.run(10, "small")
-    assert not rig.chain.is_changing
     assert amplitude(added, 12000.0) < 0.001
     assert amplitude(added, 9000.0) == pytest.approx(0.1, abs=0.003)
 
