@@ -26,6 +26,7 @@ def enhance_command(
     cutoff: options.Cutoff = None,
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
+    colour: options.Colour = None,
     out_rate: options.OutRate = 48000,
     limiter: options.Limiter = True,
     subtype: Annotated[
@@ -48,6 +49,7 @@ def enhance_command(
     the length of the file.
     """
     from rtsr.cli.progress import AudioProgress
+    from rtsr.colour.colour import read_colour
     from rtsr.files import enhance_file
 
     if as_json:
@@ -70,6 +72,7 @@ def enhance_command(
             limiter=limiter,
             subtype=subtype,
             progress=progress.show,
+            colour=None if colour is None else read_colour(colour),
         )
     unusable = options.cutoff_warning(cutoff, report.input_rate)
     for sentence in [*([unusable] if unusable else []), *report.warnings()]:
