@@ -167,38 +167,45 @@ def _colour(model: Model, gains: NDArray[np.float64]) -> Colour:
     return Colour(model.metadata.name, model.metadata.weights_sha256, 0.0, (row,) * len(CUTOFFS_HZ))
 
 
-def summarise(
-    items: list[Item], results: list[dict[str, dict[str, float]]]
-) -> dict[str, dict[str, Any]]:
-    """Return medians by case and domain, and how many recordings they are of."""
-    summary: dict[str, dict[str, Any]] = {}
+def summarise(recordings: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return figures by case and domain: medians, and medians of the change against no colour."""
+    summary: dict[str, dict[str, dict[str, float]]] = {}
     for case in CASES:
         for domain in DOMAINS:
             rows = [
-                result[case]
-                for item, result in zip(items, results, strict=True)
-                if item.domain == domain and case in result
+                (one["cases"][case], one["cases"][NONE])
+                for one in recordings
+                if one["domain"] == domain and case in one["cases"]
             ]
-            if rows:
-                medians = {
-                    name: float(np.nanmedian([row[name] for row in rows])) for name in METRICS
-                }
-                summary.setdefault(case, {})[domain] = {"recordings": len(rows), **medians}
+            if not rows:
+                continue
+            figures = {"recordings": float(len(rows))}
+            for name in METRICS:
+                values = np.array([[_number(row[name]) for row in pair] for pair in rows])
+                figures[name] = float(np.nanmedian(values[:, 0]))
+                figures[f"change of {name}"] = float(np.nanmedian(values[:, 0] - values[:, 1]))
+            summary.setdefault(case, {})[domain] = figures
     return summary
 
 
-def table(summary: dict[str, dict[str, Any]]) -> str:
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
     """Return a Markdown table: a row per case, medians of speech / effects / music."""
-    lines = [
-        f"| colour | recordings | {' | '.join(METRICS)} |",
-        "| --- " * (2 + len(METRICS)) + "|",
-    ]
+    columns = dict.fromkeys(METRICS, ".2f") | {
+        f"change of {name}": "+.2f" for name in METRICS[:2]
+    }
+    lines = [f"| colour | recordings | {' | '.join(columns)} |"]
+    lines.append("| --- " * (2 + len(columns)) + "|")
     for case, domains in summary.items():
-        cells = [" / ".join(str(domains[one]["recordings"]) for one in DOMAINS if one in domains)]
-        for name in METRICS:
-            cells.append(
-                " / ".join(f"{domains[one][name]:.2f}" for one in DOMAINS if one in domains)
+        cells = [
+            " / ".join(
+                format(domains[one][name], form) if one in domains else "-" for one in DOMAINS
             )
+            for name, form in ({"recordings": ".0f"} | columns).items()
+        ]
         lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -210,22 +217,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="small")
     parser.add_argument("--rate", type=int, default=8000, help="of the narrow sound, in Hz")
     parser.add_argument("--per-domain", type=int, default=None, help="recordings; all if left out")
+    parser.add_argument(
+        "--print", action="store_true", help="CORPUS is a file of --json: its table once more"
+    )
     parser.add_argument("--json", type=Path, default=None, help="also write every figure there")
     chosen = parser.parse_args(arguments)
     if chosen.rate not in NARROW_RATES:
         raise ArgumentError(f"The rate must be one of {', '.join(map(str, NARROW_RATES))} Hz.")
+    if chosen.print:
+        print(table(summarise(json.loads(chosen.corpus.read_text())["recordings"])))
+        return
     model = find_model(chosen.model)
     items = read_corpus(chosen.corpus, chosen.per_domain)
     results = measure(items, model, chosen.rate)
-    summary = summarise(items, results)
-    print(table(summary))
+    recordings: list[dict[str, Any]] = [
+        {"name": item.name, "domain": item.domain, "cases": result}
+        for item, result in zip(items, results, strict=True)
+    ]
+    print(table(summarise(recordings)))
     if chosen.json is not None:
-        rows = [
-            {"name": item.name, "domain": item.domain, "cases": result}
-            for item, result in zip(items, results, strict=True)
-        ]
         facts = {"model": model.name, "version": model.metadata.version, "rate": chosen.rate}
-        text = json.dumps({**facts, "summary": summary, "recordings": rows}, indent=1)
+        text = json.dumps({**facts, "recordings": recordings}, indent=1)
         chosen.json.write_text(text.replace("NaN", "null") + "\n", encoding="utf-8")
 
 

@@ -257,6 +257,8 @@ class BatchUpsampler:
                 int(self._network.values["channels"][due].sum()),
             )
             high_band = self._generate(step, plan, due, self._held[:held], f_prior)
+            # What another level makes is not what a colour was learnt for.
+            self.engine.set_coloured(plan.after == NETWORK)
             self.engine.set_silent(due, plan.before == plan.after == DRY)
             self.engine.finish_rows(due, self._audio, high_band, self._out)
             emit_rows(self._ports, due, self._out, self.engine.adds)

@@ -54,10 +54,10 @@ def estimate_gains(errors: Levels, is_measured: Flags, cutoff_hz: float) -> Leve
     octaves = np.log2(np.maximum(colour_centres() / cutoff_hz, 1.0))
     spread = _SPREAD_DB + _SPREAD_PER_OCTAVE_DB * octaves
     distance = np.abs(np.subtract.outer(np.arange(BANDS), np.arange(BANDS)))
-    correlation = np.exp(-distance / _CORRELATION_BANDS)
-    unsure = _standard_errors(errors, is_measured)
-    prior = correlation * np.outer(spread, spread)
-    noise = correlation * np.outer(unsure, unsure) + _RAGGEDNESS_DB**2 * np.eye(BANDS)
+    prior = np.exp(-distance / _CORRELATION_BANDS) * np.outer(spread, spread)
+    # Bands are wrong together in what is measured as in what is true: one share for all of them.
+    unsure = _error_variances(errors, is_measured)[is_used].mean() / (spread[is_used] ** 2).mean()
+    noise = unsure * prior + _RAGGEDNESS_DB**2 * np.eye(BANDS)
     weights = np.linalg.solve((prior + noise)[np.ix_(is_used, is_used)], means[is_used])
     return np.clip(prior[:, is_used] @ weights, -MAX_GAIN_DB, MAX_GAIN_DB)
 
@@ -69,8 +69,8 @@ def mean_errors(errors: Levels, is_measured: Flags) -> Levels:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _standard_errors(errors: Levels, is_measured: Flags) -> Levels:
-    """Return the standard error of each band's mean in dB, by how the seconds of sound differ.
+def _error_variances(errors: Levels, is_measured: Flags) -> Levels:
+    """Return the variance of each band's mean in dB^2, by how the seconds of sound differ.
 
     Frames are no independent witnesses, for a vowel lasts ten of them; seconds nearly are.
     """
@@ -90,4 +90,4 @@ def _standard_errors(errors: Levels, is_measured: Flags) -> Levels:
     variance = np.where(
         counts > 2, (centred**2).sum(axis=0) / np.maximum(counts - 1, 1), _UNKNOWN_SPREAD_DB**2
     )
-    return np.sqrt(variance / np.maximum(counts, 1) + _DRIFT_DB**2)
+    return np.asarray(variance / np.maximum(counts, 1) + _DRIFT_DB**2)

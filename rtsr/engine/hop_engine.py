@@ -53,6 +53,7 @@ class HopEngine:
         self._colours: dict[int, Colour] = {}
         # Streams whose filter, though not their cutoff, is out of date.
         self._recoloured: set[int] = set()
+        self._is_coloured = True
         self._mixing = self._crossover.values
         self._values = self._cutoffs.values
 
@@ -143,6 +144,17 @@ class HopEngine:
         else:
             self._colours[row] = colour
             self._recoloured.add(row)
+
+    def set_coloured(self, is_coloured: bool) -> None:
+        """Say whether the next steps' high bands are those that colours were learnt for."""
+        if is_coloured == self._is_coloured:
+            return
+        self._is_coloured = is_coloured
+        if is_coloured:
+            self._recoloured.update(self._colours)
+        else:
+            for row in self._colours:
+                equaliser.set_filter(self._equaliser, row, None)
 
     def colour(self, row: int) -> Colour | None:
         """Return the colour of a row's high band."""
@@ -266,6 +278,6 @@ class HopEngine:
         hz = self._crossover.hz[row]
         missing = hz[~np.isnan(hz)]
         # Where nothing is missing, the next cutoff will be a new one.
-        if colour is not None and missing.size:
+        if colour is not None and self._is_coloured and missing.size:
             taps = equaliser_taps(colour, float(missing[-1]))
             equaliser.set_filter(self._equaliser, row, taps)

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from rtsr import ArgumentError, BatchUpsampler, Colour, Upsampler, enhance_file
+from rtsr.engine.hop_engine import HopEngine
 
 MakeColour = Callable[..., Colour]
 MakeSound = Callable[..., np.ndarray]
@@ -199,3 +200,40 @@ def test_files_take_a_colour(
             tmp_path / "in.wav", tmp_path / "no.wav", model=stand_in, colour=make_colour(3.0)
         )
     assert not (tmp_path / "no.wav").exists()
+
+
+def test_a_band_that_another_model_makes_is_not_coloured(
+    stand_in: Path, make_colour: MakeColour
+) -> None:
+    colour = make_colour(12.0, stand_in)
+    engine = HopEngine(2, 2, 1, 120, 1)
+    for row in range(2):
+        engine.join(
+            row,
+            [row],
+            native_hz=4000.0,
+            f_target=22000.0,
+            cutoff=4000.0,
+            colour=colour if row == 0 else None,
+        )
+    rows = np.arange(2)
+    random = np.random.default_rng(0)
+    levels = []
+    for step in range(40):
+        engine.set_coloured(not 10 <= step < 30)
+        if step == 15:
+            engine.set_cutoff(0, 3900.0)
+            engine.set_cutoff(1, 3900.0)
+        audio = np.repeat(random.normal(0.0, 0.1, (1, HOP)), 2, axis=0).astype(np.float32)
+        band = np.repeat(random.normal(0.0, 0.1, (1, HOP)), 2, axis=0).astype(np.float32)
+        out = np.empty_like(audio)
+        dry = np.concatenate([np.zeros(120), audio[0, :-120]])
+        engine.begin_rows(rows, audio)
+        engine.finish_rows(rows, audio, band, out)
+        levels.append(np.std(out[0, 120:] - dry[120:]) / np.std(out[1, 120:] - dry[120:]))
+    expected = np.full(40, 10 ** (12 / 20))
+    expected[10:30] = 1.0
+    steady = np.ones(40, np.bool_)
+    # A hop fades, and the high-pass has a memory.
+    steady[[0, 1, 10, 11, 12, 30, 31]] = False
+    np.testing.assert_allclose(np.array(levels)[steady], expected[steady], rtol=0.02)
