@@ -194,9 +194,7 @@ def _number(value: float | None) -> float:
 
 def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
     """Return a Markdown table: a row per case, medians of speech / effects / music."""
-    columns = dict.fromkeys(METRICS, ".2f") | {
-        f"change of {name}": "+.2f" for name in METRICS[:2]
-    }
+    columns = dict.fromkeys(METRICS, ".2f") | {f"change of {name}": "+.2f" for name in METRICS[:2]}
     lines = [f"| colour | recordings | {' | '.join(columns)} |"]
     lines.append("| --- " * (2 + len(columns)) + "|")
     for case, domains in summary.items():
@@ -210,6 +208,33 @@ def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def plot(recordings: list[dict[str, Any]], path: Path) -> None:
+    """Draw by how much ViSQOL changes: a dot per recording, a bar at the median."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(DOMAINS), sharey=True)
+    for panel, domain in zip(panels, DOMAINS, strict=True):
+        chosen = [one["cases"] for one in recordings if one["domain"] == domain]
+        cases = [case for case in CASES[1:] if any(case in one for one in chosen)]
+        for place, case in enumerate(cases):
+            changes = np.array(
+                [
+                    _number(one[case]["visqol"]) - _number(one[NONE]["visqol"])
+                    for one in chosen
+                    if case in one
+                ]
+            )
+            spread = np.linspace(-0.18, 0.18, len(changes)) if len(changes) > 1 else [0.0]
+            panel.plot(place + np.array(spread), changes, ".", color="0.6", markersize=5)
+            panel.hlines(np.nanmedian(changes), place - 0.3, place + 0.3, color="C0", linewidth=3)
+        panel.axhline(0.0, color="0.3", linewidth=0.8)
+        panel.set_xticks(range(len(cases)), [case.replace(" ", "\n") for case in cases])
+        panel.set_title(domain)
+    panels[0].set_ylabel("change of ViSQOL")
+    figure.savefig(path, dpi=120)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run as a program."""
     parser = argparse.ArgumentParser(prog="python -m rtsr_bench.colour_evidence")
@@ -220,12 +245,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--print", action="store_true", help="CORPUS is a file of --json: its table once more"
     )
+    parser.add_argument("--plot", type=Path, default=None, help="with --print: also a picture")
     parser.add_argument("--json", type=Path, default=None, help="also write every figure there")
     chosen = parser.parse_args(arguments)
     if chosen.rate not in NARROW_RATES:
         raise ArgumentError(f"The rate must be one of {', '.join(map(str, NARROW_RATES))} Hz.")
     if chosen.print:
-        print(table(summarise(json.loads(chosen.corpus.read_text())["recordings"])))
+        recorded = json.loads(chosen.corpus.read_text())
+        print(table(summarise(recorded["recordings"])))
+        if chosen.plot is not None:
+            plot(recorded["recordings"], chosen.plot)
         return
     model = find_model(chosen.model)
     items = read_corpus(chosen.corpus, chosen.per_domain)

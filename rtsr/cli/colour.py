@@ -58,7 +58,8 @@ def learn_command(
     if any(output.exists() and output.samefile(one) for one in recordings if one.exists()):
         raise RtsrError(f"Recording and output are the same file '{output}'; give another name.")
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=as_json or quiet) as bar:
+    hidden = as_json or quiet or not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("learning", total=None)
         colour = learn_colour(
             recordings,

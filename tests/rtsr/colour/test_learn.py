@@ -168,6 +168,16 @@ def test_the_command_line_learns_shows_and_uses_a_colour(
         assert done.exit_code == 0, done.output
         outs.append(soundfile.read(out)[0])
     assert np.std(outs[0] - outs[1]) > 1e-4
+    soundfile.write(tmp_path / "short.wav", voice[:RATE], RATE)
+    for name in ("narrow.wav", "short.wav", "nowhere.wav", "me.json"):
+        failed = run(
+            app, ["colour", "learn", str(tmp_path / name), "-o", str(tmp_path / "no.json")]
+        )
+        assert failed.exit_code == 2
+        assert failed.stdout == ""
+        assert failed.stderr.startswith("rtsr: ")
+        assert len(failed.stderr.splitlines()) == 1
+    assert not (tmp_path / "no.json").exists()
     refused = run(app, ["enhance", str(recording), str(tmp_path / "x.wav"), "--colour", str(me)])
     assert refused.exit_code == 2
     assert "not for model 'small'" in refused.stderr
