@@ -54,6 +54,8 @@ class HopEngine:
         # Streams whose filter, though not their cutoff, is out of date.
         self._recoloured: set[int] = set()
         self._is_coloured = True
+        # Whether any stream has, or ever had, a colour.
+        self._equalises = False
         self._mixing = self._crossover.values
         self._values = self._cutoffs.values
 
@@ -144,6 +146,7 @@ class HopEngine:
         else:
             self._colours[row] = colour
             self._recoloured.add(row)
+            self._equalises = True
 
     def set_coloured(self, is_coloured: bool) -> None:
         """Say whether the next steps' high bands are those that colours were learnt for."""
@@ -184,11 +187,6 @@ class HopEngine:
         """Return the cutoff that was given, in Hz; ``None`` where it is measured."""
         given = float(self._values["given_hz"][row])
         return None if np.isnan(given) else given
-
-    @property
-    def _equalises(self) -> bool:
-        """Whether any stream has a colour, or one that has still to be faded out."""
-        return bool(self._colours) or not self._equaliser.is_flat.all()
 
     def clear_filter(self, row: int) -> None:
         """Drop what still rings in a row's high-pass, because the high band broke off."""
