@@ -35,7 +35,7 @@ from rtsr.quality.audio import read_audio
 from rtsr.quality.compare import compare_files
 from rtsr.timing import HOP, OVERLAP
 from rtsr.train.checkpoint import load_checkpoint
-from rtsr.train.degrade import LOSSLESS_FLOOR, Degraded
+from rtsr.train.degrade import LOSSLESS_NOISE_FLOOR, Degraded
 from rtsr.train.stages import Batch, autoencode
 from rtsr_bench.corpus import Clip, list_clips, prepare_inputs, prepare_references, write_whole
 from rtsr_bench.quality.report import table
@@ -141,7 +141,7 @@ def _reconstruct(
     padded[0, 0, 0, : len(full)] = full
     padded[1, 0, 0, : len(full)] = np.pad(narrow[: len(full)], (0, max(0, len(full) - len(narrow))))
     f_prior, f_target = (torch.tensor([end]) for end in ends_hz)
-    floor = torch.tensor([LOSSLESS_FLOOR])
+    floor = torch.tensor([LOSSLESS_NOISE_FLOOR])
     data = Degraded(*torch.from_numpy(padded), f_prior, f_target, f_target, floor, [ends_hz[0]])
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -27,6 +27,8 @@ from rtsr.errors import (
 if TYPE_CHECKING:
     from rtsr.batch.stream import BatchStream
     from rtsr.batch.upsampler import BatchUpsampler
+    from rtsr.colour.colour import Colour, read_colour
+    from rtsr.colour.learn import learn_colour
     from rtsr.files import EnhanceReport, enhance_file
     from rtsr.timing import Latency
     from rtsr.upsampler import Upsampler
@@ -36,6 +38,7 @@ __all__ = [
     "AudioFormatError",
     "BatchStream",
     "BatchUpsampler",
+    "Colour",
     "EnhanceReport",
     "Latency",
     "MissingDependencyError",
@@ -44,15 +47,20 @@ __all__ = [
     "RtsrError",
     "Upsampler",
     "enhance_file",
+    "learn_colour",
+    "read_colour",
 ]
 
 _LAZY = {
     "BatchStream": "rtsr.batch.stream",
     "BatchUpsampler": "rtsr.batch.upsampler",
+    "Colour": "rtsr.colour.colour",
     "EnhanceReport": "rtsr.files",
     "enhance_file": "rtsr.files",
     "Latency": "rtsr.timing",
     "Upsampler": "rtsr.upsampler",
+    "learn_colour": "rtsr.colour.learn",
+    "read_colour": "rtsr.colour.colour",
 }
 
 

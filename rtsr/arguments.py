@@ -7,7 +7,9 @@ import operator
 import os
 from typing import Any
 
+from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
+from rtsr.runtime.models import Model
 from rtsr.timing import HOPS_PER_STEP, SAMPLE_RATE
 from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
@@ -84,6 +86,17 @@ def check_wet(wet: float) -> None:
     _check_real("wet gain", wet)
     if not 0.0 <= wet <= 1.0:
         raise ArgumentError(f"The wet gain must lie between 0 and 1, not at {wet:g}.")
+
+
+def check_colour(colour: Colour | None, model: Model) -> None:
+    """Raise :class:`ArgumentError` unless a colour is one, and was learnt for this model."""
+    if colour is None:
+        return
+    if not isinstance(colour, Colour):
+        raise ArgumentError(
+            f"A colour comes from learn_colour or read_colour; this is a {type(colour).__name__}."
+        )
+    colour.check_weights(model.metadata.name, model.metadata.weights_sha256)
 
 
 def _check_integer(name: str, value: Any, error: type[RtsrError]) -> None:

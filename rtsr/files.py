@@ -15,6 +15,7 @@ from rtsr.arguments import check_audio_format
 from rtsr.audio.reader import InputFile
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import measure_cutoff_stream
+from rtsr.colour.colour import Colour
 from rtsr.engine.statistics import StepTimes
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import SAMPLE_RATE, Latency
@@ -133,6 +134,7 @@ def enhance_file(
     limiter: bool = True,
     subtype: str | None = None,
     progress: Progress | None = None,
+    colour: Colour | None = None,
 ) -> EnhanceReport:
     """Read a sound file, write its full-band version.
 
@@ -156,6 +158,7 @@ def enhance_file(
         subtype: sample format of the output (``PCM_16``, ``PCM_24``, ``FLOAT``, ...); that of the
             input if it is at least 16 bits and the output can hold it.
         progress: called with the frames done and the frames in total.
+        colour: gains of the generated band that were learnt.
 
     Raises:
         AudioFormatError: input or output in a form that is not accepted.
@@ -180,6 +183,7 @@ def enhance_file(
             "threads": threads,
             "output_rate": output_rate,
             "limiter": limiter,
+            "colour": colour,
         }
         check_audio_format(reader.rate, output_rate, reader.channels)
         scanning = time.perf_counter()

@@ -83,7 +83,7 @@ def _stand_in_metadata() -> dict[str, Any]:
         "noise_channels": NOISE_CHANNELS,
         "states": {"history": [1, 1, HISTORY]},
         "f_target_default": 22000.0,
-        "weights_sha256": "",
+        "weights_sha256": "0" * 64,
         "parameters": 0,
         "licence": "Apache-2.0",
         "card": {},

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_audio_format, check_frequency, check_wet
+from rtsr.arguments import check_audio_format, check_colour, check_frequency, check_wet
+from rtsr.colour.colour import Colour
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError, RtsrError
@@ -138,6 +139,18 @@ class BatchStream:
         self._check_open()
         check_wet(value)
         self._batch.engine.set_wet(self._row, float(value))
+
+    @property
+    def colour(self) -> Colour | None:
+        """Gains of the generated band that were learnt; a change is faded over 10 ms."""
+        return self._batch.engine.colour(self._row)
+
+    @colour.setter
+    def colour(self, value: Colour | None) -> None:
+        self._check_open()
+        check_colour(value, self._batch.model)
+        with self._batch.lock:
+            self._batch.engine.set_colour(self._row, value)
 
     @property
     def ceiling(self) -> float:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_arguments, check_audio_format
+from rtsr.arguments import check_arguments, check_audio_format, check_colour
 from rtsr.batch.replicate import BatchReplicate
 from rtsr.batch.shedding import DRY, NETWORK, REPLICATE, Plan, Shedding
 from rtsr.batch.slots import SlotStep
 from rtsr.batch.stream import RESERVED_FRAMES, BatchStream
+from rtsr.colour.colour import Colour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.network_rows import network_rows, start_rows
 from rtsr.engine.ports import BlockPort, stream_latency
@@ -167,6 +168,7 @@ class BatchUpsampler:
         expected_cutoff: float | None = None,
         limiter: bool = True,
         channels_first: bool = False,
+        colour: Colour | None = None,
     ) -> BatchStream:
         """Let a stream join; it takes part from the next step on. The others notice nothing.
 
@@ -185,6 +187,7 @@ class BatchUpsampler:
             expected_cutoff: Hz where the measuring begins.
             limiter: whether what exceeds -1 dBFS is turned down.
             channels_first: whether blocks are ``(channels, samples)``.
+            colour: of the generated band.
 
         Raises:
             AudioFormatError: a rate or channel count that is not accepted.
@@ -193,6 +196,7 @@ class BatchUpsampler:
         """
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
+        check_colour(colour, self.model)
         with self.lock:
             step = self._running()
             row, slots = self._take(int(channels))
@@ -219,6 +223,7 @@ class BatchUpsampler:
                 wet=float(wet),
                 cutoff=None if cutoff is None else float(cutoff),
                 expected_cutoff=expected_cutoff,
+                colour=colour,
             )
             start_rows(self._network, row, slots, int(seed), f_target)
             # The batch has been running the free slots all the time.
@@ -252,6 +257,8 @@ class BatchUpsampler:
                 int(self._network.values["channels"][due].sum()),
             )
             high_band = self._generate(step, plan, due, self._held[:held], f_prior)
+            # What another level makes is not what a colour was learnt for.
+            self.engine.set_coloured(plan.after == NETWORK)
             self.engine.set_silent(due, plan.before == plan.after == DRY)
             self.engine.finish_rows(due, self._audio, high_band, self._out)
             emit_rows(self._ports, due, self._out, self.engine.adds)
@@ -323,6 +330,7 @@ class BatchUpsampler:
         """Free a row and its slots; for its stream."""
         with self.lock:
             del self._streams[row]
+            self.engine.set_colour(row, None)
             self._ports.values["is_open"][row] = False
             # The batch goes on running them.
             self._audio[slots] = 0.0

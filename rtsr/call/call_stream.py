@@ -12,12 +12,14 @@ import collections
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.arguments import check_colour
 from rtsr.batch.stream import BatchStream
 from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call.band_controls import BandControls
 from rtsr.call.dry_path import DELAY_SAMPLES, DryPath
 from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Chunk, Origin
+from rtsr.colour.colour import Colour
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.limiter import KNEE, limit
 
@@ -72,6 +74,7 @@ class CallStream:
         self._batch = batch
         self._seed = seed
         self._left_out = False
+        self._colour: Colour | None = None
         self._cutoff: float | None = None
         self._agreeing = 0
         self._dry_path = DryPath(channels)
@@ -101,6 +104,19 @@ class CallStream:
     def cutoff_hz(self) -> float | None:
         """Hz where the content was found to end; ``None`` without a place in the batch."""
         return None if self._stream is None else self._stream.cutoff_hz
+
+    @property
+    def colour(self) -> Colour | None:
+        """Gains of the new band that were learnt for this caller; a change is faded over 10 ms."""
+        return self._colour
+
+    @colour.setter
+    def colour(self, value: Colour | None) -> None:
+        if self._batch is not None:
+            check_colour(value, self._batch.model)
+        if self._stream is not None:
+            self._stream.colour = value
+        self._colour = value
 
     @property
     def left_out(self) -> bool:
@@ -237,6 +253,7 @@ class CallStream:
             cutoff=_known(cutoff),
             # The new band is what this differs from the dry sound by; their sum is limited.
             limiter=False,
+            colour=self._colour,
         )
         self._cutoff = cutoff
         self._agreeing = 0

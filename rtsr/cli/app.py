@@ -35,6 +35,7 @@ _COMMANDS = {
     "live": "rtsr.cli.live:live_command",
     "call": "rtsr.cli.call:call_app",
     "demo": "rtsr.cli.demo:demo_command",
+    "colour": "rtsr.cli.colour:colour_app",
     "models": "rtsr.cli.models:models_command",
     "eval": "rtsr.cli.eval:eval_command",
     "train": "rtsr.cli.train:train_command",

@@ -45,6 +45,7 @@ def enhance_command(
     cutoff: options.Cutoff = None,
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
+    colour: options.Colour = None,
     out_rate: options.OutRate = 48000,
     limiter: options.Limiter = True,
     subtype: Annotated[
@@ -74,6 +75,7 @@ def enhance_command(
       rtsr enhance recordings enhanced
     """
     from rtsr.cli.enhance_files import make_folder, plan_jobs
+    from rtsr.colour.colour import read_colour
 
     options.check_band(cutoff, ceiling)
     if as_json:
@@ -87,6 +89,7 @@ def enhance_command(
         "cutoff": cutoff,
         "ceiling": ceiling,
         "wet": wet,
+        "colour": None if colour is None else read_colour(colour),
         "output_rate": out_rate,
         "limiter": limiter,
         "subtype": subtype,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -75,6 +76,15 @@ Wet = Annotated[
         "--wet",
         metavar="0..1",
         help="Gain of the generated band; 0 leaves the input as it is.",
+        rich_help_panel=_SOUND,
+    ),
+]
+Colour = Annotated[
+    Path | None,
+    typer.Option(
+        "--colour",
+        metavar="FILE.json",
+        help="Gains of the new band that `rtsr colour learn` found for this voice.",
         rich_help_panel=_SOUND,
     ),
 ]

@@ -36,6 +36,7 @@ def pipe_command(
     cutoff: options.Cutoff = None,
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
+    colour: options.Colour = None,
     out_rate: options.OutRate = 48000,
     limiter: options.Limiter = True,
     verbose: Annotated[
@@ -65,6 +66,7 @@ def pipe_command(
         raise RtsrError(
             f"`rtsr pipe` moves raw PCM and {end} is a terminal; connect it to a program or file."
         )
+    from rtsr.colour.colour import read_colour
     from rtsr.upsampler import Upsampler
 
     with Upsampler(
@@ -80,6 +82,7 @@ def pipe_command(
         wet=wet,
         output_rate=out_rate,
         limiter=limiter,
+        colour=None if colour is None else read_colour(colour),
     ) as upsampler:
         if unusable := options.cutoff_warning(cutoff, rate):
             typer.echo(f"rtsr: {unusable}", err=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour.colour import Colour, equaliser_taps
 from rtsr.timing import HOP
-from rtsr_kernels import crossover, cutoffs
+from rtsr_kernels import crossover, cutoffs, equaliser
 from rtsr_kernels.bandwidth import start_bandwidth
 from rtsr_kernels.highpass import highpass_sos
 
@@ -47,6 +48,14 @@ class HopEngine:
         self._cutoff_scratch = cutoffs.cutoff_scratch()
         self._is_new = np.zeros(streams, np.bool_)
         self._first = np.zeros(1, np.int64)
+        self._equaliser = equaliser.equaliser_state(streams, slots)
+        self._equaliser_scratch = equaliser.equaliser_scratch(hops)
+        self._colours: dict[int, Colour] = {}
+        # Streams whose filter, though not their cutoff, is out of date.
+        self._recoloured: set[int] = set()
+        self._is_coloured = True
+        # Whether any stream has, or ever had, a colour.
+        self._equalises = False
         self._mixing = self._crossover.values
         self._values = self._cutoffs.values
 
@@ -76,6 +85,7 @@ class HopEngine:
         wet: float = 1.0,
         cutoff: float | None = None,
         expected_cutoff: float | None = None,
+        colour: Colour | None = None,
     ) -> None:
         """Let a stream begin in a row.
 
@@ -87,6 +97,7 @@ class HopEngine:
             wet: gain of the high band.
             cutoff: Hz where the input's content ends; measured if ``None``.
             expected_cutoff: Hz that the measurement starts from, if something is known.
+            colour: of the high band.
         """
         self._crossover.slots[row, : len(slots)] = slots
         self._mixing["channels"][row] = self._values["channels"][row] = len(slots)
@@ -97,6 +108,9 @@ class HopEngine:
         crossover.start_crossover(self._crossover, row)
         self.set_cutoff(row, cutoff, expected_cutoff)
         self._values["cutoff_hz"][row] = native_hz
+        self.set_colour(row, colour)
+        equaliser.set_filter(self._equaliser, row, None)
+        equaliser.start_equaliser(self._equaliser, self._crossover, row)
 
     def set_cutoff(
         self, row: int, cutoff: float | None, expected_cutoff: float | None = None
@@ -122,6 +136,32 @@ class HopEngine:
     def wet(self, row: int) -> float:
         """Return the gain that is wanted of a row's high band."""
         return float(self._mixing["wet"][row])
+
+    def set_colour(self, row: int, colour: Colour | None) -> None:
+        """Give the high band of a row a colour, or none; it is faded over the next hop."""
+        if colour is None:
+            self._colours.pop(row, None)
+            self._recoloured.discard(row)
+            equaliser.set_filter(self._equaliser, row, None)
+        else:
+            self._colours[row] = colour
+            self._recoloured.add(row)
+            self._equalises = True
+
+    def set_coloured(self, is_coloured: bool) -> None:
+        """Say whether the next steps' high bands are those that colours were learnt for."""
+        if is_coloured == self._is_coloured:
+            return
+        self._is_coloured = is_coloured
+        if is_coloured:
+            self._recoloured.update(self._colours)
+        else:
+            for row in self._colours:
+                equaliser.set_filter(self._equaliser, row, None)
+
+    def colour(self, row: int) -> Colour | None:
+        """Return the colour of a row's high band."""
+        return self._colours.get(row)
 
     def target(self, row: int) -> float:
         """Where a row's output should end, in Hz."""
@@ -169,9 +209,18 @@ class HopEngine:
     def finish(self, audio: Audio, high_band: Audio, out: Audio) -> None:
         """Finish the step of row 0 that was begun: the delayed input and the high band above it.
 
-        All arrays are ``(480 * hops, channels)``.
+        All arrays are ``(480 * hops, channels)``; ``high_band`` is coloured in place.
         """
         self._plan(self._first)
+        if self._equalises:
+            equaliser.equalise_block(
+                self._equaliser,
+                self._crossover,
+                0,
+                bool(self._values["is_silent"][0]),
+                high_band,
+                self._equaliser_scratch,
+            )
         crossover.finish_block(self._crossover, 0, audio, high_band, out, self._scratch)
 
     def begin_rows(self, rows: Rows, audio: Audio) -> Audio:
@@ -189,19 +238,44 @@ class HopEngine:
         ``high_band`` is filtered in place.
         """
         self._plan(rows)
+        if self._equalises:
+            equaliser.equalise_rows(
+                self._equaliser,
+                self._crossover,
+                rows,
+                self._values["is_silent"],
+                high_band,
+                self._equaliser_scratch,
+            )
         crossover.finish_rows(self._crossover, rows, audio, high_band, out, self._scratch)
 
     def _plan(self, rows: Rows) -> None:
         """Find the crossover of each hop, and design the high-passes that are new."""
         state = self._crossover
         cutoffs.crossover_hz(self._cutoffs, rows, state.hz)
-        if not crossover.find_new_cutoffs(state, rows, self._is_new):
+        count = crossover.find_new_cutoffs(state, rows, self._is_new)
+        if self._recoloured:
+            for row in self._recoloured.intersection(rows.tolist()):
+                self._design_colour(row)
+        if not count:
             return
         for index in np.flatnonzero(self._is_new[: len(rows)]):
             row = rows[index]
+            self._design_colour(int(row))
             for hop in range(self.hops):
                 hz = state.hz[row, hop]
                 if not np.isnan(hz):
                     state.sos[row, 1 + hop] = highpass_sos(float(hz))
             if state.hz[row, 0] == self._mixing["mixed_hz"][row]:
                 state.sos[row, 0] = state.sos[row, 1]
+
+    def _design_colour(self, row: int) -> None:
+        """Find the filter that a row's colour asks for at the newest crossover of its step."""
+        self._recoloured.discard(row)
+        colour = self._colours.get(row)
+        hz = self._crossover.hz[row]
+        missing = hz[~np.isnan(hz)]
+        # Where nothing is missing, the next cutoff will be a new one.
+        if colour is not None and self._is_coloured and missing.size:
+            taps = equaliser_taps(colour, float(missing[-1]))
+            equaliser.set_filter(self._equaliser, row, taps)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour.colour import Colour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
@@ -27,6 +28,7 @@ class Engine:
         statistics: where step times are counted; the source counts what it could not make there.
         cutoff: Hz where the input's content ends; measured if ``None``.
         expected_cutoff: Hz that the measurement starts from, if something is known.
+        colour: of the high band.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Engine:
         *,
         cutoff: float | None = None,
         expected_cutoff: float | None = None,
+        colour: Colour | None = None,
     ) -> None:
         self.expected_cutoff = expected_cutoff
         self._source = source
@@ -50,6 +53,7 @@ class Engine:
         self._wet = wet
         self._f_target = f_target
         self._cutoff = cutoff
+        self._colour = colour
         self.reset()
         warm_up(self.step, self.step_samples, source.channels)
         self.reset()
@@ -66,6 +70,7 @@ class Engine:
             wet=self._wet,
             cutoff=self._cutoff,
             expected_cutoff=self.expected_cutoff,
+            colour=self._colour,
         )
 
     @property
@@ -92,6 +97,16 @@ class Engine:
     def wet(self, value: float) -> None:
         self._wet = value
         self._hops.set_wet(0, value)
+
+    @property
+    def colour(self) -> Colour | None:
+        """Of the high band; a change is faded over one hop."""
+        return self._colour
+
+    @colour.setter
+    def colour(self, value: Colour | None) -> None:
+        self._colour = value
+        self._hops.set_colour(0, value)
 
     @property
     def f_target(self) -> float:

@@ -207,3 +207,41 @@ def artefacts_command(
     typer.echo("\nmedian (worst; clips beyond the limit / clips scored); ! median beyond the limit")
     if json_file is not None:
         write_json(json_file, report)
+
+
+def colour_command(
+    corpus: Annotated[
+        Path, typer.Argument(help="Folder with manifest.csv, or with --print a file of --json.")
+    ],
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")] = "small",
+    rate: Annotated[int, typer.Option("--rate", metavar="HZ", help="Of the narrow sound.")] = 8000,
+    per_domain: Annotated[
+        int | None,
+        typer.Option("--per-domain", min=1, metavar="N", help="Only N recordings of each domain."),
+    ] = None,
+    print_again: Annotated[
+        bool, typer.Option("--print", help="Print the table of a file of --json once more.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Also draw the changes of ViSQOL.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all values.")] = None,
+) -> None:
+    """Say what a colour is worth: none, of the beginning, of a wrong source, oracle."""
+    from rtsr.runtime.models import find_model
+    from rtsr_bench.files import check_writable
+    from rtsr_bench.quality import colour
+
+    for file in (picture, json_file):
+        if file is not None:
+            check_writable(file)
+    if print_again:
+        recordings = colour.recorded(corpus)
+    else:
+        found = find_model(model)
+        recordings = colour.measure_corpus(corpus, found, rate, per_domain)
+        if json_file is not None:
+            colour.record(json_file, found, rate, recordings)
+    typer.echo(colour.table(colour.summarise(recordings)))
+    if picture is not None:
+        colour.plot(recordings, picture)

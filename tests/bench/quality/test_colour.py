@@ -1,0 +1,93 @@
+"""What a colour is worth, measured over a small corpus."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from rtsr import ArgumentError, RtsrError
+from rtsr.cli.app import app
+from rtsr.runtime.models import find_model
+from rtsr_bench.quality import colour as colour_evidence
+
+RATE = 48000
+
+
+def _run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["bench", "colour", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_another_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[1]")
+    with pytest.raises(RtsrError, match=r"is no file of `rtsr bench colour --json`"):
+        colour_evidence.recorded(tmp_path / "other.json")
+
+
+@pytest.fixture
+def corpus(make_sound: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+    """Two sources of each domain, the first of speech with two recordings."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rows = []
+    sources = ("speech a", "speech a", "speech b", "effects c", "effects d", "music e", "music f")
+    for number, source in enumerate(sources):
+        domain, group = source.split()
+        sound = make_sound(RATE, 3.0, seed=number)[:, 0]
+        sound = 2.0 * np.append(sound[0], sound[1:] - 0.8 * sound[:-1])
+        soundfile.write(folder / f"{number}.wav", sound, RATE)
+        rows.append((f"{number}.wav", "valid", domain, group, 3.0))
+    rows.append(("missing.wav", "train", "music", "g", 3.0))
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "split", "domain", "speaker_or_group", "seconds"])
+        writer.writerows(rows)
+    return folder
+
+
+def test_the_beginning_helps_the_rest_and_the_oracle_more(
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(colour_evidence, "METRICS", ("lsd", "level_bias_db"))
+    found = tmp_path / "found.json"
+    printed = _run(str(corpus), "--json", str(found))
+    recordings = json.loads(found.read_text())["recordings"]
+    summary = colour_evidence.summarise(recordings)
+    assert list(summary) == list(colour_evidence.CASES)
+    assert summary["none"]["speech"]["recordings"] == 3
+    assert summary["same source"]["speech"]["recordings"] == 2
+    assert "music" not in summary["same source"]
+    for domain in colour_evidence.DOMAINS:
+        bias = {
+            case: domains[domain]["level_bias_db"]
+            for case, domains in summary.items()
+            if domain in domains
+        }
+        assert bias["oracle"] < bias["beginning"] < bias["none"]
+    assert _run(str(found), "--print") == printed
+    assert printed.count("\n") == 2 + len(colour_evidence.CASES)
+
+
+def test_a_picture_is_drawn_of_what_was_found(tmp_path: Path) -> None:
+    recordings = [
+        {"domain": domain, "cases": {"none": {"visqol": 2.0}, "oracle": {"visqol": 2.0 + shift}}}
+        for domain in colour_evidence.DOMAINS
+        for shift in (0.1, 0.3)
+    ]
+    colour_evidence.plot(recordings, tmp_path / "colour.png")
+    assert (tmp_path / "colour.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_other_rates_are_refused(corpus: Path) -> None:
+    with pytest.raises(ArgumentError, match="8000, 11025, 16000, 24000"):
+        colour_evidence.measure_corpus(corpus, find_model("small"), 44100, None)
