@@ -27,6 +27,8 @@ class CompileMessages(logging.Handler):
 
 def tell_of_compiling() -> None:
     """Let the kernels' logger speak through the command line."""
+    # Without a writable home it says at length that it keeps its fonts in a temporary folder.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     logger = logging.getLogger(LOGGER)
     if not any(isinstance(handler, CompileMessages) for handler in logger.handlers):
         logger.addHandler(CompileMessages())

@@ -23,7 +23,7 @@ _SHORTEST_SECONDS = 0.01
 
 # What a reader of the table wants to know first: which way is better.
 _MEANING = {
-    "visqol": "listening score, 1 to 4.73 (higher is better, blind above 15 kHz)",
+    "visqol": "listening score, 1 to 4.73 (higher is better)",
     "lsd": "log-spectral distance, log10 of power (lower is better)",
     "lsd_lf": "lsd below the cutoff",
     "lsd_hf": "lsd above the cutoff",

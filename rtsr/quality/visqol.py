@@ -12,6 +12,7 @@ import numpy as np
 
 from rtsr.errors import ArgumentError, MissingDependencyError
 from rtsr.quality.stft import Signal
+from rtsr_kernels.temporary_cache import use_temporary_cache
 
 # The package's patches and its gaps between them need this much; it refuses less.
 _MIN_SECONDS = 1.0
@@ -27,9 +28,9 @@ def visqol_available() -> bool:
 def visqol(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> float:
     """Compute ViSQOL v3 in audio mode (MOS-LQO, 1 to about 4.73), Chinen et al., arXiv 2004.09584.
 
-    Gammatone spectrograms of 32 bands from 50 Hz to 15 kHz are compared patch by patch (NSIM), and
+    Gammatone spectrograms of 32 bands from 50 Hz to 24 kHz are compared patch by patch (NSIM), and
     a support-vector regression maps the similarity to a listening score. Identical signals give
-    4.732; it is blind above 15 kHz and evens out the overall level by itself.
+    4.732; it evens out the overall level by itself.
 
     Args:
         reference: shape (samples,), 48 kHz.
@@ -68,7 +69,13 @@ def visqol(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> flo
 @functools.cache
 def _listener() -> Any:
     try:
-        from visqol import VisqolApi
+        try:
+            from visqol import VisqolApi
+        except RuntimeError as error:
+            # Its compiled functions find no place for their cache in a folder without write access.
+            if "cannot cache" not in str(error) or not use_temporary_cache():
+                raise
+            from visqol import VisqolApi
     except ImportError as error:
         raise MissingDependencyError("The metric visqol", "eval") from error
     listener = VisqolApi()

@@ -42,6 +42,13 @@ def test_identical_signals_score_4_732_and_less_band_scores_less() -> None:
     assert scores[2] < 3.0
 
 
+@pytest.mark.parametrize(("end_hz", "most"), [(16000, 3.2), (20000, 4.2)])
+def test_the_top_octave_counts(end_hz: float, most: float) -> None:
+    pytest.importorskip("visqol")
+    noise = 0.1 * np.random.default_rng(0).standard_normal(2 * RATE)
+    assert listener.visqol(noise, low_pass(noise, end_hz)) < most
+
+
 @pytest.mark.parametrize(("name", "expected"), [("speech", 1.736), ("music", 1.688)])
 def test_packaged_recordings_score_as_they_always_did(name: str, expected: float) -> None:
     """The values are those of visqol-python 3.8.0: another version must not move the tables."""
