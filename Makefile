@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: help demo test test-gpu-stub gpu-pack gpu-rehearse bench smoke soak lint docs dist clean
+.PHONY: help demo test test-all test-gpu-stub gpu-pack gpu-rehearse bench smoke soak lint docs dist clean
 .DEFAULT_GOAL := help
 
 ## help: this list
@@ -15,11 +15,18 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
 
-## test: the whole test suite
-# What keeps time with a sound server runs alone; the rest shares two cores.
-CLOCKED := tests/rtsr/live tests/rtsr/call tests/bench/soak
+## test: every room's tests but the slow ones, in a few minutes
+# What keeps time with a sound server, a browser or a telephone runs alone; the rest shares two cores.
+CLOCKED := $(wildcard tests/rtsr/live/test_*.py) tests/rtsr/live/device tests/rtsr/live/controls/midi \
+  tests/rtsr/live/controls/test_keyboard.py tests/rtsr/live/worker/test_worker.py \
+  $(addprefix tests/rtsr/call/test_,browser.py call_examples.py engine.py sip.py web.py) tests/bench/soak
+SHARED := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests $(CLOCKED:%=--ignore=%)
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(CLOCKED:%=--ignore=%)
+	$(SHARED) -m "not slow"
+
+## test-all: the whole test suite: the above, the slow ones, and live sound and calls with real clients
+test-all: test
+	$(SHARED) -m slow
 	$(BIN)/python -m pytest $(CLOCKED)
 
 ## test-gpu-stub: the CUDA provider on stand-ins for NVIDIA's libraries, without a GPU

@@ -99,6 +99,7 @@ def read_rows(corpus: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file URL", "path", "clone", "bare clone"])
 def test_voices_are_kept_apart_and_lossless_ones_unchanged(tmp_path: Path, kind: str) -> None:
     repository = make_repository(tmp_path / "made")
@@ -141,6 +142,7 @@ def test_voices_are_kept_apart_and_lossless_ones_unchanged(tmp_path: Path, kind:
     assert len(list_recordings(corpus, "train")) == 2
 
 
+@pytest.mark.slow
 def test_only_what_is_needed_is_downloaded(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "made")
     listed = write_list(tmp_path / "list.toml", one=repository.as_uri())
@@ -155,6 +157,7 @@ def test_only_what_is_needed_is_downloaded(tmp_path: Path) -> None:
     assert sum('"event":"start"' in line and "blob:none" in line for line in fetches) == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_a_lost_repository_is_told(tmp_path: Path) -> None:
     first = make_repository(tmp_path / "first")
     listed = write_list(tmp_path / "list.toml", a=first.as_uri(), b=tmp_path / "not-yet")
@@ -178,6 +181,7 @@ def test_a_stopped_run_goes_on_and_a_lost_repository_is_told(tmp_path: Path) -> 
     assert sorted(row["split"] for row in rows) == ["train", "train", "valid", "valid"]
 
 
+@pytest.mark.slow
 def test_joined_corpus_keeps_its_splits_and_its_valid_repositories_out(tmp_path: Path) -> None:
     make_repository(tmp_path / "clones" / "someone" / "voices")
     make_repository(tmp_path / "clones" / "someone" / "others", seed=10)
@@ -197,6 +201,7 @@ def test_joined_corpus_keeps_its_splits_and_its_valid_repositories_out(tmp_path:
     assert {one.group for one in list_recordings(corpus, "train")} == {"o/ann", "o/bob", "sounds"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -227,6 +232,7 @@ def test_a_list_that_is_not_right_is_told_in_one_sentence(
     assert re.search(message, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -295,6 +301,7 @@ def test_what_passes_full_scale_is_lowered_and_not_clipped(
     assert kept[0].cutoff_hz == pytest.approx(15000.0, abs=600.0)
 
 
+@pytest.mark.slow
 def test_the_list_names_each_licence_and_no_source_of_the_demo() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import corpus_from_repositories as c; print(*c.read_list(c.LIST))"],

@@ -44,6 +44,7 @@ def test_onnx_hop_by_hop_equals_torch_long_block(exported, signals_and_reference
     assert np.abs(output - reference).max() < chain.TOLERANCE * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hops", chain.HOPS_PER_STEP)
 def test_torch_hop_by_hop_equals_torch_long_block(exported, signals_and_reference, hops):
     signals, reference = signals_and_reference

@@ -127,6 +127,7 @@ def test_steps_that_differ_are_refused():
             largest([replace(edge, db=db), same])
 
 
+@pytest.mark.slow
 def test_a_range_taken_over_the_frames_of_a_step_is_found_out(full, converted, monkeypatch):
     """What fixed ranges are for: with dynamic ones a step's frames share one."""
     from onnxruntime.quantization import quantize_dynamic
@@ -185,6 +186,7 @@ def test_nearly_all_weights_are_converted(full, converted, precision):
     assert not find_products(converted[precision])
 
 
+@pytest.mark.slow
 def test_conversion_is_reproducible(full, converted):
     assert convert(full, "int8").SerializeToString() == converted["int8"].SerializeToString()
 
@@ -254,6 +256,7 @@ def test_folding_merges_equal_constants_and_never_folds_noise():
     assert stored["c"].tolist() == [1.0, 4.0]
 
 
+@pytest.mark.slow
 def test_cost_is_small_and_measured_on_real_sound(full, converted):
     costs = measure_cost(full, converted["int8"])
     assert {cost.clip for cost in costs} == {"music", "speech"}
@@ -285,6 +288,7 @@ def test_int8_is_for_the_cpu(files):
         assert upsampler.process(np.zeros(80, np.float32)).shape == (480,)
 
 
+@pytest.mark.slow
 def test_command_converts_a_file(files, tmp_path):
     output = tmp_path / "net-int8.onnx"
     arguments = ["export", str(files / "net.onnx"), str(output), "--precision", "int8"]
@@ -299,6 +303,7 @@ def test_command_converts_a_file(files, tmp_path):
     assert facts.card["hops_per_step_differ_db"] < -40.0
 
 
+@pytest.mark.slow
 def test_what_is_in_fp16_can_still_become_int8(converted, files, sound, tmp_path):
     half = converted["fp16"]
     wide = convert(half, "fp32")

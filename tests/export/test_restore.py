@@ -66,6 +66,7 @@ def difference(first, second):
     return np.abs(computed - expected).max() / np.sqrt(np.mean(np.square(expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free_bins", [True, False])
 def test_the_restored_generator_computes_the_same(make_generator, free_bins):
     generator = make_generator(**SIZES, decoder_free_bins=free_bins)
@@ -98,6 +99,7 @@ def test_a_graph_of_another_layout_is_refused(graph):
         restore(graph, wider)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_path, noise_corpus):
     checkpoint = tmp_path / "start.pt"
     restore_checkpoint(graph_file, read_metadata(graph_file), checkpoint)
@@ -121,6 +123,7 @@ def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_p
     assert Trainer(settings, noise_corpus, noise_corpus, tmp_path / "run", "cpu").resume()
 
 
+@pytest.mark.slow
 def test_it_is_no_run_to_go_on_with(graph_file, tmp_path, noise_corpus):
     restore_checkpoint(graph_file, read_metadata(graph_file), tmp_path / CHECKPOINT)
     trainer = Trainer(
@@ -136,6 +139,7 @@ def exported(*arguments):
     return CliRunner().invoke(app, ["export", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_can_be_had_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # As a run of that name leaves it.
@@ -148,6 +152,7 @@ def test_the_shipped_weights_can_be_had_by_name(tmp_path, monkeypatch):
     assert facts["restored"].startswith("small ")
 
 
+@pytest.mark.slow
 def test_half_precision_of_the_shipped_model_is_restored(tmp_path):
     half = tmp_path / "half.onnx"
     result = exported("small", half, "--precision", "fp16")
@@ -214,6 +219,7 @@ def test_a_configuration_of_another_version_is_refused(graph_file, tmp_path):
     assert not (tmp_path / "start.pt").exists()
 
 
+@pytest.mark.slow
 def test_numbers_of_another_layout_do_not_matter(graph, generator):
     """The exporter numbers what has no name; a node more before it, and all are others."""
     other = onnx.ModelProto()
@@ -237,6 +243,7 @@ def test_numbers_of_another_layout_do_not_matter(graph, generator):
         restore(other, generator.config)
 
 
+@pytest.mark.slow
 def test_the_shipped_model_can_be_trained_on(tmp_path):
     done = CliRunner().invoke(app, ["export", "small", str(tmp_path / "start.pt")])
     assert done.exit_code == 0, done.stderr

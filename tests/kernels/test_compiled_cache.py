@@ -55,6 +55,7 @@ def import_in_subprocess(site: Path, **environment: str) -> tuple[str, float, in
     return file, float(seconds), int(hits), place
 
 
+@pytest.mark.slow
 def test_read_only_install_caches_for_the_user(read_only_install: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -68,6 +69,7 @@ def test_read_only_install_caches_for_the_user(read_only_install: Path, tmp_path
         assert Path(place).is_relative_to(home)
 
 
+@pytest.mark.slow
 def test_read_only_install_obeys_the_cache_variable(
     read_only_install: Path, tmp_path: Path
 ) -> None:
@@ -77,6 +79,7 @@ def test_read_only_install_obeys_the_cache_variable(
     assert all(Path(place).is_relative_to(cache) for _, place in places)
 
 
+@pytest.mark.slow
 def test_without_a_home_code_goes_to_a_temporary_folder_of_the_user(
     read_only_install: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +100,7 @@ def test_without_a_home_code_goes_to_a_temporary_folder_of_the_user(
     assert f"Compiled code goes to '{folder}'" in told[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")
 def test_code_is_not_read_from_a_folder_that_others_can_write(
     read_only_install: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

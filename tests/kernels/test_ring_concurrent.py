@@ -66,6 +66,7 @@ def _consume(header, data, block, progress, target):  # type: ignore[no-untyped-
         idle = 0 if count else idle + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("capacity", "channels"), [(4096, 2), (64, 1)], ids=["stereo", "tiny"])
 def test_two_threads_lose_repeat_and_reorder_nothing(capacity: int, channels: int) -> None:
     samples = SAMPLES if capacity > 64 else SAMPLES // 32

@@ -70,6 +70,7 @@ def _read_anywhere(header, data, block, progress):  # type: ignore[no-untyped-de
                     progress[3] += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capacity", "longest", "channels"),
     [(4096, 700, 2), (64, 48, 1), (16, 16, 1)],

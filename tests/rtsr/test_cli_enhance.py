@@ -100,6 +100,7 @@ def test_several_files_go_into_one_folder(
     assert sorted(path.name for path in out.iterdir()) == ["a.wav", "b.flac"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are any bytes on Linux only")
 def test_a_name_that_is_not_utf_8_is_a_name(tmp_path: Path, stand_in: Path) -> None:
     folder = os.fsencode(tmp_path)

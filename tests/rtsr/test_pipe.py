@@ -107,6 +107,7 @@ def test_unknown_format(stand_in: Path) -> None:
         run_pipe(Upsampler(8000, model=stand_in), 0, 1, input_format="s24")
 
 
+@pytest.mark.slow
 def test_sound_comes_out_while_more_goes_in(stand_in: Path) -> None:
     process = subprocess.Popen(
         [*RTSR, "pipe", "--rate", "8000", "--model", str(stand_in)],
@@ -129,6 +130,7 @@ def test_sound_comes_out_while_more_goes_in(stand_in: Path) -> None:
     assert process.wait() == 0
 
 
+@pytest.mark.slow
 def test_reader_that_leaves_ends_quietly(stand_in: Path) -> None:
     process = subprocess.Popen(
         [*RTSR, "pipe", "--rate", "8000", "--model", str(stand_in)],
@@ -147,6 +149,7 @@ def _run(data: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([*RTSR, "pipe", *options], input=data, capture_output=True, check=False)
 
 
+@pytest.mark.slow
 def test_repairs_are_said_at_the_end(stand_in: Path) -> None:
     sound = np.full(4800, 0.5, "<f4")
     sound[7], sound[4000] = np.nan, 2.0
@@ -167,6 +170,7 @@ def test_degraded_blocks_are_said_at_the_end(failing_model: Path, make_sound: Ma
     assert b"blocks came out without a high band.\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_cutoff_beyond_the_input_is_said(stand_in: Path) -> None:
     done = _run(bytes(960), "-r", "8000", "--cutoff", "12000", "--model", str(stand_in))
     assert done.returncode == 0
@@ -174,6 +178,7 @@ def test_cutoff_beyond_the_input_is_said(stand_in: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_is_quiet(number: signal.Signals, code: int, stand_in: Path) -> None:
     process = subprocess.Popen(
@@ -194,6 +199,7 @@ def test_stopping_is_quiet(number: signal.Signals, code: int, stand_in: Path) ->
     assert errors == b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (shutil.which("ffmpeg") and shutil.which("sox")), reason="needs ffmpeg and sox"
 )

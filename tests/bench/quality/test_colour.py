@@ -53,6 +53,7 @@ def corpus(make_sound: Callable[..., np.ndarray], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_beginning_helps_the_rest_and_the_oracle_more(
     corpus: Path,
     tmp_path: Path,

@@ -142,6 +142,7 @@ def test_no_path_of_the_machine_is_published(made: Path, corpus: Path) -> None:
     assert "--cutoff 4000 --cutoff 8000 --model stand-in.onnx --seconds 1.5 --limit 1" in text
 
 
+@pytest.mark.slow
 def test_a_second_report_computes_nothing_again(
     corpus: Path, made: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_a_part_of_the_report_computes_nothing_again(
     assert "'rtsr bench baseline CORPUS --cutoff 8000'" in result.stderr
 
 
+@pytest.mark.slow
 def test_several_corpora_with_a_floor_and_clips_that_cannot_be_judged(
     corpus: Path, tmp_path: Path
 ) -> None:
@@ -307,6 +309,7 @@ def test_the_floor_stands_in_front_of_what_must_beat_it(corpus: Path, tmp_path: 
         choose_systems([], tmp_path, [4000.0, 8000.0])
 
 
+@pytest.mark.slow
 def test_processes_work_side_by_side_under_python_m(corpus: Path, tmp_path: Path) -> None:
     """Spawned processes import the program's main module again, which must not run it again."""
     out = tmp_path / "report"

@@ -152,6 +152,7 @@ def test_a_model_is_run_on_the_input(job: runs.ClipJob, tmp_path: Path) -> None:
     assert scored["lsd"] < bare.run()["lsd"] - 1.0
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_process_gives(job: runs.ClipJob, tmp_path: Path) -> None:
     jobs = [job, replace(job, cutoff_hz=8000.0), replace(job, source=job.reference)]
     apart = runs.run_all(jobs, tmp_path / "apart", 2)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.soak.run import load_clip
-from rtsr_bench.soak.sound import RATE, measure_latency, score_sound
+from rtsr_bench.soak.sound import measure_latency, score_sound
 from rtsr_bench.soak.usage import usage_of
 
 FIRST = 123_457
@@ -30,22 +31,22 @@ def clip() -> np.ndarray:
 @pytest.fixture
 def recorded(clip: np.ndarray) -> np.ndarray:
     """Forty seconds as an engine would play them: later, and with something above the cutoff."""
-    frames = FIRST + np.arange(40 * RATE)
+    frames = FIRST + np.arange(40 * SAMPLE_RATE)
     sound = clip[(frames - LATENCY) % len(clip)]
     above = np.random.default_rng(1).standard_normal(len(sound))
     spectrum = np.fft.rfft(above)
-    spectrum[: 4000 * len(sound) // RATE] = 0.0
+    spectrum[: 4000 * len(sound) // SAMPLE_RATE] = 0.0
     return (sound + 0.01 * np.fft.irfft(spectrum, len(sound))).astype(np.float32)
 
 
 def test_a_clip_can_go_round(clip: np.ndarray) -> None:
     assert clip.dtype == np.float32
-    assert 5 * RATE < len(clip) < 8 * RATE
+    assert 5 * SAMPLE_RATE < len(clip) < 8 * SAMPLE_RATE
     assert clip[0] == clip[-1] == 0.0
     assert 0.1 < np.abs(clip).max() <= 1.0
 
 
-@pytest.mark.parametrize("latency", [0, 1, LATENCY, 5 * RATE])
+@pytest.mark.parametrize("latency", [0, 1, LATENCY, 5 * SAMPLE_RATE])
 def test_latency_is_found_to_the_frame(clip: np.ndarray, latency: int) -> None:
     frames = FIRST + np.arange(2 * len(clip) + 17)
     assert measure_latency(clip, 0.3 * clip[(frames - latency) % len(clip)], FIRST) == latency
@@ -60,7 +61,7 @@ def test_what_came_through_whole_is_whole(clip: np.ndarray, recorded: np.ndarray
 
 def test_what_is_too_short_to_judge_is_one_sentence(clip: np.ndarray) -> None:
     with pytest.raises(RtsrError, match=r"Only 2\.0 s of sound came back; \d\.\d s are needed"):
-        score_sound(clip, np.zeros(2 * RATE, np.float32), FIRST, NO_GAPS, 4000.0)
+        score_sound(clip, np.zeros(2 * SAMPLE_RATE, np.float32), FIRST, NO_GAPS, 4000.0)
 
 
 @pytest.mark.parametrize("frames", [64, 480, 4800])
@@ -69,8 +70,10 @@ def test_what_is_missing_is_found(
     clip: np.ndarray, recorded: np.ndarray, damage: str, frames: int
 ) -> None:
     # In a loud place: a gap in a pause is none.
-    loud = np.convolve(np.square(recorded[25 * RATE : 30 * RATE]), np.ones(frames), "valid")
-    start = 25 * RATE + int(np.argmax(loud))
+    loud = np.convolve(
+        np.square(recorded[25 * SAMPLE_RATE : 30 * SAMPLE_RATE]), np.ones(frames), "valid"
+    )
+    start = 25 * SAMPLE_RATE + int(np.argmax(loud))
     end = start + frames
     before = recorded[start - frames : start].copy()
     if damage == "silence":

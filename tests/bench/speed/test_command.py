@@ -119,6 +119,7 @@ def test_the_command_is_kept_without_folders(
     assert command_line() == command
 
 
+@pytest.mark.slow
 def test_a_run_without_one_result_is_an_error(speed: Any, failing_on_load: Path) -> None:
     done = speed("--no-search", *TINY, "--provider", "cpu", "--model", str(failing_on_load))
     assert done.exit_code == 2
@@ -208,6 +209,7 @@ def test_other_files_are_no_results(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_does_not_cost_the_results(
     speed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +282,7 @@ def test_a_slow_model_gets_a_bad_verdict(measured: Path) -> None:
     assert '<p class="verdict bad">stand-in fp32 on cpu does not keep up' in build_page(results)
 
 
+@pytest.mark.slow
 def test_quality_stands_beside_speed_where_a_card_knows_it(
     speed: Any, tmp_path: Path, stand_in: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_results_name_no_folder(measured: Path, stand_in: Path) -> None:
             assert str(folder) not in file.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_what_it_knew(stand_in: Path, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     process = subprocess.Popen(
@@ -111,6 +112,7 @@ def test_a_run_that_is_killed_leaves_what_it_knew(stand_in: Path, tmp_path: Path
     assert "</html>" in file.with_suffix(".html").read_text()
 
 
+@pytest.mark.slow
 def test_the_budget_is_kept(stand_in: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     done = bench(
@@ -124,6 +126,7 @@ def test_the_budget_is_kept(stand_in: Path, tmp_path: Path) -> None:
     assert 0 < len(results["items"]) < results["planned"]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_one_item(stand_in: Path) -> None:
     worker = run._Worker()
     item = Item(STEPS, Network("stand-in", "fp32", "cpu", str(stand_in)))

@@ -226,6 +226,7 @@ def test_a_fresh_process_answers(stand_in: Path) -> None:
     assert found["gpu_power_w"] is None
 
 
+@pytest.mark.slow
 def test_a_fresh_process_fails_in_one_sentence(tmp_path: Path) -> None:
     missing = Case(
         MODEL, "none", "cpu", "fp32", 1, 1, 1, 10.0, {"file": str(tmp_path / "none.onnx")}

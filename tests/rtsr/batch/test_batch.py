@@ -107,6 +107,7 @@ def _calls(draw: st.DrawFn, make_sound: MakeSound) -> list[_Call]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hops", [1, 2])
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -571,6 +572,7 @@ def test_streams_are_fed_and_emptied_by_other_threads(
         assert np.array_equal(result, expected)
 
 
+@pytest.mark.slow
 def test_example_of_many_calls_runs(stand_in: Path) -> None:
     options = ["--calls", "3", "--seconds", "1.2", "--model", str(stand_in)]
     finished = subprocess.run(

@@ -186,6 +186,7 @@ def _limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3"])
 def test_file_that_cannot_grow(extension: str, tmp_path: Path, stand_in: Path) -> None:
     random = np.random.default_rng(0)
@@ -260,6 +261,7 @@ def test_output_that_cannot_be_created_for_want_of_space(
     assert {path.name for path in good.parent.iterdir()} == {"good.wav"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes descriptors")
 @pytest.mark.parametrize(
     ("command", "sentence"),
@@ -279,6 +281,7 @@ def test_closed_descriptor(command: str, sentence: str, good: Path) -> None:
     assert {path.name for path in good.parent.iterdir()} == {"good.wav"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("MP3" not in soundfile.available_formats(), reason="no MP3 here")
 @pytest.mark.parametrize(
     ("content", "lines", "code"),
@@ -310,6 +313,7 @@ def test_mp3_decoder_writes_nothing_of_its_own(
     assert "does not exist" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_leaves_nothing(
     number: signal.Signals, code: int, tmp_path: Path, stand_in: Path
@@ -332,6 +336,7 @@ def test_stopping_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"in.wav"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -184,6 +184,7 @@ def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_demo_shows_what_happened(tmp_path: Path, runner: CliRunner) -> None:
     from rtsr.cli.demo import _clip_files
     from rtsr.errors import RtsrError

@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 
+import pytest
+
 TELLING = "import logging; from rtsr.cli.compile_messages import tell_of_compiling; " + (
     "tell_of_compiling(); tell_of_compiling(); log = logging.getLogger('rtsr_kernels'); "
     "log.info('compiled one'); log.info('compiled two'); log.warning('Kept nowhere.')"
@@ -35,6 +37,7 @@ def test_a_log_file_hears_warnings_only() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "rtsr: Kept nowhere.\n")
 
 
+@pytest.mark.slow
 def test_after_a_warm_up_nothing_is_left_to_compile() -> None:
     def warm_up() -> str:
         done = subprocess.run(

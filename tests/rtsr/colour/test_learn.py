@@ -50,6 +50,7 @@ def _mean_errors(sound: np.ndarray) -> np.ndarray:
     return np.asarray(errors.mean(axis=0))
 
 
+@pytest.mark.slow
 def test_a_curve_that_was_put_on_is_found_within_1_db(voice: np.ndarray) -> None:
     found = _mean_errors(_shelf(voice)) - _mean_errors(voice)
     centres = colour_centres()
@@ -58,6 +59,7 @@ def test_a_curve_that_was_put_on_is_found_within_1_db(voice: np.ndarray) -> None
     assert found[centres < SHELF_HZ - 400.0] == pytest.approx(0.0, abs=1.0)
 
 
+@pytest.mark.slow
 def test_a_learnt_colour_follows_the_curve_as_far_as_it_is_sure(voice: np.ndarray) -> None:
     steps: list[tuple[int, int]] = []
     colours = [

@@ -457,6 +457,7 @@ def test_who_joins_a_row_is_not_silent() -> None:
         assert bool(np.all(out[OVERLAP:] == 0.25)) == is_silent
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_a_hundred_thousand_steps(
     count_allocations: Callable[[], tuple[int, int]],
 ) -> None:

@@ -160,6 +160,7 @@ def test_other_providers_are_refused(provider: str, message: str) -> None:
         Upsampler(8000, model="replicate", provider=provider)
 
 
+@pytest.mark.slow
 def test_it_runs_without_onnx_runtime() -> None:
     program = (
         "import sys; sys.modules['onnxruntime'] = None\n"

@@ -73,6 +73,7 @@ def run(generator, inputs, partition, **settings):
     return torch.cat(blocks, dim=2)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=8))
 def test_any_partition_into_hops_equals_one_long_block(tiny, partition):

@@ -71,6 +71,7 @@ def test_the_filter_kills_whoever_opens_a_socket(tmp_path: Path) -> None:
     assert done.returncode == -31, "SIGSYS"
 
 
+@pytest.mark.slow
 def test_enhancing_opens_no_socket_and_leaves_nothing_behind(tmp_path: Path) -> None:
     done = _run(ENHANCE, tmp_path)
     assert (done.returncode, done.stdout) == (0, "enhanced\n"), done.stderr

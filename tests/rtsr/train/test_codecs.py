@@ -327,6 +327,7 @@ def write_folder(folder: Path) -> None:
         soundfile.write(folder / f"{seed}.wav", voice(3.0, seed), RATE)
 
 
+@pytest.mark.slow
 def test_versions_are_kept_beside_the_corpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

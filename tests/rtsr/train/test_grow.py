@@ -187,6 +187,7 @@ def test_free_bins_that_are_left_out_are_remembered(tmp_path, noise_corpus):
     assert "free_bins_left_out" not in before.facts()["grown_from"]
 
 
+@pytest.mark.slow
 def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path, noise_corpus):
     settings = TrainSettings(
         batch=2,

@@ -56,6 +56,7 @@ def test_the_low_band_does_not_count():
     assert hop_loss(low + quiet + noise(4) * 0.3, noise(2), f_prior=4000.0) == CHANCE
 
 
+@pytest.mark.slow
 def test_it_falls_when_it_is_followed():
     reference, contour = noise(2), torch.zeros(10, requires_grad=True)
     off = dict.fromkeys(("bins", "mel", "loudness", "smooth", "level", "shape", "tonality"), 0.0)

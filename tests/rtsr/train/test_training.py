@@ -307,6 +307,7 @@ def test_four_stages_run_resume_and_export(tmp_path):
     assert generator.config.latent == 8
 
 
+@pytest.mark.slow
 def test_run_is_bounded_by_minutes_and_logs(tmp_path):
     train = corpus()
     trainer = Trainer(TINY, train, train, tmp_path, "cpu")
@@ -413,6 +414,7 @@ def test_minutes_still_bound_a_run_of_counted_steps(tmp_path):
     assert 0 < sum(trainer.steps) < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [1, 3, 5, 7], ids=stages.STAGES)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, stopped):
     train = corpus()
@@ -615,6 +617,7 @@ def test_latent_noise_can_be_set(tmp_path, level):
     assert not torch.equal(random[0].estimate, random[1].estimate)
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss(tmp_path):
     train = corpus()
     settings = replace(TINY, adversarial_start=1.1, levels_every=0)
