@@ -74,6 +74,7 @@ def live_command(
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     cutoff: options.Cutoff = None,
+    colour: options.Colour = None,
     worker: Annotated[
         str | None,
         typer.Option(
@@ -215,6 +216,7 @@ def live_command(
       rtsr live -q --json-stats stats.json --seconds 600
     """
     from rtsr.cli.live_run import Knobs, measure, play, until_signal
+    from rtsr.colour.colour import read_colour
     from rtsr.live.settings import LiveSettings
 
     if every and json_stats is None:
@@ -241,6 +243,7 @@ def live_command(
         provider=provider,
         threads=threads,
         cutoff_hz=cutoff,
+        colour=None if colour is None else read_colour(colour),
         limiter=limiter,
         governor=governor,
         worker=worker or ("thread" if test else "process"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.timing import HOP
@@ -44,6 +45,7 @@ class LiveSettings:
     provider: str = "auto"
     threads: int = 1
     cutoff_hz: float | None = None
+    colour: Colour | None = None
     limiter: bool = True
     governor: bool = True
     raise_priority: bool = True
@@ -54,13 +56,19 @@ class LiveSettings:
 
     def check(self) -> None:
         """Raise :class:`ArgumentError` if a value cannot be used on any machine."""
-        from rtsr.arguments import MAX_CHANNELS, check_arguments
+        from rtsr.arguments import MAX_CHANNELS, check_arguments, check_colour
         from rtsr.live.device.devices import check_rate
+        from rtsr.live.worker.fallback_levels import DRY
+        from rtsr.runtime.models import find_model
         from rtsr.runtime.providers.options import parse_provider
 
         check_arguments(1, 0, 1.0, self.cutoff_hz, None, self.threads)
         check_rate(self.rate)
         parse_provider(self.provider)
+        if self.colour is not None and self.model == DRY:
+            raise ArgumentError("The level 'dry' has no new band that a colour could be for.")
+        if self.colour is not None:
+            check_colour(self.colour, find_model(self.model))
         if self.worker not in WORKERS:
             raise ArgumentError(
                 f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}."
@@ -82,6 +90,7 @@ class LiveSettings:
             # A long device block, or a long allowance, lets hops wait that are still in time.
             most_hops_behind=delay // HOP + _HOPS_BEHIND_DELAY,
             cutoff_hz=self.cutoff_hz,
+            colour=self.colour,
             limiter=self.limiter,
             governor=self.governor,
             raise_priority=self.raise_priority,

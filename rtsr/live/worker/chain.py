@@ -7,12 +7,13 @@ the choice of the source, and the tone.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.batch.shedding import DRY, PREROLL_HOPS
+from rtsr.colour.colour import Colour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
@@ -44,6 +45,8 @@ class LiveChain:
         expected_cutoff_hz: where the measurement starts from, if something is known.
         f_target: Hz where the output should end while the ceiling is open.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
+        colour: gains of the high band of the levels that it was learnt for.
+        coloured_levels: their names.
         preroll_hops: hops that a better level is fed with before it is heard.
         replay_hops: hops of the past that a lesser level takes in at once. It has to be soon.
 
@@ -67,6 +70,8 @@ class LiveChain:
         expected_cutoff_hz: float | None = None,
         f_target: float = 20000.0,
         limiter: bool = True,
+        colour: Colour | None = None,
+        coloured_levels: Collection[str] = (),
         preroll_hops: int = PREROLL_HOPS,
         replay_hops: int = 4,
     ) -> None:
@@ -79,6 +84,8 @@ class LiveChain:
         self._native_hz = native_hz
         self._f_target = f_target
         self._limiter = limiter
+        self._colour = colour
+        self._coloured_levels = frozenset(coloured_levels)
         self._limiter_gain = np.ones(1)
         self._preroll_hops = preroll_hops
         self._replay_hops = replay_hops
@@ -112,6 +119,7 @@ class LiveChain:
             f_target=self._f_target,
             cutoff=self._fixed_cutoff,
             expected_cutoff=self._expected_cutoff,
+            colour=self._colour,
         )
         self._limiter_gain.fill(1.0)
         self._tone.reset()
@@ -174,6 +182,7 @@ class LiveChain:
         else:
             self._tone.reset()
         self._hops.set_silent(0, not sounds)
+        self._hops.set_coloured(self.level in self._coloured_levels)
         self._hops.finish(audio, self._high_band, out)
         if self._limiter:
             # What nothing was added to passes as it is, as long as it is within full scale.

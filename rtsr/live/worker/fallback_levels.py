@@ -85,6 +85,22 @@ def build_sources(
     return sources, f_target or _F_TARGET
 
 
+def coloured_levels(settings: WorkerSettings) -> frozenset[str]:
+    """Name the levels whose model has the weights that the settings' colour was learnt for."""
+    colour = settings.colour
+    if colour is None:
+        return frozenset()
+    networks = (
+        level for level in fallback_levels_of(settings.model) if level not in (REPLICATE, DRY)
+    )
+    return frozenset(
+        level
+        for level in networks
+        if find_model(level if level in bundled() else settings.model).metadata.weights_sha256
+        == colour.weights_sha256
+    )
+
+
 def _name_of(path: str) -> str:
     name = find_model(path).metadata.name
     taken = name in (REPLICATE, DRY) or name in bundled()

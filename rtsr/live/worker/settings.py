@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rtsr.colour.colour import Colour
+
 
 @dataclass(frozen=True)
 class WorkerSettings:
@@ -17,6 +19,8 @@ class WorkerSettings:
         threads: threads of one step on the CPU.
         native_hz: half of the input device's rate: nothing in the input lies above it.
         cutoff_hz: where the input's content ends, if known; measured if ``None``.
+        colour: gains of the new band for this voice, used while the model that they were learnt
+            for makes it.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
         governor: whether the fallback level may change when the machine does not keep up.
         raise_priority: whether to ask the system for more than an ordinary process gets.
@@ -31,6 +35,7 @@ class WorkerSettings:
     threads: int = 1
     native_hz: float = 24000.0
     cutoff_hz: float | None = None
+    colour: Colour | None = None
     limiter: bool = True
     governor: bool = True
     raise_priority: bool = True

@@ -23,7 +23,7 @@ from rtsr.live.shared.events import RESTART, EventKind
 from rtsr.live.shared.memory import STEP_BIN_NS, LiveMemory
 from rtsr.live.shared.priority import hurry_worker, raise_worker
 from rtsr.live.worker.chain import LiveChain
-from rtsr.live.worker.fallback_levels import build_sources, fallback_levels_of
+from rtsr.live.worker.fallback_levels import build_sources, coloured_levels, fallback_levels_of
 from rtsr.live.worker.governor import Governor, GovernorSettings
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
@@ -79,6 +79,8 @@ class Worker:
             expected_cutoff_hz=self._known_cutoff(),
             f_target=f_target,
             limiter=settings.limiter,
+            colour=settings.colour,
+            coloured_levels=coloured_levels(settings),
         )
         self._governor = Governor(
             self._fallback_levels,
