@@ -183,7 +183,7 @@ def test_whoever_ignores_the_lock_spoils_a_capture(
         def __enter__(self) -> None: ...
         def __exit__(self, *_: object) -> None: ...
 
-    for module in ("open_session", "step_memory", "cuda_driver"):
+    for module in ("providers.open_session", "step_memory", "providers.cuda_driver"):
         monkeypatch.setattr(f"rtsr.runtime.{module}.GPU_LOCK", NoLock())
     gpu.slow_captures(30)
     with warnings.catch_warnings(), contextlib.suppress(ProviderError):
