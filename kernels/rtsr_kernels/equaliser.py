@@ -34,7 +34,7 @@ class EqualiserState(NamedTuple):
 
 
 class EqualiserScratch(NamedTuple):
-    """Room to work in, for one thread: nothing in it outlasts a call."""
+    """Scratch memory of one thread: nothing in it outlasts a call."""
 
     line: NDArray[np.float32]
     """``(TAPS - 1 + 480 * hops,)``"""
@@ -65,7 +65,7 @@ def equaliser_state(streams: int, slots: int) -> EqualiserState:
 
 
 def equaliser_scratch(hops: int) -> EqualiserScratch:
-    """Make room for one thread to work in."""
+    """Make the scratch memory of one thread."""
     return EqualiserScratch(
         line=np.zeros(TAPS - 1 + HOP * hops, np.float32),
         before=np.zeros(HOP, np.float32),
@@ -145,38 +145,41 @@ def _equalise_line(
         history[i] = line[count + i]
 
 
-@kernel(boolean(EQUALISER, CROSSOVER, int64, boolean))
-def _begin_step(
-    state: EqualiserState, crossover: CrossoverState, row: int, is_silent: bool
-) -> bool:
-    """Whether a stream's step has to be filtered; where nothing of it is heard nothing is faded."""
-    if state.is_flat[row, IN_USE] and state.is_flat[row, WANTED]:
-        return False
-    is_heard = crossover.values[row].adds and not is_silent
-    if not is_heard:
-        for tap in range(TAPS):
-            state.taps[row, IN_USE, tap] = state.taps[row, WANTED, tap]
-        state.is_flat[row, IN_USE] = state.is_flat[row, WANTED]
-    # What a flat stream has been given before is not known.
-    if state.is_flat[row, IN_USE] or not is_heard:
-        for channel in range(crossover.values[row].channels):
-            state.history[crossover.slots[row, channel], :] = float32(0.0)
-    return bool(is_heard)
-
-
 @kernel(void(EQUALISER, int64))
-def _end_step(state: EqualiserState, row: int) -> None:
+def _take_wanted(state: EqualiserState, row: int) -> None:
+    """Let the filter in use be the one that is wanted."""
     for tap in range(TAPS):
         state.taps[row, IN_USE, tap] = state.taps[row, WANTED, tap]
     state.is_flat[row, IN_USE] = state.is_flat[row, WANTED]
 
 
 @kernel(void(EQUALISER, CROSSOVER, int64))
-def start_equaliser(state: EqualiserState, crossover: CrossoverState, row: int) -> None:
-    """Forget the past of one stream: its next hop is the first, its filter applies at once."""
-    _end_step(state, row)
+def _clear_history(state: EqualiserState, crossover: CrossoverState, row: int) -> None:
     for channel in range(crossover.values[row].channels):
         state.history[crossover.slots[row, channel], :] = float32(0.0)
+
+
+@kernel(boolean(EQUALISER, CROSSOVER, int64, boolean))
+def _begin_step(
+    state: EqualiserState, crossover: CrossoverState, row: int, is_silent: bool
+) -> bool:
+    """Whether a stream's step has to be filtered; where nothing is audible nothing is faded."""
+    if state.is_flat[row, IN_USE] and state.is_flat[row, WANTED]:
+        return False
+    is_audible = crossover.values[row].adds and not is_silent
+    if not is_audible:
+        _take_wanted(state, row)
+    # What a flat stream has been given before is not known.
+    if state.is_flat[row, IN_USE] or not is_audible:
+        _clear_history(state, crossover, row)
+    return bool(is_audible)
+
+
+@kernel(void(EQUALISER, CROSSOVER, int64))
+def start_equaliser(state: EqualiserState, crossover: CrossoverState, row: int) -> None:
+    """Forget the past of one stream: its next hop is the first, its filter applies at once."""
+    _take_wanted(state, row)
+    _clear_history(state, crossover, row)
 
 
 @kernel(void(EQUALISER, CROSSOVER, int64, boolean, AUDIO, SCRATCH))
@@ -204,7 +207,7 @@ def equalise_block(
     for channel in range(high_band.shape[1]):
         slot = crossover.slots[row, channel]
         _equalise_line(state, row, slot, high_band[:, channel], fades, scratch)
-    _end_step(state, row)
+    _take_wanted(state, row)
 
 
 @kernel(void(EQUALISER, CROSSOVER, INDICES_IN, _FLAGS_IN, AUDIO, SCRATCH))
@@ -234,4 +237,4 @@ def equalise_rows(
         for channel in range(crossover.values[row].channels):
             slot = crossover.slots[row, channel]
             _equalise_line(state, row, slot, high_band[slot], fades, scratch)
-        _end_step(state, row)
+        _take_wanted(state, row)

@@ -20,9 +20,9 @@ import typer
 from typer.core import TyperGroup
 
 from rtsr.cli.compile_messages import tell_of_compiling
+from rtsr.cli.sentences import EXIT_BAD_INPUT, sentence_of
 from rtsr.errors import RtsrError, RtsrWarning
 
-EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -106,16 +106,13 @@ class _Commands(TyperGroup):
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 return super().invoke(ctx)
-        except RtsrError as error:
-            _fail(str(error))
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             _silence_stdout()
             sys.exit(EXIT_BROKEN_PIPE)
-        except OSError as error:
-            subject = f"'{error.filename}': " if error.filename else ""
-            _fail(f"{subject}{error.strerror or error}.")
+        except (RtsrError, OSError) as error:
+            _fail(sentence_of(error))
 
 
 app = typer.Typer(

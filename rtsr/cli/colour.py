@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rtsr.cli import options
+
+if TYPE_CHECKING:
+    from rtsr.colour.colour import Colour
 
 colour_app = typer.Typer(
     add_completion=False,
@@ -71,7 +74,7 @@ def learn_command(
     if as_json:
         typer.echo(json.dumps(colour.to_json()))
     elif not quiet:
-        _show(output)
+        _show(colour, output)
 
 
 @colour_app.command("show")
@@ -84,19 +87,19 @@ def show_command(
 
     if as_json:
         options.check_stdout()
-        typer.echo(json.dumps(read_colour(colour_file).to_json()))
+    colour = read_colour(colour_file)
+    if as_json:
+        typer.echo(json.dumps(colour.to_json()))
     else:
-        _show(colour_file)
+        _show(colour, colour_file)
 
 
-def _show(path: Path) -> None:
+def _show(colour: Colour, path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from rtsr.colour.bands import CUTOFFS_HZ, colour_edges
-    from rtsr.colour.colour import read_colour
 
-    colour = read_colour(path)
     table = Table(title=f"gains in dB, by where the content of the input ends ({path})")
     table.add_column("band, kHz")
     for cutoff_hz in CUTOFFS_HZ:

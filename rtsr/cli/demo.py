@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsr.cli import options
-from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
+from rtsr.cli.enhance_files import make_folder
+from rtsr.errors import ArgumentError, MissingDependencyError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +70,7 @@ def demo_command(
         narrow, rate = _read(file), file.rate
     with InputFile(reference_file) as file:
         reference, reference_rate = _read(file), file.rate
-    _make_folder(folder)
+    make_folder(folder)
     started = time.perf_counter()
     with Upsampler(rate, model=model, provider=provider, threads=threads) as upsampler:
         streamed = _stream(upsampler, narrow, narrow_file.name, not as_json)
@@ -140,13 +141,6 @@ def _read(file: Any) -> NDArray[np.float32]:
     import numpy as np
 
     return np.concatenate([block[:, 0] for block in file.blocks()])
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RtsrError(f"Folder '{folder}' cannot be made: {error.strerror or error}.") from None
 
 
 def _stream(upsampler: Upsampler, narrow: NDArray[np.float32], label: str, show: bool) -> _Streamed:

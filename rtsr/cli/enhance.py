@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsr.cli import options
+from rtsr.cli.sentences import EXIT_BAD_INPUT, sentence_of
 from rtsr.errors import RtsrError
 
 if TYPE_CHECKING:
     from rtsr.cli.enhance_files import Job
     from rtsr.files import EnhanceReport
-
-EXIT_BAD_INPUT = 2
 
 
 def enhance_command(
@@ -106,7 +105,7 @@ def enhance_command(
             if not into_folder:
                 raise
             failed += 1
-            typer.echo(f"rtsr: {_sentence(error)}", err=True)
+            typer.echo(f"rtsr: {sentence_of(error)}", err=True)
             continue
         _print_warnings(job, report, cutoff, ceiling, several=into_folder)
         if as_json:
@@ -125,13 +124,6 @@ def _enhance(job: Job, settings: dict[str, Any], shown: bool) -> EnhanceReport:
     rate = _rate_of(job.source) if shown else None
     with AudioProgress(job.source.name, rate, shown) as progress:
         return enhance_file(job.source, job.target, **settings, progress=progress.show)
-
-
-def _sentence(error: RtsrError | OSError) -> str:
-    if isinstance(error, RtsrError):
-        return str(error)
-    subject = f"'{error.filename}': " if error.filename else ""
-    return f"{subject}{error.strerror or error}."
 
 
 def _print_warnings(

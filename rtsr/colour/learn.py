@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 from rtsr.arguments import check_audio_format
 from rtsr.audio.reader import InputFile
 from rtsr.bandwidth.file_cutoff import measure_cutoff
-from rtsr.colour.bands import BANDS, CUTOFFS_HZ, NARROW_RATES, colour_edges
+from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES, colour_edges
 from rtsr.colour.colour import Colour
 from rtsr.colour.estimate import estimate_gains
 from rtsr.errors import ArgumentError, AudioFormatError
-from rtsr.quality.stft import bin_frequencies, power_chunks
+from rtsr.quality.band_powers import (
+    FRAMES_PER_SECOND,
+    LOWEST_DB,
+    SOUND_RANGE_DB,
+    band_powers,
+    decibels,
+    level_errors,
+)
 from rtsr.runtime.models import Model
 from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
@@ -34,12 +41,6 @@ MOST_SECONDS = 120.0
 #: Below this a recording has no full band: 32 kHz recordings and MP3 of 128 kbit/s still have one.
 FULL_BAND_FROM_HZ = 15000.0
 
-_FFT, _HOP = 1024, 480
-_FRAMES_PER_SECOND = SAMPLE_RATE / _HOP
-# As of `rtsr.quality.band_levels`: frames with sound, levels that a 16-bit file can hold.
-_SOUND_RANGE_DB = 40.0
-_FLOOR_DB = -100.0
-_LARGEST_ERROR_DB = 40.0
 # The loudest frame of what counts as silence, over all frequencies.
 _SILENCE_DB = -70.0
 _LEAST_SOUND_SECONDS = 2.0
@@ -123,13 +124,11 @@ class Reference:
         self.own_hz = own_hz
         self._channels = []
         for channel in sound.T:
-            bands, wholes = _band_powers(channel)
-            least = max(
-                wholes.max() * 10.0 ** (-_SOUND_RANGE_DB / 10.0), 10.0 ** (_SILENCE_DB / 10)
-            )
-            self._channels.append((_decibels(bands), wholes >= least))
+            bands, wholes = _powers(channel)
+            least = max(wholes.max() * 10.0 ** (-SOUND_RANGE_DB / 10.0), 10.0 ** (_SILENCE_DB / 10))
+            self._channels.append((bands, wholes >= least))
         frames = sum(int(has_sound.sum()) for _, has_sound in self._channels)
-        self.sound_seconds = frames / _FRAMES_PER_SECOND / sound.shape[1]
+        self.sound_seconds = frames / FRAMES_PER_SECOND / sound.shape[1]
 
     def compare(
         self,
@@ -154,14 +153,13 @@ class Reference:
         inside = (edges[:-1] >= cutoff_hz * 0.999) & (edges[1:] <= ends_hz)
         errors, measured = [], []
         for (reference, has_sound), channel in zip(self._channels, enhanced.T, strict=True):
-            estimate = _decibels(_band_powers(channel)[0])
-            error = np.clip(reference - estimate, -_LARGEST_ERROR_DB, _LARGEST_ERROR_DB)
+            error = level_errors(reference, _powers(channel)[0])
             chosen = np.flatnonzero(has_sound)
             chosen = chosen[
                 (chosen >= first) & (chosen < (len(has_sound) if last is None else last))
             ]
             errors.append(error[chosen])
-            measured.append((inside & (reference > _FLOOR_DB))[chosen])
+            measured.append((inside & (decibels(reference) > LOWEST_DB))[chosen])
         return np.concatenate(errors), np.concatenate(measured)
 
 
@@ -280,22 +278,6 @@ def _enhance(upsampler: Upsampler, narrow: Audio, length: int) -> Audio:
     return np.pad(wide, ((0, length - len(wide)), (0, 0)))
 
 
-def _band_powers(signal: Audio) -> tuple[Levels, Levels]:
-    """Return powers of bands ``(frames, 24)`` and of whole frames; a full-scale sine gives 1."""
-    width = SAMPLE_RATE / _FFT
-    bins = bin_frequencies(_FFT, SAMPLE_RATE)[:, None]
-    edges = colour_edges()
-    inside = np.minimum(bins + width / 2, edges[1:]) - np.maximum(bins - width / 2, edges[:-1])
-    shares = np.maximum(inside, 0.0) / width
-    assert shares.shape[1] == BANDS
-    # A full-scale sine under a Hann window sums to 3/32 n^2 over the positive frequencies.
-    full_scale = 3.0 / 32.0 * _FFT**2
-    bands, wholes = [], []
-    for power in power_chunks(signal.astype(np.float64), _FFT, _HOP):
-        bands.append(power @ shares / full_scale)
-        wholes.append(power.sum(axis=1) / full_scale)
-    return np.concatenate(bands), np.concatenate(wholes)
-
-
-def _decibels(power: Levels) -> Levels:
-    return np.asarray(10.0 * np.log10(np.maximum(power, 10.0 ** (_FLOOR_DB / 10.0))))
+def _powers(channel: Audio) -> tuple[Levels, Levels]:
+    """Return powers of a colour's bands ``(frames, 24)`` and of whole frames ``(frames,)``."""
+    return band_powers(channel.astype(np.float64), colour_edges())

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
-from rtsr.quality.stft import Signal, bin_frequencies, power_chunks
+from rtsr.quality.band_powers import (
+    LOWEST_DB,
+    SOUND_RANGE_DB,
+    band_powers,
+    decibels,
+    level_errors,
+)
+from rtsr.quality.stft import Signal
 
 #: what :func:`band_levels` tells, in the order in which tables show it
 BAND_LEVELS = (
@@ -30,11 +37,6 @@ BAND_LEVELS = (
 BANDS = 24
 _TOP_HZ = 24000.0
 _OCTAVES = 3
-_FFT, _HOP = 1024, 480
-_SOUND_RANGE_DB = 40.0
-# A band of 16-bit rounding noise lies 5 dB below this or more.
-_LOWEST_DB = -100.0
-_LARGEST_ERROR_DB = 40.0
 _LOUD_SHARE = 0.25
 
 Mask = NDArray[np.bool_]
@@ -86,12 +88,12 @@ def band_levels(
     reached = _centres(edges) <= measure_cutoff(reference, sample_rate)
     if not reached.any():
         return nothing
-    reference_power, frame_power = _band_powers(reference, edges, sample_rate)
-    estimate_power, _ = _band_powers(estimate, edges, sample_rate)
+    reference_power, frame_power = band_powers(reference, edges, sample_rate)
+    estimate_power, _ = band_powers(estimate, edges, sample_rate)
     reference_power, estimate_power = reference_power[:, reached], estimate_power[:, reached]
 
-    evaluated = _decibels(reference_power) > _LOWEST_DB
-    has_sound = frame_power > frame_power.max() * 10.0 ** (-_SOUND_RANGE_DB / 10.0)
+    evaluated = decibels(reference_power) > LOWEST_DB
+    has_sound = frame_power > frame_power.max() * 10.0 ** (-SOUND_RANGE_DB / 10.0)
     has_sound &= evaluated.any(axis=1)
     if not has_sound.any():
         return nothing
@@ -100,7 +102,7 @@ def band_levels(
         estimate_power[has_sound],
         evaluated[has_sound],
     )
-    error = _error(reference_power, estimate_power)
+    error = level_errors(estimate_power, reference_power)
     loud = _loudest(reference_power.sum(axis=1))
     means, deviation = _means_and_deviation(error, evaluated)
     loud_means, loud_deviation = _means_and_deviation(error[loud], evaluated[loud])
@@ -130,32 +132,6 @@ def _centres(edges: Signal) -> Signal:
     return 0.5 * (edges[:-1] + edges[1:])
 
 
-def _band_powers(signal: Signal, edges: Signal, sample_rate: int) -> tuple[Signal, Signal]:
-    """Powers per frame and band (frames, bands), and of whole frames (frames,); a sine gives 1."""
-    width = sample_rate / _FFT
-    bins = bin_frequencies(_FFT, sample_rate)[:, np.newaxis]
-    # The highest bands of a high cutoff are narrower than a bin: each bin counts as what lies
-    # within half a bin of it, so that no band is empty.
-    inside = np.minimum(bins + width / 2, edges[1:]) - np.maximum(bins - width / 2, edges[:-1])
-    shares = np.maximum(inside, 0.0) / width
-    # A full-scale sine under a Hann window sums to 3/32 n^2 over the positive frequencies.
-    full_scale = 3.0 / 32.0 * _FFT**2
-    bands, wholes = [], []
-    for power in power_chunks(signal, _FFT, _HOP):
-        bands.append(power @ shares / full_scale)
-        wholes.append(power.sum(axis=1) / full_scale)
-    return np.concatenate(bands), np.concatenate(wholes)
-
-
-def _decibels(power: Signal) -> Signal:
-    return np.asarray(10.0 * np.log10(np.maximum(power, 10.0 ** (_LOWEST_DB / 10.0))))
-
-
-def _error(reference_power: Signal, estimate_power: Signal) -> Signal:
-    difference = _decibels(estimate_power) - _decibels(reference_power)
-    return np.clip(difference, -_LARGEST_ERROR_DB, _LARGEST_ERROR_DB)
-
-
 def _loudest(power: Signal) -> NDArray[np.intp]:
     """Return the indices of the loudest quarter of the frames."""
     return np.argsort(-power, kind="stable")[: math.ceil(_LOUD_SHARE * power.size)]
@@ -171,5 +147,7 @@ def _means_and_deviation(error: Signal, evaluated: Mask) -> tuple[Signal, float]
 
 def _octave_error(reference_power: Signal, estimate_power: Signal, inside: Mask) -> float:
     whole, estimated = reference_power[:, inside].sum(axis=1), estimate_power[:, inside].sum(axis=1)
-    evaluated = _decibels(whole) > _LOWEST_DB
-    return float(np.mean(_error(whole, estimated)[evaluated])) if evaluated.any() else math.nan
+    evaluated = decibels(whole) > LOWEST_DB
+    return (
+        float(np.mean(level_errors(estimated, whole)[evaluated])) if evaluated.any() else math.nan
+    )
