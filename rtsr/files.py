@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtsr.arguments import check_audio_format
-from rtsr.audio.reader import InputFile
+from rtsr.audio.reader import SoundInput, open_input
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import measure_cutoff_stream
 from rtsr.colour.colour import Colour
@@ -169,7 +169,7 @@ def enhance_file(
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
         raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")
-    with InputFile(source) as reader:
+    with open_input(source) as reader:
         _check_different(source, target)
         settings: dict[str, Any] = {
             "model": model,
@@ -222,7 +222,7 @@ def enhance_file(
 
 
 def _stream(
-    reader: InputFile, upsampler: Upsampler, writer: OutputFile, progress: Progress | None
+    reader: SoundInput, upsampler: Upsampler, writer: OutputFile, progress: Progress | None
 ) -> tuple[int, float]:
     """Move all blocks; returns the frames read and the cutoff at the end of the input."""
     early = upsampler.latency.algorithmic_samples
@@ -243,10 +243,10 @@ def _stream(
     return received, cutoff_hz
 
 
-def _scan(source: Path, reader: InputFile) -> float:
+def _scan(source: Path, reader: SoundInput) -> float:
     """Look through the beginning, so that the high band is right from the first sample on."""
     resampler = StreamingResampler(reader.rate, SAMPLE_RATE, reader.channels)
-    with InputFile(source) as file:
+    with open_input(source) as file:
         wide = (
             resampler.process(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0))
             for block in file.blocks()

@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.audio.container import ContainerFile, UnknownFormatError
 from rtsr.audio.truncation import counted_mp3_samples, ogg_ends_early
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -34,13 +35,41 @@ _MPEG_SEARCH_BYTES = 1 << 16
 
 _NOT_A_SOUND_FILE = (
     "Input file '{path}' is not a sound file that can be read; "
-    "accepted: WAV, FLAC, Ogg, Opus, MP3, AIFF and what else libsndfile reads; others go through "
+    "accepted: WAV, FLAC, Ogg, Opus, MP3, AIFF and what else libsndfile reads, and with PyAV "
+    "(`pip install av`) M4A, WebM, AMR and films; others go through "
     "`ffmpeg -i IN -f s16le -ac 1 -ar 16000 - | rtsr pipe --rate 16000`."
 )
 
 
+#: What `open_input` gives; both kinds have the same attributes and methods.
+SoundInput: TypeAlias = "InputFile | ContainerFile"
+
+
+def open_input(path: Path) -> SoundInput:
+    """Open a sound file with libsndfile, or with PyAV where libsndfile does not know its format.
+
+    Raises:
+        AudioFormatError: the file is not there, empty, or not sound that either of them reads.
+        RtsrError: it holds no samples.
+    """
+    try:
+        return InputFile(path)
+    except UnknownFormatError as error:
+        if not path.is_file():  # what was read from a pipe is gone
+            raise
+        try:
+            return ContainerFile(path)
+        except ImportError:
+            raise error from None
+        except UnknownFormatError:
+            raise AudioFormatError(
+                f"Input file '{path}' is not a sound file that can be read, or its beginning is "
+                "damaged: neither libsndfile nor FFmpeg (through PyAV) knows its format."
+            ) from None
+
+
 class InputFile:
-    """A sound file opened for reading.
+    """A sound file opened for reading with libsndfile.
 
     Attributes:
         frames: length that the file promises.
@@ -63,7 +92,7 @@ class InputFile:
             with _quiet_decoder(self._is_mpeg):
                 self._file: Any = soundfile.SoundFile(native_name(path))
         except (soundfile.LibsndfileError, TypeError) as error:
-            raise AudioFormatError(_refusal(path, error)) from None
+            raise _refusal(path, error) from None
         self.rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.frames = int(self._file.frames)
@@ -150,23 +179,25 @@ def _check_readable(path: Path) -> None:
         raise AudioFormatError(f"Input file '{path}' is empty (0 bytes).")
     # libsndfile's MP3 decoder believes the extension and complains on stderr by itself.
     if path.suffix.lower() == ".mp3" and path.is_file() and not _holds_mpeg_header(path):
-        raise AudioFormatError(_NOT_A_SOUND_FILE.format(path=path))
+        raise UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(path: Path, error: Exception) -> AudioFormatError:
     if isinstance(error, TypeError):
-        return (
+        return AudioFormatError(
             f"Input file '{path}' is raw PCM without a header; "
             "send it through `rtsr pipe`, which is told its rate and format."
         )
     reason = str(error).split(": ", 1)[-1].rstrip(".")
     if "not recognised" in reason:
-        return _NOT_A_SOUND_FILE.format(path=path)
+        return UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
     if "does not exist" in reason:  # what libsndfile says of any MP3 that it cannot decode
-        return f"Input file '{path}' is damaged and cannot be read."
+        return AudioFormatError(f"Input file '{path}' is damaged and cannot be read.")
     if "malformed" in reason and path.is_file() and _is_cut_off_ogg(path):
-        return f"Input file '{path}' ends before its stream does, and no sample of it is whole."
-    return f"Input file '{path}' is damaged and cannot be read ({reason})."
+        return AudioFormatError(
+            f"Input file '{path}' ends before its stream does, and no sample of it is whole."
+        )
+    return AudioFormatError(f"Input file '{path}' is damaged and cannot be read ({reason}).")
 
 
 @contextlib.contextmanager

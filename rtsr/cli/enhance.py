@@ -22,7 +22,8 @@ def enhance_command(
         list[Path],
         typer.Argument(
             metavar="IN... OUT",
-            help="A sound file that libsndfile reads, 8 to 48 kHz, and the file to write, whose "
+            help="A sound file, 8 to 48 kHz (WAV, FLAC, Ogg, MP3 and what else libsndfile reads; "
+            "M4A, WebM, AMR and films where PyAV is installed), and the file to write, whose "
             "extension names the format; or a folder and a folder to write into.",
         ),
     ],
@@ -153,10 +154,10 @@ def _print_report(job: Job, report: EnhanceReport, out_rate: int) -> None:
 
 def _rate_of(path: Path) -> int | None:
     """Return the file's rate for the progress bar; errors are left to the enhancement itself."""
-    from rtsr.audio.reader import InputFile
+    from rtsr.audio.reader import open_input
 
     try:
-        with InputFile(path) as file:
+        with open_input(path) as file:
             return file.rate
     except RtsrError:
         return None

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 
-#: Suffixes of the sound files that are taken from a folder.
-SUFFIXES = frozenset(
+_WRITABLE = frozenset(
     {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
 )
+# What PyAV reads; written beside the others as FLAC, which loses nothing.
+_READ_ONLY = frozenset({".3gp", ".aac", ".amr", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma"})
+#: Suffixes of the sound files that are taken from a folder.
+SUFFIXES = _WRITABLE | _READ_ONLY
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,9 @@ def plan_jobs(paths: Sequence[Path], folder: Path | None) -> list[Job]:
     """Return what to read and where to write it.
 
     Two paths are a file and the file to write, or a folder and the folder to write into. With
-    ``folder`` all paths are read, and every result is written into it under the input's name. A
-    folder is read with its sub-folders, which the output repeats.
+    ``folder`` all paths are read, and every result is written into it under the input's name (as
+    ``.flac`` what cannot be written in the input's format). A folder is read with its sub-folders,
+    which the output repeats.
 
     Args:
         paths: the command's arguments.
@@ -60,6 +64,8 @@ def _jobs_of(sources: Sequence[Path], folder: Path) -> list[Job]:
     for source in sources:
         for path, name in _named(source, folder):
             target = folder / name
+            if target.suffix.lower() in _READ_ONLY:
+                target = target.with_suffix(".flac")
             if target in jobs:
                 raise ArgumentError(
                     f"'{jobs[target].source}' and '{path}' would both be written to '{target}'; "

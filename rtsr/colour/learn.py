@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.arguments import check_audio_format
-from rtsr.audio.reader import InputFile
+from rtsr.audio.reader import open_input
 from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES, colour_edges
 from rtsr.colour.colour import Colour
@@ -211,7 +211,7 @@ def read_recording(
 
 
 def _read_file(path: Path, most_seconds: float) -> tuple[Audio, int]:
-    with InputFile(path) as file:
+    with open_input(path) as file:
         check_audio_format(file.rate, SAMPLE_RATE, file.channels)
         blocks, missing = [], round(most_seconds * file.rate)
         for block in file.blocks():

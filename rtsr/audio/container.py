@@ -1,0 +1,127 @@
+"""Reading sound that libsndfile does not know, such as M4A, WebM and AMR, through PyAV."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.errors import AudioFormatError, RtsrError
+
+# FFmpeg's names. Playlists are not among them: they could make it open other files and addresses.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,amr,amrnb,amrwb,aac,ac3,eac3,asf,avi,flv,mpegts,mpeg,"
+    "ape,wv,tta,ogg,caf"
+)
+# Containers whose header states the length; elsewhere FFmpeg estimates it from the bit rate.
+_LENGTH_IS_STATED = {"mov", "matroska"}
+# Headers count whole frames of the coder, and those of WebM whole milliseconds.
+_MISCOUNTED_SECONDS = 0.1
+
+
+class UnknownFormatError(AudioFormatError):
+    """A file is in no format that the library at hand knows."""
+
+
+class ContainerFile:
+    """A sound file, or the first sound of a film, opened for reading through PyAV.
+
+    Attributes:
+        path: of the file.
+        rate: samples per second.
+        channels: number of channels.
+        subtype: sample format for an output of the same kind; lossy coders have none of their own.
+        frames: length that the file promises, or an estimate.
+        missing_frames: frames that it promised and that could not be read, known at the end.
+        truncated: whether decoding stopped before the end, known at the end.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        UnknownFormatError: PyAV does not read the file either.
+        AudioFormatError: it holds no sound.
+        RtsrError: it holds no samples.
+    """
+
+    subtype = "PCM_16"
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self.path = path
+        self._av = av
+        self._failures = (av.FFmpegError, ValueError)
+        # Opened here and handed over, so that no name is taken for an address.
+        self._bytes = path.open("rb")
+        self._container: Any = None
+        try:
+            self._container = av.open(
+                self._bytes, options={"format_whitelist": _CONTAINERS}, metadata_errors="replace"
+            )
+            streams = self._container.streams.audio
+            if not streams:
+                raise AudioFormatError(f"Input file '{path}' holds no sound, only other streams.")
+            self._decoded: Iterator[Any] = self._container.decode(streams[0])
+            first: Any = next(self._decoded, None)
+        except self._failures as error:
+            self.close()
+            raise UnknownFormatError(f"Input file '{path}' cannot be decoded ({error}).") from None
+        except BaseException:
+            self.close()
+            raise
+        if first is None:
+            self.close()
+            raise RtsrError(
+                f"Input file '{path}' holds no samples; give one with some sound in it."
+            )
+        self._first = first
+        self.rate = int(first.sample_rate)
+        self.channels = int(first.layout.nb_channels)
+        self.frames = round(_seconds(self._container, streams[0]) * self.rate)
+        self.missing_frames = 0
+        self.truncated = False
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield float32 ``(frames, channels)`` until the end, or until nothing can be decoded."""
+        done = 0
+        to_float = self._av.AudioResampler("flt", self._first.layout, self.rate)
+        try:
+            for frame in itertools.chain([self._first], self._decoded, [None]):
+                for part in to_float.resample(frame):
+                    block = np.asarray(part.to_ndarray(), np.float32).reshape(-1, self.channels)
+                    done += len(block)
+                    yield block
+        except self._failures:
+            self.truncated = True
+        missing = self.frames - done
+        stated = _LENGTH_IS_STATED & set(self._container.format.name.split(","))
+        if stated and missing > _MISCOUNTED_SECONDS * self.rate:
+            self.missing_frames = missing
+            self.truncated = True
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._container is not None:
+            self._container.close()
+        self._bytes.close()
+
+    def __enter__(self) -> ContainerFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _seconds(container: Any, stream: Any) -> float:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6
