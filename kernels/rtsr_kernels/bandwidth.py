@@ -12,8 +12,8 @@ So band edges are not searched in one frame but in the maximum over several seco
 frequency (the long memory); silence shows nothing and does not count as time.
 
 Where a stream becomes narrower, the long memory would hide the new edge for as long. So the newest
-half second (the short memory) is examined by itself too: an edge in it counts at once if the
-content above it has just disappeared, and further than it ever did while the stream was wide.
+fifth of a second (the short memory) is examined by itself too: an edge in it counts soon if the
+content above it has just disappeared, and further than it did while the stream was wide.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from rtsr_kernels.timing import HOP
 
 from .band_limit import (
     BINS,
+    COMMON_NYQUIST_HZ,
+    EMPTY_DB,
     FRAME,
     FULL_BAND_HZ,
     HIGH_EDGE_DB,
@@ -38,6 +40,7 @@ from .band_limit import (
     find_empty_top,
 )
 from .compiled import INDICES_IN, MATRIX, VECTOR, kernel
+from .decibels import to_decibels
 from .fourier import LANES, real_fourier_tables, transform_real, transform_real_lanes
 from .images import BINS as IMAGE_BINS
 from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_bands, mirror_of_opus, mirrored_at
@@ -68,32 +71,46 @@ UP_MEMORY = 250
 ABOVE_REST_DB = 10.0
 #: Smaller relative changes are ignored; twice as much going down from a known limit.
 HYSTERESIS = 0.05
+#: Active frames from one look at each memory to the next, and where in them the long one's is: not
+#: together with that at the short memory, so that no frame costs much more than the others.
 EVALUATE_EVERY = 5
+DOWN_EVERY, DOWN_AT = 10, 2
 
 #: The short memory: this many blocks of `EVALUATE_EVERY` active frames.
-RECENT_BLOCKS = 9
-#: A new limit in it counts after this many more active frames, half as many if its edge is higher
-#: than any voice's (`SURE_EDGE_DB`). It must cut off a fifth of the band, as the steps between
-#: coders' bandwidths do. Below `CLEAR_EDGE_DB`, which few voices reach, the stricter rule for
-#: "gone" applies (`_is_gone_above`).
-DROP_FRAMES = 40
+RECENT_BLOCKS = 4
+#: A new limit in it counts when what the evaluations add exceeds `ENOUGH_EVIDENCE`: each for
+#: images, for an edge higher than any voice's (`SURE_EDGE_DB`), for one that few voices reach
+#: (`CLEAR_EDGE_DB`), and for a lower one, or emptiness, where the strictest rule for "gone" holds.
+#: Where what is gone may have gone because all became quieter, an edge counts less; and all but the
+#: first two count half where the limit is not that of a common rate, as that of a voice may be
+#: anywhere. A new limit must cut off a fifth of the band, as the steps between coders' bandwidths
+#: do.
+ENOUGH_EVIDENCE = 40
+IMAGES_EVIDENCE, SURE_EVIDENCE, CLEAR_EVIDENCE, LOW_EVIDENCE, QUIETER_EVIDENCE = 15, 12, 8, 7, 4
 DROP_SHARE = 0.8
 CLEAR_EDGE_DB = 26.0
 SURE_EDGE_DB = 35.0
 LOWEST_EMPTY_HZ = 4000.0
 #: The content above it must be gone: lower by `LOST_DB` than in all but `LOST_EXCEPT` of the long
-#: memory's blocks, of which at least `LOST_BLOCKS` are needed, in the mean of `LOST_BINS` bins.
+#: memory's blocks, of which at least `LOST_BLOCKS` are needed, in the mean of `LOST_BINS` bins. By
+#: the strictest rule it must be lower than in every block.
 LOST_DB = 10.0
 LOST_EXCEPT = 2
 LOST_BLOCKS = 4
 LOST_BINS = 60
+#: Shortly after a change fewer blocks are known; they do for an edge of this height with nothing
+#: above it.
+STEEPEST_EDGE_DB = 45.0
 #: The limit of that factor for drops: a call that often changes its bandwidth is still followed.
 LONGEST_DROP_PATIENCE = 2
 
 #: Fewer streams are processed faster one by one.
 FEWEST_LANES = 8
+#: Rows that are turned between one stream's order and that of the lanes while they are in cache.
+_TILE = 8
 
 _ACTIVE_POWER = 0.5 * 10 ** (ACTIVE_DB / 10)
+_LEAST_POWER = 10.0 ** (NOISE_FLOOR_DB / 10.0)
 _HANN = np.hanning(FRAME + 1)[:FRAME]
 _WINDOW = _HANN * (2.0 / _HANN.sum())
 _COSINES, _SINES, _ORDER, _TURN_COSINES, _TURN_SINES = real_fourier_tables(FRAME)
@@ -122,10 +139,11 @@ VALUES = np.dtype(
 
 ``start_hz`` and ``bound_hz`` are the arguments of :func:`start_bandwidth`, ``rest_db`` is the level
 left above the edge, ``candidate_hz`` and ``agreed`` are the limit that the long memory shows and
-for how many frames, ``drop_hz`` and ``dropped`` the same of the short memory, ``patience`` the
-factor on the waiting times, ``frames`` the active frames so far, ``active_hops`` those in a row,
-``flag`` the place in the ring of flags, ``above_frames`` the flags that are set, ``above_held`` the
-frames held in ``content_above``, ``since`` the first block after the newest change.
+for how many frames, ``drop_hz`` and ``dropped`` that of the short memory and the evidence for it,
+``patience`` the factor on the waiting times, ``frames`` the active frames so far, ``active_hops``
+those in a row, ``flag`` the place in the ring of flags, ``above_frames`` the flags that are set,
+``above_held`` the frames held in ``content_above``, ``since`` the first block after the newest
+change.
 """
 
 
@@ -165,9 +183,10 @@ class BandwidthScratch(NamedTuple):
 class BandwidthLanes(NamedTuple):
     """Scratch memory of one thread for the spectra of `LANES` streams side by side."""
 
-    windowed: NDArray[np.float64]
     real: NDArray[np.float64]
+    """``(BINS, LANES)``, as the next two."""
     imaginary: NDArray[np.float64]
+    smooth: NDArray[np.float64]
     power: NDArray[np.float64]
     """``(LANES, BINS)``: a row per stream again."""
 
@@ -230,9 +249,9 @@ def bandwidth_scratch() -> BandwidthScratch:
 def bandwidth_lanes() -> BandwidthLanes:
     """Allocate the scratch memory of one thread for many streams side by side."""
     return BandwidthLanes(
-        windowed=np.zeros((FRAME, LANES)),
         real=np.zeros((BINS, LANES)),
         imaginary=np.zeros((BINS, LANES)),
+        smooth=np.zeros((BINS, LANES)),
         power=np.zeros((LANES, BINS)),
     )
 
@@ -309,20 +328,25 @@ def _frame_power(state: BandwidthState, row: int, channels: int, scratch: Bandwi
 @kernel(void(VECTOR, types.Array(float32, 1, "C"), boolean))
 def _hold_maximum(power: NDArray[np.float64], held: NDArray[np.float32], start: bool) -> None:
     """Keep the maximum of each bin; with `start` the maximum begins anew."""
+    if start:
+        held[:] = 0.0
     for k in range(BINS):
         value = np.float32(power[k])
-        if start or value > held[k]:
-            held[k] = value
+        held[k] = value if value > held[k] else held[k]
 
 
-@kernel(void(_ROWS, int64, VECTOR))
-def _loudest_levels(blocks: NDArray[np.float32], count: int, levels: NDArray[np.float64]) -> None:
-    """Fill `levels` with the maximum of the first `count` blocks, in dB."""
+@kernel(void(_ROWS, int64, SCRATCH))
+def _loudest_levels(blocks: NDArray[np.float32], count: int, scratch: BandwidthScratch) -> None:
+    """Fill `scratch.levels` with the maximum of the first `count` blocks, in dB."""
+    levels = scratch.levels
     for k in range(BINS):
-        value = blocks[0, k]
-        for i in range(1, count):
-            value = max(value, blocks[i, k])
-        levels[k] = max(NOISE_FLOOR_DB, 10.0 * np.log10(value + 1e-20))
+        levels[k] = _LEAST_POWER
+    for i in range(count):
+        block = blocks[i]
+        for k in range(BINS):
+            value = float64(block[k])
+            levels[k] = value if value > levels[k] else levels[k]
+    to_decibels(levels, scratch.loudest_above)
 
 
 @kernel(boolean(VECTOR, int64, float64))
@@ -370,7 +394,7 @@ def _update_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> 
     """Lower the estimate where the long memory has shown a lower limit for long enough."""
     values = state.values[row]
     count = min(BLOCKS, (values.frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES)
-    _loudest_levels(state.blocks[row], count, scratch.levels)
+    _loudest_levels(state.blocks[row], count, scratch)
     found, rest, height, has_images = _find_end(state, row, scratch)
     known = values.cutoff_hz < FULL_BAND_HZ
     hysteresis = 2 * HYSTERESIS if known else HYSTERESIS
@@ -380,7 +404,7 @@ def _update_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> 
     if abs(found - values.candidate_hz) > HYSTERESIS * found:
         values.agreed = 0
     values.candidate_hz = found
-    values.agreed += EVALUATE_EVERY
+    values.agreed += DOWN_EVERY
     if has_images:
         enough = DOWN_FRAMES
     elif found >= TREBLE_HZ or known:
@@ -400,43 +424,80 @@ def _mean_level(power: NDArray[np.float32], first: int, last: int) -> float:
     return total / (last - first)
 
 
-@kernel(boolean(STATE, int64, float64, boolean, SCRATCH))
-def _is_gone_above(
-    state: BandwidthState,
-    row: int,
-    hz: float,
-    beyond_doubt: bool,
-    scratch: BandwidthScratch,
-) -> bool:
-    """Say whether the content between `hz` and the estimate is gone from `scratch.levels`.
+@kernel(types.UniTuple(int64, 3)(STATE, int64, float64, SCRATCH))
+def _count_fallen(
+    state: BandwidthState, row: int, hz: float, scratch: BandwidthScratch
+) -> tuple[int, int, int]:
+    """Count blocks of the long memory that had more between `hz` and the estimate.
 
-    The levels are compared with blocks of the long memory that are older than the short one: a
-    voice without a sibilant for a while is as low there as it has been before. With `beyond_doubt`
-    it must be lower than in every block, and relative to the band below `hz`, so that a sound that
-    became quieter as a whole does not count.
+    `scratch.levels` is compared with blocks that are older than the short memory: a voice without a
+    sibilant for a while is as low there as it has been before.
+
+    Returns:
+        the blocks since the newest change, those that were louder by `LOST_DB`, and those that were
+        so relative to the band below `hz`: a sound that became quieter as a whole does not count.
     """
     values = state.values[row]
     first = int(hz / HZ_PER_BIN) + 3
     last = min(first + LOST_BINS, max(int(values.cutoff_hz / HZ_PER_BIN), first + 6), BINS)
-    first_below, last_below = int(0.6 * hz / HZ_PER_BIN), int(0.85 * hz / HZ_PER_BIN)
+    first_below, last_below = int(0.55 * hz / HZ_PER_BIN), int(0.77 * hz / HZ_PER_BIN)
     above, below = 0.0, 0.0
     for k in range(first, last):
         above += scratch.levels[k] / (last - first)
     for k in range(first_below, last_below):
         below += scratch.levels[k] / (last_below - first_below)
-    # The short memory reaches back into the last block but one.
+    # The short memory may reach back into the last block but one.
     newest = (values.frames - 1) // BLOCK_FRAMES - 2
     oldest = max(values.since, newest + 3 - BLOCKS)
-    lost = 0
+    fallen, relative = 0, 0
     for block in range(oldest, newest + 1):
         before = state.blocks[row, block % BLOCKS]
-        fallen = _mean_level(before, first, last) - above
-        if beyond_doubt:
-            fallen -= max(0.0, _mean_level(before, first_below, last_below) - below)
-        if fallen > LOST_DB:
-            lost += 1
-    except_for = 0 if beyond_doubt else LOST_EXCEPT
-    return lost >= max(LOST_BLOCKS, newest + 1 - oldest - except_for)
+        lost = _mean_level(before, first, last) - above
+        if lost > LOST_DB:
+            fallen += 1
+            louder_below = _mean_level(before, first_below, last_below) - below
+            relative += int(lost - max(0.0, louder_below) > LOST_DB)
+    return max(0, newest + 1 - oldest), fallen, relative
+
+
+@kernel(boolean(float64))
+def _is_common(hz: float) -> bool:
+    """Whether a limit in Hz is that of one of the common rates."""
+    nearest = FULL_BAND_HZ
+    for nyquist in COMMON_NYQUIST_HZ:
+        nearest = min(nearest, abs(hz - NOMINAL * nyquist))
+    return nearest < 1.0
+
+
+@kernel(int64(int64, int64, int64, float64, float64, boolean, float64))
+def weigh_limit(
+    blocks: int,
+    fallen: int,
+    relative: int,
+    height: float,
+    rest: float,
+    has_images: bool,
+    hz: float,
+) -> int:
+    """Return the evidence for a limit at `hz`, 0 for none.
+
+    The first three are what `_count_fallen` tells; `height` and `rest` are its edge's.
+    """
+    enough = max(LOST_BLOCKS, blocks - LOST_EXCEPT)
+    is_gone = fallen >= enough
+    if blocks < LOST_BLOCKS:
+        is_gone = fallen == blocks and height >= STEEPEST_EDGE_DB and rest <= EMPTY_DB
+        return SURE_EVIDENCE if is_gone else 0
+    if has_images:
+        return IMAGES_EVIDENCE if is_gone else 0
+    if is_gone and height >= SURE_EDGE_DB and relative >= enough:
+        return SURE_EVIDENCE
+    evidence = 0
+    if height < CLEAR_EDGE_DB:
+        evidence = LOW_EVIDENCE if relative == blocks else 0
+    elif is_gone:
+        evidence = CLEAR_EVIDENCE if relative >= enough else QUIETER_EVIDENCE
+    return evidence if _is_common(hz) else evidence // 2
 
 
 @kernel(void(STATE, int64, SCRATCH))
@@ -445,7 +506,7 @@ def _update_drop(state: BandwidthState, row: int, scratch: BandwidthScratch) -> 
     values = state.values[row]
     if values.frames < (LOST_BLOCKS + 1) * BLOCK_FRAMES:
         return
-    _loudest_levels(state.recent[row], RECENT_BLOCKS, scratch.levels)
+    _loudest_levels(state.recent[row], RECENT_BLOCKS, scratch)
     found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above)
     mirror = NOMINAL * mirror_of_opus(state.images_ratio[row])
     has_images = 0.0 < mirror < found
@@ -455,18 +516,17 @@ def _update_drop(state: BandwidthState, row: int, scratch: BandwidthScratch) -> 
     if has_images:
         found = mirror
         end = mirror * (1.0 + FURTHEST)
-    is_clear = has_images or height >= CLEAR_EDGE_DB
-    if found > min(DROP_SHARE * values.cutoff_hz, TREBLE_HZ) or not _is_gone_above(
-        state, row, end, not is_clear, scratch
-    ):
+    evidence = 0
+    if found <= min(DROP_SHARE * values.cutoff_hz, TREBLE_HZ):
+        blocks, fallen, relative = _count_fallen(state, row, end, scratch)
+        evidence = weigh_limit(blocks, fallen, relative, height, rest, has_images, found)
+    if evidence == 0 or abs(found - values.drop_hz) > HYSTERESIS * found:
         values.dropped = 0
+    if evidence == 0:
         return
-    if abs(found - values.drop_hz) > HYSTERESIS * found:
-        values.dropped = 0
     values.drop_hz = found
-    is_sure = has_images or height >= SURE_EDGE_DB
-    values.dropped += 2 * EVALUATE_EVERY if is_sure else EVALUATE_EVERY
-    if values.dropped > DROP_FRAMES * min(values.patience, LONGEST_DROP_PATIENCE):
+    values.dropped += evidence
+    if values.dropped > ENOUGH_EVIDENCE * min(values.patience, LONGEST_DROP_PATIENCE):
         _move(state, row, found, rest)
         _forget_images(state, row)
 
@@ -500,7 +560,7 @@ def _update_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> No
         state.content_above[row, 0, k] = min(
             state.content_above[row, 0, k], state.content_above[row, 1, k]
         )
-    _loudest_levels(state.content_above[row], 1, scratch.levels)
+    _loudest_levels(state.content_above[row], 1, scratch)
     found, rest, _, _ = _find_end(state, row, scratch)
     if found == FULL_BAND_HZ:
         found = find_empty_top(scratch.levels, values.cutoff_hz * (1.0 + HYSTERESIS), mirror)
@@ -526,6 +586,7 @@ def _update(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
     values.frames += 1
     if values.frames % EVALUATE_EVERY == 0:
         _update_drop(state, row, scratch)
+    if values.frames % DOWN_EVERY == DOWN_AT:
         _update_down(state, row, scratch)
     if values.cutoff_hz < values.bound_hz:
         _update_up(state, row, scratch)
@@ -537,11 +598,15 @@ def is_sound(hop: NDArray[np.float32]) -> bool:
 
     A hop that holds NaN counts as silence.
     """
-    energy = 0.0
-    for frame in range(hop.shape[0]):
-        for channel in range(hop.shape[1]):
-            energy += float(hop[frame, channel]) ** 2
-    return _ACTIVE_POWER * hop.size < energy < np.inf
+    # Four sums side by side: one would wait for each addition before the next.
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    for channel in range(hop.shape[1]):
+        for frame in range(0, HOP, 4):
+            a += float(hop[frame, channel]) ** 2
+            b += float(hop[frame + 1, channel]) ** 2
+            c += float(hop[frame + 2, channel]) ** 2
+            d += float(hop[frame + 3, channel]) ** 2
+    return _ACTIVE_POWER * hop.size < (a + b) + (c + d) < np.inf
 
 
 @kernel(boolean(STATE, int64, boolean))
@@ -581,25 +646,31 @@ def update_rows(
             _frame_power(state, rows[index], 1, scratch)
             _update(state, rows[index], scratch)
         return
-    windowed, real, imaginary = lanes.windowed, lanes.real, lanes.imaginary
-    for first in range(0, FRAME, 16):
+    real, imaginary, smooth = lanes.real, lanes.imaginary, lanes.smooth
+    for first in range(0, FRAME // 2, _TILE):
         for lane in range(LANES):
             # An empty lane costs as much as a full one.
             history = state.history[rows[min(lane, count - 1)], 0]
-            for i in range(first, first + 16):
-                windowed[i, lane] = _WINDOW[i] * history[i]
-    transform_real_lanes(
-        windowed, real, imaginary, _COSINES, _SINES, _ORDER, _TURN_COSINES, _TURN_SINES
-    )
+            for i in range(first, first + _TILE):
+                real[_ORDER[i], lane] = _WINDOW[2 * i] * history[2 * i]
+                imaginary[_ORDER[i], lane] = _WINDOW[2 * i + 1] * history[2 * i + 1]
+    transform_real_lanes(real, imaginary, _COSINES, _SINES, _TURN_COSINES, _TURN_SINES)
     for k in range(BINS):
         for lane in range(LANES):
             real[k, lane] = real[k, lane] ** 2 + imaginary[k, lane] ** 2
-    for lane in range(count):
-        power = lanes.power[lane]
-        for k in range(BINS):
-            before = real[k - 1, lane] if k else 0.0
-            after = real[k + 1, lane] if k + 1 < BINS else 0.0
-            power[k] = 0.25 * before + 0.5 * real[k, lane] + 0.25 * after
+    for lane in range(LANES):
+        smooth[0, lane] = 0.5 * real[0, lane] + 0.25 * real[1, lane]
+        smooth[BINS - 1, lane] = 0.25 * real[BINS - 2, lane] + 0.5 * real[BINS - 1, lane]
+    for k in range(1, BINS - 1):
+        for lane in range(LANES):
+            smooth[k, lane] = (
+                0.25 * real[k - 1, lane] + 0.5 * real[k, lane] + 0.25 * real[k + 1, lane]
+            )
+    for first in range(0, BINS, _TILE):
+        for lane in range(count):
+            power = lanes.power[lane]
+            for k in range(first, min(first + _TILE, BINS)):
+                power[k] = smooth[k, lane]
     for lane in range(count):
         scratch.power[:] = lanes.power[lane]
         _update(state, rows[lane], scratch)

@@ -51,6 +51,7 @@ EQUALISER = types.NamedTuple(
 SCRATCH = types.NamedUniTuple(SAMPLES, 3, EqualiserScratch)
 """numba's type of `EqualiserScratch`."""
 _FLAGS_IN = types.Array(boolean, 1, "A")
+_BAND = types.Array(float32, 2, "A")
 
 
 def equaliser_state(streams: int, slots: int) -> EqualiserState:
@@ -182,35 +183,7 @@ def start_equaliser(state: EqualiserState, crossover: CrossoverState, row: int) 
     _clear_history(state, crossover, row)
 
 
-@kernel(void(EQUALISER, CROSSOVER, int64, boolean, AUDIO, SCRATCH))
-def equalise_block(
-    state: EqualiserState,
-    crossover: CrossoverState,
-    row: int,
-    is_silent: bool,
-    high_band: np.ndarray,
-    scratch: EqualiserScratch,
-) -> None:
-    """Equalise one step of one stream, in place, ahead of its crossover.
-
-    Args:
-        state: of `equaliser_state`.
-        crossover: of `crossover_state`; `find_new_cutoffs` must have seen the row.
-        row: of the stream.
-        is_silent: whether `high_band` holds nothing, and belongs to somebody else.
-        high_band: ``(480 * hops, channels)``, what was generated.
-        scratch: of `equaliser_scratch`, of this thread alone.
-    """
-    if not _begin_step(state, crossover, row, is_silent):
-        return
-    fades = is_changing(state, row)
-    for channel in range(high_band.shape[1]):
-        slot = crossover.slots[row, channel]
-        _equalise_line(state, row, slot, high_band[:, channel], fades, scratch)
-    _take_wanted(state, row)
-
-
-@kernel(void(EQUALISER, CROSSOVER, INDICES_IN, _FLAGS_IN, AUDIO, SCRATCH))
+@kernel(void(EQUALISER, CROSSOVER, INDICES_IN, _FLAGS_IN, _BAND, SCRATCH))
 def equalise_rows(
     state: EqualiserState,
     crossover: CrossoverState,
@@ -219,15 +192,17 @@ def equalise_rows(
     high_band: np.ndarray,
     scratch: EqualiserScratch,
 ) -> None:
-    """Equalise one step of many streams, in place, to the bits of `equalise_block`.
+    """Equalise one step of one stream or of many, in place, ahead of their crossovers.
 
     Args:
-        state: as for `equalise_block`.
-        crossover: likewise.
+        state: of `equaliser_state`.
+        crossover: of `crossover_state`; `find_new_cutoffs` must have seen the rows.
         rows: of the streams.
-        is_silent: ``(streams,)``.
-        high_band: ``(slots, 480 * hops)``.
-        scratch: of this thread alone.
+        is_silent: ``(streams,)``: whose part of `high_band` holds nothing, and belongs to somebody
+            else.
+        high_band: ``(slots, 480 * hops)`` in any layout, what was generated. A stream alone, whose
+            channels are the slots, gives its block ``(480 * hops, channels)`` transposed.
+        scratch: of `equaliser_scratch`, of this thread alone.
     """
     for index in range(rows.shape[0]):
         row = rows[index]

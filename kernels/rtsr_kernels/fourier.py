@@ -139,42 +139,79 @@ def transform_real(
 LANES = 32
 
 
-@kernel(void(MATRIX, MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, INDICES_IN, VECTOR_IN, VECTOR_IN))
+@kernel(void(MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, int64))
+def _two_stages(
+    real: np.ndarray, imaginary: np.ndarray, cosines: np.ndarray, sines: np.ndarray, size: int
+) -> None:
+    """Take the stages of `size` and ``2 * size`` in one pass: passing memory costs most."""
+    for step in range(size):
+        cosine, sine = cosines[size + step], sines[size + step]
+        cosine_even, sine_even = cosines[2 * size + step], sines[2 * size + step]
+        cosine_odd, sine_odd = cosines[3 * size + step], sines[3 * size + step]
+        for start in range(step, real.shape[0] - 1, 4 * size):
+            real_0, imaginary_0 = real[start], imaginary[start]
+            real_1, imaginary_1 = real[start + size], imaginary[start + size]
+            real_2, imaginary_2 = real[start + 2 * size], imaginary[start + 2 * size]
+            real_3, imaginary_3 = real[start + 3 * size], imaginary[start + 3 * size]
+            for lane in range(LANES):
+                turned = cosine * real_1[lane] - sine * imaginary_1[lane]
+                turned_imaginary = cosine * imaginary_1[lane] + sine * real_1[lane]
+                a, a_imaginary = real_0[lane] + turned, imaginary_0[lane] + turned_imaginary
+                b, b_imaginary = real_0[lane] - turned, imaginary_0[lane] - turned_imaginary
+                turned = cosine * real_3[lane] - sine * imaginary_3[lane]
+                turned_imaginary = cosine * imaginary_3[lane] + sine * real_3[lane]
+                c, c_imaginary = real_2[lane] + turned, imaginary_2[lane] + turned_imaginary
+                d, d_imaginary = real_2[lane] - turned, imaginary_2[lane] - turned_imaginary
+                turned = cosine_even * c - sine_even * c_imaginary
+                turned_imaginary = cosine_even * c_imaginary + sine_even * c
+                real_0[lane], imaginary_0[lane] = a + turned, a_imaginary + turned_imaginary
+                real_2[lane], imaginary_2[lane] = a - turned, a_imaginary - turned_imaginary
+                turned = cosine_odd * d - sine_odd * d_imaginary
+                turned_imaginary = cosine_odd * d_imaginary + sine_odd * d
+                real_1[lane], imaginary_1[lane] = b + turned, b_imaginary + turned_imaginary
+                real_3[lane], imaginary_3[lane] = b - turned, b_imaginary - turned_imaginary
+
+
+@kernel(void(MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, int64))
+def _one_stage(
+    real: np.ndarray, imaginary: np.ndarray, cosines: np.ndarray, sines: np.ndarray, size: int
+) -> None:
+    for step in range(size):
+        cosine, sine = cosines[size + step], sines[size + step]
+        for upper in range(step, real.shape[0] - 1, 2 * size):
+            lower = upper + size
+            for lane in range(LANES):
+                turned = cosine * real[lower, lane] - sine * imaginary[lower, lane]
+                turned_imaginary = cosine * imaginary[lower, lane] + sine * real[lower, lane]
+                real[lower, lane] = real[upper, lane] - turned
+                imaginary[lower, lane] = imaginary[upper, lane] - turned_imaginary
+                real[upper, lane] += turned
+                imaginary[upper, lane] += turned_imaginary
+
+
+@kernel(void(MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, VECTOR_IN, VECTOR_IN))
 def transform_real_lanes(
-    samples: np.ndarray,
     real: np.ndarray,
     imaginary: np.ndarray,
     cosines: np.ndarray,
     sines: np.ndarray,
-    order: np.ndarray,
     turn_cosines: np.ndarray,
     turn_sines: np.ndarray,
 ) -> None:
     """Transform `LANES` unrelated signals side by side, bit-identical to :func:`transform_real`.
 
-    `samples` is ``(N, LANES)``, `real` and `imaginary` are ``(N / 2 + 1, LANES)``. Every butterfly
-    then fills vector registers, also those of the first stages.
+    `real` and `imaginary` are ``(N / 2 + 1, LANES)``, and hold the even and the odd samples of each
+    signal: sample ``2 n`` in row ``order[n]`` of `real`, the next one in that of `imaginary`; there
+    the caller wrote them, so that ordering takes no pass of its own. Every butterfly fills vector
+    registers, also those of the first stages.
     """
-    half = samples.shape[0] // 2
-    for here in range(half):
-        there = order[here]
-        for lane in range(LANES):
-            real[there, lane] = samples[2 * here, lane]
-            imaginary[there, lane] = samples[2 * here + 1, lane]
+    half = real.shape[0] - 1
     size = 1
-    while size < half:
-        for step in range(size):
-            cosine, sine = cosines[size + step], sines[size + step]
-            for start in range(0, half, 2 * size):
-                upper, lower = start + step, start + step + size
-                for lane in range(LANES):
-                    turned = cosine * real[lower, lane] - sine * imaginary[lower, lane]
-                    turned_imaginary = cosine * imaginary[lower, lane] + sine * real[lower, lane]
-                    real[lower, lane] = real[upper, lane] - turned
-                    imaginary[lower, lane] = imaginary[upper, lane] - turned_imaginary
-                    real[upper, lane] += turned
-                    imaginary[upper, lane] += turned_imaginary
-        size *= 2
+    while 2 * size < half:
+        _two_stages(real, imaginary, cosines, sines, size)
+        size *= 4
+    if size < half:
+        _one_stage(real, imaginary, cosines, sines, size)
     for lane in range(LANES):
         first, first_odd = real[0, lane], imaginary[0, lane]
         real[0, lane], imaginary[0, lane] = first + first_odd, 0.0

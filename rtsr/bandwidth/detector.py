@@ -27,7 +27,7 @@ class BandwidthDetector:
     """Tells for every hop of a 48 kHz stream where its real content ends.
 
     Starts from what is known and moves only on evidence. Down, where the sound above a limit has
-    just gone: within 0.6 to 0.9 s of sound; else after half a second of sound that shows the same
+    just gone: within 0.4 to 0.8 s of sound; else after half a second of sound that shows the same
     band edge, or after many seconds where a limit is known already. Up after half a second, within
     two and a half, of content above the present estimate. One loud sibilant does neither. Silence
     changes nothing, and changes below 5 % are ignored. Content up to 20 kHz counts as full band:

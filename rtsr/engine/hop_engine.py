@@ -213,14 +213,7 @@ class HopEngine:
         """
         self._plan(self._first)
         if self._equalises:
-            equaliser.equalise_block(
-                self._equaliser,
-                self._crossover,
-                0,
-                bool(self._values["is_silent"][0]),
-                high_band,
-                self._equaliser_scratch,
-            )
+            self._equalise(self._first, high_band.T)
         crossover.finish_block(self._crossover, 0, audio, high_band, out, self._scratch)
 
     def begin_rows(self, rows: Rows, audio: Audio) -> Audio:
@@ -239,15 +232,19 @@ class HopEngine:
         """
         self._plan(rows)
         if self._equalises:
-            equaliser.equalise_rows(
-                self._equaliser,
-                self._crossover,
-                rows,
-                self._values["is_silent"],
-                high_band,
-                self._equaliser_scratch,
-            )
+            self._equalise(rows, high_band)
         crossover.finish_rows(self._crossover, rows, audio, high_band, out, self._scratch)
+
+    def _equalise(self, rows: Rows, high_band: Audio) -> None:
+        """Colour the high band ``(slots, 480 * hops)``, of any layout, in place."""
+        equaliser.equalise_rows(
+            self._equaliser,
+            self._crossover,
+            rows,
+            self._values["is_silent"],
+            high_band,
+            self._equaliser_scratch,
+        )
 
     def _plan(self, rows: Rows) -> None:
         """Find the crossover of each hop, and design the high-passes that are new."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,8 +146,14 @@ class Engine:
         self._statistics.record_step(time.perf_counter_ns() - started)
 
 
-def warm_up(step, samples: int, channels: int) -> None:  # type: ignore[no-untyped-def]
-    """Take a few steps that nobody hears, so that the first real one is like every other."""
+def warm_up(step: Callable[[Audio, Audio], object], samples: int, channels: int) -> None:
+    """Take a few steps that nobody hears, so that the first real one is like every other.
+
+    Args:
+        step: takes input and output, two arrays ``(samples, channels)``.
+        samples: of a step.
+        channels: of the sound.
+    """
     audio = np.zeros((samples, channels), np.float32)
     audio[::7] = 0.01
     out = np.empty_like(audio)

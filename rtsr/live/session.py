@@ -228,6 +228,8 @@ class LiveSession:
         return self._memory
 
     def _turn_controls(self, board: ControlBoard) -> None:
+        if self.settings.cutoff_hz is not None:
+            board.set("cutoff_hz", self.settings.cutoff_hz)
         for name, value in self.settings.controls.items():
             board.set(name, value)
 

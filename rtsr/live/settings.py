@@ -28,6 +28,8 @@ class LiveSettings:
             have two, else one, if ``None``. Mono is played on both channels of a stereo device.
         sample_format: of the device: ``float32``, ``int24`` or ``int16``.
         worker: ``process`` (nothing this program does can delay it) or ``thread`` (embedded).
+        cutoff_hz: where the input's content ends in Hz, measured if ``None``; the control of that
+            name begins with it.
         controls: values of controls that differ from their defaults, by name.
         allowance_ms: time that a step may take without being late; part of the latency.
         watchdog: whether a dead worker or a lost device is brought back.
@@ -89,7 +91,6 @@ class LiveSettings:
             reserve_frames=reserve_frames,
             # A long device block, or a long allowance, lets hops wait that are still in time.
             most_hops_behind=delay // HOP + _HOPS_BEHIND_DELAY,
-            cutoff_hz=self.cutoff_hz,
             colour=self.colour,
             limiter=self.limiter,
             governor=self.governor,

@@ -1,4 +1,4 @@
-"""The equaliser of the generated band: its filters, its fades, rows like blocks to the bit."""
+"""The equaliser of the generated band: its filters, its fades, many streams like one to the bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from rtsr_kernels import equaliser
 from rtsr_kernels.crossover import CrossoverState, crossover_state
-from rtsr_kernels.equaliser import EqualiserState
+from rtsr_kernels.equaliser import EqualiserScratch, EqualiserState
 from rtsr_kernels.equaliser_design import TAPS, design_frequencies, minimum_phase_taps
 
 HOP = 480
@@ -34,15 +34,26 @@ def _one(taps: np.ndarray | None, hops: int = 1) -> tuple[EqualiserState, Crosso
     return state, crossover
 
 
+def _equalise(
+    state: EqualiserState,
+    crossover: CrossoverState,
+    block: np.ndarray,
+    scratch: EqualiserScratch,
+    is_silent: bool = False,
+) -> None:
+    """Equalise a block ``(samples, channels)`` of the one stream."""
+    equaliser.equalise_rows(
+        state, crossover, np.zeros(1, np.int64), np.array([is_silent]), block.T, scratch
+    )
+
+
 def _run(
     state: EqualiserState, crossover: CrossoverState, sound: np.ndarray, hops: int = 1
 ) -> np.ndarray:
     scratch = equaliser.equaliser_scratch(hops)
     out = sound.astype(np.float32).reshape(-1, 1).copy()
     for start in range(0, len(out), HOP * hops):
-        equaliser.equalise_block(
-            state, crossover, 0, False, out[start : start + HOP * hops], scratch
-        )
+        _equalise(state, crossover, out[start : start + HOP * hops], scratch)
     return out[:, 0]
 
 
@@ -86,10 +97,10 @@ def test_a_new_filter_is_faded_in_over_a_hop() -> None:
     state, crossover = _one(None)
     scratch = equaliser.equaliser_scratch(1)
     out = sound.astype(np.float32).reshape(-1, 1)
-    equaliser.equalise_block(state, crossover, 0, False, out[:HOP], scratch)
+    _equalise(state, crossover, out[:HOP], scratch)
     equaliser.set_filter(state, 0, minimum_phase_taps(np.full(1025, 20 * np.log10(3.0))))
     for start in (HOP, 2 * HOP):
-        equaliser.equalise_block(state, crossover, 0, False, out[start : start + HOP], scratch)
+        _equalise(state, crossover, out[start : start + HOP], scratch)
     line = out[:, 0]
     np.testing.assert_allclose(line[HOP : 2 * HOP], 0.5 + np.arange(1, HOP + 1) / HOP, atol=1e-3)
     np.testing.assert_allclose(line[2 * HOP :], 1.5, atol=1e-4)
@@ -107,7 +118,7 @@ def test_a_filter_that_is_taken_away_leaves_the_bits_alone_again() -> None:
 
 
 @pytest.mark.parametrize("hops", [1, 2, 4])
-def test_rows_give_the_bits_of_blocks(hops: int) -> None:
+def test_streams_side_by_side_get_the_bits_of_each_alone(hops: int) -> None:
     random = np.random.default_rng(hops)
     channels = [1, 2, 1, 3]
     slots = [[4], [0, 6], [2], [1, 3, 5]]
@@ -137,7 +148,7 @@ def test_rows_give_the_bits_of_blocks(hops: int) -> None:
         for row in range(4):
             block = np.ascontiguousarray(before[slots[row]].T)
             if row in due:
-                equaliser.equalise_block(*alone[row], 0, bool(silent[row]), block, scratch)
+                _equalise(*alone[row], block, scratch, bool(silent[row]))
             np.testing.assert_array_equal(band[slots[row]].T, block)
 
 
@@ -147,7 +158,7 @@ def test_what_is_silent_is_left_alone_and_belongs_to_nobody_afterwards() -> None
     scratch = equaliser.equaliser_scratch(1)
     _run(state, crossover, np.random.default_rng(0).normal(0.0, 0.1, 2 * HOP))
     silence = np.zeros((HOP, 1), np.float32)
-    equaliser.equalise_block(state, crossover, 0, True, silence, scratch)
+    _equalise(state, crossover, silence, scratch, is_silent=True)
     assert not silence.any()
     assert not _run(state, crossover, np.zeros(HOP)).any()
 

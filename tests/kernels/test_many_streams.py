@@ -23,7 +23,10 @@ def test_transforms_side_by_side() -> None:
     tables = real_fourier_tables(1024)
     samples = np.random.default_rng(0).standard_normal((1024, LANES))
     real, imaginary = np.zeros((513, LANES)), np.zeros((513, LANES))
-    transform_real_lanes(samples, real, imaginary, *tables)
+    real[tables.order], imaginary[tables.order] = samples[::2], samples[1::2]
+    transform_real_lanes(
+        real, imaginary, tables.cosines, tables.sines, tables.turn_cosines, tables.turn_sines
+    )
     one_real, one_imaginary = np.zeros(513), np.zeros(513)
     for lane in (0, 7, LANES - 1):
         transform_real(np.ascontiguousarray(samples[:, lane]), one_real, one_imaginary, *tables)

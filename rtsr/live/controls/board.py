@@ -16,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.arguments import MIN_CUTOFF_HZ
 from rtsr.errors import ArgumentError
+from rtsr_kernels.band_limit import FULL_BAND_HZ
 
 __all__ = ["CONTROLS", "FALLBACK_LEVELS", "Control", "ControlBoard", "find_control"]
 
@@ -39,6 +41,7 @@ class Control:
             the middle, ``choice`` an index in equal parts, ``integer`` rounded.
         smoothing_ms: time in which the sound follows a change.
         help: one line for people.
+        at_high: what the highest value stands for, where that is no number.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Control:
     kind: Kind
     smoothing_ms: float
     help: str
+    at_high: str = ""
 
 
 CONTROLS = (
@@ -96,6 +100,18 @@ CONTROLS = (
         "highest fallback level to run",
     ),
     Control("seed", "", 0.0, 2.0**32 - 1, 0.0, "integer", 0.0, "of the model's noise"),
+    # The engine fades a new cutoff over a hop; one that glides would be a new one in every hop.
+    Control(
+        "cutoff_hz",
+        "Hz",
+        MIN_CUTOFF_HZ,
+        FULL_BAND_HZ,
+        FULL_BAND_HZ,
+        "log",
+        0.0,
+        "where the input's content ends; 24000 has it measured",
+        at_high="measured",
+    ),
 )
 """All controls, in the order in which they lie in a board's array."""
 
@@ -113,7 +129,7 @@ class ControlBoard:
     """The values of all controls, in an array of float64.
 
     Args:
-        array: ``(8,)`` or longer, contiguous. It is left as it is, since it may be another's, in
+        array: ``(9,)`` or longer, contiguous. It is left as it is, since it may be another's, in
             shared memory: whoever owns it calls :meth:`reset` once. ``None`` makes a private one at
             the defaults.
         fallback_levels: their names, best first, that the control ``model`` chooses from.

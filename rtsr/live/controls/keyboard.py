@@ -26,6 +26,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("t T", "generated band darker or brighter (tilt_db)"),
     ("c C", "end of the output lower or higher (ceiling_hz)"),
     ("g G", "silence gate lower or higher (gate_dbfs)"),
+    ("f F", "end of the input's content lower or higher (cutoff_hz)"),
     ("m M", "next or previous highest model"),
     ("s", "another seed"),
     ("?", "show or hide the keys"),
@@ -38,6 +39,7 @@ _LETTERS = {
     "t": "tilt_db",
     "c": "ceiling_hz",
     "g": "gate_dbfs",
+    "f": "cutoff_hz",
 }
 _LARGE = 5
 # Steps that a range is divided into, before they are made round.

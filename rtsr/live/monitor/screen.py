@@ -317,6 +317,8 @@ def _value(control: Control, value: float, fallback_levels: tuple[str, ...]) -> 
         return "on" if value else "off"
     if control.kind == "choice":
         return fallback_levels[min(len(fallback_levels) - 1, max(0, int(value)))]
+    if control.at_high and value >= control.high:
+        return control.at_high
     if control.kind in ("integer", "log"):
         return f"{value:.0f} {control.unit}".rstrip()
     return f"{value:.2f} {control.unit.replace('octave', 'oct')}".rstrip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +18,19 @@ from rtsr.colour.colour import Colour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
+from rtsr.engine.stream_engine import warm_up
 from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.controls.smoothing import SmoothedControls
 from rtsr.live.worker.tone import SilenceGate, Tone
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
+from rtsr_kernels.band_limit import FULL_BAND_HZ
 from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
 from rtsr_kernels.limiter import KNEE, limit
 
 __all__ = ["LiveChain"]
 
 Audio = NDArray[np.float32]
-
-_WARM_UP_STEPS = 2
 
 
 class LiveChain:
@@ -39,9 +40,9 @@ class LiveChain:
         levels: sources by name, best first, each of one hop. ``dry`` needs none and is always
             there.
         board: the controls; read once per hop. ``model`` is the governor's, not the chain's.
+            ``cutoff_hz`` at its highest value has the cutoff measured.
         native_hz: half of the input's own rate; nothing in it lies above.
         statistics: where step times and degraded hops are counted.
-        cutoff_hz: where the input's content ends; measured if ``None``.
         expected_cutoff_hz: where the measurement starts from, if something is known.
         f_target: Hz where the output should end while the ceiling is open.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
@@ -66,7 +67,6 @@ class LiveChain:
         native_hz: float,
         statistics: Statistics,
         *,
-        cutoff_hz: float | None = None,
         expected_cutoff_hz: float | None = None,
         f_target: float = 20000.0,
         limiter: bool = True,
@@ -79,7 +79,7 @@ class LiveChain:
         for name, source in self._sources.items():
             _check(name, source, channels)
         self._rank = {name: rank for rank, name in enumerate((*self._sources, DRY))}
-        self._fixed_cutoff = cutoff_hz
+        self._board = board
         self._expected_cutoff = expected_cutoff_hz
         self._native_hz = native_hz
         self._f_target = f_target
@@ -112,12 +112,13 @@ class LiveChain:
         """Forget everything: the next hop is the first of a stream."""
         for source in self._sources.values():
             source.reset()
+        self._cutoff = _given_cutoff(self._board.get("cutoff_hz"))
         self._hops.join(
             0,
             list(range(self._channels)),
             native_hz=self._native_hz,
             f_target=self._f_target,
-            cutoff=self._fixed_cutoff,
+            cutoff=self._cutoff,
             expected_cutoff=self._expected_cutoff,
             colour=self._colour,
         )
@@ -158,11 +159,17 @@ class LiveChain:
             ArgumentError: there is no such fallback level.
         """
         started = time.perf_counter_ns()
-        wet, level_db, tilt_db, ceiling_hz, gate_dbfs, bypass, _, seed = self._controls.advance()
+        wet, level_db, tilt_db, ceiling_hz, gate_dbfs, bypass, _, seed, cutoff_hz = (
+            self._controls.advance()
+        )
         if seed != self._seed:
             self._seed = int(seed)
             for source in self._sources.values():
                 source.seed = self._seed
+        cutoff = _given_cutoff(cutoff_hz)
+        if cutoff != self._cutoff:
+            self._cutoff = cutoff
+            self._hops.set_cutoff(0, cutoff)
         f_target = min(self._f_target, ceiling_hz)
         self._hops.set_target(0, f_target)
         self._hops.set_wet(0, wet * (1.0 - bypass))
@@ -259,14 +266,15 @@ class LiveChain:
 
     def _warm_up(self) -> None:
         """Go through every level and change once, so that the first real hop is like the others."""
-        audio = np.zeros_like(self._high_band)
-        audio[::7] = 0.01
-        out = np.empty_like(audio)
         for level in self._rank:
-            for _ in range(_WARM_UP_STEPS):
-                self.step(audio, out, level)
+            warm_up(partial(self.step, level=level), HOP, self._channels)
         self.reset()
         self._statistics.clear()
+
+
+def _given_cutoff(control_hz: float) -> float | None:
+    """Return the cutoff in Hz that a control asks for; ``None`` where it is to be measured."""
+    return None if control_hz >= FULL_BAND_HZ else control_hz
 
 
 def _check(name: str, source: HighBandSource, channels: int) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from rtsr.batch.shedding import DRY, REPLICATE
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.runtime.models import bundled, find_model
-from rtsr.timing import HOP
 
-_WARM_UP_STEPS = 8
 # Where no network says where its output ends.
 _F_TARGET = 20000.0
 
@@ -51,7 +47,7 @@ def _smaller_networks(model: str) -> tuple[str, ...]:
 def build_sources(
     settings: WorkerSettings, statistics: Statistics
 ) -> tuple[dict[str, HighBandSource], float]:
-    """Build every level but ``dry``, loaded and warm.
+    """Build every level but ``dry``; the chain takes their first steps.
 
     Returns:
         the sources by name, and where the best one's output ends in Hz.
@@ -81,7 +77,6 @@ def build_sources(
             )
             sources[level] = ModelSource(session, 0, statistics)
             f_target = f_target or session.metadata.f_target_default
-        _warm_up(sources[level])
     return sources, f_target or _F_TARGET
 
 
@@ -105,12 +100,3 @@ def _name_of(path: str) -> str:
     name = find_model(path).metadata.name
     taken = name in (REPLICATE, DRY) or name in bundled()
     return Path(path).name if taken else name
-
-
-def _warm_up(source: HighBandSource) -> None:
-    audio = np.zeros((HOP, source.channels), np.float32)
-    audio[::7] = 0.01
-    cutoff = np.full(1, 4000.0, np.float32)
-    for _ in range(_WARM_UP_STEPS):
-        source.generate(audio, cutoff, 20000.0)
-    source.reset()

@@ -18,7 +18,6 @@ class WorkerSettings:
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         threads: threads of one step on the CPU.
         native_hz: half of the input device's rate: nothing in the input lies above it.
-        cutoff_hz: where the input's content ends, if known; measured if ``None``.
         colour: gains of the new band for this voice, used while the model that they were learnt
             for makes it.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
@@ -34,7 +33,6 @@ class WorkerSettings:
     provider: str = "auto"
     threads: int = 1
     native_hz: float = 24000.0
-    cutoff_hz: float | None = None
     colour: Colour | None = None
     limiter: bool = True
     governor: bool = True

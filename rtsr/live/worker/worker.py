@@ -75,7 +75,6 @@ class Worker:
             settings.channels,
             settings.native_hz,
             self._statistics,
-            cutoff_hz=settings.cutoff_hz,
             expected_cutoff_hz=self._known_cutoff(),
             f_target=f_target,
             limiter=settings.limiter,

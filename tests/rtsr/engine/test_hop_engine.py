@@ -290,15 +290,9 @@ def test_live_chain_gives_the_bits_of_the_plain_engine(
         source: Any = ReplicateSource(channels, 0, 1)
     else:
         source = ModelSource(OnnxStep(model, batch=channels), 0, statistics)
-    chain = LiveChain(
-        {"base": source},
-        ControlBoard(),
-        channels,
-        24000.0,
-        statistics,
-        cutoff_hz=3500.0,
-        f_target=20000.0,
-    )
+    board = ControlBoard()
+    board.set("cutoff_hz", 3500.0)
+    chain = LiveChain({"base": source}, board, channels, 24000.0, statistics, f_target=20000.0)
     out = np.empty_like(sound)
     for start in range(0, len(sound), HOP):
         chain.step(sound[start : start + HOP], out[start : start + HOP], "base")

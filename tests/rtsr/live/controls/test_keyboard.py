@@ -54,8 +54,10 @@ def keys(board: ControlBoard) -> KeyControls:
         ("down right", "level_db", 1.0),
         ("down end", "level_db", 12.0),
         ("down end d", "level_db", 0.0),
-        ("up left", "seed", 0.0),
-        ("up up end", "model", 2.0),
+        ("f", "cutoff_hz", 22653.0),
+        ("up home", "cutoff_hz", 500.0),
+        ("up up left", "seed", 0.0),
+        ("up up up end", "model", 2.0),
         ("down right r", "level_db", 0.0),
         ("x 5 F11", "wet", 1.0),
     ],
@@ -98,7 +100,7 @@ def test_steps_stay_in_range_and_reach_both_ends(control: object) -> None:
     while seen[-1] > low:
         seen.append(turned(kind, seen[-1], -1, low, high))
         assert low <= seen[-1] < seen[-2]
-    assert 10 <= len(seen) <= 50
+    assert 10 <= len(seen) <= 70
     while (value := turned(kind, seen[-1], 1, low, high)) > seen[-1]:
         seen.append(value)
     assert seen[-1] == high

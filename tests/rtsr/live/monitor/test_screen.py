@@ -93,6 +93,7 @@ def test_everything_is_there() -> None:
         "24000 Hz",
         "-100.00 dBFS",
         "0.00 dB/oct",
+        "measured",
     ):
         assert words in text, words
     for name in ControlBoard().names:

@@ -58,6 +58,7 @@ class Rig:
         self.base = ToneSource("base", 12000.0, channels)
         self.small = ToneSource("small", 9000.0, channels)
         self.board = ControlBoard(fallback_levels=LEVELS)
+        self.board.set("cutoff_hz", 4000.0)
         self.statistics = Statistics()
         self.chain = LiveChain(
             {"base": self.base, "small": self.small},
@@ -65,7 +66,6 @@ class Rig:
             channels,
             24000.0,
             self.statistics,
-            cutoff_hz=4000.0,
             **options,
         )
         for source in (self.base, self.small):
@@ -146,14 +146,10 @@ def test_replicate_level_gives_the_bits_of_the_engine(make_sound: Callable[..., 
 
     sound = make_sound(48000, 1.0, cutoff=4000.0)
     expected = Upsampler(48000, model="replicate", cutoff=4000.0).process(sound)
-    chain = LiveChain(
-        {"replicate": replicate.ReplicateSource(1, seed=0)},
-        ControlBoard(),
-        1,
-        24000.0,
-        Statistics(),
-        cutoff_hz=4000.0,
-    )
+    board = ControlBoard()
+    board.set("cutoff_hz", 4000.0)
+    source = replicate.ReplicateSource(1, seed=0)
+    chain = LiveChain({"replicate": source}, board, 1, 24000.0, Statistics())
     out = np.empty_like(sound)
     for start in range(0, len(sound), HOP):
         chain.step(sound[start : start + HOP], out[start : start + HOP], "replicate")
@@ -315,10 +311,40 @@ def test_control_moves_the_high_band_without_a_click(name, value, gain):
     rig.board.set(name, value)
     moved = rig.run(20)
     rig.board.reset()
+    rig.board.set("cutoff_hz", 4000.0)
     back = rig.run(20)
     assert amplitude(moved[6 * HOP :], 12000.0) == pytest.approx(0.1 * gain, abs=0.004)
     assert amplitude(back[6 * HOP :], 12000.0) == pytest.approx(0.1, abs=0.002)
     assert splatter_db(np.concatenate([moved, back])) < -55.0
+
+
+def test_another_cutoff_is_faded_to_while_it_runs():
+    rig = Rig()
+    rig.run(20)
+    rig.board.set("cutoff_hz", 18000.0)
+    moved = rig.run(20)
+    assert rig.chain.cutoff_hz == 18000.0
+    assert amplitude(moved[6 * HOP :], 12000.0) < 1e-3
+    rig.board.set("cutoff_hz", 5000.0)
+    back = rig.run(20)
+    assert rig.chain.cutoff_hz == 5000.0
+    assert amplitude(back[6 * HOP :], 12000.0) == pytest.approx(0.1, abs=0.002)
+    assert splatter_db(np.concatenate([moved, back])) < -55.0
+
+
+def test_a_cutoff_may_be_given_and_then_measured(make_sound):
+    board = ControlBoard()
+    board.set("cutoff_hz", 9000.0)
+    chain = LiveChain({}, board, 1, 24000.0, Statistics())
+    sound, out = make_sound(48000, 3.0, cutoff=4000.0), np.empty((HOP, 1), np.float32)
+    heard = []
+    for start in range(0, len(sound), HOP):
+        if start == 48000:
+            board.set("cutoff_hz", 24000.0)
+        chain.step(sound[start : start + HOP], out, "dry")
+        heard.append(chain.cutoff_hz)
+    assert set(heard[:100]) == {9000.0}
+    assert heard[-1] == pytest.approx(4000.0, rel=0.05)
 
 
 def test_gate_closes_over_quiet_input_only():
@@ -337,14 +363,8 @@ def test_ceiling_is_told_to_the_model_and_below_the_cutoff_nothing_is_added():
     rig.run(10)
     assert rig.base.f_targets[:3] == [20000.0] * 3
     assert rig.base.f_targets[-1] == 9000.0
-    full = LiveChain(
-        {"base": ToneSource("base", 12000.0)},
-        rig.board,
-        1,
-        24000.0,
-        Statistics(),
-        cutoff_hz=10000.0,
-    )
+    rig.board.set("cutoff_hz", 10000.0)
+    full = LiveChain({"base": ToneSource("base", 12000.0)}, rig.board, 1, 24000.0, Statistics())
     out = np.empty((HOP, 1), np.float32)
     for hop in range(4):
         full.step(rig.dry(hop), out, "base")
@@ -366,7 +386,9 @@ def test_degraded_hops_are_counted_and_the_sound_goes_on(failing_model, make_sou
 
     statistics = Statistics()
     source = ModelSource(OnnxStep(failing_model), 0, statistics)
-    chain = LiveChain({"base": source}, ControlBoard(), 1, 24000.0, statistics, cutoff_hz=4000.0)
+    board = ControlBoard()
+    board.set("cutoff_hz", 4000.0)
+    chain = LiveChain({"base": source}, board, 1, 24000.0, statistics)
     sound = make_sound(48000, 0.2, cutoff=4000.0)
     out = np.empty_like(sound)
     for start in range(0, len(sound), HOP):

@@ -31,13 +31,14 @@ def _colour(gain_db: float) -> Colour:
 def _run(sound: np.ndarray, levels: list[str], colour: Colour | None) -> np.ndarray:
     statistics = Statistics()
     session = OnnxStep("small")
+    board = ControlBoard()
+    board.set("cutoff_hz", 4000.0)
     chain = LiveChain(
         {"small": ModelSource(session, 0, statistics), "replicate": ReplicateSource(1, seed=0)},
-        ControlBoard(),
+        board,
         1,
         24000.0,
         statistics,
-        cutoff_hz=4000.0,
         f_target=session.metadata.f_target_default,
         colour=colour,
         coloured_levels=("small",),

@@ -39,14 +39,9 @@ class _Counting:
 
 def _chain() -> tuple[LiveChain, _Counting, _Counting]:
     better, lesser = _Counting("better"), _Counting("lesser")
-    chain = LiveChain(
-        {"better": better, "lesser": lesser},
-        ControlBoard(fallback_levels=("better", "lesser", "dry")),
-        1,
-        24000.0,
-        Statistics(),
-        cutoff_hz=4000.0,
-    )
+    board = ControlBoard(fallback_levels=("better", "lesser", "dry"))
+    board.set("cutoff_hz", 4000.0)
+    chain = LiveChain({"better": better, "lesser": lesser}, board, 1, 24000.0, Statistics())
     return chain, better, lesser
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +78,20 @@ def sound(make_sound: Callable[..., np.ndarray], channels: int) -> np.ndarray:
 
 @pytest.fixture
 def settings(stand_in: Path, channels: int) -> WorkerSettings:
-    return WorkerSettings(
-        channels=channels, model=str(stand_in), cutoff_hz=CUTOFF, raise_priority=False
-    )
+    return WorkerSettings(channels=channels, model=str(stand_in), raise_priority=False)
+
+
+def _board(memory: LiveMemory, fallback_levels: Sequence[str]) -> ControlBoard:
+    """As a session leaves it that was told the cutoff."""
+    board = ControlBoard(memory.controls, fallback_levels)
+    board.reset()
+    board.set("cutoff_hz", CUTOFF)
+    return board
 
 
 @pytest.fixture
 def tape(memory: LiveMemory, sound: np.ndarray, settings: WorkerSettings) -> Tape:
-    ControlBoard(memory.controls, fallback_levels_of(settings.model)).reset()
+    _board(memory, fallback_levels_of(settings.model))
     return Tape(memory, sound)
 
 
@@ -169,9 +175,9 @@ def test_a_block_of_several_hops_is_no_reason_to_skip_or_to_step_down(
 ) -> None:
     with LiveMemory.create(1) as memory:
         fallback_levels = fallback_levels_of("replicate")
-        ControlBoard(memory.controls, fallback_levels).reset()
+        _board(memory, fallback_levels)
         latency = StreamLatency.one_device(block, 48000, 5.0)
-        settings = LiveSettings(model="replicate", cutoff_hz=CUTOFF, raise_priority=False)
+        settings = LiveSettings(model="replicate", raise_priority=False)
         host = WorkerThread(memory)
         reserve = latency.block + latency.look_ahead
         guard = WorkerGuard(memory, host, settings.for_worker(24000.0, reserve, latency.delay))
@@ -236,12 +242,9 @@ def test_controls_and_levels_are_followed_and_logged(
     memory: LiveMemory, sound: np.ndarray, channels: int
 ) -> None:
     fallback_levels = fallback_levels_of("replicate")
-    board = ControlBoard(memory.controls, fallback_levels)
-    board.reset()
+    board = _board(memory, fallback_levels)
     # Without its governor, which a busy machine would have a word with.
-    settings = WorkerSettings(
-        channels=channels, model="replicate", cutoff_hz=CUTOFF, governor=False
-    )
+    settings = WorkerSettings(channels=channels, model="replicate", governor=False)
     started = time.monotonic_ns()
     host = WorkerThread(memory)
     guard = WorkerGuard(memory, host, settings)
