@@ -184,7 +184,7 @@ def test_a_soak_with_the_screen(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("jackd") is None, reason="jackd is not installed (Debian: jackd2)")
 def test_a_soak_with_the_page_open(tmp_path: Path) -> None:
     pytest.importorskip("jack", reason="the package JACK-Client is not installed")
-    result = soak("--minutes", "0.2", "--page", "--json", f"{tmp_path}/s.json")
+    result = soak("--minutes", "0.17", "--page", "--json", f"{tmp_path}/s.json")
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "s.json").read_text())
     assert results["page_looks"] > 20

@@ -88,6 +88,16 @@ async def message(view: Any, wanted: Callable[[dict[str, Any]], bool]) -> dict[s
             return dict(found)
 
 
+async def refusal(page: LivePage, headers: dict[str, str]) -> int:
+    """Status with which a WebSocket is refused; 0 if it is not."""
+    try:
+        async with page.view(**headers) as view:
+            await message(view, lambda m: m.get("kind") == "about")
+            return 0
+    except websockets.InvalidStatus as refused:
+        return int(refused.response.status_code)
+
+
 @pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
 def test_a_knob_turned_in_the_browser_is_heard_and_everything_is_reached_by_key(
     page: LivePage, desk: Desk, jack_player: Any, make_sound: Callable[..., Any], tmp_path: Path
@@ -96,9 +106,9 @@ def test_a_knob_turned_in_the_browser_is_heard_and_everything_is_reached_by_key(
         async with Browser(None) as browser:
             await browser.open(f"http://{page.netloc}/?token={TOKEN}")
             await browser.until("lookedAt && document.getElementById('latency').tFoot.rows.length")
-            jack_player.start(make_sound(RATE, 9.0, cutoff=4000.0)[:, 0])
+            jack_player.start(make_sound(RATE, 7.0, cutoff=4000.0)[:, 0])
             await browser.until("Math.max(...lookedAt.in_db) > -40")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
             await browser.run("document.getElementById('knob-wet').focus()")
             await browser.key("Home")
             await browser.until("document.getElementById('value-wet').textContent === '0 %'")
@@ -143,7 +153,7 @@ def test_a_knob_turned_in_the_browser_is_heard_and_everything_is_reached_by_key(
     desk.send(0xB0, 21, 127)
     seen = asyncio.run(watch())
     recording = jack_player.wait()
-    figures = page.program.stop()
+    page.program.stop()
 
     plain = high_band_db(recording.sound[RATE // 2 :]) < -30.0
     assert 80 <= longest_run(plain) <= 400
@@ -157,12 +167,14 @@ def test_a_knob_turned_in_the_browser_is_heard_and_everything_is_reached_by_key(
     assert 'name = "tilt_db"\ncc = 30' in midi_map.read_text()
     parts = seen["now"]["latency_ms"]
     assert sum(v for k, v in parts.items() if k != "total") == pytest.approx(parts["total"])
-    assert parts["total"] == pytest.approx(figures["latency"]["total_ms"], abs=0.05)
+    # JACK's connections, and so the latency, change when the player goes.
+    stated = [line["latency"]["total_ms"] for line in page.program.figures()]
+    assert min(abs(parts["total"] - total) for total in stated) < 0.05
     assert seen["now"]["step_p50_ms"] > 0.0
     assert seen["now"]["cutoff_hz"] == 4000.0
 
 
-def test_programs_steer_it_through_the_same_socket(page: LivePage) -> None:
+def test_programs_with_the_token_steer_it_and_nobody_without(page: LivePage) -> None:
     async def steer() -> None:
         async with page.view(**BEARER) as view:
             about = await message(view, lambda m: m.get("kind") == "about")
@@ -171,15 +183,19 @@ def test_programs_steer_it_through_the_same_socket(page: LivePage) -> None:
             model = next(each for each in about["controls"] if each["kind"] == "choice")
             assert model["choices"] == ["small", "replicate", "dry"]
             await view.send('{"set": {"model": "dry", "seed": 7}}')
-            now = await message(view, lambda m: m.get("fallback_level") == "dry")
-            assert now["fallback"] is None
-            assert now["last_change"].startswith("small to dry")
+            now = await message(
+                view,
+                lambda m: (m.get("last_change") or "").startswith("small to dry"),
+            )
+            assert (now["fallback_level"], now["fallback"]) == ("dry", None)
             await view.send('{"set": {"bypass": 1}}')
             await message(view, lambda m: "bypass is on" in (m.get("fallback") or ""))
             for wrong, sentence in (
                 ('{"set": {"wet": 2}}', "takes 0 to 1"),
                 ('{"set": {"wet": NaN}}', "takes 0 to 1"),
                 ('{"set": {"wet": true}}', "takes a number"),
+                ('{"set": {"seed": 1' + 400 * "0" + "}}", "takes whole numbers"),
+                ('{"set": {"model": "large"}}', "one of small, replicate, dry"),
                 ('{"set": {"volume": 1}}', "There is no control 'volume'"),
                 ('{"learn": "volume"}', "There is no control 'volume'"),
                 ('{"learn": "wet"}', "There is no MIDI device here"),
@@ -191,23 +207,9 @@ def test_programs_steer_it_through_the_same_socket(page: LivePage) -> None:
 
     page.start()
     asyncio.run(steer())
-    assert page.program.stop()["controls"]["seed"] == 7.0
-
-
-def test_only_who_has_the_token_gets_in_and_only_its_own_page_turns(page: LivePage) -> None:
-    page.start("--model", "dry")
     cookie = {"Cookie": f"rtsr_token_{page.netloc.split(':')[1]}={TOKEN}"}
     origin = {"Origin": f"http://{page.netloc}"}
-
-    async def close_code(headers: dict[str, str]) -> int:
-        try:
-            async with page.view(**headers) as view:
-                await message(view, lambda m: m.get("kind") == "about")
-                return 0
-        except websockets.InvalidStatus as refused:
-            return int(refused.response.status_code)
-
-    for headers, code in (
+    for headers, status in (
         ({}, 403),
         (origin, 403),
         (cookie, 403),
@@ -216,12 +218,12 @@ def test_only_who_has_the_token_gets_in_and_only_its_own_page_turns(page: LivePa
         ({**cookie, **origin}, 0),
         (BEARER, 0),
     ):
-        assert asyncio.run(close_code(headers)) == code, headers
+        assert asyncio.run(refusal(page, headers)) == status, headers
     assert page.status("/", {}) == 401
     assert page.status("/", {**BEARER, "Host": "evil.example"}) == 421
     assert page.status("/", cookie) == 200
     assert page.status("/page/live.js", {}) == 200
-    page.program.stop()
+    assert page.program.stop()["controls"]["seed"] == 7.0
 
 
 def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk) -> None:
