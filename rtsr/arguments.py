@@ -53,15 +53,13 @@ def check_arguments(
     """Raise :class:`ArgumentError` if one of these arguments is out of range."""
     for name, value in (
         ("number of hops per step", hops_per_step),
-        ("seed", seed),
         ("number of threads", threads),
     ):
         _check_integer(name, value, ArgumentError)
     if hops_per_step not in HOPS_PER_STEP:
         accepted = ", ".join(map(str, HOPS_PER_STEP))
         raise ArgumentError(f"hops_per_step must be one of {accepted}, not {hops_per_step}.")
-    if not -(2**63) <= seed < 2**63:
-        raise ArgumentError(f"The seed must be a 64-bit integer, not {seed}.")
+    check_seed(seed)
     check_wet(wet)
     for name, frequency in (("cutoff", cutoff), ("ceiling", ceiling)):
         if frequency is not None:
@@ -69,6 +67,13 @@ def check_arguments(
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:
         raise ArgumentError(f"A step takes 1 to {cores} threads on this machine, not {threads}.")
+
+
+def check_seed(seed: int) -> None:
+    """Raise :class:`ArgumentError` unless it is an integer of 64 bits."""
+    _check_integer("seed", seed, ArgumentError)
+    if not -(2**63) <= seed < 2**63:
+        raise ArgumentError(f"The seed must be a 64-bit integer, not {seed}.")
 
 
 def check_frequency(name: str, frequency: float) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_audio_format, check_colour, check_frequency, check_wet
+from rtsr.arguments import check_audio_format, check_colour, check_frequency, check_seed, check_wet
 from rtsr.colour.colour import Colour
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
@@ -162,6 +162,17 @@ class BatchStream:
         self._check_open()
         check_frequency("ceiling", value)
         self._batch.set_target(self._row, float(value))
+
+    @property
+    def seed(self) -> int:
+        """Of the noise; a change counts from the next step on."""
+        return self._batch.seed_of(self._row)
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._check_open()
+        check_seed(value)
+        self._batch.set_seed(self._row, int(value))
 
     @property
     def statistics(self) -> Statistics:

@@ -317,6 +317,14 @@ class BatchUpsampler:
         self.engine.set_target(row, f_target)
         self._network.values["f_target"][row] = f_target
 
+    def seed_of(self, row: int) -> int:
+        """Return the seed of a row's noise; for its stream."""
+        return int(self._network.values["seed"][row])
+
+    def set_seed(self, row: int, seed: int) -> None:
+        """Set the seed of a row's noise; for its stream."""
+        self._network.values["seed"][row] = seed
+
     def counted(self, row: int) -> NDArray[Any]:
         """Return what was counted of a row, see `rtsr_kernels.ports.VALUES`; for its stream."""
         counted: NDArray[Any] = self._ports.values[row]

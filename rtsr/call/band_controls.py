@@ -1,4 +1,4 @@
-"""The knobs of a call: the same as of the live engine, on the new band alone."""
+"""The knobs of a call: those of the live engine, on the new band alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ArgumentError
-from rtsr.live.controls.board import ControlBoard
+from rtsr.live.controls.board import CONTROLS, ControlBoard
 from rtsr.live.worker.tone import SilenceGate, Tone
 from rtsr.timing import HOP
 
@@ -14,8 +14,8 @@ __all__ = ["BandControls"]
 
 Audio = NDArray[np.float32]
 
-#: What a call has of the live engine's controls; its model and its seed stay.
-NAMES = ("wet", "level_db", "tilt_db", "ceiling_hz", "gate_dbfs", "bypass")
+#: What a call has of the live engine's controls. All calls share one model.
+NAMES = tuple(control.name for control in CONTROLS if control.name != "model")
 
 
 class BandControls:
@@ -33,7 +33,7 @@ class BandControls:
         self._tone = Tone(channels)
         self._gate = SilenceGate(opening_frames=120)
 
-    def set(self, name: str, value: float) -> float:
+    def set(self, name: str, value: float | str) -> float:
         """Turn a control; returns the value as it was stored.
 
         Raises:

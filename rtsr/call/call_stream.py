@@ -46,7 +46,8 @@ class CallStream:
         batch: where the stream joins; ``None`` only resamples.
         rate: Hz of the first chunks; others may follow.
         channels: of the sound.
-        seed: of the generated texture.
+        seed: of the generated texture, 0 to 2**32 - 1.
+        wet: gain of the generated band, 0 to 1.
 
     Attributes:
         controls: the knobs of the new band.
@@ -70,9 +71,9 @@ class CallStream:
         self.fallback_seconds = 0.0
         self.controls = BandControls(channels)
         self.controls.set("wet", wet)
+        self.controls.set("seed", seed)
         self.monitor: Monitor | None = None
         self._batch = batch
-        self._seed = seed
         self._left_out = False
         self._colour: Colour | None = None
         self._cutoff: float | None = None
@@ -146,6 +147,7 @@ class CallStream:
             self._agreeing = 0
         if self._stream is None:
             return
+        self._stream.seed = int(self.controls.board.get("seed"))
         if self._left_out or self._stream.waiting_ms > _MOST_WAITING_MS:
             # The sound goes past the batch; what comes after joins on behind it.
             self._collect()
@@ -249,7 +251,7 @@ class CallStream:
         self._stream = self._batch.open(
             rate,
             channels=self.channels,
-            seed=self._seed,
+            seed=int(self.controls.board.get("seed")),
             cutoff=_known(cutoff),
             # The new band is what this differs from the dry sound by; their sum is limited.
             limiter=False,

@@ -61,6 +61,11 @@ class Totals:
     fallback_seconds: float = 0.0
     missed: int = 0
     sheds: int = 0
+    far_reports: int = 0
+    far_lost: int = 0
+    far_jitter_seconds: float = 0.0
+    round_trips: int = 0
+    round_trip_seconds: float = 0.0
 
     def add(self, path: MediaPath) -> None:
         """Add what has happened on a path."""
@@ -75,6 +80,11 @@ class Totals:
         self.fallback_seconds += path.stream.fallback_seconds
         self.missed += path.missed
         self.sheds += path.sheds
+        self.far_reports += path.far.count
+        self.far_lost += path.far.lost
+        self.far_jitter_seconds += path.far.jitter_seconds
+        self.round_trips += path.far.round_trips
+        self.round_trip_seconds += path.far.round_trip_seconds
 
 
 class Line:

@@ -59,8 +59,33 @@ class _Collector:
             ("rtsr_fallback_seconds", "Sound without new band.", totals.fallback_seconds),
             ("rtsr_deadlines_missed", "Deadlines that the batch missed.", totals.missed),
             ("rtsr_calls_shed", "Times a call was left out of the batch.", totals.sheds),
+            (
+                "rtsr_far_packets_lost",
+                "RTP packets of ours that far ends report as lost (RTCP).",
+                totals.far_lost,
+            ),
         ):
             yield CounterMetricFamily(name, help_text, value)
-        summary = SummaryMetricFamily("rtsr_step_seconds", "Time of a step of the batch.")
-        summary.add_metric([], engine.steps, engine.step_seconds)
-        yield summary
+        for name, help_text, count, seconds in (
+            (
+                "rtsr_step_seconds",
+                "Time of a step of the batch.",
+                engine.steps,
+                engine.step_seconds,
+            ),
+            (
+                "rtsr_far_jitter_seconds",
+                "Jitter that far ends report (RTCP).",
+                totals.far_reports,
+                totals.far_jitter_seconds,
+            ),
+            (
+                "rtsr_round_trip_seconds",
+                "To far ends and back, by their reports (RTCP).",
+                totals.round_trips,
+                totals.round_trip_seconds,
+            ),
+        ):
+            summary = SummaryMetricFamily(name, help_text)
+            summary.add_metric([], count, seconds)
+            yield summary

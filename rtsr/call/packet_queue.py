@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rtsr.call.formats import Packet
 
-__all__ = ["PacketQueue", "QueuedPacket"]
+__all__ = ["PacketQueue", "QueuedPacket", "nearest_step"]
 
 #: More than a second of packets of 10 ms waits for nothing.
 _MOST_PACKETS = 128
@@ -77,9 +77,9 @@ class PacketQueue:
     def _unwrapped(self, packet: Packet) -> QueuedPacket:
         newest = self._newest
         if newest is not None and packet.ssrc == self._ssrc:
-            step = _nearest(packet.sequence_number - newest.number, _SEQUENCE)
+            step = nearest_step(packet.sequence_number - newest.number, _SEQUENCE)
             if abs(step) <= LARGEST_SEQUENCE_JUMP:
-                ticks = _nearest(packet.timestamp - newest.time, _TIMESTAMP)
+                ticks = nearest_step(packet.timestamp - newest.time, _TIMESTAMP)
                 return QueuedPacket(newest.number + step, newest.time + ticks, packet)
         if newest is not None:
             self.restarts += 1
@@ -90,6 +90,6 @@ class PacketQueue:
         return QueuedPacket(packet.sequence_number, packet.timestamp, packet)
 
 
-def _nearest(difference: int, period: int) -> int:
+def nearest_step(difference: int, period: int) -> int:
     """Return the smallest step that is ``difference`` on a counter that wraps; may be negative."""
     return (difference + period // 2) % period - period // 2

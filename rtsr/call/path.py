@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
 from rtsr.call.receiver import Origin, Receiver
+from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
 from rtsr.timing import SAMPLE_RATE
 
@@ -44,6 +45,7 @@ class MediaPath:
             handed on, the newest 2048.
         missed: deadlines that the batch has missed.
         sheds: how often the call was left out of the batch.
+        far: what the far end reports of what it hears.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class MediaPath:
         self.processing_ms: collections.deque[float] = collections.deque(maxlen=_REMEMBERED)
         self.missed = 0
         self.sheds = 0
+        self.far = FarReports()
         self._send = send
         self._event_rate = event_rate
         self._deadline = deadline

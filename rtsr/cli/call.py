@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtsr.cli import options
-from rtsr.errors import ArgumentError
+from rtsr.cli.addresses import host_and_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtsr.call.engine import CallEngine
+    from rtsr.live.controls.board import ControlBoard
+    from rtsr.page.learning import Learning
 
 call_app = typer.Typer(
     no_args_is_help=True,
@@ -95,6 +99,25 @@ def web_command(
             "--key", metavar="FILE", help="The certificate's key.", rich_help_panel=_LISTENING
         ),
     ] = None,
+    midi: Annotated[
+        str | None,
+        typer.Option(
+            "--midi",
+            metavar="PORT",
+            help="MIDI port of this machine whose knobs turn the calls that a page shows: number "
+            "or part of the name.",
+            rich_help_panel=_CALLS,
+        ),
+    ] = None,
+    midi_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--midi-map",
+            metavar="FILE",
+            help="Which knob turns which control (TOML), as for `rtsr live`.",
+            rich_help_panel=_CALLS,
+        ),
+    ] = None,
     calls: Calls = 4,
     bitrate: Bitrate = 64_000,
     channels: Channels = 1,
@@ -122,8 +145,20 @@ def web_command(
         certificate=certificate,
         key=key,
         bitrate=bitrate,
+        knobs=_knobs(midi, midi_map),
         announce=_announce,
     )
+
+
+def _knobs(port: str | None, path: Path | None) -> Callable[[ControlBoard], Learning] | None:
+    """Return what makes the MIDI knobs of a call, if there is to be any."""
+    from rtsr.cli.knobs import Knobs
+    from rtsr.page.learning import Learning
+
+    if port is None and path is None:
+        return None
+    knobs = Knobs(port, path, None, on_page=True)
+    return lambda board: Learning(board, knobs.path, port=knobs.port)
 
 
 @call_app.command("sip")
@@ -259,18 +294,3 @@ def _engine(
         threads=threads,
         deadline_ms=deadline_ms,
     )
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """Return the two parts of ``HOST:PORT``; an IPv6 address stands in brackets.
-
-    Raises:
-        ArgumentError: it has another form.
-    """
-    host, colon, port = text.rpartition(":")
-    host = host.strip("[]") if host.startswith("[") else host
-    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ArgumentError(
-            f"'{text}' is no address to listen on; write HOST:PORT, as 127.0.0.1:8080."
-        )
-    return host, int(port)

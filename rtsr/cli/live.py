@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from rtsr.cli import options
+from rtsr.cli.addresses import host_and_port
 from rtsr.errors import ArgumentError
 
 _DEVICES = "Devices"
 _CONTROLS = "Controls"
 _WATCHING = "Watching"
 _KNOBS = "Knobs"
+_PAGE = "Page in the browser"
+_LISTEN = "127.0.0.1:8080"
 
 
 def live_command(
@@ -194,6 +197,35 @@ def live_command(
             rich_help_panel=_WATCHING,
         ),
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page",
+            help="Serve a page that shows and steers it, on this machine alone; its address is "
+            "printed.",
+            rich_help_panel=_PAGE,
+        ),
+    ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST:PORT",
+            help=f"Where the page is, {_LISTEN} if left out.",
+            show_default=False,
+            rich_help_panel=_PAGE,
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="SECRET",
+            help="What the page's address must carry; drawn anew at every start if left out.",
+            envvar="RTSR_PAGE_TOKEN",
+            rich_help_panel=_PAGE,
+        ),
+    ] = None,
     test: Annotated[
         bool,
         typer.Option(
@@ -213,14 +245,19 @@ def live_command(
 
       rtsr live -i headset -o "virtual cable"     clean up a call
 
+      rtsr live --page                            and watch and steer it in a browser
+
       rtsr live -q --json-stats stats.json --seconds 600
     """
-    from rtsr.cli.live_run import Knobs, measure, play, until_signal
+    from rtsr.cli.knobs import Knobs
+    from rtsr.cli.live_run import Page, measure, play, until_signal
     from rtsr.colour.colour import read_colour
     from rtsr.live.settings import LiveSettings
 
     if every and json_stats is None:
         raise ArgumentError("--every adds lines to the file of --json-stats; give that, too.")
+    if listen is not None and not page:
+        raise ArgumentError("--listen says where the page is; give --page, too.")
     if seconds is not None and not seconds > 0.0:
         raise ArgumentError(f"--seconds must be more than 0, not {seconds:g}.")
     given = {
@@ -258,14 +295,16 @@ def live_command(
                 "--midi": midi is not None,
                 "--midi-map": midi_map is not None,
                 "--learn": learn is not None,
+                "--page": page,
                 "--worker process": worker == "process",
             }
         )
         measure(settings, json_stats)
         return
-    knobs = Knobs(midi, midi_map, learn)
+    knobs = Knobs(midi, midi_map, learn, on_page=page)
+    shown = Page(host_and_port(listen or _LISTEN), token or "") if page else None
     with until_signal() as stopped:
-        play(settings, stopped, seconds, quiet, json_stats, every, knobs)
+        play(settings, stopped, seconds, quiet, json_stats, every, knobs, shown)
 
 
 def _check_test(others: dict[str, bool]) -> None:

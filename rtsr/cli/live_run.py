@@ -1,4 +1,4 @@
-"""What happens around a live session while it plays: signals, screen, keys, knobs, figures."""
+"""What happens around a live session while it plays: screen, keys, knobs, page, figures."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import typer
 from rtsr.errors import RtsrError
 
 if TYPE_CHECKING:
+    from rtsr.cli.knobs import Knobs
     from rtsr.live.controls.midi.listener import MidiControls
     from rtsr.live.monitor.stats_file import StatsFile
     from rtsr.live.session import LiveSession
@@ -26,35 +27,40 @@ _LEARN_SECONDS = 30.0
 _LONGEST_WAIT = 1.0
 
 
-class Knobs:
-    """The MIDI options, checked before anything is opened."""
+class Page:
+    """The page's options; its address is bound before anything is opened.
 
-    def __init__(self, port: str | None, path: Path | None, learn: str | None) -> None:
-        self.wanted = port is not None or path is not None or learn is not None
-        if not self.wanted:
-            return
-        from rtsr.live.controls.board import find_control
-        from rtsr.live.controls.midi.map import MidiMap, default_map_path, load_map
-        from rtsr.live.controls.midi.ports import choose_port
+    Args:
+        listen: host and port; port 0 takes a free one.
+        token: the secret; drawn if it is empty.
 
-        self.learn = learn
-        if learn is not None:
-            find_control(learn)
-        self.path = path or default_map_path()
-        if self.path.exists() or (path is not None and learn is None):
-            self.map = load_map(self.path)
-        else:
-            self.map = MidiMap()
-        # A wrong port, or no python-rtmidi, is better known before the sound starts.
-        self.port = choose_port(port)
+    Raises:
+        MissingDependencyError: the packages that serve it are not installed.
+        RtsrError: the address is not available.
+    """
 
-    def connect(self, session: LiveSession) -> Any:
-        """Return a context in which the knobs turn the session's controls."""
-        if not self.wanted:
-            return contextlib.nullcontext()
-        from rtsr.live.controls.midi.listener import MidiControls
+    def __init__(self, listen: tuple[str, int], token: str) -> None:
+        from rtsr.page.serve import access_for, address_of, bind
 
-        return MidiControls(session.controls, self.map, self.port)
+        self._access = access_for(listen[0], token)
+        self._bound = bind(*listen)
+        self.address = address_of(self._bound, self._access)
+
+    def serve(
+        self, session: LiveSession, midi: MidiControls | None, path: Path
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the page is there.
+
+        Args:
+            session: that runs.
+            midi: the knobs that are listened to already.
+            path: of the map, where knobs that are learnt on the page are written.
+        """
+        from rtsr.page.learning import Learning
+        from rtsr.page.live import live_page
+
+        learning = Learning(session.controls, path, midi)
+        return live_page(session, learning, self._bound, self._access)
 
 
 def play(
@@ -65,6 +71,7 @@ def play(
     json_stats: str | None,
     every: bool,
     knobs: Knobs,
+    page: Page | None = None,
 ) -> None:
     """Run a session until the time is over, the event is set or a key ends it.
 
@@ -80,7 +87,7 @@ def play(
         if stopped.is_set():
             # Loading takes a second or two; whoever stopped it meanwhile wants no sound any more.
             raise KeyboardInterrupt
-        with session, knobs.connect(session) as midi, contextlib.ExitStack() as shown:
+        with session, knobs.connect(session.controls) as midi, contextlib.ExitStack() as shown:
             clock = Clock(seconds)
             say: Callable[[str], None] = _say
             watched = not quiet and json_stats != STDOUT
@@ -89,6 +96,9 @@ def play(
             # Figures and pictures cannot share stdout.
             if watched:
                 say = _show(session, stopped, clock, shown)
+            if page is not None:
+                shown.enter_context(page.serve(session, midi, knobs.path))
+                say(f"the page is at {page.address}")
             if midi is not None and knobs.learn is not None:
                 _learn(midi, knobs.learn, knobs.path, say)
             clock.run(stopped)

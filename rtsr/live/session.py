@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -66,6 +67,7 @@ class LiveSession:
         self._request.check()
         self.fallback_levels = fallback_levels_of(settings.model)
         self._on_hop = on_hop
+        self._looking = threading.Lock()
         # Checked before anything is opened.
         self._turn_controls(ControlBoard(fallback_levels=self.fallback_levels))
         # Set while the session runs.
@@ -144,7 +146,7 @@ class LiveSession:
         return self._stream.refresh_latency()
 
     def snapshot(self) -> LiveSnapshot:
-        """Return what a screen shows, as of now.
+        """Return what a screen shows, as of now; from any thread.
 
         Raises:
             RtsrError: the session does not run.
@@ -152,9 +154,12 @@ class LiveSession:
         memory = self._running()
         # The timelines still hold the last sound of a device that has gone.
         is_silent = self._device_guard.waiting or self._stream.silent_seconds > _SILENT_SECONDS
-        captured, played = self._meters.silence() if is_silent else self._meters.newest()
-        in_db, in_rms_db = levels_db(captured)
-        out_db, out_rms_db = levels_db(played)
+        # The meters have one place for the sound, and the screen and pages look at any time.
+        with self._looking:
+            captured, played = self._meters.silence() if is_silent else self._meters.newest()
+            in_db, in_rms_db = levels_db(captured)
+            out_db, out_rms_db = levels_db(played)
+            in_spectrum, out_spectrum = spectrum_db(captured), spectrum_db(played)
         histogram = memory.step_histogram.copy()
         longest = int(memory.worker["max_step_ns"]) * 1e-6
         counters = figures.counters(memory)
@@ -171,13 +176,14 @@ class LiveSession:
             out_db=out_db,
             in_rms_db=in_rms_db,
             out_rms_db=out_rms_db,
-            in_spectrum=spectrum_db(captured),
-            out_spectrum=spectrum_db(played),
+            in_spectrum=in_spectrum,
+            out_spectrum=out_spectrum,
             latency_ms=latency.parts_ms,
             latency_total_ms=latency.total_ms,
             step_histogram=histogram,
             step_p50_ms=min(percentile(histogram, 50.0, STEP_BIN_MS), longest),
             step_p99_ms=min(percentile(histogram, 99.0, STEP_BIN_MS), longest),
+            step_p999_ms=min(percentile(histogram, 99.9, STEP_BIN_MS), longest),
             step_max_ms=longest,
             fallback_level=self.fallback_levels[int(memory.worker["fallback_level"])],
             fallback_levels=self.fallback_levels,

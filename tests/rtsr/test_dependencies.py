@@ -46,6 +46,8 @@ def command_without(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         (["train", "."], 'pip install "rtsr[train]"'),
         (["export", "last.pt", "model.onnx"], 'pip install "rtsr[train]"'),
         (["export", "small", "start.pt"], 'pip install "rtsr[train]"'),
+        (["live", "--page"], "Serving a page needs a package that is not installed: pip install"),
+        (["live", "--page"], '"rtsr[page]"'),
     ],
 )
 def test_a_missing_package_is_one_sentence_with_the_command_that_helps(arguments, extra):

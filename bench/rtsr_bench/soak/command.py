@@ -26,6 +26,10 @@ def soak_command(
     screen: Annotated[
         bool, typer.Option("--screen", help="With the screen of rtsr live, on a terminal.")
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="With the page of rtsr live, and a program that reads it."),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures.")
     ] = None,
@@ -45,7 +49,8 @@ def soak_command(
 
     if json_file is not None:
         check_writable(json_file)
-    results = soak(Protocol(60.0 * minutes, gil_hog, load, model, clip, frames, realtime, screen))
+    protocol = Protocol(60.0 * minutes, gil_hog, load, model, clip, frames, realtime, screen, page)
+    results = soak(protocol)
     Console().print(build_table(results))
     if json_file is not None:
         write_text(json_file, json.dumps(results, indent=1) + "\n")

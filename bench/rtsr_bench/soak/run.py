@@ -7,6 +7,7 @@ stood still.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from rtsr.errors import ArgumentError
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.soak.player import SoakPlayer
-from rtsr_bench.soak.server import Engine, busy_programs, jack_server
+from rtsr_bench.soak.server import Engine, PageReader, busy_programs, jack_server
 from rtsr_bench.soak.sound import SoundScore, score_sound
 from rtsr_bench.soak.stalls import Stalls, StallWatch
 from rtsr_bench.soak.usage import Usage, usage_of
@@ -64,6 +65,7 @@ class Protocol:
         frames: of a cycle of the server.
         realtime: whether the server asks for real-time priority.
         screen: whether the screen is drawn.
+        page: whether its page is open.
     """
 
     seconds: float
@@ -74,6 +76,7 @@ class Protocol:
     frames: int
     realtime: bool
     screen: bool
+    page: bool = False
 
 
 def soak(protocol: Protocol) -> dict[str, Any]:
@@ -93,15 +96,26 @@ def soak(protocol: Protocol) -> dict[str, Any]:
         raise ArgumentError(
             "--gil-hog runs the engine in a program without a screen; leave out one."
         )
+    if protocol.page and (protocol.gil_hog or protocol.screen):
+        # A terminal's screen shows the address, and no program reads it there.
+        raise ArgumentError("--page is measured alone; leave out --gil-hog and --screen.")
     clip = load_clip(protocol.clip)
     with tempfile.TemporaryDirectory(prefix="rtsr-soak-") as name:
         folder = Path(name)
         recording = folder / "recorded.raw"
         with (
             jack_server(protocol.frames, protocol.realtime, folder / "jackd.log"),
-            Engine(folder, protocol.model, protocol.gil_hog, protocol.screen) as engine,
+            Engine(
+                folder, protocol.model, protocol.gil_hog, protocol.screen, protocol.page
+            ) as engine,
+            contextlib.ExitStack() as open_page,
         ):
             first = engine.first_figures()
+            reader = (
+                open_page.enter_context(PageReader(engine.page_address()))
+                if protocol.page
+                else None
+            )
             with (
                 SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0") as player,
                 busy_programs(protocol.load),
@@ -117,6 +131,7 @@ def soak(protocol: Protocol) -> dict[str, Any]:
                         player.fetch(file)
                 played = time.monotonic() - started
                 usage.append(usage_of(engine.pid))
+                looks = 0 if reader is None else reader.stop()
                 figures = engine.stop()
                 gaps, xruns = player.gaps, player.xruns
         recorded = np.memmap(recording, np.float32, mode="r")
@@ -131,6 +146,7 @@ def soak(protocol: Protocol) -> dict[str, Any]:
         "sound": asdict(sound),
         "stalls": asdict(watch.found),
         "usage": _usage(usage[0], usage[1], played),
+        "page_looks": looks,
     }
 
 
@@ -154,6 +170,7 @@ def build_table(results: dict[str, Any]) -> Table:
     sound, server = SoundScore(**results["sound"]), results["server"]
     circumstances = "main thread spinning" if protocol["gil_hog"] else "main thread idle"
     circumstances += ", screen on" if protocol["screen"] else ""
+    circumstances += f", page open ({results['page_looks']} looks)" if protocol["page"] else ""
     title = (
         f"{protocol['seconds'] / 60.0:.1f} minutes, {protocol['model']}, "
         f"{protocol['frames']} frames, {circumstances}, {protocol['load']} busy programs"

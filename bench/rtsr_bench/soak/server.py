@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -21,6 +22,7 @@ from rtsr.errors import RtsrError
 
 _START_SECONDS = 10.0
 _ENGINE_SECONDS = 60.0
+_PAGE = re.compile(r"http://\S+")
 
 
 @contextlib.contextmanager
@@ -104,6 +106,38 @@ def _terminal() -> Iterator[int]:
         os.close(user)
 
 
+class PageReader:
+    """A program that has the page of a session open.
+
+    Args:
+        address: as ``rtsr live`` prints it.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "rtsr_bench.soak.page_reader", address],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def stop(self) -> int:
+        """End it; returns how often it was shown something."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        words, _ = self._process.communicate(timeout=30.0)
+        if not words.strip().isdecimal():
+            raise RtsrError("The page could not be looked at.")
+        return int(words)
+
+    def __enter__(self) -> PageReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
 class Engine:
     """``rtsr live``, or a program around it that spins, and its figures.
 
@@ -111,13 +145,16 @@ class Engine:
         RtsrError: it ended, with its own words.
     """
 
-    def __init__(self, folder: Path, model: str, gil_hog: bool, screen: bool) -> None:
+    def __init__(
+        self, folder: Path, model: str, gil_hog: bool, screen: bool, page: bool = False
+    ) -> None:
         self._file = folder / "figures.json"
         if gil_hog:
             command = ["-m", "rtsr_bench.soak.hog", str(self._file), model]
         else:
             command = ["-m", "rtsr", "live", "--every", "--channels", "1", "--model", model]
             command += [] if screen else ["--quiet"]
+            command += ["--page", "--listen", "127.0.0.1:0"] if page else []
             command += ["--json-stats", str(self._file)]
         self._errors = folder / "engine.log"
         on_screen = _terminal() if screen else contextlib.nullcontext()
@@ -140,6 +177,16 @@ class Engine:
                 raise RtsrError("The engine does not start.")
             time.sleep(0.1)
         return lines[0]
+
+    def page_address(self) -> str:
+        """Return where its page is, as it has said."""
+        deadline = time.monotonic() + _ENGINE_SECONDS
+        while not (found := _PAGE.search(self._errors.read_text(errors="replace"))):
+            self.check()
+            if time.monotonic() > deadline:
+                raise RtsrError("The engine does not say where its page is.")
+            time.sleep(0.1)
+        return found[0]
 
     def check(self) -> None:
         """Whether it still runs."""

@@ -14,8 +14,10 @@ from aiosipua import DialogState, IncomingCall, OutgoingCall, SdpMessage, SipDig
 from rtsr.call.engine import BusyError, CallEngine, Line
 from rtsr.call.formats import OPUS, Packet, PayloadFormat
 from rtsr.call.receiver import Receiver
+from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
 from rtsr.call.sip.agent import USER_AGENT, Agent, Target
+from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import (
     KEY_BYTES,
     Media,
@@ -161,9 +163,11 @@ class Bridge:
 
 
 class _Leg:
-    """One end's media: its socket and what was agreed."""
+    """One end's media: its socket, what was agreed, and what it reports of what it hears."""
 
     def __init__(self) -> None:
+        self.far = FarReports()
+        self.reports = ReportWriter(self.far)
         self.line: Line | None = None
         self.socket: MediaSocket | None = None
         self.media: Media | None = None
@@ -175,8 +179,10 @@ class _Leg:
     def agree(self, media: Media) -> None:
         """Packets go by this description from now on."""
         self.media = media
+        self.reports.formats = media.formats
         if self.socket is not None:
-            self.socket.set_peer(media.address, media.our_key, media.their_key)
+            control = None if media.shares_port else media.control
+            self.socket.set_peer(media.address, control, media.our_key, media.their_key)
 
     def close(self) -> None:
         if self.line is not None:
@@ -226,7 +232,7 @@ class _BridgedCall:
         media = read_offer(self._incoming.sdp_offer, preferred)
         host = settings.bind or self._agent.host
         for leg in (self._caller, self._callee):
-            leg.socket = await MediaSocket.open(host, leg.take, settings.ports)
+            leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
         self._caller.agree(media)
         key = secrets.token_bytes(KEY_BYTES) if settings.secure else None
         if not await self._call(key):
@@ -253,7 +259,13 @@ class _BridgedCall:
         client = self._agent.by(target.transport).uac
         assert client is not None
         assert self._callee.socket is not None
-        description = offer(self._shown(self._callee.socket), settings.forms, key, settings.bitrate)
+        description = offer(
+            self._shown(self._callee.socket),
+            settings.forms,
+            key,
+            settings.bitrate,
+            self._callee.socket.control_port,
+        )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
         outgoing = client.send_invite(
             f"sip:rtsr@{user}",
@@ -317,6 +329,7 @@ class _BridgedCall:
             source.line.on_silence = lambda: self.end("silent")
         else:
             source.line = self._engine.open_plain(receiver, sender, sink.socket.send, **options)
+        source.line.path.far = sink.far
         if self._ended:
             source.line.close()
 
@@ -379,7 +392,7 @@ class _BridgedCall:
     def _answer(self, leg: _Leg, media: Media, version: int = 1) -> SdpMessage:
         assert leg.socket is not None
         shown = self._shown(leg.socket)
-        return answer(shown, media, self._bridge.settings.bitrate, version)
+        return answer(shown, media, self._bridge.settings.bitrate, version, leg.socket.control_port)
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
         return self._agent.host, socket.address[1]

@@ -46,6 +46,8 @@ class Media:
         their_key, our_key: for SRTP, key and salt; ``None`` without.
         crypto_tag: which of the offered keys was taken.
         index: of the audio among all media of the offer.
+        control: where the other end takes reports (RTCP).
+        shares_port: whether reports go with the packets (RFC 5761).
     """
 
     address: tuple[str, int]
@@ -58,6 +60,8 @@ class Media:
     crypto_tag: str = "1"
     index: int = 0
     others: list[MediaDescription] = field(default_factory=list)
+    control: tuple[str, int] | None = None
+    shares_port: bool = False
 
     @property
     def payload_type(self) -> int:
@@ -109,9 +113,16 @@ def read_answer(sdp: SdpMessage | None, our_key: bytes | None) -> Media:
 
 
 def offer(
-    address: tuple[str, int], forms: Sequence[PayloadFormat], our_key: bytes | None, bitrate: int
+    address: tuple[str, int],
+    forms: Sequence[PayloadFormat],
+    our_key: bytes | None,
+    bitrate: int,
+    control_port: int | None = None,
 ) -> SdpMessage:
-    """Make an offer of these codecs, with telephone events."""
+    """Make an offer of these codecs, with telephone events.
+
+    ``control_port`` is where reports are taken, if they do not come with the packets.
+    """
     formats: dict[int, PayloadFormat] = {}
     dynamic = _FIRST_DYNAMIC
     static = {form: pt for pt, form in STATIC_PAYLOAD_TYPES.items()}
@@ -122,13 +133,19 @@ def offer(
             formats[dynamic] = form
             dynamic += 1
     event_rate = forms[0].clock_rate
-    media = Media(address, formats, dynamic + 4, event_rate, our_key=our_key)
-    return _written(address, media, bitrate, version=1)
+    media = Media(address, formats, dynamic + 4, event_rate, our_key=our_key, shares_port=True)
+    return _written(address, media, bitrate, 1, control_port)
 
 
-def answer(address: tuple[str, int], media: Media, bitrate: int, version: int = 1) -> SdpMessage:
+def answer(
+    address: tuple[str, int],
+    media: Media,
+    bitrate: int,
+    version: int = 1,
+    control_port: int | None = None,
+) -> SdpMessage:
     """Make the answer to a :func:`read_offer`; ``address`` is where packets are received."""
-    return _written(address, media, bitrate, version)
+    return _written(address, media, bitrate, version, control_port)
 
 
 def _read(sdp: SdpMessage | None) -> Media:
@@ -158,8 +175,20 @@ def _read(sdp: SdpMessage | None) -> Media:
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
     media.direction = audio.direction
+    media.shares_port = "rtcp-mux" in audio.attributes
+    media.control = _control(audio, media.address)
     _read_key(audio, media)
     return media
+
+
+def _control(audio: MediaDescription, address: tuple[str, int]) -> tuple[str, int]:
+    """Where reports are taken: as said (RFC 3605), else on the next port."""
+    host, port = address
+    for line in audio.attributes.get("rtcp", []):
+        words = line.split()
+        if words and words[0].isdecimal() and 0 < int(words[0]) < 65536:
+            return (words[3] if len(words) == 4 else host), int(words[0])
+    return host, min(port + 1, 65535)
 
 
 def _read_key(audio: MediaDescription, media: Media) -> None:
@@ -181,7 +210,13 @@ def _read_key(audio: MediaDescription, media: Media) -> None:
     raise Unacceptable(f"Encrypted sound needs a key for {SUITE}.")
 
 
-def _written(address: tuple[str, int], media: Media, bitrate: int, version: int) -> SdpMessage:
+def _written(
+    address: tuple[str, int],
+    media: Media,
+    bitrate: int,
+    version: int,
+    control_port: int | None,
+) -> SdpMessage:
     host, port = address
     family = "IP6" if ":" in host else "IP4"
     audio = MediaDescription(
@@ -204,6 +239,10 @@ def _written(address: tuple[str, int], media: Media, bitrate: int, version: int)
     if fmtp:
         audio.attributes["fmtp"] = fmtp
     audio.attributes["ptime"] = ["20"]
+    if media.shares_port:
+        audio.attributes["rtcp-mux"] = []
+    if control_port is not None:
+        audio.attributes["rtcp"] = [str(control_port)]
     if media.our_key is not None:
         key = base64.b64encode(media.our_key).decode()
         audio.attributes["crypto"] = [f"{media.crypto_tag} {SUITE} inline:{key}"]

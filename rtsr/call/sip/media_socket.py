@@ -1,8 +1,9 @@
-"""The UDP socket of a leg: RTP or SRTP in and out."""
+"""The UDP sockets of a leg: RTP or SRTP in and out, and RTCP beside it or on the same port."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,15 @@ import pylibsrtp
 from aiortc.rtp import RtpPacket, is_rtcp
 
 from rtsr.call.formats import Packet
+from rtsr.call.sip.control import ReportWriter
 
 __all__ = ["MediaSocket"]
+
+Address = tuple[str, int]
+
+# RFC 3550, 6.2: so often, and not all at once.
+_REPORT_SECONDS = 5.0
+_TRIES = 8
 
 
 class MediaSocket(asyncio.DatagramProtocol):
@@ -22,18 +30,25 @@ class MediaSocket(asyncio.DatagramProtocol):
 
     Args:
         take: called with every packet that came from the peer.
+        reports: writes and reads the reports on the packets.
 
     Attributes:
         address: where packets are taken.
+        control_port: where reports are taken, if not on the same port.
         unusable: datagrams that were no packets of the peer's.
     """
 
-    def __init__(self, take: Callable[[Packet], None]) -> None:
+    def __init__(self, take: Callable[[Packet], None], reports: ReportWriter) -> None:
         self.address = ("", 0)
+        self.control_port: int | None = None
         self.unusable = 0
         self._take = take
+        self._reports = reports
         self._transport: asyncio.DatagramTransport | None = None
-        self._peer: tuple[str, int] | None = None
+        self._control: asyncio.DatagramTransport | None = None
+        self._peer: Address | None = None
+        self._control_peer: Address | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._is_fixed = False
         self._incoming: pylibsrtp.Session | None = None
         self._outgoing: pylibsrtp.Session | None = None
@@ -42,33 +57,75 @@ class MediaSocket(asyncio.DatagramProtocol):
 
     @classmethod
     async def open(
-        cls, host: str, take: Callable[[Packet], None], ports: range | None = None
+        cls,
+        host: str,
+        take: Callable[[Packet], None],
+        reports: ReportWriter,
+        ports: range | None = None,
     ) -> MediaSocket:
-        """Bind a socket; of ``ports``, or wherever there is room.
+        """Bind a socket and, on the next port, one for reports; of ``ports``, or anywhere.
+
+        Where no two ports in a row are left there is none for reports. They then come and go on
+        the socket's own port, with those who can do that.
 
         Raises:
             OSError: there is no port left.
         """
         loop = asyncio.get_running_loop()
-        for port in ports or (0,):
+        alone: MediaSocket | None = None
+        for port in ports or (0,) * _TRIES:
             try:
                 _, socket = await loop.create_datagram_endpoint(
-                    lambda: cls(take), local_addr=(host, port)
+                    lambda: cls(take, reports), local_addr=(host, port)
                 )
             except OSError:
                 continue
-            return socket
-        raise OSError("no port for sound is left")
+            if await socket._open_control(host, ports):
+                if alone is not None:
+                    alone.close()
+                return socket
+            if alone is None:
+                alone = socket
+            else:
+                socket.close()
+        if alone is None:
+            raise OSError("no port for sound is left")
+        return alone
 
-    def set_peer(self, address: tuple[str, int], ours: bytes | None, theirs: bytes | None) -> None:
-        """Where packets go, and the SRTP keys, if any (key and salt, RFC 4568, 6.1)."""
+    async def _open_control(self, host: str, ports: range | None) -> bool:
+        port = self.address[1] + 1
+        if port > 65535 or (ports is not None and port not in ports):
+            return False
+        try:
+            self._control, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: _ControlSocket(self._take_report), local_addr=(host, port)
+            )
+        except OSError:
+            return False
+        self.control_port = port
+        return True
+
+    def set_peer(
+        self, address: Address, control: Address | None, ours: bytes | None, theirs: bytes | None
+    ) -> None:
+        """Where packets go, and the SRTP keys, if any (key and salt, RFC 4568, 6.1).
+
+        Args:
+            address: of the packets.
+            control: of the reports; ``None`` if that is the same.
+            ours: key of what goes out.
+            theirs: key of what comes in.
+        """
         if address != self._peer:
             self._peer, self._is_fixed = address, False
+        self._control_peer = control
         self._is_secure = ours is not None
         if ours is not None and theirs is not None and (ours, theirs) != self._keys:
             self._keys = (ours, theirs)
             self._outgoing = _session(ours, pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
             self._incoming = _session(theirs, pylibsrtp.Policy.SSRC_ANY_INBOUND)
+        if self._timer is None:
+            self._report_later()
 
     def connection_made(self, transport: Any) -> None:
         """Take note of where the socket is; called by asyncio."""
@@ -83,7 +140,10 @@ class MediaSocket(asyncio.DatagramProtocol):
             self.unusable += 1
             return
         try:
-            if len(data) < 12 or is_rtcp(data):
+            if is_rtcp(data):
+                self._take_report(data, source)
+                return
+            if len(data) < 12:
                 return
             if self._is_secure:
                 if self._incoming is None:
@@ -96,6 +156,7 @@ class MediaSocket(asyncio.DatagramProtocol):
             return
         if not self._is_fixed:
             self._peer, self._is_fixed = source, True
+        self._reports.received(rtp)
         self._take(
             Packet(
                 rtp.payload_type,
@@ -122,6 +183,7 @@ class MediaSocket(asyncio.DatagramProtocol):
             ssrc=packet.ssrc,
             payload=packet.payload,
         )
+        self._reports.sent(rtp)
         data = rtp.serialize()
         if self._is_secure:
             if self._outgoing is None:
@@ -130,9 +192,53 @@ class MediaSocket(asyncio.DatagramProtocol):
         self._transport.sendto(data, self._peer)
 
     def close(self) -> None:
-        """Close the socket. May be called twice."""
-        if self._transport is not None:
-            self._transport.close()
+        """Close the sockets. May be called twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for transport in (self._transport, self._control):
+            if transport is not None:
+                transport.close()
+
+    def _take_report(self, data: bytes, source: Address) -> None:
+        """Read a report, whatever it holds; only from the peer's host."""
+        if self._peer is None or source[0] != self._peer[0]:
+            self.unusable += 1
+            return
+        try:
+            if self._is_secure:
+                if self._incoming is None:
+                    return
+                data = self._incoming.unprotect_rtcp(data)
+            self._reports.read(data)
+        except Exception:
+            self.unusable += 1
+
+    def _report_later(self) -> None:
+        wait = _REPORT_SECONDS * random.uniform(0.5, 1.5)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._report)
+
+    def _report(self) -> None:
+        self._report_later()
+        transport = self._transport if self._control_peer is None else self._control
+        peer = self._peer if self._control_peer is None else self._control_peer
+        if transport is None or peer is None or transport.is_closing():
+            return
+        data = self._reports.write()
+        if self._is_secure:
+            if self._outgoing is None:
+                return
+            data = self._outgoing.protect_rtcp(data)
+        transport.sendto(data, peer)
+
+
+class _ControlSocket(asyncio.DatagramProtocol):
+    """Hands on what comes to the port for reports."""
+
+    def __init__(self, take: Callable[[bytes, Address], None]) -> None:
+        self._take = take
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._take(data, (str(addr[0]), int(addr[1])))
 
 
 def _session(key: bytes, direction: int) -> pylibsrtp.Session:

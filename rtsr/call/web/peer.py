@@ -125,6 +125,11 @@ class WebCall:
         _log.info("web call over", extra={"call": self.name, "seconds": self.seconds})
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it was hung up."""
+        return self._ended
+
+    @property
     def seconds(self) -> float:
         """How long the call has lasted."""
         return round(time.monotonic() - self.started, 1)

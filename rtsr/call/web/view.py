@@ -12,73 +12,88 @@ from rtsr.call.dry_path import DELAY_SAMPLES
 from rtsr.call.engine import CallEngine
 from rtsr.call.path import MediaPath
 from rtsr.call.web.peer import WebCall
-from rtsr.live.controls.board import find_control
-from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
-from rtsr.live.monitor.report import SPECTRUM_BANDS
+from rtsr.page.learning import Learning
+from rtsr.page.view import about, rounded_parts
 from rtsr.timing import SAMPLE_RATE
 
-__all__ = ["describe", "snapshot"]
+__all__ = ["CallSubject", "latency_parts"]
 
 _PACKET_MS = 20.0
 
 
-def describe(call: WebCall, engine: CallEngine) -> dict[str, Any]:
-    """Return what is constant during a call: controls with their ranges, bands, the model."""
-    edges = np.geomspace(LOWEST_BAND_HZ, HIGHEST_BAND_HZ, SPECTRUM_BANDS + 1)
-    middles = np.sqrt(edges[1:] * edges[:-1])
-    assert call.line is not None
-    return {
-        "kind": "about",
-        "model": engine.batch.model.name,
-        "provider": engine.batch.provider,
-        "bands_hz": [round(float(middle)) for middle in middles],
-        "controls": [
-            {
-                "name": control.name,
-                "unit": control.unit,
-                "low": control.low,
-                "high": control.high,
-                "kind": control.kind,
-                "help": control.help,
-            }
-            for control in map(find_control, NAMES)
-        ],
-    }
+class CallSubject:
+    """Shows and turns one call.
 
+    Args:
+        call: that has a line.
+        engine: of the line.
+        learning: binds MIDI knobs to the call's controls, if the server has a device.
+    """
 
-def snapshot(call: WebCall, engine: CallEngine) -> dict[str, Any]:
-    """Return the current state of a call."""
-    assert call.line is not None
-    path = call.line.path
-    counts = path.receiver.counts
-    monitor = path.stream.monitor
-    before, after = monitor.spectra_db() if monitor is not None else ([], [])
-    form = path.receiver.format
-    steps = engine.batch.statistics.step_ms
-    expected = counts.received + counts.lost
-    return {
-        "kind": "now",
-        "seconds": call.seconds,
-        "codec_in": form.name if form else None,
-        "codec_out": call.sending.name,
-        "cutoff_hz": path.stream.cutoff_hz,
-        "before_db": before,
-        "after_db": after,
-        "controls": path.stream.controls.as_dict(),
-        "latency_ms": latency_parts(path),
-        "jitter_ms": round(path.receiver.jitter_ms, 1),
-        "lost": counts.lost,
-        "lost_share": round(counts.lost / expected, 4) if expected else 0.0,
-        "late": counts.late,
-        "concealed_seconds": round(counts.concealed_seconds, 2),
-        "fallback_seconds": round(path.stream.fallback_seconds, 2),
-        "fallback": fallback(path.stream),
-        "missed": path.missed,
-        "step_p50_ms": round(steps.p50, 2),
-        "step_p999_ms": round(steps.p99_9, 2),
-        "calls": engine.calls,
-        "capacity": engine.capacity,
-    }
+    def __init__(self, call: WebCall, engine: CallEngine, learning: Learning | None = None) -> None:
+        self._call = call
+        self._engine = engine
+        self.learning = learning
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended."""
+        return self._call.has_ended
+
+    @property
+    def _path(self) -> MediaPath:
+        assert self._call.line is not None
+        return self._call.line.path
+
+    def about(self) -> dict[str, Any]:
+        """Return what is constant during a call: controls with their ranges, bands, the model."""
+        batch = self._engine.batch
+        return about(
+            f"Model {batch.model.name} on {batch.provider}.",
+            self._path.stream.controls.board,
+            NAMES,
+            learns=self.learning is not None,
+            model=batch.model.name,
+            provider=batch.provider,
+        )
+
+    def now(self) -> dict[str, Any]:
+        """Return the current state of the call."""
+        call, engine, path = self._call, self._engine, self._path
+        counts = path.receiver.counts
+        monitor = path.stream.monitor
+        before, after = monitor.spectra_db() if monitor is not None else ([], [])
+        form = path.receiver.format
+        steps = engine.batch.statistics.step_ms
+        expected = counts.received + counts.lost
+        return {
+            "kind": "now",
+            "seconds": call.seconds,
+            "codec_in": form.name if form else None,
+            "codec_out": call.sending.name,
+            "cutoff_hz": path.stream.cutoff_hz,
+            "before_db": before,
+            "after_db": after,
+            "controls": path.stream.controls.as_dict(),
+            "midi": {} if self.learning is None else self.learning.bindings(),
+            "latency_ms": latency_parts(path),
+            "jitter_ms": round(path.receiver.jitter_ms, 1),
+            "lost": counts.lost,
+            "lost_share": round(counts.lost / expected, 4) if expected else 0.0,
+            "late": counts.late,
+            "concealed_seconds": round(counts.concealed_seconds, 2),
+            "fallback_seconds": round(path.stream.fallback_seconds, 2),
+            "fallback": fallback(path.stream),
+            "missed": path.missed,
+            "step_p50_ms": round(steps.p50, 2),
+            "step_p999_ms": round(steps.p99_9, 2),
+            "calls": engine.calls,
+            "capacity": engine.capacity,
+        }
+
+    def turn(self, name: str, value: float | str) -> None:
+        """Turn a control of the call."""
+        self._path.stream.controls.set(name, value)
 
 
 def latency_parts(path: MediaPath) -> dict[str, float]:
@@ -95,14 +110,13 @@ def latency_parts(path: MediaPath) -> dict[str, float]:
             else 1000.0 * path.sender.waiting / path.sender.format.sample_rate
         ),
     }
-    rounded = {name: round(value, 2) for name, value in parts.items()}
-    return {**rounded, "total": round(sum(rounded.values()), 2)}
+    return rounded_parts(parts)
 
 
 def fallback(stream: CallStream) -> str | None:
     """Why the new band is missing at this moment, in words; ``None`` where it is not."""
     if stream.left_out:
-        return "the machine did not keep up, so this call goes without the new band for a while"
+        return "The sound goes out as it came for a while: the machine did not keep up."
     if stream.controls.board.get("bypass") > 0.0:
-        return "bypass is on"
+        return "The sound goes out as it came: bypass is on."
     return None

@@ -285,7 +285,11 @@ class ControlBoard:
             raise ArgumentError(
                 f"Control {control.name!r} takes {self._accepted(control)}, not {value!r}."
             )
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            # A whole number beyond all floats.
+            return math.inf
 
     def _accepted(self, control: Control) -> str:
         low, high = self.limits(control.name)

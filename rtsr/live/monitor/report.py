@@ -69,7 +69,8 @@ class LiveSnapshot:
         latency_ms: parts of the latency in the order in which a sample meets them.
         latency_total_ms: their sum.
         step_histogram: steps per bin of 0.01 ms since the start; the last bin holds the longer.
-        step_p50_ms: median of a step; ``step_p99_ms`` and ``step_max_ms`` likewise.
+        step_p50_ms: median of a step; ``step_p99_ms``, ``step_p999_ms`` (99.9 %) and
+            ``step_max_ms`` likewise.
         fallback_level: what is heard; ``fallback_levels`` all of them, best first.
         fallback_level_changes: the newest moves of the governor, oldest first.
         underruns: callbacks that wanted enhanced frames which were not there.
@@ -101,6 +102,7 @@ class LiveSnapshot:
     step_histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4096, np.int64))
     step_p50_ms: float = 0.0
     step_p99_ms: float = 0.0
+    step_p999_ms: float = 0.0
     step_max_ms: float = 0.0
     fallback_level: str = "dry"
     fallback_levels: tuple[str, ...] = ("dry",)

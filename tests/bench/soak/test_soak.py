@@ -129,6 +129,7 @@ def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--clip", "birds"], "speech, music"),
         (["--load", "-1"], "0 or more"),
         (["--gil-hog", "--screen"], "without a screen"),
+        (["--page", "--screen"], "--page is measured alone"),
     ],
 )
 def test_wrong_use_ends_in_one_sentence(arguments: list[str], words: str) -> None:
@@ -177,3 +178,15 @@ def test_a_soak_with_the_screen(tmp_path: Path) -> None:
     assert results["protocol"]["screen"]
     assert results["figures"]["callbacks"] > 1000
     assert "screen on" in " ".join(result.stdout.split())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("jackd") is None, reason="jackd is not installed (Debian: jackd2)")
+def test_a_soak_with_the_page_open(tmp_path: Path) -> None:
+    pytest.importorskip("jack", reason="the package JACK-Client is not installed")
+    result = soak("--minutes", "0.17", "--page", "--json", f"{tmp_path}/s.json")
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "s.json").read_text())
+    assert results["page_looks"] > 20
+    assert results["figures"]["callbacks"] > 1000
+    assert "page open" in " ".join(result.stdout.split())

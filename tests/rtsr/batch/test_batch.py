@@ -271,6 +271,25 @@ def test_the_ceiling_is_changed_in_one_stream_only(make_sound: MakeSound) -> Non
         assert np.abs(out - expected[: len(out)]).max() < 1e-5
 
 
+def test_a_seed_is_changed_in_one_stream_only(make_sound: MakeSound) -> None:
+    sound = make_sound(48000, 0.2, cutoff=3500)[:, 0]
+    with BatchUpsampler(2, model="small", overload="wait") as batch:
+        changed, other = (batch.open(48000, cutoff=4000.0) for _ in range(2))
+        changed.seed = 7
+        assert (changed.seed, other.seed) == (7, 0)
+        with pytest.raises(ArgumentError, match="64-bit"):
+            changed.seed = 2**63
+        for stream in (changed, other):
+            stream.push(sound)
+        while batch.step():
+            pass
+        pulled = [stream.pull() for stream in (changed, other)]
+    assert not np.array_equal(*pulled)
+    for out, seed in zip(pulled, (7, 0), strict=True):
+        expected = _alone(sound, 48000, 1, "small", cutoff=4000.0, seed=seed)
+        assert np.abs(out - expected[: len(out)]).max() < 1e-5
+
+
 def test_what_nobody_pulls_holds_the_stream_back(stand_in: Path) -> None:
     block = np.full(480, 0.1, np.float32)
     with BatchUpsampler(2, model=stand_in, buffer_ms=20, overload="wait") as batch:

@@ -20,6 +20,7 @@ class WebServer:
     def __init__(self, address: str) -> None:
         self.address = address
         self.netloc = urlsplit(address).netloc
+        self.port = urlsplit(address).port
 
     def ask(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None

@@ -188,6 +188,26 @@ def test_bypass_and_wet_turn_without_a_click(batch):
     assert path.stream.fallback_seconds == 0.0
 
 
+def test_another_seed_is_another_texture_of_the_same_level(batch):
+    arrivals = sent(packets(speech(8000, 4.0)))
+
+    def heard(seed):
+        ear = Ear()
+        path = MediaPath(Receiver(FORMATS), CallStream(batch), ear, print)
+        call(path, arrivals[:100], batch)
+        path.stream.controls.set("seed", seed)
+        call(path, arrivals[100:], batch)
+        path.close()
+        return ear.sound
+
+    before, after = heard(0), heard(7)
+    assert np.array_equal(before[:94000], after[:94000])
+    turned = slice(100_000, None)
+    assert np.abs(before - after)[turned].max() > 1e-3
+    levels = [band_db(sound[turned], 4500, 8000) for sound in (before, after)]
+    assert levels[0] == pytest.approx(levels[1], abs=1.0)
+
+
 @pytest.mark.parametrize(("form", "payload_type"), [(PCMU, 0), (G722, 9), (OPUS, 111)])
 def test_packets_go_out_in_order_and_as_the_codec_has_them(batch, form, payload_type):
     out = []

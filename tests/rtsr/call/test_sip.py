@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -22,14 +23,19 @@ from scipy.signal import fftconvolve, resample_poly
 
 pytest.importorskip("aiosipua")
 
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtpPacket
 from aiosipua import Registration, SipDigestAuth, SipUAC, SipUAS, parse_sdp, serialize_sdp
 
 from rtsr.call.engine import CallEngine
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU
+from rtsr.call.metrics import exposition
+from rtsr.call.reports import FarReports
+from rtsr.call.sip import media_socket
 from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.bridge import Bridge, BridgeSettings
+from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Unacceptable, answer, offer, read_answer, read_offer
+from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.transports import UdpTransport
 from rtsr.cli.app import app
 from rtsr.errors import RtsrError
@@ -300,6 +306,133 @@ def test_a_call_is_answered_carries_sound_and_ends_on_both_legs(running, peer):
     assert running.engine.calls == 0
     offered = serialize_sdp(running.callee.offers[-1])
     assert "a=rtpmap:96 opus/48000/2" in offered
+
+
+def pair_of_ports():
+    """Two UDP sockets on ports in a row."""
+    while True:
+        first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        first.bind(("127.0.0.1", 0))
+        port = first.getsockname()[1]
+        with contextlib.suppress(OSError, OverflowError):
+            second.bind(("127.0.0.1", port + 1))
+            second.settimeout(5.0)
+            return first, second, port
+        first.close()
+        second.close()
+
+
+@pytest.mark.parametrize("shares_port", [False, True], ids=["next port", "same port"])
+def test_both_ends_are_told_what_was_lost_and_tell_it(running, peer, monkeypatch, shares_port):
+    monkeypatch.setattr(media_socket, "_REPORT_SECONDS", 0.3)
+    before = running.engine.totals()
+    heard = len(running.callee.heard)
+    media, control, port = pair_of_ports()
+    media.settimeout(5.0)
+    body = SDP.replace("40000", str(port)) + ("a=rtcp-mux\r\n" if shares_port else "")
+    status, text, to = set_up(peer, body)
+    assert status == 200
+    assert ("a=rtcp-mux" in text) == shares_port
+    peer.send(peer.request("ACK", to=to))
+    bridge_port = int(text.split("m=audio ")[1].split()[0])
+    for index, packet in enumerate(packets(speech(8000, 1.0))):
+        rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 77, packet.payload)
+        if index % 5 != 3:
+            media.sendto(rtp.serialize(), ("127.0.0.1", bridge_port))
+        time.sleep(0.02)
+    # What the bridge says of the caller's packets.
+    reports = []
+    while not reports or reports[0].packets_lost < 9:
+        data = (media if shares_port else control).recv(2000)
+        packet = RtcpPacket.parse(data)[0]
+        reports = packet.reports
+        assert [report.ssrc for report in reports] in ([], [77])
+    assert reports[0].packets_lost <= 10
+    assert 0 < reports[0].jitter < 8000
+    # What the called end says of the bridge's packets.
+    running.until(lambda: len(running.callee.heard) > heard)
+    offered = serialize_sdp(running.callee.offers[-1])
+    assert "a=rtcp-mux" in offered
+    there = int(offered.split("a=rtcp:")[1].split()[0])
+    ssrc = running.callee.heard[-1].ssrc
+    for lost, jitter in ((3, 480), (12, 960)):
+        report = RtcpReceiverInfo(ssrc, 64, lost, 100, jitter, 0, 0)
+        other = RtcpReceiverInfo(ssrc ^ 1, 64, 500, 100, 0, 0, 0)
+        media.sendto(bytes(RtcpRrPacket(5, [report, other])), ("127.0.0.1", there))
+    for garbage in (b"\x81\xc9", b"\x80\xc8\x00\x01" + bytes(4), b"\xff\xc8" * 40):
+        media.sendto(garbage, ("127.0.0.1", there))
+        media.sendto(garbage, ("127.0.0.1", bridge_port))
+    running.until(lambda: running.engine.totals().far_reports == before.far_reports + 2)
+    hang_up(peer, to)
+    media.close()
+    control.close()
+    running.until(lambda: running.engine.calls == 0)
+    totals = running.engine.totals()
+    assert totals.far_lost == before.far_lost + 12
+    assert totals.far_jitter_seconds - before.far_jitter_seconds == pytest.approx(0.03)
+    metrics = exposition(running.engine).decode()
+    assert f"rtsr_far_packets_lost_total {float(totals.far_lost)}" in metrics
+    assert f"rtsr_far_jitter_seconds_count {float(totals.far_reports)}" in metrics
+
+
+def test_reports_between_two_writers_tell_loss_and_the_round_trip():
+    seen, unseen = FarReports(), FarReports()
+    sender, receiver = ReportWriter(seen), ReportWriter(unseen)
+    sender.formats = receiver.formats = {0: PCMU}
+    for number in range(100):
+        rtp = RtpPacket(0, 0, (65500 + number) % 2**16, 160 * number, 9, bytes(160))
+        sender.sent(rtp)
+        if number % 4:
+            receiver.received(rtp)
+    receiver.read(sender.write())
+    time.sleep(0.05)
+    sender.read(receiver.write())
+    # The last packet that came was the last; the first that came was the second.
+    assert seen.lost == 24
+    assert seen.loss_share == pytest.approx(24 / 99, abs=1 / 256)
+    assert seen.round_trips == 1
+    # The time that the report lay there is not part of the way.
+    assert seen.round_trip_seconds < 0.04
+    assert unseen.count == 0
+    # Nothing was sent since: no report of a sender any more.
+    assert isinstance(RtcpPacket.parse(sender.write())[0], RtcpRrPacket)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=120))
+def test_reports_that_are_none_change_nothing(noise):
+    far = FarReports()
+    writer = ReportWriter(far)
+    for data in (noise, writer.write()[:1] + noise, writer.write() + noise):
+        with contextlib.suppress(ValueError, struct.error, IndexError, KeyError):
+            writer.read(data)
+    assert far == FarReports()
+
+
+def test_ports_of_a_leg():
+    async def run():
+        def take(packet):
+            return None
+
+        def open_socket(ports):
+            return MediaSocket.open("127.0.0.1", take, ReportWriter(FarReports()), ports)
+
+        anywhere = await open_socket(None)
+        assert anywhere.control_port == anywhere.address[1] + 1
+        anywhere.close()
+        first = anywhere.address[1]
+        await asyncio.sleep(0.1)
+        three = range(first, first + 3)
+        pair, alone = await open_socket(three), await open_socket(three)
+        assert (pair.address[1], pair.control_port) == (first, first + 1)
+        # With one port left, reports share it.
+        assert (alone.address[1], alone.control_port) == (first + 2, None)
+        with pytest.raises(OSError, match="no port"):
+            await open_socket(three)
+        pair.close()
+        alone.close()
+
+    asyncio.run(run())
 
 
 def test_a_copy_of_an_invite_makes_no_second_call(running, peer):

@@ -6,12 +6,15 @@ import asyncio
 import fractions
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 
 import av
 import numpy as np
 import pytest
+import websockets
+from desk import Desk, midi_server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import packets, speech
@@ -179,7 +182,50 @@ def test_a_client_that_hangs_up_by_itself_makes_room(server):
     asyncio.run(run())
 
 
-ORIGIN = {"Cookie": f"rtsr_token={TOKEN}"}
+def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):
+    pytest.importorskip("rtmidi", reason="python-rtmidi is not installed")
+    if shutil.which("jackd") is None:
+        pytest.skip("jackd is not installed (Debian: jackd2)")
+    midi_map = tmp_path / "map.toml"
+
+    async def until(view, condition):
+        while True:
+            message = json.loads(await asyncio.wait_for(view.recv(), 20))
+            if condition(message):
+                return message
+
+    async def run(server, desk):
+        client = Client()
+        name = await client.call(server)
+        address = f"ws://{server.netloc}/calls/{name}/view"
+        for learnt in (False, True):
+            # The page is opened anew, and the map is still known.
+            async with websockets.connect(address, additional_headers=BEARER) as view:
+                about = await until(view, lambda m: m["kind"] == "about")
+                names = [control["name"] for control in about["controls"]]
+                assert about["learns"]
+                assert "seed" in names
+                assert "model" not in names
+                if not learnt:
+                    await view.send('{"learn": "wet"}')
+                    await until(view, lambda m: m.get("learning") == "wet")
+                    desk.send(0xB2, 30, 64)
+                    await until(view, lambda m: m.get("kind") == "learnt")
+                await until(view, lambda m: m.get("midi") == {"wet": "CC 30"})
+                desk.send(0xB2, 30, 0 if learnt else 127)
+                wanted = {"wet": 0.0 if learnt else 1.0}
+                await until(view, lambda m, w=wanted: w.items() <= m.get("controls", {}).items())
+                await view.send('{"set": {"wet": 0.5, "seed": 7}}')
+                await until(view, lambda m: m.get("controls", {}).get("seed") == 7.0)
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        await client.close()
+
+    with midi_server():
+        desk = Desk("desk")
+        with running_server("--midi", "desk", "--midi-map", str(midi_map)) as server:
+            asyncio.run(run(server, desk))
+        desk.put_away()
+    assert 'name = "wet"' in midi_map.read_text()
 
 
 @pytest.mark.parametrize(
@@ -188,21 +234,23 @@ ORIGIN = {"Cookie": f"rtsr_token={TOKEN}"}
         ("GET", "/", {}, 401),
         ("GET", "/metrics", {}, 401),
         ("GET", "/metrics", {"Authorization": "Bearer wrong"}, 401),
-        ("GET", "/metrics", {"Cookie": "rtsr_token=wrong"}, 401),
-        ("GET", "/metrics", {"Cookie": f"rtsr_token={TOKEN}"}, 200),
+        ("GET", "/metrics", {"Cookie": "wrong"}, 401),
+        ("GET", "/metrics", {"Cookie": TOKEN}, 200),
         ("POST", "/calls", {}, 401),
-        ("POST", "/calls", ORIGIN, 403),
-        ("POST", "/calls", {**ORIGIN, "Origin": "http://evil.example"}, 403),
-        ("POST", "/calls", {**ORIGIN, "Origin": "null"}, 403),
+        ("POST", "/calls", {"Cookie": TOKEN}, 403),
+        ("POST", "/calls", {"Cookie": TOKEN, "Origin": "http://evil.example"}, 403),
+        ("POST", "/calls", {"Cookie": TOKEN, "Origin": "null"}, 403),
         ("GET", "/", {**BEARER, "Host": "evil.example"}, 421),
         ("POST", "/calls", {**BEARER, "Host": "evil.example"}, 421),
         ("GET", "/", BEARER, 200),
-        ("GET", "/page/page.js", {}, 200),
+        ("GET", "/page/call.js", {}, 200),
         ("GET", "/page/../server.py", {}, 404),
         ("GET", "/?token=wrong", {}, 401),
     ],
 )
 def test_who_gets_in(server, method, path, headers, status):
+    if "Cookie" in headers:
+        headers = {**headers, "Cookie": f"rtsr_token_{server.port}={headers['Cookie']}"}
     got, _, body = server.ask(method, path, headers=headers)
     assert got == status
     assert b"Traceback" not in body
@@ -212,7 +260,7 @@ def test_the_token_in_the_address_becomes_a_cookie(server):
     status, headers, _ = server.ask("GET", f"/?token={TOKEN}", headers={})
     assert status == 303
     cookie = {name.lower(): value for name, value in headers.items()}["set-cookie"]
-    assert cookie.startswith(f"rtsr_token={TOKEN}")
+    assert cookie.startswith(f"rtsr_token_{server.port}={TOKEN}")
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()
 

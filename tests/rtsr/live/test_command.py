@@ -19,7 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rtsr.cli import app as application
-from rtsr.cli.live_run import Knobs, play, until_signal
+from rtsr.cli.knobs import Knobs
+from rtsr.cli.live_run import play, until_signal
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.live.controls.midi import ports as midi_ports
 from rtsr.live.monitor.stats_file import StatsFile
@@ -52,6 +53,10 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "sentence"),
     [
         (["--rate", "47999"], "48000 Hz, not 47999."),
+        (["--listen", "127.0.0.1:9000"], "--listen says where the page is; give --page, too."),
+        (["--page", "--listen", "nowhere"], "write HOST:PORT"),
+        (["--page", "--test"], "leave out --page"),
+        (["--page", "--listen", "203.0.113.9:80"], "Cannot listen on 203.0.113.9:80"),
         (["--channels", "0"], "A live session has 1 to 8 channels, not 0."),
         (["--channels", "9"], "A live session has 1 to 8 channels, not 9."),
         (["--format", "s16"], "must be one of float32, int24, int16, not 's16'."),

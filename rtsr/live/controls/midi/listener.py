@@ -55,7 +55,7 @@ class MidiControls:
         self._board = board
         self._poll_seconds = poll_seconds
         self._on_change = on_change
-        self._learning: SimpleQueue[tuple[int, int]] | None = None
+        self._learning: SimpleQueue[tuple[int, int] | None] | None = None
         chosen = port if isinstance(port, MidiPort) else choose_port(port, system)
         self._reader = PortReader(chosen)
         self._use(midi_map)
@@ -87,14 +87,16 @@ class MidiControls:
             The new binding, which is in effect at once.
 
         Raises:
-            RtsrError: there is no such control, no knob was moved in ``timeout`` seconds, or the
-                file cannot be written.
+            RtsrError: there is no such control, another one is being learnt, no knob was moved in
+                ``timeout`` seconds, it was given up, or the file cannot be written.
         """
         find_control(control)
-        moved: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        if self._learning is not None:
+            raise RtsrError("Another knob is being learnt; move that one first, or give it up.")
+        moved: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
         self._learning = moved
         try:
-            channel, cc = moved.get(timeout=timeout)
+            knob = moved.get(timeout=timeout)
         except Empty:
             raise RtsrError(
                 f"No knob of '{self.port_name}' was moved in {timeout:g} s; move the one that is "
@@ -102,13 +104,23 @@ class MidiControls:
             ) from None
         finally:
             self._learning = None
+        if knob is None:
+            raise RtsrError(f"Learning a knob for {control} was given up.")
+        channel, cc = knob
         learned = self._map.learned(control, channel, cc)
         save_map(path, learned)
         self._use(learned)
         return next(binding for binding in learned.bindings if binding.name == control)
 
+    def give_up_learning(self) -> None:
+        """End a :meth:`learn` that waits in another thread; it raises."""
+        learning = self._learning
+        if learning is not None:
+            learning.put(None)
+
     def close(self) -> None:
         """Stop listening."""
+        self.give_up_learning()
         self._stopping.set()
         self._thread.join()
         self._reader.close()

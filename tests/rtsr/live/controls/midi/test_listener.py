@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from desk import Desk, Server, midi_server
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.live.controls.board import ControlBoard
@@ -36,80 +36,12 @@ channel = 2
 """
 
 
-class Server:
-    """A JACK server without hardware, for MIDI only: PortAudio, which may not survive its server's
-    end, never hears of it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            ["jackd", "-n", self.name, "--no-realtime", "-d", "dummy", "-r", "48000"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        subprocess.run(["jack_wait", "-w", "-t", "10"], check=True, capture_output=True)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-
-    def kill(self) -> None:
-        """As a crash. JACK has room for eight servers, and one that crashed keeps its place until
-        the next of that name: so every test ends with ``stop``."""
-        self.process.kill()
-        self.process.wait()
-
-
-class Desk:
-    """A MIDI device with knobs: another program that opens a virtual port."""
-
-    def __init__(self, name: str) -> None:
-        code = (
-            "import rtmidi, sys\n"
-            f"out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name={name!r})\n"
-            "out.open_virtual_port('knobs')\n"
-            "print('there', flush=True)\n"
-            "for line in sys.stdin: out.send_message([int(word) for word in line.split()])\n"
-            "out.close_port()\n"
-            "out.delete()\n"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "there\n"
-
-    def send(self, *message: int) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(map(str, message)) + "\n")
-        self.process.stdin.flush()
-
-    def unplug(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def put_away(self) -> None:
-        """Leave in order; JACK waits seconds for one that does not when it ends itself."""
-        self.process.communicate()
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     if shutil.which("jackd") is None:
         pytest.skip("jackd is not installed (Debian: jackd2)")
-    name = f"rtsr-midi-{uuid.uuid4().hex[:8]}"
-    monkeypatch.setenv("JACK_DEFAULT_SERVER", name)
-    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
-    server = Server(name)
-    yield server
-    server.stop()
+    with midi_server() as server:
+        yield server
 
 
 @pytest.fixture
@@ -268,6 +200,29 @@ def test_learning_gives_up(
     assert not (tmp_path / "map.toml").exists()
     desk.send(0xB0, 21, 0)
     assert _until(lambda: board.get("wet") == 0.0)
+
+
+def test_learning_is_given_up_from_another_thread(
+    plug: Callable[[str], Desk], listening: Callable[..., MidiControls], tmp_path: Path
+) -> None:
+    plug("desk")
+    controls = listening(ControlBoard())
+    said: list[str] = []
+
+    def learn() -> None:
+        with pytest.raises(RtsrError) as ended:
+            controls.learn("wet", tmp_path / "map.toml", timeout=60)
+        said.append(str(ended.value))
+
+    learning = threading.Thread(target=learn)
+    learning.start()
+    assert _until(lambda: controls._learning is not None)
+    with pytest.raises(RtsrError, match="Another knob is being learnt"):
+        controls.learn("tilt_db", tmp_path / "map.toml", timeout=60)
+    controls.give_up_learning()
+    learning.join(10)
+    assert said == ["Learning a knob for wet was given up."]
+    assert not (tmp_path / "map.toml").exists()
 
 
 def test_the_sound_goes_on_while_a_knob_is_awaited(

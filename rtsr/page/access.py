@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-__all__ = ["COOKIE", "Access"]
+__all__ = ["Access"]
 
-COOKIE = "rtsr_token"
+_COOKIE = "rtsr_token"
 
 
 class Access:
@@ -31,15 +31,23 @@ class Access:
 
     def knows_host(self, headers: Mapping[str, str]) -> bool:
         """Whether ``Host`` is one of ours."""
-        return _name(f"//{headers.get('host', '')}") in self._hosts
+        return _parts(headers)[0] in self._hosts
 
-    def has_token(self, headers: Mapping[str, str], cookie: str | None, given: str | None) -> bool:
-        """Whether the request carries the token: in a header, a cookie or the address."""
+    def cookie(self, headers: Mapping[str, str]) -> str:
+        """Return the name of the token's cookie: one per port, since ports share cookies."""
+        return f"{_COOKIE}_{_parts(headers)[1] or 'default'}"
+
+    def is_token(self, given: str) -> bool:
+        """Whether that is the secret, compared in constant time."""
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    def has_token(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> bool:
+        """Whether the request carries the token, in a header or in the cookie."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        candidates = [cookie or "", given or ""]
+        given = [cookies.get(self.cookie(headers), "")]
         if scheme.lower() == "bearer":
-            candidates.append(bearer)
-        return any(hmac.compare_digest(each.encode(), self.token.encode()) for each in candidates)
+            given.append(bearer)
+        return any(self.is_token(each) for each in given)
 
     def is_same_origin(self, headers: Mapping[str, str]) -> bool:
         """Whether ``Origin`` is this server; programs, which send none, need the header's token."""
@@ -50,8 +58,10 @@ class Access:
         return parts.scheme in ("http", "https") and parts.netloc == headers.get("host", "")
 
 
-def _name(address: str) -> str:
+def _parts(headers: Mapping[str, str]) -> tuple[str, int | None]:
+    """Return name and port in ``Host``."""
     try:
-        return (urlsplit(address).hostname or "").lower()
+        parts = urlsplit(f"//{headers.get('host', '')}")
+        return (parts.hostname or "").lower(), parts.port
     except ValueError:
-        return ""
+        return "", None

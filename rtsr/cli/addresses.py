@@ -1,0 +1,20 @@
+"""Addresses on the command line."""
+
+from __future__ import annotations
+
+from rtsr.errors import ArgumentError
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return the two parts of ``HOST:PORT``; an IPv6 address stands in brackets.
+
+    Raises:
+        ArgumentError: it has another form.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]") if host.startswith("[") else host
+    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ArgumentError(
+            f"'{text}' is no address to listen on; write HOST:PORT, as 127.0.0.1:8080."
+        )
+    return host, int(port)

@@ -1,0 +1,92 @@
+// The page of a call, with a microphone to try it.
+import { $, View, kilohertz, say } from "./view.js";
+
+let peer = null, call = null, microphone = null;
+
+const view = new View({
+  sentence: (now) =>
+    `${now.codec_in || "Nothing"} comes in and ends at ${kilohertz(now.cutoff_hz)}; ${now.codec_out} goes out.`,
+  facts: (now) => [
+    ["Packets lost", `${now.lost} (${(100 * now.lost_share).toFixed(1)} %)`],
+    ["Packets too late", now.late],
+    ["Jitter", `${now.jitter_ms} ms`],
+    ["Sound made up", `${now.concealed_seconds} s`],
+    ["Without the new band", `${now.fallback_seconds} s`],
+    ["Deadlines missed", now.missed],
+    ["Model step, median", `${now.step_p50_ms} ms`],
+    ["Model step, 1 in 1000", `${now.step_p999_ms} ms`],
+    ["Calls", `${now.calls} of ${now.capacity}`],
+    ["Duration", `${Math.floor(now.seconds)} s`],
+  ],
+  onClose: () => end("The call was ended by the server.", "bad"),
+});
+
+async function begin() {
+  $("call").disabled = true;
+  try {
+    say("Asking for the microphone…");
+    microphone = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 },
+    });
+    say("Calling…");
+    peer = new RTCPeerConnection();
+    const sends = peer.addTransceiver(microphone.getAudioTracks()[0], { direction: "sendonly" });
+    const hears = peer.addTransceiver("audio", { direction: "recvonly" });
+    prefer(sends, $("codec").value);
+    prefer(hears, "opus");
+    peer.ontrack = (event) => {
+      event.receiver.jitterBufferTarget = 0;
+      $("out").srcObject = new MediaStream([event.track]);
+      $("out").play().catch(() => say("Press play to hear it.", "bad"));
+    };
+    peer.onconnectionstatechange = () => {
+      if (peer && ["failed", "disconnected"].includes(peer.connectionState)) end("The connection was lost.", "bad");
+      if (peer && peer.connectionState === "connected") say("The call is on.", "good");
+    };
+    await peer.setLocalDescription(await peer.createOffer());
+    await gathered(peer);
+    const response = await fetch("/calls", {
+      method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ type: "offer", sdp: peer.localDescription.sdp }),
+    });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error);
+    call = answer.call;
+    await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+    view.open(`/calls/${call}/view`);
+    $("call").textContent = "Hang up";
+  } catch (error) {
+    const denied = error.name === "NotAllowedError" || error.name === "NotFoundError";
+    end(denied ? "There is no microphone, or the browser may not use it; allow it and call again."
+               : error.message, "bad");
+  }
+  $("call").disabled = false;
+}
+
+function end(sentence = "The call is over.", kind = "") {
+  if (call) fetch(`/calls/${call}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  view.close();
+  if (peer) { peer.onconnectionstatechange = null; peer.close(); }
+  if (microphone) microphone.getTracks().forEach((track) => track.stop());
+  peer = call = microphone = null;
+  $("call").textContent = "Call";
+  say(sentence, kind);
+}
+
+function prefer(transceiver, name) {
+  const all = RTCRtpReceiver.getCapabilities("audio").codecs;
+  const wanted = all.filter((codec) => codec.mimeType.toLowerCase() === `audio/${name}`.toLowerCase());
+  if (wanted.length) transceiver.setCodecPreferences(wanted);
+}
+
+function gathered(connection) {
+  if (connection.iceGatheringState === "complete") return Promise.resolve();
+  return new Promise((done) => {
+    connection.addEventListener("icegatheringstatechange", () => {
+      if (connection.iceGatheringState === "complete") done();
+    });
+  });
+}
+
+$("call").addEventListener("click", () => (peer ? end() : begin()));
+addEventListener("pagehide", () => { if (peer) end(); });

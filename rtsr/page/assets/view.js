@@ -1,0 +1,236 @@
+// Shows one live session or call. All that it shows comes from one WebSocket; every knob goes back there.
+export const $ = (id) => document.getElementById(id);
+
+// Controls that are not named here appear all the same, under their own names.
+const words = {
+  wet: "Amount", level_db: "Level", tilt_db: "Brightness", ceiling_hz: "Ends at",
+  gate_dbfs: "Silent below", model: "Best model", seed: "Texture",
+};
+const SETTLED_MS = 400;
+// The newest message, for whoever looks with the browser's console.
+globalThis.lookedAt = null;
+
+export function say(sentence, kind = "") {
+  if ($("state").textContent !== sentence) $("state").textContent = sentence;
+  $("state").className = kind;
+}
+
+export class View {
+  // facts(now): pairs of name and text; sentence(now): what comes in and goes out.
+  constructor({ facts, sentence, onNow = () => {}, onClose }) {
+    Object.assign(this, { facts, sentence, onNow, onClose, socket: null, plot: null, about: null });
+    this.learning = null;
+    $("ab").addEventListener("click", () => {
+      this.set("bypass", $("ab").getAttribute("aria-checked") === "true" ? 1 : 0);
+    });
+    $("knobs").addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  open(path) {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    this.socket = new WebSocket(`${scheme}://${location.host}${path}`);
+    this.socket.onmessage = (event) => this.take(JSON.parse(event.data));
+    this.socket.onclose = () => { this.close(); this.onClose(); };
+  }
+
+  close() {
+    if (this.socket) { this.socket.onclose = null; this.socket.close(); }
+    this.socket = null;
+    $("ab").disabled = true;
+    for (const field of $("knobs").elements) field.disabled = true;
+  }
+
+  send(message) {
+    if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  set(name, value) { this.send({ set: { [name]: value } }); }
+
+  take(message) {
+    if (message.kind === "about") this.prepare(message);
+    else if (message.kind === "now") this.show(message);
+    else if (message.error) this.note(message.error, "bad");
+    else if (message.kind === "learnt") this.note(message.text, "good");
+    if (message.learning !== undefined) this.showLearning(message.learning);
+  }
+
+  note(text, kind = "") {
+    $("note").textContent = text;
+    $("note").className = kind;
+  }
+
+  prepare(about) {
+    this.about = about;
+    $("about").textContent = about.text;
+    $("ab").disabled = false;
+    this.note("\u00a0");
+    $("knobs").replaceChildren(...about.controls.filter(({ name }) => name !== "bypass").map((control) => this.knob(control)));
+  }
+
+  knob(control) {
+    const box = element("div", { className: "knob" });
+    const id = `knob-${control.name}`;
+    const label = element("label", { htmlFor: id, textContent: words[control.name] || control.name });
+    const help = element("small", { id: `help-${control.name}`, textContent: control.help });
+    let field, shown = "";
+    if (control.kind === "choice") {
+      field = element("select", { id });
+      field.append(...control.choices.map((name, i) => element("option", { value: i, textContent: name })));
+      field.addEventListener("change", () => this.set(control.name, Number(field.value)));
+    } else if (control.kind === "switch") {
+      field = element("input", { type: "checkbox", id });
+      field.addEventListener("change", () => this.set(control.name, field.checked ? 1 : 0));
+    } else if (control.kind === "integer") {
+      field = element("input", { type: "number", id, min: control.low, max: control.high, step: 1 });
+      field.addEventListener("change", () => {
+        if (field.value !== "" && field.checkValidity()) this.set(control.name, Number(field.value));
+      });
+    } else {
+      field = element("input", { type: "range", id, min: 0, max: 1000, step: 5 });
+      shown = element("output", { id: `value-${control.name}`, htmlFor: id });
+      field.addEventListener("input", () => {
+        field.dataset.turned = performance.now();
+        const value = fromKnob(control, field.value / 1000);
+        this.set(control.name, value);
+        showKnob(control, value);
+      });
+    }
+    field.setAttribute("aria-describedby", help.id);
+    box.append(label, shown, field, help);
+    if (this.about.learns) {
+      const learn = element("button", { type: "button", className: "learn", id: `learn-${control.name}` });
+      learn.addEventListener("click", () => this.send({ learn: this.learning === control.name ? null : control.name }));
+      box.append(learn);
+    }
+    return box;
+  }
+
+  showLearning(name) {
+    this.learning = name;
+    if (name) this.note(`Move the MIDI knob for ${words[name] || name}.`);
+  }
+
+  show(now) {
+    globalThis.lookedAt = now;
+    for (const control of this.about.controls) {
+      if (control.name !== "bypass") showKnob(control, now.controls[control.name]);
+      const learn = $(`learn-${control.name}`);
+      if (learn) {
+        const label = words[control.name] || control.name;
+        text(learn, this.learning === control.name ? "Cancel" : now.midi[control.name] || "Learn");
+        learn.setAttribute("aria-label", `${learn.textContent}: MIDI knob for ${label}`);
+      }
+    }
+    const on = now.controls.bypass === 0;
+    $("ab").setAttribute("aria-checked", String(on));
+    text($("ab").querySelector("b"), on ? "on" : "off");
+    text($("cutoff"), this.sentence(now));
+    this.draw(now);
+    rows($("latency").tBodies[0], Object.entries(now.latency_ms).filter(([name]) => name !== "total"));
+    rows($("latency").tFoot, [["total", now.latency_ms.total]]);
+    text($("fallback"), now.fallback ? now.fallback : "The new band is on.");
+    $("fallback").className = now.fallback ? "bad" : "";
+    this.list(this.facts(now));
+    this.onNow(now);
+  }
+
+  list(facts) {
+    const list = $("health");
+    if (list.children.length !== 2 * facts.length) {
+      list.replaceChildren(...facts.flatMap(() => [element("dt", {}), element("dd", {})]));
+    }
+    facts.forEach(([name, value], i) => {
+      text(list.children[2 * i], name);
+      text(list.children[2 * i + 1], String(value));
+    });
+  }
+
+  draw(now) {
+    this.cutoff = now.cutoff_hz;
+    const data = [this.about.bands_hz, now.before_db, now.after_db];
+    if (this.plot) { this.plot.setData(data); return; }
+    const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    const axis = { stroke: () => color("--soft"), grid: { stroke: () => color("--line") } };
+    const size = () => ({ width: $("spectrum").clientWidth, height: 240 });
+    const edge = (chart) => {
+      if (!this.cutoff) return;
+      const { ctx, bbox } = chart, x = chart.valToPos(this.cutoff, "x", true);
+      ctx.save();
+      ctx.strokeStyle = color("--edge");
+      ctx.lineWidth = 2 * devicePixelRatio;
+      ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.restore();
+    };
+    this.plot = new uPlot({
+      ...size(), legend: { show: false }, cursor: { show: false },
+      scales: { x: { time: false, distr: 3, range: [60, 24000] }, y: { range: [-110, 0] } },
+      axes: [
+        { ...axis, filter: (_, all) => all,
+          splits: (chart) => (chart.width < 480 ? [100, 500, 2000, 8000] : [100, 200, 500, 1000, 2000, 4000, 8000, 16000]),
+          values: (_, all) => all.map((hz) => (hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`)) },
+        { ...axis, size: 60, values: (_, all) => all.map((db) => `${db} dB`) },
+      ],
+      series: [
+        {},
+        { stroke: () => color("--before"), width: 2, points: { show: false } },
+        { stroke: () => color("--after"), width: 2, points: { show: false } },
+      ],
+      hooks: { draw: [edge] },
+    }, data, $("spectrum"));
+    new ResizeObserver(() => this.plot.setSize(size())).observe($("spectrum"));
+  }
+}
+
+export function kilohertz(hz) {
+  return hz ? `${(hz / 1000).toFixed(1)} kHz` : "an unknown frequency";
+}
+
+function element(kind, properties) {
+  return Object.assign(document.createElement(kind), properties);
+}
+
+// Only what differs is written, or a screen reader would read it again and again.
+function text(node, value) {
+  if (node.textContent !== value) node.textContent = value;
+}
+
+function fromKnob(control, position) {
+  const { low, high } = control;
+  const value = control.kind === "log" ? low * (high / low) ** position : low + (high - low) * position;
+  return Math.min(high, Math.max(low, Number(value.toPrecision(4))));
+}
+
+function showKnob(control, value) {
+  const { low, high } = control;
+  const knob = $(`knob-${control.name}`);
+  if (control.kind === "switch") { knob.checked = value > 0; return; }
+  if (control.kind === "choice" || control.kind === "integer") {
+    // Who types is not disturbed.
+    if (document.activeElement !== knob) knob.value = value;
+    return;
+  }
+  const position = control.kind === "log" ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+  // A message that was on its way does not turn a knob back that is being turned.
+  if (!(performance.now() - knob.dataset.turned < SETTLED_MS)) knob.value = Math.round(1000 * position);
+  const shown = control.name === "wet" ? `${Math.round(100 * value)} %`
+    : `${Number(value.toFixed(control.unit === "Hz" ? 0 : 1))} ${control.unit}`;
+  text($(`value-${control.name}`), shown);
+  knob.setAttribute("aria-valuetext", shown);
+}
+
+function rows(body, entries) {
+  while (body.rows.length > entries.length) body.deleteRow(-1);
+  while (body.rows.length < entries.length) {
+    const row = body.insertRow();
+    row.append(element("th", { scope: "row" }));
+    row.insertCell();
+  }
+  entries.forEach(([name, value], i) => {
+    text(body.rows[i].cells[0], name);
+    text(body.rows[i].cells[1], value.toFixed(2));
+  });
+}

@@ -1,0 +1,89 @@
+"""MIDI knobs that are bound to controls from a page."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+from rtsr.errors import RtsrError
+from rtsr.live.controls.board import ControlBoard
+from rtsr.live.controls.midi.listener import MidiControls
+from rtsr.live.controls.midi.map import MidiMap, load_map
+from rtsr.live.controls.midi.ports import MidiPort
+
+__all__ = ["Learning"]
+
+_LEARN_SECONDS = 30.0
+
+
+class Learning:
+    """Binds knobs of this machine's MIDI device to the controls of one board.
+
+    Args:
+        board: what the knobs turn.
+        path: of the map, where what is learnt is written.
+        midi: a device that is listened to already; else one is opened by :meth:`listen`, or when
+            the first knob is to be learnt.
+        port: which one; the only one there is if ``None``.
+    """
+
+    def __init__(
+        self,
+        board: ControlBoard,
+        path: Path,
+        midi: MidiControls | None = None,
+        port: MidiPort | None = None,
+    ) -> None:
+        self._board = board
+        self._path = path
+        self._port = port
+        self._midi = midi
+        self._own: MidiControls | None = None
+        self._opening = threading.Lock()
+
+    def listen(self) -> None:
+        """Let the knobs that the map knows turn the controls, if the device is there."""
+        with contextlib.suppress(RtsrError):
+            self._open()
+
+    def learn(self, control: str) -> str:
+        """Bind the next knob that is moved; returns a sentence that says which.
+
+        Raises:
+            RtsrError: there is no device, or more than one; no knob is moved in time; another
+                control is being learnt; or the map cannot be read or written.
+        """
+        midi = self._open()
+        binding = midi.learn(control, self._path, _LEARN_SECONDS)
+        return (
+            f"CC {binding.cc} of channel {binding.channel} is {control} now; "
+            f"written to '{self._path}'."
+        )
+
+    def give_up(self) -> None:
+        """End a :meth:`learn` that waits; it raises."""
+        if self._midi is not None:
+            self._midi.give_up_learning()
+
+    def bindings(self) -> dict[str, str]:
+        """Return which knob turns each control that has one, in words."""
+        if self._midi is None:
+            return {}
+        return {each.name: f"CC {each.cc}" for each in self._midi.midi_map.bindings}
+
+    def close(self) -> None:
+        """Give up what waits, and close the device if it was opened here."""
+        self.give_up()
+        with self._opening:
+            self._midi = None
+            if self._own is not None:
+                self._own.close()
+                self._own = None
+
+    def _open(self) -> MidiControls:
+        with self._opening:
+            if self._midi is None:
+                known = load_map(self._path) if self._path.exists() else MidiMap()
+                self._midi = self._own = MidiControls(self._board, known, self._port)
+            return self._midi

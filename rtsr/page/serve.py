@@ -1,0 +1,140 @@
+"""Runs a page's application: binds its address, and serves it here or in a thread."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from rtsr.errors import ArgumentError, RtsrError
+from rtsr.page.access import Access
+
+__all__ = ["PageThread", "access_for", "address_of", "bind", "check_certificate", "server_for"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ANY = ("0.0.0.0", "::")
+
+
+def access_for(host: str, token: str = "", names: tuple[str, ...] = ()) -> Access:
+    """Return who gets in where ``host`` is listened on.
+
+    Args:
+        host: name or address; the loopback ones stand for each other.
+        token: the secret; drawn if it is empty.
+        names: more names of this server.
+    """
+    own = _LOOPBACK if host in (*_LOOPBACK, *_ANY) else (host,)
+    return Access((*own, host, *names), token)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that has an address; port 0 takes a free one.
+
+    Raises:
+        RtsrError: the address is not available.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+    return bound
+
+
+def address_of(bound: socket.socket, access: Access, scheme: str = "http", name: str = "") -> str:
+    """Return what a browser opens: the address, and the token in it.
+
+    Args:
+        bound: from :func:`bind`.
+        access: whose token is meant.
+        scheme: ``http`` or ``https``.
+        name: by which the server is reached, if not by what it is bound to.
+    """
+    host, port = bound.getsockname()[:2]
+    shown = name or ("127.0.0.1" if host in _ANY else host)
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"{scheme}://{shown}:{port}/?token={access.token}"
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Check that there are both or neither.
+
+    Raises:
+        ArgumentError: only one of them is given.
+        RtsrError: there is no such file.
+    """
+    if (certificate is None) != (key is None):
+        raise ArgumentError("HTTPS takes both --certificate and --key.")
+    for file in (certificate, key):
+        if file is not None and not file.is_file():
+            raise RtsrError(f"There is no file '{file}'.")
+
+
+def server_for(
+    app: Starlette, certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Server:
+    """Return a server for an application, to be run with ``serve`` or ``run``.
+
+    Raises:
+        RtsrError: the certificate or its key cannot be used.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="websockets-sansio",
+        ws_max_size=65536,
+        server_header=False,
+        ssl_certfile=None if certificate is None else str(certificate),
+        ssl_keyfile=None if key is None else str(key),
+        timeout_graceful_shutdown=2,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        raise RtsrError(f"The certificate cannot be used: {error}.") from None
+    return uvicorn.Server(config)
+
+
+class PageThread:
+    """Serves an application from a thread of this program, for as long as the context lasts.
+
+    Args:
+        app: what is served.
+        bound: where, from :func:`bind`; closed at the end.
+    """
+
+    def __init__(self, app: Starlette, bound: socket.socket) -> None:
+        self._bound = bound
+        self._server = server_for(app)
+        self._thread = threading.Thread(target=self._run, name="rtsr-page", daemon=True)
+
+    def __enter__(self) -> PageThread:
+        # Whoever plays sound has a terminal for better things than a browser's broken connections.
+        logger = logging.getLogger("uvicorn")
+        logger.propagate = False
+        self._bound.listen()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._bound.close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._bound])

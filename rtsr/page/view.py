@@ -1,0 +1,186 @@
+"""The WebSocket of a page: what it shows goes out ten times a second, what is turned comes in.
+
+The server sends ``{"kind": "about", ...}`` once, ``{"kind": "now", ...}`` ten times a second,
+``{"learning": NAME or null}`` and ``{"kind": "learnt", "text": ...}`` while MIDI knobs are learnt,
+and ``{"error": SENTENCE}``. It takes ``{"set": {"wet": 0.5}}``, ``{"learn": "wet"}`` and
+``{"learn": null}``, which gives the learning up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from rtsr.errors import ArgumentError, RtsrError
+from rtsr.live.controls.board import ControlBoard, find_control
+from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
+from rtsr.live.monitor.report import SPECTRUM_BANDS
+from rtsr.page.application import PageApplication
+from rtsr.page.learning import Learning
+from rtsr.page.messages import json_object
+
+__all__ = ["Subject", "about", "rounded_parts", "show"]
+
+_LOOK_SECONDS = 0.1
+UNAUTHORISED, UNKNOWN = 4401, 4404
+
+
+class Subject(Protocol):
+    """What a page shows and turns."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to show."""
+
+    @property
+    def learning(self) -> Learning | None:
+        """What binds MIDI knobs, if anything does."""
+
+    def about(self) -> dict[str, Any]:
+        """Return what stays, see :func:`about`."""
+
+    def now(self) -> dict[str, Any]:
+        """Return the present state; called in a thread of its own."""
+
+    def turn(self, name: str, value: float | str) -> None:
+        """Turn a control.
+
+        Raises:
+            ArgumentError: no such control, or a value that it does not take.
+        """
+
+
+def about(
+    text: str, board: ControlBoard, names: Iterable[str], *, learns: bool, **more: Any
+) -> dict[str, Any]:
+    """Return a subject's first message: its controls with their ranges, and the spectra's bands.
+
+    Args:
+        text: one line about it.
+        board: where the controls are.
+        names: those that the page has.
+        learns: whether MIDI knobs can be bound to them.
+        more: further facts.
+    """
+    edges = np.geomspace(LOWEST_BAND_HZ, HIGHEST_BAND_HZ, SPECTRUM_BANDS + 1)
+    return {
+        "kind": "about",
+        "text": text,
+        "bands_hz": [round(float(middle)) for middle in np.sqrt(edges[1:] * edges[:-1])],
+        "controls": [_description(board, name) for name in names],
+        "learns": learns,
+        **more,
+    }
+
+
+def _description(board: ControlBoard, name: str) -> dict[str, Any]:
+    control = find_control(name)
+    low, high = board.limits(name)
+    described: dict[str, Any] = {
+        "name": name,
+        "unit": control.unit,
+        "low": low,
+        "high": high,
+        "kind": control.kind,
+        "help": control.help,
+    }
+    if control.kind == "choice":
+        described["choices"] = list(board.fallback_levels)
+    return described
+
+
+def rounded_parts(parts: dict[str, float]) -> dict[str, float]:
+    """Return milliseconds to two places, and their sum, which adds up as it is shown."""
+    rounded = {name: round(value, 2) for name, value in parts.items()}
+    return {**rounded, "total": round(sum(rounded.values()), 2)}
+
+
+async def show(application: PageApplication, socket: WebSocket, subject: Subject | None) -> None:
+    """Serve one WebSocket until the page goes away or the subject is over.
+
+    Args:
+        application: says who gets in.
+        socket: not accepted yet.
+        subject: ``None`` if there is none of the name that was asked for.
+    """
+    refused = application.refusal(socket) is not None
+    if refused or subject is None:
+        await socket.close(UNAUTHORISED if refused else UNKNOWN)
+        return
+    await socket.accept()
+    reading = asyncio.ensure_future(_listen(socket, subject))
+    try:
+        await socket.send_json(subject.about())
+        while not subject.is_over and not reading.done():
+            # The arithmetic is done beside the event loop, where nothing waits for it.
+            await socket.send_json(await asyncio.to_thread(subject.now))
+            await asyncio.sleep(_LOOK_SECONDS)
+        await socket.close(1000)
+    # The page has gone, or the subject ended while it was looked at.
+    except (WebSocketDisconnect, RuntimeError, RtsrError):
+        pass
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _listen(socket: WebSocket, subject: Subject) -> None:
+    """Do what the page says until it goes away."""
+    learning: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            text = await socket.receive_text()
+            try:
+                message = json_object(text)
+                if "learn" in message:
+                    _learn(socket, subject, message["learn"], learning)
+                else:
+                    _turn(subject, message)
+            except RtsrError as error:
+                await socket.send_json({"error": str(error)})
+    finally:
+        if learning and subject.learning is not None:
+            subject.learning.give_up()
+
+
+def _turn(subject: Subject, message: dict[str, Any]) -> None:
+    wanted = message.get("set")
+    if not isinstance(wanted, dict):
+        raise ArgumentError('A page sends {"set": {"wet": 0.5}}.')
+    for name, value in wanted.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ArgumentError(f"Control {name!r} takes a number.")
+        subject.turn(name, value)
+
+
+def _learn(
+    socket: WebSocket, subject: Subject, control: object, tasks: set[asyncio.Task[None]]
+) -> None:
+    knobs = subject.learning
+    if knobs is None:
+        raise ArgumentError("There are no MIDI knobs here.")
+    if control is None:
+        knobs.give_up()
+        return
+    if not isinstance(control, str):
+        raise ArgumentError('A page sends {"learn": "wet"}.')
+    find_control(control)
+    task = asyncio.ensure_future(_learnt(socket, knobs, control))
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _learnt(socket: WebSocket, knobs: Learning, control: str) -> None:
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        await socket.send_json({"learning": control})
+        try:
+            text = await asyncio.to_thread(knobs.learn, control)
+            end: dict[str, Any] = {"kind": "learnt", "text": text}
+        except RtsrError as error:
+            end = {"error": str(error)}
+        await socket.send_json({**end, "learning": None})
