@@ -74,7 +74,7 @@ def live_command(
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     cutoff: options.Cutoff = None,
-    colour: options.Colour = None,
+    colour: options.ColourFile = None,
     worker: Annotated[
         str | None,
         typer.Option(
