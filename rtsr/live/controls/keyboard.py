@@ -26,6 +26,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("t T", "generated band darker or brighter (tilt_db)"),
     ("c C", "end of the output lower or higher (ceiling_hz)"),
     ("g G", "silence gate lower or higher (gate_dbfs)"),
+    ("o O", "less or more of the colour, where one was given (colour)"),
     ("m M", "next or previous highest model"),
     ("s", "another seed"),
     ("?", "show or hide the keys"),
@@ -38,6 +39,7 @@ _LETTERS = {
     "t": "tilt_db",
     "c": "ceiling_hz",
     "g": "gate_dbfs",
+    "o": "colour",
 }
 _LARGE = 5
 # Steps that a range is divided into, before they are made round.
