@@ -247,6 +247,11 @@ class Upsampler:
     def colour(self, value: Colour | AutoColour | str | None) -> None:
         self._running().colour = resolve_colour(value, self.model)
 
+    @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1: as far as the stream resembles its source."""
+        return self._running().colour_share
+
     def process(self, block: NDArray[Any]) -> NDArray[Any]:
         """Enhance the next block; what comes out has its rank, layout and kind of number.
 

@@ -158,6 +158,11 @@ class BatchStream:
             self._batch.engine.set_colour(self._row, colour)
 
     @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1: as far as the stream resembles its source."""
+        return self._batch.engine.colour_share(self._row)
+
+    @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
         return self._batch.engine.target(self._row)

@@ -51,7 +51,7 @@ class StreamColour:
     @property
     def share(self) -> float:
         """How much of it is used, 0 to 1."""
-        return max(0.0, self._share)
+        return 0.0 if self.present is None else self._share
 
     def set_amount(self, amount: float) -> bool:
         """Set how much of it is wished; returns whether that makes a difference now."""

@@ -112,6 +112,11 @@ class Engine:
         self._hops.set_colour(0, value)
 
     @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1."""
+        return self._hops.colour_share(0)
+
+    @property
     def f_target(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
         return self._f_target

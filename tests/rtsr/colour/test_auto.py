@@ -108,6 +108,7 @@ def test_a_narrow_stream_is_the_same_to_the_bit(stand_in: Path, narrow: np.ndarr
     for colour in (None, "auto"):
         with Upsampler(8000, model=stand_in, colour=colour) as upsampler:
             outs.append(np.concatenate([upsampler.process(sound), upsampler.flush()]))
+            assert upsampler.colour_share == 0.0
             if colour:
                 assert isinstance(upsampler.colour, AutoColour)
                 assert upsampler.colour.learnt is None
@@ -194,6 +195,7 @@ def test_streams_of_a_batch_learn_each_for_itself(
     ) as batch:
         streams = [batch.open(RATE, colour=auto, limiter=False) for auto in autos]
         assert [stream.colour for stream in streams] == autos
+        assert [stream.colour_share for stream in streams] == [0.0, 0.0]
         for start in range(0, 6 * RATE, 9600):
             for stream, sound in zip(streams, (voice, dull), strict=True):
                 stream.push(sound[start : start + 9600])
@@ -201,6 +203,7 @@ def test_streams_of_a_batch_learn_each_for_itself(
                 pass
             for stream in streams:
                 stream.pull()
+        assert min(stream.colour_share for stream in streams) > 0.9
     alone = AutoColour(waits=True)
     _run(voice[: 6 * RATE], model=stand_in, colour=alone)
     assert alone.learnt == autos[0].learnt

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from rtsr import ArgumentError, Colour, RtsrError, Upsampler, read_colour
+from rtsr.cli.app import app
 from rtsr.colour.bands import CUTOFFS_HZ, colour_centres, colour_edges
 from rtsr.colour.colour import from_json
 from rtsr.colour.spectrum import EDGES_HZ
@@ -224,3 +226,28 @@ def test_a_colour_of_other_weights_is_refused(make_colour: MakeColour, stand_in:
 def test_what_is_no_colour_is_refused(stand_in: Path, colour: Any, sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence):
         Upsampler(8000, model=stand_in, colour=colour)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "enhance {here}/in.wav {here}/out.wav",
+        "pipe --rate 8000",
+        "call sip --to sip:desk@127.0.0.1 --listen 127.0.0.1:0",
+        "call web --listen 127.0.0.1:0",
+        "colour show",
+    ],
+)
+def test_every_command_refuses_a_broken_file_with_one_sentence(
+    command: str, make_colour: MakeColour, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(_with_gain(1e9)(make_colour().to_json())))
+    option = [] if command.startswith("colour") else ["--colour"]
+    done = CliRunner().invoke(app, [*command.format(here=tmp_path).split(), *option, str(broken)])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"rtsr: Colour file '{broken}' is damaged: a colour has gains between -12 and 12 dB, "
+        "not 1000000000.0.\n"
+    )
