@@ -92,6 +92,10 @@ class Colour:
             self, gains_db=tuple(tuple(share * gain for gain in row) for row in self.gains_db)
         )
 
+    @functools.cached_property
+    def _spectrum(self) -> Gains:
+        return np.array(self.spectrum_db, np.float64)
+
     def check_weights(self, model: str, weights_sha256: str) -> None:
         """Raise :class:`ArgumentError` unless it was learnt for these weights."""
         if self.weights_sha256 == weights_sha256:
@@ -112,7 +116,7 @@ class Colour:
         if self.spectrum_db is None:
             return 1.0
         return spectrum.agreement(
-            np.array(self.spectrum_db), self.seconds, heard.levels_db, heard.seconds, cutoff_hz
+            self._spectrum, self.seconds, heard.levels_db, heard.seconds, cutoff_hz
         )
 
     def to_json(self) -> dict[str, Any]:

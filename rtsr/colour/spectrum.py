@@ -9,6 +9,7 @@ recordings of the training corpus.
 
 from __future__ import annotations
 
+import bisect
 import math
 
 import numpy as np
@@ -45,6 +46,7 @@ _WINDOW = (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(HOP) / HOP)).astype(np.flo
 # A full-scale sine gives 1.
 _FULL_SCALE = 3.0 / 32.0 * HOP**2
 _HZ = np.fft.rfftfreq(HOP, 1.0 / SAMPLE_RATE)
+_UPPER_EDGES_HZ = EDGES_HZ[1:].tolist()
 _FIRST_BINS = np.searchsorted(_HZ, EDGES_HZ)
 
 
@@ -71,15 +73,18 @@ class LongTermSpectrum:
 
     def add(self, hop: Audio, stands_for: int = 1) -> None:
         """Add a hop ``(480,)`` at 48 kHz, which stands for so many hops that were heard."""
-        power = np.abs(np.fft.rfft(hop * _WINDOW)) ** 2 / _FULL_SCALE
-        level_db = 10.0 * math.log10(float(power.sum()) + 1e-20)
+        spectrum = np.fft.rfft(hop * _WINDOW)
+        power = spectrum.real**2 + spectrum.imag**2
+        level_db = 10.0 * math.log10(float(power.sum()) / _FULL_SCALE + 1e-20)
         self._loudest_db = max(self._loudest_db, level_db)
         if level_db < self._loudest_db - _SOUND_RANGE_DB:
             return
         bands = np.add.reduceat(power[: _FIRST_BINS[-1]], _FIRST_BINS[:-1])
         seconds = stands_for * HOP / SAMPLE_RATE
         self.seconds = min(self.seconds + seconds, self._most_seconds)
-        self._mean += (10.0 * np.log10(bands + 1e-14) - self._mean) * (seconds / self.seconds)
+        self._mean += (10.0 * np.log10(bands / _FULL_SCALE + 1e-14) - self._mean) * (
+            seconds / self.seconds
+        )
 
 
 def spectrum_of(sound: Audio) -> LongTermSpectrum:
@@ -107,11 +112,12 @@ def agreement(
         heard_seconds: likewise.
         cutoff_hz: what lies above is not compared.
     """
-    count = int(np.searchsorted(EDGES_HZ[1:], cutoff_hz * _CUTOFF_TOLERANCE, side="right"))
+    count = bisect.bisect_right(_UPPER_EDGES_HZ, cutoff_hz * _CUTOFF_TOLERANCE)
     if count < _LEAST_BANDS or not learnt_seconds or not heard_seconds:
         return 0.5
-    difference = np.asarray(learnt_db)[:count] - np.asarray(heard_db)[:count]
-    distance = float(np.var(difference))
+    difference = learnt_db[:count] - heard_db[:count]
+    # The variance over bands: a difference in level alone is none.
+    distance = float(difference @ difference) / count - (float(difference.sum()) / count) ** 2
     same = _SAME_DB2 + _SHORT_DB2 * (1.0 / learnt_seconds + 1.0 / heard_seconds)
     other = same + _OTHER_DB2
     # The logarithm of the two densities' ratio.

@@ -58,6 +58,16 @@ class StreamColour:
         self._amount = amount
         return self._choose()
 
+    def may_skip(self, hops: int) -> bool:
+        """Return whether it need not hear the next so many hops, which then count as heard."""
+        if self._auto is not None:
+            return False
+        compares = self._source is not None and self._source.spectrum_db is not None
+        if compares and self._hops % self._every + hops >= self._every:
+            return False
+        self._hops += hops
+        return True
+
     def hear(self, audio: Audio, cutoffs_hz: Audio) -> bool:
         """Listen to the next step of the input; returns whether it makes a difference.
 
@@ -75,11 +85,7 @@ class StreamColour:
     def _hear_hop(self, hop: Audio, cutoff_hz: float) -> bool:
         if self._collector is not None:
             self._collector.hear(hop, cutoff_hz, self._has_sound(hop))
-        every = (
-            _LISTENED_EVERY
-            if self._spectrum.seconds < REMEMBERED_SECONDS
-            else _LISTENED_EVERY_LATER
-        )
+        every = self._every
         self._hops += 1
         is_newer = self._auto is not None and self._auto.learnt is not self._source
         if self._hops % every and not is_newer:
@@ -100,6 +106,11 @@ class StreamColour:
             0.0 if source is None else source.agreement(self._spectrum, self._cutoff_hz)
         )
         return self._choose()
+
+    @property
+    def _every(self) -> int:
+        is_known = self._spectrum.seconds >= REMEMBERED_SECONDS
+        return _LISTENED_EVERY_LATER if is_known else _LISTENED_EVERY
 
     def _has_sound(self, hop: Audio) -> bool:
         level_db = 10.0 * float(np.log10(np.dot(hop, hop) / HOP + 1e-20))

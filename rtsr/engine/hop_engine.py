@@ -217,7 +217,7 @@ class HopEngine:
             Hz ``(hops,)`` where the content of each hop ends; the next step overwrites it.
         """
         cutoffs.measure_block(self._cutoffs, 0, audio, self._cutoff_scratch.detector)
-        if self._colours:
+        if self._colours and not self._colours[0].may_skip(self.hops):
             self._hear(0, audio)
         return self.f_prior[0]
 
@@ -247,7 +247,8 @@ class HopEngine:
         cutoffs.measure_rows(self._cutoffs, rows, self.slots, audio, self._cutoff_scratch)
         if self._colours:
             for row in rows.tolist():
-                if row in self._colours:
+                colour = self._colours.get(row)
+                if colour is not None and not colour.may_skip(self.hops):
                     slots = self.slots[row, : self._mixing["channels"][row]]
                     self._hear(row, audio[slots].T)
         return self.f_prior
