@@ -121,11 +121,11 @@ class StreamColour:
 
     def _choose(self) -> bool:
         """Find what is to be laid on; returns whether it is another than before."""
-        share = round(self._amount * self._agreement / _SHARE_STEP) * _SHARE_STEP
+        share = round(round(self._amount * self._agreement / _SHARE_STEP) * _SHARE_STEP, 6)
         if share == self._share:
             return False
         self._share = share
         before = self.present
         source = self._source if share > 0.0 else None
-        self.present = None if source is None else source.scaled(min(share, 1.0))
+        self.present = None if source is None else source.scaled(share)
         return self.present is not None or before is not None
