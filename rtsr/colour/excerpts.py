@@ -48,11 +48,9 @@ class ExcerptCollector:
             cutoff_hz: where its content ends.
             has_sound: whether it is no pause.
         """
-        if any(one.own_hz > cutoff_hz * _TOLERANCE for one, _ in self._waiting):
-            # Their ends may have been narrow already.
-            self._waiting = collections.deque(
-                (one, left) for one, left in self._waiting if one.own_hz <= cutoff_hz * _TOLERANCE
-            )
+        while self._waiting and self._waiting[0][0].own_hz > cutoff_hz * _TOLERANCE:
+            # Its end may have been narrow already.
+            self._waiting.popleft()
         if self._hops and not cutoff_hz / _TOLERANCE <= self._own_hz <= cutoff_hz * _TOLERANCE:
             self._clear()
         if has_sound and self._waiting:
