@@ -17,7 +17,7 @@ STREAMS = 64
 def _colour() -> Colour:
     facts = find_model(MODEL).metadata
     row = tuple(np.linspace(-9.0, 9.0, 24).tolist())
-    return Colour(facts.name, facts.weights_sha256, 10.0, (row,) * 4)
+    return Colour(facts.name, facts.weights_sha256, 10.0, (row,) * 4, (0.0,) * 10)
 
 
 @pytest.mark.parametrize("is_coloured", [False, True], ids=["none", "coloured"])

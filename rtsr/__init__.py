@@ -27,6 +27,7 @@ from rtsr.errors import (
 if TYPE_CHECKING:
     from rtsr.batch.stream import BatchStream
     from rtsr.batch.upsampler import BatchUpsampler
+    from rtsr.colour.auto import AutoColour
     from rtsr.colour.colour import Colour, read_colour
     from rtsr.colour.learn import learn_colour
     from rtsr.files import EnhanceReport, enhance_file
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError",
     "AudioFormatError",
+    "AutoColour",
     "BatchStream",
     "BatchUpsampler",
     "Colour",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "AutoColour": "rtsr.colour.auto",
     "BatchStream": "rtsr.batch.stream",
     "BatchUpsampler": "rtsr.batch.upsampler",
     "Colour": "rtsr.colour.colour",

@@ -15,7 +15,9 @@ from rtsr.arguments import check_audio_format
 from rtsr.audio.reader import SoundInput, open_input
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import measure_cutoff_stream
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
+from rtsr.colour.learner import AUTO
 from rtsr.engine.statistics import StepTimes
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import SAMPLE_RATE, Latency
@@ -41,6 +43,7 @@ class EnhanceReport:
         missing_samples: samples per channel that the input promised and did not hold.
         truncated: whether the input stops before its end; ``missing_samples`` is then 0 where
             nothing in it says how long it was.
+        colour: what was used; of ``auto`` it says what was learnt, and from how much.
     """
 
     input: Path
@@ -62,6 +65,7 @@ class EnhanceReport:
     clipped_samples: int
     missing_samples: int
     truncated: bool
+    colour: Colour | AutoColour | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as an object for ``json.dumps``."""
@@ -89,6 +93,9 @@ class EnhanceReport:
             "repaired_samples": self.repaired_samples,
             "limited_samples": self.limited_samples,
             "clipped_samples": self.clipped_samples,
+            "colour": {"heard_hops": colour.heard_hops, "learnt_hops": colour.learnt_hops}
+            if isinstance(colour := self.colour, AutoColour)
+            else None,
         }
 
     def warnings(self) -> list[str]:
@@ -134,7 +141,7 @@ def enhance_file(
     limiter: bool = True,
     subtype: str | None = None,
     progress: Progress | None = None,
-    colour: Colour | None = None,
+    colour: Colour | AutoColour | str | None = None,
 ) -> EnhanceReport:
     """Read a sound file, write its full-band version.
 
@@ -158,7 +165,8 @@ def enhance_file(
         subtype: sample format of the output (``PCM_16``, ``PCM_24``, ``FLOAT``, ...); that of the
             input if it is at least 16 bits and the output can hold it.
         progress: called with the frames done and the frames in total.
-        colour: gains of the generated band that were learnt.
+        colour: gains of the generated band that were learnt; ``auto`` learns them where the file's
+            own band is wide, and waits for that, so that a file always gives the same.
 
     Raises:
         AudioFormatError: input or output in a form that is not accepted.
@@ -169,6 +177,8 @@ def enhance_file(
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
         raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")
+    if isinstance(colour, str) and colour == AUTO:
+        colour = AutoColour(waits=True)
     with open_input(source) as reader:
         _check_different(source, target)
         settings: dict[str, Any] = {
@@ -218,6 +228,7 @@ def enhance_file(
                 clipped_samples=writer.clipped_samples,
                 missing_samples=reader.missing_frames,
                 truncated=reader.truncated,
+                colour=upsampler.colour,
             )
 
 

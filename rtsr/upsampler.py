@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from rtsr.arguments import (
     check_arguments,
     check_audio_format,
-    check_colour,
     check_frequency,
     check_wet,
 )
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
+from rtsr.colour.learner import resolve_colour
 from rtsr.engine.open_source import open_source
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.statistics import Statistics
@@ -71,8 +72,10 @@ class Upsampler:
             20 ms are. No sample then waits for the rest of its step: ``latency.hop`` is 0, and each
             block comes back as long as it came.
         channels_first: whether blocks are ``(channels, samples)``, as PyAV and torch have them.
-        colour: gains of the generated band that were learnt for this model. The attribute
-            ``colour`` may be changed at any time and is faded.
+        colour: gains of the generated band that were learnt for this model, used as far as the
+            stream resembles what they were learnt from. ``auto``, or an
+            :class:`~rtsr.colour.auto.AutoColour`, learns them while the input is wide enough. The
+            attribute ``colour`` may be changed at any time and is faded.
 
     Raises:
         AudioFormatError: a rate or channel count that is not accepted.
@@ -119,7 +122,7 @@ class Upsampler:
         limiter: bool = True,
         blocks_are_hops: bool = False,
         channels_first: bool = False,
-        colour: Colour | None = None,
+        colour: Colour | AutoColour | str | None = None,
     ) -> None:
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(hops_per_step, seed, wet, cutoff, ceiling, threads)
@@ -139,7 +142,6 @@ class Upsampler:
             statistics=self.statistics,
         )
         self.model = source.model
-        check_colour(colour, source.model)
         self.provider = source.provider
         self._overlap = source.overlap
         self._engine: Engine | None = Engine(
@@ -150,7 +152,7 @@ class Upsampler:
             self.statistics,
             cutoff=None if cutoff is None else float(cutoff),
             expected_cutoff=expected_cutoff,
-            colour=colour,
+            colour=resolve_colour(colour, source.model),
         )
         step = self._engine.step_samples
         self._audio: Audio = np.zeros((step, self.channels), np.float32)
@@ -233,14 +235,22 @@ class Upsampler:
         self._running().f_target = float(value)
 
     @property
-    def colour(self) -> Colour | None:
-        """Gains of the generated band that were learnt; a change is faded over 10 ms."""
+    def colour(self) -> Colour | AutoColour | None:
+        """Gains of the generated band that were learnt; a change is faded over 10 ms.
+
+        Where ``auto`` was given it is an :class:`~rtsr.colour.auto.AutoColour`, which holds what
+        was learnt.
+        """
         return self._running().colour
 
     @colour.setter
-    def colour(self, value: Colour | None) -> None:
-        check_colour(value, self.model)
-        self._running().colour = value
+    def colour(self, value: Colour | AutoColour | str | None) -> None:
+        self._running().colour = resolve_colour(value, self.model)
+
+    @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1: as far as the stream resembles its source."""
+        return self._running().colour_share
 
     def process(self, block: NDArray[Any]) -> NDArray[Any]:
         """Enhance the next block; what comes out has its rank, layout and kind of number.

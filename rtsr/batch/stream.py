@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_audio_format, check_colour, check_frequency, check_seed, check_wet
+from rtsr.arguments import check_audio_format, check_frequency, check_seed, check_wet
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
+from rtsr.colour.learner import resolve_colour
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError, RtsrError
@@ -141,16 +143,24 @@ class BatchStream:
         self._batch.engine.set_wet(self._row, float(value))
 
     @property
-    def colour(self) -> Colour | None:
-        """Gains of the generated band that were learnt; a change is faded over 10 ms."""
+    def colour(self) -> Colour | AutoColour | None:
+        """Gains of the generated band that were learnt; a change is faded over 10 ms.
+
+        Where ``auto`` was given it is an :class:`~rtsr.colour.auto.AutoColour`.
+        """
         return self._batch.engine.colour(self._row)
 
     @colour.setter
-    def colour(self, value: Colour | None) -> None:
+    def colour(self, value: Colour | AutoColour | str | None) -> None:
         self._check_open()
-        check_colour(value, self._batch.model)
+        colour = resolve_colour(value, self._batch.model)
         with self._batch.lock:
-            self._batch.engine.set_colour(self._row, value)
+            self._batch.engine.set_colour(self._row, colour)
+
+    @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1: as far as the stream resembles its source."""
+        return self._batch.engine.colour_share(self._row)
 
     @property
     def ceiling(self) -> float:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_arguments, check_audio_format, check_colour
+from rtsr.arguments import check_arguments, check_audio_format
 from rtsr.batch.replicate import BatchReplicate
 from rtsr.batch.shedding import DRY, NETWORK, REPLICATE, Plan, Shedding
 from rtsr.batch.slots import SlotStep
 from rtsr.batch.stream import RESERVED_FRAMES, BatchStream
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
+from rtsr.colour.learner import resolve_colour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.network_rows import network_rows, start_rows
 from rtsr.engine.ports import BlockPort, stream_latency
@@ -168,7 +170,7 @@ class BatchUpsampler:
         expected_cutoff: float | None = None,
         limiter: bool = True,
         channels_first: bool = False,
-        colour: Colour | None = None,
+        colour: Colour | AutoColour | str | None = None,
     ) -> BatchStream:
         """Let a stream join; it takes part from the next step on. The others notice nothing.
 
@@ -187,7 +189,7 @@ class BatchUpsampler:
             expected_cutoff: Hz where the measuring begins.
             limiter: whether what exceeds -1 dBFS is turned down.
             channels_first: whether blocks are ``(channels, samples)``.
-            colour: of the generated band.
+            colour: of the generated band, ``auto`` to learn it.
 
         Raises:
             AudioFormatError: a rate or channel count that is not accepted.
@@ -196,7 +198,7 @@ class BatchUpsampler:
         """
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
-        check_colour(colour, self.model)
+        found = resolve_colour(colour, self.model)
         with self.lock:
             step = self._running()
             row, slots = self._take(int(channels))
@@ -223,7 +225,7 @@ class BatchUpsampler:
                 wet=float(wet),
                 cutoff=None if cutoff is None else float(cutoff),
                 expected_cutoff=expected_cutoff,
-                colour=colour,
+                colour=found,
             )
             start_rows(self._network, row, slots, int(seed), f_target)
             # The batch has been running the free slots all the time.

@@ -12,14 +12,16 @@ import collections
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_colour
 from rtsr.batch.stream import BatchStream
 from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call.band_controls import BandControls
 from rtsr.call.dry_path import DELAY_SAMPLES, DryPath
 from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Chunk, Origin
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
+from rtsr.colour.learner import resolve_colour
+from rtsr.errors import ArgumentError
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.limiter import KNEE, limit
 
@@ -48,6 +50,7 @@ class CallStream:
         channels: of the sound.
         seed: of the generated texture, 0 to 2**32 - 1.
         wet: gain of the generated band, 0 to 1.
+        colour: of the new band, checked by :func:`~rtsr.colour.learner.resolve_colour`.
 
     Attributes:
         controls: the knobs of the new band.
@@ -66,6 +69,7 @@ class CallStream:
         channels: int = 1,
         seed: int = 0,
         wet: float = 1.0,
+        colour: Colour | AutoColour | None = None,
     ) -> None:
         self.channels = channels
         self.fallback_seconds = 0.0
@@ -75,7 +79,7 @@ class CallStream:
         self.monitor: Monitor | None = None
         self._batch = batch
         self._left_out = False
-        self._colour: Colour | None = None
+        self._colour = colour
         self._cutoff: float | None = None
         self._agreeing = 0
         self._dry_path = DryPath(channels)
@@ -107,17 +111,22 @@ class CallStream:
         return None if self._stream is None else self._stream.cutoff_hz
 
     @property
-    def colour(self) -> Colour | None:
-        """Gains of the new band that were learnt for this caller; a change is faded over 10 ms."""
+    def colour(self) -> Colour | AutoColour | None:
+        """Gains of the new band that were learnt for this caller; a change is faded over 10 ms.
+
+        ``auto``, or an :class:`~rtsr.colour.auto.AutoColour` that starts from what a former call
+        has taught, learns them while the caller's codec lets a wide band through.
+        """
         return self._colour
 
     @colour.setter
-    def colour(self, value: Colour | None) -> None:
-        if self._batch is not None:
-            check_colour(value, self._batch.model)
+    def colour(self, value: Colour | AutoColour | str | None) -> None:
+        if self._batch is None:
+            raise ArgumentError("A direction that is only transcoded has no new band to colour.")
+        colour = resolve_colour(value, self._batch.model)
         if self._stream is not None:
-            self._stream.colour = value
-        self._colour = value
+            self._stream.colour = colour
+        self._colour = colour
 
     @property
     def left_out(self) -> bool:

@@ -26,8 +26,12 @@ from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
 from rtsr.call.upsampled import SoundLine
 from rtsr.call.warm_up import warm_up
+from rtsr.colour.auto import AutoColour
+from rtsr.colour.colour import Colour
+from rtsr.colour.learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model
+from rtsr.timing import HOP, SAMPLE_RATE
 
 __all__ = ["BusyError", "CallEngine", "Line", "Totals"]
 
@@ -66,6 +70,8 @@ class Totals:
     far_jitter_seconds: float = 0.0
     round_trips: int = 0
     round_trip_seconds: float = 0.0
+    learnt_seconds: float = 0.0
+    skipped_seconds: float = 0.0
 
     def add(self, path: MediaPath) -> None:
         """Add what has happened on a path."""
@@ -85,6 +91,10 @@ class Totals:
         self.far_jitter_seconds += path.far.jitter_seconds
         self.round_trips += path.far.round_trips
         self.round_trip_seconds += path.far.round_trip_seconds
+        colour = path.stream.colour
+        if isinstance(colour, AutoColour):
+            self.learnt_seconds += colour.learnt_hops * HOP / SAMPLE_RATE
+            self.skipped_seconds += colour.skipped_hops * HOP / SAMPLE_RATE
 
 
 class Line:
@@ -177,6 +187,8 @@ class CallEngine:
         model, provider, threads: as for :class:`~rtsr.batch.upsampler.BatchUpsampler`.
         deadline_ms: how long sound waits for the batch before it is played without its new band, 5
             to 200 ms.
+        colour: of every call that is given no other: a colour for all, or ``auto``, which each
+            learns for itself.
 
     Attributes:
         lines: those that are open and enhance; ``sounds`` those with codecs of their own.
@@ -198,6 +210,7 @@ class CallEngine:
         provider: str = "auto",
         threads: int = 1,
         deadline_ms: float = 1000.0 * DEADLINE,
+        colour: Colour | str | None = None,
     ) -> None:
         if not 1 <= capacity <= MOST_CALLS:
             raise ArgumentError(f"A process takes 1 to {MOST_CALLS} calls, not {capacity}.")
@@ -217,6 +230,12 @@ class CallEngine:
         self.batch = BatchUpsampler(
             capacity * channels, model=model, provider=provider, threads=threads, buffer_ms=500
         )
+        if isinstance(colour, AutoColour):
+            raise ArgumentError(
+                "An AutoColour is one caller's; give it to their call, or 'auto' to all of them."
+            )
+        resolve_colour(colour, self.batch.model)
+        self._colour = colour
         warm_up(self.batch, channels)
         self._plain: list[Line] = []
         self._past = Totals()
@@ -276,6 +295,7 @@ class CallEngine:
         seed: int = 0,
         wet: float = 1.0,
         event_rate: int = 8000,
+        colour: Colour | AutoColour | str | None = None,
     ) -> Line:
         """Take a call.
 
@@ -288,11 +308,13 @@ class CallEngine:
             seed: of the generated texture.
             wet: gain of the generated band, 0 to 1.
             event_rate: as for :class:`~rtsr.call.path.MediaPath`.
+            colour: of the new band; the engine's if ``None``.
 
         Raises:
             BusyError: all slots are taken.
+            ArgumentError: the colour was learnt for another model.
         """
-        stream = await self._take_place(rate, seed, wet)
+        stream = await self._take_place(rate, seed, wet, colour)
         line = Line(
             self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
         )
@@ -316,19 +338,28 @@ class CallEngine:
         self._plain.append(line)
         return line
 
-    async def open_sound(self, rate: int, *, seed: int = 0, wet: float = 1.0) -> SoundLine:
+    async def open_sound(
+        self,
+        rate: int,
+        *,
+        seed: int = 0,
+        wet: float = 1.0,
+        colour: Colour | AutoColour | str | None = None,
+    ) -> SoundLine:
         """Take a call whose sound is decoded and encoded elsewhere.
 
         Args:
             rate: Hz of what will be given to :meth:`~rtsr.call.upsampled.SoundLine.enhance`.
             seed: of the generated texture.
             wet: gain of the generated band, 0 to 1.
+            colour: of the new band; the engine's if ``None``.
 
         Raises:
             BusyError: all slots are taken.
             AudioFormatError: a rate that is not accepted.
+            ArgumentError: the colour was learnt for another model.
         """
-        line = SoundLine(self, await self._take_place(rate, seed, wet), rate)
+        line = SoundLine(self, await self._take_place(rate, seed, wet, colour), rate)
         self.sounds.append(line)
         return line
 
@@ -357,7 +388,11 @@ class CallEngine:
         """Sound waits for a step."""
         self._work.set()
 
-    async def _take_place(self, rate: int, seed: int, wet: float) -> CallStream:
+    async def _take_place(
+        self, rate: int, seed: int, wet: float, colour: Colour | AutoColour | str | None
+    ) -> CallStream:
+        # A refusal must not cost a place.
+        found = resolve_colour(self._colour if colour is None else colour, self.batch.model)
         if len(self.lines) + len(self.sounds) + self._opening >= self.capacity:
             self.refused += 1
             raise BusyError(f"All {self.capacity} lines are busy; try again later.")
@@ -365,7 +400,7 @@ class CallEngine:
         try:
             # Opening waits for a step that is under way, which the event loop should not.
             opening = asyncio.ensure_future(
-                asyncio.to_thread(CallStream, self.batch, rate, self.channels, seed, wet)
+                asyncio.to_thread(CallStream, self.batch, rate, self.channels, seed, wet, found)
             )
             try:
                 stream = await asyncio.shield(opening)

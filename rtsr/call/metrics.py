@@ -58,6 +58,16 @@ class _Collector:
             ("rtsr_concealed_seconds", "Sound that was made up.", totals.concealed_seconds),
             ("rtsr_fallback_seconds", "Sound without new band.", totals.fallback_seconds),
             ("rtsr_deadlines_missed", "Deadlines that the batch missed.", totals.missed),
+            (
+                "rtsr_colour_learnt_seconds",
+                "Wide sound that callers' colours were learnt from.",
+                totals.learnt_seconds,
+            ),
+            (
+                "rtsr_colour_skipped_seconds",
+                "Wide sound that was not learnt from because too much waited.",
+                totals.skipped_seconds,
+            ),
             ("rtsr_calls_shed", "Times a call was left out of the batch.", totals.sheds),
             (
                 "rtsr_far_packets_lost",

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from rtsr.call.band_controls import BandControls
 from rtsr.call.call_stream import CallStream
 from rtsr.call.receiver import Chunk, Origin
+from rtsr.colour.auto import AutoColour
+from rtsr.colour.colour import Colour
 from rtsr.errors import AudioFormatError
 
 if TYPE_CHECKING:
@@ -48,6 +50,15 @@ class SoundLine:
     def fallback_seconds(self) -> float:
         """How much sound was given without the new band, because a step was late."""
         return self._stream.fallback_seconds
+
+    @property
+    def colour(self) -> Colour | AutoColour | None:
+        """Gains of the new band that were learnt for this caller; settable at any time."""
+        return self._stream.colour
+
+    @colour.setter
+    def colour(self, value: Colour | AutoColour | str | None) -> None:
+        self._stream.colour = value
 
     async def enhance(self, sound: Audio) -> Audio:
         """Enhance ``(samples,)`` or ``(samples, channels)`` to the same rank at 48 kHz.

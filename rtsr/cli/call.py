@@ -125,6 +125,7 @@ def web_command(
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     deadline_ms: DeadlineMs = 40.0,
+    colour: options.Colour = None,
 ) -> None:
     """Serve a page that calls, shows and steers; WebRTC for other pages, too.
 
@@ -138,7 +139,7 @@ def web_command(
     from rtsr.call.web.run import serve
 
     serve(
-        lambda: _engine(calls, channels, model, provider, threads, deadline_ms),
+        lambda: _engine(calls, channels, model, provider, threads, deadline_ms, colour),
         host_and_port(listen),
         token=token or "",
         names=tuple(names or ()),
@@ -253,6 +254,7 @@ def sip_command(
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     deadline_ms: DeadlineMs = 40.0,
+    colour: options.Colour = None,
 ) -> None:
     """Bridge telephone calls: narrow-band on one side, full-band Opus on the other.
 
@@ -267,7 +269,7 @@ def sip_command(
     from rtsr.call.sip.settings import settings_from
 
     serve(
-        lambda: _engine(calls, channels, model, provider, threads, deadline_ms),
+        lambda: _engine(calls, channels, model, provider, threads, deadline_ms, colour),
         host_and_port(listen),
         settings_from(to, codecs, bitrate, srtp, user, ring_seconds, ports),
         advertise=advertise,
@@ -282,7 +284,13 @@ def _announce(line: str) -> None:
 
 
 def _engine(
-    calls: int, channels: int, model: str, provider: str, threads: int, deadline_ms: float
+    calls: int,
+    channels: int,
+    model: str,
+    provider: str,
+    threads: int,
+    deadline_ms: float,
+    colour: str | None,
 ) -> CallEngine:
     from rtsr.call.engine import CallEngine
 
@@ -293,4 +301,5 @@ def _engine(
         provider=provider,
         threads=threads,
         deadline_ms=deadline_ms,
+        colour=options.read_colour_option(colour),
     )

@@ -75,7 +75,6 @@ def enhance_command(
       rtsr enhance recordings enhanced
     """
     from rtsr.cli.enhance_files import make_folder, plan_jobs
-    from rtsr.colour.colour import read_colour
 
     options.check_band(cutoff, ceiling)
     if as_json:
@@ -89,7 +88,7 @@ def enhance_command(
         "cutoff": cutoff,
         "ceiling": ceiling,
         "wet": wet,
-        "colour": None if colour is None else read_colour(colour),
+        "colour": options.read_colour_option(colour),
         "output_rate": out_rate,
         "limiter": limiter,
         "subtype": subtype,
@@ -150,6 +149,8 @@ def _print_report(job: Job, report: EnhanceReport, out_rate: int) -> None:
         f"p99.9 {report.step_ms.p99_9:.2f} ms, "
         f"latency of the stream {report.latency.algorithmic_ms:.1f} ms (compensated)"
     )
+    if learning := options.describe_learning(report.colour):
+        typer.echo(learning)
 
 
 def _rate_of(path: Path) -> int | None:

@@ -77,7 +77,7 @@ def live_command(
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     cutoff: options.Cutoff = None,
-    colour: options.Colour = None,
+    colour: options.ColourFile = None,
     worker: Annotated[
         str | None,
         typer.Option(
@@ -269,6 +269,11 @@ def live_command(
         "bypass": 1.0 if bypass else None,
         "seed": seed,
     }
+    if colour is not None and str(colour) == "auto":
+        raise ArgumentError(
+            "`rtsr live` takes a colour from a file, and learns none by itself; make one with "
+            "`rtsr colour learn VOICE.wav -o me.json`."
+        )
     settings = LiveSettings(
         input_device=input_device,
         output_device=output_device,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rtsr.errors import ArgumentError, RtsrError
+
+if TYPE_CHECKING:
+    from rtsr.colour.auto import AutoColour
+    from rtsr.colour.colour import Colour as LearntColour
 
 _ENGINE = "Engine"
 _SOUND = "Sound"
@@ -79,12 +83,17 @@ Wet = Annotated[
         rich_help_panel=_SOUND,
     ),
 ]
-Colour = Annotated[
+_COLOUR_HELP = "Gains of the new band that `rtsr colour learn` found for this voice"
+ColourFile = Annotated[
     Path | None,
+    typer.Option("--colour", metavar="FILE.json", help=f"{_COLOUR_HELP}.", rich_help_panel=_SOUND),
+]
+Colour = Annotated[
+    str | None,
     typer.Option(
         "--colour",
-        metavar="FILE.json",
-        help="Gains of the new band that `rtsr colour learn` found for this voice.",
+        metavar="auto|FILE.json",
+        help=f"{_COLOUR_HELP}; auto learns them while the input is wide.",
         rich_help_panel=_SOUND,
     ),
 ]
@@ -106,6 +115,30 @@ Limiter = Annotated[
         rich_help_panel=_SOUND,
     ),
 ]
+
+
+def read_colour_option(colour: str | None) -> LearntColour | str | None:
+    """Return what ``--colour`` names: the colour in a file, the word ``auto``, or none.
+
+    Raises:
+        RtsrError: the file cannot be read, or holds no colour.
+    """
+    from rtsr.colour.colour import read_colour
+
+    return colour if colour is None or colour == "auto" else read_colour(colour)
+
+
+def describe_learning(colour: LearntColour | AutoColour | None) -> str | None:
+    """Return a sentence on what was learnt by itself, or ``None`` where nothing is."""
+    from rtsr.colour.auto import AutoColour
+
+    if not isinstance(colour, AutoColour):
+        return None
+    return (
+        f"colour: {colour.learnt_hops / 100:.1f} s with sound learnt from and "
+        f"{colour.skipped_hops / 100:.1f} s skipped, of {colour.heard_hops / 100:.1f} s of wide "
+        "input"
+    )
 
 
 def check_stdout() -> None:

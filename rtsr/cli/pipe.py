@@ -66,7 +66,6 @@ def pipe_command(
         raise RtsrError(
             f"`rtsr pipe` moves raw PCM and {end} is a terminal; connect it to a program or file."
         )
-    from rtsr.colour.colour import read_colour
     from rtsr.upsampler import Upsampler
 
     with Upsampler(
@@ -82,7 +81,7 @@ def pipe_command(
         wet=wet,
         output_rate=out_rate,
         limiter=limiter,
-        colour=None if colour is None else read_colour(colour),
+        colour=options.read_colour_option(colour),
     ) as upsampler:
         if unusable := options.cutoff_warning(cutoff, rate):
             typer.echo(f"rtsr: {unusable}", err=True)
@@ -121,6 +120,8 @@ def pipe_command(
                 err=True,
             )
         if verbose:
+            if learning := options.describe_learning(upsampler.colour):
+                typer.echo(learning, err=True)
             times = statistics.step_ms
             typer.echo(
                 f"{report.received} samples in, {report.sent} out, {report.clipped_samples} "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour import spectrum
 from rtsr.colour.bands import BANDS, CUTOFFS_HZ, MAX_GAIN_DB, colour_centres, colour_edges
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr_kernels.equaliser_design import design_frequencies, minimum_phase_taps
@@ -23,6 +24,7 @@ _MOST_BYTES = 1 << 16
 _MOST_SECONDS = 1e9
 _HASH_LENGTH = 64
 _NAME_LENGTH = 200
+_LARGEST_LEVEL_DB = 200.0
 # A file holds edges to a tenth of a hertz.
 _SAME_HZ = 0.11
 
@@ -41,6 +43,9 @@ class Colour:
         seconds: of sound that it rests on, pauses left out.
         gains_db: a row for each of the cutoffs 4, 5.5, 8 and 12 kHz, with a gain in dB for each of
             the 24 bands of :func:`~rtsr.colour.bands.colour_edges`, within +-12 dB.
+        spectrum_db: long-term spectrum of the low band, ten levels in dB
+            (:mod:`rtsr.colour.spectrum`), by which a stream shows whether it is of this source;
+            ``None`` is used on every stream as if it were.
 
     Raises:
         ArgumentError: a value is out of range, not a number, or there are too many or too few.
@@ -50,6 +55,7 @@ class Colour:
     weights_sha256: str
     seconds: float
     gains_db: tuple[tuple[float, ...], ...]
+    spectrum_db: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if problem := _find_problem(self):
@@ -86,6 +92,10 @@ class Colour:
             self, gains_db=tuple(tuple(share * gain for gain in row) for row in self.gains_db)
         )
 
+    @functools.cached_property
+    def _spectrum(self) -> Gains:
+        return np.array(self.spectrum_db, np.float64)
+
     def check_weights(self, model: str, weights_sha256: str) -> None:
         """Raise :class:`ArgumentError` unless it was learnt for these weights."""
         if self.weights_sha256 == weights_sha256:
@@ -94,6 +104,19 @@ class Colour:
         raise ArgumentError(
             f"This colour was learnt for {version} model '{model}'; learn it again "
             "(`rtsr colour learn`) or take the model that it was learnt for."
+        )
+
+    def agreement(self, heard: spectrum.LongTermSpectrum, cutoff_hz: float) -> float:
+        """Return how probable it is, 0 to 1, that a stream is of the source it was learnt from.
+
+        Args:
+            heard: of the stream.
+            cutoff_hz: where the stream's content ends.
+        """
+        if self.spectrum_db is None:
+            return 1.0
+        return spectrum.agreement(
+            self._spectrum, self.seconds, heard.levels_db, heard.seconds, cutoff_hz
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -109,6 +132,12 @@ class Colour:
                 {"cutoff_hz": cutoff_hz, "gains_db": [round(gain, 2) for gain in gains]}
                 for cutoff_hz, gains in zip(CUTOFFS_HZ, self.gains_db, strict=True)
             ],
+            "spectrum": None
+            if self.spectrum_db is None
+            else {
+                "bands_hz": [round(float(edge), 1) for edge in spectrum.EDGES_HZ],
+                "levels_db": [round(level, 2) for level in self.spectrum_db],
+            },
         }
 
     def save(self, path: str | Path) -> None:
@@ -183,12 +212,21 @@ def from_json(found: Any, origin: str = "This object") -> Colour:
     gains = [row.get("gains_db") for row in rows]
     if not all(isinstance(row, list) for row in gains):
         raise RtsrError(f"{origin} is damaged: it has no list of gains.")
+    heard = found.get("spectrum")
+    if heard is not None:
+        if not isinstance(heard, dict) or not isinstance(heard.get("levels_db"), list):
+            raise RtsrError(f"{origin} is damaged: its spectrum has no list of levels.")
+        if not _are_close(heard.get("bands_hz"), spectrum.EDGES_HZ.tolist()):
+            raise RtsrError(
+                f"{origin} has a spectrum of other bands; learn the colour again with this version."
+            )
     try:
         return Colour(
             found.get("model"),  # type: ignore[arg-type]
             found.get("weights_sha256"),  # type: ignore[arg-type]
             found.get("seconds"),  # type: ignore[arg-type]
             tuple(tuple(row) for row in gains if row is not None),
+            None if heard is None else tuple(heard["levels_db"]),
         )
     except ArgumentError as error:
         reason = str(error).removeprefix("A colour ")
@@ -214,6 +252,15 @@ def _find_problem(colour: Colour) -> str | None:
                 return (
                     f"has gains between -{MAX_GAIN_DB:g} and {MAX_GAIN_DB:g} dB, not {_shown(gain)}"
                 )
+    levels = colour.spectrum_db
+    if levels is not None and len(levels) != spectrum.BANDS:
+        return f"has a spectrum of {spectrum.BANDS} levels, not of {len(levels)}"
+    for level in levels or ():
+        if not _is_number(level) or not abs(level) <= _LARGEST_LEVEL_DB:
+            return (
+                f"has a spectrum with levels between -{_LARGEST_LEVEL_DB:g} and "
+                f"{_LARGEST_LEVEL_DB:g} dB, not {_shown(level)}"
+            )
     return None
 
 

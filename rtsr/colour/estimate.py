@@ -23,10 +23,10 @@ _SPREAD_DB, _SPREAD_PER_OCTAVE_DB = 3.0, 2.4
 # Errors 1, 2, 4 and 8 bands apart correlate by 0.9, 0.8, 0.7 and 0.5.
 _CORRELATION_BANDS = 11.0
 
-# By this much (dB) a part of a recording, or another of the same source, differs from the rest
-# however long it is: 4 dB for kinds of effects, 1.2 dB for voices, which need less. The larger one,
-# because a colour that is used on a wrong voice then does less harm.
-_DRIFT_DB = 4.0
+# By this much (dB) a part of a recording, or another of the same voice, differs from the rest
+# however long it is. Kinds of effects differ by 4 dB; that their spectra differ then, too, is what
+# keeps their colours from being used (`rtsr.colour.spectrum`).
+_DRIFT_DB = 2.0
 # Of one band alone: what makes it ragged.
 _RAGGEDNESS_DB = 0.7
 # Where too few seconds are there to be compared, they differ by this much.
@@ -37,57 +37,81 @@ _BLOCK_FRAMES = 100
 _LEAST_SHARE = 0.1
 
 
-def estimate_gains(errors: Levels, is_measured: Flags, cutoff_hz: float) -> Levels:
+class ErrorSums:
+    """What is kept of errors of levels: sums over frames, and over seconds of them, per band.
+
+    Frames are no independent witnesses, for a vowel lasts ten of them; seconds nearly are. So how
+    unsure a mean is follows from how the means of seconds differ.
+
+    Attributes:
+        frames: how many with sound were added.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0.0
+        # Frames and their sum; seconds, the sum of their means, and of the squares of these.
+        self._sums = np.zeros((5, BANDS))
+
+    @property
+    def means(self) -> Levels:
+        """Mean over frames of each band ``(24,)``; NaN where none is measured."""
+        counts, sums = self._sums[:2]
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+    @property
+    def is_known(self) -> Flags:
+        """Bands ``(24,)`` that were measured in enough of the frames to tell something."""
+        counts = self._sums[0]
+        return np.asarray((counts > 0) & (counts >= _LEAST_SHARE * self.frames))
+
+    def add(self, errors: Levels, is_measured: Flags) -> None:
+        """Add frames with sound in the order in which they were heard, 100 a second.
+
+        Args:
+            errors: ``(frames, 24)``, by how many dB the sound's own level of each band lies above
+                what was generated.
+            is_measured: ``(frames, 24)``, which of them count.
+        """
+        self.frames += len(errors)
+        counted = np.where(is_measured, errors, 0.0)
+        self._sums[:2] += is_measured.sum(axis=0), counted.sum(axis=0)
+        for start in range(0, len(errors) - _BLOCK_FRAMES // 2, _BLOCK_FRAMES):
+            block = slice(start, start + _BLOCK_FRAMES)
+            counts = is_measured[block].sum(axis=0)
+            mean = counted[block].sum(axis=0) / np.maximum(counts, 1)
+            self._sums[2:] += (counts > 0) * np.array([np.ones(BANDS), mean, mean**2])
+
+    def fade(self, share: float) -> None:
+        """Let all that was added so far count for only a share of it."""
+        self.frames *= share
+        self._sums *= share
+
+    def error_variances(self) -> Levels:
+        """Return the variance of each band's mean ``(24,)`` in dB^2."""
+        counts, sums, squares = self._sums[2:]
+        spread = np.maximum(squares - sums**2 / np.maximum(counts, 1.0), 0.0)
+        variance = np.where(
+            counts > 2, spread / np.maximum(counts - 1.0, 1.0), _UNKNOWN_SPREAD_DB**2
+        )
+        return np.asarray(variance / np.maximum(counts, 1.0) + _DRIFT_DB**2)
+
+
+def estimate_gains(sums: ErrorSums, cutoff_hz: float) -> Levels:
     """Estimate the gains ``(24,)`` in dB that make up for what is wrong all the time.
 
     Args:
-        errors: ``(frames, 24)``, by how many dB the sound's own level of each band lies above what
-            was generated; frames with sound only, 100 a second.
-        is_measured: ``(frames, 24)``, which of them count.
+        sums: of the errors.
         cutoff_hz: where the content of the input ended.
     """
-    counts = is_measured.sum(axis=0)
-    is_used = (counts > 0) & (counts >= _LEAST_SHARE * len(errors))
+    is_used = sums.is_known
     if not is_used.any():
         return np.zeros(BANDS)
-    means = mean_errors(errors, is_measured)
     octaves = np.log2(np.maximum(colour_centres() / cutoff_hz, 1.0))
     spread = _SPREAD_DB + _SPREAD_PER_OCTAVE_DB * octaves
     distance = np.abs(np.subtract.outer(np.arange(BANDS), np.arange(BANDS)))
     prior = np.exp(-distance / _CORRELATION_BANDS) * np.outer(spread, spread)
     # Bands are wrong together in what is measured as in what is true: one share for all of them.
-    unsure = _error_variances(errors, is_measured)[is_used].mean() / (spread[is_used] ** 2).mean()
+    unsure = sums.error_variances()[is_used].mean() / (spread[is_used] ** 2).mean()
     noise = unsure * prior + _RAGGEDNESS_DB**2 * np.eye(BANDS)
-    weights = np.linalg.solve((prior + noise)[np.ix_(is_used, is_used)], means[is_used])
+    weights = np.linalg.solve((prior + noise)[np.ix_(is_used, is_used)], sums.means[is_used])
     return np.clip(prior[:, is_used] @ weights, -MAX_GAIN_DB, MAX_GAIN_DB)
-
-
-def mean_errors(errors: Levels, is_measured: Flags) -> Levels:
-    """Return the mean over frames of each band ``(24,)``; NaN where none is measured."""
-    counts = is_measured.sum(axis=0)
-    sums = np.where(is_measured, errors, 0.0).sum(axis=0)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
-def _error_variances(errors: Levels, is_measured: Flags) -> Levels:
-    """Return the variance of each band's mean in dB^2, by how the seconds of sound differ.
-
-    Frames are no independent witnesses, for a vowel lasts ten of them; seconds nearly are.
-    """
-    starts = range(0, len(errors) - _BLOCK_FRAMES // 2, _BLOCK_FRAMES)
-    blocks = np.array(
-        [
-            mean_errors(
-                errors[start : start + _BLOCK_FRAMES], is_measured[start : start + _BLOCK_FRAMES]
-            )
-            for start in starts
-        ]
-    ).reshape(-1, BANDS)
-    known = np.isfinite(blocks)
-    counts = known.sum(axis=0)
-    centred = np.where(known, blocks, 0.0)
-    centred = np.where(known, centred - centred.sum(axis=0) / np.maximum(counts, 1), 0.0)
-    variance = np.where(
-        counts > 2, (centred**2).sum(axis=0) / np.maximum(counts - 1, 1), _UNKNOWN_SPREAD_DB**2
-    )
-    return np.asarray(variance / np.maximum(counts, 1) + _DRIFT_DB**2)

@@ -12,25 +12,18 @@ from numpy.typing import NDArray
 from rtsr.arguments import check_audio_format
 from rtsr.audio.reader import open_input
 from rtsr.bandwidth.file_cutoff import measure_cutoff
-from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES, colour_edges
+from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES
 from rtsr.colour.colour import Colour
-from rtsr.colour.estimate import estimate_gains
+from rtsr.colour.degrade import convert_rate, degrade
+from rtsr.colour.estimate import ErrorSums, estimate_gains
+from rtsr.colour.reference import SILENCE_DB, Reference
+from rtsr.colour.spectrum import spectrum_of
 from rtsr.errors import ArgumentError, AudioFormatError
-from rtsr.quality.band_powers import (
-    FRAMES_PER_SECOND,
-    LOWEST_DB,
-    SOUND_RANGE_DB,
-    band_powers,
-    decibels,
-    level_errors,
-)
 from rtsr.runtime.models import Model
 from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
-from rtsr_kernels.resample import StreamingResampler
 
 Audio = NDArray[np.float32]
-Levels = NDArray[np.float64]
 #: A sound file, or samples in [-1, 1] ``(samples,)`` or ``(samples, channels)`` and their rate.
 Recording: TypeAlias = str | Path | tuple[NDArray[Any], int]
 Progress = Callable[[int, int], None]
@@ -41,10 +34,7 @@ MOST_SECONDS = 120.0
 #: Below this a recording has no full band: 32 kHz recordings and MP3 of 128 kbit/s still have one.
 FULL_BAND_FROM_HZ = 15000.0
 
-# The loudest frame of what counts as silence, over all frequencies.
-_SILENCE_DB = -70.0
 _LEAST_SOUND_SECONDS = 2.0
-_DITHER_SEED = 1
 
 
 def learn_colour(
@@ -86,7 +76,7 @@ def learn_colour(
     steps, done, rows = len(NARROW_RATES) * len(sounds), 0, []
     found: Model | None = None
     for rate, cutoff_hz in zip(NARROW_RATES, CUTOFFS_HZ, strict=True):
-        errors, is_measured = [], []
+        sums = ErrorSums()
         for (sound, _), reference in zip(sounds, levels, strict=True):
             with Upsampler(
                 rate,
@@ -100,67 +90,21 @@ def learn_colour(
                 found = upsampler.model
                 enhanced = _enhance(upsampler, degrade(sound, rate), len(sound))
                 ends_hz = min(reference.own_hz, upsampler.ceiling)
-            error, measured = reference.compare(enhanced, cutoff_hz, ends_hz)
-            errors.append(error)
-            is_measured.append(measured)
+            sums.add(*reference.compare(enhanced, cutoff_hz, ends_hz))
             done += 1
             if progress is not None:
                 progress(done, steps)
-        gains = estimate_gains(np.concatenate(errors), np.concatenate(is_measured), cutoff_hz)
+        gains = estimate_gains(sums, cutoff_hz)
         rows.append(tuple(float(gain) for gain in gains))
     assert found is not None
-    return Colour(found.metadata.name, found.metadata.weights_sha256, seconds, tuple(rows))
-
-
-class Reference:
-    """Band levels of a recording, and which of its frames have sound.
-
-    Attributes:
-        own_hz: where its content ends.
-        sound_seconds: of frames with sound, as a mean over channels.
-    """
-
-    def __init__(self, sound: Audio, own_hz: float) -> None:
-        self.own_hz = own_hz
-        self._channels = []
-        for channel in sound.T:
-            bands, wholes = _powers(channel)
-            least = max(wholes.max() * 10.0 ** (-SOUND_RANGE_DB / 10.0), 10.0 ** (_SILENCE_DB / 10))
-            self._channels.append((bands, wholes >= least))
-        frames = sum(int(has_sound.sum()) for _, has_sound in self._channels)
-        self.sound_seconds = frames / FRAMES_PER_SECOND / sound.shape[1]
-
-    def compare(
-        self,
-        enhanced: Audio,
-        cutoff_hz: float,
-        ends_hz: float,
-        *,
-        first: int = 0,
-        last: int | None = None,
-    ) -> tuple[Levels, NDArray[np.bool_]]:
-        """Return the errors of frames with sound ``(frames, 24)`` in dB, and which count.
-
-        Args:
-            enhanced: ``(samples, channels)``, aligned.
-            cutoff_hz: where the content of what was enhanced ended.
-            ends_hz: above this nothing is compared.
-            first: frame of 10 ms to begin with.
-            last: the first frame that is left out again.
-        """
-        edges = colour_edges()
-        # A band that the cutoff or the end of the content runs through tells of both sides.
-        inside = (edges[:-1] >= cutoff_hz * 0.999) & (edges[1:] <= ends_hz)
-        errors, measured = [], []
-        for (reference, has_sound), channel in zip(self._channels, enhanced.T, strict=True):
-            error = level_errors(reference, _powers(channel)[0])
-            chosen = np.flatnonzero(has_sound)
-            chosen = chosen[
-                (chosen >= first) & (chosen < (len(has_sound) if last is None else last))
-            ]
-            errors.append(error[chosen])
-            measured.append((inside & (decibels(reference) > LOWEST_DB))[chosen])
-        return np.concatenate(errors), np.concatenate(measured)
+    heard = spectrum_of(np.concatenate([sound.mean(axis=1, keepdims=True) for sound, _ in sounds]))
+    return Colour(
+        found.metadata.name,
+        found.metadata.weights_sha256,
+        seconds,
+        tuple(rows),
+        tuple(heard.levels_db.tolist()),
+    )
 
 
 def _read_all(recordings: Sequence[Recording]) -> list[tuple[Audio, float]]:
@@ -199,7 +143,7 @@ def read_recording(
         ArgumentError: there is silence alone.
     """
     loudest = samples[:, int(np.argmax(np.square(samples).sum(axis=0)))]
-    if not np.abs(loudest).max() > 10.0 ** (_SILENCE_DB / 20.0):
+    if not np.abs(loudest).max() > 10.0 ** (SILENCE_DB / 20.0):
         raise ArgumentError(f"{name} is silent; a colour is learnt from sound.")
     own_hz = measure_cutoff(loudest, rate)
     if own_hz < narrowest_hz:
@@ -207,7 +151,7 @@ def read_recording(
             f"{name} ends at {own_hz / 1000.0:.1f} kHz; full-band sound is needed, up to "
             f"{narrowest_hz / 1000.0:g} kHz or more."
         )
-    return _to_rate(samples, rate, SAMPLE_RATE), own_hz
+    return convert_rate(samples, rate, SAMPLE_RATE), own_hz
 
 
 def _read_file(path: Path, most_seconds: float) -> tuple[Audio, int]:
@@ -250,34 +194,9 @@ def _usable(samples: Audio) -> Audio:
     return np.where(np.abs(samples) <= 8.0, samples, np.float32(0.0))
 
 
-def _to_rate(samples: Audio, rate: int, new_rate: int) -> Audio:
-    """Convert ``(samples, channels)`` and take the conversion's delay out."""
-    if rate == new_rate:
-        return samples
-    resampler = StreamingResampler(rate, new_rate, samples.shape[1])
-    tail = np.zeros((rate // 10, samples.shape[1]), np.float32)
-    converted = resampler.process(np.concatenate([samples, tail]))
-    length = round(len(samples) * new_rate / rate)
-    return converted[resampler.delay : resampler.delay + length]
-
-
-def degrade(sound: Audio, rate: int) -> Audio:
-    """Return ``sound`` as a 16-bit file of another rate holds it, with triangular dither."""
-    narrow = _to_rate(sound, SAMPLE_RATE, rate)
-    random = np.random.default_rng(_DITHER_SEED)
-    dither = random.random(narrow.shape) - random.random(narrow.shape)
-    codes = np.clip(np.rint(narrow * 32768.0 + dither), -32768, 32767)
-    return (codes / 32768.0).astype(np.float32)
-
-
 def _enhance(upsampler: Upsampler, narrow: Audio, length: int) -> Audio:
     """Return the enhanced sound, aligned with the 48 kHz original and as long."""
     late = upsampler.latency.algorithmic_samples
     wide = np.concatenate([upsampler.process(narrow), upsampler.flush()])[late:]
     wide = wide.reshape(len(wide), -1)[:length]
     return np.pad(wide, ((0, length - len(wide)), (0, 0)))
-
-
-def _powers(channel: Audio) -> tuple[Levels, Levels]:
-    """Return powers of a colour's bands ``(frames, 24)`` and of whole frames ``(frames,)``."""
-    return band_powers(channel.astype(np.float64), colour_edges())

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour, equaliser_taps
+from rtsr.colour.stream_colour import StreamColour
 from rtsr.timing import HOP
 from rtsr_kernels import crossover, cutoffs, equaliser
 from rtsr_kernels.bandwidth import start_bandwidth
@@ -50,7 +52,7 @@ class HopEngine:
         self._first = np.zeros(1, np.int64)
         self._equaliser = equaliser.equaliser_state(streams, slots)
         self._equaliser_scratch = equaliser.equaliser_scratch(hops)
-        self._colours: dict[int, Colour] = {}
+        self._colours: dict[int, StreamColour] = {}
         # Streams whose filter, though not their cutoff, is out of date.
         self._recoloured: set[int] = set()
         self._is_coloured = True
@@ -85,7 +87,7 @@ class HopEngine:
         wet: float = 1.0,
         cutoff: float | None = None,
         expected_cutoff: float | None = None,
-        colour: Colour | None = None,
+        colour: Colour | AutoColour | None = None,
     ) -> None:
         """Let a stream begin in a row.
 
@@ -137,31 +139,42 @@ class HopEngine:
         """Return the gain that is wanted of a row's high band."""
         return float(self._mixing["wet"][row])
 
-    def set_colour(self, row: int, colour: Colour | None) -> None:
-        """Give the high band of a row a colour, or none; it is faded over the next hop."""
-        if colour is None:
-            self._colours.pop(row, None)
-            self._recoloured.discard(row)
-            equaliser.set_filter(self._equaliser, row, None)
-        else:
-            self._colours[row] = colour
+    def set_colour(self, row: int, colour: Colour | AutoColour | None, amount: float = 1.0) -> None:
+        """Give the high band of a row a colour, or none; it is faded over the next hop.
+
+        Args:
+            row: of the stream.
+            colour: how much of it is used depends on how much the stream resembles what it was
+                learnt from (:class:`~rtsr.colour.stream_colour.StreamColour`).
+            amount: 0 (none of that) to 1 (all).
+        """
+        self._colours.pop(row, None)
+        if colour is not None:
+            self._colours[row] = StreamColour(colour, amount)
+        self._recoloured.add(row)
+
+    def set_colour_amount(self, row: int, amount: float) -> None:
+        """Set how much of a row's colour is wanted, 0 to 1; it is faded over the next hop."""
+        colour = self._colours.get(row)
+        if colour is not None and colour.set_amount(amount):
             self._recoloured.add(row)
-            self._equalises = True
 
     def set_coloured(self, is_coloured: bool) -> None:
         """Say whether the next steps' high bands are those that colours were learnt for."""
         if is_coloured == self._is_coloured:
             return
         self._is_coloured = is_coloured
-        if is_coloured:
-            self._recoloured.update(self._colours)
-        else:
-            for row in self._colours:
-                equaliser.set_filter(self._equaliser, row, None)
+        self._recoloured.update(self._colours)
 
-    def colour(self, row: int) -> Colour | None:
-        """Return the colour of a row's high band."""
-        return self._colours.get(row)
+    def colour(self, row: int) -> Colour | AutoColour | None:
+        """Return the colour of a row's high band, as it was given."""
+        colour = self._colours.get(row)
+        return None if colour is None else colour.given
+
+    def colour_share(self, row: int) -> float:
+        """Return how much of a row's colour is used, 0 to 1."""
+        colour = self._colours.get(row)
+        return 0.0 if colour is None else colour.share
 
     def target(self, row: int) -> float:
         """Where a row's output should end, in Hz."""
@@ -204,6 +217,8 @@ class HopEngine:
             Hz ``(hops,)`` where the content of each hop ends; the next step overwrites it.
         """
         cutoffs.measure_block(self._cutoffs, 0, audio, self._cutoff_scratch.detector)
+        if self._colours and not self._colours[0].may_skip(self.hops):
+            self._hear(0, audio)
         return self.f_prior[0]
 
     def finish(self, audio: Audio, high_band: Audio, out: Audio) -> None:
@@ -223,6 +238,12 @@ class HopEngine:
             Hz ``(streams, hops)``, where the content of each hop ends; see :attr:`f_prior`.
         """
         cutoffs.measure_rows(self._cutoffs, rows, self.slots, audio, self._cutoff_scratch)
+        if self._colours:
+            for row in rows.tolist():
+                colour = self._colours.get(row)
+                if colour is not None and not colour.may_skip(self.hops):
+                    slots = self.slots[row, : self._mixing["channels"][row]]
+                    self._hear(row, audio[slots].T)
         return self.f_prior
 
     def finish_rows(self, rows: Rows, audio: Audio, high_band: Audio, out: Audio) -> None:
@@ -266,13 +287,23 @@ class HopEngine:
             if state.hz[row, 0] == self._mixing["mixed_hz"][row]:
                 state.sos[row, 0] = state.sos[row, 1]
 
+    def _hear(self, row: int, audio: Audio) -> None:
+        """Let a row's colour listen to the input ``(480 * hops, channels)`` of its step."""
+        if self._colours[row].hear(audio, self.f_prior[row]):
+            self._recoloured.add(row)
+
     def _design_colour(self, row: int) -> None:
         """Find the filter that a row's colour asks for at the newest crossover of its step."""
         self._recoloured.discard(row)
-        colour = self._colours.get(row)
+        stream_colour = self._colours.get(row)
+        colour = None if stream_colour is None else stream_colour.present
+        if colour is None or not self._is_coloured:
+            equaliser.set_filter(self._equaliser, row, None)
+            return
+        self._equalises = True
         hz = self._crossover.hz[row]
         missing = hz[~np.isnan(hz)]
         # Where nothing is missing, the next cutoff will be a new one.
-        if colour is not None and self._is_coloured and missing.size:
+        if missing.size:
             taps = equaliser_taps(colour, float(missing[-1]))
             equaliser.set_filter(self._equaliser, row, taps)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.sources import HighBandSource
@@ -42,7 +43,7 @@ class Engine:
         *,
         cutoff: float | None = None,
         expected_cutoff: float | None = None,
-        colour: Colour | None = None,
+        colour: Colour | AutoColour | None = None,
     ) -> None:
         self.expected_cutoff = expected_cutoff
         self._source = source
@@ -54,9 +55,11 @@ class Engine:
         self._wet = wet
         self._f_target = f_target
         self._cutoff = cutoff
-        self._colour = colour
+        # What is warmed up with teaches nothing.
+        self._colour: Colour | AutoColour | None = None
         self.reset()
         warm_up(self.step, self.step_samples, source.channels)
+        self._colour = colour
         self.reset()
         statistics.clear()
 
@@ -100,14 +103,19 @@ class Engine:
         self._hops.set_wet(0, value)
 
     @property
-    def colour(self) -> Colour | None:
+    def colour(self) -> Colour | AutoColour | None:
         """Of the high band; a change is faded over one hop."""
         return self._colour
 
     @colour.setter
-    def colour(self, value: Colour | None) -> None:
+    def colour(self, value: Colour | AutoColour | None) -> None:
         self._colour = value
         self._hops.set_colour(0, value)
+
+    @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1."""
+        return self._hops.colour_share(0)
 
     @property
     def f_target(self) -> float:

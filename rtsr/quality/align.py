@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 
 MAX_LAG_SECONDS = 0.1
 # Lags whose correlation is this close to the best are equal but for rounding (a steady tone has one

@@ -9,7 +9,7 @@ import soundfile
 
 from rtsr.audio.reader import native_name
 from rtsr.errors import AudioFormatError, MissingDependencyError
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 from rtsr.timing import SAMPLE_RATE
 
 

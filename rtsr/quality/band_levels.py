@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
-from rtsr.quality.band_powers import (
+from rtsr.spectra.band_powers import (
     LOWEST_DB,
     SOUND_RANGE_DB,
     band_powers,
     decibels,
     level_errors,
 )
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 
 #: what :func:`band_levels` tells, in the order in which tables show it
 BAND_LEVELS = (

@@ -12,8 +12,8 @@ from rtsr.errors import ArgumentError
 from rtsr.quality import metrics as definitions
 from rtsr.quality.align import align
 from rtsr.quality.band_levels import BAND_LEVELS, band_levels
-from rtsr.quality.stft import Signal
 from rtsr.quality.visqol import visqol, visqol_available
+from rtsr.spectra.stft import Signal
 
 MIN_CUTOFF_HZ = 500.0
 MAX_CUTOFF_HZ = 23000.0

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from rtsr.quality.align import band_limit
-from rtsr.quality.stft import Signal, bin_frequencies, paired_power_chunks, power_chunks
+from rtsr.spectra.stft import Signal, bin_frequencies, paired_power_chunks, power_chunks
 
 _LSD_FFT, _LSD_HOP = 2048, 512
 _LSD_LEAST = 1e-8

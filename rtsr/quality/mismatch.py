@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from rtsr.quality.align import align, band_limit
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 
 # A delay and the tail of a coder or a resampler explain this much.
 _LENGTH_SECONDS = 0.25

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rtsr.errors import MissingDependencyError, RtsrError
-from rtsr.quality.stft import Signal, power_chunks
+from rtsr.spectra.stft import Signal, power_chunks
 
 _FFT = 2048
 _FINEST_HOP = 256

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rtsr.errors import ArgumentError, MissingDependencyError
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 from rtsr_kernels.temporary_cache import use_temporary_cache
 
 # The package's patches and its gaps between them need this much; it refuses less.

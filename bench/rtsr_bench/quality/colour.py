@@ -1,44 +1,55 @@
-"""What a colour is worth: nothing, learnt from the beginning, of a wrong source, oracle.
+"""What a colour is worth: nothing, learnt from the beginning, by itself, of a wrong source, oracle.
 
-``rtsr bench colour CORPUS`` prints a table for a corpus (a folder with
-``manifest.csv``). Each recording is scored on what comes behind its first 10 s, or behind its first
-half where it is shorter than 20 s, and nothing of that part is learnt from but by the oracle.
+``rtsr bench colour CORPUS`` prints a table for a corpus. Each recording is scored on what comes
+behind its first 10 s, or behind its first half where it is shorter than 20 s, and nothing of that
+part is learnt from but by the oracle.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from rich.progress import Progress
 
+from rtsr.bandwidth.detector import BandwidthDetector
 from rtsr.batch.stream import BatchStream
 from rtsr.batch.upsampler import BatchUpsampler
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.bands import CUTOFFS_HZ, MAX_GAIN_DB, NARROW_RATES
 from rtsr.colour.colour import Colour
-from rtsr.colour.estimate import estimate_gains, mean_errors
-from rtsr.colour.learn import Reference, degrade, read_recording
+from rtsr.colour.degrade import degrade
+from rtsr.colour.estimate import ErrorSums, estimate_gains
+from rtsr.colour.learn import read_recording
+from rtsr.colour.learner import resolve_colour
+from rtsr.colour.reference import Reference
+from rtsr.colour.spectrum import spectrum_of
+from rtsr.colour.stream_colour import StreamColour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.quality.evaluation import evaluate
 from rtsr.runtime.models import Model
-from rtsr.timing import SAMPLE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.train.listing import list_recordings
+from rtsr_bench.files import read_json
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 Audio = NDArray[np.float32]
 
 DOMAINS = ("speech", "effects", "music")
-NONE, BEGINNING, SAME, WRONG, ORACLE = "none", "beginning", "same source", "wrong source", "oracle"
-CASES = (NONE, BEGINNING, SAME, WRONG, ORACLE)
+NONE, BEGINNING, ITSELF, SAME = "none", "beginning", "auto", "same source"
+WRONG, FORCED, ORACLE = "wrong source", "wrong source in full", "oracle"
+CASES = (NONE, BEGINNING, ITSELF, SAME, WRONG, FORCED, ORACLE)
 METRICS = ("visqol", "lsd", "level_bias_db")
 
 _LEARNT_SECONDS = 10.0
+# What learns by itself hears the beginning so often that it has heard so much, as a stream.
+_HEARD_SECONDS = 20.0
 _MOST_SECONDS = 20.0
 _SHORTEST_SECONDS = 2.5
 _FRAMES_PER_SECOND = 100
@@ -63,26 +74,26 @@ class Item:
 
 def read_corpus(folder: Path, per_domain: int | None) -> list[Item]:
     """Read the recordings of the split ``valid`` that have a full band, evenly picked."""
-    with (folder / "manifest.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "valid"]
+    listed = list_recordings(folder, "valid")
     items = []
     for domain in DOMAINS:
-        chosen = [
-            row
-            for row in rows
-            if row["domain"] == domain and float(row["seconds"]) >= _SHORTEST_SECONDS
-        ]
-        if per_domain is not None and len(chosen) > per_domain:
-            places = np.linspace(0, len(chosen) - 1, per_domain).round().astype(int)
-            chosen = [chosen[place] for place in places]
-        for row in chosen:
-            samples, rate = soundfile.read(folder / row["path"], dtype="float32", always_2d=True)
-            if rate not in SUPPORTED_RATES:
-                continue
-            samples = samples[: round(_MOST_SECONDS * rate), :1]
-            sound, own_hz = read_recording(samples, rate, row["path"], narrowest_hz=0.0)
-            items.append(Item(domain, row["speaker_or_group"], row["path"], sound, own_hz))
+        chosen = [one for one in listed if one.domain == domain]
+        found = [item for one in chosen if (item := _read(folder, one.path, domain, one.group))]
+        if per_domain is not None and len(found) > per_domain:
+            places = np.linspace(0, len(found) - 1, per_domain).round().astype(int)
+            found = [found[place] for place in places]
+        items += found
     return items
+
+
+def _read(folder: Path, path: str, domain: str, group: str) -> Item | None:
+    """Read a recording, if it has a rate that the engine takes and is long enough to be halved."""
+    samples, rate = soundfile.read(folder / path, dtype="float32", always_2d=True)
+    if rate not in SUPPORTED_RATES or len(samples) < _SHORTEST_SECONDS * rate:
+        return None
+    samples = samples[: round(_MOST_SECONDS * rate), :1]
+    sound, own_hz = read_recording(samples, rate, path, narrowest_hz=0.0)
+    return Item(domain, group, path, sound, own_hz)
 
 
 def enhance_all(
@@ -112,58 +123,87 @@ def enhance_all(
     return [results[number] for number in range(len(results))]
 
 
-def measure(items: list[Item], model: Model, rate: int) -> list[dict[str, dict[str, float]]]:
+def measure(
+    items: list[Item], model: Model, rate: int, bar: Progress
+) -> list[dict[str, dict[str, float]]]:
     """Return the metrics of each item in each case, where it has one."""
     cutoff_hz = rate / 2.0
     narrow = [degrade(item.sound, rate) for item in items]
     plain = enhance_all([(sound, None) for sound in narrow], model, rate)
-    ceiling = model.metadata.f_target_default
     learnt, oracles = [], []
     for item, wide in zip(items, plain, strict=True):
-        reference = Reference(item.sound, item.own_hz)
-        ends_hz = min(item.own_hz, ceiling)
-        end = round(item.learnt_seconds * _FRAMES_PER_SECOND)
-        whole = np.zeros_like(item.sound)
-        whole[: len(wide)] = wide[: len(whole)]
-        errors, measured = reference.compare(whole, cutoff_hz, ends_hz, last=end)
-        learnt.append(estimate_gains(errors, measured, cutoff_hz))
-        errors, measured = reference.compare(whole, cutoff_hz, ends_hz, first=end)
-        oracles.append(np.nan_to_num(mean_errors(errors, measured)))
-    jobs: list[tuple[int, str, Colour]] = []
-    for place, item in enumerate(items):
+        part, rest = _sums(item, wide, cutoff_hz, model.metadata.f_target_default)
+        learnt.append(_colour(model, estimate_gains(part, cutoff_hz), item))
+        oracles.append(_colour(model, np.nan_to_num(rest.means), None))
+    jobs: list[tuple[int, str, Colour | None]] = []
+    for place, item in enumerate(bar.track(items, description="learning")):
         same = [i for i, other in enumerate(items) if other.group == item.group and i != place]
         foreign = [
             i
             for i, other in enumerate(items)
             if other.domain == item.domain and other.group != item.group
         ]
-        jobs.append((place, BEGINNING, _colour(model, learnt[place])))
-        jobs.append((place, ORACLE, _colour(model, oracles[place])))
+        jobs.append((place, BEGINNING, learnt[place]))
+        jobs.append((place, ITSELF, learn_by_itself(item, model)))
+        jobs.append((place, ORACLE, oracles[place]))
         if same:
-            jobs.append((place, SAME, _colour(model, learnt[same[0]])))
+            jobs.append((place, SAME, learnt[same[0]]))
         if foreign:
             # The next one behind it, so that all serve once.
-            other = next((i for i in foreign if i > place), foreign[0])
-            jobs.append((place, WRONG, _colour(model, learnt[other])))
+            wrong = learnt[next((i for i in foreign if i > place), foreign[0])]
+            jobs.append((place, WRONG, wrong))
+            jobs.append((place, FORCED, replace(wrong, spectrum_db=None)))
     coloured = enhance_all([(narrow[place], colour) for place, _, colour in jobs], model, rate)
     results: list[dict[str, dict[str, float]]] = [{} for _ in items]
     everything = [
         *((place, NONE, wide) for place, wide in enumerate(plain)),
         *((place, case, wide) for (place, case, _), wide in zip(jobs, coloured, strict=True)),
     ]
-    for number, (place, case, wide) in enumerate(everything, 1):
-        print(f"\r{number} of {len(everything)}", end="", file=sys.stderr, flush=True)
+    for place, case, wide in bar.track(everything, description="scoring"):
         start = round(items[place].learnt_seconds * SAMPLE_RATE)
         results[place][case] = evaluate(
             items[place].sound[start : len(wide), 0], wide[start:, 0], cutoff_hz, METRICS
         )
-    print(file=sys.stderr)
     return results
 
 
-def _colour(model: Model, gains: NDArray[np.float64]) -> Colour:
+def learn_by_itself(item: Item, model: Model) -> Colour | None:
+    """Return what is learnt in 20 s by a stream that repeats the beginning of an item."""
+    auto = AutoColour(waits=True)
+    resolve_colour(auto, model)
+    stream, detector = StreamColour(auto), BandwidthDetector()
+    part = item.sound[: round(item.learnt_seconds * SAMPLE_RATE)]
+    for number in range(round(_HEARD_SECONDS * _FRAMES_PER_SECOND)):
+        hop = np.take(part, range(number * HOP, (number + 1) * HOP), axis=0, mode="wrap")
+        stream.hear(hop, np.array([detector.update(hop)], np.float32))
+    return auto.learnt
+
+
+def _sums(
+    item: Item, wide: Audio, cutoff_hz: float, ceiling_hz: float
+) -> tuple[ErrorSums, ErrorSums]:
+    """Return the errors of the part that is learnt from, and of the rest."""
+    reference = Reference(item.sound, item.own_hz)
+    ends_hz = min(item.own_hz, ceiling_hz)
+    end = round(item.learnt_seconds * _FRAMES_PER_SECOND)
+    whole = np.zeros_like(item.sound)
+    whole[: len(wide)] = wide[: len(whole)]
+    part, rest = ErrorSums(), ErrorSums()
+    part.add(*reference.compare(whole, cutoff_hz, ends_hz, last=end))
+    rest.add(*reference.compare(whole, cutoff_hz, ends_hz, first=end))
+    return part, rest
+
+
+def _colour(model: Model, gains: NDArray[np.float64], item: Item | None) -> Colour:
+    """Make a colour of gains; without an item that they are from it is used in full."""
     row = tuple(float(gain) for gain in np.clip(gains, -MAX_GAIN_DB, MAX_GAIN_DB))
-    return Colour(model.metadata.name, model.metadata.weights_sha256, 0.0, (row,) * len(CUTOFFS_HZ))
+    rows = (row,) * len(CUTOFFS_HZ)
+    facts = model.metadata
+    if item is None:
+        return Colour(facts.name, facts.weights_sha256, 0.0, rows)
+    heard = spectrum_of(item.sound[: round(item.learnt_seconds * SAMPLE_RATE)])
+    levels = tuple(heard.levels_db.tolist())
+    return Colour(facts.name, facts.weights_sha256, heard.seconds, rows, levels)
 
 
 def summarise(recordings: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -240,23 +280,23 @@ def recorded(path: Path) -> list[dict[str, Any]]:
     Raises:
         RtsrError: it is no such file.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["recordings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RtsrError(f"'{path}' is no file of `rtsr bench colour --json` ({error}).") from None
-    return list(found)
+    found = read_json(path, "`rtsr bench colour --json`")
+    if not isinstance(found, dict) or not isinstance(found.get("recordings"), list):
+        raise RtsrError(f"'{path}' is no file of `rtsr bench colour --json`.")
+    return list(found["recordings"])
 
 
 def measure_corpus(
-    corpus: Path, model: Model, rate: int, per_domain: int | None
+    corpus: Path, model: Model, rate: int, per_domain: int | None, bar: Progress
 ) -> list[dict[str, Any]]:
     """Score every recording of a corpus in every case.
 
     Args:
-        corpus: folder with ``manifest.csv``.
+        corpus: folder of recordings, as for training.
         model: that enhances.
         rate: Hz of the narrow sound.
         per_domain: how many recordings of each domain; ``None`` takes all.
+        bar: where progress is shown.
 
     Raises:
         ArgumentError: the rate is none that a colour is learnt for.
@@ -266,7 +306,7 @@ def measure_corpus(
     items = read_corpus(corpus, per_domain)
     return [
         {"name": item.name, "domain": item.domain, "cases": result}
-        for item, result in zip(items, measure(items, model, rate), strict=True)
+        for item, result in zip(items, measure(items, model, rate, bar), strict=True)
     ]
 
 

@@ -211,7 +211,7 @@ def artefacts_command(
 
 def colour_command(
     corpus: Annotated[
-        Path, typer.Argument(help="Folder with manifest.csv, or with --print a file of --json.")
+        Path, typer.Argument(help="Folder of recordings, or with --print a file of --json.")
     ],
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")] = "small",
     rate: Annotated[int, typer.Option("--rate", metavar="HZ", help="Of the narrow sound.")] = 8000,
@@ -227,7 +227,10 @@ def colour_command(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all values.")] = None,
 ) -> None:
-    """Say what a colour is worth: none, of the beginning, of a wrong source, oracle."""
+    """Say what a colour is worth: none, of the beginning, by itself, of a wrong source, oracle."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     from rtsr.runtime.models import find_model
     from rtsr_bench.files import check_writable
     from rtsr_bench.quality import colour
@@ -239,7 +242,8 @@ def colour_command(
         recordings = colour.recorded(corpus)
     else:
         found = find_model(model)
-        recordings = colour.measure_corpus(corpus, found, rate, per_domain)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            recordings = colour.measure_corpus(corpus, found, rate, per_domain, bar)
         if json_file is not None:
             colour.record(json_file, found, rate, recordings)
     typer.echo(colour.table(colour.summarise(recordings)))

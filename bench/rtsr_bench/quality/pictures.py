@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rtsr.errors import MissingDependencyError
 from rtsr.quality.spectrogram import level_picture
-from rtsr.quality.stft import power_chunks
+from rtsr.spectra.stft import power_chunks
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train.excerpt import loudest_start
 from rtsr_bench.quality.report import METRIC_NOTES, NEAR_ZERO

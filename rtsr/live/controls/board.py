@@ -88,6 +88,16 @@ CONTROLS = (
         0.0,
         "no high band while the input is quieter than this; -100 is off",
     ),
+    Control(
+        "colour",
+        "",
+        0.0,
+        1.0,
+        1.0,
+        "linear",
+        40.0,
+        "how much of the colour is used, where one was given: 0 none, 1 all",
+    ),
     Control("bypass", "", 0.0, 1.0, 0.0, "switch", 10.0, "only the dry signal, equally late"),
     Control(
         "model",
@@ -129,7 +139,7 @@ class ControlBoard:
     """The values of all controls, in an array of float64.
 
     Args:
-        array: ``(9,)`` or longer, contiguous. It is left as it is, since it may be another's, in
+        array: ``(10,)`` or longer, contiguous. It is left as it is, since it may be another's, in
             shared memory: whoever owns it calls :meth:`reset` once. ``None`` makes a private one at
             the defaults.
         fallback_levels: their names, best first, that the control ``model`` chooses from.

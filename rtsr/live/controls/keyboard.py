@@ -27,6 +27,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("c C", "end of the output lower or higher (ceiling_hz)"),
     ("g G", "silence gate lower or higher (gate_dbfs)"),
     ("f F", "end of the input's content lower or higher (cutoff_hz)"),
+    ("o O", "less or more of the colour, where one was given (colour)"),
     ("m M", "next or previous highest model"),
     ("s", "another seed"),
     ("?", "show or hide the keys"),
@@ -40,6 +41,7 @@ _LETTERS = {
     "c": "ceiling_hz",
     "g": "gate_dbfs",
     "f": "cutoff_hz",
+    "o": "colour",
 }
 _LARGE = 5
 # Steps that a range is divided into, before they are made round.

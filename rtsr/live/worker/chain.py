@@ -131,6 +131,7 @@ class LiveChain:
         # Where the tilt turns. While nothing is missing, which may begin with any hop, it stays.
         self._anchor_hz = self._native_hz
         self._seed: int | None = None
+        self._colour_amount = 1.0
         self.level: str | None = None
         self._coming: str | None = None
         self._fed = 0
@@ -159,9 +160,8 @@ class LiveChain:
             ArgumentError: there is no such fallback level.
         """
         started = time.perf_counter_ns()
-        wet, level_db, tilt_db, ceiling_hz, gate_dbfs, bypass, _, seed, cutoff_hz = (
-            self._controls.advance()
-        )
+        controls = self._controls.advance()
+        wet, level_db, tilt_db, ceiling_hz, gate_dbfs, colour, bypass, _, seed, cutoff_hz = controls
         if seed != self._seed:
             self._seed = int(seed)
             for source in self._sources.values():
@@ -173,6 +173,9 @@ class LiveChain:
         f_target = min(self._f_target, ceiling_hz)
         self._hops.set_target(0, f_target)
         self._hops.set_wet(0, wet * (1.0 - bypass))
+        if colour != self._colour_amount:
+            self._colour_amount = colour
+            self._hops.set_colour_amount(0, colour)
         f_prior = self._hops.begin(audio)
         self._choose(level, f_target)
 

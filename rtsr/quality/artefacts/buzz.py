@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, high_band
-from rtsr.quality.stft import Signal, bin_frequencies, periodic_hann, power_chunks
+from rtsr.spectra.stft import Signal, bin_frequencies, periodic_hann, power_chunks
 from rtsr.timing import SAMPLE_RATE
 
 Spectra = NDArray[np.complex128]

@@ -19,7 +19,7 @@ from rtsr.quality.artefacts.sibilants import sibilant_level_db, sibilant_smear_d
 from rtsr.quality.artefacts.silence import hiss_db
 from rtsr.quality.artefacts.stereo import channel_difference_db, coherence_loss, image_shift_db
 from rtsr.quality.evaluation import aligned_pair
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 
 Measure = Callable[[Signal, Signal, float], float]
 

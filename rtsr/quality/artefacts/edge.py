@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, band_powers, decibels, mean_or_nan
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 
 _FFT, _HOP = 2048, 480
 _WIDTH_HZ = 500.0

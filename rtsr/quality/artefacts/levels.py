@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import signal as filters
 
-from rtsr.quality.stft import Signal, bin_frequencies, power_chunks
+from rtsr.spectra.stft import Signal, bin_frequencies, power_chunks
 from rtsr.timing import SAMPLE_RATE
 
 #: levels below this count as silence: design goal of the engine, and about the threshold of

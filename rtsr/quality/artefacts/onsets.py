@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, high_band, mean_or_nan, ratio_db
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 from rtsr.timing import SAMPLE_RATE
 
 _BLOCK = SAMPLE_RATE // 1000

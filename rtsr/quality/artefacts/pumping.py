@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, band_powers, decibels
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 from rtsr.timing import SAMPLE_RATE
 
 _FFT, _HOP = 1024, 480

@@ -12,7 +12,7 @@ from rtsr.quality.artefacts.levels import (
     ratio_db,
     runs,
 )
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 
 _FFT, _HOP = 512, 240
 _SIBILANT_BAND = (4000.0, 12000.0)

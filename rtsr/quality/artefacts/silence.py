@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, band_powers, decibels, ratio_db
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 
 _FFT, _HOP = 1024, 480
 _PAUSE_BELOW_LOUDEST_DB = 40.0

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from rtsr.quality.artefacts.levels import AUDIBLE_DBFS, decibels, high_band, mean_or_nan
-from rtsr.quality.stft import Signal
+from rtsr.spectra.stft import Signal
 from rtsr.timing import SAMPLE_RATE
 
 _BLOCK = SAMPLE_RATE // 10

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from network import packets, sent, speech
 
-from rtsr import ArgumentError, Colour
+from rtsr import ArgumentError, AutoColour, BatchUpsampler, Colour
 from rtsr.call.call_stream import CallStream
+from rtsr.call.engine import CallEngine
 from rtsr.call.formats import G722, OPUS, PCMU
+from rtsr.call.metrics import exposition
 from rtsr.call.path import MediaPath
-from rtsr.call.receiver import Receiver
+from rtsr.call.receiver import Chunk, Origin, Receiver
+from rtsr.colour.bands import colour_edges
+from rtsr.colour.degrade import degrade
+from rtsr.runtime.models import find_model
 
 FORMATS = {0: PCMU, 9: G722, 96: OPUS}
 
@@ -69,6 +76,75 @@ def test_a_caller_keeps_a_colour_when_the_codec_changes(batch):
         assert lower == pytest.approx(9.0, abs=0.5)
         kept = level_db(plain[part], 100, 3200) - level_db(coloured[part], 100, 3200)
         assert kept == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_caller_keeps_what_was_learnt_when_the_call_falls_to_a_telephones_codec(stand_in):
+    """Six seconds of full-band sound, as Opus brings it, then 8 kHz: another codec, narrow."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal((6 * 48000, 1)).astype(np.float32)
+    wide = np.append(noise[:1], noise[1:] + 0.5 * noise[:-1])[:, None]
+    narrow = degrade(wide[: 2 * 48000], 8000)
+    outs = {}
+    auto = AutoColour(waits=True)
+    with BatchUpsampler(1, model=stand_in, provider="cpu", overload="wait") as batch:
+        for name, colour in (("plain", None), ("auto", auto)):
+            stream = CallStream(batch)
+            stream.colour = colour
+            parts = []
+            for sound, rate, cutoff in ((wide, 48000, None), (narrow, 8000, 4000.0)):
+                for start in range(0, len(sound), rate // 50):
+                    part = sound[start : start + rate // 50]
+                    stream.push(Chunk(part, rate, cutoff, Origin.DECODED))
+                    while batch.step():
+                        pass
+                    parts.append(stream.take())
+            assert stream.colour is colour
+            stream.close()
+            outs[name] = np.concatenate(parts)[:, 0]
+    assert np.array_equal(outs["plain"][: 6 * 48000], outs["auto"][: 6 * 48000])
+    assert auto.learnt is not None
+    learnt_hops = auto.learnt_hops
+    assert learnt_hops >= 240
+    rest = slice(7 * 48000, 8 * 48000 - 960)
+    gain = level_db(outs["auto"][rest], 6000, 12000) - level_db(outs["plain"][rest], 6000, 12000)
+    inside = (colour_edges()[:-1] >= 6000.0) & (colour_edges()[1:] <= 12000.0)
+    assert gain == pytest.approx(np.mean(auto.learnt.gains_at(4000.0)[inside]), abs=1.5)
+    assert abs(gain) > 2.0
+
+
+def test_an_engine_gives_each_call_a_colour_of_its_own(stand_in):
+    facts = find_model(stand_in).metadata
+    colour = Colour(facts.name, facts.weights_sha256, 10.0, ((-9.0,) * 24,) * 4)
+
+    async def run():
+        async with CallEngine(3, model=stand_in, provider="cpu", colour="auto") as engine:
+            lines = [
+                await engine.open(Receiver(FORMATS), None, print, colour=one)
+                for one in (None, None, colour)
+            ]
+            first, second, third = (line.path.stream.colour for line in lines)
+            assert isinstance(first, AutoColour)
+            assert isinstance(second, AutoColour)
+            assert first is not second
+            assert third is colour
+            first.learnt_hops, first.skipped_hops = 300, 120
+            lines[0].close()
+            assert b"rtsr_colour_learnt_seconds_total 3.0" in exposition(engine)
+            assert b"rtsr_colour_skipped_seconds_total 1.2" in exposition(engine)
+            with pytest.raises(ArgumentError, match="not for model"):
+                await engine.open_sound(8000, colour=Colour("x", "1" * 64, 1.0, colour.gains_db))
+            sound = await engine.open_sound(8000)
+            assert isinstance(sound.colour, AutoColour)
+            sound.colour = colour
+            assert sound.colour is colour
+            plain = engine.open_plain(Receiver(FORMATS), None, print)
+            with pytest.raises(ArgumentError, match="only transcoded"):
+                plain.path.stream.colour = colour
+
+    asyncio.run(run())
+    with pytest.raises(ArgumentError, match="one caller's"):
+        CallEngine(1, model=stand_in, provider="cpu", colour=AutoColour())
+    with pytest.raises(ArgumentError, match="not for model"):
+        CallEngine(1, provider="cpu", colour=colour)
 
 
 def test_a_colour_of_another_model_is_refused_at_once(batch):

@@ -15,12 +15,16 @@ MakeColour = Callable[..., Colour]
 
 @pytest.fixture
 def make_colour() -> MakeColour:
-    """``make_colour(gain_db, model="small")``: the same gain in all bands, or 24 of them."""
+    """``make_colour(gain_db, model="small", spectrum_db=None)``: one gain, or 24 of them."""
 
-    def make(gain_db: float | np.ndarray = 6.0, model: object = "small") -> Colour:
-        found = find_model(str(model))
+    def make(
+        gain_db: float | np.ndarray = 6.0,
+        model: object = "small",
+        spectrum_db: tuple[float, ...] | None = None,
+    ) -> Colour:
+        facts = find_model(str(model)).metadata
         row = tuple(np.broadcast_to(np.asarray(gain_db, float), 24).tolist())
-        return Colour(found.metadata.name, found.metadata.weights_sha256, 12.0, (row,) * 4)
+        return Colour(facts.name, facts.weights_sha256, 12.0, (row,) * 4, spectrum_db)
 
     return make
 

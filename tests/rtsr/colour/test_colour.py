@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from rtsr import ArgumentError, Colour, RtsrError, Upsampler, read_colour
+from rtsr.cli.app import app
 from rtsr.colour.bands import CUTOFFS_HZ, colour_centres, colour_edges
 from rtsr.colour.colour import from_json
+from rtsr.colour.spectrum import EDGES_HZ
 
 MakeColour = Callable[..., Colour]
 
@@ -22,14 +25,16 @@ def _rows(*gains: float) -> tuple[tuple[float, ...], ...]:
 
 
 def test_a_file_gives_back_what_was_saved(make_colour: MakeColour, tmp_path: Path) -> None:
-    colour = make_colour(np.round(np.linspace(-12, 12, 24), 2))
+    gains = np.round(np.linspace(-12, 12, 24), 2)
+    colour = make_colour(gains, spectrum_db=tuple(range(-5, 5)))
+    assert make_colour(gains).to_json()["spectrum"] is None
     colour.save(tmp_path / "me.json")
     assert read_colour(tmp_path / "me.json") == colour
     assert from_json(json.loads(json.dumps(colour.to_json()))) == colour
 
 
 def test_a_file_holds_gains_and_no_sound(make_colour: MakeColour, tmp_path: Path) -> None:
-    make_colour().save(tmp_path / "me.json")
+    make_colour(spectrum_db=(0.0,) * 10).save(tmp_path / "me.json")
     found = json.loads((tmp_path / "me.json").read_text())
     assert set(found) == {
         "format",
@@ -39,8 +44,10 @@ def test_a_file_holds_gains_and_no_sound(make_colour: MakeColour, tmp_path: Path
         "seconds",
         "bands_hz",
         "cutoffs",
+        "spectrum",
     }
     assert all(set(row) == {"cutoff_hz", "gains_db"} for row in found["cutoffs"])
+    assert set(found["spectrum"]) == {"bands_hz", "levels_db"}
     assert (tmp_path / "me.json").stat().st_size < 4000
 
 
@@ -108,6 +115,10 @@ def _with_gain(gain: Any) -> Callable[[dict[str, Any]], Any]:
     return change
 
 
+def _with_levels(levels: list[Any]) -> Callable[[dict[str, Any]], Any]:
+    return _changed(spectrum={"bands_hz": EDGES_HZ.tolist(), "levels_db": levels})
+
+
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a list": (lambda found: [found], "is no colour"),
     "something else": (_changed(format="icc"), "is no colour"),
@@ -144,6 +155,16 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no model": (_changed(model=None), "name of a model"),
     "a model of lines": (_changed(model="a\nb"), "name of a model"),
     "endless seconds": (_changed(seconds=1e300), "seconds of sound"),
+    "a spectrum of text": (_changed(spectrum="flat"), "no list of levels"),
+    "a spectrum without levels": (_changed(spectrum={"bands_hz": []}), "no list of levels"),
+    "a spectrum of other bands": (
+        _changed(spectrum={"bands_hz": [100.0, 200.0], "levels_db": [0.0]}),
+        "spectrum of other bands",
+    ),
+    "few levels": (_with_levels([0.0]), "spectrum of 10 levels, not of 1"),
+    "a level of 1e9 dB": (_with_levels([1e9] * 10), "between -200 and 200 dB, not 1000000000.0"),
+    "a level that is no number": (_with_levels([float("nan")] * 10), "not nan"),
+    "a level of text": (_with_levels(["0"] * 10), "not '0'"),
 }
 
 
@@ -197,6 +218,36 @@ def test_a_colour_of_other_weights_is_refused(make_colour: MakeColour, stand_in:
         Upsampler(8000, colour=newer)
 
 
-def test_what_is_no_colour_is_refused(stand_in: Path) -> None:
-    with pytest.raises(ArgumentError, match="this is a str"):
-        Upsampler(8000, model=stand_in, colour="me.json")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("colour", "sentence"),
+    [("me.json", "or is 'auto', not 'me.json'"), (7, "this is a int"), (b"auto", "a bytes")],
+    ids=["a path", "a number", "bytes"],
+)
+def test_what_is_no_colour_is_refused(stand_in: Path, colour: Any, sentence: str) -> None:
+    with pytest.raises(ArgumentError, match=sentence):
+        Upsampler(8000, model=stand_in, colour=colour)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "enhance {here}/in.wav {here}/out.wav",
+        "pipe --rate 8000",
+        "call sip --to sip:desk@127.0.0.1 --listen 127.0.0.1:0",
+        "call web --listen 127.0.0.1:0",
+        "colour show",
+    ],
+)
+def test_every_command_refuses_a_broken_file_with_one_sentence(
+    command: str, make_colour: MakeColour, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(_with_gain(1e9)(make_colour().to_json())))
+    option = [] if command.startswith("colour") else ["--colour"]
+    done = CliRunner().invoke(app, [*command.format(here=tmp_path).split(), *option, str(broken)])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"rtsr: Colour file '{broken}' is damaged: a colour has gains between -12 and 12 dB, "
+        "not 1000000000.0.\n"
+    )

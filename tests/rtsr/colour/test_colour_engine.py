@@ -119,7 +119,9 @@ def test_streams_of_a_batch_have_each_their_own(
 ) -> None:
     colours = [None, make_colour(6.0, stand_in), make_colour(np.linspace(9, -9, 24), stand_in)]
     sounds = [make_sound(8000, 0.48, cutoff=3600, channels=2, seed=seed) for seed in range(3)]
-    with BatchUpsampler(6, model=stand_in, hops_per_step=hops, buffer_ms=1000) as batch:
+    with BatchUpsampler(
+        6, model=stand_in, hops_per_step=hops, buffer_ms=1000, overload="wait"
+    ) as batch:
         streams = [batch.open(8000, channels=2, colour=colour) for colour in colours]
         parts: list[list[np.ndarray]] = [[], [], []]
         for start in range(0, len(sounds[0]), 320):
@@ -150,7 +152,7 @@ def test_a_place_in_a_batch_keeps_no_colour_of_who_had_it_before(
     stand_in: Path, make_colour: MakeColour, sound: np.ndarray
 ) -> None:
     expected = _enhance(stand_in, sound, None)
-    with BatchUpsampler(1, model=stand_in, buffer_ms=1000) as batch:
+    with BatchUpsampler(1, model=stand_in, buffer_ms=1000, overload="wait") as batch:
         for colour in (make_colour(12.0, stand_in), None):
             stream = batch.open(8000, colour=colour, limiter=False)
             stream.push(sound)

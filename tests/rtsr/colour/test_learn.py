@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from rtsr import ArgumentError, AudioFormatError, RtsrError, learn_colour, read_colour
 from rtsr.cli.app import app
 from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES, colour_centres
-from rtsr.colour.learn import Reference, degrade
+from rtsr.colour.degrade import degrade
+from rtsr.colour.reference import Reference
 from rtsr.upsampler import Upsampler
 
 RATE = 48000

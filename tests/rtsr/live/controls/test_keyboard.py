@@ -47,6 +47,8 @@ def keys(board: ControlBoard) -> KeyControls:
         ("m", "model", 1.0),
         ("m m m", "model", 0.0),
         ("M", "model", 2.0),
+        ("o o", "colour", 0.9),
+        ("O", "colour", 1.0),
         ("s s", "seed", 2.0),
         ("left left", "wet", 0.9),
         ("page-down", "wet", 0.75),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -28,7 +28,15 @@ def _colour(gain_db: float) -> Colour:
     return Colour("small", model.metadata.weights_sha256, 12.0, gains)
 
 
-def _run(sound: np.ndarray, levels: list[str], colour: Colour | None) -> np.ndarray:
+def _run(
+    sound: np.ndarray,
+    levels: list[str],
+    colour: Colour | None,
+    board: ControlBoard | None = None,
+    turned: Mapping[int, float] = MappingProxyType({}),
+) -> np.ndarray:
+    """Run a chain; ``turned`` has the hops at which the control ``colour`` takes another value."""
+    board = board or ControlBoard()
     statistics = Statistics()
     session = OnnxStep("small")
     board = ControlBoard()
@@ -45,6 +53,8 @@ def _run(sound: np.ndarray, levels: list[str], colour: Colour | None) -> np.ndar
     )
     out = np.empty_like(sound)
     for hop, level in enumerate(levels):
+        if hop in turned:
+            board.set("colour", turned[hop])
         chain.step(sound[hop * HOP : (hop + 1) * HOP], out[hop * HOP : (hop + 1) * HOP], level)
     return out
 
@@ -68,6 +78,22 @@ def test_another_level_is_left_as_it_is(make_sound: Callable[..., np.ndarray]) -
     assert np.abs(coloured - plain)[45 * HOP :].max() < 1e-6
 
 
+def test_a_knob_fades_between_none_of_a_colour_and_all(
+    make_sound: Callable[..., np.ndarray],
+) -> None:
+    sound = make_sound(48000, 1.2, cutoff=4000.0)
+    levels = ["small"] * 120
+    board = ControlBoard()
+    board.set("colour", 0.0)
+    turned = {40: 0.5, 80: 1.0}
+    got = _run(sound, levels, _colour(6.0), board, turned)
+    for gain_db, hops in ((None, (0, 40)), (3.0, (50, 80)), (6.0, (90, 120))):
+        wanted = _run(sound, levels, None if gain_db is None else _colour(gain_db))
+        part = slice(hops[0] * HOP, hops[1] * HOP)
+        np.testing.assert_allclose(got[part], wanted[part], atol=1e-5)
+    assert board.get("colour") == 1.0
+
+
 def test_levels_of_the_same_weights_are_coloured() -> None:
     settings = LiveSettings(colour=_colour(3.0))
     settings.check()
@@ -86,12 +112,17 @@ def test_a_colour_of_another_model_is_refused(model: str, sentence: str) -> None
         LiveSettings(model=model, colour=_colour(3.0)).check()
 
 
-def test_a_missing_colour_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("colour", "sentence"),
+    [("auto", "takes a colour from a file"), ("none.json", "'none.json' cannot be read")],
+)
+def test_a_colour_that_there_is_not_is_one_sentence(colour: str, sentence: str) -> None:
     from typer.testing import CliRunner
 
     from rtsr.cli.app import app
 
-    done = CliRunner().invoke(app, ["live", "--colour", str(tmp_path / "none.json")])
+    done = CliRunner().invoke(app, ["live", "--colour", colour])
     assert done.exit_code == 2
     assert done.stderr.startswith("rtsr: ")
-    assert "none.json" in done.stderr
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtsr.quality.stft import Signal, bin_frequencies, power_chunks
+from rtsr.spectra.stft import Signal, bin_frequencies, power_chunks
 from rtsr.timing import HOP, SAMPLE_RATE
 
 N_FFT = 1024

@@ -1,0 +1,1 @@
+"""Short-time spectra, and powers of bands in them."""
