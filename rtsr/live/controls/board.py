@@ -139,9 +139,9 @@ class ControlBoard:
     """The values of all controls, in an array of float64.
 
     Args:
-        array: ``(10,)`` or longer, contiguous. It is left as it is, since it may be another's, in
-            shared memory: whoever owns it calls :meth:`reset` once. ``None`` makes a private one at
-            the defaults.
+        array: ``(controls,)``, one per entry of :data:`CONTROLS`, or longer, contiguous. It is
+            left as it is, since it may be another's, in shared memory: whoever owns it calls
+            :meth:`reset` once. ``None`` makes a private one at the defaults.
         fallback_levels: their names, best first, that the control ``model`` chooses from.
 
     Raises:

@@ -130,9 +130,13 @@ def test_boards_on_one_array_see_the_same_and_attaching_changes_nothing():
     assert not memory[len(CONTROLS) :].any()
 
 
-@pytest.mark.parametrize("array", [np.zeros(8), np.zeros((2, 9)), np.zeros(16, np.float32)])
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(len(CONTROLS) - 1), np.zeros((2, len(CONTROLS))), np.zeros(16, np.float32)],
+    ids=["too short", "two dimensions", "float32"],
+)
 def test_unfit_array_is_refused(array):
-    with pytest.raises(ArgumentError, match="needs 9 float64 values"):
+    with pytest.raises(ArgumentError, match=f"needs {len(CONTROLS)} float64 values"):
         ControlBoard(array)
 
 

@@ -39,7 +39,6 @@ def _run(
     board = board or ControlBoard()
     statistics = Statistics()
     session = OnnxStep("small")
-    board = ControlBoard()
     board.set("cutoff_hz", 4000.0)
     chain = LiveChain(
         {"small": ModelSource(session, 0, statistics), "replicate": ReplicateSource(1, seed=0)},
