@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ STREAMS = 8
 # Of the server, so that a test need not wait for long; far more than a slow machine's pauses.
 IDLE_S = 4
 RATE = 8000
+LOAD = Path(__file__).parents[2] / "examples" / "triton_load.py"
 MakeSound = Callable[..., np.ndarray]
 
 
@@ -245,3 +247,15 @@ def test_bad_input_is_refused_and_the_stream_goes_on(connect: Callable[[], Any])
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-5, rtol=0)
     with pytest.raises(RtsrError, match="START flag"):
         server.infer(signals, 300, start=False, end=False)
+
+
+def test_example_of_many_streams_runs(url: str) -> None:
+    command = [sys.executable, str(LOAD), "--url", url, "--streams", "3", "--seconds", "0.5"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("3 stream(s), 150 steps: round trip p50 ")
+    nobody = [*command[:3], f"127.0.0.1:{_free_port()}"]
+    result = subprocess.run(nobody, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert result.stderr.startswith("rtsr: No Triton server answers at 127.0.0.1:")
+    assert len(result.stderr.splitlines()) == 1
