@@ -2,7 +2,7 @@
 
     rtsr export --triton models                              writes models/rtsr_small
     tritonserver --model-repository=models                   (in NVIDIA's container)
-    pip install "rtsr" tritonclient grpcio soundfile
+    pip install "rtsr" "tritonclient[grpc]" soundfile
     python examples/triton_client.py call-8k.wav call-48k.wav --url localhost:8001
 
 The server keeps the model's state, one sequence for each stream, and steps all streams that have a
@@ -11,7 +11,7 @@ rest of the engine is small and stays with the client: resampling, finding the c
 (keyed by seed and frame, so that it needs no state either), the crossover. That is why
 ``TritonSource`` is all there is to it: a source of high bands like the local ones.
 
-``make test-triton`` runs this against a server.
+``make test-triton`` runs this against a server, with the Python backend.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class RealTimeStream(threading.Thread):
         error: what ended the stream before its time.
     """
 
-    def __init__(self, url: str, model: str, seed: int, begin: float, seconds: float) -> None:
+    def __init__(self, url: str, model: str, seed: int, seconds: float) -> None:
         super().__init__(daemon=True)
         self.times_ms: list[float] = []
         self.late = 0
@@ -44,8 +44,13 @@ class RealTimeStream(threading.Thread):
         self._served: ServedModel = self._server.model
         self._seed = seed
         self._period = self._served.hops * HOP / SAMPLE_RATE
-        self._begin = begin + self._period * float(np.random.default_rng(seed).random())
+        self._begin = 0.0
         self._steps = max(1, round(seconds / self._period))
+
+    def start_at(self, moment: float) -> None:
+        """Begin within a period after that moment of ``time.perf_counter``."""
+        self._begin = moment + self._period * float(np.random.default_rng(self._seed).random())
+        self.start()
 
     def run(self) -> None:
         """Send all steps, each at its time."""
@@ -73,13 +78,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Run all streams at once and print what they saw."""
     if arguments.streams < 1 or arguments.seconds <= 0:
         raise RtsrError("There must be one stream or more, for more than 0 seconds.")
-    begin = time.perf_counter() + 0.5 + 0.05 * arguments.streams
     streams = [
-        RealTimeStream(arguments.url, arguments.model, seed, begin, arguments.seconds)
+        RealTimeStream(arguments.url, arguments.model, seed, arguments.seconds)
         for seed in range(arguments.streams)
     ]
+    moment = time.perf_counter() + 0.1
     for stream in streams:
-        stream.start()
+        stream.start_at(moment)
     for stream in streams:
         stream.join()
     for stream in streams:
