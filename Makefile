@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: help demo test test-engine test-all test-gpu-stub gpu-pack gpu-rehearse bench smoke soak lint docs dist clean
+.PHONY: help demo test test-engine test-all test-gpu-stub test-triton gpu-pack gpu-rehearse bench smoke soak lint docs dist clean
 .DEFAULT_GOAL := help
 
 ## help: this list
@@ -44,6 +44,15 @@ test-all: test
 GPU_RUNTIME := .gpu-runtime
 test-gpu-stub: $(VENV)/.dev $(GPU_RUNTIME)/.installed
 	PYTHONPATH=$(CURDIR)/$(GPU_RUNTIME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu_stub
+
+## test-triton: a model repository in a real Triton server, with real clients
+# The server comes with nvidia-pytriton, which says that it is for Python code on Triton but has all
+# of it. Its Python backend is older than numpy 2, so it has an environment of its own, and starts
+# the stub that lies beside it: the one for that environment's Python.
+TRITON_RUNTIME := .triton-runtime
+TRITON_SERVER := $(TRITON_RUNTIME)/lib/python3.*/site-packages/pytriton/tritonserver
+test-triton: $(VENV)/.dev $(TRITON_RUNTIME)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/export/test_triton_server.py
 
 ## gpu-pack: what a GPU machine without a network needs (GPU_PACK="...", see bench/gpu/README.md)
 # What a GPU machine without a network needs, see bench/gpu/README.md:
@@ -94,7 +103,7 @@ dist: $(VENV)/.dev
 
 ## clean: remove everything that the other targets have made
 clean:
-	rm -rf $(VENV) $(GPU_RUNTIME) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) $(GPU_RUNTIME) $(TRITON_RUNTIME) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -112,4 +121,13 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 $(GPU_RUNTIME)/.installed: constraints.txt $(BIN)/python
 	rm -rf $(GPU_RUNTIME)
 	$(INSTALL) --no-deps --target $(GPU_RUNTIME) onnxruntime-gpu
+	touch $@
+
+$(TRITON_RUNTIME)/.installed: constraints.txt $(VENV)/.dev
+	rm -rf $(TRITON_RUNTIME)
+	$(BIN)/python -m venv --without-pip $(TRITON_RUNTIME)
+	$(BIN)/python -m pip --python $(TRITON_RUNTIME)/bin/python install --quiet --no-deps \
+	  nvidia-pytriton==0.7.0 "numpy<2" $$($(BIN)/python -m pip freeze | grep ^onnxruntime==)
+	cp $(TRITON_SERVER)/python_backend_stubs/$$($(BIN)/python -c \
+	  'import sys; print("%d.%d" % sys.version_info[:2])')/* $(TRITON_SERVER)/backends/python
 	touch $@

@@ -6,13 +6,12 @@
     python examples/triton_client.py call-8k.wav call-48k.wav --url localhost:8001
 
 The server keeps the model's state, one sequence for each stream, and steps all streams that have a
-hop waiting as one batch. All the rest of the engine is small and stays with the client: resampling,
-finding the cutoff, the noise (keyed by seed and frame, so that it needs no state either), the
-crossover. That is why ``TritonSource`` is all there is to it: a source of high bands like the
-local ones.
+hop waiting as one batch. Which of its backends runs the model makes no difference here. All the
+rest of the engine is small and stays with the client: resampling, finding the cutoff, the noise
+(keyed by seed and frame, so that it needs no state either), the crossover. That is why
+``TritonSource`` is all there is to it: a source of high bands like the local ones.
 
-This example needs a running server, which neither the project's tests nor its CI have: there, only
-``TritonSource`` is run, against a stand-in for the server that follows the written configuration.
+``make test-triton`` runs this against a server, with the Python backend.
 """
 
 from __future__ import annotations
@@ -81,6 +80,7 @@ class TritonServer:
         from tritonclient.utils import InferenceServerException
 
         self._triton = triton
+        self._refusal = InferenceServerException
         self._client = triton.InferenceServerClient(url)
         try:
             if not self._client.is_model_ready(model):
@@ -92,20 +92,23 @@ class TritonServer:
         self._outputs = [triton.InferRequestedOutput("high_band")]
 
     def infer(self, signals: dict[str, Audio], sequence: int, *, start: bool, end: bool) -> Audio:
-        """See :class:`Server`."""
+        """See :class:`Server`; raises RtsrError with what a server says that refuses."""
         inputs = []
         for name, value in signals.items():
             tensor = self._triton.InferInput(name, list(value.shape), "FP32")
             tensor.set_data_from_numpy(value)
             inputs.append(tensor)
-        result = self._client.infer(
-            self.model.name,
-            inputs,
-            outputs=self._outputs,
-            sequence_id=sequence,
-            sequence_start=start,
-            sequence_end=end,
-        )
+        try:
+            result = self._client.infer(
+                self.model.name,
+                inputs,
+                outputs=self._outputs,
+                sequence_id=sequence,
+                sequence_start=start,
+                sequence_end=end,
+            )
+        except self._refusal as error:
+            raise RtsrError(f"The server took no step: {error.message()}") from None
         return np.asarray(result.as_numpy("high_band"))
 
     def close(self) -> None:

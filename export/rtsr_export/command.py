@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rtsr.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rtsr_export.triton import Serving
 
 
 def export_command(
@@ -50,6 +53,13 @@ def export_command(
         Path | None,
         typer.Option("--triton", help="Write a model repository for Triton Inference Server."),
     ] = None,
+    triton_backend: Annotated[
+        str,
+        typer.Option(
+            "--triton-backend",
+            help="For --triton: onnxruntime, or python for a server that has only this one (CPU).",
+        ),
+    ] = "onnxruntime",
     model: Annotated[
         str,
         typer.Option("--model", help="For --triton, --engine: a bundled model or an .onnx file."),
@@ -97,7 +107,9 @@ def export_command(
     for rtsr train --grow-from.
 
     --triton DIR writes a repository that Triton Inference Server can serve, from the graph just
-    exported or from --model: sequence batching, with the state kept by the server.
+    exported or from --model: sequence batching, with the state kept by the server. --triton-backend
+    python has the same inputs and outputs; a model.py runs ONNX Runtime in the server's Python,
+    which needs numpy and onnxruntime.
 
     --engine tensorrt builds what `--provider tensorrt` loads, for the GPU of this machine, which
     takes minutes. It is kept in the user's cache (RTSR_CACHE_DIR) and holds for this GPU, driver
@@ -106,6 +118,18 @@ def export_command(
     if checkpoint is None and triton is None and engine is None:
         raise ArgumentError(
             "Say what to export: CHECKPOINT OUTPUT, or --triton DIR, or --engine tensorrt."
+        )
+    serving = None
+    if triton is not None:
+        from rtsr_export.triton import Serving
+
+        # Before anything is written, which takes minutes from a checkpoint.
+        serving = Serving(
+            streams=streams,
+            batch=64 if batch is None else batch,
+            hops=hops,
+            kind=device,
+            backend=triton_backend,
         )
     if engine is not None or (triton is not None and device == "gpu"):
         _require_for_gpu(model if checkpoint is None else None, precision)
@@ -125,8 +149,8 @@ def export_command(
         facts = Facts(version, licence, ceiling, card, tuple(mean_with or ()))
         export_model(checkpoint, output, precision, facts)
         model = str(output)
-    if triton is not None:
-        _export_repository(triton, model, streams, 64 if batch is None else batch, hops, device)
+    if triton is not None and serving is not None:
+        _export_repository(triton, model, serving)
     if engine is not None:
         from rtsr_export.engine_command import export_engine
 
@@ -147,12 +171,9 @@ def _require_for_gpu(model: str | None, precision: str) -> None:
         raise ArgumentError(reason)
 
 
-def _export_repository(
-    folder: Path, model: str, streams: int, batch: int, hops: int, device: str
-) -> None:
+def _export_repository(folder: Path, model: str, serving: Serving) -> None:
     from rtsr.runtime.models import find_model
-    from rtsr_export.triton import Serving, write_repository
+    from rtsr_export.triton import write_repository
 
-    serving = Serving(streams=streams, batch=batch, hops=hops, kind=device)
     entry = write_repository(find_model(model), folder, serving)
     typer.echo(f"{entry}: tritonserver --model-repository={folder}")

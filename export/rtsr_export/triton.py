@@ -1,8 +1,12 @@
 """A model repository for Triton Inference Server: the graph, and a configuration that knows it.
 
-The ONNX Runtime backend runs the graph as it is. What makes it a stream is the sequence batcher:
-requests that share a sequence are a stream, the server keeps their state (its *implicit state*) and
-steps whichever streams have a request waiting as one batch. Fields and their meaning:
+What makes a model of streams of it is the sequence batcher: requests that share a sequence are a
+stream, and whichever streams have a request waiting are stepped as one batch. The ONNX Runtime
+backend runs the graph as it is, and the server keeps the streams' state (its *implicit state*). For
+servers without that backend there is the Python backend, which has no implicit state: there
+``triton_model.py`` runs ONNX Runtime and keeps it. Clients see no difference.
+
+Fields and their meaning:
 https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto and
 https://github.com/triton-inference-server/server/blob/main/docs/user_guide/implicit_state_management.md
 """
@@ -23,14 +27,16 @@ from rtsr.timing import HOP
 from rtsr_export.text_format import Message, Symbol, to_text
 
 MODEL_FILE = "model.onnx"
+PROGRAM_FILE = "model.py"
 VERSION = "1"
+ONNX_RUNTIME, PYTHON = "onnxruntime", "python"
+BACKENDS = (ONNX_RUNTIME, PYTHON)
 KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 HOPS_PER_REQUEST = (1, 2, 4)
 MAX_BATCH = 4096
 MAX_STREAMS = 65536
 
-# A stream that sends nothing for so long is forgotten, its state with it.
-_IDLE_MICROSECONDS = 10_000_000
+_PROGRAM = Path(__file__).with_name("triton_model.py")
 _FLOAT = Symbol("TYPE_FP32")
 # cudnnGetConvolutionForwardAlgorithm_v7: an exhaustive search would come with every new batch size.
 _HEURISTIC_SEARCH = "1"
@@ -45,12 +51,15 @@ class Serving:
         batch: streams that one run of the graph steps at most.
         hops: of 10 ms in one request: 1, 2 or 4.
         wait_us: microseconds that a request may wait for others to share its batch.
-        kind: ``auto``, ``cpu`` or ``gpu``; ``auto`` is the CPU for a model that GPUs cannot run.
+        kind: ``auto``, ``cpu`` or ``gpu``; ``auto`` is the CPU for a model that GPUs cannot run,
+            and for the Python backend, which runs models on the CPU only.
         instances: copies of the model per device, or in total on the CPU.
         threads: of one run on the CPU.
+        idle_us: microseconds after which the server forgets a stream that sends nothing.
+        backend: ``onnxruntime`` or ``python``.
 
     Raises:
-        RtsrError: one of them is out of range.
+        RtsrError: one of them is out of range, or the Python backend is to use a GPU.
     """
 
     streams: int = 256
@@ -60,6 +69,8 @@ class Serving:
     kind: str = "auto"
     instances: int = 1
     threads: int = 1
+    idle_us: int = 10_000_000
+    backend: str = ONNX_RUNTIME
 
     def __post_init__(self) -> None:
         for name, value, lowest, highest in (
@@ -68,6 +79,7 @@ class Serving:
             ("waiting time in microseconds", self.wait_us, 0, 10_000),
             ("number of instances", self.instances, 1, 64),
             ("number of threads", self.threads, 1, 1024),
+            ("idle time in microseconds", self.idle_us, 100_000, 3_600_000_000),
         ):
             if not lowest <= value <= highest:
                 raise RtsrError(f"The {name} must lie between {lowest} and {highest}, not {value}.")
@@ -77,6 +89,14 @@ class Serving:
         if self.kind not in KINDS:
             raise RtsrError(
                 f"The kind of device must be one of {', '.join(KINDS)}, not {self.kind!r}."
+            )
+        if self.backend not in BACKENDS:
+            raise RtsrError(
+                f"The backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}."
+            )
+        if self.backend == PYTHON and self.kind == "gpu":
+            raise RtsrError(
+                f"Backend {PYTHON!r} runs models on the CPU only; a GPU takes {ONNX_RUNTIME!r}."
             )
 
 
@@ -101,12 +121,17 @@ def model_configuration(metadata: ModelMetadata, serving: Serving) -> str:
         ModelError: the model's own name cannot be that of a folder.
     """
     hops = serving.hops
+    in_python = serving.backend == PYTHON
     # The server would give its GPU what it then hands back to the CPU, product by product.
-    kind = "cpu" if serving.kind == "auto" and metadata.is_for_cpu else serving.kind
+    only_cpu = in_python or metadata.is_for_cpu
+    kind = "cpu" if serving.kind == "auto" and only_cpu else serving.kind
+    # The server pairs outputs with inputs by their ranks among the sorted names, not by what is
+    # said here (its issue 8586): safe while each side has one common prefix.
+    states = [_state(name, shape) for name, shape in metadata.states.items()]
     configuration: Message = {
         "name": repository_name(metadata),
-        "backend": "onnxruntime",
-        "default_model_filename": MODEL_FILE,
+        "backend": serving.backend,
+        "default_model_filename": PROGRAM_FILE if in_python else MODEL_FILE,
         "max_batch_size": serving.batch,
         "input": [
             _signal("audio", 1, HOP * hops),
@@ -116,22 +141,20 @@ def model_configuration(metadata: ModelMetadata, serving: Serving) -> str:
         ],
         "output": [_signal("high_band", 1, HOP * hops)],
         "sequence_batching": {
-            "max_sequence_idle_microseconds": _IDLE_MICROSECONDS,
+            "max_sequence_idle_microseconds": serving.idle_us,
             # Not "direct": that would run the graph for streams which have nothing to say, too.
             "oldest": {
                 "max_candidate_sequences": serving.streams,
                 "preferred_batch_size": [min(serving.batch, serving.streams)],
                 "max_queue_delay_microseconds": serving.wait_us,
             },
-            # The server pairs outputs with inputs by their ranks among the sorted names, not by
-            # what is said here (its issue 8586): safe while each side has one common prefix.
-            "state": [_state(name, shape) for name, shape in metadata.states.items()],
+            **({} if in_python else {"state": states}),
         },
         "instance_group": [{"count": serving.instances, "kind": Symbol(KINDS[kind])}],
         "parameters": [
             _parameter("intra_op_thread_count", str(serving.threads)),
             _parameter("inter_op_thread_count", "1"),
-            _parameter("cudnn_conv_algo_search", _HEURISTIC_SEARCH),
+            *([] if in_python else [_parameter("cudnn_conv_algo_search", _HEURISTIC_SEARCH)]),
             # For clients: what they cannot read from the shapes.
             _parameter("rtsr.model", f"{metadata.name} {metadata.version}"),
             _parameter("rtsr.weights_sha256", metadata.weights_sha256),
@@ -145,7 +168,7 @@ def model_configuration(metadata: ModelMetadata, serving: Serving) -> str:
 
 
 def write_repository(model: Model, folder: Path, serving: Serving) -> Path:
-    """Write ``folder/rtsr_NAME`` with its configuration and version 1 of the graph.
+    """Write ``folder/rtsr_NAME``: its configuration, version 1 of the graph and what runs it.
 
     The new entry appears whole or not at all.
 
@@ -180,6 +203,8 @@ def write_repository(model: Model, folder: Path, serving: Serving) -> Path:
             entry = Path(beside) / target.name
             (entry / VERSION).mkdir(parents=True)
             shutil.copyfile(model.path, entry / VERSION / MODEL_FILE)
+            if serving.backend == PYTHON:
+                shutil.copyfile(_PROGRAM, entry / VERSION / PROGRAM_FILE)
             (entry / "config.pbtxt").write_text(text)
             folder.mkdir(exist_ok=True)
             os.rename(entry, target)

@@ -56,8 +56,11 @@ def dissimilarity(estimate: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
 
 def _local_mean(values: Tensor) -> Tensor:
     """Gaussian mean over 3 x 3 neighbours, ``(batch, frames, bands)``; edges are repeated."""
-    padded = functional.pad(values[:, None], (1, 1, 1, 1), mode="replicate")
-    return functional.conv2d(padded, _kernel(values.device))[:, 0]
+    # Clips as the channels of one image: a batch of images with one channel takes a CPU 30 times
+    # as long.
+    count = len(values)
+    padded = functional.pad(values[None], (1, 1, 1, 1), mode="replicate")
+    return functional.conv2d(padded, _kernel(values.device).expand(count, 1, 3, 3), groups=count)[0]
 
 
 @lru_cache(maxsize=4)

@@ -1,14 +1,12 @@
 """The model repository: valid by Triton's own schema, true to the graph, and enough for a client.
 
-No server runs here. The configuration is parsed with the schema that NVIDIA publishes in its
-client package, and a stand-in follows it as the server documents it: state by sequence, zeros at
-its start, outputs that become inputs.
+No server runs here, but in ``test_triton_server.py``. The configuration is parsed with the schema
+that NVIDIA publishes in its client package, and a stand-in follows it as the server documents it:
+state by sequence, zeros at its start, outputs that become inputs.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -30,35 +28,7 @@ from rtsr_export.triton import (
     write_repository,
 )
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "triton_client.py"
 MakeSound = Callable[..., np.ndarray]
-
-
-def _load(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def schema() -> ModuleType:
-    """``model_config.proto`` as published with tritonclient, without its gRPC client."""
-    pytest.importorskip("google.protobuf")
-    package = importlib.util.find_spec("tritonclient")
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("tritonclient, which brings the schema, is not installed")
-    folder = Path(next(iter(package.submodule_search_locations)))
-    return _load("model_config_pb2", folder / "grpc" / "model_config_pb2.py")
-
-
-@pytest.fixture(scope="session")
-def client() -> ModuleType:
-    """The example."""
-    return _load("triton_client", EXAMPLE)
 
 
 def _parse(schema: ModuleType, text: str) -> Any:
@@ -314,6 +284,9 @@ def test_a_name_that_is_no_folder_is_refused(write_model: Any, tmp_path: Path) -
         ({"instances": 0}, "number of instances"),
         ({"threads": 0}, "number of threads"),
         ({"wait_us": -1}, "waiting time"),
+        ({"idle_us": 0}, "idle time in microseconds must lie between 100000"),
+        ({"backend": "tvm"}, "one of onnxruntime, python, not 'tvm'"),
+        ({"backend": "python", "kind": "gpu"}, "'python' runs models on the CPU only; a GPU takes"),
     ],
 )
 def test_serving_out_of_range(arguments: dict[str, Any], sentence: str) -> None:
@@ -348,6 +321,14 @@ def test_command_writes_a_repository(tmp_path: Path, stand_in: Path, schema: Mod
     configuration = _parse(schema, (folder / "rtsr_stand-in" / "config.pbtxt").read_text())
     assert configuration.max_batch_size == 8
     assert configuration.instance_group[0].kind == schema.ModelInstanceGroup.KIND_CPU
+    other = str(tmp_path / "in-python")
+    result = CliRunner().invoke(
+        app, ["export", "--triton", other, *arguments[3:], "--triton-backend", "python"]
+    )
+    assert result.exit_code == 0, result.output
+    entry = Path(other) / "rtsr_stand-in"
+    assert sorted(path.name for path in (entry / "1").iterdir()) == ["model.onnx", "model.py"]
+    assert _parse(schema, (entry / "config.pbtxt").read_text()).backend == "python"
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2
     assert "exists already" in again.stderr
@@ -362,6 +343,8 @@ def test_command_writes_a_repository(tmp_path: Path, stand_in: Path, schema: Mod
         (["--triton", "models", "--model", "huge"], "unknown"),
         (["--triton", "models", "--batch", "0"], "size of a batch"),
         (["--triton", "models", "--device", "npu"], "one of auto, cpu, gpu"),
+        (["--triton", "models", "--triton-backend", "tvm"], "one of onnxruntime, python"),
+        (["last.pt", "net.onnx", "--triton", "models", "--hops", "3"], "takes 1, 2, 4 hops"),
     ],
 )
 def test_command_refuses(

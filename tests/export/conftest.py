@@ -1,0 +1,39 @@
+"""What tests of Triton share: the published schema, and the example's client."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "triton_client.py"
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def schema() -> ModuleType:
+    """``model_config.proto`` as published with tritonclient, without its gRPC client."""
+    pytest.importorskip("google.protobuf")
+    package = importlib.util.find_spec("tritonclient")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("tritonclient, which brings the schema, is not installed")
+    folder = Path(next(iter(package.submodule_search_locations)))
+    return _load("model_config_pb2", folder / "grpc" / "model_config_pb2.py")
+
+
+@pytest.fixture(scope="session")
+def client() -> ModuleType:
+    """The example."""
+    return _load("triton_client", EXAMPLE)
