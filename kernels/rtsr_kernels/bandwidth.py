@@ -94,9 +94,9 @@ DROP_SHARE = 0.8
 CLEAR_EDGE_DB = 26.0
 SURE_EDGE_DB = 35.0
 LOWEST_EMPTY_HZ = 4000.0
-#: The content above it must be gone: lower by `LOST_DB` than in all but `LOST_EXCEPT` of the long
-#: memory's blocks, of which at least `LOST_BLOCKS` are needed, in the mean of `LOST_BINS` bins. By
-#: the strictest rule it must be lower than in every block.
+#: The content above it must be gone: lower by `LOST_DB`, in the mean of `LOST_BINS` bins, than in
+#: all but `LOST_EXCEPT` of the long memory's blocks, or in three quarters where they are few; at
+#: least `LOST_BLOCKS`. By the strictest rule it must be lower than in every block.
 LOST_DB = 10.0
 LOST_EXCEPT = 2
 LOST_BLOCKS = 4
@@ -497,7 +497,7 @@ def weigh_limit(
 
     The first three are what `_count_fallen` tells; `height` and `rest` are its edge's.
     """
-    enough = max(LOST_BLOCKS, blocks - LOST_EXCEPT)
+    enough = max(LOST_BLOCKS, blocks - min(LOST_EXCEPT, blocks // 4))
     is_gone = fallen >= enough
     if blocks < LOST_BLOCKS:
         is_gone = fallen == blocks and height >= STEEPEST_EDGE_DB and rest <= EMPTY_DB
