@@ -45,6 +45,9 @@ from .fourier import LANES, real_fourier_tables, transform_real, transform_real_
 from .images import BINS as IMAGE_BINS
 from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_bands, mirror_of_opus, mirrored_at
 
+#: Above this multiple of its bound, half of the rate that it had, a stream holds nothing but what a
+#: resampler leaves, and nothing is looked at.
+BEHIND_BOUND = 1.3
 #: Content that ends here or above counts as full band.
 FULL_FROM_HZ = 20000.0
 #: Quieter hops (mean power of the channels, in dB relative to a full-scale sine) count as silence.
@@ -91,9 +94,9 @@ DROP_SHARE = 0.8
 CLEAR_EDGE_DB = 26.0
 SURE_EDGE_DB = 35.0
 LOWEST_EMPTY_HZ = 4000.0
-#: The content above it must be gone: lower by `LOST_DB` than in all but `LOST_EXCEPT` of the long
-#: memory's blocks, of which at least `LOST_BLOCKS` are needed, in the mean of `LOST_BINS` bins. By
-#: the strictest rule it must be lower than in every block.
+#: The content above it must be gone: lower by `LOST_DB`, in the mean of `LOST_BINS` bins, than in
+#: all but `LOST_EXCEPT` of the long memory's blocks, or in three quarters where they are few; at
+#: least `LOST_BLOCKS`. By the strictest rule it must be lower than in every block.
 LOST_DB = 10.0
 LOST_EXCEPT = 2
 LOST_BLOCKS = 4
@@ -132,6 +135,7 @@ VALUES = np.dtype(
         ("drop_hz", np.float64),
         ("dropped", np.int64),
         ("since", np.int64),
+        ("bins", np.int64),
     ],
     align=True,
 )
@@ -143,7 +147,7 @@ for how many frames, ``drop_hz`` and ``dropped`` that of the short memory and th
 ``patience`` the factor on the waiting times, ``frames`` the active frames so far, ``active_hops``
 those in a row, ``flag`` the place in the ring of flags, ``above_frames`` the flags that are set,
 ``above_held`` the frames held in ``content_above``, ``since`` the first block after the newest
-change.
+change, ``bins`` how many of the spectrum are looked at.
 """
 
 
@@ -295,6 +299,7 @@ def start_bandwidth(state: BandwidthState, row: int, start_hz: float, bound_hz: 
     values.drop_hz = FULL_BAND_HZ
     values.dropped = 0
     values.since = 0
+    values.bins = min(BINS, int(BEHIND_BOUND * values.bound_hz / HZ_PER_BIN))
     state.history[row, :, :] = 0.0
     state.images_ratio[row, :, :] = 0.0
     _forget_images(state, row)
@@ -305,6 +310,8 @@ def start_bandwidth(state: BandwidthState, row: int, start_hz: float, bound_hz: 
 def _frame_power(state: BandwidthState, row: int, channels: int, scratch: BandwidthScratch) -> None:
     """Fill `scratch.power` from the history: the loudest channel, smoothed over three bins."""
     windowed, power = scratch.windowed, scratch.power
+    bins = state.values[row].bins
+    power[bins:] = 0.0
     real, imaginary = scratch.real, scratch.imaginary
     for channel in range(channels):
         for i in range(FRAME):
@@ -314,7 +321,7 @@ def _frame_power(state: BandwidthState, row: int, channels: int, scratch: Bandwi
         )
         before = 0.0
         here = real[0] ** 2
-        for k in range(BINS):
+        for k in range(bins):
             after = 0.0
             if k + 1 < BINS:
                 after = real[k + 1] ** 2 + imaginary[k + 1] ** 2
@@ -325,28 +332,35 @@ def _frame_power(state: BandwidthState, row: int, channels: int, scratch: Bandwi
             here = after
 
 
-@kernel(void(VECTOR, types.Array(float32, 1, "C"), boolean))
-def _hold_maximum(power: NDArray[np.float64], held: NDArray[np.float32], start: bool) -> None:
-    """Keep the maximum of each bin; with `start` the maximum begins anew."""
+@kernel(void(VECTOR, int64, types.Array(float32, 1, "C"), boolean))
+def _hold_maximum(
+    power: NDArray[np.float64], bins: int, held: NDArray[np.float32], start: bool
+) -> None:
+    """Keep the maximum of each of the first `bins`; with `start` the maximum begins anew."""
     if start:
-        held[:] = 0.0
-    for k in range(BINS):
+        held[:bins] = 0.0
+    for k in range(bins):
         value = np.float32(power[k])
         held[k] = value if value > held[k] else held[k]
 
 
-@kernel(void(_ROWS, int64, SCRATCH))
-def _loudest_levels(blocks: NDArray[np.float32], count: int, scratch: BandwidthScratch) -> None:
-    """Fill `scratch.levels` with the maximum of the first `count` blocks, in dB."""
-    levels = scratch.levels
-    for k in range(BINS):
-        levels[k] = _LEAST_POWER
+@kernel(void(_ROWS, int64, int64, SCRATCH))
+def _loudest_levels(
+    blocks: NDArray[np.float32], count: int, bins: int, scratch: BandwidthScratch
+) -> None:
+    """Fill `scratch.levels` with the maximum of the first `count` blocks, in dB.
+
+    Nothing is expected above the first `bins`.
+    """
+    levels = scratch.levels[:bins]
+    levels[:] = _LEAST_POWER
     for i in range(count):
         block = blocks[i]
-        for k in range(BINS):
+        for k in range(bins):
             value = float64(block[k])
             levels[k] = value if value > levels[k] else levels[k]
     to_decibels(levels, scratch.loudest_above)
+    scratch.levels[bins:] = NOISE_FLOOR_DB
 
 
 @kernel(boolean(VECTOR, int64, float64))
@@ -394,7 +408,7 @@ def _update_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> 
     """Lower the estimate where the long memory has shown a lower limit for long enough."""
     values = state.values[row]
     count = min(BLOCKS, (values.frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES)
-    _loudest_levels(state.blocks[row], count, scratch)
+    _loudest_levels(state.blocks[row], count, values.bins, scratch)
     found, rest, height, has_images = _find_end(state, row, scratch)
     known = values.cutoff_hz < FULL_BAND_HZ
     hysteresis = 2 * HYSTERESIS if known else HYSTERESIS
@@ -439,7 +453,7 @@ def _count_fallen(
     """
     values = state.values[row]
     first = int(hz / HZ_PER_BIN) + 3
-    last = min(first + LOST_BINS, max(int(values.cutoff_hz / HZ_PER_BIN), first + 6), BINS)
+    last = min(first + LOST_BINS, max(int(values.cutoff_hz / HZ_PER_BIN), first + 6), values.bins)
     first_below, last_below = int(0.55 * hz / HZ_PER_BIN), int(0.77 * hz / HZ_PER_BIN)
     above, below = 0.0, 0.0
     for k in range(first, last):
@@ -483,7 +497,7 @@ def weigh_limit(
 
     The first three are what `_count_fallen` tells; `height` and `rest` are its edge's.
     """
-    enough = max(LOST_BLOCKS, blocks - LOST_EXCEPT)
+    enough = max(LOST_BLOCKS, blocks - min(LOST_EXCEPT, blocks // 4))
     is_gone = fallen >= enough
     if blocks < LOST_BLOCKS:
         is_gone = fallen == blocks and height >= STEEPEST_EDGE_DB and rest <= EMPTY_DB
@@ -506,7 +520,7 @@ def _update_drop(state: BandwidthState, row: int, scratch: BandwidthScratch) -> 
     values = state.values[row]
     if values.frames < (LOST_BLOCKS + 1) * BLOCK_FRAMES:
         return
-    _loudest_levels(state.recent[row], RECENT_BLOCKS, scratch)
+    _loudest_levels(state.recent[row], RECENT_BLOCKS, values.bins, scratch)
     found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above)
     mirror = NOMINAL * mirror_of_opus(state.images_ratio[row])
     has_images = 0.0 < mirror < found
@@ -547,20 +561,19 @@ def _update_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> No
             values.above_held = 0
         # A single click, as where two sounds were cut together, is in one of the two halves only.
         half = min(2 * values.above_held // UP_FRAMES, 1)
-        _hold_maximum(
-            scratch.power, state.content_above[row, half], 2 * values.above_held == half * UP_FRAMES
-        )
+        is_first = 2 * values.above_held == half * UP_FRAMES
+        _hold_maximum(scratch.power, values.bins, state.content_above[row, half], is_first)
         values.above_held += 1
     values.above_frames += int(is_above) - int(state.flags[row, values.flag])
     state.flags[row, values.flag] = is_above
     values.flag = (values.flag + 1) % UP_MEMORY
     if values.above_frames < UP_FRAMES:
         return
-    for k in range(BINS):
+    for k in range(values.bins):
         state.content_above[row, 0, k] = min(
             state.content_above[row, 0, k], state.content_above[row, 1, k]
         )
-    _loudest_levels(state.content_above[row], 1, scratch)
+    _loudest_levels(state.content_above[row], 1, values.bins, scratch)
     found, rest, _, _ = _find_end(state, row, scratch)
     if found == FULL_BAND_HZ:
         found = find_empty_top(scratch.levels, values.cutoff_hz * (1.0 + HYSTERESIS), mirror)
@@ -577,12 +590,12 @@ def _update(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
     """Update the state with the spectrum in `scratch.power`, one more active frame."""
     values = state.values[row]
     block, frame = divmod(values.frames, BLOCK_FRAMES)
-    _hold_maximum(scratch.power, state.blocks[row, block % BLOCKS], frame == 0)
+    _hold_maximum(scratch.power, values.bins, state.blocks[row, block % BLOCKS], frame == 0)
     compare_bands(
         scratch.power, state.images_above[row], state.images_below[row], state.images_ratio[row]
     )
     block, frame = divmod(values.frames, EVALUATE_EVERY)
-    _hold_maximum(scratch.power, state.recent[row, block % RECENT_BLOCKS], frame == 0)
+    _hold_maximum(scratch.power, values.bins, state.recent[row, block % RECENT_BLOCKS], frame == 0)
     values.frames += 1
     if values.frames % EVALUATE_EVERY == 0:
         _update_drop(state, row, scratch)
@@ -655,24 +668,29 @@ def update_rows(
                 real[_ORDER[i], lane] = _WINDOW[2 * i] * history[2 * i]
                 imaginary[_ORDER[i], lane] = _WINDOW[2 * i + 1] * history[2 * i + 1]
     transform_real_lanes(real, imaginary, _COSINES, _SINES, _TURN_COSINES, _TURN_SINES)
-    for k in range(BINS):
+    most = 0
+    for lane in range(count):
+        most = max(most, state.values[rows[lane]].bins)
+    for k in range(min(most + 1, BINS)):
         for lane in range(LANES):
             real[k, lane] = real[k, lane] ** 2 + imaginary[k, lane] ** 2
     for lane in range(LANES):
         smooth[0, lane] = 0.5 * real[0, lane] + 0.25 * real[1, lane]
         smooth[BINS - 1, lane] = 0.25 * real[BINS - 2, lane] + 0.5 * real[BINS - 1, lane]
-    for k in range(1, BINS - 1):
+    for k in range(1, min(most, BINS - 1)):
         for lane in range(LANES):
             smooth[k, lane] = (
                 0.25 * real[k - 1, lane] + 0.5 * real[k, lane] + 0.25 * real[k + 1, lane]
             )
-    for first in range(0, BINS, _TILE):
+    for first in range(0, most, _TILE):
         for lane in range(count):
             power = lanes.power[lane]
-            for k in range(first, min(first + _TILE, BINS)):
+            for k in range(first, min(first + _TILE, most)):
                 power[k] = smooth[k, lane]
     for lane in range(count):
-        scratch.power[:] = lanes.power[lane]
+        bins = state.values[rows[lane]].bins
+        scratch.power[:bins] = lanes.power[lane, :bins]
+        scratch.power[bins:] = 0.0
         _update(state, rows[lane], scratch)
 
 

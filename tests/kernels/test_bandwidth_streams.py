@@ -80,6 +80,17 @@ def test_a_row_that_is_begun_again_has_forgotten_its_stream() -> None:
     assert answers == alone(after, FULL_BAND_HZ, FULL_BAND_HZ)
 
 
+def test_a_narrow_stream_does_not_hear_the_wide_one_that_had_its_row() -> None:
+    wide, narrow = noise_up_to(24000.0, 1.5, 0)[..., None], noise_up_to(3000.0, 1.5, 1)[..., None]
+    state, scratch = bandwidth_state(1, 1), bandwidth_scratch()
+    answers = []
+    for hops, bound_hz in ((wide, FULL_BAND_HZ), (narrow, 4000.0), (wide, 4000.0)):
+        start_bandwidth(state, 0, bound_hz, bound_hz)
+        answers.append([detect_bandwidth(state, 0, hop, scratch) for hop in hops])
+    assert answers[1] == alone(narrow, 4000.0, 4000.0)
+    assert answers[2] == [4000.0] * len(wide)
+
+
 def test_layout_of_a_hop_and_spare_channels_do_not_matter() -> None:
     mono = noise_up_to(4000.0, 1.5, 2)
     stereo = np.stack([mono, noise_up_to(6000.0, 1.5, 3)], axis=2)

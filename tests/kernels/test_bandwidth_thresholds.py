@@ -42,6 +42,8 @@ def test_what_counts_as_sound(level_db: float, is_sound: bool) -> None:
         (10, 7, 7, 60.0, False, 3900.0, 0),
         (10, 8, 8, 0.0, True, 3900.0, 15),
         (10, 7, 7, 0.0, True, 3900.0, 0),
+        (6, 5, 5, 36.0, False, 3900.0, 12),
+        (6, 4, 4, 60.0, False, 3900.0, 0),
         # A low edge, or emptiness, only where it was never as low.
         (10, 10, 10, 0.0, False, 3900.0, 7),
         (10, 10, 9, 25.0, False, 3900.0, 0),
