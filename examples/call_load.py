@@ -70,6 +70,17 @@ async def caller(engine, payloads, number, arguments, times) -> None:
         await call(engine, payloads, min(left, length), times)
 
 
+def memory_mb() -> float:
+    """Return the most memory that this process has had at any moment."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def memory_after(seconds: float) -> float:
+    """Return the memory in MB after a while."""
+    await asyncio.sleep(seconds)
+    return memory_mb()
+
+
 async def run(arguments: argparse.Namespace) -> None:
     """Carry the calls and print how it went."""
     times: list[float] = []
@@ -77,6 +88,7 @@ async def run(arguments: argparse.Namespace) -> None:
     async with CallEngine(arguments.calls, **options) as engine:
         payloads = voice()
         cpu, start = time.process_time(), time.monotonic()
+        early = asyncio.create_task(memory_after(arguments.seconds / 4.0))
         callers = (caller(engine, payloads, n, arguments, times) for n in range(arguments.calls))
         await asyncio.gather(*callers)
         busy = (time.process_time() - cpu) / (time.monotonic() - start)
@@ -91,10 +103,9 @@ async def run(arguments: argparse.Namespace) -> None:
         print(f"trouble      {totals.missed} deadlines missed, {totals.sheds} calls left out,")
         print(f"             {totals.fallback_seconds:.2f} s without new band,")
         print(f"             {totals.late} packets late")
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(
-            f"at the end   {engine.calls} calls, {engine.batch.free} places free, {memory:.0f} MB"
-        )
+        memory, grown = memory_mb(), memory_mb() - await early
+        print(f"at the end   {engine.calls} calls, {engine.batch.free} places free,")
+        print(f"             {memory:.0f} MB, {grown:+.1f} MB since the first quarter")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.timing import SAMPLE_RATE, Latency
 
 if TYPE_CHECKING:
@@ -88,6 +88,26 @@ class BatchStream:
         check_audio_format(value, self.output_rate, self.channels)
         if value != self.input_rate:
             self._port.change_rate(int(value))
+            with self._batch.lock:
+                self._batch.engine.set_native(self._row, value / 2)
+
+    @property
+    def native_rate(self) -> int:
+        """Hz that the sound had before the caller resampled it to ``input_rate``; that, unless set.
+
+        Settable, for a caller who follows changes of rate by himself: a measured cutoff lies within
+        half of it, and begins anew from there.
+        """
+        return round(2.0 * self._batch.engine.native_hz(self._row))
+
+    @native_rate.setter
+    def native_rate(self, value: int) -> None:
+        self._check_open()
+        if not 0 < value <= self.input_rate:
+            raise ArgumentError(
+                f"The native rate must be above 0 and at most {self.input_rate} Hz, not {value}."
+            )
+        if value != self.native_rate:
             with self._batch.lock:
                 self._batch.engine.set_native(self._row, value / 2)
 

@@ -1,8 +1,9 @@
 """One direction of a call through the batch: sound of any rate in, 48 kHz out.
 
-The sound as it came in runs beside the enhanced one, equally late. So a codec may change, a step
-may be late and a call may be left out of the batch for a while: the low band goes on without a
-seam, and only the new band fades.
+The batch gets the sound at 48 kHz whatever its codec, so that its stream goes on where the codec
+changes. The sound as it came in runs beside the enhanced one, equally late: a step may be late and
+a call may be left out of the batch for a while, the low band goes on without a seam, and only the
+new band fades.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
 from rtsr.errors import ArgumentError
-from rtsr.timing import SAMPLE_RATE
+from rtsr.timing import OVERLAP, SAMPLE_RATE
 from rtsr_kernels.limiter import KNEE, limit
 
 __all__ = ["CallStream"]
@@ -46,7 +47,8 @@ class CallStream:
 
     Args:
         batch: where the stream joins; ``None`` only resamples.
-        rate: Hz of the first chunks; others may follow.
+        rate: Hz of the first chunks; others may follow, and the stream in the batch, which gets
+            them at 48 kHz, goes on.
         channels: of the sound.
         seed: of the generated texture, 0 to 2**32 - 1.
         wet: gain of the generated band, 0 to 1.
@@ -84,6 +86,7 @@ class CallStream:
         self._agreeing = 0
         self._dry_path = DryPath(channels)
         self._dry = _Line(channels)
+        self._dry.append(np.zeros((OVERLAP, channels), np.float32))
         self._pushed = 0
         self._stream: BatchStream | None = None
         self._wide = _Line(channels)
@@ -93,7 +96,15 @@ class CallStream:
         self._last_band: Audio = np.zeros((_FADE_OUT, channels), np.float32)
         self._ghost: Audio = self._last_band[:0]
         if batch is not None:
-            self._open(rate)
+            self._stream = batch.open(
+                SAMPLE_RATE,
+                channels=channels,
+                seed=seed,
+                # The new band is what this differs from the dry sound by; their sum is limited.
+                limiter=False,
+            )
+            self._stream.native_rate = rate
+            self._wide.start = OVERLAP - self._stream.delay_samples
 
     @property
     def is_due(self) -> bool:
@@ -139,32 +150,29 @@ class CallStream:
 
     def push(self, chunk: Chunk) -> None:
         """Add a chunk; all have the stream's channels."""
-        before = self._pushed
-        self._dry.append(self._dry_path.process(chunk))
+        sound = self._dry_path.process(chunk)
+        self._dry.append(sound)
         if chunk.origin is Origin.TAIL:
             return
         self._pushed += len(chunk.sound) * SAMPLE_RATE // chunk.rate
-        if self._batch is None:
-            return
         stream = self._stream
+        if stream is None:
+            return
         self._agreeing = 0 if chunk.cutoff == self._cutoff else self._agreeing + 1
-        if stream is None or stream.input_rate != chunk.rate:
-            self._reopen(chunk, before)
-        elif self._agreeing >= _STEADY_CHUNKS:
+        if stream.native_rate != chunk.rate or self._agreeing >= _STEADY_CHUNKS:
+            stream.native_rate = chunk.rate
             stream.cutoff = _known(chunk.cutoff)
             self._cutoff = chunk.cutoff
             self._agreeing = 0
-        if self._stream is None:
-            return
-        self._stream.seed = int(self.controls.board.get("seed"))
-        if self._left_out or self._stream.waiting_ms > _MOST_WAITING_MS:
+        stream.seed = int(self.controls.board.get("seed"))
+        if self._left_out or stream.waiting_ms > _MOST_WAITING_MS:
             # The sound goes past the batch; what comes after joins on behind it.
             self._collect()
             self._wide.take(self._wide.end - self._wide.start)
-            self._wide.start += self._pushed - before
-            self._wide_from = self._pushed + DELAY_SAMPLES
+            self._wide.start += len(sound)
+            self._wide_from = self._dry.end
         else:
-            self._stream.push(chunk.sound)
+            stream.push(sound)
 
     def take(self, everything: bool = False) -> Audio:
         """Finished sound ``(samples, channels)`` at 48 kHz.
@@ -241,35 +249,6 @@ class CallStream:
         if self._stream is not None and self._stream.ready:
             sound = self._stream.pull()
             self._wide.append(sound.reshape(len(sound), self.channels))
-
-    def _reopen(self, chunk: Chunk, before: int) -> None:
-        """Take a new place for another codec's sound, whose content begins at ``before``."""
-        self._collect()
-        self.close()
-        self._open(chunk.rate, chunk.cutoff)
-        assert self._stream is not None
-        self._wide = _Line(self.channels)
-        self._wide.start = before + DELAY_SAMPLES - self._stream.delay_samples
-        self._wide_from = before + DELAY_SAMPLES
-        if self._gain > 0.0:
-            self._ghost = self._last_band[::-1] * _FALLING
-        self._gain = 0.0
-
-    def _open(self, rate: int, cutoff: float | None = None) -> None:
-        assert self._batch is not None
-        self._stream = self._batch.open(
-            rate,
-            channels=self.channels,
-            seed=int(self.controls.board.get("seed")),
-            cutoff=_known(cutoff),
-            # The new band is what this differs from the dry sound by; their sum is limited.
-            limiter=False,
-            colour=self._colour,
-        )
-        self._cutoff = cutoff
-        self._agreeing = 0
-        self._wide.start = DELAY_SAMPLES - self._stream.delay_samples
-        self._wide_from = 0
 
 
 def _known(cutoff: float | None) -> float | None:

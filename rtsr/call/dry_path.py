@@ -11,20 +11,21 @@ from rtsr.timing import OVERLAP, SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
 from rtsr_kernels.resample_design import delay_samples
 
-__all__ = ["DELAY_SAMPLES", "DryPath"]
+__all__ = ["DELAY_SAMPLES", "RESAMPLING_SAMPLES", "DryPath"]
 
 Audio = NDArray[np.float32]
 
 
-_LONGEST_RESAMPLING = max(
+#: Samples at 48 kHz by which resampling makes sound late, at any rate.
+RESAMPLING_SAMPLES = max(
     delay_samples(form.sample_rate, SAMPLE_RATE) for form in (PCMU, G722, OPUS)
 )
 #: Samples at 48 kHz by which everything that leaves is behind what has come in, at any rate.
-DELAY_SAMPLES = _LONGEST_RESAMPLING + OVERLAP
+DELAY_SAMPLES = RESAMPLING_SAMPLES + OVERLAP
 
 
 class DryPath:
-    """Resamples chunks of any rate to 48 kHz, :data:`DELAY_SAMPLES` late, without a seam.
+    """Resamples chunks of any rate to 48 kHz, :data:`RESAMPLING_SAMPLES` late, without a seam.
 
     Where the rate changes, the end of the old sound (a chunk of origin ``TAIL``) is faded over to
     the beginning of the new.
@@ -47,11 +48,12 @@ class DryPath:
             return self._tail[:0]
         if self._resampler is not None and self._resampler.input_rate == chunk.rate:
             return self._resampler.process(sound)
-        before = OVERLAP if self._resampler is None else 0
+        delay = RESAMPLING_SAMPLES if self._resampler is None else self._resampler.delay
         self._resampler = StreamingResampler(chunk.rate, SAMPLE_RATE, self._channels)
-        before += _LONGEST_RESAMPLING - self._resampler.delay
-        silence = np.zeros((before, self._channels), np.float32)
-        out = np.concatenate([silence, self._resampler.process(sound)])
+        # A conversion that is sooner waits; of one that is later, the silence it begins with goes.
+        sooner = delay - self._resampler.delay
+        silence = np.zeros((max(0, sooner), self._channels), np.float32)
+        out = np.concatenate([silence, self._resampler.process(sound)[max(0, -sooner) :]])
         length = min(len(self._tail), len(out))
         if length:
             rising = ((np.arange(length) + 1) / (length + 1))[:, None].astype(np.float32)

@@ -123,6 +123,10 @@ class HopEngine:
         start = native if expected_cutoff is None else expected_cutoff
         start_bandwidth(self._cutoffs.detectors, row, start, native)
 
+    def native_hz(self, row: int) -> float:
+        """Return half of the rate of a row's input in Hz, see :meth:`set_native`."""
+        return float(self._values["native_hz"][row])
+
     def set_native(self, row: int, native_hz: float) -> None:
         """Say that a row's input has another rate from now on, half of which is given in Hz.
 

@@ -41,6 +41,7 @@ class Learning:
         self._midi = midi
         self._own: MidiControls | None = None
         self._opening = threading.Lock()
+        self._is_closed = False
 
     def listen(self) -> None:
         """Let the knobs that the map knows turn the controls, if the device is there."""
@@ -76,6 +77,7 @@ class Learning:
         """Give up what waits, and close the device if it was opened here."""
         self.give_up()
         with self._opening:
+            self._is_closed = True
             self._midi = None
             if self._own is not None:
                 self._own.close()
@@ -83,6 +85,8 @@ class Learning:
 
     def _open(self) -> MidiControls:
         with self._opening:
+            if self._is_closed:
+                raise RtsrError("The page is closed.")
             if self._midi is None:
                 known = load_map(self._path) if self._path.exists() else MidiMap()
                 self._midi = self._own = MidiControls(self._board, known, self._port)

@@ -34,12 +34,14 @@ class LiveSubject:
         learning: binds MIDI knobs to its controls.
 
     Attributes:
+        names: of all controls.
         is_over: set when there is nothing more to show.
     """
 
     def __init__(self, session: LiveSession, learning: Learning) -> None:
         self._session = session
         self.learning = learning
+        self.names = session.controls.names
         self.is_over = False
 
     def about(self) -> dict[str, Any]:
@@ -49,8 +51,7 @@ class LiveSubject:
             f"{now.channels} {'channel' if now.channels == 1 else 'channels'}, {now.rate} Hz, "
             f"blocks of {now.block} frames; the worker's priority is {now.priority}."
         )
-        board = self._session.controls
-        return about(text, board, board.names, learns=True)
+        return about(text, self._session.controls, self.names, learns=True)
 
     def now(self) -> dict[str, Any]:
         """Return the session's snapshot as the page shows it."""

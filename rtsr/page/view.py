@@ -41,6 +41,10 @@ class Subject(Protocol):
     def learning(self) -> Learning | None:
         """What binds MIDI knobs, if anything does."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its controls."""
+
     def about(self) -> dict[str, Any]:
         """Return what stays, see :func:`about`."""
 
@@ -167,9 +171,10 @@ def _learn(
     if control is None:
         knobs.give_up()
         return
-    if not isinstance(control, str):
-        raise ArgumentError('A page sends {"learn": "wet"}.')
-    find_control(control)
+    if not isinstance(control, str) or control not in subject.names:
+        raise ArgumentError(
+            f"There is no control {control!r} here; there are {', '.join(subject.names)}."
+        )
     task = asyncio.ensure_future(_learnt(socket, knobs, control))
     tasks.add(task)
     task.add_done_callback(tasks.discard)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -186,8 +188,12 @@ def _control(audio: MediaDescription, address: tuple[str, int]) -> tuple[str, in
     host, port = address
     for line in audio.attributes.get("rtcp", []):
         words = line.split()
-        if words and words[0].isdecimal() and 0 < int(words[0]) < 65536:
-            return (words[3] if len(words) == 4 else host), int(words[0])
+        if not words or not words[0].isdecimal() or not 0 < int(words[0]) < 65536:
+            continue
+        # A name would have to be looked up, and what is no address breaks a socket.
+        with contextlib.suppress(IndexError, ValueError):
+            host = str(ipaddress.ip_address(words[3]))
+        return host, int(words[0])
     return host, min(port + 1, 65535)
 
 

@@ -30,6 +30,8 @@ class CallSubject:
         learning: binds MIDI knobs to the call's controls, if the server has a device.
     """
 
+    names = NAMES
+
     def __init__(self, call: WebCall, engine: CallEngine, learning: Learning | None = None) -> None:
         self._call = call
         self._engine = engine
@@ -51,7 +53,7 @@ class CallSubject:
         return about(
             f"Model {batch.model.name} on {batch.provider}.",
             self._path.stream.controls.board,
-            NAMES,
+            self.names,
             learns=self.learning is not None,
             model=batch.model.name,
             provider=batch.provider,

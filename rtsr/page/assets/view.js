@@ -63,7 +63,7 @@ export class View {
     this.about = about;
     $("about").textContent = about.text;
     $("ab").disabled = false;
-    this.note("\u00a0");
+    this.note("");
     $("knobs").replaceChildren(...about.controls.filter(({ name }) => name !== "bypass").map((control) => this.knob(control)));
   }
 

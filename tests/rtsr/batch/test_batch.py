@@ -271,6 +271,23 @@ def test_the_ceiling_is_changed_in_one_stream_only(make_sound: MakeSound) -> Non
         assert np.abs(out - expected[: len(out)]).max() < 1e-5
 
 
+def test_the_native_rate_bounds_what_is_measured(stand_in: Path, make_sound: MakeSound) -> None:
+    sound = make_sound(48000, 0.1, cutoff=20000)[:, 0]
+    with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
+        stream = batch.open(48000)
+        assert stream.native_rate == 48000
+        for native in (8000, 16000):
+            stream.native_rate = native
+            assert stream.native_rate == native
+            stream.push(sound)
+            while batch.step():
+                pass
+            assert stream.cutoff_hz == native / 2
+        for wrong in (0, 96000):
+            with pytest.raises(ArgumentError, match="native rate"):
+                stream.native_rate = wrong
+
+
 def test_a_seed_is_changed_in_one_stream_only(make_sound: MakeSound) -> None:
     sound = make_sound(48000, 0.2, cutoff=3500)[:, 0]
     with BatchUpsampler(2, model="small", overload="wait") as batch:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from network import TICK, packets, sent, speech
+from scipy.signal import resample_poly
 
 from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
-from rtsr.call.dry_path import DELAY_SAMPLES
+from rtsr.call.dry_path import DELAY_SAMPLES, RESAMPLING_SAMPLES, DryPath
 from rtsr.call.formats import G722, OPUS, PCMU, TELEPHONE_EVENT, Packet
 from rtsr.call.path import DEADLINE, MediaPath
-from rtsr.call.receiver import Receiver
+from rtsr.call.receiver import Chunk, Origin, Receiver
 from rtsr.call.sender import Sender
 
 FORMATS = {0: PCMU, 9: G722, 96: OPUS, 101: TELEPHONE_EVENT}
@@ -132,6 +133,44 @@ def test_codecs_change_in_mid_call_without_a_gap_or_a_click(batch):
     assert band_db(got[3 * 48000 : 4 * 48000], 8500, 12000) > band_db(
         speech(48000, 1.0), 8500, 12000
     )
+
+
+@pytest.mark.parametrize("order", [(8000, 16000, 8000, 48000, 8000), (48000, 8000, 16000, 48000)])
+def test_sound_stays_equally_late_through_changes_of_rate(order):
+    path, out, clicks, pushed = DryPath(1), [], [], 0
+    for rate in order:
+        for packet in range(5):
+            sound = np.zeros((rate // 50, 1), np.float32)
+            if packet == 2:
+                sound[0] = 1.0
+                clicks.append(pushed)
+            out.append(path.process(Chunk(sound, rate, None, Origin.DECODED)))
+            pushed += 960
+    heard = np.abs(np.concatenate(out)[:, 0])
+    for click in clicks:
+        assert np.argmax(heard[click : click + 960]) == RESAMPLING_SAMPLES
+
+
+# Where the sound becomes narrower the network takes a hop to believe it.
+@pytest.mark.parametrize(("wide_first", "dip_db"), [(False, 10.0), (True, 25.0)])
+def test_the_new_band_goes_on_where_the_codec_changes(batch, wide_first, dip_db):
+    noise = 0.05 * np.random.default_rng(0).standard_normal(32000)
+    wide = noise.astype(np.float32)
+    narrow = resample_poly(noise, 1, 2).astype(np.float32)
+    first = packets(narrow[:8000])
+    second = packets(wide[16000:], G722, 9, first_number=65530 + 50,
+                     first_time=2**32 - 1600 + 50 * 160)  # fmt: skip
+    if wide_first:
+        first = packets(wide[:16000], G722, 9)
+        second = packets(narrow[8000:], first_number=65530 + 50,
+                         first_time=2**32 - 1600 + 50 * 160)  # fmt: skip
+    got, _ = listen(batch, sent(first + second))
+    frames = got[: len(got) // 240 * 240].reshape(-1, 240)
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(240), axis=1)))
+    # Above both codecs, from 9 kHz, every 5 ms; where the change is, and well before and after.
+    level = 10 * np.log10(power[:, 45:].sum(axis=1) + 1e-20)
+    usual = min(np.median(level[120:190]), np.median(level[260:]))
+    assert level[198:215].min() > usual - dip_db
 
 
 def test_after_loss_the_new_band_does_not_burst(batch):

@@ -375,6 +375,21 @@ def test_both_ends_are_told_what_was_lost_and_tell_it(running, peer, monkeypatch
     assert f"rtsr_far_jitter_seconds_count {float(totals.far_reports)}" in metrics
 
 
+@pytest.mark.parametrize(
+    ("line", "control"),
+    [
+        ("", ("127.0.0.1", 40001)),
+        ("a=rtcp:5", ("127.0.0.1", 5)),
+        ("a=rtcp:5 IN IP4 10.0.0.1", ("10.0.0.1", 5)),
+        ("a=rtcp:5 IN IP4 no.address", ("127.0.0.1", 5)),
+        ("a=rtcp:99999", ("127.0.0.1", 40001)),
+        ("a=rtcp:", ("127.0.0.1", 40001)),
+    ],
+)
+def test_where_reports_go(line, control):
+    assert read_offer(parse_sdp(SDP + line + "\r\n")).control == control
+
+
 def test_reports_between_two_writers_tell_loss_and_the_round_trip():
     seen, unseen = FarReports(), FarReports()
     sender, receiver = ReportWriter(seen), ReportWriter(unseen)

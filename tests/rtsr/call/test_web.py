@@ -207,6 +207,8 @@ def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):
                 assert "seed" in names
                 assert "model" not in names
                 if not learnt:
+                    await view.send('{"learn": "model"}')
+                    await until(view, lambda m: "no control 'model' here" in m.get("error", ""))
                     await view.send('{"learn": "wet"}')
                     await until(view, lambda m: m.get("learning") == "wet")
                     desk.send(0xB2, 30, 64)

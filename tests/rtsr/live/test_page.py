@@ -197,7 +197,8 @@ def test_programs_with_the_token_steer_it_and_nobody_without(page: LivePage) -> 
                 ('{"set": {"seed": 1' + 400 * "0" + "}}", "takes whole numbers"),
                 ('{"set": {"model": "large"}}', "one of small, replicate, dry"),
                 ('{"set": {"volume": 1}}', "There is no control 'volume'"),
-                ('{"learn": "volume"}', "There is no control 'volume'"),
+                ('{"learn": "volume"}', "There is no control 'volume' here; there are wet,"),
+                ('{"learn": []}', "There is no control [] here"),
                 ('{"learn": "wet"}', "There is no MIDI device here"),
                 ("[]", "one JSON object"),
             ):
