@@ -38,7 +38,7 @@ Audio = NDArray[np.float32]
 AUTO = "auto"
 
 _HOPS_PER_STEP = 4
-# Excerpts that wait at most; each is 0.3 MB and some 0.15 s of work.
+# Excerpts that wait at most; each is 0.3 MB and some 0.2 s of work.
 _MOST_WAITING = 16
 _IDLE_SECONDS = 5.0
 _LOWEST_PRIORITY = 19
@@ -88,7 +88,7 @@ class ModelLearner:
         """
         sound, own_hz = excerpt.sound, excerpt.own_hz
         reference = Reference(sound, own_hz, loudest_db)
-        # Where it was not narrow before, nothing can be compared.
+        # Where the sound hardly reaches beyond a cutoff, there is nothing to compare.
         rates = [rate for rate in NARROW_RATES if own_hz >= LEAST_RATIO * rate / 2]
         narrow = np.zeros((len(NARROW_RATES), len(sound)), np.float32)
         for row, rate in enumerate(rates):

@@ -27,17 +27,16 @@ class StreamColour:
 
     Args:
         given: the colour, as it was given to the stream.
-        amount: 0 (none) to 1 (all) of it, as somebody wishes.
 
     Attributes:
         given: likewise.
         present: what is to be laid on the next step; ``None`` where that is nothing.
     """
 
-    def __init__(self, given: Colour | AutoColour, amount: float = 1.0) -> None:
+    def __init__(self, given: Colour | AutoColour) -> None:
         self.given = given
         self.present: Colour | None = None
-        self._amount = amount
+        self._amount = 1.0
         self._auto = given if isinstance(given, AutoColour) else None
         self._collector = None if self._auto is None else ExcerptCollector(self._auto)
         self._source = given if isinstance(given, Colour) else given.learnt
@@ -54,7 +53,7 @@ class StreamColour:
         return 0.0 if self.present is None else self._share
 
     def set_amount(self, amount: float) -> bool:
-        """Set how much of it is wished; returns whether that makes a difference now."""
+        """Set how much of it is wanted, 0 to 1; returns whether that makes a difference now."""
         self._amount = amount
         return self._choose()
 

@@ -143,18 +143,15 @@ class HopEngine:
         """Return the gain that is wanted of a row's high band."""
         return float(self._mixing["wet"][row])
 
-    def set_colour(self, row: int, colour: Colour | AutoColour | None, amount: float = 1.0) -> None:
+    def set_colour(self, row: int, colour: Colour | AutoColour | None) -> None:
         """Give the high band of a row a colour, or none; it is faded over the next hop.
 
-        Args:
-            row: of the stream.
-            colour: how much of it is used depends on how much the stream resembles what it was
-                learnt from (:class:`~rtsr.colour.stream_colour.StreamColour`).
-            amount: 0 (none of that) to 1 (all).
+        How much of it is used depends on how much the stream resembles what it was learnt from, see
+        :class:`~rtsr.colour.stream_colour.StreamColour`.
         """
         self._colours.pop(row, None)
         if colour is not None:
-            self._colours[row] = StreamColour(colour, amount)
+            self._colours[row] = StreamColour(colour)
         self._recoloured.add(row)
 
     def set_colour_amount(self, row: int, amount: float) -> None:

@@ -251,7 +251,7 @@ def plot(recordings: list[dict[str, Any]], path: Path) -> None:
     """Draw by how much ViSQOL changes: a dot per recording, a bar at the median."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
     panels = figure.subplots(1, len(DOMAINS), sharey=True)
     for panel, domain in zip(panels, DOMAINS, strict=True):
         chosen = [one["cases"] for one in recordings if one["domain"] == domain]
@@ -268,7 +268,7 @@ def plot(recordings: list[dict[str, Any]], path: Path) -> None:
             panel.plot(place + np.array(spread), changes, ".", color="0.6", markersize=5)
             panel.hlines(np.nanmedian(changes), place - 0.3, place + 0.3, color="C0", linewidth=3)
         panel.axhline(0.0, color="0.3", linewidth=0.8)
-        panel.set_xticks(range(len(cases)), [case.replace(" ", "\n") for case in cases])
+        panel.set_xticks(range(len(cases)), [case.replace(" ", "\n") for case in cases], fontsize=8)
         panel.set_title(domain)
     panels[0].set_ylabel("change of ViSQOL")
     figure.savefig(path, dpi=120)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 from rtsr import ArgumentError, RtsrError
@@ -27,9 +28,13 @@ def _run(*arguments: str) -> str:
 
 
 def test_another_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_text("[1]")
-    with pytest.raises(RtsrError, match=r"is no file of `rtsr bench colour --json`"):
-        colour_evidence.recorded(tmp_path / "other.json")
+    for text, sentence in (
+        ("[1]", r"is no file of `rtsr bench colour --json`"),
+        ("{", r"is not JSON; `rtsr bench colour --json` writes such files"),
+    ):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(RtsrError, match=sentence):
+            colour_evidence.recorded(tmp_path / "other.json")
 
 
 @pytest.fixture
@@ -91,4 +96,4 @@ def test_a_picture_is_drawn_of_what_was_found(tmp_path: Path) -> None:
 
 def test_other_rates_are_refused(corpus: Path) -> None:
     with pytest.raises(ArgumentError, match="8000, 11025, 16000, 24000"):
-        colour_evidence.measure_corpus(corpus, find_model("small"), 44100, None)
+        colour_evidence.measure_corpus(corpus, find_model("small"), 44100, None, Progress())
