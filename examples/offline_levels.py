@@ -201,6 +201,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--work", type=Path, default=Path("validation"))
     asked = parser.parse_args()
+    if asked.limit is not None and asked.limit < 1:
+        parser.error(f"--limit must be at least 1, not {asked.limit}")
     trials = asked.trial or list(TRIALS)
     clips = spread_clips(list_clips(asked.data), asked.limit)
     references = prepare_references(
