@@ -72,16 +72,35 @@ def with_levels_of(estimate: Array, reference: Array, cutoff_hz: float) -> dict[
         reference: in line with it, of the same shape.
         cutoff_hz: below 0.93 of it nothing is changed.
     """
-    transform = ShortTimeFFT(hann(FRAME, sym=False), HOP, SAMPLE_RATE)
-    spectrum = transform.stft(estimate)
-    error = band_levels(transform.stft(reference), cutoff_hz) - band_levels(spectrum, cutoff_hz)
-    better = {}
-    for name, oracle in ORACLES.items():
-        step = np.clip(oracle(error), -LARGEST_STEP_DB, LARGEST_STEP_DB)
-        gain = 10.0 ** (step @ band_shares(cutoff_hz) / 20.0)
-        gain[:, transform.f < START * cutoff_hz] = 1.0
-        better[name] = np.asarray(transform.istft(spectrum * gain.T, k1=estimate.size))
-    return better
+    error = levels_of(reference, cutoff_hz) - levels_of(estimate, cutoff_hz)
+    return {
+        name: move_levels(estimate, oracle(error), cutoff_hz) for name, oracle in ORACLES.items()
+    }
+
+
+def levels_of(samples: Array, cutoff_hz: float) -> Array:
+    """Return smoothed levels in dB ``(frames, bands)`` of a signal, as :func:`band_levels`."""
+    return band_levels(short_time_transform().stft(samples), cutoff_hz)
+
+
+def move_levels(samples: Array, step_db: Array, cutoff_hz: float) -> Array:
+    """Return a signal with its levels above the cutoff moved.
+
+    Args:
+        samples: at 48 kHz, shape (samples,).
+        step_db: ``(frames, bands)``, limited to +-26 dB.
+        cutoff_hz: below 0.93 of it nothing is changed.
+    """
+    transform = short_time_transform()
+    step = np.clip(step_db, -LARGEST_STEP_DB, LARGEST_STEP_DB)
+    gain = 10.0 ** (step @ band_shares(cutoff_hz) / 20.0)
+    gain[:, transform.f < START * cutoff_hz] = 1.0
+    return np.asarray(transform.istft(transform.stft(samples) * gain.T, k1=samples.size))
+
+
+def short_time_transform() -> ShortTimeFFT:
+    """Return the transform in which levels are measured and moved."""
+    return ShortTimeFFT(hann(FRAME, sym=False), HOP, SAMPLE_RATE)
 
 
 def score(
