@@ -22,7 +22,7 @@ def enhance_command(
         list[Path],
         typer.Argument(
             metavar="IN... OUT",
-            help="A sound file that libsndfile reads, 8 to 48 kHz, and the file to write, whose "
+            help="A sound file that libsndfile reads, 8 to 192 kHz, and the file to write, whose "
             "extension names the format; or a folder and a folder to write into.",
         ),
     ],
@@ -45,7 +45,7 @@ def enhance_command(
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
     colour: options.Colour = None,
-    out_rate: options.OutRate = 48000,
+    out_rate: options.OutRate = None,
     limiter: options.Limiter = True,
     subtype: Annotated[
         str | None,
@@ -111,7 +111,7 @@ def enhance_command(
         if as_json:
             typer.echo(json.dumps(report.to_json(), allow_nan=False))
         elif not quiet:
-            _print_report(job, report, out_rate)
+            _print_report(job, report)
     if failed:
         typer.echo(f"rtsr: {failed} of {len(jobs)} files could not be enhanced.", err=True)
         raise typer.Exit(EXIT_BAD_INPUT)
@@ -139,10 +139,10 @@ def _print_warnings(
         typer.echo(f"rtsr: {subject}{sentence}", err=True)
 
 
-def _print_report(job: Job, report: EnhanceReport, out_rate: int) -> None:
+def _print_report(job: Job, report: EnhanceReport) -> None:
     typer.echo(
         f"{job.target}: {report.seconds:.2f} s, {report.channels} channel(s) at "
-        f"{out_rate} Hz, content of the input up to {report.cutoff_hz:.0f} Hz"
+        f"{report.output_rate} Hz, {report.bandwidth()}"
     )
     typer.echo(
         f"{report.real_time_factor:.1f}x real time, step p50 {report.step_ms.p50:.2f} ms, "

@@ -37,7 +37,7 @@ def pipe_command(
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
     colour: options.Colour = None,
-    out_rate: options.OutRate = 48000,
+    out_rate: options.OutRate = None,
     limiter: options.Limiter = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print latency and step times to stderr.")
