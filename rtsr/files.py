@@ -144,6 +144,7 @@ def enhance_file(
     subtype: str | None = None,
     progress: Progress | None = None,
     colour: Colour | None = None,
+    octave_model: str | Path | None = None,
 ) -> EnhanceReport:
     """Read a sound file, write its full-band version.
 
@@ -171,6 +172,7 @@ def enhance_file(
             input if it is at least 16 bits and the output can hold it.
         progress: called with the frames done and the frames in total.
         colour: gains of the generated band that were learnt.
+        octave_model: what makes the octaves beyond 48 kHz; ``model`` if ``None``.
 
     Raises:
         AudioFormatError: input or output in a form that is not accepted.
@@ -197,6 +199,7 @@ def enhance_file(
             "output_rate": output_rate,
             "limiter": limiter,
             "colour": colour,
+            "octave_model": octave_model,
         }
         scanning = time.perf_counter()
         expected = _scan(source, reader) if cutoff is None else None

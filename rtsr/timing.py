@@ -17,7 +17,7 @@ __all__ = [
     "Latency",
     "alignment_samples",
     "engine_rate",
-    "octave_rates",
+    "octave_factor",
 ]
 
 #: how many hops one step of a model may take
@@ -36,7 +36,7 @@ class Latency:
         algorithmic_samples = resampler + hop + overlap               at the engine's rate out
         algorithmic_samples = (resampler + hop + overlap + alignment)
                               * output_rate / engine_rate + output_resampler
-                              + sum(octave * output_rate / octave_rate)   otherwise
+                              + octaves                           otherwise
 
     Output sample ``o`` belongs to input time ``(o - algorithmic_samples) / output_rate``. Time that
     computing takes and the buffers of a device come on top.
@@ -49,8 +49,7 @@ class Latency:
         alignment: padding that makes the total a whole number of output samples.
         output_resampler: delay of the conversion to ``output_rate``, in output samples.
         output_rate: rate in Hz of what comes out.
-        octaves: delays of the octaves beyond the engine's band, in samples at each one's own rate:
-            the first doubles the engine's rate, each further one the rate before.
+        octaves: delay of what lies beyond the engine's band, in output samples.
         engine_rate: rate in Hz that the engine runs at.
     """
 
@@ -60,17 +59,15 @@ class Latency:
     alignment: int = 0
     output_resampler: int = 0
     output_rate: int = SAMPLE_RATE
-    octaves: tuple[int, ...] = ()
+    octaves: int = 0
     engine_rate: int = SAMPLE_RATE
 
     @property
     def algorithmic_samples(self) -> int:
         """Total delay in samples of the output."""
         inner = Fraction(self.resampler + self.hop + self.overlap + self.alignment)
-        seconds = inner / self.engine_rate
-        for rate, delay in zip(self._octave_rates, self.octaves, strict=True):
-            seconds += Fraction(delay, rate)
-        return round(seconds * self.output_rate) + self.output_resampler
+        whole = round(inner * self.output_rate / self.engine_rate)
+        return whole + self.octaves + self.output_resampler
 
     @property
     def algorithmic_ms(self) -> float:
@@ -87,14 +84,10 @@ class Latency:
             "alignment": self.alignment,
         }
         milliseconds = {name: 1000.0 * count / self.engine_rate for name, count in parts.items()}
-        for rate, delay in zip(self._octave_rates, self.octaves, strict=True):
-            milliseconds[f"octave_{rate}"] = 1000.0 * delay / rate
+        if self.octaves:
+            milliseconds["octaves"] = 1000.0 * self.octaves / self.output_rate
         milliseconds["output_resampler"] = 1000.0 * self.output_resampler / self.output_rate
         return milliseconds
-
-    @property
-    def _octave_rates(self) -> tuple[int, ...]:
-        return tuple(self.engine_rate << count for count in range(1, len(self.octaves) + 1))
 
 
 def alignment_samples(inner: int, output_rate: int) -> int:
@@ -111,11 +104,6 @@ def engine_rate(input_rate: int) -> int:
     return max(input_rate, SAMPLE_RATE)
 
 
-def octave_rates(input_rate: int, output_rate: int) -> tuple[int, ...]:
-    """Return the rate in Hz of each octave between the engine's rate and the output's."""
-    rates = []
-    rate = engine_rate(input_rate)
-    while rate < output_rate:
-        rate *= 2
-        rates.append(rate)
-    return tuple(rates)
+def octave_factor(input_rate: int, output_rate: int) -> int:
+    """Return how many times the engine's rate the output's is: 1, or 2 or 4 for octaves beyond."""
+    return max(1, output_rate // engine_rate(input_rate))

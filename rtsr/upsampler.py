@@ -20,7 +20,7 @@ from rtsr.arguments import (
     check_wet,
 )
 from rtsr.colour.colour import Colour
-from rtsr.engine.octave import Octave
+from rtsr.engine.octaves import Octaves
 from rtsr.engine.open_source import open_source
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.proportion import ProportionateSource
@@ -28,7 +28,7 @@ from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.models import Model
-from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_rates
+from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
 from rtsr_kernels.ports import emit_rows, make_ports, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
 from rtsr_kernels.ring import Ring
@@ -49,9 +49,9 @@ class Upsampler:
     blocks. Output sample ``o`` belongs to input time
     ``(o - latency.algorithmic_samples) / output_rate``.
 
-    Beyond 48 kHz the output's rate is reached octave by octave: each is one more engine on a clock
-    twice as fast (:class:`~rtsr.engine.octave.Octave`). An input of a rate above 48 kHz is not
-    converted either: the engine runs on its clock, and what is full band passes bit for bit.
+    What lies beyond 48 kHz is made by one more engine, on a clock two or four times as fast
+    (:class:`~rtsr.engine.octaves.Octaves`). An input of a rate above 48 kHz is not converted: the
+    engine runs on its clock, and what is full band passes bit for bit.
 
     What is in the audio never raises: samples that are not numbers, or beyond
     1e10 in magnitude, become 0 and are counted.
@@ -84,6 +84,8 @@ class Upsampler:
             20 ms are. No sample then waits for the rest of its step: ``latency.hop`` is 0, and each
             block comes back as long as it came.
         channels_first: whether blocks are ``(channels, samples)``, as PyAV and torch have them.
+        octave_model: what makes the octaves beyond 48 kHz, as ``model``, which makes them if
+            ``None``.
         colour: gains of the generated band that were learnt for this model, up to 24 kHz; for
             inputs up to 48 kHz. The attribute ``colour`` may be changed at any time and is faded.
 
@@ -104,6 +106,7 @@ class Upsampler:
         "_emitted",
         "_engine",
         "_enhanced",
+        "_factor",
         "_finished",
         "_octaves",
         "_overlap",
@@ -137,6 +140,7 @@ class Upsampler:
         blocks_are_hops: bool = False,
         channels_first: bool = False,
         colour: Colour | None = None,
+        octave_model: Model | str | Path | None = None,
     ) -> None:
         self.output_rate = check_stream_format(input_rate, output_rate, channels)
         check_arguments(hops_per_step, seed, wet, None, None, threads)
@@ -156,7 +160,15 @@ class Upsampler:
             "seed": int(seed),
             "statistics": self.statistics,
         }
-        source = open_source(model, **options)
+        self._factor = octave_factor(int(input_rate), self.output_rate)
+        if octave_model is None:
+            octave_model = model
+        elif self.output_rate <= SAMPLE_RATE:
+            raise ArgumentError(
+                f"An output of {self.output_rate} Hz has no octave beyond 48 kHz for octave_model "
+                "to make; leave it out, or ask for 96000 or 192000 Hz."
+            )
+        source = open_source(model if self._clock == 1.0 else octave_model, **options)
         self.model = source.model
         self._check_colour(colour)
         self.provider = source.provider
@@ -172,29 +184,28 @@ class Upsampler:
             colour=colour,
         )
         step = self._engine.step_samples
-        self._octaves = [
-            Octave(
-                open_source(source.model, **options),
-                step << index,
-                MAX_CUTOFF_HZ,
+        self._octaves: Octaves | None = None
+        if self._factor > 1:
+            self._octaves = Octaves(
+                open_source(octave_model, **options),
+                step,
+                self._factor,
                 float(wet),
                 self.statistics,
             )
-            for index in range(len(octave_rates(int(input_rate), self.output_rate)))
-        ]
-        if self._octaves or self._clock > 1.0:
-            ceiling = self.output_rate / 2 if ceiling is None else ceiling
+        if ceiling is None and self.output_rate > SAMPLE_RATE:
+            ceiling = self.output_rate / 2
         if ceiling is not None:
             self._set_ceiling(float(ceiling))
         self._audio: Audio = np.zeros((step, self.channels), np.float32)
         self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
         self._adds = np.zeros(1, np.bool_)
         self._planar: Audio = np.zeros((self.channels, step), np.float32)
-        finished = step << len(self._octaves)
+        finished = step * self._factor
         self._finished: Audio = np.zeros((self.channels, finished), np.float32)
         # What a chunk is worth at 48 kHz, what is left of a step, and padding.
         room = CHUNK_FRAMES * SAMPLE_RATE // min(SUPPORTED_RATES) + 2 * step + SAMPLE_RATE // 100
-        capacity = Ring.capacity_for(room << len(self._octaves))
+        capacity = Ring.capacity_for(room * self._factor)
         self._ports = make_ports(1, self.channels, finished, capacity)
         self._port = BlockPort(
             self._ports,
@@ -268,8 +279,7 @@ class Upsampler:
     @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
-        last = self._engines()[-1]
-        return last.f_target * self._clock * (1 << len(self._octaves))
+        return self._engines()[-1].f_target * self._clock * self._factor
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
@@ -331,19 +341,19 @@ class Upsampler:
     def reset(self) -> None:
         """Forget the past: the next block starts a new stream. The statistics go on."""
         self._running().reset()
-        for octave in self._octaves:
-            octave.reset()
+        if self._octaves is not None:
+            self._octaves.reset()
         self._port.reset()
         self.latency = self._latency()
         # Output begins with silence for the latency's parts that no sample has passed.
         waiting = 0 if self._blocks_are_hops else self._audio.shape[0]
-        self._port.emit_silence((self.latency.alignment + waiting) << len(self._octaves))
+        self._port.emit_silence((self.latency.alignment + waiting) * self._factor)
         self._emitted = 0
 
     def close(self) -> None:
         """Let go of the model; the upsampler cannot be used after that."""
         self._engine = None
-        self._octaves = []
+        self._octaves = None
 
     def __enter__(self) -> Upsampler:
         return self
@@ -388,9 +398,9 @@ class Upsampler:
             engine.step(self._audio, self._enhanced)
             self._adds[0] = engine.adds[0]
             finished = self._enhanced
-            for octave in self._octaves:
-                finished = octave.step(finished)
-                self._adds |= octave.adds
+            if self._octaves is not None:
+                finished = self._octaves.step(finished)
+                self._adds |= self._octaves.adds
             np.copyto(self._finished, finished.T)
             emit_rows(self._ports, _ROW, self._finished, self._adds)
 
@@ -403,19 +413,20 @@ class Upsampler:
             self._overlap,
             waits_for_hop=not self._blocks_are_hops,
             alignment=alignment,
-            octaves=tuple(octave.delay for octave in self._octaves),
+            octaves=0 if self._octaves is None else self._octaves.delay,
         )
 
     def _engines(self) -> list[Engine]:
-        """Return the engines from the lowest rate to the highest."""
-        return [self._running(), *(octave.engine for octave in self._octaves)]
+        """Return the engine, and behind it that of the octaves beyond, where there are any."""
+        engines = [self._running()]
+        if self._octaves is not None:
+            engines.append(self._octaves.engine)
+        return engines
 
     def _set_ceiling(self, hz: float) -> None:
-        """Let every engine end there, or where its own band does."""
-        clock = self._clock
-        for engine in self._engines():
-            engine.f_target = min(hz / clock, MAX_CUTOFF_HZ)
-            clock *= 2.0
+        """Let each engine end there, or where its own band does."""
+        for engine, factor in zip(self._engines(), (1, self._factor), strict=False):
+            engine.f_target = min(hz / (self._clock * factor), MAX_CUTOFF_HZ)
 
     def _scaled(self, hz: float | None) -> float | None:
         """Return what a frequency is on the engine's clock."""

@@ -46,6 +46,7 @@ def enhance_command(
     wet: options.Wet = 1.0,
     colour: options.Colour = None,
     out_rate: options.OutRate = None,
+    octave_model: options.OctaveModel = None,
     limiter: options.Limiter = True,
     subtype: Annotated[
         str | None,
@@ -90,6 +91,7 @@ def enhance_command(
         "wet": wet,
         "colour": None if colour is None else read_colour(colour),
         "output_rate": out_rate,
+        "octave_model": octave_model,
         "limiter": limiter,
         "subtype": subtype,
     }

@@ -98,7 +98,15 @@ OutRate = Annotated[
         rich_help_panel=_SOUND,
     ),
 ]
-
+OctaveModel = Annotated[
+    str | None,
+    typer.Option(
+        "--octave-model",
+        metavar="MODEL",
+        help="What makes the octaves beyond 48 kHz; --model if left out.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 Limiter = Annotated[
     bool,
     typer.Option(

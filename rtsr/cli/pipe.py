@@ -38,6 +38,7 @@ def pipe_command(
     wet: options.Wet = 1.0,
     colour: options.Colour = None,
     out_rate: options.OutRate = None,
+    octave_model: options.OctaveModel = None,
     limiter: options.Limiter = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print latency and step times to stderr.")
@@ -81,6 +82,7 @@ def pipe_command(
         ceiling=ceiling,
         wet=wet,
         output_rate=out_rate,
+        octave_model=octave_model,
         limiter=limiter,
         colour=None if colour is None else read_colour(colour),
     ) as upsampler:

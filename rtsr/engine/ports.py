@@ -328,7 +328,7 @@ def stream_latency(
     overlap: int,
     waits_for_hop: bool,
     alignment: int | None = None,
-    octaves: tuple[int, ...] = (),
+    octaves: int = 0,
 ) -> Latency:
     """Return the latency of a stream, in parts; see :class:`~rtsr.timing.Latency`.
 
@@ -340,7 +340,7 @@ def stream_latency(
         waits_for_hop: whether a sample may have to wait for the rest of its step.
         alignment: padding of a stream that has begun with another rate; the total may then not be
             a whole number of output samples, and the nearest one is told.
-        octaves: delays of the octaves beyond the engine's band, in samples at their own rates.
+        octaves: delay of what lies beyond the engine's band, in output samples.
     """
     inner_rate = engine_rate(input_rate)
     resampler = delay_samples(input_rate, inner_rate)

@@ -20,14 +20,15 @@ Audio = NDArray[np.float32]
 _FRAME = 1024
 _WINDOW = np.hanning(_FRAME + 1)[:_FRAME].astype(np.float32)[:, None]
 _HZ_PER_BIN = SAMPLE_RATE / _FRAME
-#: A flat floor has 3 dB more in the octave above, for it is twice as wide; a rising one a little
-#: more.
-MOST_POWER_RATIO = 4.0
+#: Of power densities: a flat floor has 1, one that rises a little more.
+MOST_RATIO = 2.0
 _LEAST_POWER = 1e-30
 
 
 class ProportionateSource:
-    """Turns another source's high band down to 6 dB above the octave below the cutoff, or less.
+    """Turns another source's high band down where it is denser than the octave below the cutoff.
+
+    It is left at most 3 dB more power per Hz.
 
     Powers are those of 1024 samples under a Hann window, whose leakage is below -140 dB there;
     gains are faded over a hop. What is in proportion passes as it is.
@@ -81,9 +82,9 @@ class ProportionateSource:
     def _fade(self, high_band: Audio, cutoff_hz: float) -> None:
         """Bring a hop of the high band ``(480, channels)`` into proportion, in place."""
         first, last = (round(hz / _HZ_PER_BIN) for hz in (0.5 * cutoff_hz, cutoff_hz))
-        below = _powers(self._heard)[first:last].sum(axis=0)
-        above = _powers(self._made)[last:].sum(axis=0)
-        ratio = MOST_POWER_RATIO * below / np.maximum(above, _LEAST_POWER)
+        below = _powers(self._heard)[first:last].mean(axis=0)
+        above = _powers(self._made)[last:].mean(axis=0)
+        ratio = MOST_RATIO * below / np.maximum(above, _LEAST_POWER)
         gains = np.sqrt(np.minimum(ratio, 1.0)).astype(np.float32)
         if gains.min() < 1.0 or self._gains.min() < 1.0:
             high_band *= self._gains + self._ramp * (gains - self._gains)

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from rtsr import ArgumentError, AudioFormatError, Upsampler, enhance_file
+from rtsr import ArgumentError, AudioFormatError, ModelError, Upsampler, enhance_file
 from rtsr.cli import app as application
 from rtsr.colour.colour import Colour
 from rtsr.runtime.models import find_model
@@ -79,14 +79,10 @@ def test_output_count_follows_the_input_count(
 @pytest.mark.parametrize(
     ("rate", "output_rate", "parts"),
     [
-        (48000, 96000, {"hop": 10.0, "overlap": 2.5, "octave_96000": 142 / 96}),
-        (
-            48000,
-            192000,
-            {"hop": 10.0, "overlap": 2.5, "octave_96000": 142 / 96, "octave_192000": 142 / 192},
-        ),
+        (48000, 96000, {"hop": 10.0, "overlap": 2.5, "octaves": 142 / 96}),
+        (48000, 192000, {"hop": 10.0, "overlap": 2.5, "octaves": 164 / 192}),
         (96000, 96000, {"hop": 5.0, "overlap": 1.25}),
-        (96000, 192000, {"hop": 5.0, "overlap": 1.25, "octave_192000": 142 / 192}),
+        (96000, 192000, {"hop": 5.0, "overlap": 1.25, "octaves": 142 / 192}),
         (88200, 88200, {"hop": 480 / 88.2, "overlap": 120 / 88.2}),
         (192000, 192000, {"hop": 2.5, "overlap": 0.625}),
     ],
@@ -129,19 +125,26 @@ def test_whole_steps_wait_for_nothing(stand_in: Path) -> None:
     assert int(np.argmax(np.abs(out))) == 1000 + 2 * 120 + 142
 
 
-@pytest.mark.parametrize("model", ["replicate", "small-int8"])
-def test_an_octave_is_24_khz_sound_on_a_clock_twice_as_fast(model: str) -> None:
-    sound = _full_band(48000, 0.15)[:, 0]
-    with Upsampler(48000, model=model, output_rate=96000, limiter=False) as upsampler:
-        octave = _whole(upsampler, sound)
-    # Hops of the octave begin where those of the engine below end: 120 samples later.
+@pytest.mark.parametrize(
+    ("model", "factor"), [("replicate", 2), ("replicate", 4), ("small-int8", 2)]
+)
+def test_octaves_are_slower_sound_on_a_faster_clock(
+    model: str, factor: int, make_sound: MakeSound
+) -> None:
+    sound = make_sound(48000, 0.15)[:, 0]
+    with Upsampler(48000, model=model, output_rate=48000 * factor, limiter=False) as upsampler:
+        wide = _whole(upsampler, sound)
+    # Hops of the octaves begin where those of the engine below end: 120 samples later.
     late = np.concatenate([np.zeros(120, np.float32), sound])
-    with Upsampler(24000, model=model, ceiling=24000, limiter=False) as upsampler:
-        slow = _whole(upsampler, late)[240:]
-    assert np.array_equal(octave, slow)
+    with Upsampler(48000 // factor, model=model, ceiling=24000, limiter=False) as upsampler:
+        slow = _whole(upsampler, late)[120 * factor :]
+    # Of its sudden beginning more is made than is in proportion.
+    start = 1440 * factor
+    assert np.array_equal(wide[start:], slow[start:])
+    assert np.max(np.abs(wide - slow)) < 0.03
 
 
-def test_the_second_octave_is_the_first_once_more() -> None:
+def test_octaves_of_a_higher_rate_are_the_same_once_more() -> None:
     sound = _full_band(96000, 0.2)[:, 0]
     with Upsampler(96000, model="replicate", output_rate=192000, limiter=False) as upsampler:
         fast = _whole(upsampler, sound)
@@ -293,11 +296,31 @@ def test_wet_counts_for_every_octave(make_sound: MakeSound) -> None:
         (48000, {"ceiling": 30000.0}, "The ceiling must lie between 500 and 24000 Hz"),
         (48000, {"output_rate": 96000, "cutoff": 30000.0}, "cutoff must lie between 500 and 24000"),
         (96000, {"channels": 9}, "Audio with 9 channels"),
+        (48000, {"octave_model": "small"}, "48000 Hz has no octave beyond 48 kHz"),
     ],
 )
 def test_bad_input(rate: int, arguments: dict[str, object], message: str, stand_in: Path) -> None:
     with pytest.raises((ArgumentError, AudioFormatError), match=message):
         Upsampler(rate, model=stand_in, **arguments)
+
+
+@pytest.mark.parametrize(("rate", "output_rate"), [(48000, 96000), (96000, 96000)])
+def test_octaves_may_have_a_model_of_their_own(
+    rate: int, output_rate: int, stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(rate, 0.2, cutoff=20000)[:, 0]
+    options = {"output_rate": output_rate, "cutoff": 20000.0}
+    with Upsampler(rate, model=stand_in, octave_model="replicate", **options) as upsampler:
+        out = _whole(upsampler, sound)
+    with Upsampler(rate, model="replicate", **options) as upsampler:
+        same = _whole(upsampler, sound)
+    with Upsampler(rate, model=stand_in, **options) as upsampler:
+        other = _whole(upsampler, sound)
+    if rate == output_rate:
+        assert np.array_equal(out, same)
+    assert _level_db(out - other, output_rate, 24000, 48000) > -60.0
+    with pytest.raises(ModelError, match="Model 'huge' is unknown; bundled"):
+        Upsampler(rate, model=stand_in, octave_model="huge", output_rate=output_rate)
 
 
 def test_a_rate_that_is_a_clock_stays(stand_in: Path) -> None:

@@ -375,6 +375,7 @@ def test_real_process_prints_one_sentence(
         (["--minutes", "nan"], "--minutes is nan; it must be a number above zero"),
         (["--minutes", "-1"], "--minutes is -1; it must be a number above zero"),
         (["--minutes", "inf"], "--minutes is inf"),
+        (["--stage", "48"], "--stage is 48; an octave ends at 96 or 192 kHz"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_anything_is_read(

@@ -1,8 +1,8 @@
-"""One octave beyond the engine's band: the same engine on a clock twice as fast.
+"""What lies beyond the engine's band: the same engine on a clock twice or four times as fast.
 
 Sound at 96 kHz, played at half its speed, is sound at 48 kHz. So a step at one rate, taken as
-24 kHz sound, becomes two steps at twice that rate. All frequencies here are on the engine's own
-scale: 24 kHz stands for half of the octave's rate, 12 kHz for where the input ends at the latest.
+24 kHz sound, becomes two steps at twice that rate; taken as 12 kHz sound, four steps at four times
+that rate. Two octaves at once are measured to be better than one after the other, and cost less.
 """
 
 from __future__ import annotations
@@ -19,50 +19,48 @@ from rtsr_kernels.resample import StreamingResampler
 
 Audio = NDArray[np.float32]
 
-_INPUT_RATE = SAMPLE_RATE // 2
-#: Hz on the engine's scale where the input of an octave ends at the latest
-HIGHEST_PRIOR_HZ = _INPUT_RATE / 2
 
-
-class Octave:
-    """Turns steps of ``samples`` into steps of twice as many, at twice the rate.
+class Octaves:
+    """Turns steps of ``samples`` into steps of ``factor`` times as many, at that rate.
 
     Whole steps come in and go out, so nothing waits: the delay is that of the conversion and of the
     overlap, :attr:`delay` samples at the new rate.
 
     Args:
-        source: makes the octave; it fixes channels and hops of a step.
+        source: makes the octaves; it fixes channels and hops of a step.
         samples: of one step at the old rate, a whole number of the source's.
-        f_target: Hz where the octave should end; the attribute of the engine counts.
+        factor: 2 or 4, for one octave or two.
         wet: gain of what is generated.
         statistics: where steps are counted.
 
     Attributes:
-        engine: of the octave, for its controls.
+        engine: of the octaves, for its controls; its 24 kHz stand for half of the new rate.
         delay: samples at the new rate.
+        adds: ``(1,)``: whether the last step added anything.
     """
 
     def __init__(
         self,
         source: HighBandSource,
         samples: int,
-        f_target: float,
+        factor: int,
         wet: float,
         statistics: Statistics,
     ) -> None:
+        slow_rate = SAMPLE_RATE // factor
         self.engine = Engine(
             ProportionateSource(source),
-            HIGHEST_PRIOR_HZ,
-            f_target,
+            slow_rate / 2,
+            SAMPLE_RATE / 2,
             wet,
             statistics,
-            expected_cutoff=HIGHEST_PRIOR_HZ,
+            expected_cutoff=slow_rate / 2,
         )
-        self._resampler = StreamingResampler(_INPUT_RATE, SAMPLE_RATE, source.channels)
+        self._resampler = StreamingResampler(slow_rate, SAMPLE_RATE, source.channels)
         self.delay = self._resampler.delay + source.overlap
-        self._wide: Audio = np.zeros((2 * samples, source.channels), np.float32)
-        self._enhanced: Audio = np.zeros((2 * samples, source.channels), np.float32)
-        self._steps = range(0, 2 * samples, self.engine.step_samples)
+        self._wide: Audio = np.zeros((factor * samples, source.channels), np.float32)
+        self._enhanced: Audio = np.zeros((factor * samples, source.channels), np.float32)
+        self._starts = range(0, factor * samples, self.engine.step_samples)
         self.adds = np.zeros(1, np.bool_)
 
     def reset(self) -> None:
@@ -71,13 +69,10 @@ class Octave:
         self._resampler.reset()
 
     def step(self, audio: Audio) -> Audio:
-        """Enhance ``(samples, channels)``; the next step overwrites what comes out.
-
-        :attr:`adds` then says whether anything was added to it.
-        """
+        """Enhance ``(samples, channels)``; the next step overwrites what comes out."""
         self._resampler.process_into(audio, self._wide)
         self.adds[0] = False
-        for start in self._steps:
+        for start in self._starts:
             part = slice(start, start + self.engine.step_samples)
             self.engine.step(self._wide[part], self._enhanced[part])
             self.adds |= self.engine.adds
