@@ -144,7 +144,7 @@ class Upsampler:
     ) -> None:
         self.output_rate = check_stream_format(input_rate, output_rate, channels)
         check_arguments(hops_per_step, seed, wet, None, None, threads)
-        #: of the engine, against 48 kHz: what it takes for 1 Hz is so many
+        # How much faster than 48 kHz the engine runs: its 1 Hz stands for so many.
         self._clock = engine_rate(int(input_rate)) / SAMPLE_RATE
         self._check_band(cutoff, ceiling)
         self.channels = int(channels)

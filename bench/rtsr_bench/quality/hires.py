@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -140,42 +141,31 @@ def _cases(model: Model, rate: int) -> Iterator[tuple[str, int, Systems]]:
     """Yield the name, the narrow rate in Hz and the systems of each case at one full rate."""
     if rate == 2 * _PRIOR_RATE:
         baseline = flat_noise()
-        yield (
-            "48 to 96",
-            _PRIOR_RATE,
-            {
-                RESAMPLED: lambda narrow: _resampled(narrow, 2),
-                FLAT_NOISE: lambda narrow: baseline.enhance(_resampled(narrow, 2)),
-                model.name: lambda narrow: restore(model, narrow, _PRIOR_RATE, rate),
-            },
-        )
+        systems: dict[str, Callable[[Array], Array]] = {
+            RESAMPLED: partial(_resampled, factor=2),
+            FLAT_NOISE: lambda narrow: baseline.enhance(_resampled(narrow, 2)),
+            model.name: partial(restore, model, input_rate=_PRIOR_RATE, output_rate=rate),
+        }
+        yield "48 to 96", _PRIOR_RATE, systems
         for narrow_rate in (16000, 8000):
-            yield (
-                f"{narrow_rate // 1000} to 48 to 96",
-                narrow_rate,
-                {
-                    RESAMPLED: lambda narrow, up=rate // narrow_rate: _resampled(narrow, up),
-                    model.name: lambda narrow, low=narrow_rate: restore(model, narrow, low, rate),
-                },
-            )
+            systems = {
+                RESAMPLED: partial(_resampled, factor=rate // narrow_rate),
+                model.name: partial(restore, model, input_rate=narrow_rate, output_rate=rate),
+            }
+            yield f"{narrow_rate // 1000} to 48 to 96", narrow_rate, systems
     else:
-        yield (
-            "48 to 192",
-            _PRIOR_RATE,
-            {
-                RESAMPLED: lambda narrow: _resampled(narrow, 4),
-                f"{model.name}, at once": lambda narrow: restore(model, narrow, _PRIOR_RATE, rate),
-                f"{model.name}, in turns": lambda narrow: restore_in_turns(model, narrow),
-            },
-        )
-        yield (
-            "96 to 192",
-            2 * _PRIOR_RATE,
-            {
-                RESAMPLED: lambda narrow: _resampled(narrow, 2),
-                model.name: lambda narrow: restore(model, narrow, 2 * _PRIOR_RATE, rate),
-            },
-        )
+        at_once = partial(restore, model, input_rate=_PRIOR_RATE, output_rate=rate)
+        systems = {
+            RESAMPLED: partial(_resampled, factor=4),
+            f"{model.name}, at once": at_once,
+            f"{model.name}, in turns": partial(restore_in_turns, model),
+        }
+        yield "48 to 192", _PRIOR_RATE, systems
+        systems = {
+            RESAMPLED: partial(_resampled, factor=2),
+            model.name: partial(restore, model, input_rate=2 * _PRIOR_RATE, output_rate=rate),
+        }
+        yield "96 to 192", 2 * _PRIOR_RATE, systems
 
 
 def octave_levels_db(samples: Array, rate: int) -> Array:
