@@ -281,7 +281,7 @@ def hires_command(
     base, above = hires.step_times_ms(found)
     typer.echo(
         f"\nstep of one hop: {base:.2f} ms at 48 kHz, {above:.2f} ms of an octave "
-        f"({above / base:.2f} times), the quickest tenth of each"
+        f"({above / base:.2f} times), medians of CPU time"
     )
     if json_file is not None:
         hires.write_scores(json_file, found, scores)
