@@ -5,41 +5,95 @@ from __future__ import annotations
 import numbers
 import operator
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.models import Model
-from rtsr.timing import HOPS_PER_STEP, SAMPLE_RATE
+from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, engine_rate
 from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 MAX_CHANNELS = 8
 MIN_CUTOFF_HZ = 500.0
 MAX_CUTOFF_HZ = 24000.0
+#: output rates in Hz that inputs up to 48 kHz reach by octaves
+_DOUBLED_RATES = (192000, 96000)
 
 
 def check_audio_format(input_rate: int, output_rate: int, channels: int) -> None:
-    """Raise :class:`AudioFormatError` unless an :class:`Upsampler` takes this format."""
+    """Raise :class:`AudioFormatError` unless every kind of stream takes this format."""
+    _check_integers(input_rate, output_rate, channels)
+    if input_rate not in SUPPORTED_RATES:
+        hint = "; only Upsampler, files and pipes go beyond" if input_rate in HIGH_RATES else ""
+        raise AudioFormatError(
+            f"A sample rate of {input_rate} Hz is not supported; accepted: "
+            f"{_listed(SUPPORTED_RATES)}{hint}."
+        )
+    _check_output_rate(output_rate, OUTPUT_RATES)
+    _check_channels(channels)
+
+
+def check_stream_format(input_rate: int, output_rate: int | None, channels: int) -> int:
+    """Return the output rate in Hz, where the format is one that an :class:`Upsampler` takes.
+
+    Inputs up to 48 kHz give 48 kHz if nothing else is said, others their own rate.
+
+    Raises:
+        AudioFormatError: the format is not accepted.
+    """
+    if output_rate is None:
+        _check_integers(input_rate, SAMPLE_RATE, channels)
+        output_rate = engine_rate(input_rate)
+    _check_integers(input_rate, output_rate, channels)
+    if input_rate in HIGH_RATES:
+        accepted = [rate for rate in HIGH_RATES if rate in (input_rate, 2 * input_rate)]
+        if output_rate not in accepted:
+            raise AudioFormatError(
+                f"An input of {input_rate} Hz gives {_listed(accepted, 'or')} Hz, not "
+                f"{output_rate} Hz: beyond 48 kHz a rate is kept or doubled."
+            )
+    elif input_rate not in SUPPORTED_RATES:
+        raise AudioFormatError(
+            f"A sample rate of {input_rate} Hz is not supported; accepted: "
+            f"{_listed((*SUPPORTED_RATES, *HIGH_RATES))}."
+        )
+    else:
+        _check_output_rate(output_rate, (*_DOUBLED_RATES, *OUTPUT_RATES))
+    _check_channels(channels)
+    return int(output_rate)
+
+
+def _check_integers(input_rate: int, output_rate: int, channels: int) -> None:
     for name, value in (
         ("sample rate", input_rate),
         ("output rate", output_rate),
         ("number of channels", channels),
     ):
         _check_integer(name, value, AudioFormatError)
-    if input_rate not in SUPPORTED_RATES:
-        accepted = ", ".join(map(str, SUPPORTED_RATES))
-        hint = "; there is nothing to add above 48 kHz" if input_rate > SAMPLE_RATE else ""
+
+
+def _check_output_rate(output_rate: int, accepted: Sequence[int]) -> None:
+    if output_rate not in accepted:
         raise AudioFormatError(
-            f"A sample rate of {input_rate} Hz is not supported; accepted: {accepted}{hint}."
+            f"The output rate must be {_listed(accepted, 'or')} Hz, not {output_rate}."
         )
-    if output_rate not in OUTPUT_RATES:
-        accepted = ", ".join(map(str, OUTPUT_RATES[:-1])) + f" or {OUTPUT_RATES[-1]}"
-        raise AudioFormatError(f"The output rate must be {accepted} Hz, not {output_rate}.")
+
+
+def _check_channels(channels: int) -> None:
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioFormatError(
             f"Audio with {channels} channels is not supported; accepted: 1 to {MAX_CHANNELS}."
         )
+
+
+def _listed(rates: Sequence[int], last: str = "") -> str:
+    """Name rates, the last after the word ``last`` if there is one."""
+    names = [str(rate) for rate in rates]
+    if last and len(names) > 1:
+        names[-2:] = [f"{names[-2]} {last} {names[-1]}"]
+    return ", ".join(names)
 
 
 def check_arguments(
@@ -76,12 +130,14 @@ def check_seed(seed: int) -> None:
         raise ArgumentError(f"The seed must be a 64-bit integer, not {seed}.")
 
 
-def check_frequency(name: str, frequency: float) -> None:
+def check_frequency(
+    name: str, frequency: float, lowest: float = MIN_CUTOFF_HZ, highest: float = MAX_CUTOFF_HZ
+) -> None:
     """Raise :class:`ArgumentError` unless a cutoff or ceiling is one that the engine can take."""
     _check_real(name, frequency)
-    if not MIN_CUTOFF_HZ <= frequency <= MAX_CUTOFF_HZ:
+    if not lowest <= frequency <= highest:
         raise ArgumentError(
-            f"The {name} must lie between {MIN_CUTOFF_HZ:.0f} and {MAX_CUTOFF_HZ:.0f} Hz, "
+            f"The {name} must lie between {lowest:.0f} and {highest:.0f} Hz, "
             f"not at {frequency:g} Hz."
         )
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from rtsr.arguments import check_audio_format
+from rtsr.arguments import check_stream_format
 from rtsr.audio.reader import SoundInput, open_input
 from rtsr.audio.writer import OutputFile
-from rtsr.bandwidth.detector import measure_cutoff_stream
+from rtsr.bandwidth.detector import FULL_BAND_HZ, measure_cutoff_stream
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import AUTO
 from rtsr.engine.statistics import StepTimes
 from rtsr.errors import ArgumentError, RtsrError
-from rtsr.timing import SAMPLE_RATE, Latency
+from rtsr.timing import HIGH_RATES, SAMPLE_RATE, Latency, engine_rate
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import StreamingResampler
 
@@ -66,6 +66,15 @@ class EnhanceReport:
     missing_samples: int
     truncated: bool
     colour: Colour | AutoColour | None
+
+    def bandwidth(self) -> str:
+        """Say where the input's content ends and, of a rate above 48 kHz, what that means."""
+        content = f"content of the input up to {self.cutoff_hz:.0f} Hz"
+        if self.input_rate not in HIGH_RATES:
+            return content
+        if self.cutoff_hz >= FULL_BAND_HZ * self.input_rate / SAMPLE_RATE:
+            return f"{content}: full band"
+        return f"{content}: {2 * self.cutoff_hz:.0f} Hz would hold all of it"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as an object for ``json.dumps``."""
@@ -137,11 +146,12 @@ def enhance_file(
     cutoff: float | None = None,
     ceiling: float | None = None,
     threads: int = 1,
-    output_rate: int = SAMPLE_RATE,
+    output_rate: int | None = None,
     limiter: bool = True,
     subtype: str | None = None,
     progress: Progress | None = None,
     colour: Colour | AutoColour | str | None = None,
+    octave_model: str | Path | None = None,
 ) -> EnhanceReport:
     """Read a sound file, write its full-band version.
 
@@ -149,7 +159,9 @@ def enhance_file(
     aligned with the input to the sample. It appears under its name only when it is whole.
 
     Args:
-        input: any file that libsndfile reads, 8 to 48 kHz, up to 8 channels.
+        input: any file that libsndfile reads, 8 to 48 kHz or 88.2, 96, 176.4 or 192 kHz, up to 8
+            channels. One whose content reaches up to five sixths of its band counts as full band
+            and passes bit for bit.
         output: written in the format that its extension names.
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
         provider: execution provider.
@@ -160,13 +172,15 @@ def enhance_file(
         cutoff: Hz where the content ends; ``None`` measures it on the whole file.
         ceiling: Hz where the output ends; ``None`` leaves that to the model.
         threads: within one step.
-        output_rate: Hz of the output.
+        output_rate: Hz of the output; ``None`` is 48000, or the input's own rate where that is
+            higher.
         limiter: whether what exceeds -1 dBFS is turned down.
         subtype: sample format of the output (``PCM_16``, ``PCM_24``, ``FLOAT``, ...); that of the
             input if it is at least 16 bits and the output can hold it.
         progress: called with the frames done and the frames in total.
         colour: gains of the generated band that were learnt; ``auto`` learns them where the file's
             own band is wide, and waits for that, so that a file always gives the same.
+        octave_model: what makes the octaves beyond 48 kHz; ``model`` if ``None``.
 
     Raises:
         AudioFormatError: input or output in a form that is not accepted.
@@ -181,6 +195,7 @@ def enhance_file(
         colour = AutoColour(waits=True)
     with open_input(source) as reader:
         _check_different(source, target)
+        output_rate = check_stream_format(reader.rate, output_rate, reader.channels)
         settings: dict[str, Any] = {
             "model": model,
             "provider": provider,
@@ -194,8 +209,8 @@ def enhance_file(
             "output_rate": output_rate,
             "limiter": limiter,
             "colour": colour,
+            "octave_model": octave_model,
         }
-        check_audio_format(reader.rate, output_rate, reader.channels)
         scanning = time.perf_counter()
         expected = _scan(source, reader) if cutoff is None else None
         scanned = time.perf_counter() - scanning
@@ -256,13 +271,16 @@ def _stream(
 
 def _scan(source: Path, reader: SoundInput) -> float:
     """Look through the beginning, so that the high band is right from the first sample on."""
-    resampler = StreamingResampler(reader.rate, SAMPLE_RATE, reader.channels)
+    # Resampler and detector count on the engine's clock.
+    clock = engine_rate(reader.rate) / SAMPLE_RATE
+    rate = round(reader.rate / clock)
+    resampler = StreamingResampler(rate, SAMPLE_RATE, reader.channels)
     with open_input(source) as file:
         wide = (
             resampler.process(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0))
             for block in file.blocks()
         )
-        return measure_cutoff_stream(wide, native_hz=reader.rate / 2)
+        return measure_cutoff_stream(wide, native_hz=rate / 2) * clock
 
 
 def _check_different(source: Path, target: Path) -> None:

@@ -11,21 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.arguments import (
+    MAX_CUTOFF_HZ,
+    MIN_CUTOFF_HZ,
     check_arguments,
-    check_audio_format,
     check_frequency,
+    check_stream_format,
     check_wet,
 )
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
+from rtsr.engine.octaves import Octaves
 from rtsr.engine.open_source import open_source
 from rtsr.engine.ports import BlockPort, stream_latency
+from rtsr.engine.proportion import ProportionateSource
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
-from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.models import Model
-from rtsr.timing import SAMPLE_RATE, Latency
+from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
 from rtsr_kernels.ports import emit_rows, make_ports, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
 from rtsr_kernels.ring import Ring
@@ -41,15 +45,21 @@ class Upsampler:
     ``process`` takes blocks ``(samples,)`` or ``(samples, channels)``, float32 in [-1, 1] or int16,
     of any length, also zero, and returns blocks of the same rank and kind. After ``n`` input
     samples in total,
-    ``floor(n * output_rate / input_rate)`` output samples have come out, the same bits however the
-    input was cut into blocks. Output sample ``o`` belongs to input time
+    ``floor(n * output_rate / input_rate)`` output samples have come out (counted at 48 kHz first,
+    where neither rate is a multiple of the other), the same bits however the input was cut into
+    blocks. Output sample ``o`` belongs to input time
     ``(o - latency.algorithmic_samples) / output_rate``.
+
+    What lies beyond 48 kHz is made by one more engine, on a clock two or four times as fast
+    (:class:`~rtsr.engine.octaves.Octaves`). An input of a rate above 48 kHz is not converted: the
+    engine runs on its clock, and what is full band passes bit for bit.
 
     What is in the audio never raises: samples that are not numbers, or beyond
     1e10 in magnitude, become 0 and are counted.
 
     Args:
-        input_rate: Hz, one of 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000.
+        input_rate: Hz, one of 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200,
+            96000, 176400, 192000.
         model: name of a bundled model, ``replicate`` (no network: spectral band replication at a
             fifth of the time), path of an ``.onnx`` file that rtsr exported, or a
             :class:`~rtsr.runtime.models.Model`.
@@ -60,10 +70,13 @@ class Upsampler:
         wet: 0 (only the dry signal, bit for bit at 48 kHz) to 1, gain of the generated band. The
             attribute ``wet`` may be changed at any time and is faded.
         cutoff: Hz where the input's real content ends; measured continuously if ``None``.
-        ceiling: Hz where the output should end; the model's default if ``None``. The attribute
-            ``ceiling`` may be changed at any time.
+        ceiling: Hz where the output should end; the model's default if ``None``, and half of the
+            output's rate where that is beyond 48 kHz. The attribute ``ceiling`` may be changed at
+            any time.
         threads: threads of one step of a network on the CPU.
-        output_rate: 48000, 44100, 32000, 24000 or 16000 Hz.
+        output_rate: 192000, 96000, 48000, 44100, 32000, 24000 or 16000 Hz; of an input above 48 kHz
+            its own rate or twice that, up to 192000. ``None`` is 48000, or the input's own rate
+            where that is higher.
         expected_cutoff: Hz that the measurement starts from, if it is known beforehand, as for a
             file that was looked through first.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale; what is
@@ -72,8 +85,11 @@ class Upsampler:
             20 ms are. No sample then waits for the rest of its step: ``latency.hop`` is 0, and each
             block comes back as long as it came.
         channels_first: whether blocks are ``(channels, samples)``, as PyAV and torch have them.
-        colour: gains of the generated band that were learnt for this model, used as far as the
-            stream resembles what they were learnt from. ``auto``, or an
+        octave_model: what makes the octaves beyond 48 kHz, as ``model``, which makes them if
+            ``None``.
+        colour: gains of the generated band that were learnt for this model, up to 24 kHz, for
+            inputs up to 48 kHz; they are used as far as the stream resembles what they were learnt
+            from. ``auto``, or an
             :class:`~rtsr.colour.auto.AutoColour`, learns them while the input is wide enough. The
             attribute ``colour`` may be changed at any time and is faded.
 
@@ -86,12 +102,17 @@ class Upsampler:
 
     __slots__ = (
         "__weakref__",
+        "_adds",
         "_audio",
         "_blocks_are_hops",
         "_busy",
+        "_clock",
         "_emitted",
         "_engine",
         "_enhanced",
+        "_factor",
+        "_finished",
+        "_octaves",
         "_overlap",
         "_planar",
         "_port",
@@ -117,56 +138,84 @@ class Upsampler:
         cutoff: float | None = None,
         ceiling: float | None = None,
         threads: int = 1,
-        output_rate: int = SAMPLE_RATE,
+        output_rate: int | None = None,
         expected_cutoff: float | None = None,
         limiter: bool = True,
         blocks_are_hops: bool = False,
         channels_first: bool = False,
         colour: Colour | AutoColour | str | None = None,
+        octave_model: Model | str | Path | None = None,
     ) -> None:
-        check_audio_format(input_rate, output_rate, channels)
-        check_arguments(hops_per_step, seed, wet, cutoff, ceiling, threads)
-        self.output_rate = int(output_rate)
+        self.output_rate = check_stream_format(input_rate, output_rate, channels)
+        check_arguments(hops_per_step, seed, wet, None, None, threads)
+        # How much faster than 48 kHz the engine runs: its 1 Hz stands for so many.
+        self._clock = engine_rate(int(input_rate)) / SAMPLE_RATE
+        self._check_band(cutoff, ceiling)
         self.channels = int(channels)
         self.statistics = Statistics()
         self._blocks_are_hops = bool(blocks_are_hops)
         self._busy = threading.Lock()
 
-        source = open_source(
-            model,
-            provider=provider,
-            channels=self.channels,
-            hops_per_step=hops_per_step,
-            threads=threads,
-            seed=int(seed),
-            statistics=self.statistics,
-        )
+        options: dict[str, Any] = {
+            "provider": provider,
+            "channels": self.channels,
+            "hops_per_step": hops_per_step,
+            "threads": threads,
+            "seed": int(seed),
+            "statistics": self.statistics,
+        }
+        self._factor = octave_factor(int(input_rate), self.output_rate)
+        if octave_model is None:
+            octave_model = model
+        elif self.output_rate <= SAMPLE_RATE:
+            raise ArgumentError(
+                f"An output of {self.output_rate} Hz has no octave beyond 48 kHz for octave_model "
+                "to make; leave it out, or ask for 96000 or 192000 Hz."
+            )
+        source = open_source(model if self._clock == 1.0 else octave_model, **options)
         self.model = source.model
         self.provider = source.provider
         self._overlap = source.overlap
         self._engine: Engine | None = Engine(
-            source,
-            input_rate / 2,
-            source.model.metadata.f_target_default if ceiling is None else float(ceiling),
+            source if self._clock == 1.0 else ProportionateSource(source),
+            input_rate / self._clock / 2,
+            source.model.metadata.f_target_default,
             float(wet),
             self.statistics,
-            cutoff=None if cutoff is None else float(cutoff),
-            expected_cutoff=expected_cutoff,
-            colour=resolve_colour(colour, source.model),
+            cutoff=self._scaled(cutoff),
+            expected_cutoff=self._scaled(expected_cutoff),
+            colour=self._resolve_colour(colour),
         )
         step = self._engine.step_samples
+        self._octaves: Octaves | None = None
+        if self._factor > 1:
+            self._octaves = Octaves(
+                open_source(octave_model, **options),
+                step,
+                self._factor,
+                float(wet),
+                self.statistics,
+            )
+        if ceiling is None and self.output_rate > SAMPLE_RATE:
+            ceiling = self.output_rate / 2
+        if ceiling is not None:
+            self._set_ceiling(float(ceiling))
         self._audio: Audio = np.zeros((step, self.channels), np.float32)
         self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
+        self._adds = np.zeros(1, np.bool_)
         self._planar: Audio = np.zeros((self.channels, step), np.float32)
+        finished = step * self._factor
+        self._finished: Audio = np.zeros((self.channels, finished), np.float32)
         # What a chunk is worth at 48 kHz, what is left of a step, and padding.
         room = CHUNK_FRAMES * SAMPLE_RATE // min(SUPPORTED_RATES) + 2 * step + SAMPLE_RATE // 100
-        self._ports = make_ports(1, self.channels, step, Ring.capacity_for(room))
+        capacity = Ring.capacity_for(room * self._factor)
+        self._ports = make_ports(1, self.channels, finished, capacity)
         self._port = BlockPort(
             self._ports,
             0,
             list(range(self.channels)),
-            int(input_rate),
-            self.output_rate,
+            round(input_rate / self._clock),
+            round(self.output_rate / self._clock),
             bool(limiter),
             self.statistics,
             bool(channels_first),
@@ -181,15 +230,21 @@ class Upsampler:
 
         What was pushed before is finished first. A measured cutoff begins anew from half of the new
         rate. Where the new rate's conversion has a longer delay, ``latency`` grows by as much.
+        Rates above 48 kHz have an engine of their own clock and cannot be changed.
         """
-        return self._port.conversion.rate
+        return round(self._port.conversion.rate * self._clock)
 
     @input_rate.setter
     def input_rate(self, value: int) -> None:
         engine = self._running()
-        check_audio_format(value, self.output_rate, self.channels)
+        check_stream_format(value, self.output_rate, self.channels)
         if value == self.input_rate:
             return
+        if engine_rate(value) / SAMPLE_RATE != self._clock or self._clock > 1.0:
+            raise AudioFormatError(
+                f"An Upsampler of {self.input_rate} Hz cannot go on at {value} Hz, for beyond "
+                "48 kHz the rate is its engine's clock; make another one."
+            )
         self._port.change_rate(int(value))
         engine.native_hz = value / 2
         self.latency = self._latency(self.latency.alignment)
@@ -197,7 +252,7 @@ class Upsampler:
     @property
     def cutoff_hz(self) -> float:
         """Hz where the content of the newest input ends, as given or as measured."""
-        return self._running().cutoff_hz
+        return self._running().cutoff_hz * self._clock
 
     @property
     def cutoff(self) -> float | None:
@@ -205,14 +260,13 @@ class Upsampler:
 
         Settable; a change is faded over 10 ms.
         """
-        return self._running().cutoff
+        given = self._running().cutoff
+        return None if given is None else given * self._clock
 
     @cutoff.setter
     def cutoff(self, value: float | None) -> None:
-        if value is not None:
-            check_frequency("cutoff", value)
-            value = float(value)
-        self._running().cutoff = value
+        self._check_band(value, None)
+        self._running().cutoff = self._scaled(value)
 
     @property
     def wet(self) -> float:
@@ -222,17 +276,18 @@ class Upsampler:
     @wet.setter
     def wet(self, value: float) -> None:
         check_wet(value)
-        self._running().wet = float(value)
+        for engine in self._engines():
+            engine.wet = float(value)
 
     @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
-        return self._running().f_target
+        return self._engines()[-1].f_target * self._clock * self._factor
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
-        check_frequency("ceiling", value)
-        self._running().f_target = float(value)
+        self._check_band(None, value)
+        self._set_ceiling(float(value))
 
     @property
     def colour(self) -> Colour | AutoColour | None:
@@ -245,7 +300,7 @@ class Upsampler:
 
     @colour.setter
     def colour(self, value: Colour | AutoColour | str | None) -> None:
-        self._running().colour = resolve_colour(value, self.model)
+        self._running().colour = self._resolve_colour(value)
 
     @property
     def colour_share(self) -> float:
@@ -297,16 +352,19 @@ class Upsampler:
     def reset(self) -> None:
         """Forget the past: the next block starts a new stream. The statistics go on."""
         self._running().reset()
+        if self._octaves is not None:
+            self._octaves.reset()
         self._port.reset()
         self.latency = self._latency()
         # Output begins with silence for the latency's parts that no sample has passed.
         waiting = 0 if self._blocks_are_hops else self._audio.shape[0]
-        self._port.emit_silence(self.latency.alignment + waiting)
+        self._port.emit_silence((self.latency.alignment + waiting) * self._factor)
         self._emitted = 0
 
     def close(self) -> None:
         """Let go of the model; the upsampler cannot be used after that."""
         self._engine = None
+        self._octaves = None
 
     def __enter__(self) -> Upsampler:
         return self
@@ -333,7 +391,7 @@ class Upsampler:
                 f"{engine.step_samples * 1000 / SAMPLE_RATE:g} ms; with blocks_are_hops every "
                 "block must be."
             )
-        due = after * self.output_rate // SAMPLE_RATE - self._emitted
+        due = after * self._port.output_rate // SAMPLE_RATE - self._emitted
         out, frames = port.empty(due)
         done = 0
         for start in range(0, len(audio), CHUNK_FRAMES):
@@ -349,8 +407,13 @@ class Upsampler:
             take_rows(self._ports, _ROW, self._planar)
             np.copyto(self._audio, self._planar.T)
             engine.step(self._audio, self._enhanced)
-            np.copyto(self._planar, self._enhanced.T)
-            emit_rows(self._ports, _ROW, self._planar, engine.adds)
+            self._adds[0] = engine.adds[0]
+            finished = self._enhanced
+            if self._octaves is not None:
+                finished = self._octaves.step(finished)
+                self._adds |= self._octaves.adds
+            np.copyto(self._finished, finished.T)
+            emit_rows(self._ports, _ROW, self._finished, self._adds)
 
     def _latency(self, alignment: int | None = None) -> Latency:
         """Of the present input rate, and of the padding that the stream began with."""
@@ -361,7 +424,41 @@ class Upsampler:
             self._overlap,
             waits_for_hop=not self._blocks_are_hops,
             alignment=alignment,
+            octaves=0 if self._octaves is None else self._octaves.delay,
         )
+
+    def _engines(self) -> list[Engine]:
+        """Return the engine, and behind it that of the octaves beyond, where there are any."""
+        engines = [self._running()]
+        if self._octaves is not None:
+            engines.append(self._octaves.engine)
+        return engines
+
+    def _set_ceiling(self, hz: float) -> None:
+        """Let each engine end there, or where its own band does."""
+        for engine, factor in zip(self._engines(), (1, self._factor), strict=False):
+            engine.f_target = min(hz / (self._clock * factor), MAX_CUTOFF_HZ)
+
+    def _scaled(self, hz: float | None) -> float | None:
+        """Return what a frequency is on the engine's clock."""
+        return None if hz is None else float(hz) / self._clock
+
+    def _check_band(self, cutoff: float | None, ceiling: float | None) -> None:
+        """Raise :class:`ArgumentError` unless these are frequencies that the engines can take."""
+        lowest = MIN_CUTOFF_HZ * self._clock
+        if cutoff is not None:
+            check_frequency("cutoff", cutoff, lowest, MAX_CUTOFF_HZ * self._clock)
+        if ceiling is not None:
+            check_frequency("ceiling", ceiling, lowest, max(MAX_CUTOFF_HZ, self.output_rate / 2))
+
+    def _resolve_colour(
+        self, colour: Colour | AutoColour | str | None
+    ) -> Colour | AutoColour | None:
+        if colour is not None and self._clock > 1.0:
+            raise ArgumentError(
+                "A colour is learnt for inputs up to 48 kHz; leave it out for one of a higher rate."
+            )
+        return resolve_colour(colour, self.model)
 
     def __reduce__(self) -> Any:
         raise RtsrError(

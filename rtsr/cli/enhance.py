@@ -22,7 +22,7 @@ def enhance_command(
         list[Path],
         typer.Argument(
             metavar="IN... OUT",
-            help="A sound file, 8 to 48 kHz (WAV, FLAC, Ogg, MP3 and what else libsndfile reads; "
+            help="A sound file, 8 to 192 kHz (WAV, FLAC, Ogg, MP3 and what else libsndfile reads; "
             "M4A, WebM, AMR and films where PyAV is installed), and the file to write, whose "
             "extension names the format; or a folder and a folder to write into.",
         ),
@@ -46,7 +46,8 @@ def enhance_command(
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
     colour: options.Colour = None,
-    out_rate: options.OutRate = 48000,
+    out_rate: options.OutRate = None,
+    octave_model: options.OctaveModel = None,
     limiter: options.Limiter = True,
     subtype: Annotated[
         str | None,
@@ -90,6 +91,7 @@ def enhance_command(
         "wet": wet,
         "colour": options.read_colour_option(colour),
         "output_rate": out_rate,
+        "octave_model": octave_model,
         "limiter": limiter,
         "subtype": subtype,
     }
@@ -111,7 +113,7 @@ def enhance_command(
         if as_json:
             typer.echo(json.dumps(report.to_json(), allow_nan=False))
         elif not quiet:
-            _print_report(job, report, out_rate)
+            _print_report(job, report)
     if failed:
         typer.echo(f"rtsr: {failed} of {len(jobs)} files could not be enhanced.", err=True)
         raise typer.Exit(EXIT_BAD_INPUT)
@@ -139,10 +141,10 @@ def _print_warnings(
         typer.echo(f"rtsr: {subject}{sentence}", err=True)
 
 
-def _print_report(job: Job, report: EnhanceReport, out_rate: int) -> None:
+def _print_report(job: Job, report: EnhanceReport) -> None:
     typer.echo(
         f"{job.target}: {report.seconds:.2f} s, {report.channels} channel(s) at "
-        f"{out_rate} Hz, content of the input up to {report.cutoff_hz:.0f} Hz"
+        f"{report.output_rate} Hz, {report.bandwidth()}"
     )
     typer.echo(
         f"{report.real_time_factor:.1f}x real time, step p50 {report.step_ms.p50:.2f} ms, "

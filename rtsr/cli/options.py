@@ -98,15 +98,24 @@ Colour = Annotated[
     ),
 ]
 OutRate = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--out-rate",
-        metavar="48000|44100|32000|24000|16000",
-        help="Sample rate of the output in Hz.",
+        metavar="192000|96000|48000|44100|...",
+        help="Sample rate of the output in Hz, down to 16000. If left out 48000, or the input's "
+        "own where that is higher; such a rate is kept or doubled.",
         rich_help_panel=_SOUND,
     ),
 ]
-
+OctaveModel = Annotated[
+    str | None,
+    typer.Option(
+        "--octave-model",
+        metavar="MODEL",
+        help="What makes the octaves beyond 48 kHz; --model if left out.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 Limiter = Annotated[
     bool,
     typer.Option(

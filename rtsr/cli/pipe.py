@@ -37,7 +37,8 @@ def pipe_command(
     ceiling: options.Ceiling = None,
     wet: options.Wet = 1.0,
     colour: options.Colour = None,
-    out_rate: options.OutRate = 48000,
+    out_rate: options.OutRate = None,
+    octave_model: options.OctaveModel = None,
     limiter: options.Limiter = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print latency and step times to stderr.")
@@ -80,6 +81,7 @@ def pipe_command(
         ceiling=ceiling,
         wet=wet,
         output_rate=out_rate,
+        octave_model=octave_model,
         limiter=limiter,
         colour=options.read_colour_option(colour),
     ) as upsampler:

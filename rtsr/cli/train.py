@@ -34,6 +34,15 @@ def train_command(
     model: Annotated[
         str | None, typer.Option("--model", help="Model configuration: small or base.")
     ] = None,
+    octave_khz: Annotated[
+        int | None,
+        typer.Option(
+            "--stage",
+            metavar="96|192",
+            help="Train an octave beyond 48 kHz, up to this rate: recordings of higher rates are "
+            "played slower.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and data.")] = None,
     grow_from: Annotated[
@@ -77,7 +86,9 @@ def train_command(
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("Training", "train") from error
+    from rtsr.timing import SAMPLE_RATE
     from rtsr.train.data import load_corpus
+    from rtsr.train.octave import octave_rate_of, octave_settings
     from rtsr.train.settings import TrainSettings, load_settings
     from rtsr.train.trainer import CHECKPOINT, Trainer
 
@@ -87,13 +98,24 @@ def train_command(
     if seed is not None:
         settings = replace(settings, seed=seed)
 
+    octave_rate = SAMPLE_RATE
+    if octave_khz is not None:
+        octave_rate = octave_rate_of(octave_khz)
+        settings = octave_settings(settings)
+
     def cache_of(split: str) -> Path | None:
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
     coded = settings.degrade.codec_share > 0.0
     with _counting("reading train") as show:
         train_corpus = load_corpus(
-            data, "train", workers=workers, cache=cache_of("train"), codec=coded, progress=show
+            data,
+            "train",
+            workers=workers,
+            cache=cache_of("train"),
+            codec=coded,
+            octave_rate=octave_rate,
+            progress=show,
         )
     typer.echo(f"train: {train_corpus.describe()}")
     if train_corpus.is_all_lossy:
@@ -104,7 +126,12 @@ def train_command(
         )
     with _counting("reading valid") as show:
         valid_corpus = load_corpus(
-            data, "valid", workers=workers, cache=cache_of("valid"), progress=show
+            data,
+            "valid",
+            workers=workers,
+            cache=cache_of("valid"),
+            octave_rate=octave_rate,
+            progress=show,
         )
     typer.echo(f"valid: {valid_corpus.describe()}")
     trainer = Trainer(settings, train_corpus, valid_corpus, out, device, keep_slim=slim)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError
-from rtsr.timing import SAMPLE_RATE, Latency, alignment_samples
+from rtsr.timing import SAMPLE_RATE, Latency, alignment_samples, engine_rate
 from rtsr_kernels.ports import (
     LARGEST_SAMPLE,
     Ports,
@@ -108,7 +108,7 @@ class BlockPort:
         row: of this one.
         slots: of its channels.
         input_rate: Hz of what is pushed.
-        output_rate: Hz of what is pulled.
+        output_rate: Hz of what is pulled; beyond 48000, steps are emitted at this rate already.
         limits: whether what comes out is kept within full scale.
         statistics: where repaired, limited and clipped samples are counted.
         channels_first: whether blocks are ``(channels, samples)``.
@@ -157,10 +157,10 @@ class BlockPort:
         self._received = 0
         # At the output's rate, from before a change of the input's.
         self._due_before = 0.0
-        start_port(self._ports, self._row, self.output_rate, self._limits)
+        start_port(self._ports, self._row, min(self.output_rate, SAMPLE_RATE), self._limits)
 
     def emit_silence(self, frames: int) -> None:
-        """Let so many samples of silence at 48 kHz come out next."""
+        """Let so many samples of silence come out next, at the rate of the steps."""
         most = self._ports.block.shape[1] - 1
         while frames > 0:
             emit_silence(self._ports, self._row, min(frames, most))
@@ -328,26 +328,32 @@ def stream_latency(
     overlap: int,
     waits_for_hop: bool,
     alignment: int | None = None,
+    octaves: int = 0,
 ) -> Latency:
     """Return the latency of a stream, in parts; see :class:`~rtsr.timing.Latency`.
 
     Args:
         input_rate: Hz of what is pushed.
         output_rate: Hz of what is pulled.
-        hop: samples of one step at 48 kHz.
+        hop: samples of one step at the engine's rate.
         overlap: by which the high band is later than the input, beside the step.
         waits_for_hop: whether a sample may have to wait for the rest of its step.
         alignment: padding of a stream that has begun with another rate; the total may then not be
             a whole number of output samples, and the nearest one is told.
+        octaves: delay of what lies beyond the engine's band, in output samples.
     """
-    resampler = delay_samples(input_rate, SAMPLE_RATE)
+    inner_rate = engine_rate(input_rate)
+    resampler = delay_samples(input_rate, inner_rate)
     if alignment is None:
-        alignment = alignment_samples(resampler + overlap + hop, output_rate)
+        inner = resampler + overlap + hop
+        alignment = alignment_samples(inner, output_rate) if output_rate < inner_rate else 0
     return Latency(
         resampler=resampler,
         hop=hop if waits_for_hop else 0,
         overlap=overlap,
         alignment=alignment,
-        output_resampler=delay_samples(SAMPLE_RATE, output_rate),
+        output_resampler=0 if octaves else delay_samples(inner_rate, output_rate),
         output_rate=output_rate,
+        octaves=octaves,
+        engine_rate=inner_rate,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train.listing import Listed
 
 #: Counted up when decoding or measuring changes, so that an old cache is not believed.
@@ -27,9 +28,14 @@ CODEC = (
 StoredFields = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def key_of(source: Path, listed: list[Listed]) -> str:
-    """Return a hash of everything the decoded corpus depends on: the list and the files' sizes."""
+def key_of(source: Path, listed: list[Listed], octave_rate: int = SAMPLE_RATE) -> str:
+    """Return a hash of everything the decoded corpus depends on.
+
+    That is the list, the files' sizes, and the octave, if it is for one.
+    """
     rows: list[list[Any]] = [[VERSION]]
+    if octave_rate != SAMPLE_RATE:
+        rows.append([octave_rate])
     for entry in listed:
         path = source / entry.path
         size = path.stat().st_size if path.is_file() else -1

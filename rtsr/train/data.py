@@ -43,6 +43,7 @@ def load_corpus(
     exclude: Sequence[str] = (),
     cache: Path | None = None,
     codec: bool = False,
+    octave_rate: int = SAMPLE_RATE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
     """Decode one split of a folder of recordings into memory.
@@ -64,6 +65,8 @@ def load_corpus(
             files and their sizes are the same, and rewritten otherwise.
         codec: also prepare codec-degraded versions, as inputs; they are stored beside `cache`, as
             ``NAME-coded.npz``, and then need no coder again.
+        octave_rate: twice the Hz where an octave beyond 48 kHz ends; recordings of higher rates are
+            then played slower, see :mod:`rtsr.train.octave`.
         progress: called with (files done, files in total), and then with excerpts to be coded.
 
     Raises:
@@ -73,7 +76,7 @@ def load_corpus(
     source = Path(source)
     left_out = tuple(exclude) + (DEMO_SOURCES if split == "train" else ())
     listed = list_recordings(source, split, exclude=left_out, limit=limit)
-    key = kept_audio.key_of(source, listed)
+    key = kept_audio.key_of(source, listed, octave_rate)
     versions = None
     if codec:
         versions = _kept_versions(cache, key)
@@ -85,7 +88,9 @@ def load_corpus(
         kept["skipped"] = [(name, reason) for name, reason in kept["skipped"]]
         corpus = Corpus(**kept)
     else:
-        results = decode_all(source, listed, workers=workers, progress=progress)
+        results = decode_all(
+            source, listed, workers=workers, octave_rate=octave_rate, progress=progress
+        )
         corpus = _assemble(source, split, listed, results)
         if cache is not None:
             kept_audio.write(Path(cache), key, corpus)

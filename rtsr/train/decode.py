@@ -28,6 +28,8 @@ LOWEST_CUTOFF_HZ = 5000.0
 SHORTEST_SECONDS = 0.1
 SILENT_PEAK = 1e-3
 BLOCK = 1 << 18
+#: Hz; a recording played at less would be short of what an octave is to add
+LOWEST_CLOCKED_RATE = 44100
 AHEAD = 4
 
 
@@ -52,11 +54,13 @@ def decode_all(
     listed: list[Listed],
     *,
     workers: int = 2,
+    octave_rate: int = SAMPLE_RATE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[DecodedClip | UnusableFile]:
     """Decode `listed` in `workers` threads, in order; a file that fails gives its `UnusableFile`.
 
-    At most a few clips are decoded ahead of the one that is asked for.
+    At most a few clips are decoded ahead of the one that is asked for. `octave_rate` is as for
+    :func:`decode`.
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         ahead: deque[Future[DecodedClip]] = deque()
@@ -64,7 +68,7 @@ def decode_all(
         try:
             for done in range(1, len(listed) + 1):
                 for entry in islice(waiting, AHEAD * max(1, workers) - len(ahead)):
-                    ahead.append(pool.submit(decode, source / entry.path, entry))
+                    ahead.append(pool.submit(decode, source / entry.path, entry, octave_rate))
                 try:
                     yield ahead.popleft().result()
                 except UnusableFile as error:
@@ -75,8 +79,22 @@ def decode_all(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def decode(path: Path, entry: Listed) -> DecodedClip:
+def clock_of(rate: int, octave_rate: int) -> int:
+    """Return how many times slower a recording of ``rate`` Hz is played for an octave.
+
+    As slow as the octave's clock is fast, but never below 44.1 kHz.
+    """
+    clock = octave_rate // SAMPLE_RATE
+    while clock > 1 and rate < clock * LOWEST_CLOCKED_RATE:
+        clock //= 2
+    return clock
+
+
+def decode(path: Path, entry: Listed, octave_rate: int = SAMPLE_RATE) -> DecodedClip:
     """Decode one recording: its first channel that is not silent, 48 kHz, levels untouched.
+
+    For an octave that ends at half of `octave_rate` Hz, recordings of higher rates are played
+    slower (:func:`clock_of`), and all frequencies are those of the slow sound.
 
     Raises:
         UnusableFile: it cannot be decoded, or holds nothing that a model could learn from.
@@ -97,6 +115,8 @@ def decode(path: Path, entry: Listed) -> DecodedClip:
                     f"The manifest says that {entry.path} ends at {entry.cutoff_hz:g} Hz, above "
                     f"half of its rate of {rate} Hz; correct its measured_cutoff_hz."
                 )
+            clock = clock_of(rate, octave_rate)
+            rate //= clock
             channel = _first_channel_with_sound(file)
             resampler = None
             if rate != SAMPLE_RATE:
@@ -123,7 +143,7 @@ def decode(path: Path, entry: Listed) -> DecodedClip:
     if rate < SAMPLE_RATE:
         cutoff = min(cutoff, RESAMPLER_EDGE * rate / 2)
     if entry.cutoff_hz is not None:
-        cutoff = min(cutoff, entry.cutoff_hz)
+        cutoff = min(cutoff, entry.cutoff_hz / clock)
     if cutoff < LOWEST_CUTOFF_HZ:
         raise UnusableFile(f"its content ends at {cutoff:.0f} Hz")
     return DecodedClip(samples, cutoff)

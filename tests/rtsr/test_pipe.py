@@ -96,6 +96,18 @@ def test_bytes_left_over_are_reported(extra: int, stand_in: Path) -> None:
     assert len(data) == 480 * 4
 
 
+@pytest.mark.parametrize(("rate", "out_rate"), [(8000, 96000), (96000, 192000)])
+def test_a_pipe_goes_beyond_48_khz(
+    rate: int, out_rate: int, stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(rate, 0.1, channels=2)
+    upsampler = Upsampler(rate, model=stand_in, channels=2, output_rate=out_rate)
+    expected = np.concatenate([upsampler.process(sound), upsampler.flush()])
+    data, report = _through(upsampler, sound.tobytes(), input_format="f32")
+    assert np.array_equal(np.frombuffer(data, "<f4").reshape(-1, 2), expected)
+    assert report.sent == upsampler.latency.algorithmic_samples + len(sound) * out_rate // rate
+
+
 def test_nothing_in_nothing_out(stand_in: Path) -> None:
     data, report = _through(Upsampler(8000, model=stand_in), b"")
     assert data == b""

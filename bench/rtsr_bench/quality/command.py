@@ -249,3 +249,45 @@ def colour_command(
     typer.echo(colour.table(colour.summarise(recordings)))
     if picture is not None:
         colour.plot(recordings, picture)
+
+
+def hires_command(
+    folder: Annotated[
+        Path, typer.Argument(help="Recordings of 88.2 kHz and more, in a folder for each kind.")
+    ],
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")] = "small",
+    every: Annotated[
+        int, typer.Option("--every", min=1, metavar="N", help="Only every N-th recording.")
+    ] = 1,
+    picture: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Also draw the first recording.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all values.")] = None,
+) -> None:
+    """Say what octaves beyond 48 kHz are worth on recordings that have them."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from rtsr.runtime.models import find_model
+    from rtsr_bench.files import check_writable
+    from rtsr_bench.quality import hires
+
+    for file in (picture, json_file):
+        if file is not None:
+            check_writable(file)
+    found = find_model(model)
+    recordings = hires.find_recordings(folder)[::every]
+    scores = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for path in bar.track(recordings, description=found.name):
+            scores += hires.score_recording(path, folder, found)
+    typer.echo(hires.table(scores))
+    base, above = hires.step_times_ms(found)
+    typer.echo(
+        f"\nstep of one hop: {base:.2f} ms at 48 kHz, {above:.2f} ms of an octave "
+        f"({above / base:.2f} times), medians of CPU time"
+    )
+    if json_file is not None:
+        hires.write_scores(json_file, found, scores)
+    if picture is not None:
+        hires.plot(recordings[0], found, picture)

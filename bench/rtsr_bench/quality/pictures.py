@@ -32,16 +32,21 @@ _MARKERS = {"speech": "o", "effects": "s", "music": "^", "unknown": "D"}
 
 
 def save_side_by_side(
-    path: Path, panels: Sequence[tuple[str, Signal]], title: str, cutoff_hz: float
+    path: Path,
+    panels: Sequence[tuple[str, Signal]],
+    title: str,
+    cutoff_hz: float,
+    sample_rate: int = SAMPLE_RATE,
 ) -> None:
-    """Spectrograms from left to right: above 0 to 24 kHz, below a moment of 0 to 3 x cutoff.
+    """Spectrograms from left to right: above the whole band, below a moment of 0 to 3 x cutoff.
 
     Args:
         path: PNG file to write.
-        panels: (label, signal of shape (samples,) at 48 kHz), aligned; the last is the reference,
-            whose loudest moments are shown.
+        panels: (label, signal of shape (samples,) at ``sample_rate``), aligned; the last is the
+            reference, whose loudest moments are shown.
         title: above everything.
         cutoff_hz: of the input, drawn as a dashed line.
+        sample_rate: Hz of the signals.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -49,11 +54,11 @@ def save_side_by_side(
     reference = panels[-1][1]
     figure = _figure(2.9 * len(panels) + 0.9, 6.4, title)
     axes = figure.subplots(2, len(panels), squeeze=False, sharey="row")
-    top_khz = min(3.0 * cutoff_hz, SAMPLE_RATE / 2) / 1000.0
-    rows = ((WIDE_SECONDS, SAMPLE_RATE / 2000.0), (CLOSE_SECONDS, top_khz))
+    top_khz = min(3.0 * cutoff_hz, sample_rate / 2) / 1000.0
+    rows = ((WIDE_SECONDS, sample_rate / 2000.0), (CLOSE_SECONDS, top_khz))
     for row, (seconds, highest_khz) in enumerate(rows):
-        start = loudest_start(reference, round(seconds * SAMPLE_RATE))
-        stop = start + round(seconds * SAMPLE_RATE)
+        start = loudest_start(reference, round(seconds * sample_rate))
+        stop = start + round(seconds * sample_rate)
         for axis, (label, signal) in zip(axes[row], panels, strict=True):
             image = axis.imshow(
                 level_picture(signal[start:stop])[0],
@@ -62,7 +67,7 @@ def save_side_by_side(
                 cmap="magma",
                 vmin=_QUIETEST_DB,
                 vmax=-10.0,
-                extent=(0.0, signal[start:stop].size / SAMPLE_RATE, 0.0, SAMPLE_RATE / 2000.0),
+                extent=(0.0, signal[start:stop].size / sample_rate, 0.0, sample_rate / 2000.0),
             )
             axis.set_ylim(0.0, highest_khz)
             axis.axhline(cutoff_hz / 1000.0, color="white", linestyle="--", linewidth=0.8)

@@ -71,11 +71,12 @@ def test_unreadable_input(name: str, tmp_path: Path, stand_in: Path) -> None:
     ("samples", "rate", "channels", "sentence"),
     [
         (0, 8000, 1, "holds no samples"),
-        (100, 96000, 1, "accepted: 8000, 11025"),
+        (100, 64000, 1, "accepted: 8000, 11025"),
         (100, 4000, 1, "accepted: 8000, 11025"),
         (100, 8000, 9, "accepted: 1 to 8"),
+        (100, 384000, 1, "176400, 192000."),
     ],
-    ids=["zero length", "96 kHz", "4 kHz", "nine channels"],
+    ids=["zero length", "64 kHz", "4 kHz", "nine channels", "384 kHz"],
 )
 def test_unsupported_audio(
     samples: int, rate: int, channels: int, sentence: str, tmp_path: Path, stand_in: Path
@@ -121,7 +122,7 @@ def test_protected_output(good: Path, stand_in: Path) -> None:
     [
         (["--model", "huge"], "unknown"),
         (["--model", "good.wav"], "not an ONNX model"),
-        (["--out-rate", "96000"], "24000 or 16000 Hz"),
+        (["--out-rate", "88200"], "24000 or 16000 Hz"),
         (["--cutoff", "10"], "cutoff must lie between"),
         (["--wet", "7"], "between 0 and 1"),
         (["--block-ms", "15"], "10, 20, 40"),
@@ -374,6 +375,7 @@ def test_real_process_prints_one_sentence(
         (["--minutes", "nan"], "--minutes is nan; it must be a number above zero"),
         (["--minutes", "-1"], "--minutes is -1; it must be a number above zero"),
         (["--minutes", "inf"], "--minutes is inf"),
+        (["--stage", "48"], "--stage is 48; an octave ends at 96 or 192 kHz"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_anything_is_read(

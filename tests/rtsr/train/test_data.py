@@ -18,6 +18,7 @@ from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
+from rtsr.train.decode import clock_of
 from rtsr.train.listing import list_recordings
 from rtsr.train.speed import change_speed, draw_speed
 
@@ -410,3 +411,38 @@ def test_silence_and_scraps_hold_nothing() -> None:
     assert measure_cutoff(np.zeros(10, np.int16), RATE) == 0.0
     with pytest.raises(AudioFormatError, match="one channel"):
         measure_cutoff(np.zeros((10, 2), np.float32), RATE)
+
+
+@pytest.mark.parametrize(
+    ("rate", "octave_rate", "clock"),
+    [
+        (48000, 48000, 1),
+        (192000, 48000, 1),
+        (48000, 96000, 1),
+        (88200, 96000, 2),
+        (192000, 96000, 2),
+        (96000, 192000, 2),
+        (176400, 192000, 4),
+        (64000, 192000, 1),
+    ],
+)
+def test_recordings_are_played_as_slow_as_an_octave_is_fast(
+    rate: int, octave_rate: int, clock: int
+) -> None:
+    assert clock_of(rate, octave_rate) == clock
+
+
+def test_a_high_rate_teaches_an_octave_at_half_its_speed(tmp_path: Path, make_sound: Sound) -> None:
+    sound = make_sound(96000, 1.0, cutoff=30000)[:, 0]
+    soundfile.write(tmp_path / "one.wav", sound, 96000, subtype="PCM_16")
+    (tmp_path / "manifest.csv").write_text("path,split\none.wav,train\n")
+    cache = tmp_path / "kept.npz"
+    plain = load_corpus(tmp_path, "train", cache=cache)
+    slow = load_corpus(tmp_path, "train", cache=cache, octave_rate=96000)
+    assert list(plain.lengths) == [48000]
+    assert list(slow.lengths) == [96000]
+    assert slow.cutoffs_hz[0] == pytest.approx(15000, rel=0.03)
+    assert (
+        np.array_equal(slow.samples, np.rint(sound * 32768).astype(np.int16))
+        or np.max(np.abs(slow.samples - sound * 32768)) <= 1.0
+    )

@@ -1,0 +1,287 @@
+"""What octaves beyond 48 kHz are worth on recordings that have them.
+
+``rtsr bench hires FOLDER`` scores recordings of 88.2 kHz and more. Each is brought to 96 kHz (one
+of 176.4 kHz and more to 192 kHz as well), taken to 48 kHz or less as a file of 24 bits, and
+restored.
+
+Metrics are those of :mod:`rtsr.quality.metrics` on a clock twice (or four times) as fast: samples
+at 96 kHz count as 48 kHz sound, so 24 kHz is what 12 kHz is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from rtsr.engine.octaves import Octaves
+from rtsr.engine.open_source import open_source
+from rtsr.engine.statistics import Statistics
+from rtsr.engine.stream_engine import Engine
+from rtsr.errors import RtsrError
+from rtsr.quality.metrics import lsd, lsd_hf
+from rtsr.runtime.models import Model
+from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.train.excerpt import loudest_part
+from rtsr.upsampler import Upsampler
+from rtsr_bench.quality.baseline import RidgeBaseline, fit_length, high_edges, low_edges
+
+Array = NDArray[np.float64]
+Systems = Mapping[str, Callable[[Array], Array]]
+
+RESAMPLED, FLAT_NOISE = "soxr", "flat noise"
+LOWEST_RATE = 88200
+MOST_SECONDS = 5.0
+_SHORTEST_SECONDS = 0.25
+_PRIOR_RATE = 48000
+#: Hz where 48 kHz sound ends when it is played at half its speed
+_SLOW_PRIOR_HZ = 12000.0
+_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf")
+_FULL_SCALE_24 = float(1 << 23)
+_TIMED_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Score:
+    """One system on one recording.
+
+    Attributes:
+        group: folder that the recording lies in.
+        name: of the recording.
+        case: rates on the way, in kHz.
+        system: what restored it.
+        lsd: log-spectral distance over all frequencies.
+        lsd_new: the same above 24 kHz.
+        levels_db: of each octave from 12 kHz on, against the recording's own.
+    """
+
+    group: str
+    name: str
+    case: str
+    system: str
+    lsd: float
+    lsd_new: float
+    levels_db: tuple[float, ...]
+
+
+def find_recordings(folder: Path) -> list[Path]:
+    """List the recordings of 88.2 kHz and more, at any depth.
+
+    Raises:
+        RtsrError: there are none.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _SUFFIXES and path.is_file():
+            facts = soundfile.info(path)
+            if facts.samplerate >= LOWEST_RATE and facts.duration >= _SHORTEST_SECONDS:
+                found.append(path)
+    if not found:
+        raise RtsrError(
+            f"'{folder}' holds no recording of {LOWEST_RATE} Hz and more; give a folder that does."
+        )
+    return found
+
+
+def read_at(path: Path, rate: int) -> Array:
+    """Return the loudest 5 s of a recording's first channel, at ``rate`` Hz."""
+    samples, own_rate = soundfile.read(path, dtype="float64", always_2d=True)
+    part = loudest_part(samples[:, 0], round(MOST_SECONDS * own_rate))
+    if own_rate != rate:
+        part = soxr.resample(part, own_rate, rate, quality="VHQ")
+    return part[: part.size // 12 * 12]
+
+
+def narrowed(reference: Array, rate: int, narrow_rate: int) -> Array:
+    """Take a recording to a lower rate, as a file of 24 bits."""
+    narrow = soxr.resample(reference, rate, narrow_rate, quality="VHQ")
+    rounded: Array = np.round(narrow * _FULL_SCALE_24) / _FULL_SCALE_24
+    return rounded
+
+
+def restore(model: Model, samples: Array, input_rate: int, output_rate: int) -> Array:
+    """Run a whole signal through an upsampler, aligned with what went in."""
+    with Upsampler(
+        input_rate, model=model, output_rate=output_rate, hops_per_step=4, limiter=False
+    ) as upsampler:
+        parts = [upsampler.process(samples), upsampler.flush()]
+        whole = np.concatenate(parts)[upsampler.latency.algorithmic_samples :]
+    return whole.astype(np.float64)
+
+
+def restore_in_turns(model: Model, samples: Array) -> Array:
+    """Add two octaves to 48 kHz sound one after the other, the second to what the first made."""
+    return restore(model, restore(model, samples, _PRIOR_RATE, 96000), 96000, 192000)
+
+
+def flat_noise() -> RidgeBaseline:
+    """Make the baseline that continues the spectrum's end: noise as dense as the topmost band."""
+    bands = low_edges(_SLOW_PRIOR_HZ).size - 1
+    weights = np.zeros((1 + 5 * bands, high_edges(_SLOW_PRIOR_HZ).size - 1))
+    # Row 0 is a constant, and the newest frame's bands come first.
+    weights[bands] = 1.0
+    return RidgeBaseline(_SLOW_PRIOR_HZ, weights)
+
+
+def _resampled(samples: Array, factor: int) -> Array:
+    wide: Array = soxr.resample(samples, 1, factor, quality="VHQ")
+    return wide
+
+
+def _cases(model: Model, rate: int) -> Iterator[tuple[str, int, Systems]]:
+    """Yield the name, the narrow rate in Hz and the systems of each case at one full rate."""
+    if rate == 2 * _PRIOR_RATE:
+        baseline = flat_noise()
+        systems: dict[str, Callable[[Array], Array]] = {
+            RESAMPLED: partial(_resampled, factor=2),
+            FLAT_NOISE: lambda narrow: baseline.enhance(_resampled(narrow, 2)),
+            model.name: partial(restore, model, input_rate=_PRIOR_RATE, output_rate=rate),
+        }
+        yield "48 to 96", _PRIOR_RATE, systems
+        for narrow_rate in (16000, 8000):
+            systems = {
+                RESAMPLED: partial(_resampled, factor=rate // narrow_rate),
+                model.name: partial(restore, model, input_rate=narrow_rate, output_rate=rate),
+            }
+            yield f"{narrow_rate // 1000} to 48 to 96", narrow_rate, systems
+    else:
+        at_once = partial(restore, model, input_rate=_PRIOR_RATE, output_rate=rate)
+        systems = {
+            RESAMPLED: partial(_resampled, factor=4),
+            f"{model.name}, at once": at_once,
+            f"{model.name}, in turns": partial(restore_in_turns, model),
+        }
+        yield "48 to 192", _PRIOR_RATE, systems
+        systems = {
+            RESAMPLED: partial(_resampled, factor=2),
+            model.name: partial(restore, model, input_rate=2 * _PRIOR_RATE, output_rate=rate),
+        }
+        yield "96 to 192", 2 * _PRIOR_RATE, systems
+
+
+def octave_levels_db(samples: Array, rate: int) -> Array:
+    """Return the power of each octave from 12 kHz to half the rate, in dB of full scale."""
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    frequency = np.fft.rfftfreq(samples.size, 1.0 / rate)
+    edges = 12000.0 * 2.0 ** np.arange(1 + round(np.log2(rate / 24000.0)))
+    sums = [power[(frequency >= low) & (frequency < high)].sum() for low, high in pairwise(edges)]
+    return 10.0 * np.log10(2.0 * np.array(sums) / samples.size**2 + 1e-20)
+
+
+def score_recording(path: Path, folder: Path, model: Model) -> list[Score]:
+    """Score every system in every case that a recording's own rate allows."""
+    scores = []
+    group = path.relative_to(folder).parts[0] if path.parent != folder else folder.name
+    own_rate = soundfile.info(path).samplerate
+    for rate in (2 * _PRIOR_RATE, 4 * _PRIOR_RATE):
+        if own_rate < 0.9 * rate:
+            continue
+        reference = read_at(path, rate)
+        clock = rate / SAMPLE_RATE
+        levels = octave_levels_db(reference, rate)
+        for case, narrow_rate, systems in _cases(model, rate):
+            narrow = narrowed(reference, rate, narrow_rate)
+            for system, enhance in systems.items():
+                estimate = fit_length(enhance(narrow), reference.size)
+                new_hz = max(narrow_rate, _PRIOR_RATE) / 2 / clock
+                scores.append(
+                    Score(
+                        group,
+                        path.name,
+                        case,
+                        system,
+                        lsd(reference, estimate),
+                        lsd_hf(reference, estimate, new_hz),
+                        tuple(octave_levels_db(estimate, rate) - levels),
+                    )
+                )
+    return scores
+
+
+def table(scores: list[Score]) -> str:
+    """Return a Markdown table of medians: a row per case, group and system."""
+    lines = [
+        "| case (kHz) | group | recordings | system | LSD | LSD of the new band "
+        "| level of 12-24, 24-48, 48-96 kHz in dB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rows = dict.fromkeys((one.case, one.group, one.system) for one in scores)
+    for case, group, system in rows:
+        chosen = [
+            one for one in scores if (one.case, one.group, one.system) == (case, group, system)
+        ]
+        levels = np.median([one.levels_db for one in chosen], axis=0)
+        lines.append(
+            f"| {case} | {group} | {len(chosen)} | {system} "
+            f"| {np.median([one.lsd for one in chosen]):.2f} "
+            f"| {np.median([one.lsd_new for one in chosen]):.2f} "
+            f"| {', '.join(f'{level:+.1f}' for level in levels)} |"
+        )
+    return "\n".join(lines)
+
+
+def step_times_ms(model: Model) -> tuple[float, float]:
+    """Time steps of one hop in turns: the medians at 48 kHz, and of an octave beyond.
+
+    It is the thread's own time, which does not count what else the machine does. Conversion and
+    proportion are part of the octave's.
+    """
+    statistics = Statistics()
+    sources = [
+        open_source(
+            model,
+            provider="auto",
+            channels=1,
+            hops_per_step=1,
+            threads=1,
+            seed=0,
+            statistics=statistics,
+        )
+        for _ in range(2)
+    ]
+    engine = Engine(sources[0], 4000.0, SAMPLE_RATE / 2, 1.0, statistics, cutoff=4000.0)
+    octave = Octaves(sources[1], HOP, 2, 1.0, statistics)
+    chance = np.random.default_rng(0)
+    out = np.zeros((HOP, 1), np.float32)
+    times = np.zeros((2, _TIMED_STEPS))
+    for step in range(_TIMED_STEPS):
+        audio = chance.normal(0.0, 0.1, (HOP, 1)).astype(np.float32)
+        started = time.thread_time()
+        engine.step(audio, out)
+        between = time.thread_time()
+        octave.step(audio)
+        times[:, step] = between - started, 0.5 * (time.thread_time() - between)
+    base, above = np.median(times, axis=1) * 1000.0
+    return float(base), float(above)
+
+
+def plot(path: Path, model: Model, picture: Path) -> None:
+    """Draw a recording at 96 kHz: resampled, restored by the baseline and the model, and itself."""
+    from rtsr_bench.quality.pictures import save_side_by_side
+
+    rate = 2 * _PRIOR_RATE
+    reference = read_at(path, rate)
+    _, narrow_rate, systems = next(_cases(model, rate))
+    narrow = narrowed(reference, rate, narrow_rate)
+    panels = [
+        (name, fit_length(enhance(narrow), reference.size)) for name, enhance in systems.items()
+    ]
+    save_side_by_side(
+        picture, [*panels, ("recording", reference)], path.stem, narrow_rate / 2, sample_rate=rate
+    )
+
+
+def write_scores(path: Path, model: Model, scores: list[Score]) -> None:
+    """Write every figure as JSON."""
+    facts = {"model": model.name, "version": model.metadata.version}
+    text = json.dumps({**facts, "scores": [asdict(one) for one in scores]}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
