@@ -67,6 +67,14 @@ def test_a_session_can_be_started_again(jack_server: Any) -> None:
         session.stop()
 
 
+def test_a_cutoff_that_was_given_is_where_its_control_begins(jack_server: Any) -> None:
+    with LiveSession(QUIET) as session:
+        assert session.controls.get("cutoff_hz") == CUTOFF
+        wait_for(lambda: session.snapshot().cutoff_hz == CUTOFF)
+        session.controls.set("cutoff_hz", 6000.0)
+        wait_for(lambda: session.snapshot().cutoff_hz == 6000.0)
+
+
 def test_a_session_that_runs_is_not_started_twice(jack_server: Any) -> None:
     with LiveSession(QUIET) as session:
         with pytest.raises(RtsrError, match="runs already"):
