@@ -280,6 +280,7 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
         "repaired_samples",
         "limited_samples",
         "clipped_samples",
+        "colour",
     }
     assert {"rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
