@@ -232,7 +232,8 @@ def table(scores: list[Score]) -> str:
 def step_times_ms(model: Model) -> tuple[float, float]:
     """Time steps of one hop in turns: the medians at 48 kHz, and of an octave beyond.
 
-    It is the thread's own time, which does not count what else the machine does. Conversion and proportion are part of the octave's.
+    It is the thread's own time, which does not count what else the machine does. Conversion and
+    proportion are part of the octave's.
     """
     statistics = Statistics()
     sources = [
