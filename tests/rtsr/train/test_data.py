@@ -19,7 +19,10 @@ from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
 from rtsr.train.decode import clock_of
+from rtsr.train.degrade import draw_cutoffs
 from rtsr.train.listing import list_recordings
+from rtsr.train.octave import octave_settings
+from rtsr.train.settings import TrainSettings
 from rtsr.train.speed import change_speed, draw_speed
 
 RATE = 48000
@@ -446,3 +449,12 @@ def test_a_high_rate_teaches_an_octave_at_half_its_speed(tmp_path: Path, make_so
         np.array_equal(slow.samples, np.rint(sound * 32768).astype(np.int16))
         or np.max(np.abs(slow.samples - sound * 32768)) <= 1.0
     )
+
+
+def test_inputs_of_an_octave_end_in_the_octave_below() -> None:
+    settings = octave_settings(TrainSettings())
+    chance = np.random.default_rng(0)
+    cutoffs = draw_cutoffs(np.full(500, 24000.0), settings.degrade, chance)
+    assert cutoffs.min() == pytest.approx(8500.0, abs=100.0)
+    assert cutoffs.max() == pytest.approx(12500.0, abs=100.0)
+    assert settings.degrade.codec_share == settings.degrade.room_share == 0.0
