@@ -203,7 +203,7 @@ def test_what_is_out_of_range_changes_nothing(
     assert len(stream.take(np.zeros(800, np.float32))) == 4800
 
 
-@pytest.mark.parametrize("name", ["cuttoff", "input", "seed", "threads", "gain"])
+@pytest.mark.parametrize("name", ["cuttoff", "input", "seeds", "threads", "gain"])
 def test_an_attribute_that_does_not_exist_raises(begin: Callable[..., Any], name: str) -> None:
     stream = begin(8000)
     with pytest.raises(AttributeError):
