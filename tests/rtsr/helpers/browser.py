@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import websockets
+from remote_page import RemotePage
 
 
 def chromium() -> str | None:
@@ -21,7 +21,7 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-class Browser:
+class Browser(RemotePage):
     """One page of a Chromium whose microphone is a WAV file, over and over.
 
     Use it as an asynchronous context manager.
@@ -30,10 +30,10 @@ class Browser:
     def __init__(self, microphone: Path | None, *options: str) -> None:
         self._microphone = microphone
         self._options = options
-        self._next = 0
+        super().__init__()
 
     async def __aenter__(self) -> Browser:
-        self._folder = tempfile.mkdtemp(prefix="rtsr-chromium-")
+        self.folder = Path(tempfile.mkdtemp(prefix="rtsr-chromium-"))
         fake = []
         if self._microphone is not None:
             fake = [
@@ -43,16 +43,16 @@ class Browser:
             ]
         program = chromium()
         assert program is not None
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              "--autoplay-policy=no-user-gesture-required", "--no-first-run", "--mute-audio",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
              "--disable-features=WebRtcHideLocalIpsWithMdns",
-             "--remote-debugging-port=0", f"--user-data-dir={self._folder}",
+             "--remote-debugging-port=0", f"--user-data-dir={self.folder}",
              "--window-size=1200,1400", *fake, *self._options, "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        port_file = Path(self._folder) / "DevToolsActivePort"
+        port_file = self.folder / "DevToolsActivePort"
         for _ in range(600):
             if port_file.exists() and port_file.read_text().count("\n"):
                 break
@@ -62,31 +62,9 @@ class Browser:
             lambda: json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json"))
         )
         address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
-        self._socket = await websockets.connect(address, max_size=2**26)
+        self.socket = await websockets.connect(address, max_size=2**26)
         await self.send("Page.enable")
         return self
-
-    async def __aexit__(self, *failure: object) -> None:
-        with contextlib.suppress(Exception):
-            await self._socket.close()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol; returns its result."""
-        self._next += 1
-        number = self._next
-        await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(await asyncio.wait_for(self._socket.recv(), 60))
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
 
     async def open(self, address: str) -> None:
         """Go to a page and wait until its scripts have run."""
@@ -100,14 +78,6 @@ class Browser:
         )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
-
-    async def until(self, condition: str, seconds: float = 30.0) -> None:
-        """Wait for an expression to become true."""
-        for _ in range(round(seconds / 0.1)):
-            if await self.run(condition):
-                return
-            await asyncio.sleep(0.1)
-        raise AssertionError(f"{condition} did not become true within {seconds} s")
 
     async def key(self, key: str) -> None:
         """Press a key, as Enter or ArrowRight."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import websockets
+from remote_page import RemotePage
 
 # A microphone that hums, nobody to ask for it, and addresses that a server without mDNS can reach.
 _PREFERENCES = {
@@ -32,24 +32,21 @@ def firefox() -> str | None:
     return shutil.which("firefox-esr") or shutil.which("firefox")
 
 
-class Firefox:
+class Firefox(RemotePage):
     """One page of a Firefox. Use it as an asynchronous context manager."""
 
-    def __init__(self) -> None:
-        self._next = 0
-
     async def __aenter__(self) -> Firefox:
-        self._folder = Path(tempfile.mkdtemp(prefix="rtsr-firefox-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="rtsr-firefox-"))
         lines = [f'user_pref("{k}", {json.dumps(v)});' for k, v in _PREFERENCES.items()]
-        (self._folder / "user.js").write_text("\n".join(lines) + "\n")
+        (self.folder / "user.js").write_text("\n".join(lines) + "\n")
         program = firefox()
         assert program is not None
-        self._log = (self._folder / "log").open("w")
-        self._process = subprocess.Popen(
-            [program, "--headless", "--no-remote", "--remote-debugging-port", "0",
-             "--profile", str(self._folder), "about:blank"],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        with (self.folder / "log").open("w") as log:
+            self.process = subprocess.Popen(
+                [program, "--headless", "--no-remote", "--remote-debugging-port", "0",
+                 "--profile", str(self.folder), "about:blank"],
+                stdout=log, stderr=log,
+            )  # fmt: skip
         found = None
         for _ in range(600):
             found = re.search(r"BiDi listening on (ws://\S+)", self._words())
@@ -57,34 +54,11 @@ class Firefox:
                 break
             await asyncio.sleep(0.1)
         assert found is not None, self._words()
-        self._socket = await websockets.connect(found[1] + "/session", max_size=2**26)
+        self.socket = await websockets.connect(found[1] + "/session", max_size=2**26)
         await self.send("session.new", capabilities={})
         tree = await self.send("browsingContext.getTree")
         self._context = tree["contexts"][0]["context"]
         return self
-
-    async def __aexit__(self, *failure: object) -> None:
-        with contextlib.suppress(Exception):
-            await self._socket.close()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol; returns its result."""
-        self._next += 1
-        number = self._next
-        await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(await asyncio.wait_for(self._socket.recv(), 60))
-            if message.get("id") == number:
-                assert message["type"] == "success", message
-                return dict(message["result"])
 
     async def open(self, address: str) -> None:
         """Go to a page and wait until it is there."""
@@ -101,13 +75,5 @@ class Firefox:
         assert answer["type"] == "success", answer
         return answer["result"].get("value")
 
-    async def until(self, condition: str, seconds: float = 30.0) -> None:
-        """Wait for an expression to become true."""
-        for _ in range(round(seconds / 0.1)):
-            if await self.run(condition):
-                return
-            await asyncio.sleep(0.1)
-        raise AssertionError(f"{condition} did not become true within {seconds} s")
-
     def _words(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")
+        return (self.folder / "log").read_text(errors="replace")
