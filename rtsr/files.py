@@ -180,7 +180,8 @@ def enhance_file(
         progress: called with the frames done and the frames in total.
         colour: gains of the generated band that were learnt; ``auto`` learns them where the file's
             own band is wide, and waits for that, so that a file always gives the same.
-        octave_model: what makes the octaves beyond 48 kHz; ``model`` if ``None``.
+        octave_model: what makes the octaves beyond 48 kHz; if ``None``, ``octave`` where a bundled
+            network has one octave beside it, otherwise ``model``.
 
     Raises:
         AudioFormatError: input or output in a form that is not accepted.

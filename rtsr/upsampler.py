@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,7 +30,7 @@ from rtsr.engine.proportion import ProportionateSource
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
 from rtsr_kernels.ports import emit_rows, make_ports, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
@@ -85,8 +87,8 @@ class Upsampler:
             20 ms are. No sample then waits for the rest of its step: ``latency.hop`` is 0, and each
             block comes back as long as it came.
         channels_first: whether blocks are ``(channels, samples)``, as PyAV and torch have them.
-        octave_model: what makes the octaves beyond 48 kHz, as ``model``, which makes them if
-            ``None``.
+        octave_model: what makes the octaves beyond 48 kHz, as ``model``. If ``None`` that is
+            ``octave`` where a bundled network has one octave beside it, otherwise ``model``.
         colour: gains of the generated band that were learnt for this model, up to 24 kHz, for
             inputs up to 48 kHz; they are used as far as the stream resembles what they were learnt
             from. ``auto``, or an
@@ -151,6 +153,8 @@ class Upsampler:
         # How much faster than 48 kHz the engine runs: its 1 Hz stands for so many.
         self._clock = engine_rate(int(input_rate)) / SAMPLE_RATE
         self._check_band(cutoff, ceiling)
+        if expected_cutoff is not None and not math.isfinite(expected_cutoff):
+            raise ArgumentError(f"The expected cutoff must be Hz, not {expected_cutoff}.")
         self.channels = int(channels)
         self.statistics = Statistics()
         self._blocks_are_hops = bool(blocks_are_hops)
@@ -166,7 +170,7 @@ class Upsampler:
         }
         self._factor = octave_factor(int(input_rate), self.output_rate)
         if octave_model is None:
-            octave_model = model
+            octave_model = find_octave_model(model, 2 if self._factor == 4 else 1)
         elif self.output_rate <= SAMPLE_RATE:
             raise ArgumentError(
                 f"An output of {self.output_rate} Hz has no octave beyond 48 kHz for octave_model "
@@ -196,10 +200,14 @@ class Upsampler:
                 float(wet),
                 self.statistics,
             )
-        if ceiling is None and self.output_rate > SAMPLE_RATE:
+        default_ceiling = ceiling is None
+        if default_ceiling and self.output_rate > SAMPLE_RATE:
             ceiling = self.output_rate / 2
         if ceiling is not None:
             self._set_ceiling(float(ceiling))
+        if default_ceiling and self._clock == 1.0 and not source.model.is_network:
+            # Up to 48 kHz `replicate` goes no further than it does by itself.
+            self._engine.f_target = source.model.metadata.f_target_default
         self._audio: Audio = np.zeros((step, self.channels), np.float32)
         self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
         self._adds = np.zeros(1, np.bool_)
@@ -388,8 +396,8 @@ class Upsampler:
         if self._blocks_are_hops and after % engine.step_samples:
             raise AudioFormatError(
                 f"A block of {len(audio)} samples is no whole number of steps of "
-                f"{engine.step_samples * 1000 / SAMPLE_RATE:g} ms; with blocks_are_hops every "
-                "block must be."
+                f"{engine.step_samples * 1000 / SAMPLE_RATE / self._clock:g} ms; with "
+                "blocks_are_hops every block must be."
             )
         due = after * self._port.output_rate // SAMPLE_RATE - self._emitted
         out, frames = port.empty(due)
@@ -403,15 +411,19 @@ class Upsampler:
 
     def _run(self, engine: Engine) -> None:
         """Take every step that waits whole."""
+        # Another thread may close the upsampler meanwhile.
+        octaves = self._octaves
         while self._port.waiting >= engine.step_samples:
             take_rows(self._ports, _ROW, self._planar)
             np.copyto(self._audio, self._planar.T)
+            started = time.perf_counter_ns()
             engine.step(self._audio, self._enhanced)
             self._adds[0] = engine.adds[0]
             finished = self._enhanced
-            if self._octaves is not None:
-                finished = self._octaves.step(finished)
-                self._adds |= self._octaves.adds
+            if octaves is not None:
+                finished = octaves.step(finished)
+                self._adds |= octaves.adds
+            self.statistics.record_step(time.perf_counter_ns() - started)
             np.copyto(self._finished, finished.T)
             emit_rows(self._ports, _ROW, self._finished, self._adds)
 

@@ -14,8 +14,10 @@ __all__ = ["BandControls"]
 
 Audio = NDArray[np.float32]
 
-#: What a call has of the live engine's controls. All calls share one model.
-NAMES = tuple(control.name for control in CONTROLS if control.name != "model")
+# All calls share one model; a call's codec tells its cutoff, and its colour is given or learnt.
+_LIVE_ALONE = ("model", "cutoff_hz", "colour")
+#: What a call has of the live engine's controls.
+NAMES = tuple(control.name for control in CONTROLS if control.name not in _LIVE_ALONE)
 
 
 class BandControls:

@@ -86,15 +86,19 @@ class Totals:
         self.fallback_seconds += path.stream.fallback_seconds
         self.missed += path.missed
         self.sheds += path.sheds
+        self.add_far(path)
+        colour = path.stream.colour
+        if isinstance(colour, AutoColour):
+            self.learnt_seconds += colour.learnt_hops * HOP / SAMPLE_RATE
+            self.skipped_seconds += colour.skipped_hops * HOP / SAMPLE_RATE
+
+    def add_far(self, path: MediaPath) -> None:
+        """Add what a path's far end has reported."""
         self.far_reports += path.far.count
         self.far_lost += path.far.lost
         self.far_jitter_seconds += path.far.jitter_seconds
         self.round_trips += path.far.round_trips
         self.round_trip_seconds += path.far.round_trip_seconds
-        colour = path.stream.colour
-        if isinstance(colour, AutoColour):
-            self.learnt_seconds += colour.learnt_hops * HOP / SAMPLE_RATE
-            self.skipped_seconds += colour.skipped_hops * HOP / SAMPLE_RATE
 
 
 class Line:
@@ -364,10 +368,12 @@ class CallEngine:
         return line
 
     def totals(self) -> Totals:
-        """Return sums over all enhancing lines so far."""
+        """Return sums over all enhancing lines so far, and what all far ends have reported."""
         totals = Totals(**{each.name: getattr(self._past, each.name) for each in fields(Totals)})
         for line in self.lines:
             totals.add(line.path)
+        for line in self._plain:
+            totals.add_far(line.path)
         return totals
 
     def forget_sound(self, line: SoundLine) -> None:
@@ -377,8 +383,9 @@ class CallEngine:
 
     def forget(self, line: Line) -> None:
         """Forget a line that has ended; called by it."""
-        with contextlib.suppress(ValueError):
+        if line in self._plain:
             self._plain.remove(line)
+            self._past.add_far(line.path)
         if line in self.lines:
             self.lines.remove(line)
             self._past.add(line.path)

@@ -47,9 +47,11 @@ def log_to_stderr() -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
-    _log.handlers = [handler]
-    _log.propagate = False
-    _log.setLevel(logging.INFO)
+    for name in ("rtsr.call", "rtsr.page"):
+        own = logging.getLogger(name)
+        own.handlers = [handler]
+        own.propagate = False
+        own.setLevel(logging.INFO)
     for name in ("aiosipua", "aiortc", "aioice", "uvicorn", "asyncio"):
         other = logging.getLogger(name)
         other.handlers = [logging.NullHandler()]

@@ -13,7 +13,7 @@ class FarReports:
 
     Attributes:
         count: reports so far.
-        lost: packets that it missed, by the newest one.
+        lost: most packets that it missed, by any of them; what comes twice lowers later ones.
         loss_share: of the packets between the newest two.
         jitter_seconds: sum over all reports; ``newest_jitter`` by the newest one.
         round_trips: reports from which the way there and back could be timed, and
@@ -40,7 +40,7 @@ class FarReports:
             round_trip: seconds, where the report tells.
         """
         self.count += 1
-        self.lost = max(0, lost)
+        self.lost = max(self.lost, lost)
         self.loss_share = loss_share
         self.newest_jitter = jitter_seconds
         self.jitter_seconds += jitter_seconds

@@ -42,8 +42,8 @@ class Page:
     def __init__(self, listen: tuple[str, int], token: str) -> None:
         from rtsr.page.serve import access_for, address_of, bind
 
-        self._access = access_for(listen[0], token)
         self._bound = bind(*listen)
+        self._access = access_for(listen[0], self._bound, token)
         self.address = address_of(self._bound, self._access)
 
     def serve(
@@ -93,12 +93,14 @@ def play(
             watched = not quiet and json_stats != STDOUT
             if every:
                 clock.call(1.0, lambda: _write_line(stats, session))
+            if page is not None:
+                # Above the screen, where no other notice takes its place.
+                _say(f"the page is at {page.address}")
             # Figures and pictures cannot share stdout.
             if watched:
                 say = _show(session, stopped, clock, shown)
             if page is not None:
                 shown.enter_context(page.serve(session, midi, knobs.path))
-                say(f"the page is at {page.address}")
             if midi is not None and knobs.learn is not None:
                 _learn(midi, knobs.learn, knobs.path, say)
             clock.run(stopped)

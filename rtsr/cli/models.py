@@ -21,12 +21,15 @@ _IN_WORDS = ("description", "method", "data")
 def models_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List what can be run by name, and the cards. `replicate` is no network."""
-    from rtsr.runtime.models import find_model, names
+    """List what can be run by name, and the cards.
+
+    `replicate` is no network; `octave` makes octaves beyond 48 kHz.
+    """
+    from rtsr.runtime.models import bundled_octaves, find_model, names
 
     if as_json:
         options.check_stdout()
-    models = [find_model(name) for name in names()]
+    models = [find_model(name) for name in (*names(), *bundled_octaves())]
     if as_json:
         typer.echo(json.dumps({"models": [_as_object(model) for model in models]}))
         return

@@ -112,7 +112,8 @@ OctaveModel = Annotated[
     typer.Option(
         "--octave-model",
         metavar="MODEL",
-        help="What makes the octaves beyond 48 kHz; --model if left out.",
+        help="What makes the octaves beyond 48 kHz. If left out, `octave` makes one beside a "
+        "bundled network, and otherwise --model.",
         rich_help_panel=_ENGINE,
     ),
 ]

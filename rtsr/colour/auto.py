@@ -91,7 +91,8 @@ class AutoColour:
     Attributes:
         heard_hops: hops of 10 ms whose content was wide enough to learn from.
         learnt_hops: those with sound that it was learnt from.
-        skipped_hops: those that were given up because the thread was busy.
+        skipped_hops: those that were given up because the thread was busy, or because too many
+            waited for the sound after them.
 
     Raises:
         ArgumentError: ``start`` is no colour.

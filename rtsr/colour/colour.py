@@ -60,6 +60,10 @@ class Colour:
     def __post_init__(self) -> None:
         if problem := _find_problem(self):
             raise ArgumentError(f"A colour {problem}.")
+        # What a caller still holds must not change it.
+        object.__setattr__(self, "gains_db", tuple(map(tuple, self.gains_db)))
+        if self.spectrum_db is not None:
+            object.__setattr__(self, "spectrum_db", tuple(self.spectrum_db))
 
     def gains_at(self, cutoff_hz: float) -> Gains:
         """Return the gain of each band ``(24,)`` in dB for content that ends at ``cutoff_hz``.

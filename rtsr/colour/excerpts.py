@@ -84,9 +84,11 @@ class ExcerptCollector:
         tail = self._sound[-LEAD_IN_HOPS * HOP :].copy()
         own_hz, enough = self._own_hz, self._sound_hops >= _LEAST_SOUND_HOPS
         if enough:
-            self._waiting.append((Excerpt(self._sound, own_hz), _PROVEN_HOPS))
-            if len(self._waiting) > _MOST_WAITING:
-                self._waiting.popleft()
+            if len(self._waiting) < _MOST_WAITING:
+                self._waiting.append((Excerpt(self._sound, own_hz), _PROVEN_HOPS))
+            else:
+                # The oldest are nearest to being known as wide.
+                self._auto.skipped_hops += EXCERPT_HOPS - LEAD_IN_HOPS
             self._sound = np.zeros_like(self._sound)
         self._clear()
         rest = self._auto.rest if enough else 0

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import queue
+import sys
 import threading
 import weakref
 
@@ -65,7 +66,6 @@ class ModelLearner:
         self._thread: threading.Thread | None = None
         self._thread_lock = threading.Lock()
         self._stopping = False
-        atexit.register(_stop, weakref.ref(self))
 
     def submit(self, auto: AutoColour, excerpt: Excerpt) -> bool:
         """Let the thread learn from an excerpt; false if too many wait already."""
@@ -120,8 +120,8 @@ class ModelLearner:
         thread.join(2.0)
 
     def _run(self) -> None:
-        if hasattr(os, "setpriority"):
-            # On Linux a thread's own; sound that is due goes first.
+        if sys.platform == "linux":
+            # Elsewhere a thread has no priority of its own; sound that is due goes first.
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         while not self._stopping:
@@ -222,7 +222,8 @@ def _learner_of(model: Model) -> ModelLearner:
         return learner
 
 
-def _stop(learner: weakref.ref[ModelLearner]) -> None:
-    found = learner()
-    if found is not None:
-        found.stop()
+@atexit.register
+def _stop_all() -> None:
+    """End the threads, which would otherwise run on in an interpreter that goes away."""
+    for learner in list(_learners.values()):
+        learner.stop()

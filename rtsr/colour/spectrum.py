@@ -28,6 +28,8 @@ EDGES_HZ = 400.0 * 2.0 ** ((np.arange(BANDS + 1) - 0.5) / 3.0)
 REMEMBERED_SECONDS = 10.0
 #: Hops within this many dB of the loudest one have sound.
 _SOUND_RANGE_DB = 40.0
+# 1 dB in 10 s.
+_FORGOTTEN_DB_PER_HOP = 0.001
 _SILENCE_DB = -70.0
 # So few bands tell nothing.
 _LEAST_BANDS = 5
@@ -76,7 +78,9 @@ class LongTermSpectrum:
         spectrum = np.fft.rfft(hop * _WINDOW)
         power = spectrum.real**2 + spectrum.imag**2
         level_db = 10.0 * math.log10(float(power.sum()) / _FULL_SCALE + 1e-20)
-        self._loudest_db = max(self._loudest_db, level_db)
+        # One loud moment must not keep the rest out for ever.
+        fallen_db = self._loudest_db - _FORGOTTEN_DB_PER_HOP * stands_for
+        self._loudest_db = max(fallen_db, level_db, _SILENCE_DB + _SOUND_RANGE_DB)
         if level_db < self._loudest_db - _SOUND_RANGE_DB:
             return
         bands = np.add.reduceat(power[: _FIRST_BINS[-1]], _FIRST_BINS[:-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -27,7 +26,7 @@ class Engine:
         native_hz: half of the input's own rate; nothing in it lies above.
         f_target: Hz where the output should end; the attribute counts from the next step on.
         wet: gain of the high band; likewise.
-        statistics: where step times are counted; the source counts what it could not make there.
+        statistics: where the source counts what it could not make.
         cutoff: Hz where the input's content ends; measured if ``None``.
         expected_cutoff: Hz that the measurement starts from, if something is known.
         colour: of the high band.
@@ -144,14 +143,12 @@ class Engine:
 
     def step(self, audio: Audio, out: Audio) -> None:
         """Enhance ``audio`` into ``out``, two arrays ``(480 * hops, channels)``."""
-        started = time.perf_counter_ns()
         f_prior = self._hops.begin(audio)
         degraded = self._statistics.degraded_blocks
         high_band = self._source.generate(audio, f_prior, self._f_target)
         if self._statistics.degraded_blocks != degraded:
             self._hops.clear_filter(0)
         self._hops.finish(audio, high_band, out)
-        self._statistics.record_step(time.perf_counter_ns() - started)
 
 
 def warm_up(step: Callable[[Audio, Audio], object], samples: int, channels: int) -> None:

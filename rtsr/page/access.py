@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from rtsr.errors import ArgumentError
+
 __all__ = ["Access"]
 
 _COOKIE = "rtsr_token"
@@ -22,10 +24,15 @@ class Access:
 
     Args:
         hosts: names and addresses under which the server is reached, without ports.
-        token: the secret; drawn if it is empty.
+        token: the secret, of printable ASCII characters; drawn if it is empty.
+
+    Raises:
+        ArgumentError: a token that no browser can send.
     """
 
     def __init__(self, hosts: tuple[str, ...], token: str = "") -> None:
+        if not (token.isascii() and token.isprintable()):
+            raise ArgumentError("The token must be of printable ASCII characters.")
         self.token = token or secrets.token_urlsafe(18)
         self._hosts = {host.lower().strip("[]") for host in hosts}
 
@@ -54,7 +61,10 @@ class Access:
         origin = headers.get("origin")
         if origin is None:
             return headers.get("authorization", "").lower().startswith("bearer ")
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         return parts.scheme in ("http", "https") and parts.netloc == headers.get("host", "")
 
 

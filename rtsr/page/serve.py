@@ -7,6 +7,7 @@ import socket
 import threading
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,20 +21,27 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
 
 
-def access_for(host: str, token: str = "", names: tuple[str, ...] = ()) -> Access:
+def access_for(
+    host: str, bound: socket.socket, token: str = "", names: tuple[str, ...] = ()
+) -> Access:
     """Return who gets in where ``host`` is listened on.
 
     Args:
-        host: name or address; the loopback ones stand for each other.
+        host: name or address, as it was given; the loopback ones stand for each other.
+        bound: from :func:`bind`, which knows the address that the name stands for.
         token: the secret; drawn if it is empty.
         names: more names of this server.
+
+    Raises:
+        ArgumentError: a token that no browser can send.
     """
-    own = _LOOPBACK if host in (*_LOOPBACK, *_ANY) else (host,)
-    return Access((*own, host, *names), token)
+    address = str(bound.getsockname()[0])
+    own = _LOOPBACK if address in (*_LOOPBACK, *_ANY) else ()
+    return Access((*own, host, address, *names), token)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that has an address; port 0 takes a free one.
+    """Return a socket that listens at an address; port 0 takes a free one.
 
     Raises:
         RtsrError: the address is not available.
@@ -41,12 +49,21 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _no_address(host, port, error) from None
+    try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        # An address that nobody listens at yet can be bound by another program as well.
+        bound.listen()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+        bound.close()
+        raise _no_address(host, port, error) from None
     return bound
+
+
+def _no_address(host: str, port: int, error: OSError) -> RtsrError:
+    return RtsrError(f"Cannot listen on {host}:{port}: {error.strerror or error}.")
 
 
 def address_of(bound: socket.socket, access: Access, scheme: str = "http", name: str = "") -> str:
@@ -61,7 +78,7 @@ def address_of(bound: socket.socket, access: Access, scheme: str = "http", name:
     host, port = bound.getsockname()[:2]
     shown = name or ("127.0.0.1" if host in _ANY else host)
     shown = f"[{shown}]" if ":" in shown else shown
-    return f"{scheme}://{shown}:{port}/?token={access.token}"
+    return f"{scheme}://{shown}:{port}/?token={quote(access.token, safe='')}"
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> None:
@@ -122,7 +139,8 @@ class PageThread:
         # Whoever plays sound has a terminal for better things than a browser's broken connections.
         logger = logging.getLogger("uvicorn")
         logger.propagate = False
-        self._bound.listen()
+        # Without a handler of its own, warnings would go to stderr.
+        logger.addHandler(logging.NullHandler())
         self._thread.start()
         return self
 

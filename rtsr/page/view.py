@@ -92,6 +92,7 @@ def _description(board: ControlBoard, name: str) -> dict[str, Any]:
         "high": high,
         "kind": control.kind,
         "help": control.help,
+        "at_high": control.at_high,
     }
     if control.kind == "choice":
         described["choices"] = list(board.fallback_levels)

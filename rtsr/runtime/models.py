@@ -11,6 +11,8 @@ from rtsr.runtime import replicate_file
 from rtsr.runtime.metadata import ModelMetadata, read_metadata
 
 SUFFIX = ".onnx"
+#: Name of the network that makes octaves beyond 48 kHz.
+OCTAVE = "octave"
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,30 @@ class Model:
 
 
 def bundled() -> dict[str, Path]:
-    """Names and files of the networks in the package, smallest file first."""
-    folder = resources.files("rtsr").joinpath("weights")
-    if not folder.is_dir():
-        return {}
-    files = [Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)]
-    return {path.stem: path for path in sorted(files, key=lambda path: path.stat().st_size)}
+    """Return names and files of the networks in the package up to 48 kHz, smallest first."""
+    return _networks_in("weights")
+
+
+def bundled_octaves() -> dict[str, Path]:
+    """Return names and files of the networks in the package for octaves beyond 48 kHz."""
+    return _networks_in("weights", "octaves")
 
 
 def names() -> list[str]:
-    """Everything that can be run by name: the bundled networks, and ``replicate``."""
+    """Return what runs up to 48 kHz by name: the bundled networks, and ``replicate``."""
     return [*bundled(), replicate_file.NAME]
 
 
 def find_model(name_or_path: str | Path) -> Model:
-    """Find the model of that name (see :func:`names`), or the exported graph at that path.
+    """Find the model of that name, or the exported graph at that path.
+
+    Names are those of :func:`names` and :func:`bundled_octaves`.
 
     Raises:
         ModelError: no such model, or the file is not one of rtsr's.
     """
     text = str(name_or_path)
-    networks = bundled()
+    networks = {**bundled(), **bundled_octaves()}
     if text in networks:
         return Model(text, networks[text], read_metadata(networks[text]))
     if text == replicate_file.NAME:
@@ -60,10 +65,25 @@ def find_model(name_or_path: str | Path) -> Model:
         return Model(text, path, read_metadata(path))
     if looks_like_a_path:
         raise ModelError(f"Model file '{path}' does not exist.")
-    known = ", ".join(names())
+    known = ", ".join((*names(), *bundled_octaves()))
     raise ModelError(
         f"Model {text!r} is unknown; bundled: {known}; or give the path of an {SUFFIX} file."
     )
+
+
+def find_octave_model(model: str | Path | Model, octaves: int = 1) -> str | Path | Model:
+    """Return what makes octaves beyond 48 kHz where nothing else is asked for.
+
+    Beside the bundled networks that is the bundled one for octaves, which has learnt to make one at
+    a time; `replicate` and networks of one's own make theirs.
+
+    Args:
+        model: for up to 48 kHz.
+        octaves: how many are made at once.
+    """
+    path = (model if isinstance(model, Model) else find_model(model)).path
+    is_fit = octaves == 1 and OCTAVE in bundled_octaves()
+    return OCTAVE if is_fit and path in bundled().values() else model
 
 
 def why_not_on_gpu(model: Model, purpose: str) -> str | None:
@@ -84,3 +104,11 @@ def why_not_on_gpu(model: Model, purpose: str) -> str | None:
         f"Model '{model.name}' is {precision}, which runs on the CPU only; GPUs have no kernels "
         f"for it: for {purpose} take its fp32 or fp16 file{such_as}."
     )
+
+
+def _networks_in(*folders: str) -> dict[str, Path]:
+    folder = resources.files("rtsr").joinpath(*folders)
+    if not folder.is_dir():
+        return {}
+    files = [Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)]
+    return {path.stem: path for path in sorted(files, key=lambda path: path.stat().st_size)}

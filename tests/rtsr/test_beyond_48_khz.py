@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from rtsr import ArgumentError, AudioFormatError, ModelError, Upsampler, enhance_file
 from rtsr.cli import app as application
 from rtsr.colour.colour import Colour
-from rtsr.runtime.models import find_model
+from rtsr.runtime.models import OCTAVE, find_model, find_octave_model
 
 MakeSound = Callable[..., np.ndarray]
 
@@ -132,7 +132,9 @@ def test_octaves_are_slower_sound_on_a_faster_clock(
     model: str, factor: int, make_sound: MakeSound
 ) -> None:
     sound = make_sound(48000, 0.15)[:, 0]
-    with Upsampler(48000, model=model, output_rate=48000 * factor, limiter=False) as upsampler:
+    with Upsampler(
+        48000, model=model, octave_model=model, output_rate=48000 * factor, limiter=False
+    ) as upsampler:
         wide = _whole(upsampler, sound)
     # Hops of the octaves begin where those of the engine below end: 120 samples later.
     late = np.concatenate([np.zeros(120, np.float32), sound])
@@ -163,7 +165,9 @@ def test_full_band_passes_bit_for_bit(rate: int, stand_in: Path) -> None:
 
 def test_a_higher_rate_is_the_engine_on_a_faster_clock(make_sound: MakeSound) -> None:
     sound = make_sound(96000, 0.2, cutoff=22000)[:, 0]
-    with Upsampler(96000, model="small-int8", cutoff=22000) as upsampler:
+    with Upsampler(
+        96000, model="small-int8", octave_model="small-int8", output_rate=96000, cutoff=22000
+    ) as upsampler:
         fast = upsampler.process(sound)
         assert upsampler.cutoff == upsampler.cutoff_hz == 22000.0
     with Upsampler(48000, model="small-int8", cutoff=11000, ceiling=24000) as upsampler:
@@ -222,11 +226,29 @@ def test_silence_stays_silent(rate: int, output_rate: int, make_sound: MakeSound
     ("model", "hertz"), [("small-int8", 1000.0), ("replicate", 1000.0), ("replicate", 5000.0)]
 )
 def test_a_tone_calls_for_nothing_above(model: str, hertz: float) -> None:
-    tone = 0.5 * np.sin(2 * np.pi * hertz * np.arange(24000) / 48000).astype(np.float32)
-    with Upsampler(48000, model=model, output_rate=96000) as upsampler:
+    tone = 0.5 * np.sin(2 * np.pi * hertz * np.arange(72000) / 48000).astype(np.float32)
+    with Upsampler(48000, model=model, output_rate=96000, cutoff=24000.0) as upsampler:
         out = _whole(upsampler, tone)[9600:-9600]
     assert _level_db(out, 96000, 24000, 48000) < -70.0
     assert _level_db(out, 96000, 20, 20000) == pytest.approx(-9.03, abs=0.1)
+
+
+def test_replicate_is_no_louder_below_24_khz_for_an_octave_beyond() -> None:
+    on = np.repeat(np.arange(20) % 2, 4800)
+    tone = (0.5 * on * np.sin(2 * np.pi * 5000 * np.arange(on.size) / 48000)).astype(np.float32)
+    loudest = []
+    for output_rate in (48000, 96000):
+        with Upsampler(
+            48000, model="replicate", output_rate=output_rate, limiter=False
+        ) as upsampler:
+            loudest.append(np.max(np.abs(_whole(upsampler, tone))))
+    assert loudest[1] < 1.5 * loudest[0]
+
+
+def test_a_step_is_counted_once_with_its_octaves(stand_in: Path) -> None:
+    with Upsampler(48000, model=stand_in, output_rate=192000) as upsampler:
+        upsampler.process(np.zeros(4800, np.float32))
+        assert upsampler.statistics.steps == 10
 
 
 def test_reset_equals_fresh(make_sound: MakeSound) -> None:
@@ -321,6 +343,24 @@ def test_octaves_may_have_a_model_of_their_own(
     assert _level_db(out - other, output_rate, 24000, 48000) > -60.0
     with pytest.raises(ModelError, match="Model 'huge' is unknown; bundled"):
         Upsampler(rate, model=stand_in, octave_model="huge", output_rate=output_rate)
+
+
+def test_a_bundled_network_has_the_bundled_octave_beside_it(
+    stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(48000, 0.1, cutoff=20000)[:, 0]
+    outputs = []
+    for octave_model in (None, OCTAVE, "small-int8"):
+        with Upsampler(
+            48000, model="small-int8", octave_model=octave_model, output_rate=96000, cutoff=20000.0
+        ) as upsampler:
+            outputs.append(_whole(upsampler, sound))
+    assert np.array_equal(outputs[0], outputs[1])
+    assert not np.array_equal(outputs[0], outputs[2])
+    assert find_octave_model(find_model("small")) == OCTAVE
+    assert find_octave_model("small", octaves=2) == "small"
+    assert find_octave_model("replicate") == "replicate"
+    assert find_octave_model(stand_in) == stand_in
 
 
 def test_a_rate_that_is_a_clock_stays(stand_in: Path) -> None:

@@ -256,6 +256,12 @@ def hires_command(
         Path, typer.Argument(help="Recordings of 88.2 kHz and more, in a folder for each kind.")
     ],
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")] = "small",
+    octave_model: Annotated[
+        str | None,
+        typer.Option(
+            "--octave-model", metavar="MODEL", help="Makes the octaves; as in `rtsr enhance`."
+        ),
+    ] = None,
     every: Annotated[
         int, typer.Option("--every", min=1, metavar="N", help="Only every N-th recording.")
     ] = 1,
@@ -276,18 +282,19 @@ def hires_command(
         if file is not None:
             check_writable(file)
     found = find_model(model)
+    restorer = hires.Restorer(found, find_model(octave_model) if octave_model else None)
     recordings = hires.find_recordings(folder)[::every]
     scores = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        for path in bar.track(recordings, description=found.name):
-            scores += hires.score_recording(path, folder, found)
+        for path in bar.track(recordings, description=restorer.name):
+            scores += hires.score_recording(path, folder, restorer)
     typer.echo(hires.table(scores))
-    base, above = hires.step_times_ms(found)
+    base, above = hires.step_times_ms(restorer)
     typer.echo(
         f"\nstep of one hop: {base:.2f} ms at 48 kHz, {above:.2f} ms of an octave "
         f"({above / base:.2f} times), medians of CPU time"
     )
     if json_file is not None:
-        hires.write_scores(json_file, found, scores)
+        hires.write_scores(json_file, restorer, scores)
     if picture is not None:
-        hires.plot(recordings[0], found, picture)
+        hires.plot(recordings[0], restorer, picture)

@@ -29,7 +29,7 @@ from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import RtsrError
 from rtsr.quality.metrics import lsd, lsd_hf
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.excerpt import loudest_part
 from rtsr.upsampler import Upsampler
@@ -48,6 +48,24 @@ _SLOW_PRIOR_HZ = 12000.0
 _SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf")
 _FULL_SCALE_24 = float(1 << 23)
 _TIMED_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """What is scored: a model for up to 48 kHz, and what makes the octaves beyond.
+
+    Attributes:
+        model: for up to 48 kHz.
+        octave_model: as :class:`~rtsr.upsampler.Upsampler` takes it.
+    """
+
+    model: Model
+    octave_model: Model | None = None
+
+    @property
+    def name(self) -> str:
+        """What the rows are called by."""
+        return (self.octave_model or self.model).name
 
 
 @dataclass(frozen=True)
@@ -108,19 +126,24 @@ def narrowed(reference: Array, rate: int, narrow_rate: int) -> Array:
     return rounded
 
 
-def restore(model: Model, samples: Array, input_rate: int, output_rate: int) -> Array:
+def restore(restorer: Restorer, samples: Array, input_rate: int, output_rate: int) -> Array:
     """Run a whole signal through an upsampler, aligned with what went in."""
     with Upsampler(
-        input_rate, model=model, output_rate=output_rate, hops_per_step=4, limiter=False
+        input_rate,
+        model=restorer.model,
+        octave_model=restorer.octave_model,
+        output_rate=output_rate,
+        hops_per_step=4,
+        limiter=False,
     ) as upsampler:
         parts = [upsampler.process(samples), upsampler.flush()]
         whole = np.concatenate(parts)[upsampler.latency.algorithmic_samples :]
     return whole.astype(np.float64)
 
 
-def restore_in_turns(model: Model, samples: Array) -> Array:
+def restore_in_turns(restorer: Restorer, samples: Array) -> Array:
     """Add two octaves to 48 kHz sound one after the other, the second to what the first made."""
-    return restore(model, restore(model, samples, _PRIOR_RATE, 96000), 96000, 192000)
+    return restore(restorer, restore(restorer, samples, _PRIOR_RATE, 96000), 96000, 192000)
 
 
 def flat_noise() -> RidgeBaseline:
@@ -137,33 +160,33 @@ def _resampled(samples: Array, factor: int) -> Array:
     return wide
 
 
-def _cases(model: Model, rate: int) -> Iterator[tuple[str, int, Systems]]:
+def _cases(restorer: Restorer, rate: int) -> Iterator[tuple[str, int, Systems]]:
     """Yield the name, the narrow rate in Hz and the systems of each case at one full rate."""
     if rate == 2 * _PRIOR_RATE:
         baseline = flat_noise()
         systems: dict[str, Callable[[Array], Array]] = {
             RESAMPLED: partial(_resampled, factor=2),
             FLAT_NOISE: lambda narrow: baseline.enhance(_resampled(narrow, 2)),
-            model.name: partial(restore, model, input_rate=_PRIOR_RATE, output_rate=rate),
+            restorer.name: partial(restore, restorer, input_rate=_PRIOR_RATE, output_rate=rate),
         }
         yield "48 to 96", _PRIOR_RATE, systems
         for narrow_rate in (16000, 8000):
             systems = {
                 RESAMPLED: partial(_resampled, factor=rate // narrow_rate),
-                model.name: partial(restore, model, input_rate=narrow_rate, output_rate=rate),
+                restorer.name: partial(restore, restorer, input_rate=narrow_rate, output_rate=rate),
             }
             yield f"{narrow_rate // 1000} to 48 to 96", narrow_rate, systems
     else:
-        at_once = partial(restore, model, input_rate=_PRIOR_RATE, output_rate=rate)
+        at_once = partial(restore, restorer, input_rate=_PRIOR_RATE, output_rate=rate)
         systems = {
             RESAMPLED: partial(_resampled, factor=4),
-            f"{model.name}, at once": at_once,
-            f"{model.name}, in turns": partial(restore_in_turns, model),
+            f"{restorer.name}, at once": at_once,
+            f"{restorer.name}, in turns": partial(restore_in_turns, restorer),
         }
         yield "48 to 192", _PRIOR_RATE, systems
         systems = {
             RESAMPLED: partial(_resampled, factor=2),
-            model.name: partial(restore, model, input_rate=2 * _PRIOR_RATE, output_rate=rate),
+            restorer.name: partial(restore, restorer, input_rate=2 * _PRIOR_RATE, output_rate=rate),
         }
         yield "96 to 192", 2 * _PRIOR_RATE, systems
 
@@ -177,7 +200,7 @@ def octave_levels_db(samples: Array, rate: int) -> Array:
     return 10.0 * np.log10(2.0 * np.array(sums) / samples.size**2 + 1e-20)
 
 
-def score_recording(path: Path, folder: Path, model: Model) -> list[Score]:
+def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]:
     """Score every system in every case that a recording's own rate allows."""
     scores = []
     group = path.relative_to(folder).parts[0] if path.parent != folder else folder.name
@@ -188,7 +211,7 @@ def score_recording(path: Path, folder: Path, model: Model) -> list[Score]:
         reference = read_at(path, rate)
         clock = rate / SAMPLE_RATE
         levels = octave_levels_db(reference, rate)
-        for case, narrow_rate, systems in _cases(model, rate):
+        for case, narrow_rate, systems in _cases(restorer, rate):
             narrow = narrowed(reference, rate, narrow_rate)
             for system, enhance in systems.items():
                 estimate = fit_length(enhance(narrow), reference.size)
@@ -229,13 +252,14 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
-def step_times_ms(model: Model) -> tuple[float, float]:
+def step_times_ms(restorer: Restorer) -> tuple[float, float]:
     """Time steps of one hop in turns: the medians at 48 kHz, and of an octave beyond.
 
     It is the thread's own time, which does not count what else the machine does. Conversion and
     proportion are part of the octave's.
     """
     statistics = Statistics()
+    octave_model = restorer.octave_model or find_octave_model(restorer.model)
     sources = [
         open_source(
             model,
@@ -246,7 +270,7 @@ def step_times_ms(model: Model) -> tuple[float, float]:
             seed=0,
             statistics=statistics,
         )
-        for _ in range(2)
+        for model in (restorer.model, octave_model)
     ]
     engine = Engine(sources[0], 4000.0, SAMPLE_RATE / 2, 1.0, statistics, cutoff=4000.0)
     octave = Octaves(sources[1], HOP, 2, 1.0, statistics)
@@ -264,13 +288,13 @@ def step_times_ms(model: Model) -> tuple[float, float]:
     return float(base), float(above)
 
 
-def plot(path: Path, model: Model, picture: Path) -> None:
+def plot(path: Path, restorer: Restorer, picture: Path) -> None:
     """Draw a recording at 96 kHz: resampled, restored by the baseline and the model, and itself."""
     from rtsr_bench.quality.pictures import save_side_by_side
 
     rate = 2 * _PRIOR_RATE
     reference = read_at(path, rate)
-    _, narrow_rate, systems = next(_cases(model, rate))
+    _, narrow_rate, systems = next(_cases(restorer, rate))
     narrow = narrowed(reference, rate, narrow_rate)
     panels = [
         (name, fit_length(enhance(narrow), reference.size)) for name, enhance in systems.items()
@@ -280,8 +304,12 @@ def plot(path: Path, model: Model, picture: Path) -> None:
     )
 
 
-def write_scores(path: Path, model: Model, scores: list[Score]) -> None:
+def write_scores(path: Path, restorer: Restorer, scores: list[Score]) -> None:
     """Write every figure as JSON."""
-    facts = {"model": model.name, "version": model.metadata.version}
+    models = {"model": restorer.model, "octave_model": restorer.octave_model}
+    facts = {
+        key: model and {"name": model.name, "version": model.metadata.version}
+        for key, model in models.items()
+    }
     text = json.dumps({**facts, "scores": [asdict(one) for one in scores]}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from aiortc.rtp import (
 )
 
 from rtsr.call.formats import TELEPHONE_EVENT, PayloadFormat
-from rtsr.call.packet_queue import nearest_step
+from rtsr.call.packet_queue import LARGEST_SEQUENCE_JUMP, nearest_step
 from rtsr.call.reports import FarReports
 
 __all__ = ["ReportWriter"]
@@ -28,6 +28,8 @@ __all__ = ["ReportWriter"]
 _CNAME = 1
 # A report that counts a longer way than this has another clock.
 _LONGEST_ROUND_TRIP = 10.0
+# Seconds; timestamps that are further apart say nothing of how evenly packets come.
+_LARGEST_TIME_JUMP = 10.0
 
 
 class ReportWriter:
@@ -69,9 +71,11 @@ class ReportWriter:
         form = self.formats.get(packet.payload_type)
         if form is None:
             return
-        if self._reception is None or packet.ssrc != self._reception.ssrc:
+        if self._reception is None or not self._reception.continues(packet):
             self._reception = _Reception(packet)
-        self._reception.add(packet, time.monotonic(), form.clock_rate)
+        # The timestamp of a key that is held down stands still.
+        clock_rate = None if form is TELEPHONE_EVENT else form.clock_rate
+        self._reception.add(packet, time.monotonic(), clock_rate)
 
     def write(self) -> bytes:
         """Return a report: of a sender if anything was sent since the last one."""
@@ -137,17 +141,30 @@ class _Reception:
         self._jitter = 0.0
         self._newest: tuple[int, float] | None = None
 
-    def add(self, packet: RtpPacket, now: float, clock_rate: int) -> None:
+    def continues(self, packet: RtpPacket) -> bool:
+        """Whether a packet belongs to the same count: same sender, no new start of its numbers."""
+        return packet.ssrc == self.ssrc and abs(self._step(packet)) <= LARGEST_SEQUENCE_JUMP
+
+    def add(self, packet: RtpPacket, now: float, clock_rate: int | None) -> None:
+        """Count a packet; its timestamp, if ``clock_rate`` is given, counts for the jitter."""
         self._count += 1
-        step = nearest_step(packet.sequence_number - self._highest, 2**16)
-        if self._newest is None or step > 0:
-            self._highest += step
-            if self._newest is not None:
-                stamp, moment = self._newest
-                ticks = nearest_step(packet.timestamp - stamp, 2**32)
+        step = self._step(packet)
+        if self._count > 1 and step <= 0:
+            return
+        self._highest += step
+        if clock_rate is None:
+            self._newest = None
+            return
+        if self._newest is not None:
+            stamp, moment = self._newest
+            ticks = nearest_step(packet.timestamp - stamp, 2**32)
+            if abs(ticks) <= _LARGEST_TIME_JUMP * clock_rate:
                 deviation = abs((now - moment) * clock_rate - ticks)
                 self._jitter += (deviation - self._jitter) / 16.0
-            self._newest = (packet.timestamp, now)
+        self._newest = (packet.timestamp, now)
+
+    def _step(self, packet: RtpPacket) -> int:
+        return nearest_step(packet.sequence_number - self._highest, 2**16)
 
     def report(self, last: tuple[int, float] | None) -> RtcpReceiverInfo:
         """Report what came since the last time; ``last`` is the sender's newest report."""

@@ -98,7 +98,7 @@ class MediaSocket(asyncio.DatagramProtocol):
             return False
         try:
             self._control, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: _ControlSocket(self._take_report), local_addr=(host, port)
+                lambda: _ControlSocket(self._take_control), local_addr=(host, port)
             )
         except OSError:
             return False
@@ -199,19 +199,27 @@ class MediaSocket(asyncio.DatagramProtocol):
             if transport is not None:
                 transport.close()
 
-    def _take_report(self, data: bytes, source: Address) -> None:
-        """Read a report, whatever it holds; only from the peer's host."""
+    def _take_control(self, data: bytes, source: Address) -> None:
+        """Read a report that came to the port for reports; the next ones of ours go there."""
+        if self._take_report(data, source):
+            # Behind an address translator that is another port than was announced.
+            self._control_peer = source
+
+    def _take_report(self, data: bytes, source: Address) -> bool:
+        """Read a report, whatever it holds, only from the peer's host; return if it was one."""
         if self._peer is None or source[0] != self._peer[0]:
             self.unusable += 1
-            return
+            return False
         try:
             if self._is_secure:
                 if self._incoming is None:
-                    return
+                    return False
                 data = self._incoming.unprotect_rtcp(data)
             self._reports.read(data)
         except Exception:
             self.unusable += 1
+            return False
+        return True
 
     def _report_later(self) -> None:
         wait = _REPORT_SECONDS * random.uniform(0.5, 1.5)

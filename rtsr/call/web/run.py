@@ -49,8 +49,8 @@ def serve(
     check_bitrate(bitrate)
     check_certificate(certificate, key)
     host, port = listen
-    access = access_for(host, token, names)
     bound = bind(host, port)
+    access = access_for(host, bound, token, names)
     calls = CallServer(open_engine(), access, bitrate=bitrate, knobs=knobs)
     server = server_for(calls.app, certificate, key)
     scheme = "https" if certificate is not None else "http"

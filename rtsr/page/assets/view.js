@@ -4,7 +4,8 @@ export const $ = (id) => document.getElementById(id);
 // Controls that are not named here appear all the same, under their own names.
 const words = {
   wet: "Amount", level_db: "Level", tilt_db: "Brightness", ceiling_hz: "Ends at",
-  gate_dbfs: "Silent below", model: "Best model", seed: "Texture",
+  gate_dbfs: "Silent below", model: "Best model", seed: "Texture", colour: "Colour",
+  cutoff_hz: "Input ends at",
 };
 const SETTLED_MS = 400;
 // The newest message, for whoever looks with the browser's console.
@@ -216,7 +217,8 @@ function showKnob(control, value) {
   const position = control.kind === "log" ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
   // A message that was on its way does not turn a knob back that is being turned.
   if (!(performance.now() - knob.dataset.turned < SETTLED_MS)) knob.value = Math.round(1000 * position);
-  const shown = control.name === "wet" ? `${Math.round(100 * value)} %`
+  const shown = control.at_high && value >= high ? control.at_high
+    : ["wet", "colour"].includes(control.name) ? `${Math.round(100 * value)} %`
     : `${Number(value.toFixed(control.unit === "Hz" ? 0 : 1))} ${control.unit}`;
   text($(`value-${control.name}`), shown);
   knob.setAttribute("aria-valuetext", shown);

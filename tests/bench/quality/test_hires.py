@@ -44,7 +44,9 @@ def test_a_recording_is_scored_in_every_case_that_its_rate_allows(tmp_path: Path
     soundfile.write(tmp_path / "noise" / "a.wav", _noise(192000 // 2), 192000, subtype="PCM_24")
     soundfile.write(tmp_path / "noise" / "too-low.wav", _noise(48000), 48000)
     (path,) = hires.find_recordings(tmp_path)
-    scores = hires.score_recording(path, tmp_path, find_model("replicate"))
+    model = find_model("replicate")
+    restorer = hires.Restorer(model)
+    scores = hires.score_recording(path, tmp_path, restorer)
     found = {(one.case, one.system) for one in scores}
     assert {case for case, _ in found} == {
         "48 to 96",

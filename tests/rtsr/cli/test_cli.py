@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import rtsr
 from rtsr.cli import app as application
-from rtsr.runtime.models import bundled
+from rtsr.runtime.models import bundled, bundled_octaves
 
 RTSR = [sys.executable, "-m", "rtsr"]
 COMMANDS = ["enhance", "pipe", "demo", "models", "eval", "train"]
@@ -171,13 +171,15 @@ def test_every_meaning_of_a_metric_stands_by_itself() -> None:
 
 def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
     listed = json.loads(runner.invoke(application.app, ["models", "--json"]).stdout)["models"]
-    assert [model["name"] for model in listed] == [*bundled(), "replicate"]
-    assert [model["kind"] for model in listed] == ["network"] * len(bundled()) + ["no network"]
+    kinds = {model["name"]: model["kind"] for model in listed}
+    assert list(kinds) == [*bundled(), "replicate", *bundled_octaves()]
+    assert kinds.pop("replicate") == "no network"
+    assert set(kinds.values()) == {"network"}
     for model in listed:
         assert model["latency_ms"] == 12.5
     result = runner.invoke(application.app, ["models"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
-    for name in (*bundled(), "replicate", "no network"):
+    for name in (*bundled(), *bundled_octaves(), "replicate", "no network"):
         assert name in result.stdout
     assert result.stdout.count("visqol") == len(bundled())
     assert "learning_rates" not in result.stdout

@@ -132,7 +132,6 @@ def test_the_engine_takes_it(sound: np.ndarray) -> None:
     out = np.zeros((HOP, 2), np.float32)
     for start in range(0, 20 * HOP, HOP):
         engine.step(sound[start : start + HOP], out)
-    assert statistics.steps == 20
     assert statistics.degraded_blocks == 0
 
 

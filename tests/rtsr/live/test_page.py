@@ -22,7 +22,10 @@ websockets = pytest.importorskip("websockets", reason="the extra page is not ins
 RATE = 48000
 TOKEN = "a-token-for-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-KNOBS = ("wet", "level_db", "tilt_db", "ceiling_hz", "gate_dbfs", "model", "seed")
+KNOBS = (
+    *("wet", "level_db", "tilt_db", "ceiling_hz", "gate_dbfs", "colour", "cutoff_hz"),
+    *("model", "seed"),
+)
 
 pytestmark = pytest.mark.parametrize("jack_server", [{"synchronous": True}], indirect=True)
 

@@ -14,7 +14,7 @@ import pytest
 
 from rtsr.errors import MissingDependencyError, ModelError, ProviderError
 from rtsr.runtime.metadata import read_metadata
-from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.models import bundled, bundled_octaves, find_model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
 
@@ -123,7 +123,7 @@ def test_folder_is_not_a_model(tmp_path: Path) -> None:
 
 
 def test_bundled_models_are_found_by_name() -> None:
-    for name, path in bundled().items():
+    for name, path in {**bundled(), **bundled_octaves()}.items():
         metadata = find_model(name).metadata
         assert metadata.parameters > 0
         assert metadata.licence

@@ -12,7 +12,7 @@ from types import TracebackType
 from rtsr.errors import RtsrError
 from rtsr.live.controls.board import ControlBoard, find_control
 from rtsr.live.controls.midi.knob import Knob
-from rtsr.live.controls.midi.map import HIGHEST_CC, Binding, MidiMap, save_map
+from rtsr.live.controls.midi.map import HIGHEST_CC, Binding, MidiMap, load_map, save_map
 from rtsr.live.controls.midi.ports import MidiPort, PortReader, choose_port
 
 # As often as the engine takes a new hop: a knob could not be heard sooner.
@@ -107,7 +107,9 @@ class MidiControls:
         if knob is None:
             raise RtsrError(f"Learning a knob for {control} was given up.")
         channel, cc = knob
-        learned = self._map.learned(control, channel, cc)
+        # Another page may have learnt a knob since this map was read.
+        known = load_map(path) if path.exists() else self._map
+        learned = known.learned(control, channel, cc)
         save_map(path, learned)
         self._use(learned)
         return next(binding for binding in learned.bindings if binding.name == control)
