@@ -7,6 +7,7 @@ import pytest
 from network import TICK, packets, sent, speech
 from scipy.signal import resample_poly
 
+from rtsr.call.band_controls import NAMES
 from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
 from rtsr.call.dry_path import DELAY_SAMPLES, RESAMPLING_SAMPLES, DryPath
@@ -225,6 +226,31 @@ def test_bypass_and_wet_turn_without_a_click(batch):
     got = ear.sound
     assert np.array_equal(got[2 * 48000 + 1440 :], dry[2 * 48000 + 1440 : len(got)])
     assert path.stream.fallback_seconds == 0.0
+
+
+KNOBS = {
+    "wet": 0.3, "level_db": -9.0, "tilt_db": -4.0, "ceiling_hz": 9000.0, "gate_dbfs": -30.0,
+    "bypass": 1.0, "seed": 7.0,
+}  # fmt: skip
+
+
+def test_every_knob_of_a_call_changes_what_is_heard(batch):
+    assert set(KNOBS) == set(NAMES)
+    # Quiet enough for the gate.
+    arrivals = sent(packets(0.02 * speech(8000, 1.5)))
+
+    def heard(name=None):
+        ear = Ear()
+        path = MediaPath(Receiver(FORMATS), CallStream(batch), ear, print)
+        if name is not None:
+            path.stream.controls.set(name, KNOBS[name])
+        call(path, arrivals, batch)
+        path.close()
+        return ear.sound
+
+    plain = heard()
+    for name in NAMES:
+        assert np.abs(heard(name) - plain).max() > 1e-5, name
 
 
 def test_another_seed_is_another_texture_of_the_same_level(batch):

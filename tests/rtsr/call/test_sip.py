@@ -27,7 +27,7 @@ from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtpPacket
 from aiosipua import Registration, SipDigestAuth, SipUAC, SipUAS, parse_sdp, serialize_sdp
 
 from rtsr.call.engine import CallEngine
-from rtsr.call.formats import G722, OPUS, PCMA, PCMU
+from rtsr.call.formats import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT
 from rtsr.call.metrics import exposition
 from rtsr.call.reports import FarReports
 from rtsr.call.sip import media_socket
@@ -411,6 +411,40 @@ def test_reports_between_two_writers_tell_loss_and_the_round_trip():
     assert unseen.count == 0
     # Nothing was sent since: no report of a sender any more.
     assert isinstance(RtcpPacket.parse(sender.write())[0], RtcpRrPacket)
+
+
+def _packet(number, stamp, payload_type=0):
+    return RtpPacket(payload_type, 0, number % 2**16, stamp % 2**32, 9, bytes(160))
+
+
+def test_keys_and_new_starts_are_neither_jitter_nor_loss(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("rtsr.call.sip.control.time.monotonic", lambda: now[0])
+    seen = FarReports()
+    sender, receiver = ReportWriter(seen), ReportWriter(FarReports())
+    sender.formats = receiver.formats = {0: PCMU, 101: TELEPHONE_EVENT}
+    sound = [(number, 160 * number, 0) for number in range(50)]
+    # A key that is held: its timestamp stands still. Then the sender's numbers begin anew.
+    key = [(number, 160 * 50, 101) for number in range(50, 70)]
+    after = [(number, 160 * number, 0) for number in range(70, 90)]
+    anew = [(30000 + number, 2**31 + 160 * number, 0) for number in range(50)]
+    for number, stamp, kind in [*sound, *key, *after, *anew]:
+        packet = _packet(number, stamp, kind)
+        sender.sent(packet)
+        receiver.received(packet)
+        now[0] += 0.02
+    sender.read(receiver.write())
+    assert seen.count == 1
+    assert seen.lost == 0
+    assert seen.loss_share == 0.0
+    assert seen.newest_jitter < 0.001
+
+
+def test_losses_that_were_counted_stay_counted():
+    far = FarReports()
+    far.add(10, 0.1, 0.0, None)
+    far.add(2, 0.0, 0.0, None)
+    assert far.lost == 10
 
 
 @settings(max_examples=200, deadline=None)

@@ -168,6 +168,9 @@ def test_learning(
     path = tmp_path / "map.toml"
     path.write_text(MAP)
     controls = listening(board)
+    # Another page learns a knob meanwhile.
+    with path.open("a") as file:
+        file.write('\n[[control]]\nname = "gate_dbfs"\ncc = 33\n')
 
     def turn() -> None:
         time.sleep(0.2)
