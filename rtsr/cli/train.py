@@ -134,7 +134,9 @@ def train_command(
             progress=show,
         )
     typer.echo(f"valid: {valid_corpus.describe()}")
-    trainer = Trainer(settings, train_corpus, valid_corpus, out, device, keep_slim=slim)
+    trainer = Trainer(
+        settings, train_corpus, valid_corpus, out, device, keep_slim=slim, octave_rate=octave_rate
+    )
     if trainer.resume():
         if grow_from is not None and trainer.grown_from is None:
             raise RtsrError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from rtsr.errors import RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
-from rtsr.timing import HOP
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.checkpoint import MovingAverage, load_checkpoint, save_checkpoint, slim
 from rtsr.train.data import Corpus
 from rtsr.train.degrade import degrade
@@ -86,6 +86,8 @@ class Trainer:
         folder: of the run; made when something is written.
         device: ``auto``, ``cpu`` or ``cuda``.
         keep_slim: also write ``slim.pt``, the averaged weights and the facts alone.
+        octave_rate: twice the Hz where the sound that is learnt ends, as for
+            :func:`~rtsr.train.data.load_corpus`.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class Trainer:
         device: str = "auto",
         *,
         keep_slim: bool = False,
+        octave_rate: int = SAMPLE_RATE,
     ) -> None:
         self.keep_slim = keep_slim
+        self.octave_rate = octave_rate
         self.settings, self.train_corpus, self.valid_corpus = settings, train, valid
         self.folder = folder
         self.device = choose_device(device)
@@ -347,6 +351,7 @@ class Trainer:
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
             "teacher": self.teacher.state_dict() if self.teacher else None,
             "stages": list(STAGES),
+            "octave_rate": self.octave_rate,
             "stage": self.stage,
             "steps": self.steps,
             "elapsed": self.elapsed,
@@ -365,6 +370,12 @@ class Trainer:
             raise RtsrError(
                 f"{path} was trained with another model configuration ({', '.join(differing)}); "
                 "choose another --out folder or the configuration it was begun with."
+            )
+        theirs = content.get("octave_rate", SAMPLE_RATE)
+        if theirs != self.octave_rate:
+            raise RtsrError(
+                f"{path} is trained for sound up to {theirs // 2} Hz, not {self.octave_rate // 2} "
+                "Hz; go on with its --stage, or choose another --out folder."
             )
         self._restore(content, path)
         return True

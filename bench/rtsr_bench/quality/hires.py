@@ -95,12 +95,15 @@ def find_recordings(folder: Path) -> list[Path]:
     """List the recordings of 88.2 kHz and more, at any depth.
 
     Raises:
-        RtsrError: there are none.
+        RtsrError: there are none, or one cannot be read.
     """
     found = []
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in _SUFFIXES and path.is_file():
-            facts = soundfile.info(path)
+            try:
+                facts = soundfile.info(path)
+            except soundfile.LibsndfileError as error:
+                raise RtsrError(f"Recording '{path}' cannot be read: {error}") from None
             if facts.samplerate >= LOWEST_RATE and facts.duration >= _SHORTEST_SECONDS:
                 found.append(path)
     if not found:

@@ -82,3 +82,9 @@ def test_a_folder_without_high_rates_is_refused(tmp_path: Path) -> None:
         hires.find_recordings(tmp_path)
     result = CliRunner().invoke(app, ["hires", str(tmp_path), "--model", "replicate"])
     assert isinstance(result.exception, RtsrError)
+
+
+def test_a_damaged_recording_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"RIFF no sound at all")
+    with pytest.raises(RtsrError, match=r"bad.wav' cannot be read"):
+        hires.find_recordings(tmp_path)

@@ -387,6 +387,14 @@ def test_a_run_of_other_stages_is_refused_with_both_lists(tmp_path):
         trainer.resume()
 
 
+def test_a_run_for_octaves_is_gone_on_with_as_such(tmp_path):
+    train = corpus()
+    Trainer(TINY, train, train, tmp_path, "cpu", octave_rate=96000).save()
+    with pytest.raises(RtsrError, match="up to 48000 Hz, not 24000 Hz; go on with its --stage"):
+        Trainer(TINY, train, train, tmp_path, "cpu").resume()
+    assert Trainer(TINY, train, train, tmp_path, "cpu", octave_rate=96000).resume()
+
+
 def test_another_configuration_cannot_resume_a_run(tmp_path):
     train = corpus()
     Trainer(TINY, train, train, tmp_path, "cpu").save()
