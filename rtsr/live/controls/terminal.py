@@ -88,7 +88,7 @@ class PosixTerminal:
         except OSError:
             data = b""
         if not data:
-            # The terminal was closed; the session goes on without keys.
+            # The terminal was closed, or emptied; the session goes on without keys.
             time.sleep(_POLL_SECONDS)
         return decode_keys(data)
 
@@ -128,7 +128,8 @@ class PosixTerminal:
             if self._before is None:
                 self._before = termios.tcgetattr(self._descriptor)
             present[3] &= ~(termios.ICANON | termios.ECHO)
-            present[6][termios.VMIN] = 1
+            # Ctrl-C empties the queue, perhaps just before a read, which must then not wait.
+            present[6][termios.VMIN] = 0
             present[6][termios.VTIME] = 0
             termios.tcsetattr(self._descriptor, termios.TCSANOW, present)
         except termios.error:
