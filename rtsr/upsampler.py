@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from rtsr.arguments import (
     check_stream_format,
     check_wet,
 )
+from rtsr.closing import Closing
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
@@ -41,7 +41,7 @@ Audio = NDArray[np.float32]
 _ROW = np.zeros(1, np.int64)
 
 
-class Upsampler:
+class Upsampler(Closing):
     """Causal streaming super-resolution of one stream.
 
     ``process`` takes blocks ``(samples,)`` or ``(samples, channels)``, float32 in [-1, 1] or int16,
@@ -169,14 +169,16 @@ class Upsampler:
             "statistics": self.statistics,
         }
         self._factor = octave_factor(int(input_rate), self.output_rate)
-        if octave_model is None:
-            octave_model = find_octave_model(model, 2 if self._factor == 4 else 1)
-        elif self.output_rate <= SAMPLE_RATE:
+        octave = model if octave_model is None else octave_model
+        if self.output_rate > SAMPLE_RATE:
+            if octave_model is None:
+                octave = find_octave_model(model, 2 if self._factor == 4 else 1)
+        elif octave_model is not None:
             raise ArgumentError(
                 f"An output of {self.output_rate} Hz has no octave beyond 48 kHz for octave_model "
                 "to make; leave it out, or ask for 96000 or 192000 Hz."
             )
-        source = open_source(model if self._clock == 1.0 else octave_model, **options)
+        source = open_source(model if self._clock == 1.0 else octave, **options)
         self.model = source.model
         self.provider = source.provider
         self._overlap = source.overlap
@@ -194,20 +196,17 @@ class Upsampler:
         self._octaves: Octaves | None = None
         if self._factor > 1:
             self._octaves = Octaves(
-                open_source(octave_model, **options),
+                open_source(octave, **options),
                 step,
                 self._factor,
                 float(wet),
                 self.statistics,
             )
-        default_ceiling = ceiling is None
-        if default_ceiling and self.output_rate > SAMPLE_RATE:
-            ceiling = self.output_rate / 2
         if ceiling is not None:
             self._set_ceiling(float(ceiling))
-        if default_ceiling and self._clock == 1.0 and not source.model.is_network:
+        elif self.output_rate > SAMPLE_RATE and (self._clock > 1.0 or source.model.is_network):
             # Up to 48 kHz `replicate` goes no further than it does by itself.
-            self._engine.f_target = source.model.metadata.f_target_default
+            self._engine.f_target = MAX_CUTOFF_HZ
         self._audio: Audio = np.zeros((step, self.channels), np.float32)
         self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
         self._adds = np.zeros(1, np.bool_)
@@ -373,17 +372,6 @@ class Upsampler:
         """Let go of the model; the upsampler cannot be used after that."""
         self._engine = None
         self._octaves = None
-
-    def __enter__(self) -> Upsampler:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _running(self) -> Engine:
         if self._engine is None:

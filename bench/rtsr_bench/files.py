@@ -49,11 +49,18 @@ def read_json(path: Path, what: str) -> Any:
         raise RtsrError(f"'{path}' is not JSON; {what} writes such files.") from None
 
 
-def check_writable(path: Path) -> None:
-    """Raise :class:`RtsrError` now and not after half an hour if there is no place for a file."""
-    if path.is_dir():
-        raise RtsrError(f"'{path}' is a folder; name a file.")
-    if not path.absolute().parent.is_dir():
-        raise RtsrError(f"There is no folder '{path.parent}'; make it first.")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")
+def check_writable(*paths: Path | None) -> None:
+    """Raise :class:`RtsrError` now and not after half an hour if there is no place for a file.
+
+    Args:
+        paths: of the files; ``None`` is none.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise RtsrError(f"'{path}' is a folder; name a file.")
+        if not path.absolute().parent.is_dir():
+            raise RtsrError(f"There is no folder '{path.parent}'; make it first.")
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")

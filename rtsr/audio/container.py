@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
 
 # FFmpeg's names. Playlists are not among them: they could make it open other files and addresses.
@@ -28,7 +28,7 @@ class UnknownFormatError(AudioFormatError):
     """A file is in no format that the library at hand knows."""
 
 
-class ContainerFile:
+class ContainerFile(Closing):
     """A sound file, or the first sound of a film, opened for reading through PyAV.
 
     Attributes:
@@ -108,17 +108,6 @@ class ContainerFile:
         if self._container is not None:
             self._container.close()
         self._bytes.close()
-
-    def __enter__(self) -> ContainerFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _seconds(container: Any, stream: Any) -> float:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from rtsr.audio.container import ContainerFile, UnknownFormatError
 from rtsr.audio.truncation import counted_mp3_samples, ogg_ends_early
+from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
 
 Audio = NDArray[np.float32]
@@ -68,7 +68,7 @@ def open_input(path: Path) -> SoundInput:
             ) from None
 
 
-class InputFile:
+class InputFile(Closing):
     """A sound file opened for reading with libsndfile.
 
     Attributes:
@@ -138,17 +138,6 @@ class InputFile:
         """Close the file."""
         with _quiet_decoder(self._is_mpeg):
             self._file.close()
-
-    def __enter__(self) -> InputFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _cut_off_frames(self) -> int:
         for match in _CORRECTED_LENGTH.finditer(self._file.extra_info):

@@ -6,7 +6,6 @@ import operator
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from rtsr.batch.replicate import BatchReplicate
 from rtsr.batch.shedding import DRY, NETWORK, REPLICATE, Plan, Shedding
 from rtsr.batch.slots import SlotStep
 from rtsr.batch.stream import RESERVED_FRAMES, BatchStream
+from rtsr.closing import Closing
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
@@ -48,7 +48,7 @@ _WARM_UP_STEPS = 4
 _KEPT_STEPS = 1
 
 
-class BatchUpsampler:
+class BatchUpsampler(Closing):
     """Streams that come and go, all stepped by one run of the model.
 
     The capacity is fixed, since a session has one static shape: a step costs the same whether one
@@ -296,17 +296,6 @@ class BatchUpsampler:
             stream.close()
         with self.lock:
             self._step = None
-
-    def __enter__(self) -> BatchUpsampler:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> Any:
         raise RtsrError(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rtsr.live.session import LiveSession
     from rtsr.live.settings import LiveSettings
 
-_LEARN_SECONDS = 30.0
 # An event that is waited for for ever does not let signals through on every system.
 _LONGEST_WAIT = 1.0
 
@@ -193,11 +192,9 @@ def _learn(midi: MidiControls, control: str, path: Path, say: Callable[[str], No
 
     def learn() -> None:
         try:
-            binding = midi.learn(control, path, _LEARN_SECONDS)
+            say(midi.learn(control, path).learnt(path))
         except RtsrError as error:
             say(str(error))
-            return
-        say(f"CC {binding.cc} of channel {binding.channel} is {control} now; written to '{path}'.")
 
     say(f"move the knob for {control} on '{midi.port_name}'.")
     threading.Thread(target=learn, name="rtsr-learn", daemon=True).start()

@@ -15,6 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour.activity import SoundActivity
 from rtsr.timing import HOP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
@@ -26,11 +27,6 @@ EDGES_HZ = 400.0 * 2.0 ** ((np.arange(BANDS + 1) - 0.5) / 3.0)
 
 #: A running stream's older sound is forgotten, for another may take the microphone.
 REMEMBERED_SECONDS = 10.0
-#: Hops within this many dB of the loudest one have sound.
-_SOUND_RANGE_DB = 40.0
-# 1 dB in 10 s.
-_FORGOTTEN_DB_PER_HOP = 0.001
-_SILENCE_DB = -70.0
 # So few bands tell nothing.
 _LEAST_BANDS = 5
 # A cutoff somewhat within a band leaves most of it.
@@ -66,7 +62,7 @@ class LongTermSpectrum:
         self.seconds = 0.0
         self._most_seconds = most_seconds
         self._mean = np.zeros(BANDS)
-        self._loudest_db = _SILENCE_DB + _SOUND_RANGE_DB
+        self._activity = SoundActivity()
 
     @property
     def levels_db(self) -> Levels:
@@ -78,10 +74,7 @@ class LongTermSpectrum:
         spectrum = np.fft.rfft(hop * _WINDOW)
         power = spectrum.real**2 + spectrum.imag**2
         level_db = 10.0 * math.log10(float(power.sum()) / _FULL_SCALE + 1e-20)
-        # One loud moment must not keep the rest out for ever.
-        fallen_db = self._loudest_db - _FORGOTTEN_DB_PER_HOP * stands_for
-        self._loudest_db = max(fallen_db, level_db, _SILENCE_DB + _SOUND_RANGE_DB)
-        if level_db < self._loudest_db - _SOUND_RANGE_DB:
+        if not self._activity.has_sound(level_db, stands_for):
             return
         bands = np.add.reduceat(power[: _FIRST_BINS[-1]], _FIRST_BINS[:-1])
         seconds = stands_for * HOP / SAMPLE_RATE

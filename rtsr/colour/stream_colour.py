@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour.activity import SoundActivity
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.excerpts import ExcerptCollector
@@ -17,9 +18,6 @@ Audio = NDArray[np.float32]
 _LISTENED_EVERY, _LISTENED_EVERY_LATER = 4, 20
 # The share moves in steps of this; a filter is designed for each.
 _SHARE_STEP = 0.05
-# Hops within so many dB of the loudest one, which is forgotten by 1 dB in 10 s, have sound.
-_SOUND_RANGE_DB, _SILENCE_DB = 40.0, -70.0
-_FORGOTTEN_DB = 0.001
 
 
 class StreamColour:
@@ -41,7 +39,7 @@ class StreamColour:
         self._collector = None if self._auto is None else ExcerptCollector(self._auto)
         self._source = given if isinstance(given, Colour) else given.learnt
         self._spectrum = LongTermSpectrum() if self._auto is None else self._auto.heard
-        self._loudest_db = _SILENCE_DB + _SOUND_RANGE_DB
+        self._activity = SoundActivity()
         self._hops = 0
         self._cutoff_hz = SAMPLE_RATE / 2
         self._share = -1.0
@@ -83,7 +81,8 @@ class StreamColour:
 
     def _hear_hop(self, hop: Audio, cutoff_hz: float) -> bool:
         if self._collector is not None:
-            self._collector.hear(hop, cutoff_hz, self._has_sound(hop))
+            level_db = 10.0 * float(np.log10(np.dot(hop, hop) / HOP + 1e-20))
+            self._collector.hear(hop, cutoff_hz, self._activity.has_sound(level_db))
         every = self._every
         self._hops += 1
         is_newer = self._auto is not None and self._auto.learnt is not self._source
@@ -110,13 +109,6 @@ class StreamColour:
     def _every(self) -> int:
         is_known = self._spectrum.seconds >= REMEMBERED_SECONDS
         return _LISTENED_EVERY_LATER if is_known else _LISTENED_EVERY
-
-    def _has_sound(self, hop: Audio) -> bool:
-        level_db = 10.0 * float(np.log10(np.dot(hop, hop) / HOP + 1e-20))
-        self._loudest_db = max(
-            self._loudest_db - _FORGOTTEN_DB, level_db, _SILENCE_DB + _SOUND_RANGE_DB
-        )
-        return level_db >= self._loudest_db - _SOUND_RANGE_DB
 
     def _choose(self) -> bool:
         """Find what is to be laid on; returns whether it is another than before."""

@@ -14,8 +14,6 @@ from rtsr.live.controls.midi.ports import MidiPort
 
 __all__ = ["Learning"]
 
-_LEARN_SECONDS = 30.0
-
 
 class Learning:
     """Binds knobs of this machine's MIDI device to the controls of one board.
@@ -56,11 +54,7 @@ class Learning:
                 control is being learnt; or the map cannot be read or written.
         """
         midi = self._open()
-        binding = midi.learn(control, self._path, _LEARN_SECONDS)
-        return (
-            f"CC {binding.cc} of channel {binding.channel} is {control} now; "
-            f"written to '{self._path}'."
-        )
+        return midi.learn(control, self._path).learnt(self._path)
 
     def give_up(self) -> None:
         """End a :meth:`learn` that waits; it raises."""

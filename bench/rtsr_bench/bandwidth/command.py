@@ -45,8 +45,7 @@ def bandwidth_command(
     from rtsr_bench.corpus import list_clips
     from rtsr_bench.files import check_writable, write_json
 
-    if json_file is not None:
-        check_writable(json_file)
+    check_writable(json_file)
     clips = [clip for folder in corpora for clip in list_clips(folder)]
     wanted = {domain: full_band_clips(clips, domain) for domain in DOMAINS}
     if not any(wanted.values()):

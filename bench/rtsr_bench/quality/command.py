@@ -182,8 +182,7 @@ def artefacts_command(
 
     for cutoff_hz in cutoff:
         check_cutoff(cutoff_hz)
-    if json_file is not None:
-        check_writable(json_file)
+    check_writable(json_file)
     clips = first_clips(list_clips(data), limit)
     report: dict[str, dict[str, object]] = {}
     for cutoff_hz in cutoff:
@@ -235,9 +234,7 @@ def colour_command(
     from rtsr_bench.files import check_writable
     from rtsr_bench.quality import colour
 
-    for file in (picture, json_file):
-        if file is not None:
-            check_writable(file)
+    check_writable(picture, json_file)
     if print_again:
         recordings = colour.recorded(corpus)
     else:
@@ -278,9 +275,7 @@ def hires_command(
     from rtsr_bench.files import check_writable
     from rtsr_bench.quality import hires
 
-    for file in (picture, json_file):
-        if file is not None:
-            check_writable(file)
+    check_writable(picture, json_file)
     found = find_model(model)
     restorer = hires.Restorer(found, find_model(octave_model) if octave_model else None)
     recordings = hires.find_recordings(folder)[::every]

@@ -47,8 +47,7 @@ def soak_command(
     from rtsr_bench.files import check_writable, write_text
     from rtsr_bench.soak.run import Protocol, build_table, soak
 
-    if json_file is not None:
-        check_writable(json_file)
+    check_writable(json_file)
     protocol = Protocol(60.0 * minutes, gil_hog, load, model, clip, frames, realtime, screen, page)
     results = soak(protocol)
     Console().print(build_table(results))

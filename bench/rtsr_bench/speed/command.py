@@ -132,9 +132,7 @@ def speed_command(
     from rtsr_bench.files import check_writable
 
     console = Console()
-    for file in (json_file, html_file):
-        if file is not None:
-            check_writable(file)
+    check_writable(json_file, html_file)
     if comparison is not None:
         _compare(comparison, json_file, html_file, console)
         return

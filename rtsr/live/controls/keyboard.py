@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
+from rtsr.closing import Closing
 from rtsr.live.controls.board import CONTROLS, Control, ControlBoard, find_control
 from rtsr.live.controls.terminal import open_terminal
 
@@ -139,7 +139,7 @@ def round_step(step: float) -> float:
     return min((factor * power for factor in (1, 2, 5, 10)), key=lambda near: abs(near - step))
 
 
-class Keyboard:
+class Keyboard(Closing):
     """Reads keys from the terminal while a session runs, and leaves it as it was.
 
     Where there is no terminal to read from, or the program runs in its background, nothing is
@@ -169,17 +169,6 @@ class Keyboard:
                 self._thread.join()
             self._terminal.close()
             self._terminal = None
-
-    def __enter__(self) -> Keyboard:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _listen(self) -> None:
         terminal = self._terminal

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from types import TracebackType
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
+from rtsr.closing import Closing
 from rtsr.live.controls.board import CONTROLS, Control
 from rtsr.live.controls.keyboard import KEYS, KeyControls
 from rtsr.live.monitor.drawing import (
@@ -45,7 +45,7 @@ _STYLES = {
 }
 
 
-class LiveScreen:
+class LiveScreen(Closing):
     """Shows snapshots in the terminal, on a page of its own that goes away at the end.
 
     Nothing is drawn except in :meth:`show`, so the caller decides how often and in which thread.
@@ -91,17 +91,6 @@ class LiveScreen:
             with contextlib.suppress(OSError):
                 self._live.stop()
             self._live = None
-
-    def __enter__(self) -> LiveScreen:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Picture:

@@ -8,15 +8,15 @@ import os
 import stat
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
+from rtsr.closing import Closing
 from rtsr.errors import RtsrError
 
 STDOUT = "-"
 
 
-class StatsFile:
+class StatsFile(Closing):
     """Writes a session's figures, each object on a line of its own.
 
     A file that is there already stays as it is until the first line is written: a session that
@@ -86,14 +86,3 @@ class StatsFile:
     def _refusal(self, error: OSError) -> RtsrError:
         name = "stdout" if self._path == STDOUT else f"'{self._path}'"
         return RtsrError(f"Stats file {name} cannot be written: {error.strerror or error}.")
-
-    def __enter__(self) -> StatsFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
 
+from rtsr.closing import Closing
 from rtsr.errors import RtsrError
 from rtsr.live.controls.board import ControlBoard, find_control
 from rtsr.live.controls.midi.knob import Knob
@@ -20,7 +20,7 @@ _READ_SECONDS = 0.01
 _CONTROL_CHANGE = 0xB0
 
 
-class MidiControls:
+class MidiControls(Closing):
     """Listens to one MIDI device and stores what its knobs say on a control board.
 
     A device that disappears is taken up again when it comes back; until then the controls stay
@@ -126,17 +126,6 @@ class MidiControls:
         self._stopping.set()
         self._thread.join()
         self._reader.close()
-
-    def __enter__(self) -> MidiControls:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _use(self, midi_map: MidiMap) -> None:
         self._map = midi_map

@@ -49,6 +49,10 @@ class Binding:
     pickup: bool = False
     toggle: bool = False
 
+    def learnt(self, path: Path) -> str:
+        """Say that a knob that was moved now turns this control, and where that is written."""
+        return f"CC {self.cc} of channel {self.channel} is {self.name} now; written to '{path}'."
+
     def is_moved_by(self, channel: int, cc: int) -> bool:
         """Whether a message of MIDI channel 1 to 16 and this CC number is this knob's."""
         return cc == self.cc and self.channel in (None, channel)
