@@ -32,9 +32,8 @@ from rtsr.engine.stream_engine import Engine
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
-from rtsr_kernels.ports import emit_rows, make_ports, take_rows
+from rtsr_kernels.ports import emit_rows, make_ports, ring_capacity, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
-from rtsr_kernels.ring import Ring
 
 Audio = NDArray[np.float32]
 
@@ -215,7 +214,7 @@ class Upsampler(Closing):
         self._finished: Audio = np.zeros((self.channels, finished), np.float32)
         # What a chunk is worth at 48 kHz, what is left of a step, and padding.
         room = CHUNK_FRAMES * SAMPLE_RATE // min(SUPPORTED_RATES) + 2 * step + SAMPLE_RATE // 100
-        capacity = Ring.capacity_for(room * self._factor)
+        capacity = ring_capacity(room * self._factor)
         self._ports = make_ports(1, self.channels, finished, capacity)
         self._port = BlockPort(
             self._ports,

@@ -39,9 +39,11 @@ from .band_limit import (
     find_band_edge,
     find_empty_top,
 )
-from .compiled import INDICES_IN, MATRIX, VECTOR, kernel
+from .buffers import aligned_bytes
+from .compiled import AUDIO, INDICES_IN, SAMPLES, VECTOR, kernel
 from .decibels import to_decibels
-from .fourier import LANES, real_fourier_tables, transform_real, transform_real_lanes
+from .fourier import real_fourier_tables, transform_real
+from .fourier_lanes import LANES, power_of_lanes
 from .images import BINS as IMAGE_BINS
 from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_bands, mirror_of_opus, mirrored_at
 
@@ -115,7 +117,8 @@ _TILE = 8
 _ACTIVE_POWER = 0.5 * 10 ** (ACTIVE_DB / 10)
 _LEAST_POWER = 10.0 ** (NOISE_FLOOR_DB / 10.0)
 _HANN = np.hanning(FRAME + 1)[:FRAME]
-_WINDOW = _HANN * (2.0 / _HANN.sum())
+_WINDOW = (_HANN * (2.0 / _HANN.sum())).astype(np.float32)
+_QUARTER, _HALF = np.float32(0.25), np.float32(0.5)
 _COSINES, _SINES, _ORDER, _TURN_COSINES, _TURN_SINES = real_fourier_tables(FRAME)
 
 VALUES = np.dtype(
@@ -129,6 +132,7 @@ VALUES = np.dtype(
         ("patience", np.int64),
         ("frames", np.int64),
         ("active_hops", np.int64),
+        ("oldest", np.int64),
         ("flag", np.int64),
         ("above_frames", np.int64),
         ("above_held", np.int64),
@@ -145,9 +149,10 @@ VALUES = np.dtype(
 left above the edge, ``candidate_hz`` and ``agreed`` are the limit that the long memory shows and
 for how many frames, ``drop_hz`` and ``dropped`` that of the short memory and the evidence for it,
 ``patience`` the factor on the waiting times, ``frames`` the active frames so far, ``active_hops``
-those in a row, ``flag`` the place in the ring of flags, ``above_frames`` the flags that are set,
-``above_held`` the frames held in ``content_above``, ``since`` the first block after the newest
-change, ``bins`` how many of the spectrum are looked at.
+those in a row, ``oldest`` the place of the oldest sample in the history, ``flag`` the place in the
+ring of flags, ``above_frames`` the flags that are set, ``above_held`` the frames held in
+``content_above``, ``since`` the first block after the newest change, ``bins`` how many of the
+spectrum are looked at.
 """
 
 
@@ -157,7 +162,7 @@ class BandwidthState(NamedTuple):
     values: NDArray[Any]
     """``(streams,)`` of `VALUES`."""
     history: NDArray[np.float32]
-    """``(streams, channels, FRAME)``: the newest samples."""
+    """``(streams, channels, FRAME)``: the newest samples, a ring that begins at ``oldest``."""
     blocks: NDArray[np.float32]
     """``(streams, BLOCKS, BINS)``: the highest power of each bin, block by block."""
     recent: NDArray[np.float32]
@@ -176,9 +181,9 @@ class BandwidthState(NamedTuple):
 class BandwidthScratch(NamedTuple):
     """Scratch memory of one thread; nothing in it is kept between calls."""
 
-    windowed: NDArray[np.float64]
-    real: NDArray[np.float64]
-    imaginary: NDArray[np.float64]
+    windowed: NDArray[np.float32]
+    real: NDArray[np.float32]
+    imaginary: NDArray[np.float32]
     power: NDArray[np.float64]
     levels: NDArray[np.float64]
     loudest_above: NDArray[np.float64]
@@ -187,11 +192,11 @@ class BandwidthScratch(NamedTuple):
 class BandwidthLanes(NamedTuple):
     """Scratch memory of one thread for the spectra of `LANES` streams side by side."""
 
-    real: NDArray[np.float64]
+    real: NDArray[np.float32]
     """``(BINS, LANES)``, as the next two."""
-    imaginary: NDArray[np.float64]
-    smooth: NDArray[np.float64]
-    power: NDArray[np.float64]
+    imaginary: NDArray[np.float32]
+    power: NDArray[np.float32]
+    smooth: NDArray[np.float32]
     """``(LANES, BINS)``: a row per stream again."""
 
 
@@ -211,9 +216,9 @@ STATE = types.NamedTuple(
     BandwidthState,
 )
 """numba's type of `BandwidthState`, for signatures of callers."""
-SCRATCH = types.NamedUniTuple(VECTOR, 6, BandwidthScratch)
+SCRATCH = types.NamedTuple([SAMPLES, SAMPLES, SAMPLES, VECTOR, VECTOR, VECTOR], BandwidthScratch)
 """numba's type of `BandwidthScratch`, for signatures of callers."""
-LANE_SCRATCH = types.NamedUniTuple(MATRIX, 4, BandwidthLanes)
+LANE_SCRATCH = types.NamedUniTuple(AUDIO, 4, BandwidthLanes)
 """numba's type of `BandwidthLanes`."""
 HOP_IN = types.Array(float32, 2, "A", readonly=True)
 """A hop ``(480, channels)`` float32 in any layout: a slice or a transposed view will do."""
@@ -241,9 +246,9 @@ def bandwidth_state(streams: int, channels: int) -> BandwidthState:
 def bandwidth_scratch() -> BandwidthScratch:
     """Allocate the scratch memory of one thread."""
     return BandwidthScratch(
-        windowed=np.zeros(FRAME),
-        real=np.zeros(BINS),
-        imaginary=np.zeros(BINS),
+        windowed=np.zeros(FRAME, np.float32),
+        real=np.zeros(BINS, np.float32),
+        imaginary=np.zeros(BINS, np.float32),
         power=np.zeros(BINS),
         levels=np.zeros(BINS),
         loudest_above=np.zeros(BINS),
@@ -252,12 +257,12 @@ def bandwidth_scratch() -> BandwidthScratch:
 
 def bandwidth_lanes() -> BandwidthLanes:
     """Allocate the scratch memory of one thread for many streams side by side."""
-    return BandwidthLanes(
-        real=np.zeros((BINS, LANES)),
-        imaginary=np.zeros((BINS, LANES)),
-        smooth=np.zeros((BINS, LANES)),
-        power=np.zeros((LANES, BINS)),
+    # On cache lines, which whole vectors then do not straddle.
+    real, imaginary, power = (
+        aligned_bytes(4 * BINS * LANES).view(np.float32).reshape(BINS, LANES) for _ in range(3)
     )
+    smooth = np.zeros((LANES, BINS), np.float32)
+    return BandwidthLanes(real, imaginary, power, smooth)
 
 
 @kernel(void(STATE, int64))
@@ -296,6 +301,7 @@ def start_bandwidth(state: BandwidthState, row: int, start_hz: float, bound_hz: 
     values.patience = 1
     values.frames = 0
     values.active_hops = 0
+    values.oldest = 0
     values.drop_hz = FULL_BAND_HZ
     values.dropped = 0
     values.since = 0
@@ -314,18 +320,22 @@ def _frame_power(state: BandwidthState, row: int, channels: int, scratch: Bandwi
     power[bins:] = 0.0
     real, imaginary = scratch.real, scratch.imaginary
     for channel in range(channels):
-        for i in range(FRAME):
-            windowed[i] = _WINDOW[i] * state.history[row, channel, i]
+        history = state.history[row, channel]
+        oldest = state.values[row].oldest
+        for i in range(FRAME - oldest):
+            windowed[i] = _WINDOW[i] * history[oldest + i]
+        for i in range(oldest):
+            windowed[FRAME - oldest + i] = _WINDOW[FRAME - oldest + i] * history[i]
         transform_real(
             windowed, real, imaginary, _COSINES, _SINES, _ORDER, _TURN_COSINES, _TURN_SINES
         )
-        before = 0.0
-        here = real[0] ** 2
+        before = float32(0.0)
+        here = real[0] * real[0]
         for k in range(bins):
-            after = 0.0
+            after = float32(0.0)
             if k + 1 < BINS:
-                after = real[k + 1] ** 2 + imaginary[k + 1] ** 2
-            smooth = 0.25 * before + 0.5 * here + 0.25 * after
+                after = real[k + 1] * real[k + 1] + imaginary[k + 1] * imaginary[k + 1]
+            smooth = _QUARTER * before + _HALF * here + _QUARTER * after
             if channel == 0 or smooth > power[k]:
                 power[k] = smooth
             before = here
@@ -636,13 +646,33 @@ def has_spectrum(state: BandwidthState, row: int, active: bool) -> bool:
 def end_hop(state: BandwidthState, row: int, hop: NDArray[np.float32], active: bool) -> None:
     """Append a hop to the history of one stream."""
     values = state.values[row]
+    oldest = values.oldest
+    first = min(HOP, FRAME - oldest)
     for channel in range(hop.shape[1]):
         history = state.history[row, channel]
-        for i in range(FRAME - HOP):
-            history[i] = history[i + HOP]
-        for i in range(HOP):
-            history[FRAME - HOP + i] = hop[i, channel]
+        for i in range(first):
+            history[oldest + i] = hop[i, channel]
+        for i in range(HOP - first):
+            history[i] = hop[first + i, channel]
+    values.oldest = (oldest + HOP) % FRAME
     values.active_hops = values.active_hops + 1 if active else 0
+
+
+@kernel(void(AUDIO, int64, AUDIO))
+def _smooth_lanes(power: NDArray[np.float32], bins: int, smooth: NDArray[np.float32]) -> None:
+    """Smooth the first `bins` of ``(BINS, LANES)`` over three, into ``(LANES, BINS)``."""
+    for lane in range(LANES):
+        smooth[lane, 0] = _HALF * power[0, lane] + _QUARTER * power[1, lane]
+        smooth[lane, BINS - 1] = _QUARTER * power[BINS - 2, lane] + _HALF * power[BINS - 1, lane]
+    last = min(bins, BINS - 1)
+    for first in range(1, last, _TILE):
+        for lane in range(LANES):
+            for k in range(first, min(first + _TILE, last)):
+                smooth[lane, k] = (
+                    _QUARTER * power[k - 1, lane]
+                    + _HALF * power[k, lane]
+                    + _QUARTER * power[k + 1, lane]
+                )
 
 
 @kernel(void(STATE, INDICES_IN, SCRATCH, LANE_SCRATCH))
@@ -659,37 +689,35 @@ def update_rows(
             _frame_power(state, rows[index], 1, scratch)
             _update(state, rows[index], scratch)
         return
-    real, imaginary, smooth = lanes.real, lanes.imaginary, lanes.smooth
+    real, imaginary, power = lanes.real, lanes.imaginary, lanes.power
     for first in range(0, FRAME // 2, _TILE):
         for lane in range(LANES):
             # An empty lane costs as much as a full one.
-            history = state.history[rows[min(lane, count - 1)], 0]
-            for i in range(first, first + _TILE):
-                real[_ORDER[i], lane] = _WINDOW[2 * i] * history[2 * i]
-                imaginary[_ORDER[i], lane] = _WINDOW[2 * i + 1] * history[2 * i + 1]
-    transform_real_lanes(real, imaginary, _COSINES, _SINES, _TURN_COSINES, _TURN_SINES)
+            row = rows[min(lane, count - 1)]
+            # A ring's ends lie between tiles.
+            start = (state.values[row].oldest + 2 * first) % FRAME
+            history = state.history[row, 0, start : start + 2 * _TILE]
+            for i in range(_TILE):
+                at = _ORDER[first + i]
+                real[at, lane] = _WINDOW[2 * (first + i)] * history[2 * i]
+                imaginary[at, lane] = _WINDOW[2 * (first + i) + 1] * history[2 * i + 1]
     most = 0
     for lane in range(count):
         most = max(most, state.values[rows[lane]].bins)
-    for k in range(min(most + 1, BINS)):
-        for lane in range(LANES):
-            real[k, lane] = real[k, lane] ** 2 + imaginary[k, lane] ** 2
-    for lane in range(LANES):
-        smooth[0, lane] = 0.5 * real[0, lane] + 0.25 * real[1, lane]
-        smooth[BINS - 1, lane] = 0.25 * real[BINS - 2, lane] + 0.5 * real[BINS - 1, lane]
-    for k in range(1, min(most, BINS - 1)):
-        for lane in range(LANES):
-            smooth[k, lane] = (
-                0.25 * real[k - 1, lane] + 0.5 * real[k, lane] + 0.25 * real[k + 1, lane]
-            )
-    for first in range(0, most, _TILE):
-        for lane in range(count):
-            power = lanes.power[lane]
-            for k in range(first, min(first + _TILE, most)):
-                power[k] = smooth[k, lane]
+    power_of_lanes(
+        real,
+        imaginary,
+        min(most + 1, BINS),
+        power,
+        _COSINES,
+        _SINES,
+        _TURN_COSINES,
+        _TURN_SINES,
+    )
+    _smooth_lanes(power, most, lanes.smooth)
     for lane in range(count):
         bins = state.values[rows[lane]].bins
-        scratch.power[:bins] = lanes.power[lane, :bins]
+        scratch.power[:bins] = lanes.smooth[lane, :bins]
         scratch.power[bins:] = 0.0
         _update(state, rows[lane], scratch)
 

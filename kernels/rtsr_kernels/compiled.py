@@ -30,6 +30,7 @@ AUDIO_IN = types.Array(float32, 2, "C", readonly=True)
 
 SAMPLES = types.Array(float32, 1, "C")
 """Writable float32 samples of one channel, C-contiguous."""
+SAMPLES_IN = types.Array(float32, 1, "C", readonly=True)
 LINE = types.Array(float32, 1, "A")
 """Writable float32 samples of one channel, of any stride, such as a column of `AUDIO`."""
 LINE_IN = types.Array(float32, 1, "A", readonly=True)

@@ -14,7 +14,18 @@ import numpy as np
 from numba import boolean, float32, float64, from_dtype, int64, types, void
 from numpy.typing import NDArray
 
-from .compiled import AUDIO, AUDIO_IN, INDICES_IN, LINE, LINE_IN, MATRIX, SAMPLES, STATE, kernel
+from .compiled import (
+    AUDIO,
+    AUDIO_IN,
+    INDICES_IN,
+    LINE,
+    LINE_IN,
+    MATRIX,
+    SAMPLES,
+    SAMPLES_IN,
+    STATE,
+    kernel,
+)
 from .crossfade import crossfade_linear
 from .highpass import LANES, SECTIONS, filter_lanes, filter_line
 from .timing import HOP
@@ -23,7 +34,7 @@ MAX_CHANNELS = 8
 
 #: Half of one 16-bit step. A stretch that a 16-bit file can only store as zeros is silence, to
 #: which no high band is added.
-SILENCE_PEAK = 0.5 / 32768.0
+SILENCE_PEAK = np.float32(0.5 / 32768.0)
 # The gate opens at once, since an attack must keep its high band, but not as a step.
 _OPENING_SAMPLES = 64
 
@@ -204,7 +215,7 @@ def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray
     return count
 
 
-@kernel(void(SAMPLES, LINE, boolean, boolean, float64, float64))
+@kernel([void(SAMPLES, line, boolean, boolean, float64, float64) for line in (SAMPLES, LINE)])
 def _add(
     filtered: np.ndarray, out: np.ndarray, was_open: bool, is_open: bool, before: float, wet: float
 ) -> None:
@@ -224,13 +235,12 @@ def _add(
         out[i] += value
 
 
-@kernel(boolean(LINE_IN))
+@kernel([boolean(line) for line in (SAMPLES_IN, LINE_IN)])
 def _has_sound(line: np.ndarray) -> bool:
-    highest, lowest = line[0], line[0]
-    for i in range(1, line.shape[0]):
-        highest = max(highest, line[i])
-        lowest = min(lowest, line[i])
-    return highest >= SILENCE_PEAK or lowest <= -SILENCE_PEAK
+    found = False
+    for i in range(line.shape[0]):
+        found |= abs(line[i]) >= SILENCE_PEAK
+    return found
 
 
 @kernel(void(CROSSOVER, int64, int64, LINE_IN, int64, float64, SCRATCH))
@@ -264,7 +274,13 @@ def _filter_hop(
     state.filters[slot, :, :] = scratch.fading
 
 
-@kernel(void(CROSSOVER, int64, int64, LINE_IN, LINE_IN, LINE, boolean, SCRATCH))
+# Lines without gaps, as a batch has them, fill vector registers.
+@kernel(
+    [
+        void(CROSSOVER, int64, int64, line_in, line_in, line, boolean, SCRATCH)
+        for line_in, line in ((SAMPLES_IN, SAMPLES), (LINE_IN, LINE))
+    ]
+)
 def _finish_line(
     state: CrossoverState,
     row: int,

@@ -27,7 +27,7 @@ from .bandwidth import SCRATCH as DETECTOR_SCRATCH
 from .bandwidth import STATE as DETECTORS
 from .compiled import AUDIO, AUDIO_IN, INDICES_IN, MATRIX, kernel
 from .crossover import HOP, MAX_CHANNELS
-from .fourier import LANES
+from .fourier_lanes import LANES
 
 VALUES = np.dtype(
     [

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import int64, types, void
+from numba import float32, void
+from numpy.typing import DTypeLike
 
-from .compiled import MATRIX, VECTOR, VECTOR_IN, kernel
-
-INDICES_IN = types.Array(int64, 1, "C", readonly=True)
+from .compiled import INDICES_IN, SAMPLES, SAMPLES_IN, VECTOR, VECTOR_IN, kernel
 
 
 class FourierTables(NamedTuple):
@@ -20,8 +19,8 @@ class FourierTables(NamedTuple):
     order: np.ndarray
 
 
-def fourier_tables(length: int) -> FourierTables:
-    """Return the tables for a transform of ``length`` points, a power of two."""
+def fourier_tables(length: int, dtype: DTypeLike = np.float64) -> FourierTables:
+    """Return the tables for a transform of ``length`` points, a power of two, in float32 or 64."""
     if length < 2 or length & (length - 1):
         raise ValueError(f"a radix-2 transform has a power of two points, not {length}")
     angles = np.zeros(length)
@@ -35,10 +34,15 @@ def fourier_tables(length: int) -> FourierTables:
     while half < length:
         order[half : 2 * half] = order[:half] + length // (2 * half)
         half *= 2
-    return FourierTables(np.cos(angles), -np.sin(angles), order)
+    return FourierTables(np.cos(angles).astype(dtype), -np.sin(angles).astype(dtype), order)
 
 
-@kernel(void(VECTOR, VECTOR, VECTOR_IN, VECTOR_IN, INDICES_IN))
+@kernel(
+    [
+        void(numbers, numbers, table, table, INDICES_IN)
+        for numbers, table in ((VECTOR, VECTOR_IN), (SAMPLES, SAMPLES_IN))
+    ]
+)
 def transform(
     real: np.ndarray,
     imaginary: np.ndarray,
@@ -74,6 +78,9 @@ def transform(
         half *= 2
 
 
+_HALF = np.float32(0.5)
+
+
 class RealFourierTables(NamedTuple):
     """Tables of a real transform: those of a complex one of half the length, and twiddles."""
 
@@ -85,16 +92,31 @@ class RealFourierTables(NamedTuple):
 
 
 def real_fourier_tables(length: int) -> RealFourierTables:
-    """Return the tables for a transform of ``length`` real numbers, a power of two from 4 up."""
+    """Return the float32 tables for ``length`` real numbers, a power of two from 4 up."""
     if length < 4 or length & (length - 1):
         raise ValueError(
             f"a radix-2 transform of real numbers has a power of two points from 4 up, not {length}"
         )
     angles = 2.0 * np.pi * np.arange(length // 4 + 1) / length
-    return RealFourierTables(*fourier_tables(length // 2), np.cos(angles), -np.sin(angles))
+    return RealFourierTables(
+        *fourier_tables(length // 2, np.float32),
+        np.cos(angles).astype(np.float32),
+        -np.sin(angles).astype(np.float32),
+    )
 
 
-@kernel(void(VECTOR_IN, VECTOR, VECTOR, VECTOR_IN, VECTOR_IN, INDICES_IN, VECTOR_IN, VECTOR_IN))
+@kernel(
+    void(
+        SAMPLES_IN,
+        SAMPLES,
+        SAMPLES,
+        SAMPLES_IN,
+        SAMPLES_IN,
+        INDICES_IN,
+        SAMPLES_IN,
+        SAMPLES_IN,
+    )
+)
 def transform_real(
     samples: np.ndarray,
     real: np.ndarray,
@@ -105,7 +127,7 @@ def transform_real(
     turn_cosines: np.ndarray,
     turn_sines: np.ndarray,
 ) -> None:
-    """Transform ``N`` real numbers: bins 0 to ``N / 2`` into ``real`` and ``imaginary``.
+    """Transform ``N`` real numbers: bins 0 to ``N / 2`` into ``real`` and ``imaginary``, float32.
 
     Even and odd samples go through one complex transform of ``N / 2`` points and are parted by
     their symmetry (Press et al., "Numerical Recipes", section 12.3).
@@ -120,8 +142,8 @@ def transform_real(
         imaginary[here] = samples[2 * here + 1]
     transform(real[:half], imaginary[:half], cosines, sines, order)
     first, first_odd = real[0], imaginary[0]
-    real[0], imaginary[0] = first + first_odd, 0.0
-    real[half], imaginary[half] = first - first_odd, 0.0
+    real[0], imaginary[0] = first + first_odd, float32(0.0)
+    real[half], imaginary[half] = first - first_odd, float32(0.0)
     for low in range(1, half // 2 + 1):
         high = half - low
         even, even_imaginary = real[low] + real[high], imaginary[low] - imaginary[high]
@@ -129,104 +151,7 @@ def transform_real(
         cosine, sine = turn_cosines[low], turn_sines[low]
         turned = cosine * odd - sine * odd_imaginary
         turned_imaginary = cosine * odd_imaginary + sine * odd
-        real[low] = 0.5 * (even + turned)
-        imaginary[low] = 0.5 * (even_imaginary + turned_imaginary)
-        real[high] = 0.5 * (even - turned)
-        imaginary[high] = 0.5 * (turned_imaginary - even_imaginary)
-
-
-#: Signals that `transform_real_lanes` takes side by side.
-LANES = 32
-
-
-@kernel(void(MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, int64))
-def _two_stages(
-    real: np.ndarray, imaginary: np.ndarray, cosines: np.ndarray, sines: np.ndarray, size: int
-) -> None:
-    """Take the stages of `size` and ``2 * size`` in one pass: passing memory costs most."""
-    for step in range(size):
-        cosine, sine = cosines[size + step], sines[size + step]
-        cosine_even, sine_even = cosines[2 * size + step], sines[2 * size + step]
-        cosine_odd, sine_odd = cosines[3 * size + step], sines[3 * size + step]
-        for start in range(step, real.shape[0] - 1, 4 * size):
-            real_0, imaginary_0 = real[start], imaginary[start]
-            real_1, imaginary_1 = real[start + size], imaginary[start + size]
-            real_2, imaginary_2 = real[start + 2 * size], imaginary[start + 2 * size]
-            real_3, imaginary_3 = real[start + 3 * size], imaginary[start + 3 * size]
-            for lane in range(LANES):
-                turned = cosine * real_1[lane] - sine * imaginary_1[lane]
-                turned_imaginary = cosine * imaginary_1[lane] + sine * real_1[lane]
-                a, a_imaginary = real_0[lane] + turned, imaginary_0[lane] + turned_imaginary
-                b, b_imaginary = real_0[lane] - turned, imaginary_0[lane] - turned_imaginary
-                turned = cosine * real_3[lane] - sine * imaginary_3[lane]
-                turned_imaginary = cosine * imaginary_3[lane] + sine * real_3[lane]
-                c, c_imaginary = real_2[lane] + turned, imaginary_2[lane] + turned_imaginary
-                d, d_imaginary = real_2[lane] - turned, imaginary_2[lane] - turned_imaginary
-                turned = cosine_even * c - sine_even * c_imaginary
-                turned_imaginary = cosine_even * c_imaginary + sine_even * c
-                real_0[lane], imaginary_0[lane] = a + turned, a_imaginary + turned_imaginary
-                real_2[lane], imaginary_2[lane] = a - turned, a_imaginary - turned_imaginary
-                turned = cosine_odd * d - sine_odd * d_imaginary
-                turned_imaginary = cosine_odd * d_imaginary + sine_odd * d
-                real_1[lane], imaginary_1[lane] = b + turned, b_imaginary + turned_imaginary
-                real_3[lane], imaginary_3[lane] = b - turned, b_imaginary - turned_imaginary
-
-
-@kernel(void(MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, int64))
-def _one_stage(
-    real: np.ndarray, imaginary: np.ndarray, cosines: np.ndarray, sines: np.ndarray, size: int
-) -> None:
-    for step in range(size):
-        cosine, sine = cosines[size + step], sines[size + step]
-        for upper in range(step, real.shape[0] - 1, 2 * size):
-            lower = upper + size
-            for lane in range(LANES):
-                turned = cosine * real[lower, lane] - sine * imaginary[lower, lane]
-                turned_imaginary = cosine * imaginary[lower, lane] + sine * real[lower, lane]
-                real[lower, lane] = real[upper, lane] - turned
-                imaginary[lower, lane] = imaginary[upper, lane] - turned_imaginary
-                real[upper, lane] += turned
-                imaginary[upper, lane] += turned_imaginary
-
-
-@kernel(void(MATRIX, MATRIX, VECTOR_IN, VECTOR_IN, VECTOR_IN, VECTOR_IN))
-def transform_real_lanes(
-    real: np.ndarray,
-    imaginary: np.ndarray,
-    cosines: np.ndarray,
-    sines: np.ndarray,
-    turn_cosines: np.ndarray,
-    turn_sines: np.ndarray,
-) -> None:
-    """Transform `LANES` unrelated signals side by side, bit-identical to :func:`transform_real`.
-
-    `real` and `imaginary` are ``(N / 2 + 1, LANES)``, and hold the even and the odd samples of each
-    signal: sample ``2 n`` in row ``order[n]`` of `real`, the next one in that of `imaginary`; there
-    the caller wrote them, so that ordering takes no pass of its own. Every butterfly fills vector
-    registers, also those of the first stages.
-    """
-    half = real.shape[0] - 1
-    size = 1
-    while 2 * size < half:
-        _two_stages(real, imaginary, cosines, sines, size)
-        size *= 4
-    if size < half:
-        _one_stage(real, imaginary, cosines, sines, size)
-    for lane in range(LANES):
-        first, first_odd = real[0, lane], imaginary[0, lane]
-        real[0, lane], imaginary[0, lane] = first + first_odd, 0.0
-        real[half, lane], imaginary[half, lane] = first - first_odd, 0.0
-    for low in range(1, half // 2 + 1):
-        high = half - low
-        cosine, sine = turn_cosines[low], turn_sines[low]
-        for lane in range(LANES):
-            even = real[low, lane] + real[high, lane]
-            even_imaginary = imaginary[low, lane] - imaginary[high, lane]
-            odd = imaginary[low, lane] + imaginary[high, lane]
-            odd_imaginary = real[high, lane] - real[low, lane]
-            turned = cosine * odd - sine * odd_imaginary
-            turned_imaginary = cosine * odd_imaginary + sine * odd
-            real[low, lane] = 0.5 * (even + turned)
-            imaginary[low, lane] = 0.5 * (even_imaginary + turned_imaginary)
-            real[high, lane] = 0.5 * (even - turned)
-            imaginary[high, lane] = 0.5 * (turned_imaginary - even_imaginary)
+        real[low] = _HALF * (even + turned)
+        imaginary[low] = _HALF * (even_imaginary + turned_imaginary)
+        real[high] = _HALF * (even - turned)
+        imaginary[high] = _HALF * (turned_imaginary - even_imaginary)

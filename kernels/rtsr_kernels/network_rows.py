@@ -13,6 +13,7 @@ from .noise import fill_noise_line
 
 # All channels of a stream share one noise, which keeps the stereo image above the cutoff.
 _SHARED_STREAM = 0
+_LARGEST = np.finfo(np.float32).max
 
 VALUES = np.dtype(
     [
@@ -51,7 +52,7 @@ class NetworkRows(NamedTuple):
     high_band: NDArray[np.float32]
     """``(slots, 1, 480 * hops)``: the network's output."""
     line: NDArray[np.float32]
-    """``(noise channels,)``: scratch memory."""
+    """``(noise channels,)``: scratch memory where a step has several hops."""
 
 
 ROWS = types.NamedTuple(
@@ -89,16 +90,18 @@ def fill_rows(network: NetworkRows, rows: np.ndarray, f_prior: np.ndarray) -> No
         rows: of the streams that take part.
         f_prior: ``(streams, hops)``, Hz where the content of each hop ends.
     """
-    noise, line = network.noise, network.line
+    noise = network.noise
     _, noise_channels, hops = noise.shape
     for index in range(rows.shape[0]):
         row = rows[index]
         values = network.values[row]
         first = network.slots[row, 0]
         for hop in range(hops):
+            line = noise[first].reshape(noise_channels) if hops == 1 else network.line
             fill_noise_line(values.seed, values.frame + hop, _SHARED_STREAM, line)
-            for i in range(noise_channels):
-                noise[first, i, hop] = line[i]
+            if hops > 1:
+                for i in range(noise_channels):
+                    noise[first, i, hop] = line[i]
         for channel in range(values.channels):
             slot = network.slots[row, channel]
             for hop in range(hops):
@@ -115,14 +118,11 @@ def fill_rows(network: NetworkRows, rows: np.ndarray, f_prior: np.ndarray) -> No
 
 @kernel(boolean(SAMPLES))
 def _is_finite(line: np.ndarray) -> bool:
-    highest, lowest = np.float32(0.0), np.float32(0.0)
     broken = False
     for i in range(line.shape[0]):
-        value = line[i]
-        broken = broken or np.isnan(value)
-        highest = max(highest, value)
-        lowest = min(lowest, value)
-    return not (broken or highest == np.inf or lowest == -np.inf)
+        # A NaN fails this comparison, too.
+        broken |= not abs(line[i]) <= _LARGEST
+    return not broken
 
 
 @kernel(int64(ROWS, INDICES_IN))

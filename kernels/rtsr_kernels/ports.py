@@ -119,7 +119,20 @@ _FRAMES = types.Array(float32, 2, "A")
 _FRAMES_IN = types.Array(float32, 2, "A", readonly=True)
 _INTEGERS = types.Array(int16, 2, "A")
 _INTEGERS_IN = types.Array(int16, 2, "A", readonly=True)
-_FULL_SCALE = 32768.0
+_FULL_SCALE = np.float32(32768.0)
+_HIGHEST, _LOWEST = np.float32(32767.0), np.float32(-32768.0)
+#: Samples in a cache line of 64 bytes.
+_LINE_SAMPLES = 16
+
+
+def ring_capacity(samples: int) -> int:
+    """Return how much a ring holds that is to hold so many samples.
+
+    It is an odd number of cache lines. Streams move on together, and caches file memory by its
+    address modulo a power of two: were that the distance from one ring to the next, all streams
+    would contend for the same few places.
+    """
+    return _LINE_SAMPLES * (-(-samples // _LINE_SAMPLES) | 1)
 
 
 def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Ports:
@@ -129,7 +142,7 @@ def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Po
         streams: number of streams.
         slots: number of channels of all streams together.
         step_samples: samples of one step at 48 kHz.
-        capacity: samples that each ring holds, a power of two.
+        capacity: samples that each ring holds; see `ring_capacity`.
     """
     tables = [phase_table(SAMPLE_RATE, rate) for rate in OUTPUT_RATES[1:]]
     longest = max(history_length(table.shape[1]) for table in tables)
@@ -226,7 +239,7 @@ def push_block(
         position: of the conversion, likewise.
         down: of the conversion, likewise.
         line: ``(CHUNK_FRAMES,)``, scratch memory.
-        converted: scratch memory for the same samples at 48 kHz.
+        converted: scratch memory for the same samples at 48 kHz, where the ring begins anew.
 
     Returns:
         the position for the next block, and how many samples were repaired.
@@ -249,18 +262,22 @@ def push_block(
                     repaired += 1
                 line[i] = value
             samples = line[:count]
+            ring = data[slots[channel]]
+            place = write_index % capacity
             if table.shape[1]:
                 up = table.shape[0]
                 due = max(0, (count * up - 1 - position) // down + 1)
-                after = resample_line(samples, converted, histories[channel], table, position, down)
-                samples = converted[:due]
-            slot = slots[channel]
-            place = write_index & (capacity - 1)
+                fits = place + due <= capacity
+                target = ring[place : place + due] if fits else converted[:due]
+                after = resample_line(samples, target, histories[channel], table, position, down)
+                if fits:
+                    continue
+                samples = target
             first = min(due, capacity - place)
             for i in range(first):
-                data[slot, place + i] = samples[i]
+                ring[place + i] = samples[i]
             for i in range(due - first):
-                data[slot, i] = samples[first + i]
+                ring[i] = samples[first + i]
         position = after
         write_index += due
         start += count
@@ -339,7 +356,7 @@ def _take_line(ports: Ports, row: int, channel: int, count: int, out: np.ndarray
     """Copy the oldest `count` samples of one channel; the rest of `out` is silence."""
     data = ports.waiting_data[ports.slots[row, channel]]
     capacity = data.shape[0]
-    place = ports.waiting[row, READ_INDEX] & (capacity - 1)
+    place = ports.waiting[row, READ_INDEX] % capacity
     first = min(count, capacity - place)
     for i in range(first):
         out[i] = data[place + i]
@@ -358,6 +375,17 @@ def take_rows(ports: Ports, rows: np.ndarray, audio: np.ndarray) -> None:
         for channel in range(ports.values[row].channels):
             _take_line(ports, row, channel, count, audio[ports.slots[row, channel]])
         _skip(ports, row, count)
+
+
+@kernel(boolean(AUDIO, int64, int64, float64))
+def _any_exceeds(block: np.ndarray, channels: int, frames: int, level: float) -> bool:
+    """Say whether any of the first `frames` of ``(channels, samples)`` exceeds a linear level."""
+    exceeds = False
+    for channel in range(channels):
+        line = block[channel]
+        for i in range(frames):
+            exceeds |= abs(line[i]) > level
+    return exceeds
 
 
 @kernel(void(PORTS, int64, int64, float64))
@@ -383,7 +411,7 @@ def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
             )
         values.position = after
         frames = due
-    if values.limits:
+    if values.limits and (ports.gains[row] != 1.0 or _any_exceeds(block, channels, frames, knee)):
         values.limited += limit(
             block[:channels, :frames].T, ports.gains[row : row + 1], knee, values.output_rate
         )
@@ -393,7 +421,7 @@ def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
     header = ports.finished[row]
     capacity = ports.finished_data.shape[1]
     write_index = header[WRITE_INDEX]
-    place = write_index & (capacity - 1)
+    place = write_index % capacity
     first = min(frames, capacity - place)
     for channel in range(channels):
         data = ports.finished_data[ports.slots[row, channel]]
@@ -448,18 +476,19 @@ def pull_block(
     capacity = data.shape[1]
     read_index = header[READ_INDEX]
     count = min(frames, load_acquire(header, WRITE_INDEX) - read_index)
+    place = read_index % capacity
+    first = min(count, capacity - place)
     held = 0
     for channel in range(channels):
         line = data[slots[channel]]
-        for i in range(count):
-            value = line[(read_index + i) & (capacity - 1)]
-            if out.itemsize == 2:
-                scaled = np.rint(value * float32(_FULL_SCALE))
-                if scaled > 32767.0 or scaled < -32768.0:
-                    held += 1
-                    scaled = min(max(scaled, float32(-32768.0)), float32(32767.0))
-                out[i, channel] = int16(scaled)
-            else:
-                out[i, channel] = value
+        for begin, end, ahead in ((0, first, place), (first, count, -first)):
+            for i in range(begin, end):
+                value = line[ahead + i]
+                if out.itemsize == 2:
+                    scaled = np.rint(value * _FULL_SCALE)
+                    held += (scaled > _HIGHEST) | (scaled < _LOWEST)
+                    out[i, channel] = int16(min(max(scaled, _LOWEST), _HIGHEST))
+                else:
+                    out[i, channel] = value
     store_release(header, READ_INDEX, read_index + count)
     return count, held

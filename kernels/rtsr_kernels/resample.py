@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float32, int64, types, void
 
-from .compiled import AUDIO, AUDIO_IN, LINE, LINE_IN, SAMPLES, kernel
+from .compiled import AUDIO, AUDIO_IN, LINE, LINE_IN, SAMPLES, SAMPLES_IN, kernel
 from .resample_design import conversion_ratio, delay_samples, phase_table
 
 SUPPORTED_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -14,7 +14,6 @@ SUPPORTED_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 CHUNK_FRAMES = 512
 #: Samples of a history beyond the newest `taps - 1` inputs.
 ROOM = 2 * CHUNK_FRAMES
-SAMPLES_IN = types.Array(float32, 1, "C", readonly=True)
 TABLE = types.Array(float32, 2, "C", readonly=True)
 
 

@@ -34,9 +34,9 @@ from rtsr_kernels.ports import (
     is_row_due,
     longest_wait,
     make_ports,
+    ring_capacity,
     take_rows,
 )
-from rtsr_kernels.ring import Ring
 
 Audio = NDArray[np.float32]
 
@@ -123,7 +123,7 @@ class BatchUpsampler(Closing):
         self._network = network_rows(step, self.capacity)
         waiting = SAMPLE_RATE * int(buffer_ms) // 1000 + 2 * self.step_samples + RESERVED_FRAMES
         self._ports = make_ports(
-            self.capacity, self.capacity, self.step_samples, Ring.capacity_for(waiting)
+            self.capacity, self.capacity, self.step_samples, ring_capacity(waiting)
         )
         self._audio: Audio = step.audio[:, 0]
         self._high_band: Audio = step.high_band[:, 0]

@@ -37,6 +37,7 @@ Block = NDArray[Any]
 _FADE_FRAMES = 120
 _PRIMING_FRAMES = 1024
 _NO_TAPS = np.zeros((1, 0), np.float32)
+_INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
 
 
 class InputConversion:
@@ -145,7 +146,9 @@ class BlockPort:
         self.conversion = InputConversion(input_rate, self.channels)
         self._line = np.zeros(CHUNK_FRAMES, np.float32)
         self._wide = np.zeros(CHUNK_FRAMES * SAMPLE_RATE // 8000 + 8, np.float32)
-        self._limited = -int(ports.values["limited"][row])
+        # A view: looking a field up in an array costs more than reading it.
+        self._limited_now = ports.values["limited"][row : row + 1]
+        self._limited = -int(self._limited_now[0])
         self._ahead: Audio = np.zeros((0, self.channels), np.float32)
         self.reset()
 
@@ -153,7 +156,7 @@ class BlockPort:
         """Empty both rings: the next block is the first."""
         self.conversion.reset()
         self._faded = _FADE_FRAMES
-        self._limited += int(self._ports.values["limited"][self._row])
+        self._limited += int(self._limited_now[0])
         self._received = 0
         # At the output's rate, from before a change of the input's.
         self._due_before = 0.0
@@ -198,15 +201,13 @@ class BlockPort:
             AudioFormatError: another shape, or another kind of number.
         """
         audio = np.asarray(block)
-        if audio.dtype == np.int16:
-            self._integers = True
-        elif audio.dtype.kind == "f":
-            self._integers = False
-        else:
+        kind = audio.dtype
+        integers = kind == _INT16
+        if not integers and kind.kind != "f":
             raise AudioFormatError(
-                f"Blocks are floating-point samples in [-1, 1] or 16-bit integers, not "
-                f"{audio.dtype}."
+                f"Blocks are floating-point samples in [-1, 1] or 16-bit integers, not {kind}."
             )
+        self._integers = integers
         self._flat = audio.ndim == 1 and self.channels == 1
         if self._flat:
             audio = audio[:, None]
@@ -219,7 +220,7 @@ class BlockPort:
                 f"A block of shape {np.shape(block)} does not fit; "
                 f"{self._taker} takes {one}{order.format(self.channels)}."
             )
-        if self._integers or audio.dtype == np.float32:
+        if integers or kind == _FLOAT32:
             return audio
         with np.errstate(over="ignore"):
             return audio.astype(np.float32)
@@ -244,7 +245,8 @@ class BlockPort:
         )
         if conversion is self.conversion:
             conversion.position = position
-        self.statistics.repaired_samples += repaired
+        if repaired:
+            self.statistics.repaired_samples += repaired
 
     def change_rate(self, rate: int) -> None:
         """Take blocks of another rate from now on, without a gap and without a click.
@@ -297,7 +299,7 @@ class BlockPort:
 
     def empty(self, frames: int) -> tuple[Block, Block]:
         """Make memory in the layout of the last block, and a view ``(samples, channels)`` of it."""
-        kind: Any = np.int16 if self._integers else np.float32
+        kind = _INT16 if self._integers else _FLOAT32
         shape = (self.channels, frames) if self._channels_first else (frames, self.channels)
         out = np.empty(shape, kind)
         return out.reshape(frames) if self._flat else out, (out.T if self._channels_first else out)
@@ -305,9 +307,9 @@ class BlockPort:
     def pull_into(self, out: Block) -> int:
         """Move finished samples into the front of ``out`` ``(samples, channels)``; how many."""
         count, clipped = pull_block(self._finished, self._ports.finished_data, self._slots, out)
-        self.statistics.clipped_samples += clipped
-        limited = int(self._ports.values["limited"][self._row])
-        self.statistics.limited_samples = self._limited + limited
+        if clipped:
+            self.statistics.clipped_samples += clipped
+        self.statistics.limited_samples = self._limited + int(self._limited_now[0])
         return count
 
     def end(self, samples: int) -> None:

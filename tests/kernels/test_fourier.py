@@ -38,10 +38,12 @@ def test_numbers_and_tables_must_fit() -> None:
 
 @pytest.mark.parametrize("length", [4, 8, 1024])
 def test_real_numbers(length: int) -> None:
-    samples = np.random.default_rng(length).standard_normal(length)
-    real, imaginary = np.full((2, length // 2 + 1), np.nan)
+    samples = np.random.default_rng(length).standard_normal(length).astype(np.float32)
+    real, imaginary = np.full((2, length // 2 + 1), np.nan, np.float32)
     transform_real(samples, real, imaginary, *real_fourier_tables(length))
-    np.testing.assert_allclose(real + 1j * imaginary, np.fft.rfft(samples), atol=1e-14 * length)
+    error = real + 1j * imaginary - np.fft.rfft(samples)
+    # Rounding to 24 bits in each stage: 130 dB below the sound.
+    assert np.abs(error).max() < 10 ** (-130 / 20) * np.sqrt(length) * np.log2(length)
 
 
 @pytest.mark.parametrize("length", [0, 2, 600])
@@ -51,7 +53,8 @@ def test_other_lengths_of_real_numbers_are_refused(length: int) -> None:
 
 
 def test_real_numbers_bins_and_tables_must_fit() -> None:
+    samples, eight, nine = (np.zeros(length, np.float32) for length in (16, 8, 9))
     with pytest.raises(ValueError, match="N / 2"):
-        transform_real(np.zeros(16), np.zeros(8), np.zeros(9), *real_fourier_tables(16))
+        transform_real(samples, eight, nine, *real_fourier_tables(16))
     with pytest.raises(ValueError, match="differ in length"):
-        transform_real(np.zeros(16), np.zeros(9), np.zeros(9), *real_fourier_tables(8))
+        transform_real(samples, nine, nine.copy(), *real_fourier_tables(8))

@@ -7,31 +7,53 @@ import pytest
 
 from rtsr_kernels.bandwidth import start_bandwidth
 from rtsr_kernels.cutoffs import cutoff_scratch, cutoff_state, measure_block, measure_rows
-from rtsr_kernels.fourier import (
-    LANES,
-    real_fourier_tables,
-    transform_real,
-    transform_real_lanes,
-)
+from rtsr_kernels.fourier import real_fourier_tables, transform_real
+from rtsr_kernels.fourier_lanes import LANES, power_of_lanes
 from rtsr_kernels.highpass import LANES as FILTER_LANES
 from rtsr_kernels.highpass import filter_lanes, filter_line, highpass_sos
 
 HOP = 480
 
 
-def test_transforms_side_by_side() -> None:
-    tables = real_fourier_tables(1024)
-    samples = np.random.default_rng(0).standard_normal((1024, LANES))
-    real, imaginary = np.zeros((513, LANES)), np.zeros((513, LANES))
+@pytest.mark.parametrize(
+    ("length", "bins"), [(1024, 1), (1024, 110), (1024, 258), (1024, 513), (64, 33), (16, 9)]
+)
+def test_powers_side_by_side(length: int, bins: int) -> None:
+    tables, half = real_fourier_tables(length), length // 2
+    samples = np.random.default_rng(0).standard_normal((length, LANES)).astype(np.float32)
+    real, imaginary, power = (np.full((half + 1, LANES), np.nan, np.float32) for _ in range(3))
     real[tables.order], imaginary[tables.order] = samples[::2], samples[1::2]
-    transform_real_lanes(
-        real, imaginary, tables.cosines, tables.sines, tables.turn_cosines, tables.turn_sines
+    power_of_lanes(
+        real,
+        imaginary,
+        bins,
+        power,
+        tables.cosines,
+        tables.sines,
+        tables.turn_cosines,
+        tables.turn_sines,
     )
-    one_real, one_imaginary = np.zeros(513), np.zeros(513)
+    one_real, one_imaginary = np.zeros((2, half + 1), np.float32)
     for lane in (0, 7, LANES - 1):
         transform_real(np.ascontiguousarray(samples[:, lane]), one_real, one_imaginary, *tables)
-        assert np.array_equal(one_real, real[:, lane])
-        assert np.array_equal(one_imaginary, imaginary[:, lane])
+        assert np.array_equal((one_real**2 + one_imaginary**2)[:bins], power[:bins, lane])
+
+
+@pytest.mark.parametrize(("length", "lanes"), [(128, LANES), (1024, LANES - 1)])
+def test_powers_of_other_shapes_are_refused(length: int, lanes: int) -> None:
+    tables = real_fourier_tables(length)
+    rows = [np.zeros((length // 2 + 1, lanes), np.float32) for _ in range(3)]
+    with pytest.raises(ValueError, match="power_of_lanes"):
+        power_of_lanes(
+            rows[0],
+            rows[1],
+            1,
+            rows[2],
+            tables.cosines,
+            tables.sines,
+            tables.turn_cosines,
+            tables.turn_sines,
+        )
 
 
 def test_high_passes_side_by_side() -> None:

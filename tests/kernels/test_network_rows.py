@@ -42,22 +42,23 @@ def network(hops: int = 2) -> NetworkRows:
     return rows
 
 
-def test_every_slot_gets_the_noise_and_cutoffs_of_its_stream() -> None:
-    rows = network()
-    f_prior = np.array([[1000, 1001], [2000, 2001], [3000, 3001]], np.float32)
+@pytest.mark.parametrize("hops", [1, 2])
+def test_every_slot_gets_the_noise_and_cutoffs_of_its_stream(hops: int) -> None:
+    rows = network(hops)
+    f_prior = np.array([[1000, 1001], [2000, 2001], [3000, 3001]], np.float32)[:, :hops].copy()
     for turn in range(2):
         fill_rows(rows, np.array([0, 2]), f_prior)
         for row in (0, 2):
-            expected = np.zeros((NOISE, 2), np.float32)
-            for hop in range(2):
+            expected = np.zeros((NOISE, hops), np.float32)
+            for hop in range(hops):
                 line = np.zeros(NOISE, np.float32)
-                fill_noise(10 + row, 100 * row + 2 * turn + hop, 0, line)
+                fill_noise(10 + row, 100 * row + hops * turn + hop, 0, line)
                 expected[:, hop] = line
             for slot in rows.slots[row, : row + 1]:
                 assert np.array_equal(rows.noise[slot], expected)
                 assert np.array_equal(rows.f_prior[slot, 0], f_prior[row])
                 assert np.all(rows.f_target[slot] == 20000.0 + row)
-    assert rows.values["frame"].tolist() == [4, 100, 204]
+    assert rows.values["frame"].tolist() == [2 * hops, 100, 200 + 2 * hops]
     # Stream 1 and the slot that nobody has.
     for slot in (2, 0, 3):
         assert np.all(rows.noise[slot] == 77.0)

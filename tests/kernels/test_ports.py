@@ -20,6 +20,7 @@ from rtsr_kernels.ports import (
     pull_block,
     push_block,
     readable,
+    ring_capacity,
     set_end,
     start_port,
     take_rows,
@@ -28,7 +29,7 @@ from rtsr_kernels.resample import CHUNK_FRAMES, StreamingResampler
 from rtsr_kernels.resample_design import phase_table
 
 STEP = 480
-CAPACITY = 2048
+CAPACITY = ring_capacity(2048)
 NO_TAPS = np.zeros((1, 0), np.float32)
 
 
@@ -98,6 +99,14 @@ def step(ports: Ports, adds: bool = True) -> tuple[list[int], list[int]]:
 
 def noise(frames: int, channels: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.5, 0.5, (frames, channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 480, 2047, 2048, 2049, 14880, 16384])
+def test_rings_hold_what_is_asked_and_lie_an_odd_number_of_cache_lines_apart(samples: int) -> None:
+    capacity = ring_capacity(samples)
+    assert samples <= capacity <= samples + 2 * 16
+    assert capacity % 16 == 0
+    assert capacity // 16 % 2 == 1
 
 
 def test_rings_wrap_and_keep_every_channel_in_order() -> None:
@@ -299,6 +308,18 @@ def test_the_limiter_serves_who_wants_it_where_something_was_added() -> None:
         assert ports.values["limited"][1] == 0
         assert ports.gains[1] == 1.0
     assert KNEE < 0.95
+
+
+def test_the_limiter_goes_on_recovering_after_what_was_loud() -> None:
+    ports, rows = make([2], limits=True)
+    loud = np.full((STEP, 2), [0.1, 0.99], np.float32)
+    for block in (loud, np.full((STEP, 2), 0.1, np.float32)):
+        rows[0].push(block)
+        step(ports)
+    out = rows[0].pull(2 * STEP)
+    assert np.all(out[:, 0] < 0.1)
+    assert np.all(np.diff(out[STEP:, 0]) > 0.0)
+    assert ports.values["limited"][0] == 2 * STEP
 
 
 def test_a_stream_that_begins_in_a_used_row_is_fresh() -> None:
