@@ -52,9 +52,12 @@ def test_a_colour_is_learnt_while_the_input_is_wide_used_when_it_narrows_and_kep
     kept = tmp_path / "me.json"
     live.start("--colour", f"auto:{kept}", "--no-governor")
     assert live.figures()[0]["colour"]["seconds"] == 0.0
-    jack_player.start(np.concatenate([wide, narrow]))
+    jack_player.start(wide)
+    # The learning has the lowest priority: on a busy machine it takes a while.
+    live.wait_for(lambda figures: figures["colour"]["learnt_seconds"] >= 1.0, 60.0)
+    jack_player.wait()
+    jack_player.start(narrow)
     used = live.wait_for(lambda figures: figures["cutoff_hz"] < 5000, 30.0)
-    assert used["colour"]["learnt_seconds"] >= 1.0
     assert used["colour"]["share"] > 0.3
     # The worker that comes after one that died knows it, too.
     os.kill(used["worker_pid"], signal.SIGKILL)
