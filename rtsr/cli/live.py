@@ -77,7 +77,7 @@ def live_command(
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     cutoff: options.Cutoff = None,
-    colour: options.ColourFile = None,
+    colour: options.KeptColour = None,
     worker: Annotated[
         str | None,
         typer.Option(
@@ -251,6 +251,7 @@ def live_command(
     """
     from rtsr.cli.knobs import Knobs
     from rtsr.cli.live_run import Page, measure, play, until_signal
+    from rtsr.colour.auto import AutoColour
     from rtsr.colour.colour import read_colour
     from rtsr.live.settings import LiveSettings
 
@@ -269,11 +270,8 @@ def live_command(
         "bypass": 1.0 if bypass else None,
         "seed": seed,
     }
-    if colour is not None and str(colour) == "auto":
-        raise ArgumentError(
-            "`rtsr live` takes a colour from a file, and learns none by itself; make one with "
-            "`rtsr colour learn VOICE.wav -o me.json`."
-        )
+    kept = options.kept_colour_file(colour)
+    known = read_colour(kept) if kept is not None and kept.exists() else None
     settings = LiveSettings(
         input_device=input_device,
         output_device=output_device,
@@ -285,7 +283,7 @@ def live_command(
         provider=provider,
         threads=threads,
         cutoff_hz=cutoff,
-        colour=None if colour is None else read_colour(colour),
+        colour=options.read_colour_option(colour) if kept is None else AutoColour(known),
         limiter=limiter,
         governor=governor,
         worker=worker or ("thread" if test else "process"),
@@ -302,6 +300,7 @@ def live_command(
                 "--learn": learn is not None,
                 "--page": page,
                 "--worker process": worker == "process",
+                "--colour auto:FILE.json": kept is not None,
             }
         )
         measure(settings, json_stats)
@@ -309,7 +308,7 @@ def live_command(
     knobs = Knobs(midi, midi_map, learn, on_page=page)
     shown = Page(host_and_port(listen or _LISTEN), token or "") if page else None
     with until_signal() as stopped:
-        play(settings, stopped, seconds, quiet, json_stats, every, knobs, shown)
+        play(settings, stopped, seconds, quiet, json_stats, every, knobs, shown, kept)
 
 
 def _check_test(others: dict[str, bool]) -> None:

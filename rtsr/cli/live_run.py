@@ -71,11 +71,13 @@ def play(
     every: bool,
     knobs: Knobs,
     page: Page | None = None,
+    kept_colour: Path | None = None,
 ) -> None:
     """Run a session until the time is over, the event is set or a key ends it.
 
     Raises:
-        RtsrError: the session, the MIDI port or the file of figures cannot be opened.
+        RtsrError: the session, the MIDI port or the file of figures cannot be opened; or the colour
+            cannot be written.
     """
     from rtsr.live.monitor.stats_file import STDOUT, StatsFile
     from rtsr.live.session import LiveSession
@@ -104,6 +106,8 @@ def play(
                 _learn(midi, knobs.learn, knobs.path, say)
             clock.run(stopped)
         stats.write(session.report())
+    if kept_colour is not None:
+        _keep_colour(session, kept_colour, _say if watched else lambda sentence: None)
     if watched:
         from rtsr.live.monitor.summary import summary
 
@@ -185,6 +189,23 @@ def _show(
         f"{snapshot.latency_total_ms:.1f} ms; Ctrl-C ends it."
     )
     return _say
+
+
+def _keep_colour(session: LiveSession, path: Path, say: Callable[[str], None]) -> None:
+    """Write what a session has learnt, unless that is nothing."""
+    from rtsr.colour.auto import AutoColour
+
+    colour = session.colour
+    if not isinstance(colour, AutoColour) or not colour.learnt_hops or colour.learnt is None:
+        say(f"nothing was learnt of the input's colour; '{path}' is as it was.")
+        return
+    try:
+        colour.learnt.save(path)
+    except OSError as error:
+        raise RtsrError(
+            f"The colour cannot be written to '{path}': {error.strerror or error}."
+        ) from None
+    say(f"the colour rests on {colour.learnt.seconds:.1f} s of sound now, in '{path}'.")
 
 
 def _learn(midi: MidiControls, control: str, path: Path, say: Callable[[str], None]) -> None:

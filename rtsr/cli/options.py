@@ -83,17 +83,25 @@ Wet = Annotated[
         rich_help_panel=_SOUND,
     ),
 ]
+# Before the name of the file in which what is learnt is kept.
+_KEPT = "auto:"
 _COLOUR_HELP = "Gains of the new band that `rtsr colour learn` found for this voice"
-ColourFile = Annotated[
-    Path | None,
-    typer.Option("--colour", metavar="FILE.json", help=f"{_COLOUR_HELP}.", rich_help_panel=_SOUND),
-]
 Colour = Annotated[
     str | None,
     typer.Option(
         "--colour",
         metavar="auto|FILE.json",
         help=f"{_COLOUR_HELP}; auto learns them while the input is wide.",
+        rich_help_panel=_SOUND,
+    ),
+]
+KeptColour = Annotated[
+    str | None,
+    typer.Option(
+        "--colour",
+        metavar="auto[:FILE.json]|FILE.json",
+        help=f"{_COLOUR_HELP}; auto learns them while the input is wide, auto:FILE.json goes on "
+        "from that file, if there is one, and keeps what was learnt there at the end.",
         rich_help_panel=_SOUND,
     ),
 ]
@@ -136,6 +144,23 @@ def read_colour_option(colour: str | None) -> LearntColour | str | None:
     from rtsr.colour.colour import read_colour
 
     return colour if colour is None or colour == "auto" else read_colour(colour)
+
+
+def kept_colour_file(colour: str | None) -> Path | None:
+    """Return the file in which ``--colour auto:FILE.json`` keeps what is learnt.
+
+    Raises:
+        RtsrError: no file is named, or there is no folder to write it into.
+    """
+    if colour is None or not colour.startswith(_KEPT):
+        return None
+    name = colour.removeprefix(_KEPT)
+    if not name:
+        raise ArgumentError("--colour auto: needs the file to keep it in, as in auto:me.json.")
+    path = Path(name)
+    if not path.absolute().parent.is_dir():
+        raise RtsrError(f"There is no folder '{path.absolute().parent}' to keep the colour in.")
+    return path
 
 
 def describe_learning(colour: LearntColour | AutoColour | None) -> str | None:

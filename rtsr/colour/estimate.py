@@ -24,13 +24,16 @@ _SPREAD_DB, _SPREAD_PER_OCTAVE_DB = 3.0, 2.4
 _CORRELATION_BANDS = 11.0
 
 # By this much (dB) a part of a recording, or another of the same voice, differs from the rest
-# however long it is. Kinds of effects differ by 4 dB; that their spectra differ then, too, is what
-# keeps their colours from being used (`rtsr.colour.spectrum`).
-_DRIFT_DB = 2.0
+# however long it is. Where it differs by more, and among effects and music many do, spectra differ,
+# too, and that is what keeps a colour from being used (`rtsr.colour.spectrum`).
+_DRIFT_DB = 1.0
 # Of one band alone: what makes it ragged.
 _RAGGEDNESS_DB = 0.7
-# Where too few seconds are there to be compared, they differ by this much.
-_UNKNOWN_SPREAD_DB = 5.0
+# Seconds of one recording differ by this much, in the median of 69; and how much this tells of a
+# recording beside its own seconds, as if it were so many more of them (moderated variances: G. K.
+# Smyth, "Linear models and empirical Bayes methods", 2004).
+_USUAL_SPREAD_DB = 3.0
+_USUAL_COUNTS = 4.0
 
 _BLOCK_FRAMES = 100
 # A band that is measured in fewer frames with sound than this share of them tells nothing.
@@ -41,7 +44,8 @@ class ErrorSums:
     """What is kept of errors of levels: sums over frames, and over seconds of them, per band.
 
     Frames are no independent witnesses, for a vowel lasts ten of them; seconds nearly are. So how
-    unsure a mean is follows from how the means of seconds differ.
+    unsure a mean is follows from how the means of seconds differ, and, where there are few of them,
+    from how they usually do.
 
     Attributes:
         frames: how many with sound were added.
@@ -49,8 +53,9 @@ class ErrorSums:
 
     def __init__(self) -> None:
         self.frames = 0.0
-        # Frames and their sum; seconds, the sum of their means, and of the squares of these.
-        self._sums = np.zeros((5, BANDS))
+        # Frames, their sum, blocks of about a second, and the sum of their frames times the squares
+        # of their means.
+        self._sums = np.zeros((4, BANDS))
 
     @property
     def means(self) -> Levels:
@@ -75,11 +80,11 @@ class ErrorSums:
         self.frames += len(errors)
         counted = np.where(is_measured, errors, 0.0)
         self._sums[:2] += is_measured.sum(axis=0), counted.sum(axis=0)
-        for start in range(0, len(errors) - _BLOCK_FRAMES // 2, _BLOCK_FRAMES):
-            block = slice(start, start + _BLOCK_FRAMES)
+        blocks = max(1, round(len(errors) / _BLOCK_FRAMES))
+        for block in np.array_split(np.arange(len(errors)), blocks):
             counts = is_measured[block].sum(axis=0)
-            mean = counted[block].sum(axis=0) / np.maximum(counts, 1)
-            self._sums[2:] += (counts > 0) * np.array([np.ones(BANDS), mean, mean**2])
+            total = counted[block].sum(axis=0)
+            self._sums[2:] += counts > 0, total**2 / np.maximum(counts, 1)
 
     def fade(self, share: float) -> None:
         """Let all that was added so far count for only a share of it."""
@@ -88,12 +93,12 @@ class ErrorSums:
 
     def error_variances(self) -> Levels:
         """Return the variance of each band's mean ``(24,)`` in dB^2."""
-        counts, sums, squares = self._sums[2:]
-        spread = np.maximum(squares - sums**2 / np.maximum(counts, 1.0), 0.0)
-        variance = np.where(
-            counts > 2, spread / np.maximum(counts - 1.0, 1.0), _UNKNOWN_SPREAD_DB**2
+        frames, sums, blocks, squares = self._sums
+        spread = np.maximum(squares - sums**2 / np.maximum(frames, 1.0), 0.0) / _BLOCK_FRAMES
+        of_a_second = (_USUAL_COUNTS * _USUAL_SPREAD_DB**2 + spread) / (
+            _USUAL_COUNTS + np.maximum(blocks - 1.0, 0.0)
         )
-        return np.asarray(variance / np.maximum(counts, 1.0) + _DRIFT_DB**2)
+        return np.asarray(of_a_second * _BLOCK_FRAMES / np.maximum(frames, 1.0) + _DRIFT_DB**2)
 
 
 def estimate_gains(sums: ErrorSums, cutoff_hz: float) -> Levels:

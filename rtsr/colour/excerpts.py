@@ -70,6 +70,11 @@ class ExcerptCollector:
         if self._hops == EXCERPT_HOPS:
             self._finish()
 
+    def break_off(self) -> None:
+        """Begin anew behind a gap: what followed the excerpts that wait is not known."""
+        self._clear()
+        self._waiting.clear()
+
     def _clear(self) -> None:
         self._hops = 0
         self._sound_hops = 0

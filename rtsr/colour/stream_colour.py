@@ -50,6 +50,12 @@ class StreamColour:
         """How much of it is used, 0 to 1."""
         return 0.0 if self.present is None else self._share
 
+    def renew(self, colour: Colour) -> None:
+        """Go on with more that was learnt of the same source; what was heard stays known."""
+        self.given = self._source = colour
+        self._share = -1.0
+        self._compare()
+
     def set_amount(self, amount: float) -> bool:
         """Set how much of it is wanted, 0 to 1; returns whether that makes a difference now."""
         self._amount = amount
@@ -81,8 +87,7 @@ class StreamColour:
 
     def _hear_hop(self, hop: Audio, cutoff_hz: float) -> bool:
         if self._collector is not None:
-            level_db = 10.0 * float(np.log10(np.dot(hop, hop) / HOP + 1e-20))
-            self._collector.hear(hop, cutoff_hz, self._activity.has_sound(level_db))
+            self._collector.hear(hop, cutoff_hz, self._activity.hears(hop))
         every = self._every
         self._hops += 1
         is_newer = self._auto is not None and self._auto.learnt is not self._source

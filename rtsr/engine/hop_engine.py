@@ -154,6 +154,15 @@ class HopEngine:
             self._colours[row] = StreamColour(colour)
         self._recoloured.add(row)
 
+    def renew_colour(self, row: int, colour: Colour) -> None:
+        """Give a row more that was learnt of the source of its present colour, or its first one."""
+        stream_colour = self._colours.get(row)
+        if stream_colour is None:
+            self.set_colour(row, colour)
+            return
+        stream_colour.renew(colour)
+        self._recoloured.add(row)
+
     def set_colour_amount(self, row: int, amount: float) -> None:
         """Set how much of a row's colour is wanted, 0 to 1; it is faded over the next hop."""
         colour = self._colours.get(row)

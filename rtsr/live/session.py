@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
+from rtsr.colour.auto import AutoColour
+from rtsr.colour.colour import Colour
+from rtsr.colour.learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.live.colour_learning import ColourLearning
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.device.devices import default_channels, find_device
 from rtsr.live.device.latency import StreamLatency
 from rtsr.live.device.latency_polling import LatencyPolling
 from rtsr.live.device.stream import DeviceStream, StreamRequest
 from rtsr.live.monitor import figures
+from rtsr.live.monitor.colour_state import ColourState, colour_state
 from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
 from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, percentile
@@ -28,6 +33,7 @@ from rtsr.live.worker.process import WorkerProcess
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.live.worker.thread import WorkerThread
 from rtsr.live.worker.worker import HopListener
+from rtsr.runtime.models import find_model
 
 _READY_SECONDS = 60.0
 _HISTORY_SECONDS = 0.2
@@ -66,6 +72,9 @@ class LiveSession:
         )
         self._request.check()
         self.fallback_levels = fallback_levels_of(settings.model)
+        self._colour: Colour | AutoColour | None = None
+        if settings.colour is not None:
+            self._colour = resolve_colour(settings.colour, find_model(settings.model))
         self._on_hop = on_hop
         self._looking = threading.Lock()
         # Checked before anything is opened.
@@ -91,6 +100,9 @@ class LiveSession:
             self._board.reset()
             self._turn_controls(self._board)
             memory.worker["fallback_level"] = self.fallback_levels.index(self._board.highest_level)
+            known = self._known_colour()
+            if known is not None:
+                memory.colour.write(known)
             self._host = self._new_host(memory)
             undo.callback(self._host.close)
             undo.callback(memory.worker.__setitem__, "stop", 1)
@@ -110,6 +122,8 @@ class LiveSession:
             self._latency_polling = LatencyPolling(self._stream)
             self._device_guard = DeviceGuard(self._stream, self._reopened)
             guards: list[Guard] = [_Follower(self._history)]
+            if isinstance(self._colour, AutoColour):
+                guards.append(ColourLearning(memory, self._colour))
             if self.settings.watchdog:
                 guards += [self._worker_guard, self._device_guard]
             for guard in guards:
@@ -133,6 +147,11 @@ class LiveSession:
         """What can be turned while the sound runs."""
         self._running()
         return self._board
+
+    @property
+    def colour(self) -> Colour | AutoColour | None:
+        """The colour, as it was given; ``learnt`` of an ``AutoColour`` is what can be saved."""
+        return self._colour
 
     @property
     def worker_pid(self) -> int:
@@ -199,6 +218,7 @@ class LiveSession:
             controls=self._board.as_dict(),
             cpu_percent=self._cpu_percent(),
             priority=self._priority(),
+            colour=self._colour_state(float(counters["cutoff_hz"])),
         )
 
     def report(self) -> dict[str, Any]:
@@ -282,9 +302,19 @@ class LiveSession:
             own += int(self._running().worker["cpu_ns"]) * 1e-9
         return round(100.0 * own / max(self._seconds(), 1e-3), 2)
 
+    def _known_colour(self) -> Colour | None:
+        return self._colour.learnt if isinstance(self._colour, AutoColour) else self._colour
+
+    def _colour_state(self, cutoff_hz: float) -> ColourState | None:
+        if self._colour is None:
+            return None
+        share = int(self._running().worker["colour_permille"]) / 1000.0
+        return colour_state(self._colour, cutoff_hz, share)
+
     def _report(self, latency: StreamLatency) -> dict[str, Any]:
         memory = self._running()
         self._history.follow()
+        colour = self._colour_state(float(memory.worker["cutoff_hz"]))
         return {
             "seconds": round(self._seconds(), 3),
             "input": self._stream.input_device.name,
@@ -311,6 +341,7 @@ class LiveSession:
             "worker_restarts": self._worker_guard.restarts,
             "device_restarts": self._device_guard.restarts,
             "controls": self._board.as_dict(),
+            "colour": None if colour is None else asdict(colour),
             "cpu_percent": self._cpu_percent(),
             "priority": self._priority(),
             "flushes_denormals": bool(memory.worker["flushes_denormals"]),

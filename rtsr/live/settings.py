@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError
 from rtsr.live.worker.settings import WorkerSettings
@@ -30,6 +31,9 @@ class LiveSettings:
         worker: ``process`` (nothing this program does can delay it) or ``thread`` (embedded).
         cutoff_hz: where the input's content ends in Hz, measured if ``None``; the control of that
             name begins with it.
+        colour: gains of the new band for this voice, used while the model that they were learnt
+            for makes it; ``auto``, or an :class:`~rtsr.colour.auto.AutoColour`, learns them while
+            the input is wide.
         controls: values of controls that differ from their defaults, by name.
         allowance_ms: time that a step may take without being late; part of the latency.
         watchdog: whether a dead worker or a lost device is brought back.
@@ -47,7 +51,7 @@ class LiveSettings:
     provider: str = "auto"
     threads: int = 1
     cutoff_hz: float | None = None
-    colour: Colour | None = None
+    colour: Colour | AutoColour | str | None = None
     limiter: bool = True
     governor: bool = True
     raise_priority: bool = True
@@ -58,7 +62,8 @@ class LiveSettings:
 
     def check(self) -> None:
         """Raise :class:`ArgumentError` if a value cannot be used on any machine."""
-        from rtsr.arguments import MAX_CHANNELS, check_arguments, check_colour
+        from rtsr.arguments import MAX_CHANNELS, check_arguments
+        from rtsr.colour.learner import resolve_colour
         from rtsr.live.device.devices import check_rate
         from rtsr.live.worker.fallback_levels import DRY
         from rtsr.runtime.models import find_model
@@ -70,7 +75,7 @@ class LiveSettings:
         if self.colour is not None and self.model == DRY:
             raise ArgumentError("The level 'dry' has no new band that a colour could be for.")
         if self.colour is not None:
-            check_colour(self.colour, find_model(self.model))
+            resolve_colour(self.colour, find_model(self.model))
         if self.worker not in WORKERS:
             raise ArgumentError(
                 f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}."
@@ -91,7 +96,6 @@ class LiveSettings:
             reserve_frames=reserve_frames,
             # A long device block, or a long allowance, lets hops wait that are still in time.
             most_hops_behind=delay // HOP + _HOPS_BEHIND_DELAY,
-            colour=self.colour,
             limiter=self.limiter,
             governor=self.governor,
             raise_priority=self.raise_priority,

@@ -15,6 +15,7 @@ from typing import Any
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from rtsr.live.monitor.colour_state import ColourState
 from rtsr.live.monitor.report import FallbackChange, LiveSnapshot
 from rtsr.live.session import LiveSession
 from rtsr.page.access import Access
@@ -87,6 +88,7 @@ class LiveSubject:
             "device_restarts": now.device_restarts,
             "ahead_ms": round(now.ahead_ms, 1),
             "cpu_percent": now.cpu_percent,
+            "colour": None if now.colour is None else _colour(now.colour),
         }
 
     def turn(self, name: str, value: float | str) -> None:
@@ -114,6 +116,14 @@ def fallback(now: LiveSnapshot, wanted: str) -> str | None:
 
 def _in_words(change: FallbackChange) -> str:
     return f"{change.from_level} to {change.to_level} at {change.time_s:.0f} s: {change.cause}"
+
+
+def _colour(colour: ColourState) -> dict[str, Any]:
+    return {
+        "text": colour.in_words(),
+        "gains_db": _tenths(colour.gains_db),
+        "bands_hz": [round(edge) for edge in colour.bands_hz],
+    }
 
 
 def _tenths(values: list[float] | tuple[float, ...]) -> list[float]:

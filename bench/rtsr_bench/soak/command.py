@@ -30,6 +30,10 @@ def soak_command(
         bool,
         typer.Option("--page", help="With the page of rtsr live, and a program that reads it."),
     ] = False,
+    colour: Annotated[
+        bool,
+        typer.Option("--colour", help="Played in full band, with a colour that is learnt of it."),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures.")
     ] = None,
@@ -48,7 +52,9 @@ def soak_command(
     from rtsr_bench.soak.run import Protocol, build_table, soak
 
     check_writable(json_file)
-    protocol = Protocol(60.0 * minutes, gil_hog, load, model, clip, frames, realtime, screen, page)
+    protocol = Protocol(
+        60.0 * minutes, gil_hog, load, model, clip, frames, realtime, screen, page, colour
+    )
     results = soak(protocol)
     Console().print(build_table(results))
     if json_file is not None:

@@ -36,14 +36,15 @@ _WARM_SECONDS = 3.0
 _SHORTEST_SECONDS = 10.0
 
 
-def load_clip(name: str) -> NDArray[np.float32]:
-    """Load a packaged narrow-band recording at 48 kHz, ``(frames,)``, to be looped."""
+def load_clip(name: str, in_full_band: bool = False) -> NDArray[np.float32]:
+    """Load a packaged recording at 48 kHz, ``(frames,)``, to be looped; narrow unless asked for."""
     import soundfile
 
     import rtsr
     from rtsr_kernels.resample import StreamingResampler
 
-    path = Path(rtsr.__file__).parent / "demo_data" / f"{name}_8k.wav"
+    file = f"{name}_reference.flac" if in_full_band else f"{name}_8k.wav"
+    path = Path(rtsr.__file__).parent / "demo_data" / file
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     clip = StreamingResampler(rate, SAMPLE_RATE).process(np.ascontiguousarray(audio[:, :1]))[:, 0]
     ramp = np.linspace(0.0, 1.0, _FADE, dtype=np.float32)
@@ -66,6 +67,7 @@ class Protocol:
         realtime: whether the server asks for real-time priority.
         screen: whether the screen is drawn.
         page: whether its page is open.
+        colour: whether the clip is in full band and a colour is learnt of it.
     """
 
     seconds: float
@@ -77,6 +79,7 @@ class Protocol:
     realtime: bool
     screen: bool
     page: bool = False
+    colour: bool = False
 
 
 def soak(protocol: Protocol) -> dict[str, Any]:
@@ -99,14 +102,21 @@ def soak(protocol: Protocol) -> dict[str, Any]:
     if protocol.page and (protocol.gil_hog or protocol.screen):
         # A terminal's screen shows the address, and no program reads it there.
         raise ArgumentError("--page is measured alone; leave out --gil-hog and --screen.")
-    clip = load_clip(protocol.clip)
+    if protocol.colour and protocol.gil_hog:
+        raise ArgumentError("--colour is measured with rtsr live alone; leave out --gil-hog.")
+    clip = load_clip(protocol.clip, protocol.colour)
     with tempfile.TemporaryDirectory(prefix="rtsr-soak-") as name:
         folder = Path(name)
         recording = folder / "recorded.raw"
         with (
             jack_server(protocol.frames, protocol.realtime, folder / "jackd.log"),
             Engine(
-                folder, protocol.model, protocol.gil_hog, protocol.screen, protocol.page
+                folder,
+                protocol.model,
+                protocol.gil_hog,
+                protocol.screen,
+                protocol.page,
+                protocol.colour,
             ) as engine,
             contextlib.ExitStack() as open_page,
         ):
@@ -170,6 +180,8 @@ def build_table(results: dict[str, Any]) -> Table:
     sound, server = SoundScore(**results["sound"]), results["server"]
     circumstances = "main thread spinning" if protocol["gil_hog"] else "main thread idle"
     circumstances += ", screen on" if protocol["screen"] else ""
+    if protocol["colour"]:
+        circumstances += f", colour learnt from {figures['colour']['learnt_seconds']:.0f} s"
     circumstances += f", page open ({results['page_looks']} looks)" if protocol["page"] else ""
     title = (
         f"{protocol['seconds'] / 60.0:.1f} minutes, {protocol['model']}, "

@@ -146,7 +146,13 @@ class Engine:
     """
 
     def __init__(
-        self, folder: Path, model: str, gil_hog: bool, screen: bool, page: bool = False
+        self,
+        folder: Path,
+        model: str,
+        gil_hog: bool,
+        screen: bool,
+        page: bool = False,
+        colour: bool = False,
     ) -> None:
         self._file = folder / "figures.json"
         if gil_hog:
@@ -154,6 +160,7 @@ class Engine:
         else:
             command = ["-m", "rtsr", "live", "--every", "--channels", "1", "--model", model]
             command += [] if screen else ["--quiet"]
+            command += ["--colour", "auto"] if colour else []
             command += ["--page", "--listen", "127.0.0.1:0"] if page else []
             command += ["--json-stats", str(self._file)]
         self._errors = folder / "engine.log"

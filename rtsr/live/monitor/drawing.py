@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.colour.bands import MAX_GAIN_DB
+from rtsr.live.monitor.colour_state import ColourState
 from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
 
 Row = list[tuple[str, str]]
@@ -116,6 +118,19 @@ def frequency_row(glyphs: Glyphs, bands: int, cutoff_hz: float) -> Row:
     line[mark] = glyphs.cutoff
     text = "".join(line)
     return [(text[:mark], "dim"), (text[mark], "warn"), (text[mark + 1 :], "dim")]
+
+
+def colour_row(glyphs: Glyphs, colour: ColourState) -> Row:
+    """Say how much is known and used of a colour, and draw the gains of its bands."""
+    row: Row = [(colour.in_words(), "plain")]
+    if colour.gains_db:
+        span = 2.0 * MAX_GAIN_DB
+        heights = [round(8.0 * (gain / span + 0.5)) for gain in colour.gains_db]
+        low, high = colour.bands_hz[0] / 1000.0, colour.bands_hz[-1] / 1000.0
+        bars = "".join(glyphs.upward[max(1, height)] for height in heights)
+        row += [(f"  {low:.0f}k ", "dim"), (bars, "added"), (f" {high:.0f}k", "dim")]
+        row.append((f"  {min(colour.gains_db):+.1f} to {max(colour.gains_db):+.1f} dB", "plain"))
+    return row
 
 
 def step_rows(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.live.monitor.colour_state import ColourState
 from rtsr.live.shared.events import RESTART
 from rtsr.live.worker.governor import Cause
 
@@ -82,6 +83,7 @@ class LiveSnapshot:
         controls: name and value of every control.
         cpu_percent: of one core, the whole engine; ``None`` where it is not known.
         priority: what the system granted the worker, in words.
+        colour: what is known of the input's colour; ``None`` where none was given.
     """
 
     seconds: float
@@ -118,6 +120,7 @@ class LiveSnapshot:
     controls: dict[str, float] = field(default_factory=dict)
     cpu_percent: float | None = None
     priority: str = ""
+    colour: ColourState | None = None
 
     @property
     def last_change(self) -> FallbackChange | None:

@@ -17,6 +17,7 @@ from rtsr.live.controls.keyboard import KEYS, KeyControls
 from rtsr.live.monitor.drawing import (
     Glyphs,
     Row,
+    colour_row,
     frequency_row,
     level_row,
     spectrum_rows,
@@ -154,6 +155,8 @@ class Picture:
         if steps:
             yield from _steps(glyphs, snapshot, width)
         yield _fallback_level(glyphs, snapshot)
+        if snapshot.colour is not None:
+            yield [("colour".ljust(_MARGIN), "dim"), *colour_row(glyphs, snapshot.colour)]
         yield from _wrapped("counts", _counts(snapshot), width)
         yield []
         yield from _controls(glyphs, snapshot, self._keys)

@@ -119,6 +119,8 @@ WORKER_COUNTERS = _record(
         # Hop the worker waits for or works on.
         "next_hop",
         "flushes_denormals",
+        # How much of the colour is used, in thousandths.
+        "colour_permille",
     ),
     # The session's.
     (

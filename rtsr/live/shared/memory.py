@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.live.shared.colour import COLOUR_BYTES, SharedColour
 from rtsr.live.shared.counters import CALLBACK_COUNTERS, WORKER_COUNTERS
 from rtsr.live.shared.events import EVENT_BYTES, EventLog
 from rtsr_kernels.timeline import Timeline
@@ -55,6 +56,7 @@ class LiveMemory:
         worker: the record `WORKER_COUNTERS`, likewise.
         step_histogram: int64 `(4096,)`, step times in bins of ten microseconds.
         controls: float64 `(16,)`, for a `ControlBoard`; written by the session.
+        colour: `SharedColour`, written by the session.
         events: `EventLog` of the worker.
     """
 
@@ -97,6 +99,7 @@ class LiveMemory:
         else:
             self.capture = Timeline.attach(part("capture"))
             self.playback = Timeline.attach(part("playback"))
+        self.colour = SharedColour(part("colour"))
         self.events = EventLog(part("events"))
 
     @classmethod
@@ -172,6 +175,7 @@ class LiveMemory:
             return
         self.capture.release()
         self.playback.release()
+        self.colour.release()
         self.events.release()
         for name in _VIEWS:
             del self.__dict__[name]
@@ -200,6 +204,7 @@ _VIEWS = (
     "worker",
     "step_histogram",
     "controls",
+    "colour",
     "capture",
     "playback",
     "events",
@@ -217,6 +222,7 @@ def _layout(channels: int) -> dict[str, tuple[int, int]]:
         "worker": WORKER_COUNTERS.itemsize,
         "step_histogram": STEP_BINS * 8,
         "controls": CONTROL_SLOTS * 8,
+        "colour": COLOUR_BYTES,
         "events": EVENT_BYTES,
         "capture": timeline,
         "playback": timeline,

@@ -46,8 +46,8 @@ class LiveChain:
         expected_cutoff_hz: where the measurement starts from, if something is known.
         f_target: Hz where the output should end while the ceiling is open.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
-        colour: gains of the high band of the levels that it was learnt for.
-        coloured_levels: their names.
+        colour: gains of the high band of `coloured_levels`, to begin with.
+        coloured_levels: names of the levels that colours are for.
         preroll_hops: hops that a better level is fed with before it is heard.
         replay_hops: hops of the past that a lesser level takes in at once. It has to be soon.
 
@@ -107,6 +107,17 @@ class LiveChain:
     def cutoff_hz(self) -> float:
         """Hz where the content of the newest hop ends."""
         return self._hops.cutoff_hz(0)
+
+    @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1."""
+        return self._hops.colour_share(0) if self.level in self._coloured_levels else 0.0
+
+    def renew_colour(self, colour: Colour) -> None:
+        """Take more that was learnt of the same source; it is faded over the next hop."""
+        self._colour = colour
+        self._hops.renew_colour(0, colour)
+        self._hops.set_colour_amount(0, self._colour_amount)
 
     def reset(self) -> None:
         """Forget everything: the next hop is the first of a stream."""

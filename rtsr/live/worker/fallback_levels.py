@@ -8,7 +8,7 @@ from rtsr.batch.shedding import DRY, REPLICATE
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
 from rtsr.live.worker.settings import WorkerSettings
-from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.models import bundled, find_model, names
 
 # Where no network says where its output ends.
 _F_TARGET = 20000.0
@@ -80,19 +80,16 @@ def build_sources(
     return sources, f_target or _F_TARGET
 
 
-def coloured_levels(settings: WorkerSettings) -> frozenset[str]:
-    """Name the levels whose model has the weights that the settings' colour was learnt for."""
-    colour = settings.colour
-    if colour is None:
+def coloured_levels(model: str) -> frozenset[str]:
+    """Name the fallback levels that a colour of ``model`` is for: those with its weights."""
+    if model == DRY:
         return frozenset()
-    networks = (
-        level for level in fallback_levels_of(settings.model) if level not in (REPLICATE, DRY)
-    )
+    weights = find_model(model).metadata.weights_sha256
     return frozenset(
         level
-        for level in networks
-        if find_model(level if level in bundled() else settings.model).metadata.weights_sha256
-        == colour.weights_sha256
+        for level in fallback_levels_of(model)
+        if level != DRY
+        and find_model(level if level in names() else model).metadata.weights_sha256 == weights
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rtsr.colour.colour import Colour
-
 
 @dataclass(frozen=True)
 class WorkerSettings:
@@ -18,8 +16,6 @@ class WorkerSettings:
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         threads: threads of one step on the CPU.
         native_hz: half of the input device's rate: nothing in the input lies above it.
-        colour: gains of the new band for this voice, used while the model that they were learnt
-            for makes it.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
         governor: whether the fallback level may change when the machine does not keep up.
         raise_priority: whether to ask the system for more than an ordinary process gets.
@@ -33,7 +29,6 @@ class WorkerSettings:
     provider: str = "auto"
     threads: int = 1
     native_hz: float = 24000.0
-    colour: Colour | None = None
     limiter: bool = True
     governor: bool = True
     raise_priority: bool = True

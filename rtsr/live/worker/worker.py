@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.detector import FULL_BAND_HZ
+from rtsr.batch.shedding import DRY
+from rtsr.colour.colour import Colour
 from rtsr.engine.statistics import Statistics
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.shared.events import RESTART, EventKind
@@ -26,6 +28,7 @@ from rtsr.live.worker.chain import LiveChain
 from rtsr.live.worker.fallback_levels import build_sources, coloured_levels, fallback_levels_of
 from rtsr.live.worker.governor import Governor, GovernorSettings
 from rtsr.live.worker.settings import WorkerSettings
+from rtsr.runtime.models import find_model
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
@@ -69,6 +72,8 @@ class Worker:
         self._statistics = Statistics()
         self._board = ControlBoard(memory.controls, self._fallback_levels)
         sources, f_target = build_sources(settings, self._statistics)
+        self._shared_colour = memory.colour
+        self._facts = None if settings.model == DRY else find_model(settings.model).metadata
         self._chain = LiveChain(
             sources,
             self._board,
@@ -78,8 +83,8 @@ class Worker:
             expected_cutoff_hz=self._known_cutoff(),
             f_target=f_target,
             limiter=settings.limiter,
-            colour=settings.colour,
-            coloured_levels=coloured_levels(settings),
+            colour=self._new_colour(),
+            coloured_levels=coloured_levels(settings.model),
         )
         self._governor = Governor(
             self._fallback_levels,
@@ -173,6 +178,9 @@ class Worker:
 
     def _take(self, hop: int) -> None:
         started = time.perf_counter_ns()
+        colour = self._new_colour()
+        if colour is not None:
+            self._chain.renew_colour(colour)
         self._chain.step(self._audio, self._out, self._governor.level)
         if self._on_hop is not None:
             self._on_hop(hop, self._audio, self._out)
@@ -183,6 +191,12 @@ class Worker:
         change = self._governor.observe(elapsed * 1e-6, ready, late)
         if change is not None:
             self._tell_fallback_level(change.from_level, change.cause, round(change.p99_ms * 1e6))
+
+    def _new_colour(self) -> Colour | None:
+        """Return what the session has learnt or read since the last time, if anything."""
+        if self._facts is None:
+            return None
+        return self._shared_colour.take(self._facts.name, self._facts.weights_sha256)
 
     def _hand_over(self, hop: int) -> tuple[int | None, bool]:
         """Write a hop; returns frames ready beyond the next block, and whether it is too late."""
@@ -228,6 +242,7 @@ class Worker:
         words["steps"] += 1
         words["late_steps"] += late
         words["cutoff_hz"] = int(self._chain.cutoff_hz)
+        words["colour_permille"] = round(1000.0 * self._chain.colour_share)
         if self._statistics.degraded_blocks:
             words["degraded"] += self._statistics.degraded_blocks
             self._statistics.degraded_blocks = 0

@@ -3,6 +3,20 @@ import { View, kilohertz, say } from "./view.js";
 
 const db = (values) => values.map((value) => (value > -100 ? value.toFixed(1) : "quiet")).join(", ");
 
+const bars = (gains) => gains.map((gain) => "▁▂▃▄▅▆▇█"[Math.round(7 * (gain / 24 + 0.5))]).join("");
+const signed = (gain) => (gain < 0 ? "" : "+") + gain.toFixed(1);
+
+function colour(now) {
+  if (!now.colour) return [];
+  const { text, gains_db: gains, bands_hz: edges } = now.colour;
+  if (!gains.length) return [["Colour", text]];
+  const range = `${signed(Math.min(...gains))} to ${signed(Math.max(...gains))} dB`;
+  return [
+    ["Colour", text],
+    [`Colour, ${kilohertz(edges[0])} to ${kilohertz(edges[edges.length - 1])}`, `${bars(gains)} ${range}`],
+  ];
+}
+
 new View({
   sentence: (now) => `What comes in ends at ${kilohertz(now.cutoff_hz)}; ${now.fallback_level} adds what is above.`,
   facts: (now) => [
@@ -19,6 +33,7 @@ new View({
     ["Peak out, dBFS", db(now.out_db)],
     ["Workers, devices restarted", `${now.worker_restarts}, ${now.device_restarts}`],
     ["Processor, of one core", now.cpu_percent === null ? "unknown" : `${now.cpu_percent.toFixed(0)} %`],
+    ...colour(now),
     ["Duration", `${Math.floor(now.seconds)} s`],
   ],
   onNow: (now) => {

@@ -33,7 +33,7 @@ def test_nothing_wrong_needs_no_gain() -> None:
 
 
 def test_a_gain_is_most_of_a_steady_error_and_never_more() -> None:
-    gains = _estimate(*_measure(np.full(BANDS, 8.0), 60.0, 3.0), 4000.0)
+    gains = _estimate(*_measure(np.full(BANDS, 8.0), 60.0, 3.0, exact=True), 4000.0)
     assert (gains > 0.3 * 8.0).all()
     assert (gains < 8.0).all()
     assert gains[-1] > 0.7 * 8.0
@@ -50,6 +50,26 @@ def test_the_less_sure_the_smaller(sure: tuple[float, float], unsure: tuple[floa
         np.mean(_estimate(*_measure(true_db, *one, exact=True), 4000.0)) for one in (sure, unsure)
     )
     assert 0.0 < less < 0.97 * more
+
+
+def test_few_seconds_are_taken_to_differ_as_others_do() -> None:
+    """One second says nothing about how seconds differ; it is not left out for that."""
+    true_db = np.full(BANDS, 6.0)
+    one, steady, unsteady = (
+        np.mean(_estimate(*_measure(true_db, *case, exact=True), 8000.0))
+        for case in ((1.0, 0.0), (8.0, 0.0), (8.0, 40.0))
+    )
+    assert 0.45 * steady < one < 0.9 * steady
+    assert unsteady < one
+
+
+def test_what_is_left_over_after_whole_seconds_counts() -> None:
+    """A second and a half is surer than the second alone."""
+    sums = [ErrorSums() for _ in range(2)]
+    for one, seconds in zip(sums, (1.0, 1.4), strict=True):
+        one.add(*_measure(np.full(BANDS, 6.0), seconds, 0.0))
+    alone, longer = (one.error_variances() for one in sums)
+    assert (longer < 0.8 * alone).all()
 
 
 @pytest.mark.parametrize("error_db", [-40.0, 40.0])

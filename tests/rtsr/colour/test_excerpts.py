@@ -32,6 +32,9 @@ class Stream:
         self._collector = ExcerptCollector(self.auto)
         self._number = 0
 
+    def break_off(self) -> None:
+        self._collector.break_off()
+
     def go(self, hops: int, cutoff_hz: float, has_sound: bool = True) -> list[tuple[int, float]]:
         """Go on; returns where each excerpt so far begins, and its band."""
         for _ in range(hops):
@@ -68,6 +71,15 @@ def test_a_narrower_excerpt_ahead_does_not_shield_a_wider_one() -> None:
     assert stream.go(60, 24000.0) == []
     excerpts = stream.go(1000, 8000.0)
     assert {own_hz for _, own_hz in excerpts} == {8000.0}
+
+
+def test_behind_a_gap_it_begins_anew() -> None:
+    stream = Stream()
+    stream.go(EXCERPT_HOPS, 24000.0)
+    stream.go(50, 24000.0)
+    stream.break_off()
+    first = EXCERPT_HOPS + 50
+    assert stream.go(EXCERPT_HOPS + PROVEN_HOPS, 24000.0) == [(first, 24000.0)]
 
 
 def test_pauses_prove_nothing_and_teach_nothing() -> None:

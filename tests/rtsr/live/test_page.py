@@ -17,6 +17,9 @@ import pytest
 from browser import Browser, chromium
 from desk import Desk
 
+from rtsr import Colour
+from rtsr.runtime.models import find_model
+
 websockets = pytest.importorskip("websockets", reason="the extra page is not installed")
 
 RATE = 48000
@@ -228,6 +231,23 @@ def test_programs_with_the_token_steer_it_and_nobody_without(page: LivePage) -> 
     assert page.status("/", cookie) == 200
     assert page.status("/page/live.js", {}) == 200
     assert page.program.stop()["controls"]["seed"] == 7.0
+
+
+def test_programs_see_what_is_known_of_the_colour(page: LivePage, tmp_path: Path) -> None:
+    weights = find_model("small").metadata.weights_sha256
+    Colour("small", weights, 12.0, ((3.0,) * 24,) * 4).save(tmp_path / "me.json")
+
+    async def look() -> dict[str, Any]:
+        async with page.view(**BEARER) as view:
+            now = await message(view, lambda m: m.get("kind") == "now" and "100 %" in str(m))
+            return dict(now["colour"])
+
+    page.start("--colour", str(tmp_path / "me.json"))
+    colour = asyncio.run(look())
+    page.program.stop()
+    assert colour["text"] == "12.0 s learnt, 100 % used"
+    assert colour["gains_db"] == [3.0] * 24
+    assert (colour["bands_hz"][0], colour["bands_hz"][-1]) == (4000, 24000)
 
 
 def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk) -> None:

@@ -12,8 +12,10 @@ import pytest
 from rich.console import Console
 from rich.segment import Segment
 
+from rtsr import AutoColour, Colour
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.controls.keyboard import KeyControls
+from rtsr.live.monitor.colour_state import ColourState, colour_state
 from rtsr.live.monitor.drawing import (
     Glyphs,
     band_of,
@@ -173,6 +175,40 @@ def test_terminals_without_block_characters() -> None:
     text = "\n".join(_text(_snapshot(), encoding="ascii"))
     assert text.isascii()
     assert "Headset -> Cable" in text
+
+
+def _colour(gains_db: np.ndarray) -> Colour:
+    return Colour("small", "0" * 64, 12.3, (tuple(gains_db.tolist()),) * 4)
+
+
+def test_a_colour_is_shown_with_its_bands() -> None:
+    assert not any(line.startswith("colour  ") for line in _text(replace(_snapshot(), controls={})))
+    state = colour_state(_colour(np.linspace(-12.0, 12.0, 24)), 4000.0, 0.85)
+    for encoding, bars in (("utf-8", "▁▁▁"), ("ascii", "...")):
+        lines = _text(replace(_snapshot(), colour=state, controls={}), encoding=encoding)
+        (line,) = (line for line in lines if line.startswith("colour"))
+        assert "12.3 s learnt, 85 % used  4k " + bars in line
+        assert line.rstrip().endswith("24k  -12.0 to +12.0 dB")
+
+
+@pytest.mark.parametrize(
+    ("cutoff_hz", "first_hz"), [(4000.0, 4000.0), (8000.0, 7831.9), (24000.0, 4000.0)]
+)
+def test_the_bands_of_a_colour_are_those_above_the_cutoff(
+    cutoff_hz: float, first_hz: float
+) -> None:
+    state = colour_state(_colour(np.arange(24.0) / 2.0), cutoff_hz, 1.0)
+    assert state.bands_hz[0] == pytest.approx(first_hz, abs=1.0)
+    assert state.bands_hz[-1] == 24000.0
+    assert len(state.gains_db) == len(state.bands_hz) - 1
+    assert state.gains_db[-1] == 11.5
+
+
+def test_a_colour_that_is_still_to_be_learnt() -> None:
+    state = colour_state(AutoColour(), 24000.0, 0.0)
+    assert state == ColourState(True, 0.0, 0.0, 0.0, 0.0, (), ())
+    lines = _text(replace(_snapshot(), colour=state, controls={}))
+    assert any("nothing learnt yet" in line for line in lines)
 
 
 def test_the_keys_are_shown_when_asked_for() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 
-from rtsr import ArgumentError, Colour, Upsampler
+from rtsr import ArgumentError, AutoColour, Colour, Upsampler
 from rtsr.engine.replicate import ReplicateSource
 from rtsr.engine.sources import ModelSource
 from rtsr.engine.statistics import Statistics
@@ -34,8 +33,13 @@ def _run(
     colour: Colour | None,
     board: ControlBoard | None = None,
     turned: Mapping[int, float] = MappingProxyType({}),
+    learnt: Mapping[int, Colour] = MappingProxyType({}),
 ) -> np.ndarray:
-    """Run a chain; ``turned`` has the hops at which the control ``colour`` takes another value."""
+    """Run a chain.
+
+    ``turned`` has the hops at which the control ``colour`` takes another value, ``learnt`` those at
+    which another colour comes.
+    """
     board = board or ControlBoard()
     statistics = Statistics()
     session = OnnxStep("small")
@@ -54,6 +58,8 @@ def _run(
     for hop, level in enumerate(levels):
         if hop in turned:
             board.set("colour", turned[hop])
+        if hop in learnt:
+            chain.renew_colour(learnt[hop])
         chain.step(sound[hop * HOP : (hop + 1) * HOP], out[hop * HOP : (hop + 1) * HOP], level)
     return out
 
@@ -93,13 +99,26 @@ def test_a_knob_fades_between_none_of_a_colour_and_all(
     assert board.get("colour") == 1.0
 
 
-def test_levels_of_the_same_weights_are_coloured() -> None:
-    settings = LiveSettings(colour=_colour(3.0))
-    settings.check()
-    worker = pickle.loads(pickle.dumps(settings.for_worker(24000.0, 0, 600)))
-    assert worker.colour == _colour(3.0)
-    assert coloured_levels(worker) == {"small"}
-    assert coloured_levels(LiveSettings().for_worker(24000.0, 0, 600)) == frozenset()
+def test_what_is_learnt_meanwhile_is_faded_in_and_the_knob_stays(
+    make_sound: Callable[..., np.ndarray],
+) -> None:
+    sound = make_sound(48000, 1.2, cutoff=4000.0)
+    board = ControlBoard()
+    board.set("colour", 0.5)
+    learnt = {0: _colour(2.0), 60: _colour(8.0)}
+    got = _run(sound, ["small"] * 120, None, board, learnt=learnt)
+    for gain_db, hops in ((1.0, (10, 60)), (4.0, (70, 120))):
+        wanted = _run(sound, ["small"] * 120, _colour(gain_db))
+        part = slice(hops[0] * HOP, hops[1] * HOP)
+        np.testing.assert_allclose(got[part], wanted[part], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "levels"),
+    [("small", {"small"}), ("replicate", {"replicate"}), ("dry", set())],
+)
+def test_levels_of_the_same_weights_are_coloured(model: str, levels: set[str]) -> None:
+    assert coloured_levels(model) == levels
 
 
 @pytest.mark.parametrize(
@@ -112,8 +131,30 @@ def test_a_colour_of_another_model_is_refused(model: str, sentence: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("colour", "model", "sentence"),
+    [
+        ("auto", "replicate", "learnt by itself for networks"),
+        ("auto", "dry", "no new band"),
+        ("mine", "small", "not 'mine'"),
+        (AutoColour(_colour(3.0)), "small-int8", None),
+    ],
+)
+def test_what_can_learn_by_itself(colour: object, model: str, sentence: str | None) -> None:
+    settings = LiveSettings(model=model, colour=colour)  # type: ignore[arg-type]
+    if sentence is None:
+        settings.check()
+        return
+    with pytest.raises(ArgumentError, match=sentence):
+        settings.check()
+
+
+@pytest.mark.parametrize(
     ("colour", "sentence"),
-    [("auto", "takes a colour from a file"), ("none.json", "'none.json' cannot be read")],
+    [
+        ("none.json", "'none.json' cannot be read"),
+        ("auto:", "needs the file to keep it in"),
+        ("auto:no-folder/me.json", "There is no folder"),
+    ],
 )
 def test_a_colour_that_there_is_not_is_one_sentence(colour: str, sentence: str) -> None:
     from typer.testing import CliRunner

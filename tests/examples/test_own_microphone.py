@@ -1,0 +1,48 @@
+"""The example for whoever owns the microphone, run as its text says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import rtsr
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_microphone.py"
+DEMO = Path(rtsr.__file__).parent / "demo_data"
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_a_colour_is_learnt_from_one_recording_and_tried_on_another(tmp_path: Path) -> None:
+    pytest.importorskip("visqol", reason="the package visqol-python is not installed")
+    voice, rate = soundfile.read(DEMO / "speech_reference.flac", always_2d=True)
+    yesterday, today, colour = (tmp_path / name for name in ("a.wav", "b.wav", "me.json"))
+    soundfile.write(yesterday, np.resize(voice[:, 0], 11 * rate), rate)
+    soundfile.write(today, voice[: 3 * rate, 0], rate)
+    result = _run(yesterday, today, "-o", colour, "--listen", tmp_path / "tried")
+    assert result.returncode == 0, result.stderr
+    first, heads, without, coloured = result.stdout.splitlines()
+    assert f"written to '{colour}'" in first
+    assert heads.split() == ["visqol", "lsd", "level_bias_db"]
+    # Tried on what it was learnt from, its levels must be nearer.
+    assert float(coloured.split()[-1]) < float(without.split()[-1])
+    assert soundfile.info(tmp_path / "tried" / "narrow.wav").samplerate == 8000
+    assert soundfile.info(tmp_path / "tried" / "with-colour.wav").samplerate == 48000
+
+
+def test_a_narrow_recording_is_refused_in_one_line(tmp_path: Path) -> None:
+    narrow = DEMO / "speech_8k.wav"
+    result = _run(narrow, narrow, "-o", tmp_path / "me.json")
+    assert result.returncode == 1
+    assert result.stderr.startswith("own_microphone: ")
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
