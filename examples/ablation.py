@@ -16,9 +16,9 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,10 +35,14 @@ from rtsr.quality.audio import read_audio
 from rtsr.quality.compare import compare_files
 from rtsr.timing import HOP, OVERLAP
 from rtsr.train.checkpoint import load_checkpoint
+from rtsr.train.corpus import Corpus
+from rtsr.train.data import load_corpus
 from rtsr.train.degrade import LOSSLESS_NOISE_FLOOR, Degraded
+from rtsr.train.settings import load_settings
 from rtsr.train.stages import Batch, autoencode
+from rtsr.train.trainer import Trainer
 from rtsr_bench.corpus import Clip, list_clips, prepare_inputs, prepare_references, write_whole
-from rtsr_bench.quality.report import table
+from rtsr_bench.markdown import table
 from rtsr_bench.quality.scores import Scores, gather_scores
 from rtsr_export.graph import build_graph
 from rtsr_export.graph_file import write_graph
@@ -74,7 +78,7 @@ def slug(name: str) -> str:
 
 
 def train(variant: dict[str, Any], base: dict[str, Any], data: Path, out: Path) -> Path:
-    """Run ``rtsr train`` with a variant's settings; returns its checkpoint."""
+    """Train as ``rtsr train`` does, with a variant's settings; returns its checkpoint."""
     folder = out / slug(variant["name"])
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "last.pt"
@@ -86,9 +90,24 @@ def train(variant: dict[str, Any], base: dict[str, Any], data: Path, out: Path) 
     settings = merged(base, variant.get("settings", {}))
     text = "".join(f"{name} = {toml(value)}\n" for name, value in settings.items())
     (folder / "settings.toml").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "rtsr", "train", data, "--out", folder, "--minutes", "1e6"]
-    subprocess.run([*map(str, command), "--config", folder / "settings.toml"], check=True)
+    found = load_settings(folder / "settings.toml")
+    is_coded = found.degrade.codec_share > 0.0
+    trainer = Trainer(found, _corpus(data, "train", is_coded), _corpus(data, "valid"), folder)
+    trainer.resume()
+    try:
+        # The steps of the settings end it, not the clock.
+        trainer.run(math.inf)
+    except (KeyboardInterrupt, SystemExit):
+        trainer.save()
+        raise
+    print(f"{variant['name']}: trained for {trainer.elapsed:.1f} minutes")
     return checkpoint
+
+
+@functools.cache
+def _corpus(data: Path, split: str, is_coded: bool = False) -> Corpus:
+    """Read a split once for all variants."""
+    return load_corpus(data, split, codec=is_coded)
 
 
 def renderings(variant: dict[str, Any], checkpoint: Path, folder: Path) -> dict[str, Render]:
@@ -104,9 +123,10 @@ def renderings(variant: dict[str, Any], checkpoint: Path, folder: Path) -> dict[
             initial = functools.partial(generator.initial_state, euler_steps=steps)
             generator.initial_state = initial  # type: ignore[method-assign]
             graph = folder / f"{slug(prefix)}{steps}-steps.onnx"
-            write_graph(build_graph(generator), graph)
+            # Written when it is needed: what has been scored already needs none.
+            graph.unlink(missing_ok=True)
             found[f"{prefix}{steps} {'step' if steps == 1 else 'steps'}"] = functools.partial(
-                _enhance, graph
+                _enhance, generator, graph
             )
     for level in variant.get("latent_noise", []):
         generator = _generator(content, content["ema"]["values"])
@@ -121,8 +141,15 @@ def _generator(content: dict[str, Any], weights: dict[str, Any]) -> Generator:
 
 
 def _enhance(
-    graph: Path, source: Path, reference: Path, ends_hz: tuple[float, float], target: Path
+    generator: Generator,
+    graph: Path,
+    source: Path,
+    reference: Path,
+    ends_hz: tuple[float, float],
+    target: Path,
 ) -> None:
+    if not graph.exists():
+        write_graph(build_graph(generator), graph)
     enhance_file(source, target, model=graph, provider="cpu", ceiling=CEILING_HZ)
 
 

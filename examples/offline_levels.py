@@ -30,8 +30,8 @@ from rtsr_bench.corpus import (
     prepare_inputs,
     prepare_references,
 )
+from rtsr_bench.markdown import table
 from rtsr_bench.quality.baseline import fit_length, load_full_band
-from rtsr_bench.quality.report import table
 
 Array = NDArray[np.float64]
 

@@ -53,15 +53,6 @@ def gpu_identifier(device: int = 0) -> str:
     return visible[device] if device < len(visible) and visible[device] else str(device)
 
 
-def gpu_megabytes(device: int = 0) -> float | None:
-    """Memory in use on the GPU, by everybody (in a container, processes cannot be told apart)."""
-    rows = gpu_query("memory.used", device=device)
-    try:
-        return float(rows[0][0]) * 1.048576
-    except (IndexError, ValueError):
-        return None
-
-
 class PackageEnergy:
     """RAPL: what the processor packages have used, all programs together."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 import onnx
 
 from rtsr.errors import ModelError
-from rtsr.runtime.metadata import read_metadata
+from rtsr.runtime.metadata import CHECKSUM_KEY, checksum_text, read_metadata
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
@@ -31,9 +32,12 @@ def read_graph(path: Path) -> onnx.ModelProto:
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
     """Write beside, then rename: a file under the final name is always whole.
 
+    The checksum of the graph is written into it, by which a later change of the weights is noticed.
+
     Raises:
         OSError: the folder cannot be written.
     """
+    write_checksum(model)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -43,3 +47,11 @@ def write_graph(model: onnx.ModelProto, path: Path) -> None:
     except BaseException:
         os.unlink(beside)
         raise
+
+
+def write_checksum(model: onnx.ModelProto) -> None:
+    """Put the checksum of the graph into a model's metadata, in place of an earlier one."""
+    for entry in [one for one in model.metadata_props if one.key == CHECKSUM_KEY]:
+        model.metadata_props.remove(entry)
+    crc32 = zlib.crc32(model.graph.SerializeToString())
+    model.metadata_props.add(key=CHECKSUM_KEY, value=checksum_text(crc32))

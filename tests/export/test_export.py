@@ -12,10 +12,11 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.errors import ModelError, RtsrError  # noqa: E402
 from rtsr.model import CONFIGURATIONS  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.model.streaming import flatten  # noqa: E402
+from rtsr.runtime.metadata import check_graph  # noqa: E402
 from rtsr_export import parity as chain  # noqa: E402
 from rtsr_export.graph import build_graph, weights_sha256  # noqa: E402
 from rtsr_export.graph_file import write_graph  # noqa: E402
@@ -103,6 +104,19 @@ def test_weights_hash_depends_on_the_weights():
     config = replace(CONFIGURATIONS["small"], encoder_width=24, decoder_width=24)
     assert weights_sha256(seeded(config, 1)) == weights_sha256(seeded(config, 1))
     assert weights_sha256(seeded(config, 1)) != weights_sha256(seeded(config, 2))
+
+
+def test_a_written_graph_knows_its_checksum_also_once_it_is_changed(exported, tmp_path):
+    target = tmp_path / "model.onnx"
+    write_graph(exported[1], target)
+    check_graph(target)
+    other = onnx.load(target)
+    other.graph.doc_string = "another graph"
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match="changed or damaged"):
+        check_graph(tmp_path / "other.onnx")
+    write_graph(other, target)
+    check_graph(target)
 
 
 def test_a_failed_write_leaves_nothing(exported, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from rtsr_bench.bandwidth.degradations import DEGRADATIONS, STEADY, SWITCHES, De
 from rtsr_bench.bandwidth.streams import hops, one_voice, programme
 from rtsr_bench.codecs import Signal
 from rtsr_bench.corpus import Clip
+from rtsr_bench.markdown import table
 
 HOPS_PER_SECOND = 100
 SECONDS_BEFORE, SECONDS_AFTER = 8.0, 16.0
@@ -169,48 +170,41 @@ def track_unchanged(
 
 def switch_table(results: Sequence[Switched]) -> str:
     """Markdown: a row per change, and how long it took to be noticed in seconds."""
-    lines = [
-        "| domain | from | to | streams | median s | 90 % s | longest s | not noticed "
-        "| false moves |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
     rows: dict[tuple[str, str, str], list[Switched]] = {}
     sums: dict[tuple[str, str, str], list[Switched]] = {}
     for one in results:
         rows.setdefault((one.domain, one.before, one.after), []).append(one)
         narrower = DEGRADATIONS[one.before].cutoff_hz > DEGRADATIONS[one.after].cutoff_hz
         sums.setdefault((one.domain, "any", "narrower" if narrower else "wider"), []).append(one)
-    for (domain, before, after), some in (*rows.items(), *sums.items()):
+    cells = []
+    for key, some in (*rows.items(), *sums.items()):
         seconds = np.array([math.inf if one.seconds is None else one.seconds for one in some])
         # The next one up: between two values, one of which may be infinite, there is no middle.
-        half, most, all_ = (
-            _seconds(np.quantile(seconds, share, method="higher")) for share in (0.5, 0.9, 1.0)
-        )
-        lines.append(
-            f"| {domain} | {before} | {after} | {len(some)} | {half} | {most} | {all_} "
-            f"| {int(np.isinf(seconds).sum())} | {sum(one.false_moves for one in some)} |"
-        )
-    return "\n".join(lines)
+        told = [_seconds(np.quantile(seconds, share, method="higher")) for share in (0.5, 0.9, 1.0)]
+        false_moves = sum(one.false_moves for one in some)
+        cells.append([*key, len(some), *told, int(np.isinf(seconds).sum()), false_moves])
+    head = ["domain", "from", "to", "streams", "median s", "90 % s", "longest s", "not noticed"]
+    return "\n".join(table([*head, "false moves"], cells))
 
 
 def unchanged_table(results: Sequence[Unchanged]) -> str:
     """Markdown: a row per domain and degradation, and how often it moved for nothing."""
-    lines = [
-        "| domain | degradation | minutes | false moves | seconds not right |",
-        "| --- | --- | --- | --- | --- |",
-    ]
     rows: dict[tuple[str, str], list[Unchanged]] = {}
     sums: dict[tuple[str, str], list[Unchanged]] = {}
     for one in results:
         rows.setdefault((one.domain, one.degradation), []).append(one)
         sums.setdefault((one.domain, "any"), []).append(one)
-    for (domain, degradation), some in (*rows.items(), *sums.items()):
-        lines.append(
-            f"| {domain} | {degradation} | {sum(one.minutes for one in some):.0f} "
-            f"| {sum(one.false_moves for one in some)} "
-            f"| {sum(one.wrong_seconds for one in some):.1f} |"
-        )
-    return "\n".join(lines)
+    cells = [
+        [
+            *key,
+            f"{sum(one.minutes for one in some):.0f}",
+            sum(one.false_moves for one in some),
+            f"{sum(one.wrong_seconds for one in some):.1f}",
+        ]
+        for key, some in (*rows.items(), *sums.items())
+    ]
+    head = ["domain", "degradation", "minutes", "false moves", "seconds not right"]
+    return "\n".join(table(head, cells))
 
 
 def _seconds(value: float) -> str:

@@ -26,6 +26,7 @@ from rtsr_bench.corpus import (
     prepare_inputs,
     prepare_references,
 )
+from rtsr_bench.markdown import table
 
 #: what is scored in stereo does not need much sound, and costs the time of two channels
 STEREO_SECONDS = 2.0
@@ -109,14 +110,11 @@ def markdown_table(found: Mapping[str, Mapping[str, Values]]) -> str:
 
     A ``!`` stands behind a median beyond its limit, and ``-`` where no clip could be scored.
     """
-    lines = [
-        f"| artefact | limit | {' | '.join(found)} |",
-        f"| --- | --- |{' --- |' * len(found)}",
-    ]
+    rows = []
     for name, artefact in ARTEFACTS.items():
         cells = [_cell(name, [clip[name] for clip in clips.values()]) for clips in found.values()]
-        lines.append(f"| {name} | {artefact.limits} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, artefact.limits, *cells])
+    return "\n".join(table(["artefact", "limit", *found], rows))
 
 
 def _cell(name: str, values: Sequence[float]) -> str:
@@ -129,14 +127,3 @@ def _cell(name: str, values: Sequence[float]) -> str:
     beyond = sum(not artefact.accepts(value) for value in known)
     mark = "" if artefact.accepts(median) else " !"
     return f"{median:.2f}{mark} ({worst:.2f}; {beyond}/{len(known)})"
-
-
-def as_json(found: ByDomain) -> dict[str, dict[str, dict[str, float | None]]]:
-    """JSON has no NaN: what could not be scored is null."""
-    return {
-        domain: {
-            clip: {name: None if math.isnan(value) else value for name, value in values.items()}
-            for clip, values in clips.items()
-        }
-        for domain, clips in found.items()
-    }

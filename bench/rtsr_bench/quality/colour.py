@@ -7,7 +7,6 @@ part is learnt from but by the oracle.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +35,9 @@ from rtsr.quality.evaluation import evaluate
 from rtsr.runtime.models import Model
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.listing import list_recordings
-from rtsr_bench.files import read_json
+from rtsr_bench import markdown
+from rtsr_bench.files import read_json, write_json
+from rtsr_bench.quality.results import plain
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 Audio = NDArray[np.float32]
@@ -234,8 +235,7 @@ def _number(value: float | None) -> float:
 def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
     """Return a Markdown table: a row per case, medians of speech / effects / music."""
     columns = dict.fromkeys(METRICS, ".2f") | {f"change of {name}": "+.2f" for name in METRICS[:2]}
-    lines = [f"| colour | recordings | {' | '.join(columns)} |"]
-    lines.append("| --- " * (2 + len(columns)) + "|")
+    rows = []
     for case, domains in summary.items():
         cells = [
             " / ".join(
@@ -243,8 +243,8 @@ def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
             )
             for name, form in ({"recordings": ".0f"} | columns).items()
         ]
-        lines.append(f"| {case} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([case, *cells])
+    return "\n".join(markdown.table(["colour", "recordings", *columns], rows))
 
 
 def plot(recordings: list[dict[str, Any]], path: Path) -> None:
@@ -313,5 +313,4 @@ def measure_corpus(
 def record(path: Path, model: Model, rate: int, recordings: list[dict[str, Any]]) -> None:
     """Write every figure as JSON; a figure that there is not is ``null``."""
     facts = {"model": model.name, "version": model.metadata.version, "rate": rate}
-    text = json.dumps({**facts, "recordings": recordings}, indent=1)
-    path.write_text(text.replace("NaN", "null") + "\n", encoding="utf-8")
+    write_json(path, plain({**facts, "recordings": recordings}))

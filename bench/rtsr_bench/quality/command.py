@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,12 @@ _Corpus = Annotated[
     Path, typer.Argument(metavar="CORPUS", help="A folder of recordings, as for rtsr train.")
 ]
 _Work = Annotated[Path, typer.Option("--work", help="Folder for inputs and results.")]
+_Cutoffs = Annotated[
+    list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
+]
+_Model = Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")]
+_Json = Annotated[Path | None, typer.Option("--json", help="Also write all values.")]
+_Plot = partial(typer.Option, "--plot", metavar="PNG")
 
 
 def quality_command(
@@ -61,7 +68,9 @@ def quality_command(
     ] = False,
     picture: Annotated[
         list[str] | None,
-        typer.Option("--picture", help="Draw clips with this in their names; else some are chosen"),
+        typer.Option(
+            "--picture", help="Draw clips with this in their names; else one of each domain."
+        ),
     ] = None,
     into_cards: Annotated[
         bool,
@@ -114,9 +123,7 @@ def quality_command(
 
 def baseline_command(
     data: _Corpus,
-    cutoff: Annotated[
-        list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
-    ] = [4000.0, 8000.0, 12000.0],  # noqa: B006 - typer copies it
+    cutoff: _Cutoffs = [4000.0, 8000.0, 12000.0],  # noqa: B006 - typer copies it
     baselines: Annotated[
         Path, typer.Option("--baselines", help="Folder for the fitted baselines.")
     ] = Path("baselines"),
@@ -158,14 +165,12 @@ def artefacts_command(
     model: Annotated[
         list[str], typer.Option("--model", help="A bundled name or an .onnx file; several times.")
     ] = ["small"],  # noqa: B006 - typer copies it
-    cutoff: Annotated[
-        list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
-    ] = [4000.0, 8000.0],  # noqa: B006 - typer copies it
+    cutoff: _Cutoffs = [4000.0, 8000.0],  # noqa: B006 - typer copies it
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, metavar="N", help="Only N clips of each domain.")
     ] = None,
     work: _Work = Path("validation"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all values.")] = None,
+    json_file: _Json = None,
 ) -> None:
     """Look for what averages hide: hiss, buzz, pre-echo, a hole at the cutoff.
 
@@ -178,7 +183,8 @@ def artefacts_command(
     from rtsr.quality.evaluation import check_cutoff
     from rtsr_bench.corpus import first_clips, list_clips
     from rtsr_bench.files import check_writable, write_json
-    from rtsr_bench.quality.artefacts import as_json, find_in_clips, markdown_table
+    from rtsr_bench.quality.artefacts import find_in_clips, markdown_table
+    from rtsr_bench.quality.results import plain
 
     for cutoff_hz in cutoff:
         check_cutoff(cutoff_hz)
@@ -202,7 +208,7 @@ def artefacts_command(
                 )
             typer.echo(f"\n{label}, input cutoff {cutoff_hz:g} Hz, {len(clips)} clips\n")
             typer.echo(markdown_table(found))
-            report.setdefault(f"{cutoff_hz:g}", {})[label] = as_json(found)
+            report.setdefault(f"{cutoff_hz:g}", {})[label] = plain(found)
     typer.echo("\nmedian (worst; clips beyond the limit / clips scored); ! median beyond the limit")
     if json_file is not None:
         write_json(json_file, report)
@@ -212,7 +218,7 @@ def colour_command(
     corpus: Annotated[
         Path, typer.Argument(help="Folder of recordings, or with --print a file of --json.")
     ],
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")] = "small",
+    model: _Model = "small",
     rate: Annotated[int, typer.Option("--rate", metavar="HZ", help="Of the narrow sound.")] = 8000,
     per_domain: Annotated[
         int | None,
@@ -221,10 +227,8 @@ def colour_command(
     print_again: Annotated[
         bool, typer.Option("--print", help="Print the table of a file of --json once more.")
     ] = False,
-    picture: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Also draw the changes of ViSQOL.")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all values.")] = None,
+    picture: Annotated[Path | None, _Plot(help="Also draw the changes of ViSQOL.")] = None,
+    json_file: _Json = None,
 ) -> None:
     """Say what a colour is worth: none, of the beginning, by itself, of a wrong source, oracle."""
     from rich.console import Console
@@ -252,7 +256,7 @@ def hires_command(
     folder: Annotated[
         Path, typer.Argument(help="Recordings of 88.2 kHz and more, in a folder for each kind.")
     ],
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")] = "small",
+    model: _Model = "small",
     octave_model: Annotated[
         str | None,
         typer.Option(
@@ -262,10 +266,8 @@ def hires_command(
     every: Annotated[
         int, typer.Option("--every", min=1, metavar="N", help="Only every N-th recording.")
     ] = 1,
-    picture: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Also draw the first recording.")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all values.")] = None,
+    picture: Annotated[Path | None, _Plot(help="Also draw the first recording.")] = None,
+    json_file: _Json = None,
 ) -> None:
     """Say what octaves beyond 48 kHz are worth on recordings that have them."""
     from rich.console import Console

@@ -10,7 +10,6 @@ at 96 kHz count as 48 kHz sound, so 24 kHz is what 12 kHz is there.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -33,6 +32,8 @@ from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.excerpt import loudest_part
 from rtsr.upsampler import Upsampler
+from rtsr_bench import markdown
+from rtsr_bench.files import write_json
 from rtsr_bench.quality.baseline import RidgeBaseline, fit_length, high_edges, low_edges
 
 Array = NDArray[np.float64]
@@ -235,23 +236,16 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
 
 def table(scores: list[Score]) -> str:
     """Return a Markdown table of medians: a row per case, group and system."""
-    lines = [
-        "| case (kHz) | group | recordings | system | LSD | LSD of the new band "
-        "| level of 12-24, 24-48, 48-96 kHz in dB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    rows = dict.fromkeys((one.case, one.group, one.system) for one in scores)
-    for case, group, system in rows:
-        chosen = [
-            one for one in scores if (one.case, one.group, one.system) == (case, group, system)
-        ]
+    head = ["case (kHz)", "group", "recordings", "system", "LSD", "LSD of the new band"]
+    rows = []
+    for key in dict.fromkeys((one.case, one.group, one.system) for one in scores):
+        chosen = [one for one in scores if (one.case, one.group, one.system) == key]
         levels = np.median([one.levels_db for one in chosen], axis=0)
-        lines.append(
-            f"| {case} | {group} | {len(chosen)} | {system} "
-            f"| {np.median([one.lsd for one in chosen]):.2f} "
-            f"| {np.median([one.lsd_new for one in chosen]):.2f} "
-            f"| {', '.join(f'{level:+.1f}' for level in levels)} |"
-        )
+        distances = np.median([(one.lsd, one.lsd_new) for one in chosen], axis=0)
+        cells = [*(f"{value:.2f}" for value in distances), ", ".join(f"{x:+.1f}" for x in levels)]
+        case, group, system = key
+        rows.append([case, group, len(chosen), system, *cells])
+    lines = markdown.table([*head, "level of 12-24, 24-48, 48-96 kHz in dB"], rows)
     return "\n".join(lines)
 
 
@@ -293,7 +287,7 @@ def step_times_ms(restorer: Restorer) -> tuple[float, float]:
 
 def plot(path: Path, restorer: Restorer, picture: Path) -> None:
     """Draw a recording at 96 kHz: resampled, restored by the baseline and the model, and itself."""
-    from rtsr_bench.quality.pictures import save_side_by_side
+    from rtsr_bench.quality.pictures import save_excerpts
 
     rate = 2 * _PRIOR_RATE
     reference = read_at(path, rate)
@@ -302,7 +296,7 @@ def plot(path: Path, restorer: Restorer, picture: Path) -> None:
     panels = [
         (name, fit_length(enhance(narrow), reference.size)) for name, enhance in systems.items()
     ]
-    save_side_by_side(
+    save_excerpts(
         picture, [*panels, ("recording", reference)], path.stem, narrow_rate / 2, sample_rate=rate
     )
 
@@ -314,5 +308,4 @@ def write_scores(path: Path, restorer: Restorer, scores: list[Score]) -> None:
         key: model and {"name": model.name, "version": model.metadata.version}
         for key, model in models.items()
     }
-    text = json.dumps({**facts, "scores": [asdict(one) for one in scores]}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_json(path, {**facts, "scores": [asdict(one) for one in scores]})

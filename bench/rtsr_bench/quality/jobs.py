@@ -13,10 +13,12 @@ import json
 import logging
 import math
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,11 +30,16 @@ from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
 from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
-from rtsr_bench.quality.single_thread import one_thread_each
 from rtsr_bench.quality.systems import BASELINE, MODEL, System
 
 Values = dict[str, float]
 
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 #: rooms of rtsr that no sample of a file passes through
 _NOT_IN_A_FILES_WAY = frozenset({"call", "cli", "live", "model", "train"})
 
@@ -138,6 +145,21 @@ def run_all(
     if failed and len(failed) == len(jobs):
         raise RtsrError(failed[0].reason)
     return [rows[place] for place in range(len(jobs))]
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Keep processes that are started here from starting threads against each other."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _run_in_processes(

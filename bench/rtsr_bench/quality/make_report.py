@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +29,7 @@ from rtsr_bench.quality.card import write_cards
 from rtsr_bench.quality.corpora import Corpus, Show, prepare_corpora
 from rtsr_bench.quality.plan import degrade, score_everything
 from rtsr_bench.quality.probes import real_time_factor
-from rtsr_bench.quality.results import conditions_part, known, nest_probes, nest_scores, plain
-from rtsr_bench.quality.spectrograms import choose_clips, save_spectrograms_of_clips
+from rtsr_bench.quality.results import conditions_part, nest_probes, nest_scores, plain
 from rtsr_bench.quality.systems import (
     MODEL,
     System,
@@ -44,7 +43,6 @@ from rtsr_kernels.resample import SUPPORTED_RATES
 FORMAT = 3
 CUTOFFS = (4000.0, 8000.0, 12000.0)
 CONDITION_SECONDS = 3.0
-_DRAWN_METRICS = ("visqol", "lsd_near", "mel_hf", "hf_bias_db")
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
         first, lowest = corpora[0], min(cutoffs)
         drawn = []
         if not asked.tables_only:
-            drawn = choose_clips(first.references, lowest, asked.pictures)
+            drawn = pictures.choose_clips(first.references, lowest, asked.pictures)
         facts = _describe(systems, first, show, is_timed=not asked.tables_only)
         part = min(asked.seconds, CONDITION_SECONDS)
         scored = score_everything(
@@ -155,18 +153,9 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
         # From here on the report's files are replaced one by one; it is whole when this is back.
         (asked.out / "quality.md").unlink(missing_ok=True)
         if not asked.tables_only:
-            content["pictures"] = [
-                *_draw_figures(asked.out, content),
-                *save_spectrograms_of_clips(
-                    asked.out,
-                    drawn,
-                    systems,
-                    first.references,
-                    first.inputs[lowest],
-                    lowest,
-                    show,
-                ),
-            ]
+            content["pictures"] = pictures.save_spectrograms_of_clips(
+                asked.out, drawn, systems, first.references, first.inputs[lowest], lowest, show
+            )
     page = report.markdown(content)
     write_json(asked.out / "quality.json", content)
     write_text(asked.out / "quality.md", page)
@@ -226,23 +215,6 @@ def _describe(
             described = replace(described, real_time=speed)
         facts[system.name] = described
     return facts
-
-
-def _draw_figures(out: Path, content: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Draw the metrics; returns what the pictures are called and what they show."""
-    drawn = []
-    metrics = [name for name in content["metrics"] if name != "silence_dbfs"]
-    for corpus in content["corpora"]:
-        for place, rows in corpus["cutoffs"].items():
-            file = report.metrics_picture(corpus, place)
-            title = f"Medians of {corpus['name']} at an input cutoff of {float(place) / 1000:g} kHz"
-            drawn.append({"file": file, "title": title})
-            pictures.save_metrics(out / file, rows, metrics, title)
-    if content["conditions"]:
-        shown = known(_DRAWN_METRICS, content["metrics"])
-        drawn.append({"file": "conditions.png", "title": "Metrics by kind of degradation"})
-        pictures.save_conditions(out / "conditions.png", content["conditions"], shown)
-    return drawn
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtsr.quality.band_levels import BAND_LEVELS
+from rtsr_bench.markdown import table
 from rtsr_bench.quality.results import corpora_of
 from rtsr_bench.quality.systems import BASELINE, MODEL, original_of
 
@@ -59,7 +60,6 @@ def markdown(report: Mapping[str, Any]) -> str:
         for cutoff, rows in corpus["cutoffs"].items():
             lines += ["", f"## {_title(corpus, cutoff)}", ""]
             lines += _domain_tables(rows, report["metrics"])
-            lines += _pictures(report, metrics_picture(corpus, cutoff))
     lines += not_scored(report)
     lines += against_baselines(report)
     lines += _precisions(report)
@@ -68,9 +68,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += ["", "## Streaming minus offline, and silence", "", *_probe_table(report)]
     if report["conditions"]:
         lines += ["", "## The same sound, degraded in other ways", "", *_conditions(report)]
-    pictures = _pictures(report, "spectrogram")
-    if pictures:
-        lines += ["", "## Spectrograms", "", "Dashed: the cutoff of the input.", *pictures]
+    if report["pictures"]:
+        lines += ["", "## Spectrograms", "", "Dashed: the cutoff of the input."]
+    for picture in report["pictures"]:
+        lines += ["", f"![{picture['title']}]({picture['file']})"]
     return "\n".join(lines) + "\n"
 
 
@@ -89,20 +90,6 @@ def number(metric: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return NOTHING
     return f"{value:.{METRIC_NOTES.get(metric, _UNKNOWN)[2]}f}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Lines of a Markdown table."""
-    return [
-        f"| {' | '.join(head)} |",
-        f"|{' --- |' * len(head)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-
-
-def metrics_picture(corpus: Mapping[str, Any], cutoff: str) -> str:
-    """Name of the picture of a corpus's metrics at a cutoff."""
-    return f"metrics-{corpus['name']}-{cutoff}.png"
 
 
 def not_scored(report: Mapping[str, Any]) -> Table:
@@ -295,7 +282,7 @@ def _conditions(report: Mapping[str, Any]) -> Table:
         for system, by_condition in systems.items()
     ]
     lines += table(["system", *metrics], rows)
-    return [*lines, *_pictures(report, "conditions")]
+    return lines
 
 
 def _largest_loss(by_condition: Mapping[str, Any], metric: str, titles: Mapping[str, str]) -> str:
@@ -324,15 +311,6 @@ def _legend(metrics: Sequence[str]) -> Table:
         meaning, direction, _ = METRIC_NOTES.get(metric, _UNKNOWN)
         rows.append([metric, meaning, direction])
     return table(["metric", "meaning", "better"], rows)
-
-
-def _pictures(report: Mapping[str, Any], kind: str) -> Table:
-    return [
-        line
-        for picture in report["pictures"]
-        if picture["file"].startswith(kind)
-        for line in ("", f"![{picture['title']}]({picture['file']})")
-    ]
 
 
 def _rates(report: Mapping[str, Any]) -> list[int]:

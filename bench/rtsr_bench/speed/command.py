@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rtsr.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _matrix = partial(typer.Option, rich_help_panel="Matrix")
 _protocol = partial(typer.Option, rich_help_panel="Protocol")
@@ -127,19 +124,17 @@ def speed_command(
     [bold]rtsr bench speed --against other.onnx --against-input audio:1x1x480[/bold]
     """
     began = time.monotonic()
-    from rich.console import Console
+    from rtsr_bench.files import check_writable, write_json, write_text
+    from rtsr_bench.speed.report import show_page, show_results
 
-    from rtsr_bench.files import check_writable
-
-    console = Console()
     check_writable(json_file, html_file)
     if comparison is not None:
-        _compare(comparison, json_file, html_file, console)
+        _compare(comparison, json_file, html_file)
         return
-    from rtsr_bench.speed import matrix, options
-    from rtsr_bench.speed.evidence.items import STREAMS
+    from rtsr_bench.speed import matrix, options, order
+    from rtsr_bench.speed.run import run_on_terminal
 
-    few_streams = STREAMS if evidence is not None else (1,) if quick else (1, 4)
+    few_streams = order.STREAMS if evidence is not None else (1,) if quick else (1, 4)
     axes = matrix.Axes(
         options.names("--provider", provider),
         options.names("--model", model),
@@ -148,7 +143,6 @@ def speed_command(
         options.numbers("--streams", streams, few_streams),
         threads,
     )
-    command = options.command_line()
     if evidence is not None:
         other = {
             "--repetitions": repetitions, "--seconds": seconds, "--paced": paced,
@@ -158,58 +152,58 @@ def speed_command(
             raise ArgumentError(
                 f"--evidence has a protocol of its own; leave out {', '.join(given)}."
             )
-        from rtsr_bench.speed.evidence.run import gather_evidence
-
-        gather_evidence(evidence, budget, axes, began, command, console)
-        return
-    if budget is not None:
-        raise ArgumentError("--budget is for --evidence FILE.json; a short run is --quick.")
-    peers: list[matrix.Case] = []
-    if against is not None:
-        peers = options.peer_cases(
-            against, against_input or [], against_output or [], against_state or [],
-            against_ms, axes,
+        json_file, html_file = evidence, evidence.with_suffix(".html")
+        plan = options.build_evidence_plan(evidence, budget, axes, began)
+    else:
+        if budget is not None:
+            raise ArgumentError("--budget is for --evidence FILE.json; a short run is --quick.")
+        peers: list[matrix.Case] = []
+        if against is not None:
+            peers = options.peer_cases(
+                against, against_input or [], against_output or [], against_state or [],
+                against_ms, axes,
+            )  # fmt: skip
+        elif against_input or against_output or against_state:
+            raise ArgumentError(
+                "--against-input, -output and -state describe a file: add --against FILE."
+            )
+        plan = options.build_plan(
+            axes, peers, references, repetitions, seconds, paced, search, most_streams, quick,
+            began,
         )  # fmt: skip
-    elif against_input or against_output or against_state:
-        raise ArgumentError(
-            "--against-input, -output and -state describe a file: add --against FILE."
-        )
-    plan = options.build_plan(
-        axes, peers, references, repetitions, seconds, paced, search, most_streams, quick, began,
-        command,
-    )  # fmt: skip
-    from rtsr_bench.files import write_json, write_text
-    from rtsr_bench.speed.run import run_on_terminal
-    from rtsr_bench.speed.screen import print_results
 
-    results = run_on_terminal(plan)
-    if json_file is not None:
-        write_json(json_file, results)
-    if html_file is not None:
-        from rtsr_bench.speed.html.page import build_page
+    def keep(results: dict[str, Any]) -> None:
+        if json_file is not None:
+            write_json(json_file, results)
+        if html_file is not None:
+            write_text(html_file, show_page(results))
 
-        write_text(html_file, build_page(results))
+    if plan.by_worth:
+        # Whatever ends the run has left a whole answer to what came before.
+        results = run_on_terminal(plan, keep)
+    else:
+        results = run_on_terminal(plan)
+        keep(results)
     # Last: a pager that is closed must not cost what took half an hour.
-    print_results(results, console)
+    show_results(results)
 
 
-def _compare(
-    sides: tuple[Path, Path], json_file: Path | None, html_file: Path | None, console: Console
-) -> None:
+def _compare(sides: tuple[Path, Path], json_file: Path | None, html_file: Path | None) -> None:
     from dataclasses import asdict
 
     from rtsr_bench.files import write_json, write_text
+    from rtsr_bench.speed import document
     from rtsr_bench.speed.compare import compare
-    from rtsr_bench.speed.html.comparison import build_comparison_page
+    from rtsr_bench.speed.report import comparison_parts
     from rtsr_bench.speed.results import read_results
-    from rtsr_bench.speed.screen import print_comparison
 
     found = compare(*(read_results(side) for side in sides))
     if json_file is not None:
         write_json(json_file, asdict(found))
     if html_file is not None:
-        write_text(html_file, build_comparison_page(found, sides[0].name, sides[1].name))
-    print_comparison(found, console)
+        parts = comparison_parts(found, " against ".join(side.name for side in sides))
+        write_text(html_file, document.page("rtsr bench speed: what changed", parts))
+    document.show(comparison_parts(found))
 
 
 def calls_command(

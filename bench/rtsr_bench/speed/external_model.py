@@ -20,6 +20,7 @@ from rtsr.errors import ArgumentError, ModelError, ProviderError
 from rtsr.runtime.providers import select as providers
 from rtsr_bench.speed.blocks import Blocks
 from rtsr_bench.speed.matrix import EXTERNAL, Case
+from rtsr_bench.speed.target import Target
 
 STREAMS = "N"
 _AS_IN_FILE = "as is"
@@ -108,13 +109,15 @@ def external_cases(
         )
     source = {"file": str(file.resolve()), "declaration": asdict(declaration)}
     return [
-        Case(EXTERNAL, file.stem, name, _AS_IN_FILE, 1, count, threads, period_ms, source)
+        Case(
+            EXTERNAL, file.stem, name, _AS_IN_FILE, 1, count, threads, period_ms, source=source
+        )
         for name in chosen_providers
         for count in (streams if declaration.takes_streams else [1])
-    ]
+    ]  # fmt: skip
 
 
-class ExternalStep:
+class ExternalStep(Target):
     """A external graph with its inputs bound, its states carried and its outputs fetched.
 
     Raises:

@@ -14,6 +14,8 @@ from rtsr_bench.probes import gpu_identifier, gpu_query
 _FIELDS = ("power.draw", "memory.used", "utilization.gpu", "clocks.sm")
 _PERIOD_MS = 100
 _MEGA = 1.048576
+#: What it may take to begin.
+_FIRST_SECONDS = 5.0
 #: What somebody else leaves of a GPU that counts as free.
 _BUSY_PERCENT, _FULL_SHARE = 30.0, 0.25
 
@@ -60,6 +62,16 @@ class GpuMonitor:
             ),
             "gpu_clock_mhz": _mean([sample.clock_mhz for sample in seen]),
         }
+
+    def megabytes(self) -> float | None:
+        """Memory in use on the GPU now, by everybody; ``None`` where nothing tells.
+
+        In a container, processes cannot be told apart.
+        """
+        deadline = time.monotonic() + (_FIRST_SECONDS if self._process is not None else 0.0)
+        while not self.samples and time.monotonic() < deadline:
+            time.sleep(_PERIOD_MS / 1000.0)
+        return self.samples[-1].memory_mb if self.samples else None
 
     def stop(self) -> None:
         """End it."""

@@ -14,6 +14,8 @@ from rtsr.timing import HOPS_PER_STEP
 
 HOP_MS = 10.0
 PRECISIONS = ("fp32", "fp16", "int8")
+#: Single precision with products in TF32, an option of CUDA and no file of its own.
+TF32 = "tf32"
 MOST_STREAMS = 65536
 
 MODEL = "model"
@@ -32,6 +34,9 @@ class Case:
         kind: ``model``, ``replicate``, ``resampler``, ``soxr`` or ``external``.
         name: what people call it; never a path.
         period_ms: sound that one step takes in, and so the time that it may take.
+        whole: whether resampling, detector, crossover and mixing are part of it, as in
+            ``BatchUpsampler``, or only the step, as in ``OnnxStep``.
+        paced: one step per period, as a live stream takes them, instead of one after another.
         source: what a fresh process needs to make it: a file, a declaration. Not part of its
             identity and not written into results.
     """
@@ -44,15 +49,24 @@ class Case:
     streams: int
     threads: int
     period_ms: float
+    whole: bool = False
+    paced: bool = False
     source: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def label(self) -> str:
         """Everything that tells it from the others; two results are compared by it."""
-        return (
-            f"{self.name} {self.precision} on {self.provider}, {self.period_ms:g} ms, "
-            f"{counted(self.streams, 'stream')}, {counted(self.threads, 'thread')}"
-        )
+        return self._named(counted(self.streams, "stream"))
+
+    @property
+    def search_label(self) -> str:
+        """The same without a number of streams: searches for one are compared by it."""
+        return self._named()
+
+    def _named(self, *streams: str) -> str:
+        parts = [f"{self.name} {self.precision} on {self.provider}", f"{self.period_ms:g} ms"]
+        parts += [*streams, counted(self.threads, "thread")]
+        return ", ".join([*parts, *["whole"] * self.whole, *["paced"] * self.paced])
 
     def with_streams(self, streams: int) -> Case:
         """Return the same with another number of streams."""
@@ -107,7 +121,7 @@ def model_cases(axes: Axes) -> list[Case]:
     cases = [
         Case(
             MODEL, name, provider, precision, hops, streams, axes.threads, hops * HOP_MS,
-            {"file": str(model.path)},
+            source={"file": str(model.path)},
         )
         for provider in chosen
         for name, precision, model in _unique(networks)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.runtime.providers import select as providers
-from rtsr_bench.probes import PackageEnergy, gpu_megabytes, resident_megabytes
+from rtsr_bench.probes import PackageEnergy, resident_megabytes
 from rtsr_bench.speed import steady
 from rtsr_bench.speed.matrix import Case
 from rtsr_bench.speed.targets import Target, make_target
@@ -31,61 +30,34 @@ class Protocol:
     Attributes:
         seconds: of timed steps.
         warm_up_seconds: of steps before them, at most.
-        paced: one step per period, as a live stream takes them, instead of one after another.
         limit_ms: give up as soon as p99.9 can no longer be below it.
         most_steps: timed steps, at most.
     """
 
     seconds: float = 2.0
     warm_up_seconds: float = 1.0
-    paced: bool = False
     limit_ms: float | None = None
     most_steps: int = MOST_STEPS
 
 
-def measure(case: Case, protocol: Protocol, launched_ns: int) -> dict[str, Any]:
-    """Take one repetition.
+def measure(case: Case, protocol: Protocol, launched_ns: int | None) -> dict[str, Any]:
+    """Take one repetition: load, first step, warm-up, timed steps without the garbage collector.
 
     Args:
         case: what to time.
         protocol: how.
-        launched_ns: ``time.time_ns()`` when this process was started.
+        launched_ns: ``time.time_ns()`` when this process was started; ``None`` if it is no fresh
+            one, so that there is no cold start.
 
     Returns:
         Facts as JSON holds them; ``times_ms`` are the timed steps in order, ``timed_between``
         their begin and end in seconds of ``time.time()``.
     """
-    provider, options = providers.parse_provider(case.provider)
-    on_gpu = provider != providers.CPU
-    imported_ns = time.time_ns()
+    launch_ms = None if launched_ns is None else (time.time_ns() - launched_ns) * 1e-6
     memory_before = resident_megabytes()
-    device_before = gpu_megabytes(options.device) if on_gpu else None
     loading = time.perf_counter_ns()
     target = make_target(case)
     load_ms = (time.perf_counter_ns() - loading) * 1e-6
-    launch_ms = (imported_ns - launched_ns) * 1e-6
-    timed = measure_steps(target, case.period_ms, protocol)
-    memory = resident_megabytes()
-    device = gpu_megabytes(options.device) if on_gpu else None
-    return {
-        "provider": target.provider,
-        "launch_ms": launch_ms,
-        "load_ms": load_ms,
-        "cold_start_ms": launch_ms + load_ms + timed["first_step_ms"],
-        **timed,
-        "times_ms": timed["times_ms"].round(6).tolist(),
-        "rss_mb": memory,
-        "rss_added_mb": _difference(memory, memory_before),
-        "device_mb": _difference(device, device_before),
-    }
-
-
-def measure_steps(target: Target, period_ms: float, protocol: Protocol) -> dict[str, Any]:
-    """Take the first step, warm up, and take the timed steps with the garbage collector off.
-
-    Returns:
-        ``times_ms`` in order, as an array, and the facts of :func:`measure` that belong to them.
-    """
     first_step_ms = _timed(target)
     gc.collect()
     gc.freeze()
@@ -95,19 +67,27 @@ def measure_steps(target: Target, period_ms: float, protocol: Protocol) -> dict[
     )
     energy = PackageEnergy()
     began = time.time()
-    times, late = take_steps(target, period_ms, protocol)
+    times, late = take_steps(target, case, protocol)
     joules, ended = energy.joules(), time.time()
     gc.enable()
     gc.unfreeze()
+    memory = resident_megabytes()
+    target.close()
     return {
+        "provider": target.provider,
+        "launch_ms": launch_ms,
+        "load_ms": load_ms,
         "first_step_ms": first_step_ms,
+        "cold_start_ms": None if launch_ms is None else launch_ms + load_ms + first_step_ms,
         "warm_up_steps": len(warm),
         "warm_up_settled": has_settled,
         "warm_up_timeline_ms": steady.timeline(warm),
-        "times_ms": times,
+        "times_ms": times.round(6).tolist(),
         "missed_by_the_clock": late,
         "timed_between": [began, ended],
         "cpu_power_w": None if joules is None else joules / max(ended - began, 1e-9),
+        "rss_mb": memory,
+        "rss_added_mb": _difference(memory, memory_before),
     }
 
 
@@ -117,9 +97,7 @@ def _timed(target: Target) -> float:
     return (time.perf_counter_ns() - started) * 1e-6
 
 
-def take_steps(
-    target: Target, period_ms: float, protocol: Protocol
-) -> tuple[Milliseconds, int | None]:
+def take_steps(target: Target, case: Case, protocol: Protocol) -> tuple[Milliseconds, int | None]:
     """Take the timed steps.
 
     Returns:
@@ -128,11 +106,11 @@ def take_steps(
     times = np.zeros(protocol.most_steps, np.int64)
     hopeless = _hopeless_after(protocol)
     clock, step = time.perf_counter_ns, target.step
-    period_ns = round(period_ms * 1e6)
+    period_ns = round(case.period_ms * 1e6)
     last = clock() + round(protocol.seconds * 1e9)
     slot, late, over, taken = clock(), 0, 0, 0
     for taken in range(1, protocol.most_steps + 1):
-        if protocol.paced:
+        if case.paced:
             slot += period_ns
             _sleep_until(slot, clock)
         started = clock()
@@ -146,7 +124,7 @@ def take_steps(
                 break
         if ended >= last:
             break
-    return np.asarray(times[:taken] * 1e-6, np.float64), late if protocol.paced else None
+    return np.asarray(times[:taken] * 1e-6, np.float64), late if case.paced else None
 
 
 def _hopeless_after(protocol: Protocol) -> int:

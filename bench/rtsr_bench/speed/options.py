@@ -5,16 +5,24 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rtsr.errors import ArgumentError
 from rtsr.runtime.providers import select as providers
-from rtsr_bench.speed import external_model, matrix, run
+from rtsr_bench.files import check_writable
+from rtsr_bench.speed import external_model, matrix, order, run
+from rtsr_bench.speed.gpu_monitor import require_free
 from rtsr_bench.speed.measure import Protocol
 from rtsr_bench.speed.stream_search import EXACT_UP_TO
 
 # An exact number takes more trials than two minutes have room for.
 _QUICK_EXACT_UP_TO = 4
+#: A number of streams above 8 is found within an eighth of it.
+_EVIDENCE_EXACT_UP_TO = 8
+_LEAST_BUDGET_S, _DEFAULT_BUDGET_S, _MOST_BUDGET_S = 10.0, 270.0, 86_400.0
+#: Seconds of timed steps per item: this part of the budget, within limits.
+_PART_PER_ITEM, _LEAST_S, _MOST_S = 1 / 150, 0.05, 2.0
 
 
 def build_plan(
@@ -28,7 +36,6 @@ def build_plan(
     most_streams: int,
     quick: bool,
     began: float,
-    command: str,
 ) -> run.Plan:
     """Build the plan of matrix, peers and references; ``None`` is the default.
 
@@ -45,20 +52,73 @@ def build_plan(
         raise ArgumentError(f"A repetition must take 0.01 to 600 seconds, not {seconds:g}.")
     matrix.check_streams(most_streams)
     cases = [*matrix.model_cases(axes), *peers]
-    searches = [case.with_streams(1) for case in cases if run.can_search(case)]
+    searches = [case.with_streams(1) for case in cases if search and run.can_search(case)]
     if references:
         hops, streams = min(axes.hops), min(axes.streams)
         cases += [matrix.reference_case(kind, hops, streams) for kind in matrix.REFERENCES]
+    cases, searches = (
+        list(dict.fromkeys(replace(case, paced=paced) for case in some))
+        for some in (cases, searches)
+    )
     return run.Plan(
-        list(dict.fromkeys(cases)),
-        list(dict.fromkeys(searches)) if search else [],
-        repetitions,
-        Protocol(seconds=seconds, warm_up_seconds=max(0.5 * seconds, 0.05), paced=paced),
+        order.in_turns(cases, searches, repetitions),
+        Protocol(seconds=seconds, warm_up_seconds=max(0.5 * seconds, 0.05)),
         most_streams,
         _QUICK_EXACT_UP_TO if quick else EXACT_UP_TO,
-        run.QUICK_SECONDS if quick else None,
-        began,
-        command,
+        budget_seconds=run.QUICK_SECONDS if quick else None,
+        began=began,
+        command=command_line(),
+    )
+
+
+def build_evidence_plan(
+    file: Path, budget_s: float | None, axes: matrix.Axes, began: float
+) -> run.Plan:
+    """Build the plan of ``--evidence``: one provider's networks, the most valuable first.
+
+    Raises:
+        ArgumentError: something that cannot be measured was asked for, or a file is in the way.
+        RtsrError: the GPU is busy, or the folder cannot be written to.
+    """
+    budget_s = _DEFAULT_BUDGET_S if budget_s is None else budget_s
+    check_writable(file)
+    if file.suffix == ".html":
+        raise ArgumentError(f"'{file}' is to hold JSON; the report is written beside it as .html.")
+    for one in (file, file.with_suffix(".html")):
+        if one.exists():
+            raise ArgumentError(f"'{one}' exists; name another file, or move it away.")
+    if budget_s < _LEAST_BUDGET_S:
+        raise ArgumentError(
+            f"A budget of {budget_s:g} s is too small for one item; give {_LEAST_BUDGET_S:g} s or "
+            "more."
+        )
+    if not budget_s <= _MOST_BUDGET_S:
+        raise ArgumentError(f"A budget of {budget_s:g} s is more than a day; give less.")
+    matrix.check_axes(axes)
+    if len(axes.providers or ()) > 1:
+        raise ArgumentError(
+            "Evidence is about one provider; name one, and run it again for another."
+        )
+    chosen = matrix.choose_providers(axes.providers)
+    name, options = providers.parse_provider(chosen[0])
+    if name != providers.CPU:
+        require_free(options.device)
+    found = matrix.model_cases(replace(axes, providers=chosen[:1], hops=(1,), streams=(1,)))
+    # Reference costs have no network. The others are compared with single precision.
+    networks = [case for case in found if case.kind == matrix.MODEL]
+    networks.sort(key=lambda case: matrix.PRECISIONS.index(case.precision))
+    if not networks:
+        raise ArgumentError("Evidence is about networks; name one with --model.")
+    seconds = min(max(_PART_PER_ITEM * budget_s, _LEAST_S), _MOST_S)
+    return run.Plan(
+        order.by_worth(order.with_tf32(networks), axes.hops, axes.streams),
+        Protocol(seconds=seconds, warm_up_seconds=0.3 * seconds),
+        exact_up_to=_EVIDENCE_EXACT_UP_TO,
+        share_of_period=1.0,
+        budget_seconds=budget_s,
+        began=began,
+        by_worth=True,
+        command=command_line(),
     )
 
 

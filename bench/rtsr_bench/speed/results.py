@@ -11,6 +11,8 @@ from rtsr_bench.speed.compare import FIGURES
 
 FORMAT = 2
 KIND = "rtsr bench"
+#: What the error of a case begins with that was not worth its time.
+LEFT_OUT = "Left out: "
 
 
 def read_results(path: Path) -> dict[str, Any]:

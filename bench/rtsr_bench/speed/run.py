@@ -1,15 +1,11 @@
-"""From a plan to results: rounds over all cases, then the searches for the number of streams.
-
-Repetitions of a case do not follow each other: each round takes every case once, so that a machine
-that slows down for a minute shows as spread in all cases and not as a slow case.
-"""
+"""From a plan to results: item after item, within a budget where there is one."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,15 +18,10 @@ from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr_bench import machine
 from rtsr_bench.speed import steady, summary
-from rtsr_bench.speed.fresh_process import (
-    LONGEST_SECONDS,
-    GivenUpError,
-    RepetitionError,
-    run_repetition,
-)
 from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REFERENCES, Case, counted
 from rtsr_bench.speed.measure import Protocol
-from rtsr_bench.speed.results import FORMAT, KIND
+from rtsr_bench.speed.order import PARITY, SEARCH, STEPS, Item
+from rtsr_bench.speed.results import FORMAT, KIND, LEFT_OUT
 from rtsr_bench.speed.stream_search import (
     EXACT_UP_TO,
     SHARE_OF_PERIOD,
@@ -38,13 +29,18 @@ from rtsr_bench.speed.stream_search import (
     Trial,
     find_most_streams,
 )
+from rtsr_bench.speed.workers import LONGEST_SECONDS, GivenUpError, RepetitionError, Workers
 
 QUICK_SECONDS = 90.0
 _SHARE_OF_ROUNDS = 0.6
 # Times the longest repetition so far: what the next one may need before it has to be started.
 _MARGIN = 1.3
 _CONFIRMATION = 5
+#: What takes so many periods is not tried with more streams.
+_HOPELESS_PERIODS = 2.0
 
+Show = Callable[[str, int, int], None]
+Keep = Callable[[dict[str, Any]], None]
 Runner = Callable[[Case, Protocol, float], dict[str, Any]]
 
 
@@ -53,28 +49,33 @@ class Plan:
     """What to do.
 
     Attributes:
-        cases: the matrix.
-        searches: cases whose number of streams is searched.
-        repetitions: fresh processes per case.
+        items: what is measured, in this order; a case of several items has as many repetitions.
         protocol: of each.
         most_streams: that a search tries.
         exact_up_to: streams up to which a search is exact.
+        share_of_period: that p99.9 has to stay below in a search.
         budget_seconds: when everything is over, what still runs is given up; ``None`` for as long
             as it takes.
         began: ``time.monotonic()`` from which the budget counts; ``None``: when the plan is carried
             out.
+        by_worth: whether the budget may end before the items do: then one process measures all of
+            them, and what fewer streams have shown to be hopeless is left out.
         command: how it was asked for.
     """
 
-    cases: Sequence[Case]
-    searches: Sequence[Case] = ()
-    repetitions: int = 5
+    items: Sequence[Item]
     protocol: Protocol = field(default_factory=Protocol)
     most_streams: int = 8192
     exact_up_to: int = EXACT_UP_TO
+    share_of_period: float = SHARE_OF_PERIOD
     budget_seconds: float | None = None
     began: float | None = None
+    by_worth: bool = False
     command: str = "rtsr bench"
+
+    def cases(self, kind: str) -> list[Case]:
+        """Each case of one kind of item, once."""
+        return list(dict.fromkeys(item.case for item in self.items if item.kind == kind))
 
 
 class Clock:
@@ -100,49 +101,202 @@ class Clock:
         """Whether another repetition like the longest so far fits."""
         return self._budget is None or self.left(share) > _MARGIN * self._longest
 
-    def took(self, seconds: float) -> None:
-        """Note how long a repetition took."""
-        self._longest = max(self._longest, seconds)
+    def share_of_next(self, waiting: int) -> float:
+        """Return the share of the budget that is used up after an equal part of what is left."""
+        if self._budget is None:
+            return 1.0
+        return (self.elapsed + self.left() / waiting) / self._budget
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note how long a repetition takes."""
+        started = self.elapsed
+        try:
+            yield
+        finally:
+            self._longest = max(self._longest, self.elapsed - started)
 
 
 def run_plan(
     plan: Plan,
-    show: Callable[[str, int, int], None] = lambda what, done, total: None,
-    runner: Runner = run_repetition,
+    show: Show = lambda what, done, total: None,
+    runner: Runner | None = None,
+    keep: Keep = lambda results: None,
 ) -> dict[str, Any]:
     """Measure; what fails is recorded in its case and does not stop the rest.
 
     Args:
         plan: what to do.
         show: called with what is about to be done, and how much of how much has been.
-        runner: takes one repetition.
+        runner: takes one repetition; processes do if it is ``None``.
+        keep: called with the results so far after each item.
+
+    Returns:
+        the results, as :func:`~rtsr_bench.speed.results.read_results` reads them.
     """
-    clock = Clock(plan.budget_seconds, plan.began)
-    before = machine.describe_machine()
-    taken = _take_rounds(plan, clock, show, runner)
-    cases = [_case_results(case, *taken[case], plan.repetitions) for case in plan.cases]
-    searches = _take_searches(plan, clock, show, runner)
-    return {
-        "kind": KIND,
-        "format": FORMAT,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": plan.command,
-        "machine": before,
-        "load_average_after": machine.load_average(),
-        "software": machine.describe_software(),
-        "protocol": {
-            "repetitions": plan.repetitions,
-            "seconds": plan.protocol.seconds,
-            "warm_up_seconds": plan.protocol.warm_up_seconds,
-            "paced": plan.protocol.paced,
-            "exact_up_to": plan.exact_up_to,
-            "budget_seconds": plan.budget_seconds,
-        },
-        "quality": _card_metrics(plan.cases),
-        "seconds": round(clock.elapsed, 1),
-        "cases": cases,
-        "searches": searches,
-    }
+    with Workers(kept=plan.by_worth) as workers:
+        run = _Run(plan, show, runner or workers.measure, workers)
+        for place in range(len(plan.items)):
+            run.take(place)
+            keep(run.results())
+    return run.results()
+
+
+class _Run:
+    """A plan that is being carried out, and what it has found so far."""
+
+    def __init__(self, plan: Plan, show: Show, runner: Runner, workers: Workers) -> None:
+        self._plan, self._show, self._runner, self._workers = plan, show, runner, workers
+        self._clock = Clock(plan.budget_seconds, plan.began)
+        self._machine, self._software = machine.describe_machine(), machine.describe_software()
+        self._quality = _card_metrics(plan.cases(STEPS))
+        self._answers: dict[Case, list[dict[str, Any]]] = {}
+        self._errors: dict[Case, str] = {}
+        self._entries: dict[Case, dict[str, Any]] = {}
+        self._searches: list[dict[str, Any]] = []
+        self._parity: list[dict[str, Any]] = []
+        self._is_whole = True
+
+    def take(self, place: int) -> None:
+        """Measure the item at that place of the plan, if there is time for it."""
+        item = self._plan.items[place]
+        searches = sum(one.kind == SEARCH for one in self._plan.items[place:])
+        self._show(item.label, place, len(self._plan.items))
+        if self._plan.by_worth and not self._clock.has_room():
+            self._is_whole = False
+            return
+        if item.kind == SEARCH:
+            self._searches.append(self._search(item.case, self._clock.share_of_next(searches)))
+            return
+        # The first round is worth more than the searches, the others are not.
+        is_repeated = bool(self._answers.get(item.case))
+        share = _SHARE_OF_ROUNDS if is_repeated and searches else 1.0
+        if not self._clock.has_room(share):
+            self._is_whole = False
+        elif item.kind == PARITY:
+            found = self._compare(item.case)
+            if place == 0 and found["error"]:
+                # Neither the provider nor the model starts: nothing else would.
+                raise RtsrError(found["error"])
+            self._parity.append(found)
+        elif item.case not in self._errors:
+            self._measure(item.case)
+
+    def results(self) -> dict[str, Any]:
+        """Everything that is known, as it is written to a file."""
+        plan, cases = self._plan, self._plan.cases(STEPS)
+        if plan.by_worth:
+            cases = [case for case in cases if case in self._entries]
+        wanted = dict.fromkeys(cases, 0)
+        for item in plan.items:
+            if item.kind == STEPS and item.case in wanted:
+                wanted[item.case] += 1
+        return {
+            "kind": KIND,
+            "format": FORMAT,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": plan.command,
+            "machine": self._machine,
+            "load_average_after": machine.load_average(),
+            "software": self._software,
+            "protocol": {
+                "repetitions": max(wanted.values(), default=1),
+                "seconds": plan.protocol.seconds,
+                "warm_up_seconds": plan.protocol.warm_up_seconds,
+                "paced": bool(cases) and all(case.paced for case in cases),
+                "fresh_processes": not plan.by_worth,
+                "exact_up_to": plan.exact_up_to,
+                "budget_seconds": plan.budget_seconds,
+            },
+            "quality": self._quality,
+            "seconds": round(self._clock.elapsed, 1),
+            "finished": self._is_whole,
+            "parity": self._parity,
+            "cases": [_with_error(self._entry(case), wanted[case]) for case in cases],
+            "searches": self._searches,
+        }
+
+    def _entry(self, case: Case) -> dict[str, Any]:
+        nothing = {"label": case.label, **case.identity(), "repetitions": []}
+        return {**self._entries.get(case, nothing), "error": self._errors.get(case)}
+
+    def _measure(self, case: Case) -> None:
+        if reason := self._why_hopeless(case):
+            self._errors[case] = reason
+            self._entries[case] = {"label": case.label, **case.identity(), "repetitions": []}
+            return
+        answers = self._answers.setdefault(case, [])
+        try:
+            with self._clock.watching():
+                answers.append(self._runner(case, self._plan.protocol, self._clock.left()))
+        except RepetitionError as error:
+            self._errors[case] = str(error)
+        self._entries[case] = _case_results(case, answers)
+
+    def _compare(self, case: Case) -> dict[str, Any]:
+        facts = {"label": case.search_label, **case.identity(), "error": None}
+        try:
+            with self._clock.watching():
+                return {**facts, **self._workers.compare(case, self._clock.left())}
+        except RepetitionError as error:
+            return {**facts, "error": str(error)}
+
+    def _alike(self, case: Case) -> list[dict[str, Any]]:
+        """Return the figures of the same network and way with any streams, back to back."""
+        return [
+            entry
+            for other, entry in self._entries.items()
+            if "figures" in entry
+            and replace(other, streams=case.streams) == replace(case, paced=False)
+        ]
+
+    def _why_hopeless(self, case: Case) -> str | None:
+        """Say why a case is not worth its time, after what is known."""
+        for entry in self._alike(case) if self._plan.by_worth else ():
+            p50, streams = entry["figures"]["p50_ms"], entry["streams"]
+            fewer = streams < case.streams or (case.paced and streams == case.streams)
+            if fewer and p50 > _HOPELESS_PERIODS * case.period_ms:
+                return (
+                    f"{LEFT_OUT}{counted(streams, 'stream')} took {p50:.0f} ms, far above "
+                    f"{case.period_ms:g}."
+                )
+        return None
+
+    def _search(self, case: Case, share: float) -> dict[str, Any]:
+        plan, clock = self._plan, self._clock
+        limit_ms = plan.share_of_period * case.period_ms
+
+        def attempt(streams: int, long: bool) -> Trial:
+            if not clock.has_room(share):
+                raise OutOfTimeError
+            tried = case.with_streams(streams)
+            self._show(f"{SEARCH}: {tried.label}", 0, 0)
+            steps = trial_steps(plan.protocol.seconds) * (_CONFIRMATION if long else 1)
+            protocol = replace(
+                plan.protocol,
+                seconds=steps * case.period_ms / 1000.0,
+                limit_ms=limit_ms,
+                most_steps=steps,
+            )
+            try:
+                with clock.watching():
+                    answer = self._runner(tried, protocol, clock.left())
+            except RepetitionError as error:
+                if isinstance(error, GivenUpError) and plan.budget_seconds is not None:
+                    raise OutOfTimeError from None
+                return Trial(streams, None, False, str(error))
+            p99_9 = float(np.percentile(answer["times_ms"], 99.9))
+            return Trial(streams, p99_9, p99_9 < limit_ms)
+
+        passed = [
+            entry["streams"]
+            for entry in self._alike(case)
+            if entry["figures"]["p99_9_ms"] < limit_ms
+        ]
+        first = max(passed, default=1)
+        found = find_most_streams(attempt, limit_ms, plan.most_streams, plan.exact_up_to, first)
+        identity = {name: value for name, value in case.identity().items() if name != "streams"}
+        return {"label": case.search_label, **identity, **found.as_json()}
 
 
 def _card_metrics(cases: Sequence[Case]) -> dict[str, Any]:
@@ -158,55 +312,31 @@ def _card_metrics(cases: Sequence[Case]) -> dict[str, Any]:
     return found
 
 
-def _take_rounds(
-    plan: Plan, clock: Clock, show: Callable[[str, int, int], None], runner: Runner
-) -> dict[Case, tuple[list[dict[str, Any]], str | None]]:
-    taken: dict[Case, list[dict[str, Any]]] = {case: [] for case in plan.cases}
-    errors: dict[Case, str] = {}
-    total = plan.repetitions * len(plan.cases)
-    for turn in range(plan.repetitions):
-        # The first round is worth more than the searches, the others are not.
-        share = _SHARE_OF_ROUNDS if turn and plan.searches else 1.0
-        for index, case in enumerate(plan.cases):
-            if case in errors or not clock.has_room(share):
-                continue
-            show(case.label, turn * len(plan.cases) + index, total)
-            started = clock.elapsed
-            try:
-                taken[case].append(runner(case, plan.protocol, clock.left()))
-            except RepetitionError as error:
-                errors[case] = str(error)
-            clock.took(clock.elapsed - started)
-    show("", total, total)
-    return {case: (taken[case], errors.get(case)) for case in plan.cases}
+def _with_error(entry: dict[str, Any], wanted: int) -> dict[str, Any]:
+    taken = len(entry["repetitions"])
+    if entry["error"] is None and taken < wanted:
+        entry["error"] = (
+            f"Cut short: there was time for {taken} of {counted(wanted, 'repetition')}."
+            if taken
+            else "There was no time left for it."
+        )
+    return entry
 
 
-def _case_results(
-    case: Case, answers: list[dict[str, Any]], error: str | None, wanted: int
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {"label": case.label, **case.identity(), "error": error}
+def _case_results(case: Case, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"label": case.label, **case.identity()}
     entry["repetitions"] = [_repetition(answer, case.period_ms) for answer in answers]
     if not answers:
-        entry["error"] = error or "There was no time left for it."
         return entry
-    if error is None and len(answers) < wanted:
-        entry["error"] = (
-            f"Cut short: there was time for {len(answers)} of {counted(wanted, 'repetition')}."
-        )
     runs = [np.array(answer["times_ms"]) for answer in answers]
     figures: dict[str, Any] = {**summary.pooled_figures(runs, case.period_ms)}
     for name in _MEDIANS:
         figures[name] = summary.median_of(answer[name] for answer in answers)
-    figures["missed_by_the_clock"] = (
-        sum(answer["missed_by_the_clock"] for answer in answers)
-        if all(answer["missed_by_the_clock"] is not None for answer in answers)
-        else None
-    )
-    everything = np.concatenate(runs)
+    late = [answer["missed_by_the_clock"] for answer in answers]
+    figures["missed_by_the_clock"] = None if None in late else sum(late)
     entry["figures"] = figures
     entry["steady"] = all(repetition["steady"] for repetition in entry["repetitions"])
-    entry["quantiles_ms"] = summary.quantiles(everything)
-    entry["histogram"] = summary.histogram(everything)
+    entry["quantiles_ms"] = summary.quantiles(np.concatenate(runs))
     return entry
 
 
@@ -232,69 +362,6 @@ def _repetition(answer: dict[str, Any], period_ms: float) -> dict[str, Any]:
     }
 
 
-def _take_searches(
-    plan: Plan, clock: Clock, show: Callable[[str, int, int], None], runner: Runner
-) -> list[dict[str, Any]]:
-    entries = []
-    for index, case in enumerate(plan.searches):
-        # Each search may use an equal part of what is left.
-        share = 1.0
-        if plan.budget_seconds is not None:
-            left = clock.left() / (len(plan.searches) - index)
-            share = (clock.elapsed + left) / plan.budget_seconds
-        show(f"streams of {case.label}", index, len(plan.searches))
-        entries.append(_search(case, plan, clock, share, show, runner))
-    return entries
-
-
-def _search(
-    case: Case,
-    plan: Plan,
-    clock: Clock,
-    share: float,
-    show: Callable[[str, int, int], None],
-    runner: Runner,
-) -> dict[str, Any]:
-    limit_ms = SHARE_OF_PERIOD * case.period_ms
-
-    def attempt(streams: int, long: bool) -> Trial:
-        if not clock.has_room(share):
-            raise OutOfTimeError
-        show(
-            f"{counted(streams, 'stream')} of {case.name} {case.precision} on {case.provider}", 0, 0
-        )
-        steps = trial_steps(plan.protocol.seconds) * (_CONFIRMATION if long else 1)
-        protocol = Protocol(
-            seconds=steps * case.period_ms / 1000.0,
-            warm_up_seconds=plan.protocol.warm_up_seconds,
-            paced=plan.protocol.paced,
-            limit_ms=limit_ms,
-            most_steps=steps,
-        )
-        started = clock.elapsed
-        try:
-            answer = runner(case.with_streams(streams), protocol, clock.left())
-        except GivenUpError as error:
-            if plan.budget_seconds is not None:
-                raise OutOfTimeError from None
-            return Trial(streams, None, False, str(error))
-        except RepetitionError as error:
-            return Trial(streams, None, False, str(error))
-        clock.took(clock.elapsed - started)
-        p99_9 = float(np.percentile(answer["times_ms"], 99.9))
-        return Trial(streams, p99_9, p99_9 < limit_ms)
-
-    search = find_most_streams(attempt, limit_ms, plan.most_streams, plan.exact_up_to)
-    identity = {name: value for name, value in case.identity().items() if name != "streams"}
-    return {"label": search_label(case), **identity, **search.as_json()}
-
-
-def search_label(case: Case) -> str:
-    """Return what a search is compared by: everything but the number of streams."""
-    threads = counted(case.threads, "thread")
-    return f"{case.name} {case.precision} on {case.provider}, {case.period_ms:g} ms, {threads}"
-
-
 def trial_steps(seconds: float) -> int:
     """Return steps of one trial: p99.9 of so few is nearly the slowest, so it is strict."""
     return int(np.clip(200 * seconds, 20, 400))
@@ -307,15 +374,15 @@ def can_search(case: Case) -> bool:
     return case.kind == MODEL
 
 
-def run_on_terminal(plan: Plan) -> dict[str, Any]:
-    """Carry out a plan with a progress bar on stderr.
+def run_on_terminal(plan: Plan, keep: Keep = lambda results: None) -> dict[str, Any]:
+    """Carry out a plan with a progress bar on stderr; ``keep`` is that of :func:`run_plan`.
 
     Raises:
         RtsrError: nothing that was asked for could be measured.
     """
     columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(plan.cases) * plan.repetitions)
+        task = bar.add_task("", total=len(plan.items))
 
         def show(what: str, done: int, total: int) -> None:
             if total:
@@ -323,8 +390,10 @@ def run_on_terminal(plan: Plan) -> dict[str, Any]:
             else:
                 bar.update(task, description=what)
 
-        results = run_plan(plan, show)
+        results = run_plan(plan, show, keep=keep)
     asked_for = [case for case in results["cases"] if case["kind"] not in REFERENCES]
-    if asked_for and not any(case["repetitions"] for case in asked_for):
-        raise RtsrError(asked_for[0]["error"])
+    if not any(case["repetitions"] for case in asked_for):
+        reasons = [entry["error"] for entry in (*results["parity"], *asked_for) if entry["error"]]
+        if reasons or plan.by_worth:
+            raise RtsrError(reasons[0] if reasons else "There was no time for anything.")
     return results

@@ -18,9 +18,6 @@ LEVELS = (
     *(0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0),
     *(95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 100.0),
 )
-BINS_PER_DECADE = 40
-_SMALLEST_MS = 1e-4
-_DECADES = 9
 PERCENTILES = {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0, "p99_9_ms": 99.9}
 # With fewer steps than this, p99.9 is interpolated next to the slowest step of all.
 STEPS_FOR_P99_9 = 1000
@@ -68,22 +65,6 @@ def pooled_figures(runs: Sequence[Milliseconds], period_ms: float) -> dict[str, 
 def quantiles(times: Milliseconds) -> list[float]:
     """Return the distribution at :data:`LEVELS`."""
     return [round(float(value), 6) for value in np.percentile(times, LEVELS)]
-
-
-def histogram(times: Milliseconds) -> dict[str, Any]:
-    """Return counts in bins of equal ratio, without the empty bins at both ends.
-
-    ``first_edge_ms`` is the left edge of the first bin; each bin is ``10 ** (1 / 40)`` wide.
-    """
-    edges = _SMALLEST_MS * 10.0 ** (np.arange(_DECADES * BINS_PER_DECADE + 1) / BINS_PER_DECADE)
-    counts, _ = np.histogram(np.clip(times, edges[0], edges[-1]), edges)
-    used = np.flatnonzero(counts)
-    first, last = int(used[0]), int(used[-1])
-    return {
-        "first_edge_ms": float(edges[first]),
-        "bins_per_decade": BINS_PER_DECADE,
-        "counts": counts[first : last + 1].tolist(),
-    }
 
 
 def median_of(values: Iterable[float | None]) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +16,11 @@ from rtsr.errors import MissingDependencyError
 from rtsr.timing import HOP
 from rtsr_bench.speed.blocks import Audio, Blocks
 from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REPLICATE, RESAMPLER, SOXR, Case
+from rtsr_bench.speed.target import Target
 
 CUTOFF_HZ = 4000.0
 _INPUT_RATE = 8000
 _OUTPUT_RATE = 48000
-
-
-class Target(Protocol):
-    """Something that takes one step of sound at a time, for all its streams together."""
-
-    provider: str
-    """What it really runs on."""
-
-    def step(self) -> Any:
-        """Take the next hop of every stream; the result lies in host memory."""
 
 
 def make_target(case: Case) -> Target:
@@ -43,7 +34,7 @@ def make_target(case: Case) -> Target:
 
         return ExternalStep(case)
     makers: dict[str, Callable[[Case], Target]] = {
-        MODEL: ModelStep,
+        MODEL: WholeBatch if case.whole else ModelStep,
         REPLICATE: ReplicateStep,
         RESAMPLER: ResamplerStep,
         SOXR: SoxrStep,
@@ -51,7 +42,7 @@ def make_target(case: Case) -> Target:
     return makers[case.kind](case)
 
 
-class ModelStep:
+class ModelStep(Target):
     """One of rtsr's graphs, one stream per item of the batch."""
 
     def __init__(self, case: Case) -> None:
@@ -75,7 +66,42 @@ class ModelStep:
         return self._step.step(self._audio.next(), self._noise, self._f_prior, self._f_target)
 
 
-class ReplicateStep:
+class WholeBatch(Target):
+    """Streams through ``BatchUpsampler``: a packet of 8 kHz each in, its enhanced twin out.
+
+    Every stream is mono and has a detector of its own.
+    """
+
+    def __init__(self, case: Case) -> None:
+        from rtsr.batch.upsampler import BatchUpsampler
+
+        self._batch = BatchUpsampler(
+            case.streams,
+            model=Path(case.source["file"]),
+            provider=case.provider,
+            hops_per_step=case.hops,
+            threads=case.threads,
+        )
+        self.provider = self._batch.provider
+        self._streams = [self._batch.open(_INPUT_RATE, seed=seed) for seed in range(case.streams)]
+        self._packets = Blocks(round(_INPUT_RATE * case.period_ms / 1000.0), case.streams)
+        self._out = np.empty((2 * self._batch.step_samples, 1), np.float32)
+
+    def step(self) -> None:
+        """Every stream pushes a packet, the batch steps once, every stream pulls."""
+        packets = np.ascontiguousarray(self._packets.next().T)
+        for stream, packet in zip(self._streams, packets, strict=True):
+            stream.push(packet)
+        self._batch.step()
+        for stream in self._streams:
+            stream.pull_into(self._out)
+
+    def close(self) -> None:
+        """Let go of streams and model."""
+        self._batch.close()
+
+
+class ReplicateStep(Target):
     """The fallback level without a network, one stream per channel."""
 
     def __init__(self, case: Case) -> None:
@@ -92,7 +118,7 @@ class ReplicateStep:
         return self._source.generate(self._audio.next(), self._f_prior, self._f_target)
 
 
-class ResamplerStep:
+class ResamplerStep(Target):
     """rtsr's own resampler from 8 to 48 kHz: no new content at all."""
 
     def __init__(self, case: Case) -> None:
@@ -109,7 +135,7 @@ class ResamplerStep:
         return self._resampler.process_into(self._audio.next(), self._out)
 
 
-class SoxrStep:
+class SoxrStep(Target):
     """soxr's streaming resampler from 8 to 48 kHz at its high quality."""
 
     def __init__(self, case: Case) -> None:

@@ -123,13 +123,7 @@ def test_pictures_are_there_and_linked(made: Path) -> None:
     text = (made / "quality.md").read_text()
     files = {path.name for path in made.iterdir()}
     drawn = {name for name in files if name.endswith(".png")}
-    name = json.loads((made / "quality.json").read_text())["corpora"][0]["name"]
-    assert drawn == {
-        f"metrics-{name}-4000.png",
-        f"metrics-{name}-8000.png",
-        "spectrogram-speech-one.png",
-        "spectrogram-music-two.png",
-    }
+    assert drawn == {"spectrogram-speech-one.png", "spectrogram-music-two.png"}
     assert files == drawn | {"quality.md", "quality.json"}
     assert all(f"({name})" in text for name in drawn)
 
@@ -235,7 +229,7 @@ def test_conditions_are_judged(corpus: Path, made: Path, stand_in: Path) -> None
         assert list(by_condition) == list(part["titles"])
     found = {key: row["by_domain"]["speech"] for key, row in part["scores"]["input"].items()}
     assert found["8k"]["lf_sisdr"] > found["mu-law"]["lf_sisdr"] > found["opus-8k"]["lf_sisdr"]
-    assert (out / "conditions.png").is_file()
+    assert "Largest loss against the first row" in (out / "quality.md").read_text()
 
 
 @pytest.mark.parametrize(

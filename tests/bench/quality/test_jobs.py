@@ -13,7 +13,7 @@ import soundfile
 
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr_bench.quality import jobs as runs
-from rtsr_bench.quality.single_thread import one_thread_each
+from rtsr_bench.quality.jobs import one_thread_each
 from rtsr_bench.quality.systems import BASELINE, INPUT, MODEL, System
 
 

@@ -116,7 +116,7 @@ def whole(**changes: Any) -> dict[str, Any]:
         "failed": [],
         "probes": {"4000": {"small": {"block 1": 0.0, "block 37": 1.5e-7, "silence_dbfs": -96.04}}},
         "conditions": {},
-        "pictures": [{"file": "metrics-one-4000.png", "title": "Medians"}],
+        "pictures": [{"file": "spectrogram-one.png", "title": "Medians"}],
         **changes,
     }
     return dict(plain(values))
@@ -131,7 +131,7 @@ def test_the_report_says_what_was_measured() -> None:
     assert "| small | -2.2 |" in text
     assert "| 4 kHz | small | 0 | 1.5e-07 | -96.0 |" in text
     assert "(one: 3 speech, 1 music; two: 3 speech, 1 music), the loudest 6 s" in text
-    assert "![Medians](metrics-one-4000.png)" in text
+    assert "![Medians](spectrogram-one.png)" in text
     assert "degraded" not in text
     assert "Not scored" not in text
 

@@ -19,11 +19,9 @@ from rich.console import Console
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr_bench.files import check_writable, write_json
-from rtsr_bench.speed.html.page import build_page
 from rtsr_bench.speed.options import command_line
+from rtsr_bench.speed.report import show_page, show_results, three_digits
 from rtsr_bench.speed.results import read_results
-from rtsr_bench.speed.screen import print_results
-from rtsr_bench.speed.texts import notes, three_digits
 
 PUBLISHED = Path(__file__).parents[3] / "bench" / "results" / "bench-2-cores.json"
 TINY = ["--seconds", "0.02", "--repetitions", "2", "--hops", "1", "--streams", "2"]
@@ -99,7 +97,7 @@ def test_the_report_is_self_contained(measured: Path) -> None:
         for numbers in re.findall(r'(?:points|c[xy]|[xy][12]?)="([^"]*)"', picture):
             assert "nan" not in numbers
             assert "inf" not in numbers
-    for heading in ("Distribution", "Streams in one batch", "steady state", "Machine"):
+    for heading in ("Distribution", "streams in one batch", "steady state", "Machine"):
         assert heading in page
 
 
@@ -216,7 +214,7 @@ def test_a_closed_pipe_does_not_cost_the_results(
     def broken(*_: Any) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("rtsr_bench.speed.screen.print_results", broken)
+    monkeypatch.setattr("rtsr_bench.speed.report.show_results", broken)
     file = tmp_path / "one.json"
     few = ("--no-search", "--no-references", "--hops", "1", "--streams", "1")
     done = speed(*TINY[:4], *few, "--model", "replicate", "--json", str(file))
@@ -252,16 +250,16 @@ def test_what_is_doubtful_is_said(measured: Path) -> None:
     del results["cases"][0]["figures"]
     results["cases"][1]["steady"] = False
     results["searches"][0] = {**results["searches"][0], "finished": False}
-    text = " ".join(notes(results))
+    console = Console(file=StringIO(), width=200, record=True)
+    show_results(results, console)
+    text = console.export_text()
+    assert "not confirmed" in text
     assert "The machine was busy" in text
     assert "Not in a steady state" in text
     assert "It <broke>." in text
-    page = build_page(results)
+    page = show_page(results)
     assert "It &lt;broke&gt;." in page
     assert "not confirmed" in page
-    console = Console(file=StringIO(), width=80, record=True)
-    print_results(results, console)
-    assert "not confirmed" in console.export_text()
 
 
 def test_the_report_begins_with_a_verdict_and_its_facts_are_a_table(measured: Path) -> None:
@@ -279,7 +277,7 @@ def test_the_report_begins_with_a_verdict_and_its_facts_are_a_table(measured: Pa
 def test_a_slow_model_gets_a_bad_verdict(measured: Path) -> None:
     results = read_results(measured / "one.json")
     results["cases"][0]["figures"]["p99_9_ms"] = 12.0
-    assert '<p class="verdict bad">stand-in fp32 on cpu does not keep up' in build_page(results)
+    assert '<p class="verdict bad">stand-in fp32 on cpu does not keep up' in show_page(results)
 
 
 @pytest.mark.slow
@@ -294,7 +292,7 @@ def test_quality_stands_beside_speed_where_a_card_knows_it(
     card = find_model("small").metadata.card["metrics"]
     wanted = " / ".join(f"{value:.2f}" for value in card["8 kHz"]["visqol"])
     assert f"small fp32 {wanted}" in " ".join(done.stdout.split())
-    page = build_page(read_results(file))
+    page = show_page(read_results(file))
     rows = re.findall(r"<tr>(.*?)</tr>", page)
     assert "<th>ViSQOL</th>" in rows[0]
     ours, other = rows[1:3]
@@ -311,7 +309,7 @@ def test_the_main_table_fits_a_screen_of_1280_pixels(tmp_path: Path) -> None:
         "<script>document.title = Math.max(...[...document.querySelectorAll('table')]"
         ".slice(0, 3).map(table => table.getBoundingClientRect().right))</script>"
     )
-    page.write_text(build_page(read_results(PUBLISHED)) + script)
+    page.write_text(show_page(read_results(PUBLISHED)) + script)
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,800"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)

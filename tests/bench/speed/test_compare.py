@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from rtsr_bench.speed import document
 from rtsr_bench.speed.compare import (
     BETTER,
     SAME,
@@ -18,7 +19,7 @@ from rtsr_bench.speed.compare import (
     chance_of_separation,
     compare,
 )
-from rtsr_bench.speed.screen import print_comparison
+from rtsr_bench.speed.report import comparison_parts
 
 
 def results(**figures: list[float]) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def test_it_is_told_on_the_screen() -> None:
     after = results(p50_ms=[2.0, 2.0], rss_mb=[50.0, 50.0])
     after["software"] = {"revision": "b"}
     console = Console(width=100, record=True, file=StringIO())
-    print_comparison(compare(before, after), console)
+    document.show(comparison_parts(compare(before, after)), console)
     text = console.export_text()
     assert "1 figure changed (0 better, 1 worse), 1 stayed within the noise." in text
     assert "worse" in text

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,21 @@ from typer.testing import CliRunner
 from rtsr.cli import app as application
 from rtsr.errors import RtsrError
 from rtsr_bench.speed import gpu_monitor
-from rtsr_bench.speed.evidence import run
-from rtsr_bench.speed.evidence.items import (
-    PARITY,
-    SEARCH,
-    STEPS,
-    Item,
-    Network,
-    plan_items,
-    with_tf32,
-)
-from rtsr_bench.speed.evidence.report import build_page, verdict
-from rtsr_bench.speed.summary import step_figures
+from rtsr_bench.speed.matrix import MODEL, Case
+from rtsr_bench.speed.measure import Protocol
+from rtsr_bench.speed.order import PARITY, SEARCH, STEPS, Item, by_worth, with_tf32
+from rtsr_bench.speed.report import doubts, show_page, verdict
+from rtsr_bench.speed.results import read_results
+from rtsr_bench.speed.run import Plan, run_plan
+from rtsr_bench.speed.workers import GivenUpError, RepetitionError, Workers
 
-ON_CUDA = Network("small", "fp32", "cuda", "small.onnx")
-HALF = Network("small", "fp16", "cuda", "small-fp16.onnx")
+ON_CUDA = Case(MODEL, "small", "cuda", "fp32", 1, 1, 1, 10.0, source={"file": "small.onnx"})
+HALF = replace(ON_CUDA, precision="fp16")
 
 
-def bench(*arguments: str) -> Any:
+def bench(*arguments: object) -> Any:
     runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
-    return runner.invoke(application.app, ["bench", "speed", *arguments])
+    return runner.invoke(application.app, ["bench", "speed", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -53,32 +49,26 @@ def measured(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_has_every_item(measured: Path) -> None:
-    results = json.loads(measured.read_text())
+    results = read_results(measured)
     assert results["finished"]
-    assert results["planned"] == len(results["items"])
-    ways = {
-        (entry["streams"], entry["whole"], entry["paced"])
-        for entry in results["items"]
-        if entry["kind"] == STEPS and "figures" in entry
-    }
-    assert len(ways) == 8
-    assert results["elapsed_s"] < 60.0
-    for entry in results["items"]:
-        assert "error" not in entry
-        if entry["kind"] == PARITY:
-            assert entry["to_eager"] == 0.0
-            assert entry["parity_hops"] == 200
-        if entry["kind"] == SEARCH:
-            assert entry["search"]["streams"] >= 1
+    ways = {(case["streams"], case["whole"], case["paced"]) for case in results["cases"]}
+    assert len(ways) == len(results["cases"]) == 8
+    assert all(case["figures"]["steps"] > 0 for case in results["cases"])
+    assert results["seconds"] < 60.0
+    (parity,) = results["parity"]
+    assert (parity["to_eager"], parity["parity_hops"]) == (0.0, 200)
+    assert [search["whole"] for search in results["searches"]] == [False, True]
+    assert all(search["streams"] >= 1 for search in results["searches"])
+    assert not [entry["error"] for entry in (*results["cases"], parity) if entry["error"]]
 
 
 def test_the_verdict_stands_at_the_top_of_the_page(measured: Path) -> None:
-    results = json.loads(measured.read_text())
-    assert "a step of stand-in takes" in results["verdict"]["headline"]
-    assert "parity holds" in results["verdict"]["headline"]
     page = measured.with_suffix(".html").read_text()
-    assert page.index("a step of stand-in takes") < page.index("<h2>")
-    assert results["verdict"]["headline"].split(":")[0] in measured.with_suffix(".txt").read_text()
+    for sentence in ("Parity holds", "stand-in fp32 on cpu ", " whole."):
+        assert page.index(sentence) < page.index("<h2>")
+    text = measured.with_suffix(".txt").read_text()
+    assert "stand-in fp32 whole paced" in text
+    assert "in one process" in " ".join(text.split())
 
 
 def test_results_name_no_folder(measured: Path, stand_in: Path) -> None:
@@ -87,6 +77,7 @@ def test_results_name_no_folder(measured: Path, stand_in: Path) -> None:
             assert str(folder) not in file.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_that_is_killed_leaves_what_it_knew(stand_in: Path, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
@@ -106,9 +97,8 @@ def test_a_run_that_is_killed_leaves_what_it_knew(stand_in: Path, tmp_path: Path
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     results = json.loads(file.read_text())
-    assert results["items"]
-    assert not results["finished"]
-    assert results["verdict"]["headline"]
+    assert results["parity"]
+    assert results["protocol"]["budget_seconds"] == 600.0
     assert "</html>" in file.with_suffix(".html").read_text()
 
 
@@ -123,114 +113,149 @@ def test_the_budget_is_kept(stand_in: Path, tmp_path: Path) -> None:
     assert time.monotonic() - began < 20.0
     results = json.loads((tmp_path / "found.json").read_text())
     assert not results["finished"]
-    assert 0 < len(results["items"]) < results["planned"]
+    assert results["cases"]
+    assert any("The budget ended" in line for line in doubts(results))
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_costs_one_item(stand_in: Path) -> None:
-    worker = run._Worker()
-    item = Item(STEPS, Network("stand-in", "fp32", "cpu", str(stand_in)))
-    job = {"item": _as_job(item), "seconds": 0.02, "seconds_left": 30.0, "first": 1}
-    try:
-        assert "figures" in worker.ask(job, 30.0)
-        assert worker._process is not None
-        os.kill(worker._process.pid, signal.SIGKILL)
-        assert "died" in worker.ask(job, 30.0)["error"]
-        assert "figures" in worker.ask(job, 30.0), "the next one has a fresh process"
-        assert worker.ask(job, 0.0)["cut_off"]
-    finally:
-        worker.stop()
+    case = Case(
+        MODEL, "stand-in", "cpu", "fp32", 1, 1, 1, 10.0, source={"file": str(stand_in)}
+    )  # fmt: skip
+    protocol = Protocol(seconds=0.02, warm_up_seconds=0.01)
+    with Workers(kept=True) as workers:
+        assert workers.measure(case, protocol)["cold_start_ms"] > 0.0
+        assert workers.measure(case, protocol)["cold_start_ms"] is None, "it is kept"
+        (child,) = multiprocess_children()
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(RepetitionError, match="was ended by SIGKILL"):
+            workers.measure(case, protocol)
+        assert workers.measure(case, protocol)["cold_start_ms"] > 0.0, "the next has a fresh one"
+        with pytest.raises(GivenUpError):
+            workers.measure(case, protocol, longest_seconds=0.0)
+    assert multiprocess_children() == []
 
 
-def _as_job(item: Item) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(item)
+def multiprocess_children() -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "rtsr_bench.speed.worker"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [int(pid) for pid in found.stdout.split()]
 
 
 def test_the_most_valuable_comes_first() -> None:
-    items = plan_items(with_tf32([ON_CUDA, HALF]))
+    items = by_worth(with_tf32([ON_CUDA, HALF]), (1, 2, 4))
     assert [item.kind for item in items[:3]] == [PARITY, STEPS, STEPS]
-    assert [(item.streams, item.whole) for item in items[1:3]] == [(1, False), (1, True)]
-    labels = [item.label for item in items]
-    assert len(set(labels)) == len(labels)
-    of_main = [item for item in items[:12] if item.network == ON_CUDA]
+    assert [(item.case.streams, item.case.whole) for item in items[1:3]] == [(1, False), (1, True)]
+    assert len(set(items)) == len({(item.kind, item.case) for item in items}) == len(items)
+    of_main = [
+        item for item in items[:12] if (item.case.provider, item.case.precision) == ("cuda", "fp32")
+    ]
     assert {item.kind for item in of_main} == {PARITY, STEPS, SEARCH}
-    assert any(item.paced for item in of_main)
-    everything = {
-        (item.network.precision, item.hops, item.streams, item.whole, item.paced)
-        for item in items
-        if item.kind == STEPS
-    }
-    assert len(everything) == 3 * 3 * 6 * 2 * 2
+    assert any(item.case.paced for item in of_main)
+    assert len({item.case for item in items if item.kind == STEPS}) == 3 * 3 * 6 * 2 * 2
+    assert all(item.case.period_ms == 10.0 * item.case.hops for item in items)
 
 
 def test_products_in_tf32_are_an_option_of_cuda() -> None:
-    assert [network.provider for network in with_tf32([ON_CUDA, HALF])] == [
-        *("cuda", "cuda:tf32=on", "cuda")
+    found = with_tf32([ON_CUDA, HALF, replace(ON_CUDA, provider="cuda:device=1")])
+    assert [case.provider for case in found] == [
+        *("cuda", "cuda:tf32=on", "cuda", "cuda:device=1", "cuda:device=1,tf32=on")
     ]
-    on_cpu = Network("small", "fp32", "cpu", "small.onnx")
+    on_cpu = replace(ON_CUDA, provider="cpu")
     assert with_tf32([on_cpu]) == [on_cpu]
 
 
+class Runner:
+    """Answers at once that a step takes so long, whatever it is."""
+
+    def __init__(self, milliseconds: float) -> None:
+        self.milliseconds = milliseconds
+        self.taken: list[Case] = []
+
+    def __call__(self, case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
+        self.taken.append(case)
+        nothing = ("launch_ms", "load_ms", "first_step_ms", "cold_start_ms", "missed_by_the_clock",
+                   "cpu_power_w", "rss_mb", "rss_added_mb", "device_mb", "gpu_power_w")  # fmt: skip
+        return {
+            **dict.fromkeys(nothing), "warm_up_steps": 1, "warm_up_settled": True,
+            "warm_up_timeline_ms": [1.0], "times_ms": [self.milliseconds] * 2000,
+        }  # fmt: skip
+
+
 def test_what_is_hopeless_is_left_out() -> None:
-    entry = {**Item(STEPS, ON_CUDA, streams=16).identity(), "figures": _figures(30.0)}
-    more = Item(STEPS, ON_CUDA, streams=64)
-    assert "16 streams took 30 ms" in run._why_left_out(more, [entry])["left_out"]
-    assert run._why_left_out(Item(STEPS, ON_CUDA, streams=16, paced=True), [entry])
-    assert not run._why_left_out(Item(STEPS, ON_CUDA, streams=16), [entry])
-    assert not run._why_left_out(Item(STEPS, ON_CUDA, hops=4, streams=64), [entry])
-    assert not run._why_left_out(Item(STEPS, ON_CUDA, streams=64, whole=True), [entry])
+    first = replace(ON_CUDA, streams=16)
+    others = {
+        "more": replace(first, streams=64), "paced": replace(first, paced=True),
+        "longer": replace(first, streams=64, hops=4, period_ms=40.0),
+        "whole": replace(first, streams=64, whole=True), "fewer": replace(first, streams=8),
+    }  # fmt: skip
+    runner = Runner(30.0)
+    items = [Item(STEPS, case) for case in (first, *others.values())]
+    results = run_plan(Plan(items, by_worth=True), runner=runner)
+    assert runner.taken == [first, others["longer"], others["whole"], others["fewer"]]
+    errors = {case["label"]: case["error"] for case in results["cases"]}
+    assert errors[others["more"].label] == "Left out: 16 streams took 30 ms, far above 10."
+    assert errors[others["paced"].label]
+    assert errors[first.label] is None
+    told = [line for line in doubts(results) if "machine was busy" not in line]
+    assert told == ["2 cases left out: fewer streams were far too slow already."]
+    del runner.taken[:]
+    run_plan(Plan(items), runner=runner)
+    assert runner.taken == [first, *others.values()], "who names a matrix gets it whole"
 
 
-def _figures(milliseconds: float) -> dict[str, Any]:
-    import numpy as np
+def test_what_was_not_reached_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(
+        [Item(STEPS, replace(ON_CUDA, streams=streams)) for streams in (1, 2)],
+        budget_seconds=0.0, by_worth=True,
+    )  # fmt: skip
+    results = run_plan(plan, runner=Runner(1.0))
+    assert (results["cases"], results["finished"]) == ([], False)
 
-    return step_figures(np.full(2000, milliseconds), 10.0)
+
+def test_a_model_that_does_not_start_ends_it_at_once(tmp_path: Path, write_model: Any) -> None:
+    broken = write_model(states={"memory": [1, 1, 7]})
+    done = bench("--model", str(broken), "--provider", "cpu", "--evidence", tmp_path / "x.json")
+    assert done.exit_code == 2
+    assert "does not match its metadata" in done.stderr
+    assert not list(tmp_path.glob("x.*"))
 
 
-def _results(*items: dict[str, Any]) -> dict[str, Any]:
-    return {"items": list(items), "provider": "cuda", "gpu": {"name": "NVIDIA H100"},
-            "machine": {"cpu": {"model": "a CPU"}}}  # fmt: skip
+def _results(*parity: dict[str, Any]) -> dict[str, Any]:
+    plan = Plan([Item(STEPS, ON_CUDA)], by_worth=True)
+    return {**run_plan(plan, runner=Runner(0.4)), "parity": list(parity)}
 
 
 def _parity(to_cpu: float | None) -> dict[str, Any]:
     return {
-        **Item(PARITY, ON_CUDA).identity(), "captured": True, "to_eager": 1e-6,
-        "to_eager_limit": 1e-4, "to_cpu": to_cpu, "to_cpu_limit": 2e-3,
+        "label": ON_CUDA.search_label, **ON_CUDA.identity(), "error": None, "captured": True,
+        "to_eager": 1e-6, "to_eager_limit": 1e-4, "to_cpu": to_cpu, "to_cpu_limit": 2e-3,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("to_cpu", "is_sound"), [(1e-4, True), (3e-3, False), (None, False)])
-def test_a_failed_parity_is_the_headline(to_cpu: float | None, is_sound: bool) -> None:
-    found = verdict(_results(_parity(to_cpu)))
-    assert found["sound"] is is_sound
-    assert ("parity holds" in found["headline"]) is is_sound
-    assert ("do not use it" in found["headline"]) is not is_sound
+def test_a_failed_parity_comes_first(to_cpu: float | None, is_sound: bool) -> None:
+    first, second = verdict(_results(_parity(to_cpu)))
+    assert first.kind == ("good" if is_sound else "bad")
+    assert ("Parity holds" in first.text) is is_sound
+    assert ("do not use it" in first.text) is not is_sound
+    assert second.text.startswith("small fp32 on cuda keeps up: 1 stream, 10 ms of sound in 0.4 ms")
 
 
-@pytest.mark.parametrize(("milliseconds", "state"), [(0.3, "met"), (0.5, "missed")])
-def test_claims_are_met_missed_or_open(milliseconds: float, state: str) -> None:
-    single = {**Item(STEPS, ON_CUDA).identity(), "figures": _figures(milliseconds)}
-    search = {"streams": 2100, "finished": True, "fails_at": 2200, "trials": []}
-    streams = {**Item(SEARCH, ON_CUDA).identity(), "search": search}
-    claims = verdict(_results(_parity(1e-4), single, streams))["claims"]
-    assert [claim["state"] for claim in claims] == [state, "not measured", "met", "not measured"]
+def test_steps_that_are_not_captured_are_told() -> None:
+    lines = verdict(_results({**_parity(1e-4), "captured": False}))
+    assert [line.text for line in lines if line.kind == "bad"] == [
+        "Steps are NOT CAPTURED as CUDA graphs."
+    ]
 
 
 def test_a_page_survives_items_without_figures() -> None:
-    failed = {**Item(STEPS, ON_CUDA).identity(), "error": "out of <memory>"}
-    results = {
-        **_results(failed, _parity(None)), "verdict": {}, "elapsed_s": 1.0, "budget_s": 9.0,
-        "planned": 4, "finished": False, "date": "", "command": "", "notes": ["slower"],
-        "software": {"rtsr": "0", "revision": None, "python": "3", "libraries": {}},
-    }  # fmt: skip
-    results["machine"].update(system="", load_average=None, gpus=[])
-    results["machine"]["cpu"]["usable_threads"] = 2
-    results["verdict"] = verdict(results)
-    page = build_page(results)
+    failed = {**_parity(None), "error": "out of <memory>"}
+    page = show_page({**_results(failed, _parity(None)), "cases": []})
     assert "out of &lt;memory&gt;" in page
-    assert "no number" in page
+    assert "no number &gt; 2e-03" in page
 
 
 @pytest.mark.parametrize(

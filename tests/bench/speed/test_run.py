@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,24 @@ import pytest
 
 from rtsr_bench import machine, probes
 from rtsr_bench.speed import run
-from rtsr_bench.speed.fresh_process import GivenUpError, RepetitionError, run_repetition
 from rtsr_bench.speed.gpu_monitor import GpuMonitor
 from rtsr_bench.speed.matrix import MODEL, Case, reference_case
 from rtsr_bench.speed.measure import Protocol, measure
+from rtsr_bench.speed.order import in_turns
+from rtsr_bench.speed.report import doubts
 from rtsr_bench.speed.run import Clock, Plan, run_plan
-from rtsr_bench.speed.texts import notes
+from rtsr_bench.speed.workers import GivenUpError, RepetitionError, Workers
 
 
 def case(name: str, streams: int = 1) -> Case:
-    return Case(MODEL, name, "cpu", "fp32", 1, streams, 1, 10.0, {"file": "nowhere"})
+    return Case(MODEL, name, "cpu", "fp32", 1, streams, 1, 10.0, source={"file": "nowhere"})
+
+
+def plan(
+    cases: list[Case], searches: tuple[Case, ...] | list[Case] = (), *, repetitions: int = 5,
+    **rest: Any,
+) -> Plan:  # fmt: skip
+    return Plan(in_turns(cases, searches, repetitions), **rest)
 
 
 def answer(times: list[float], **facts: Any) -> dict[str, Any]:
@@ -55,14 +64,14 @@ class Runner:
 
 def test_repetitions_take_turns() -> None:
     runner = Runner()
-    results = run_plan(Plan([case("a"), case("b")], repetitions=3), runner=runner)
+    results = run_plan(plan([case("a"), case("b")], repetitions=3), runner=runner)
     assert [name for name, _ in runner.taken] == ["a", "b"] * 3
     assert [len(entry["repetitions"]) for entry in results["cases"]] == [3, 3]
 
 
 def test_results_hold_what_the_issue_asks_for_and_are_strict_json() -> None:
-    plan = Plan([case("a")], [case("a")], repetitions=2)
-    results = json.loads(json.dumps(run_plan(plan, runner=Runner()), allow_nan=False))
+    made = plan([case("a")], [case("a")], repetitions=2)
+    results = json.loads(json.dumps(run_plan(made, runner=Runner()), allow_nan=False))
     assert {"cpu", "memory_gb", "gpus", "system", "load_average"} <= set(results["machine"])
     assert {"rtsr", "revision", "libraries", "providers"} <= set(results["software"])
     (entry,) = results["cases"]
@@ -81,7 +90,7 @@ def test_results_hold_what_the_issue_asks_for_and_are_strict_json() -> None:
 
 def test_a_failure_stays_in_its_case() -> None:
     runner = Runner()
-    results = run_plan(Plan([case("broken"), case("a")], repetitions=3), runner=runner)
+    results = run_plan(plan([case("broken"), case("a")], repetitions=3), runner=runner)
     broken, whole = results["cases"]
     assert (broken["error"], broken["repetitions"]) == ("It is broken.", [])
     assert whole["error"] is None
@@ -89,8 +98,8 @@ def test_a_failure_stays_in_its_case() -> None:
 
 
 def test_a_run_that_does_not_settle_is_not_steady() -> None:
-    plan = Plan([case("a")], repetitions=1)
-    results = run_plan(plan, runner=lambda *_: answer([1.0] * 30, warm_up_settled=False))
+    made = plan([case("a")], repetitions=1)
+    results = run_plan(made, runner=lambda *_: answer([1.0] * 30, warm_up_settled=False))
     assert results["cases"][0]["steady"] is False
 
 
@@ -103,8 +112,8 @@ def test_nothing_is_started_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -
         now[0] += 10.0
         return answer([1.0] * 30)
 
-    plan = Plan([case("a"), case("b")], [case("a")], repetitions=50, budget_seconds=105.0)
-    results = run_plan(plan, runner=slow)
+    made = plan([case("a"), case("b")], [case("a")], repetitions=50, budget_seconds=105.0)
+    results = run_plan(made, runner=slow)
     assert now[0] <= 105.0
     counts = [len(entry["repetitions"]) for entry in results["cases"]]
     assert 2 <= min(counts) <= max(counts) <= 4
@@ -122,8 +131,8 @@ def test_the_budget_counts_from_the_beginning_of_the_command(
         now[0] += 10.0
         return answer([1.0] * 30)
 
-    plan = Plan([case("a")], repetitions=50, budget_seconds=100.0, began=940.0)
-    results = run_plan(plan, runner=slow)
+    made = plan([case("a")], repetitions=50, budget_seconds=100.0, began=940.0)
+    results = run_plan(made, runner=slow)
     assert now[0] <= 1040.0
     assert len(results["cases"][0]["repetitions"]) == 3
     assert results["seconds"] == 90.0
@@ -143,20 +152,20 @@ def test_what_was_cut_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += longest
         raise GivenUpError(f"given up after {longest:.0f} s")
 
-    plan = Plan([case("a"), case("b"), case("c")], repetitions=2, budget_seconds=45.0)
-    results = run_plan(plan, runner=slow)
+    made = plan([case("a"), case("b"), case("c")], repetitions=2, budget_seconds=45.0)
+    results = run_plan(made, runner=slow)
     assert [entry["error"] for entry in results["cases"]] == [
         None,
         "Cut short: there was time for 1 of 2 repetitions.",
         "Cut short: there was time for 1 of 2 repetitions.",
     ]
     assert all("figures" in entry for entry in results["cases"])
-    text = "\n".join(notes(results))
-    assert f"\n{case('b').label}: Cut short: there was time for 1 of 2 repetitions." in text
-    assert case("a").label not in text
+    told = doubts(results)
+    assert f"{case('b').label}: Cut short: there was time for 1 of 2 repetitions." in told
+    assert not any(case("a").label in line for line in told)
 
     now[0] = 0.0
-    results = run_plan(plan, runner=stuck)
+    results = run_plan(made, runner=stuck)
     assert now[0] == 45.0
     assert [entry["error"] for entry in results["cases"]] == [
         "Cut short: there was time for 1 of 2 repetitions.",
@@ -171,26 +180,30 @@ def test_a_trial_cut_off_by_the_budget_is_no_failure() -> None:
             raise GivenUpError("too long")
         return answer([1.0] * 30)
 
-    plan = Plan([], [case("a")], budget_seconds=100.0)
-    (search,) = run_plan(plan, runner=cut)["searches"]
+    made = plan([], [case("a")], budget_seconds=100.0)
+    (search,) = run_plan(made, runner=cut)["searches"]
     assert (search["streams"], search["fails_at"], search["finished"]) == (2, None, False)
-    (search,) = run_plan(Plan([], [case("a")]), runner=cut)["searches"]
+    (search,) = run_plan(plan([], [case("a")]), runner=cut)["searches"]
     assert (search["streams"], search["fails_at"], search["finished"]) == (2, 3, True)
 
 
-def test_a_clock_without_a_budget_always_has_room() -> None:
-    clock = Clock(None)
-    clock.took(1e9)
-    assert clock.has_room()
+def test_a_clock_without_a_budget_always_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    free, bound = Clock(None), Clock(1e9)
+    for clock in (free, bound):
+        with clock.watching():
+            now[0] += 1e9
+    assert free.has_room()
+    assert not bound.has_room()
 
 
 def test_one_repetition_in_this_process(stand_in: Path) -> None:
-    one = Case(MODEL, "stand-in", "cpu", "fp32", 2, 3, 1, 20.0, {"file": str(stand_in)})
+    one = Case(MODEL, "stand-in", "cpu", "fp32", 2, 3, 1, 20.0, source={"file": str(stand_in)})
     found = measure(one, Protocol(0.02, 0.01, most_steps=50), launched_ns=0)
     assert 1 <= len(found["times_ms"]) <= 50
     assert found["provider"] == "cpu"
     assert found["rss_mb"] > 1.0
-    assert found["device_mb"] is None
     assert found["missed_by_the_clock"] is None
     json.dumps(found, allow_nan=False)
 
@@ -202,8 +215,8 @@ def test_hopeless_trials_are_cut_short() -> None:
 
 
 def test_paced_steps_keep_to_the_clock() -> None:
-    protocol = Protocol(5.0, 0.0, paced=True, most_steps=5)
-    found = measure(reference_case("resampler"), protocol, 0)
+    protocol = Protocol(5.0, 0.0, most_steps=5)
+    found = measure(replace(reference_case("resampler"), paced=True), protocol, 0)
     began, ended = found["timed_between"]
     assert ended - began >= 0.049
     assert len(found["times_ms"]) == 5
@@ -219,24 +232,39 @@ def test_floors_can_be_timed(kind: str) -> None:
 
 
 def test_a_fresh_process_answers(stand_in: Path) -> None:
-    one = Case(MODEL, "stand-in", "cpu", "fp32", 1, 1, 1, 10.0, {"file": str(stand_in)})
-    found = run_repetition(one, Protocol(0.02, 0.01, most_steps=20))
+    one = Case(MODEL, "stand-in", "cpu", "fp32", 1, 1, 1, 10.0, source={"file": str(stand_in)})
+    with Workers() as workers:
+        found = workers.measure(one, Protocol(0.02, 0.01, most_steps=20))
     assert found["times_ms"]
     assert found["cold_start_ms"] > found["load_ms"] > 0.0
     assert found["gpu_power_w"] is None
+    assert found["device_mb"] is None
 
 
 @pytest.mark.slow
 def test_a_fresh_process_fails_in_one_sentence(tmp_path: Path) -> None:
     missing = Case(
-        MODEL, "none", "cpu", "fp32", 1, 1, 1, 10.0, {"file": str(tmp_path / "none.onnx")}
+        MODEL, "none", "cpu", "fp32", 1, 1, 1, 10.0, source={"file": str(tmp_path / "none.onnx")}
     )
-    with pytest.raises(RepetitionError, match=r"none\.onnx' does not exist"):
-        run_repetition(missing, Protocol(0.02))
-    with pytest.raises(GivenUpError, match="given up after 0 s"):
-        run_repetition(missing, Protocol(0.02), longest_seconds=0.01)
-    with pytest.raises(RepetitionError, match=r"stopped with code 1 \(KeyError: 'nonsense'\)"):
-        run_repetition(reference_case("nonsense"), Protocol(0.02))
+    with Workers() as workers:
+        with pytest.raises(RepetitionError, match=r"none\.onnx' does not exist"):
+            workers.measure(missing, Protocol(0.02))
+        with pytest.raises(GivenUpError, match="given up after 0 s"):
+            workers.measure(missing, Protocol(0.02), longest_seconds=0.01)
+        with pytest.raises(RepetitionError, match="KeyError: 'nonsense'"):
+            workers.measure(reference_case("nonsense"), Protocol(0.02))
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not even get through its imports, as with a broken installation."""
+    (tmp_path / "json.py").write_text("raise ImportError('it is broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        Workers() as workers,
+        pytest.raises(RepetitionError, match=r"stopped with code 1 \(ImportError: it is broken\)"),
+    ):
+        workers.measure(reference_case("resampler"), Protocol(0.02))
 
 
 def test_energy_is_read_from_packages_only(tmp_path: Path) -> None:
@@ -288,7 +316,6 @@ def test_a_gpu_is_described() -> None:
     assert described["gpus"][0]["name"] == "Some GPU"
     assert described["gpus"][0]["driver_version"] == "999.1"
     assert described["power_counters"]["gpu"] == "nvidia-smi"
-    assert probes.gpu_megabytes() == pytest.approx(524.288)
 
 
 def test_a_sessions_gpu_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +331,7 @@ def test_power_is_sampled_until_it_is_stopped() -> None:
     deadline = time.monotonic() + 10.0
     while len(monitor.samples) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert monitor.megabytes() is None
     monitor.stop()
     seen = monitor.between(began, time.time())
     assert seen["gpu_power_w"] == 123.5

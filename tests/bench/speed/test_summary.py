@@ -38,21 +38,6 @@ def test_a_step_as_long_as_the_period_is_in_time() -> None:
     assert summary.step_figures(np.array([10.0, 10.01]), 10.0)["missed_deadlines"] == 1
 
 
-def test_histogram_counts_every_step_once() -> None:
-    times = np.array([0.5, 0.5, 0.7, 3.0, 1e-9, 1e9])
-    found = summary.histogram(times)
-    assert sum(found["counts"]) == len(times)
-    assert found["counts"][0] > 0
-    assert found["counts"][-1] > 0
-
-
-def test_histogram_begins_at_the_first_step() -> None:
-    found = summary.histogram(np.array([1.05, 1.05, 2.0]))
-    ratio = 10.0 ** (1.0 / found["bins_per_decade"])
-    assert found["first_edge_ms"] <= 1.05 < found["first_edge_ms"] * ratio
-    assert found["counts"][0] == 2
-
-
 def test_quantiles_rise_from_the_shortest_to_the_longest() -> None:
     found = summary.quantiles(np.random.default_rng(0).gamma(2.0, size=500))
     assert len(found) == len(summary.LEVELS)

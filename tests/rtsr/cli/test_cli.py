@@ -188,15 +188,6 @@ def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
 
 @pytest.mark.slow
 def test_demo_shows_what_happened(tmp_path: Path, runner: CliRunner) -> None:
-    from rtsr.cli.demo import _clip_files
-    from rtsr.errors import RtsrError
-
-    try:
-        _clip_files("speech")
-    except RtsrError:
-        pytest.skip("the recordings are not in this tree")
-    if "small" not in bundled():
-        pytest.skip("the small model is not bundled in this tree")
     result = runner.invoke(application.app, ["demo", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "algorithmic" in result.stdout
@@ -208,7 +199,8 @@ def test_demo_shows_what_happened(tmp_path: Path, runner: CliRunner) -> None:
 class _EntryPoint:
     value = "elsewhere:command"
 
-    def __init__(self, loaded: object) -> None:
+    def __init__(self, name: str, loaded: object) -> None:
+        self.name = name
         self._loaded = loaded
 
     def load(self) -> object:
@@ -222,8 +214,9 @@ def test_plug_ins_add_commands(monkeypatch: pytest.MonkeyPatch, runner: CliRunne
         """Say hello."""
         typer.echo(f"hello {name}")
 
-    points = {"greet": _EntryPoint(greet), "broken": _EntryPoint(ImportError("no torch"))}
-    monkeypatch.setattr(application, "_plug_ins", lambda: points)
+    points = [_EntryPoint("greet", greet), _EntryPoint("broken", ImportError("no torch"))]
+    groups = {"rtsr.commands": points}
+    monkeypatch.setattr(metadata, "entry_points", lambda group: groups[group])
     listing = runner.invoke(application.app, ["--help"]).stdout
     assert "Say hello." in listing
     assert "broken" in listing

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rtsr.errors import MissingDependencyError, ModelError, ProviderError
-from rtsr.runtime.metadata import read_metadata
+from rtsr.runtime.metadata import CHECKSUM_KEY, check_graph, read_metadata
 from rtsr.runtime.models import bundled, bundled_octaves, find_model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
@@ -262,3 +262,32 @@ def test_imports_stay_light(statement: str) -> None:
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def changed_file(source: Path, target: Path, place: int) -> Path:
+    """Copy a model with one bit of it turned."""
+    data = bytearray(source.read_bytes())
+    data[place] ^= 1
+    target.write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize("name", [*bundled(), *bundled_octaves()])
+def test_bundled_files_are_what_was_exported(name: str) -> None:
+    path = find_model(name).path
+    check_graph(path)
+    assert CHECKSUM_KEY.encode() in path.read_bytes()
+
+
+def test_changed_weights_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    source = find_model("small-int8").path
+    path = changed_file(source, tmp_path / "changed.onnx", source.stat().st_size // 2)
+    assert find_model(path).metadata.name == "small", "it can still be listed"
+    with pytest.raises(ModelError, match=r"weights of .*changed\.onnx' were changed or damaged"):
+        OnnxStep(path, provider="cpu")
+
+
+def test_files_without_a_checksum_are_taken(write_model: Callable[..., Path]) -> None:
+    path = write_model()
+    assert CHECKSUM_KEY.encode() not in path.read_bytes()
+    check_graph(path)

@@ -1,4 +1,4 @@
-"""The report's plots, from results: distribution, histogram, streams against p99.9, steadiness."""
+"""The report's plots, from results: distribution, streams against p99.9, steadiness."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from rtsr_bench.speed.html.svg import NINES, Plot, linear_scale, log_scale, series_class, sparkline
+from rtsr_bench.speed.html.svg import NINES, Plot, log_scale, series_class, sparkline
 from rtsr_bench.speed.summary import LEVELS
 
-_FEWEST_SHARE = 0.01
+#: Colours times kinds of dashes: of more, no line could be told from another.
+_MOST_LINES = 24
 
 
 def latency_plots(cases: Sequence[dict[str, Any]]) -> str:
-    """For each provider and period, the distribution and the histogram of its cases."""
+    """For each provider and period, the distributions of its first cases."""
     parts = []
     for (provider, period), group in _groups(cases).items():
         parts.append(f"<h3>{escape(provider)}, steps of {period:g} ms</h3>")
-        parts.append(f'<div class="pair">{_distribution(group)}{_histogram(group)}</div>')
-        parts.append(_legend([case["label"] for case in group]))
+        parts.append(_distribution(group[:_MOST_LINES]))
+        parts.append(_legend([case["label"] for case in group[:_MOST_LINES]]))
     return "".join(parts)
 
 
@@ -47,30 +48,6 @@ def _distribution(cases: Sequence[dict[str, Any]]) -> str:
     return plot.render()
 
 
-def _histogram(cases: Sequence[dict[str, Any]]) -> str:
-    outlines = [_outline(case["histogram"]) for case in cases]
-    edges = [time for outline in outlines for time, _ in outline]
-    tallest = max(share for outline in outlines for _, share in outline)
-    plot = Plot(log_scale(edges), linear_scale(0.0, tallest, " %"), "ms", "share of the steps")
-    for index, (case, outline) in enumerate(zip(cases, outlines, strict=True)):
-        plot.line(outline, index, case["label"])
-    return plot.render()
-
-
-def _outline(histogram: dict[str, Any]) -> list[tuple[float, float]]:
-    ratio = 10.0 ** (1.0 / histogram["bins_per_decade"])
-    edge, total = histogram["first_edge_ms"], sum(histogram["counts"])
-    points = [(edge, 0.0)]
-    for count in histogram["counts"]:
-        share = 100.0 * count / total
-        points += [(edge, share), (edge * ratio, share)]
-        edge *= ratio
-    # Lone stalls would stretch the axis; the distribution beside it shows them.
-    while len(points) > 3 and points[-1][1] < _FEWEST_SHARE:
-        points.pop()
-    return [*points, (points[-1][0], 0.0)]
-
-
 def streams_plots(searches: Sequence[dict[str, Any]]) -> str:
     """For each limit, p99.9 of every trial; open dots did not pass."""
     by_limit: dict[float, list[dict[str, Any]]] = {}
@@ -94,7 +71,7 @@ def _streams_plot(limit: float, searches: Sequence[dict[str, Any]]) -> str:
         "streams in one batch",
         "p99.9, ms",
     )
-    plot.level(limit, f"80 % of the period, {limit:g} ms")
+    plot.level(limit, f"limit, {limit:g} ms")
     for index, search in enumerate(searches):
         passed = {
             trial["streams"]: trial["p99_9_ms"] for trial in search["trials"] if trial["passed"]

@@ -59,20 +59,6 @@ def log_scale(values: Iterable[float], unit_ticks: Sequence[int] = (1, 2, 5)) ->
     return Scale(low, high, within, "log")
 
 
-def linear_scale(low: float, high: float, unit: str = "") -> Scale:
-    """Return a linear scale from ``low`` to ``high`` with some five round marks."""
-    high = high if high > low else low + 1.0
-    rough = (high - low) / 5.0
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(one for one in (1, 2, 5, 10) if one * power >= rough)
-    first = math.ceil(low / step - 1e-9)
-    ticks = [
-        (index * step, f"{index * step:g}{unit}")
-        for index in range(first, math.floor(high / step + 1e-9) + 1)
-    ]
-    return Scale(low, high, ticks)
-
-
 NINES = Scale(
     0.0,
     99.99,

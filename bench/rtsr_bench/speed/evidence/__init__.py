@@ -1,1 +1,0 @@
-"""As much as a budget of seconds can tell about a machine."""
