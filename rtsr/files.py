@@ -34,6 +34,8 @@ class EnhanceReport:
     """What :func:`enhance_file` did.
 
     Attributes:
+        block_ms: sound that one step of the engine takes in; of an input above 48 kHz less than was
+            asked for, for its engine's clock is as much faster.
         real_time_factor: seconds of audio per second of compute, reading and writing included,
             loading the model not.
         degraded_blocks: 10 ms blocks that came out without a high band.
@@ -55,7 +57,7 @@ class EnhanceReport:
     output_rate: int
     model: str
     provider: str
-    block_ms: int
+    block_ms: float
     latency: Latency
     step_ms: StepTimes
     real_time_factor: float
@@ -90,7 +92,7 @@ class EnhanceReport:
             "output": str(self.output),
             "model": self.model,
             "provider": self.provider,
-            "block_ms": self.block_ms,
+            "block_ms": round(self.block_ms, 4),
             "latency": {
                 "parts": _rounded(self.latency.parts_ms),
                 "algorithmic_ms": round(self.latency.algorithmic_ms, 4),
@@ -165,8 +167,9 @@ def enhance_file(
         output: written in the format that its extension names.
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
         provider: execution provider.
-        block_ms: 10, 20 or 40; larger blocks are faster and give the same within rounding. Nobody
-            waits for a file, so the largest is the default.
+        block_ms: 10, 20 or 40, of an input above 48 kHz on its engine's clock; larger blocks are
+            faster and give the same within rounding. Nobody waits for a file, so the largest is the
+            default.
         seed: of the noise.
         wet: gain of the generated band, 0 to 1.
         cutoff: Hz where the content ends; ``None`` measures it on the whole file.
@@ -234,7 +237,7 @@ def enhance_file(
                 output_rate=output_rate,
                 model=upsampler.model.name,
                 provider=upsampler.provider,
-                block_ms=block_ms,
+                block_ms=block_ms * SAMPLE_RATE / engine_rate(reader.rate),
                 latency=upsampler.latency,
                 step_ms=upsampler.statistics.step_ms,
                 real_time_factor=received / reader.rate / elapsed,

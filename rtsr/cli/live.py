@@ -45,6 +45,16 @@ def live_command(
             rich_help_panel=_DEVICES,
         ),
     ] = None,
+    out_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--out-rate",
+            metavar="192000|96000|48000|...",
+            help="Sample rate of the output device in Hz, if it is another. Beyond 48000 the "
+            "octaves above 24 kHz are made, too.",
+            rich_help_panel=_DEVICES,
+        ),
+    ] = None,
     frames: Annotated[
         int,
         typer.Option(
@@ -76,6 +86,7 @@ def live_command(
     model: options.Model = "small",
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
+    octave_model: options.OctaveModel = None,
     cutoff: options.Cutoff = None,
     colour: options.KeptColour = None,
     worker: Annotated[
@@ -126,7 +137,9 @@ def live_command(
     ceiling: Annotated[
         float | None,
         typer.Option(
-            "--ceiling", help="Where it ends in Hz, 8000 to 24000.", rich_help_panel=_CONTROLS
+            "--ceiling",
+            help="Where it ends in Hz, 8000 to 24000, or to half of an output rate beyond.",
+            rich_help_panel=_CONTROLS,
         ),
     ] = None,
     gate: Annotated[
@@ -247,6 +260,8 @@ def live_command(
 
       rtsr live --page                            and watch and steer it in a browser
 
+      rtsr live --out-rate 96000                  one octave more, where the device has it
+
       rtsr live -q --json-stats stats.json --seconds 600
     """
     from rtsr.cli.knobs import Knobs
@@ -276,6 +291,7 @@ def live_command(
         input_device=input_device,
         output_device=output_device,
         rate=rate,
+        output_rate=out_rate,
         block=frames,
         channels=1 if test and channels is None else channels,
         sample_format=sample_format,
@@ -283,6 +299,7 @@ def live_command(
         provider=provider,
         threads=threads,
         cutoff_hz=cutoff,
+        octave_model=octave_model,
         colour=options.read_colour_option(colour) if kept is None else AutoColour(known),
         limiter=limiter,
         governor=governor,

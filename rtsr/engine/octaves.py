@@ -32,10 +32,12 @@ class Octaves:
         factor: 2 or 4, for one octave or two.
         wet: gain of what is generated.
         statistics: where steps are counted.
+        beside_hz: up to where what comes beside the steps may reach, in Hz of sound at the new
+            rate; what there is of it beyond the old rate's half is then measured, and stays.
 
     Attributes:
         engine: of the octaves, for its controls; its 24 kHz stand for half of the new rate.
-        delay: samples at the new rate.
+        delay: samples at the new rate, of which ``overlap`` come behind the conversion.
         adds: ``(1,)``: whether the last step added anything.
     """
 
@@ -46,18 +48,19 @@ class Octaves:
         factor: int,
         wet: float,
         statistics: Statistics,
+        beside_hz: float = 0.0,
     ) -> None:
         slow_rate = SAMPLE_RATE // factor
         self.engine = Engine(
             ProportionateSource(source),
-            slow_rate / 2,
+            max(slow_rate / 2, beside_hz / factor),
             SAMPLE_RATE / 2,
             wet,
             statistics,
-            expected_cutoff=slow_rate / 2,
         )
         self._resampler = StreamingResampler(slow_rate, SAMPLE_RATE, source.channels)
-        self.delay = self._resampler.delay + source.overlap
+        self.overlap = source.overlap
+        self.delay = self._resampler.delay + self.overlap
         self._wide: Audio = np.zeros((factor * samples, source.channels), np.float32)
         self._enhanced: Audio = np.zeros((factor * samples, source.channels), np.float32)
         self._starts = range(0, factor * samples, self.engine.step_samples)
@@ -68,9 +71,27 @@ class Octaves:
         self.engine.reset()
         self._resampler.reset()
 
-    def step(self, audio: Audio) -> Audio:
-        """Enhance ``(samples, channels)``; the next step overwrites what comes out."""
+    def resume(self, frame: int, before: Audio) -> None:
+        """Go on at another step, as if all before it had been taken.
+
+        Args:
+            frame: index of the next hop at the new rate.
+            before: ``(overlap, channels)`` at the new rate, the sound just before it, converted.
+        """
+        self._resampler.reset()
+        self.engine.resume(frame, before)
+
+    def step(self, audio: Audio, beside: Audio | None = None) -> Audio:
+        """Enhance ``(samples, channels)``; the next step overwrites what comes out.
+
+        Args:
+            audio: at the old rate.
+            beside: ``(factor * samples, channels)``, sound at the new rate that is not converted;
+                it is as late as what is converted.
+        """
         self._resampler.process_into(audio, self._wide)
+        if beside is not None:
+            self._wide += beside
         self.adds[0] = False
         for start in self._starts:
             part = slice(start, start + self.engine.step_samples)

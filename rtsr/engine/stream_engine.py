@@ -76,6 +76,16 @@ class Engine:
             colour=self._colour,
         )
 
+    def resume(self, frame: int, before: Audio) -> None:
+        """Go on at another hop, as if all before it had been taken; what is measured stays.
+
+        Args:
+            frame: index of the next hop, of which the noise is a function.
+            before: ``(overlap, channels)``, the input just before it.
+        """
+        self._source.resume(frame)
+        self._hops.resume(0, before)
+
     @property
     def cutoff_hz(self) -> float:
         """Hz where the content of the newest hop ends."""

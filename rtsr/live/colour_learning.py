@@ -15,7 +15,9 @@ from rtsr.colour.colour import Colour
 from rtsr.colour.excerpts import ExcerptCollector
 from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.supervisor import Guard
-from rtsr.timing import HOP
+from rtsr.timing import SAMPLE_RATE
+from rtsr_kernels.band_limit import FULL_BAND_HZ
+from rtsr_kernels.resample import StreamingResampler
 
 _LISTENS_EVERY_SECONDS = 0.1
 # The memory holds 1.4 s; whoever comes later than this has missed something.
@@ -36,7 +38,13 @@ class ColourLearning(Guard):
         self._auto = auto
         self._collector = ExcerptCollector(auto)
         self._activity = SoundActivity()
-        self._audio: NDArray[np.float32] = np.zeros((HOP, memory.channels), np.float32)
+        clock = memory.clock
+        self._hop = clock.hop
+        self._audio: NDArray[np.float32] = np.zeros((clock.hop, memory.channels), np.float32)
+        # What is learnt lies below 24 kHz. On the clock of its rate, which is any clock.
+        self._narrow: StreamingResampler | None = None
+        if clock.factor > 1:
+            self._narrow = StreamingResampler(SAMPLE_RATE, SAMPLE_RATE // clock.factor, 1)
         self._next_hop = 0
         self._given: Colour | None = None
 
@@ -44,14 +52,17 @@ class ColourLearning(Guard):
         """Hear what the worker has measured since the last time, and tell it what is new."""
         words = self._memory.worker
         # What the worker is not done with, it has not found the end of the content of.
-        end, cutoff_hz = int(words["next_hop"]), float(words["cutoff_hz"])
+        end = int(words["next_hop"])
+        cutoff_hz = min(float(words["cutoff_hz"]), FULL_BAND_HZ)
         if end - self._next_hop > _MOST_HOPS_BEHIND:
             self._miss(end)
         while self._next_hop < end:
-            if self._memory.capture.read(self._next_hop * HOP, self._audio) < HOP:
+            if self._memory.capture.read(self._next_hop * self._hop, self._audio) < self._hop:
                 self._miss(end)
                 break
             mono = self._audio.mean(axis=1)
+            if self._narrow is not None:
+                mono = self._narrow.process(mono[:, None])[:, 0]
             self._collector.hear(mono, cutoff_hz, self._activity.hears(mono))
             self._next_hop += 1
         learnt = self._auto.learnt
@@ -61,4 +72,6 @@ class ColourLearning(Guard):
 
     def _miss(self, hop: int) -> None:
         self._collector.break_off()
+        if self._narrow is not None:
+            self._narrow.reset()
         self._next_hop = hop

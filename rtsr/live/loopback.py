@@ -30,6 +30,7 @@ _LISTEN_HOPS = 50
 _TRIALS = 8
 # Of the click's own energy: below it is noise, or another sound.
 _ALIKE = 0.5
+_HOP_SECONDS = HOP / SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,28 @@ class LatencyResult:
     """What was measured, and what was stated.
 
     Attributes:
-        measured_samples: at 48 kHz, from arrival to arrival.
+        measured_samples: from arrival to arrival.
         stated_samples: of the engine and of the devices, as they tell.
         engine_samples: the engine's part of it, which is exact.
         loss_db: of the click on one way round, through converters and cable.
+        rate: Hz at which samples are counted: 48000, or the rate beyond that is worked at.
     """
 
     measured_samples: int
     stated_samples: float
     engine_samples: float
     loss_db: float
+    rate: int = SAMPLE_RATE
 
     @property
     def measured_ms(self) -> float:
         """Measured latency in milliseconds."""
-        return 1000.0 * self.measured_samples / SAMPLE_RATE
+        return 1000.0 * self.measured_samples / self.rate
 
     @property
     def stated_ms(self) -> float:
         """Stated latency in milliseconds."""
-        return 1000.0 * self.stated_samples / SAMPLE_RATE
+        return 1000.0 * self.stated_samples / self.rate
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -76,15 +79,15 @@ class LatencyResult:
         )
 
 
-def click() -> Audio:
-    """Float32 ``(480,)``: 4 ms of a sweep down from 3 kHz, unlike anything else on a line.
+def click(rate: int = SAMPLE_RATE) -> Audio:
+    """4 ms of a sweep down from 3 kHz, unlike anything else on a line, float32, at ``rate`` Hz.
 
     It stays below every cutoff, so that it passes as dry signal, whatever the level.
     """
-    time = np.arange(192) / SAMPLE_RATE
+    count = rate // 250
+    time = np.arange(count) / rate
     phase = 2.0 * np.pi * (3000.0 * time - 0.5 * 2500.0 / time[-1] * time**2)
-    sweep = np.zeros(HOP, np.float32)
-    sweep[:192] = _CLICK_PEAK * np.hanning(192) * np.sin(phase)
+    sweep: Audio = (_CLICK_PEAK * np.hanning(count) * np.sin(phase)).astype(np.float32)
     return sweep
 
 
@@ -92,18 +95,23 @@ class _Clicker:
     """Listens to every hop in the worker: adds a click when asked, keeps what comes in after it."""
 
     def __init__(self) -> None:
-        self.recorded: Audio = np.zeros(_LISTEN_HOPS * HOP, np.float32)
+        # How long a hop is, the first one tells.
+        self.recorded: Audio = np.zeros(0, np.float32)
         self._done = threading.Event()
         self._number: int | None = None
-        self._click = click()
+        self._click: Audio = np.zeros(0, np.float32)
 
     def once(self) -> bool:
         """Send one click and listen; false if the device stopped meanwhile."""
         self._done.clear()
         self._number = -_QUIET_HOPS
-        return self._done.wait(10.0 + (_QUIET_HOPS + _LISTEN_HOPS) * HOP / SAMPLE_RATE)
+        return self._done.wait(10.0 + (_QUIET_HOPS + _LISTEN_HOPS) * _HOP_SECONDS)
 
     def __call__(self, hop: int, audio: Audio, out: Audio) -> None:
+        length = len(out)
+        if not self.recorded.size:
+            self.recorded = np.zeros(_LISTEN_HOPS * length, np.float32)
+            self._click = click(round(length / _HOP_SECONDS))
         number = self._number
         if number is None or number < 0:
             # Silence: a cable that amplifies would make an old click louder every time.
@@ -111,9 +119,9 @@ class _Clicker:
         if number is None:
             return
         if number == 0:
-            out += self._click[:, None]
+            out[: len(self._click)] += self._click[:, None]
         if number >= 0:
-            self.recorded[number * HOP : (number + 1) * HOP] = audio[:, 0]
+            self.recorded[number * length : (number + 1) * length] = audio[:, 0]
         self._number = number + 1
         if self._number == _LISTEN_HOPS:
             self._number = None
@@ -131,10 +139,11 @@ def measure_latency(settings: LiveSettings) -> LatencyResult:
     arrivals: list[int] = []
     levels: list[float] = []
     with LiveSession(wanted, on_hop=clicker) as session:
+        rate = session.latency.clock.rate
         for _ in range(_TRIALS):
             if not clicker.once():
                 raise RtsrError("The device stopped while the click was under way; try again.")
-            arrivals, levels = find_clicks(clicker.recorded)
+            arrivals, levels = find_clicks(clicker.recorded, rate)
             if len(arrivals) > 1:
                 break
     latency = session.report()["latency"]
@@ -149,16 +158,18 @@ def measure_latency(settings: LiveSettings) -> LatencyResult:
         stated_samples=latency["total_samples"],
         engine_samples=latency["algorithmic_samples"],
         loss_db=round(20.0 * float(np.log10(levels[0] / levels[1])), 2),
+        rate=rate,
     )
 
 
-def find_clicks(recorded: Audio) -> tuple[list[int], list[float]]:
+def find_clicks(recorded: Audio, rate: int = SAMPLE_RATE) -> tuple[list[int], list[float]]:
     """Where clicks begin in ``(samples,)``, and their levels against the one that was sent."""
-    pattern = click()[:192].astype(np.float64)
+    pattern = click(rate).astype(np.float64)
+    hop = round(rate * _HOP_SECONDS)
     energy = float(pattern @ pattern)
     level = np.correlate(recorded.astype(np.float64), pattern, "valid") / energy
     # Cauchy-Schwarz: 1 where the sound is the click and nothing but the click, of any level.
-    power = np.convolve(np.square(recorded, dtype=np.float64), np.ones(192), "valid")
+    power = np.convolve(np.square(recorded, dtype=np.float64), np.ones(pattern.size), "valid")
     likeness = np.abs(level) * np.sqrt(energy / np.maximum(power, 1e-12))
     arrivals: list[int] = []
     levels: list[float] = []
@@ -168,7 +179,7 @@ def find_clicks(recorded: Audio) -> tuple[list[int], list[float]]:
         if not len(found):
             return arrivals, levels
         first = start + int(found[0])
-        best = first + int(np.argmax(np.abs(level[first : first + HOP])))
+        best = first + int(np.argmax(np.abs(level[first : first + hop])))
         arrivals.append(best)
         levels.append(float(np.abs(level[best])))
-        start = best + HOP
+        start = best + hop

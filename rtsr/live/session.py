@@ -18,7 +18,7 @@ from rtsr.live.controls.board import ControlBoard
 from rtsr.live.device.devices import default_channels, find_device
 from rtsr.live.device.latency import StreamLatency
 from rtsr.live.device.latency_polling import LatencyPolling
-from rtsr.live.device.stream import DeviceStream, StreamRequest
+from rtsr.live.device.stream import DeviceStream, StreamRequest, choose_rates
 from rtsr.live.monitor import figures
 from rtsr.live.monitor.colour_state import ColourState, colour_state
 from rtsr.live.monitor.history import FallbackHistory
@@ -27,6 +27,7 @@ from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, percentile
 from rtsr.live.settings import LiveSettings
 from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.shared.priority import describe, raised_for_new_threads
+from rtsr.live.shared.timing import TIMELINE_RATES, timeline_rate
 from rtsr.live.supervisor import DeviceGuard, Guard, WorkerGuard
 from rtsr.live.worker.fallback_levels import fallback_levels_of
 from rtsr.live.worker.process import WorkerProcess
@@ -34,6 +35,7 @@ from rtsr.live.worker.settings import WorkerSettings
 from rtsr.live.worker.thread import WorkerThread
 from rtsr.live.worker.worker import HopListener
 from rtsr.runtime.models import find_model
+from rtsr.timing import SAMPLE_RATE
 
 _READY_SECONDS = 60.0
 _HISTORY_SECONDS = 0.2
@@ -66,6 +68,7 @@ class LiveSession:
             input_device=settings.input_device,
             output_device=settings.output_device,
             rate=settings.rate,
+            output_rate=settings.output_rate,
             block=settings.block,
             sample_format=settings.sample_format,
             allowance_ms=settings.allowance_ms,
@@ -77,8 +80,8 @@ class LiveSession:
             self._colour = resolve_colour(settings.colour, find_model(settings.model))
         self._on_hop = on_hop
         self._looking = threading.Lock()
-        # Checked before anything is opened.
-        self._turn_controls(ControlBoard(fallback_levels=self.fallback_levels))
+        # Checked before anything is opened, as far as that can be without a device's rate.
+        self._turn_controls(ControlBoard(None, self.fallback_levels, TIMELINE_RATES[-1] / 2))
         # Set while the session runs.
         self._memory: LiveMemory | None = None
         self._final: dict[str, Any] | None = None
@@ -92,11 +95,12 @@ class LiveSession:
         """
         if self._memory is not None:
             raise RtsrError("This live session runs already; call stop() first.")
-        channels = self.settings.channels or self._channels_of_the_devices()
+        channels, rate = self._format_of_the_devices()
         self.settings = replace(self.settings, channels=channels)
         with contextlib.ExitStack() as undo:
-            memory = undo.enter_context(LiveMemory.create(channels))
-            self._board = ControlBoard(memory.controls, self.fallback_levels)
+            memory = undo.enter_context(LiveMemory.create(channels, rate))
+            self.fallback_levels = fallback_levels_of(self.settings.model, memory.clock.factor)
+            self._board = ControlBoard(memory.controls, self.fallback_levels, rate / 2)
             self._board.reset()
             self._turn_controls(self._board)
             memory.worker["fallback_level"] = self.fallback_levels.index(self._board.highest_level)
@@ -176,9 +180,11 @@ class LiveSession:
         # The meters have one place for the sound, and the screen and pages look at any time.
         with self._looking:
             captured, played = self._meters.silence() if is_silent else self._meters.newest()
-            in_db, in_rms_db = levels_db(captured)
-            out_db, out_rms_db = levels_db(played)
-            in_spectrum, out_spectrum = spectrum_db(captured), spectrum_db(played)
+            newest = self._meters.level_frames
+            in_db, in_rms_db = levels_db(captured[-newest:])
+            out_db, out_rms_db = levels_db(played[-newest:])
+            rate = memory.clock.rate
+            in_spectrum, out_spectrum = spectrum_db(captured, rate), spectrum_db(played, rate)
         histogram = memory.step_histogram.copy()
         longest = int(memory.worker["max_step_ns"]) * 1e-6
         counters = figures.counters(memory)
@@ -188,7 +194,8 @@ class LiveSession:
             state=self._state(),
             input_name=self._stream.input_device.name,
             output_name=self._stream.output_device.name,
-            rate=self._rate,
+            rate=self._stream.rates[0],
+            output_rate=self._stream.rates[1],
             block=latency.block,
             channels=memory.channels,
             in_db=in_db,
@@ -216,6 +223,8 @@ class LiveSession:
             ahead_ms=figures.ahead_ms(memory),
             cutoff_hz=float(counters["cutoff_hz"]),
             controls=self._board.as_dict(),
+            limits={name: self._board.limits(name) for name in self._board.names},
+            top_hz=memory.clock.rate / 2,
             cpu_percent=self._cpu_percent(),
             priority=self._priority(),
             colour=self._colour_state(float(counters["cutoff_hz"])),
@@ -259,17 +268,31 @@ class LiveSession:
         for name, value in self.settings.controls.items():
             board.set(name, value)
 
-    def _channels_of_the_devices(self) -> int:
+    def _format_of_the_devices(self) -> tuple[int, int]:
+        """Return the engine's channels, and the timelines' rate in Hz."""
         with _raising(self.settings.raise_priority):
             source = find_device(self.settings.input_device, "input")
             sink = find_device(self.settings.output_device, "output")
-        return default_channels(source, sink)
+            channels = self.settings.channels or default_channels(source, sink)
+            played = choose_rates(
+                self._request,
+                source,
+                sink,
+                min(channels, source.input_channels),
+                min(channels, sink.output_channels),
+            )[1]
+        if self.settings.octave_model is not None and played <= SAMPLE_RATE:
+            raise ArgumentError(
+                f"{sink.label} plays at {played} Hz, with no octave beyond 48 kHz for the octave "
+                "model to make; leave it out, or ask for an output rate of 96000 or 192000 Hz."
+            )
+        return channels, timeline_rate(played)
 
     def _for_worker(self) -> WorkerSettings:
         latency = self._stream.latency
-        self._rate = self._stream.rates[0]
         reserve = latency.block + latency.look_ahead
-        return self.settings.for_worker(self._rate / 2.0, reserve, latency.delay)
+        delay_hops = latency.delay // latency.hop
+        return self.settings.for_worker(self._stream.rates[0] / 2.0, reserve, delay_hops)
 
     def _reopened(self) -> None:
         self._latency_polling.restart()
@@ -319,7 +342,8 @@ class LiveSession:
             "seconds": round(self._seconds(), 3),
             "input": self._stream.input_device.name,
             "output": self._stream.output_device.name,
-            "rate": self._rate,
+            "rate": self._stream.rates[0],
+            "output_rate": self._stream.rates[1],
             "block": latency.block,
             "channels": memory.channels,
             "worker": self.settings.worker,
@@ -333,10 +357,11 @@ class LiveSession:
             "callback_us": figures.callback_us(memory),
             "latency": {
                 **{f"{name}_ms": round(part, 4) for name, part in latency.parts_ms.items()},
+                "rate": latency.clock.rate,
                 "algorithmic_samples": round(latency.engine_frames, 3),
                 "algorithmic_ms": round(latency.engine_ms, 4),
                 "total_ms": round(latency.total_ms, 4),
-                "total_samples": round(latency.total_ms * 48.0, 3),
+                "total_samples": round(latency.total_frames, 3),
             },
             "worker_restarts": self._worker_guard.restarts,
             "device_restarts": self._device_guard.restarts,

@@ -8,7 +8,6 @@ from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError
 from rtsr.live.worker.settings import WorkerSettings
-from rtsr.timing import HOP
 
 WORKERS = ("process", "thread")
 # So far behind what could still be in time the worker gives up catching up.
@@ -23,7 +22,9 @@ class LiveSettings:
         input_device: number or part of the name of the device to record; the system's default if
             ``None``.
         output_device: the one to play to.
-        rate: Hz of both devices; what the device prefers if ``None``.
+        rate: Hz of both devices; 48000 where they can, else what they prefer, if ``None``.
+        output_rate: Hz of the output device, where that is another. Beyond 48000, as with a
+            ``rate`` or a device beyond, the octaves above 24 kHz are made, too.
         block: frames per device block, 0 for whatever the device likes.
         channels: of the engine: 1 to 8 are recorded, enhanced and played; two where both devices
             have two, else one, if ``None``. Mono is played on both channels of a stereo device.
@@ -44,6 +45,7 @@ class LiveSettings:
     input_device: int | str | None = None
     output_device: int | str | None = None
     rate: int | None = None
+    output_rate: int | None = None
     block: int = 128
     channels: int | None = 1
     sample_format: str = "float32"
@@ -51,6 +53,7 @@ class LiveSettings:
     provider: str = "auto"
     threads: int = 1
     cutoff_hz: float | None = None
+    octave_model: str | None = None
     colour: Colour | AutoColour | str | None = None
     limiter: bool = True
     governor: bool = True
@@ -71,6 +74,9 @@ class LiveSettings:
 
         check_arguments(1, 0, 1.0, self.cutoff_hz, None, self.threads)
         check_rate(self.rate)
+        check_rate(self.output_rate)
+        if self.octave_model is not None:
+            find_model(self.octave_model)
         parse_provider(self.provider)
         if self.colour is not None and self.model == DRY:
             raise ArgumentError("The level 'dry' has no new band that a colour could be for.")
@@ -85,7 +91,7 @@ class LiveSettings:
                 f"A live session has 1 to {MAX_CHANNELS} channels, not {self.channels}."
             )
 
-    def for_worker(self, native_hz: float, reserve_frames: int, delay: int) -> WorkerSettings:
+    def for_worker(self, native_hz: float, reserve_frames: int, delay_hops: int) -> WorkerSettings:
         """Return the worker's part, once the device's rate, block and delay are known."""
         return WorkerSettings(
             channels=self.channels or 1,
@@ -95,7 +101,8 @@ class LiveSettings:
             native_hz=native_hz,
             reserve_frames=reserve_frames,
             # A long device block, or a long allowance, lets hops wait that are still in time.
-            most_hops_behind=delay // HOP + _HOPS_BEHIND_DELAY,
+            most_hops_behind=delay_hops + _HOPS_BEHIND_DELAY,
+            octave_model=self.octave_model,
             limiter=self.limiter,
             governor=self.governor,
             raise_priority=self.raise_priority,

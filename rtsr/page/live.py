@@ -48,11 +48,15 @@ class LiveSubject:
     def about(self) -> dict[str, Any]:
         """Return devices, controls and bands."""
         now = self._session.snapshot()
+        rates = f"{now.rate} Hz"
+        if now.output_rate != now.rate:
+            rates += f" in and {now.output_rate} Hz out"
         text = (
-            f"{now.channels} {'channel' if now.channels == 1 else 'channels'}, {now.rate} Hz, "
+            f"{now.channels} {'channel' if now.channels == 1 else 'channels'}, {rates}, "
             f"blocks of {now.block} frames; the worker's priority is {now.priority}."
         )
-        return about(text, self._session.controls, self.names, learns=True)
+        controls = self._session.controls
+        return about(text, controls, self.names, learns=True, top_hz=now.top_hz)
 
     def now(self) -> dict[str, Any]:
         """Return the session's snapshot as the page shows it."""

@@ -18,11 +18,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.controls.board import ControlBoard, find_control
-from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
-from rtsr.live.monitor.report import SPECTRUM_BANDS
+from rtsr.live.monitor.meters import LOWEST_BAND_HZ, band_edges_hz
 from rtsr.page.application import PageApplication
 from rtsr.page.learning import Learning
 from rtsr.page.messages import json_object
+from rtsr_kernels.band_limit import FULL_BAND_HZ
 
 __all__ = ["Subject", "about", "rounded_parts", "show"]
 
@@ -60,7 +60,13 @@ class Subject(Protocol):
 
 
 def about(
-    text: str, board: ControlBoard, names: Iterable[str], *, learns: bool, **more: Any
+    text: str,
+    board: ControlBoard,
+    names: Iterable[str],
+    *,
+    learns: bool,
+    top_hz: float = FULL_BAND_HZ,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return a subject's first message: its controls with their ranges, and the spectra's bands.
 
@@ -69,13 +75,15 @@ def about(
         board: where the controls are.
         names: those that the page has.
         learns: whether MIDI knobs can be bound to them.
+        top_hz: Hz where the spectra end.
         more: further facts.
     """
-    edges = np.geomspace(LOWEST_BAND_HZ, HIGHEST_BAND_HZ, SPECTRUM_BANDS + 1)
+    edges = band_edges_hz(top_hz)
     return {
         "kind": "about",
         "text": text,
         "bands_hz": [round(float(middle)) for middle in np.sqrt(edges[1:] * edges[:-1])],
+        "range_hz": [LOWEST_BAND_HZ, top_hz],
         "controls": [_description(board, name) for name in names],
         "learns": learns,
         **more,

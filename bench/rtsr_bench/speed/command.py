@@ -32,6 +32,10 @@ def speed_command(
     ] = None,
     hops: Annotated[_Texts, _matrix("--hops", help="Hops of 10 ms per step: 1,2,4.")] = None,
     streams: Annotated[_Texts, _matrix("--streams", help="Streams in one batch: 1,4.")] = None,
+    out_rate: Annotated[
+        _Texts,
+        _matrix("--out-rate", help="Also the octaves beyond 48 kHz up to 96000,192000 Hz."),
+    ] = None,
     threads: Annotated[int, _matrix("--threads", help="CPU threads per step.")] = 1,
     repetitions: Annotated[
         int | None, _protocol("--repetitions", help="Fresh processes per case: 5.")
@@ -119,6 +123,7 @@ def speed_command(
 
     [bold]rtsr bench speed --quick[/bold]
     [bold]rtsr bench speed --json now.json --html now.html[/bold]
+    [bold]rtsr bench speed --model small --out-rate 96000[/bold]
     [bold]rtsr bench speed --compare before.json now.json --html what-changed.html[/bold]
     [bold]rtsr bench speed --provider cuda --evidence gpu.json --budget 270[/bold]
     [bold]rtsr bench speed --against other.onnx --against-input audio:1x1x480[/bold]
@@ -142,11 +147,13 @@ def speed_command(
         options.numbers("--hops", hops, (1,) if quick else (1, 2, 4)),
         options.numbers("--streams", streams, few_streams),
         threads,
+        options.numbers("--out-rate", out_rate, ()),
     )
     if evidence is not None:
         other = {
             "--repetitions": repetitions, "--seconds": seconds, "--paced": paced,
             "--quick": quick, "--against": against, "--json": json_file, "--html": html_file,
+            "--out-rate": out_rate,
         }  # fmt: skip
         if given := [name for name, value in other.items() if value]:
             raise ArgumentError(

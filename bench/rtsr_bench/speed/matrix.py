@@ -6,19 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from rtsr.arguments import check_arguments
+from rtsr.arguments import MAX_CHANNELS, check_arguments
 from rtsr.errors import ArgumentError, ProviderError, RtsrError
-from rtsr.runtime.models import SUFFIX, Model, bundled, find_model
+from rtsr.runtime.models import SUFFIX, Model, bundled, find_model, find_octave_model
 from rtsr.runtime.providers import select as providers
-from rtsr.timing import HOPS_PER_STEP
+from rtsr.timing import HOPS_PER_STEP, SAMPLE_RATE
 
 HOP_MS = 10.0
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Single precision with products in TF32, an option of CUDA and no file of its own.
 TF32 = "tf32"
 MOST_STREAMS = 65536
+#: rates in Hz that octaves lead to
+OCTAVE_RATES = (96000, 192000)
 
 MODEL = "model"
+OCTAVES = "octaves"
 REPLICATE = "replicate"
 RESAMPLER = "resampler"
 SOXR = "soxr"
@@ -31,7 +34,7 @@ class Case:
     """One combination to be timed.
 
     Attributes:
-        kind: ``model``, ``replicate``, ``resampler``, ``soxr`` or ``external``.
+        kind: ``model``, ``octaves``, ``replicate``, ``resampler``, ``soxr`` or ``external``.
         name: what people call it; never a path.
         period_ms: sound that one step takes in, and so the time that it may take.
         whole: whether resampling, detector, crossover and mixing are part of it, as in
@@ -92,10 +95,12 @@ class Axes:
     hops: Sequence[int] = HOPS_PER_STEP
     streams: Sequence[int] = (1, 4)
     threads: int = 1
+    #: Hz that octaves beyond 48 kHz lead to, besides what ends there
+    output_rates: Sequence[int] = ()
 
 
 def model_cases(axes: Axes) -> list[Case]:
-    """All cases of rtsr's own models and, where named, of ``replicate``.
+    """All cases of rtsr's own models, their octaves and, where named, of ``replicate``.
 
     Raises:
         RtsrError: a value that is not accepted, or nothing to be timed.
@@ -129,6 +134,7 @@ def model_cases(axes: Axes) -> list[Case]:
         for streams in axes.streams
         if provider == providers.CPU or not model.metadata.is_for_cpu
     ]  # fmt: skip
+    cases += _octave_cases(found, chosen, axes)
     if networks and not cases:
         raise ArgumentError(
             "Nothing is left to be timed: models in int8 run on provider 'cpu' only; add it, or "
@@ -141,6 +147,35 @@ def model_cases(axes: Axes) -> list[Case]:
             for streams in axes.streams
         ]
     return cases
+
+
+def _octave_cases(models: Sequence[Model], chosen: Sequence[str], axes: Axes) -> list[Case]:
+    """Cases of what makes the octaves beside these models, each once."""
+    streams = [count for count in axes.streams if count <= MAX_CHANNELS]
+    if axes.output_rates and not streams:
+        raise ArgumentError(
+            f"Octaves are timed with 1 to {MAX_CHANNELS} streams; add such a number to --streams."
+        )
+    cases = []
+    for output_rate in axes.output_rates:
+        factor = output_rate // SAMPLE_RATE
+        makers = [find_octave_model(model, factor // 2) for model in models]
+        for maker in (one if isinstance(one, Model) else find_model(one) for one in makers):
+            precision = precision_of(maker)
+            name = f"{maker.path.stem.removesuffix(f'-{precision}')} to {output_rate // 1000} kHz"
+            on = chosen if maker.is_network else [providers.CPU]
+            model = str(maker.path) if maker.is_network else maker.name
+            cases += [
+                Case(
+                    OCTAVES, name, provider, precision, hops, count, axes.threads, hops * HOP_MS,
+                    {"model": model, "factor": factor},
+                )
+                for provider in on
+                for hops in axes.hops
+                for count in streams
+                if provider == providers.CPU or not maker.metadata.is_for_cpu
+            ]  # fmt: skip
+    return list(dict.fromkeys(cases))
 
 
 def reference_case(kind: str, hops: int = 1, streams: int = 1) -> Case:
@@ -160,6 +195,12 @@ def check_axes(axes: Axes) -> None:
         check_streams(streams)
     # As whatever takes steps does: more threads than there are cores would not be used.
     check_arguments(HOPS_PER_STEP[0], 0, 1.0, None, None, axes.threads)
+    for output_rate in axes.output_rates:
+        if output_rate not in OCTAVE_RATES:
+            raise ArgumentError(
+                f"Octaves lead to {' or '.join(map(str, OCTAVE_RATES))} Hz, not {output_rate}; "
+                "what ends at 48000 Hz is always timed."
+            )
     for precision in axes.precisions or ():
         if precision not in PRECISIONS:
             accepted = ", ".join(PRECISIONS)

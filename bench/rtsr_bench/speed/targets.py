@@ -15,7 +15,7 @@ import numpy as np
 from rtsr.errors import MissingDependencyError
 from rtsr.timing import HOP
 from rtsr_bench.speed.blocks import Audio, Blocks
-from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REPLICATE, RESAMPLER, SOXR, Case
+from rtsr_bench.speed.matrix import EXTERNAL, MODEL, OCTAVES, REPLICATE, RESAMPLER, SOXR, Case
 from rtsr_bench.speed.target import Target
 
 CUTOFF_HZ = 4000.0
@@ -35,6 +35,7 @@ def make_target(case: Case) -> Target:
         return ExternalStep(case)
     makers: dict[str, Callable[[Case], Target]] = {
         MODEL: WholeBatch if case.whole else ModelStep,
+        OCTAVES: OctavesStep,
         REPLICATE: ReplicateStep,
         RESAMPLER: ResamplerStep,
         SOXR: SoxrStep,
@@ -99,6 +100,34 @@ class WholeBatch(Target):
     def close(self) -> None:
         """Let go of streams and model."""
         self._batch.close()
+
+
+class OctavesStep(Target):
+    """What makes octaves beyond 48 kHz, with all that belongs to it; a stream per channel."""
+
+    def __init__(self, case: Case) -> None:
+        from rtsr.engine.octaves import Octaves
+        from rtsr.engine.open_source import open_source
+        from rtsr.engine.statistics import Statistics
+
+        statistics = Statistics(kept_steps=1)
+        source = open_source(
+            case.source["model"],
+            provider=case.provider,
+            channels=case.streams,
+            hops_per_step=case.hops,
+            threads=case.threads,
+            seed=0,
+            statistics=statistics,
+        )
+        self.provider = source.provider
+        samples = HOP * case.hops
+        self._octaves = Octaves(source, samples, case.source["factor"], 1.0, statistics)
+        self._audio = Blocks(samples, case.streams)
+
+    def step(self) -> Audio:
+        """Audio at 48 kHz in, the same with its octaves out."""
+        return self._octaves.step(self._audio.next())
 
 
 class ReplicateStep(Target):

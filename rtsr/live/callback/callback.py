@@ -18,7 +18,7 @@ from rtsr.live.callback.playback_mix import enhanced_ahead, mix, words_at
 from rtsr.live.callback.sample_formats import FLOAT32, INT24, decode, encode
 from rtsr.live.callback.state import CHUNK, COUNTERS, STATE, STATE_DTYPE
 from rtsr.live.shared.counters import CALLBACK_COUNTERS
-from rtsr.live.shared.memory import CALLBACK_BINS, TIMELINE_FRAMES
+from rtsr.live.shared.memory import CALLBACK_BINS
 from rtsr.live.shared.pointers import carray, frames_at, pointer_to, read_clock
 from rtsr_kernels.compiled import kernel
 from rtsr_kernels.drift import JUMP, STATE_WORDS, drift_update
@@ -34,7 +34,8 @@ _INPUT_UNDERFLOW, _INPUT_OVERFLOW, _OUTPUT_UNDERFLOW, _OUTPUT_OVERFLOW, _PRIMING
 # One 48 kHz frame is 62500 / 3 nanoseconds.
 _FRAME_NS_UP, _FRAME_NS_DOWN = 62500, 3
 
-# On one clock both sides agree to a frame; anything like this is a change of the device's mind.
+# On one clock both sides agree to a frame; anything like this, at 48 kHz, is a change of the
+# device's mind.
 _ONE_CLOCK_SLACK = 480.0
 
 # A device fills its buffers when it starts, so that playing is soon ahead of where it began, and a
@@ -70,7 +71,7 @@ def capture(state: np.ndarray, counters: np.ndarray, address: int, frames: int) 
     s = state[0]
     channels = s.channels
     header = words_at(s.capture_header, HEADER_WORDS)
-    data = frames_at(s.capture_data, TIMELINE_FRAMES, channels)
+    data = frames_at(s.capture_data, s.timeline_frames, channels)
     start = 0
     while start < frames:
         count = min(CHUNK, frames - start)
@@ -131,7 +132,7 @@ def play_converted(
     ratio: float,
     falling: bool,
 ) -> int:
-    """Play `frames` frames at `ratio` 48 kHz frames each, going on from where playing is."""
+    """Play `frames` frames at `ratio` timeline frames each, going on from where playing is."""
     c = counters[0]
     s = state[0]
     channels = s.channels
@@ -199,9 +200,9 @@ def settle(state: np.ndarray, frames: int, error: float) -> None:
 def follow(
     state: np.ndarray, counters: np.ndarray, frames: int, captured_before: int, now: float
 ) -> float:
-    """Keep the playing position on its target; returns 48 kHz frames per device frame.
+    """Keep the playing position on its target; returns timeline frames per device frame.
 
-    `captured_before` are the 48 kHz frames that were there before this call's input.
+    `captured_before` are the timeline frames that were there before this call's input.
     """
     c = counters[0]
     s = state[0]
@@ -212,11 +213,11 @@ def follow(
         else:
             fraction = carray(pointer_to(s.position_fraction), (1,), float64)
             error = target - s.position - fraction[0]
-            if abs(error) > _ONE_CLOCK_SLACK and s.pending_jump == 0:
+            if abs(error) > _ONE_CLOCK_SLACK * s.timeline_factor and s.pending_jump == 0:
                 s.pending_jump = int64(error)
         s.started = 1
         return s.nominal_ratio
-    captured_now = (now - 1e-9 * c.capture_epoch_ns) * 48000.0
+    captured_now = (now - 1e-9 * c.capture_epoch_ns) * s.timeline_rate
     factor = 1.0 + 1e-9 * c.drift_ppb
     # While the capturing device pauses nothing is learned about clocks.
     if captured_now > captured_before + s.capture_horizon:
@@ -232,8 +233,8 @@ def follow(
         fraction = carray(pointer_to(s.position_fraction), (1,), float64)
         drift = carray(pointer_to(s.drift), (STATE_WORDS,), float64)
         error = target - s.position - fraction[0]
-        factor = drift_update(drift, error, frames / s.rate)
-        s.pending_jump = int64(drift[JUMP])
+        factor = drift_update(drift, error / s.timeline_factor, frames / s.rate)
+        s.pending_jump = int64(drift[JUMP] * s.timeline_factor)
         c.drift_ppb = int64(round((factor - 1.0) * 1e9))
     return s.nominal_ratio * factor
 
@@ -314,7 +315,7 @@ def serve(
         capture(state, counters, source, frames)
         now_ns = nanoseconds(now)
         c.capture_time_ns = now_ns
-        captured_ns = captured_before * _FRAME_NS_UP // _FRAME_NS_DOWN
+        captured_ns = captured_before * _FRAME_NS_UP // (_FRAME_NS_DOWN * s.timeline_factor)
         c.capture_epoch_ns = now_ns - captured_ns
     if s.output_channels > 0 and sink != 0:
         play(state, counters, sink, frames, captured_before, now)

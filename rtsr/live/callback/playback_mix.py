@@ -2,7 +2,7 @@
 
 Dry and enhanced signal are delay-matched and have the same low band, so a linear cross-fade between
 them is right. The enhanced signal's gain at a frame is limited by how many enhanced frames lie
-ahead of it, over `LOOK_AHEAD`: it has reached zero when they run out, however suddenly the worker
+ahead of it, over the look-ahead: it has reached zero when they run out, however suddenly the worker
 stopped, and a worker that is only a little late costs a shallow dip. Back up it takes a hop.
 """
 
@@ -11,15 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, int64
 
-from rtsr.live.callback.state import COUNTERS, LOOK_AHEAD, STATE
-from rtsr.live.shared.memory import TIMELINE_FRAMES
+from rtsr.live.callback.state import COUNTERS, STATE
 from rtsr.live.shared.pointers import carray, frames_at, pointer_to
-from rtsr.timing import OVERLAP
+from rtsr.timing import HOP
 from rtsr_kernels.compiled import AUDIO, INDICES, kernel
 from rtsr_kernels.timeline import HEADER_WORDS, timeline_read, timeline_start, timeline_written
-
-_RISE = 1.0 / 480.0
-_FALL = 1.0 / LOOK_AHEAD
 
 
 @kernel(INDICES(int64, int64))
@@ -45,16 +41,18 @@ def mix(
 ) -> int:
     """Fill `out` `(frames, channels)` with what is to be heard from playback frame `position` on.
 
-    `falling` fades it to silence over `LOOK_AHEAD` frames, which may take several calls. Returns 1
+    `falling` fades it to silence over the look-ahead, which may take several calls. Returns 1
     if enhanced frames were missing, or so few ahead that the fade to dry began, else 0.
     """
     c = counters[0]
     s = state[0]
     total, channels = out.shape
     capture_header = words_at(s.capture_header, HEADER_WORDS)
-    capture_data = frames_at(s.capture_data, TIMELINE_FRAMES, channels)
+    capture_data = frames_at(s.capture_data, s.timeline_frames, channels)
     playback_header = words_at(s.playback_header, HEADER_WORDS)
-    playback_data = frames_at(s.playback_data, TIMELINE_FRAMES, channels)
+    playback_data = frames_at(s.playback_data, s.timeline_frames, channels)
+    rise = 1.0 / (HOP * s.timeline_factor)
+    fall = 1.0 / s.look_ahead
 
     # Nothing is wanted from before the start.
     early = min(total, max(0, -position))
@@ -66,9 +64,9 @@ def mix(
     position += early
     count = total - early
 
-    before = min(count, max(0, OVERLAP - position))
+    before = min(count, max(0, s.lag - position))
     sound[:before] = 0.0
-    dry_start = position + before - OVERLAP
+    dry_start = position + before - s.lag
     dry_ahead = before + max(0, timeline_written(capture_header) - dry_start)
     dry = before
     if before < count:
@@ -90,9 +88,9 @@ def mix(
     presence = s.presence
     undiluted = 0
     for frame in range(count):
-        gain = min(gain + _RISE, 1.0, max(0.0, (ahead - frame) * _FALL))
-        presence = max(0.0, presence - _FALL) if falling else min(presence + _RISE, 1.0)
-        presence = min(presence, max(0.0, (dry_ahead - frame) * _FALL))
+        gain = min(gain + rise, 1.0, max(0.0, (ahead - frame) * fall))
+        presence = max(0.0, presence - fall) if falling else min(presence + rise, 1.0)
+        presence = min(presence, max(0.0, (dry_ahead - frame) * fall))
         if gain == 1.0:
             undiluted += 1
             for channel in range(channels):
@@ -114,4 +112,4 @@ def mix(
     if dry < count:
         return 0
     c.underrun_frames += count - enhanced
-    return int64(ahead - (count - 1) < LOOK_AHEAD)
+    return int64(ahead - (count - 1) < s.look_ahead)

@@ -13,20 +13,15 @@ from numba import from_dtype, types
 
 from rtsr.live.callback.sample_formats import FORMATS
 from rtsr.live.shared.counters import CALLBACK_COUNTERS
-from rtsr.live.shared.memory import TIMELINE_FRAMES, LiveMemory
+from rtsr.live.shared.memory import LiveMemory
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.drift import STATE_WORDS
-from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler, history_length
-from rtsr_kernels.resample_design import conversion_ratio, phase_table
+from rtsr_kernels.resample import SUPPORTED_RATES, history_length
+from rtsr_kernels.resample_design import conversion_ratio, delay_samples, phase_table
 from rtsr_kernels.variable_resample import delay_frames, design
-
-LOOK_AHEAD = 64
-"""Enhanced frames kept in hand: the fade to the dry signal happens within them."""
 
 CHUNK = 512
 """Device frames handled at a time; a longer device block is cut."""
-INNER_CHUNK = CHUNK * SAMPLE_RATE // min(SUPPORTED_RATES) * 1001 // 1000 + 8
-"""48 kHz frames that a chunk can be worth: at the lowest rate, and the fastest drift correction."""
 
 _FIELDS: list[tuple[str, Any]] = [
     # Where things are.
@@ -38,6 +33,13 @@ _FIELDS: list[tuple[str, Any]] = [
     ("capture_data", np.int64),
     ("playback_header", np.int64),
     ("playback_data", np.int64),
+    # The timelines' frames: how many there are, per second and per frame at 48 kHz; by how many the
+    # enhanced ones are late; how many a fade to the dry signal takes.
+    ("timeline_frames", np.int64),
+    ("timeline_rate", np.float64),
+    ("timeline_factor", np.int64),
+    ("lag", np.int64),
+    ("look_ahead", np.int64),
     # What goes in and out.
     ("channels", np.int64),
     ("input_channels", np.int64),
@@ -50,14 +52,14 @@ _FIELDS: list[tuple[str, Any]] = [
     ("device_block", np.int64),
     ("inner_block", np.int64),
     ("wet_block", np.int64),
-    # Conversion of the input to 48 kHz; `up` equal to `down` means none.
+    # Conversion of the input to the timelines' rate; `up` equal to `down` means none.
     ("up", np.int64),
     ("down", np.int64),
     ("input_taps", np.int64),
     ("input_table", np.int64),
     ("input_history", np.int64),
     ("input_position", np.int64),
-    # Conversion of the output from 48 kHz; without taps there is none.
+    # Conversion of the output from the timelines' rate; without taps there is none.
     ("taps", np.int64),
     ("table_rows", np.int64),
     ("table", np.int64),
@@ -99,14 +101,14 @@ class CallbackState:
 
     Args:
         memory: of the session.
-        rate: Hz of the device, one of the resampler's.
+        rate: Hz of the device.
         input_channels: of the device.
         output_channels: of the device.
         input_format: `float32`, `int24` or `int16`.
         output_format: likewise.
-        delay: 48 kHz frames from what is captured to where playing is.
+        delay: frames of the timelines from what is captured to where playing is.
         two_clocks: whether another device captures.
-        capture_block: 48 kHz frames per block of that device.
+        capture_block: frames of the timelines per block of that device.
         clock: address of `double clock(void)`, seconds; 0 for none.
     """
 
@@ -125,6 +127,8 @@ class CallbackState:
         clock: int = 0,
     ) -> None:
         channels = memory.channels
+        timeline = memory.clock
+        self._timeline_rate = timeline.rate
         self._referenced: list[Any] = [memory]
         self.record = np.zeros(1, STATE_DTYPE)
         self._set("enabled", memory.callback_enabled_address)
@@ -133,10 +137,15 @@ class CallbackState:
         histogram = memory.capture_histogram if only_captures else memory.callback_histogram
         self._point("counters", memory.callback)
         self._point("duration_histogram", histogram)
-        for name, timeline in (("capture", memory.capture), ("playback", memory.playback)):
-            assert timeline.capacity == TIMELINE_FRAMES
-            self._point(f"{name}_header", timeline.header)
-            self._point(f"{name}_data", timeline.data)
+        for name, frames in (("capture", memory.capture), ("playback", memory.playback)):
+            assert frames.capacity == memory.frames
+            self._point(f"{name}_header", frames.header)
+            self._point(f"{name}_data", frames.data)
+        self._set("timeline_frames", memory.frames)
+        self._set("timeline_rate", timeline.rate)
+        self._set("timeline_factor", timeline.factor)
+        self._set("lag", timeline.lag)
+        self._set("look_ahead", timeline.look_ahead)
         self._set("channels", channels)
         self._set("input_channels", input_channels)
         self._set("output_channels", output_channels)
@@ -145,16 +154,18 @@ class CallbackState:
         self._set("rate", rate)
         self._set("delay", delay)
         self._allocate("device_block", CHUNK, channels)
-        self._allocate("inner_block", INNER_CHUNK, channels)
-        self._allocate("wet_block", INNER_CHUNK, channels)
+        # What a chunk can be worth: at the lowest rate, and the fastest drift correction.
+        inner = CHUNK * timeline.rate // min(SUPPORTED_RATES) * 1001 // 1000 + 8
+        self._allocate("inner_block", inner, channels)
+        self._allocate("wet_block", inner, channels)
         self.input_delay = self._convert_input(rate, channels) if input_channels else 0
         self.output_delay = 0.0
-        if output_channels and (two_clocks or rate != SAMPLE_RATE):
+        if output_channels and (two_clocks or rate != timeline.rate):
             self.output_delay = self._convert_output(rate, channels)
         self._set("two_clocks", int(two_clocks))
         # Beyond the next block and some scheduling the capturing device has paused, and counting
         # on would lead the playing position astray.
-        self._set("capture_horizon", 2 * capture_block + SAMPLE_RATE // 50)
+        self._set("capture_horizon", 2 * capture_block + timeline.rate // 50)
         self._set("gain", 1.0)
         # A stream that is opened again joins in the middle of the sound, and one that follows
         # another clock has to settle first.
@@ -176,28 +187,28 @@ class CallbackState:
         self._point(field, np.zeros((frames, channels), np.float32))
 
     def _convert_input(self, rate: int, channels: int) -> int:
-        """Return the delay of the conversion to 48 kHz in 48 kHz frames."""
-        up, down = conversion_ratio(rate, SAMPLE_RATE)
+        """Return the delay of the conversion to the timelines' rate in their frames."""
+        up, down = conversion_ratio(rate, self._timeline_rate)
         self._set("up", up)
         self._set("down", down)
         if up == down:
             return 0
-        table = phase_table(rate, SAMPLE_RATE)
+        table = phase_table(rate, self._timeline_rate)
         self._point("input_table", table)
         self._set("input_taps", table.shape[1])
         history = np.zeros((channels, history_length(table.shape[1])), np.float32)
         self._point("input_history", history)
         self._set("input_position", down - 1)
-        return StreamingResampler(rate, SAMPLE_RATE).delay
+        return delay_samples(rate, self._timeline_rate)
 
     def _convert_output(self, rate: int, channels: int) -> float:
-        """Return the delay of the conversion from 48 kHz in 48 kHz frames."""
-        table = design(SAMPLE_RATE, rate)
+        """Return the delay of the conversion from the timelines' rate in their frames."""
+        table = design(self._timeline_rate, rate)
         self._point("table", table)
         self._set("table_rows", table.shape[0])
         self._set("taps", table.shape[1])
         self._allocate("history", table.shape[1], channels)
         self._point("position_fraction", np.zeros(1))
         self._point("drift", np.zeros(STATE_WORDS))
-        self._set("nominal_ratio", SAMPLE_RATE / rate)
+        self._set("nominal_ratio", self._timeline_rate / rate)
         return delay_frames(table)

@@ -25,6 +25,8 @@ __all__ = ["CONTROLS", "FALLBACK_LEVELS", "Control", "ControlBoard", "find_contr
 #: The fallback levels that the engine knows, best first. Not every installation has all of them.
 FALLBACK_LEVELS = ("base", "small", "replicate", "dry")
 
+_CEILING = "ceiling_hz"
+
 Kind = Literal["linear", "log", "switch", "choice", "integer"]
 
 
@@ -69,14 +71,14 @@ CONTROLS = (
         "slope of the high band above the cutoff: negative is darker, positive brighter",
     ),
     Control(
-        "ceiling_hz",
+        _CEILING,
         "Hz",
         8000.0,
         24000.0,
         24000.0,
         "log",
         40.0,
-        "where the high band ends; 24000 leaves it to the model",
+        "where the high band ends; the highest value leaves it to the model",
     ),
     Control(
         "gate_dbfs",
@@ -143,6 +145,7 @@ class ControlBoard:
             left as it is, since it may be another's, in shared memory: whoever owns it calls
             :meth:`reset` once. ``None`` makes a private one at the defaults.
         fallback_levels: their names, best first, that the control ``model`` chooses from.
+        top_hz: half of the rate that is played, which the ceiling reaches up to.
 
     Raises:
         ArgumentError: the array is too short or of another type, or there is no fallback level.
@@ -152,10 +155,12 @@ class ControlBoard:
         self,
         array: NDArray[np.float64] | None = None,
         fallback_levels: Sequence[str] = FALLBACK_LEVELS,
+        top_hz: float = FULL_BAND_HZ,
     ) -> None:
         if not fallback_levels:
             raise ArgumentError("Fallback levels must not be empty; 'dry' needs no model.")
         self.fallback_levels = tuple(fallback_levels)
+        self._top_hz = float(top_hz)
         own = array is None
         values = np.zeros(len(CONTROLS)) if array is None else array
         if values.ndim != 1 or values.dtype != np.float64 or len(values) < len(CONTROLS):
@@ -185,8 +190,9 @@ class ControlBoard:
             ArgumentError: no such control.
         """
         control = find_control(name)
-        high = float(len(self.fallback_levels) - 1) if control.kind == "choice" else control.high
-        return control.low, high
+        if control.kind == "choice":
+            return control.low, float(len(self.fallback_levels) - 1)
+        return control.low, self._top_hz if name == _CEILING else control.high
 
     def get(self, name: str) -> float:
         """Value of a control.
@@ -277,6 +283,7 @@ class ControlBoard:
     def reset(self) -> None:
         """Turn everything back to its default."""
         self.array[:] = [control.default for control in CONTROLS]
+        self.array[_INDEX[_CEILING]] = self._top_hz
 
     def as_dict(self) -> dict[str, float]:
         """Name and value of every control."""

@@ -8,7 +8,11 @@ from typing import Any, Literal
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.callback.sample_formats import FORMATS
 from rtsr.live.device import portaudio
+from rtsr.timing import HIGH_RATES, SAMPLE_RATE
 from rtsr_kernels.resample import SUPPORTED_RATES
+
+#: Rates in Hz of devices that rtsr converts, lowest first.
+DEVICE_RATES = (*SUPPORTED_RATES, *HIGH_RATES)
 
 Kind = Literal["input", "output"]
 _VERB = {"input": "capture", "output": "play"}
@@ -64,7 +68,7 @@ class Device:
         sounddevice = portaudio.load()
         check = getattr(sounddevice, f"check_{kind}_settings")
         working = []
-        for rate in SUPPORTED_RATES:
+        for rate in DEVICE_RATES:
             try:
                 check(self.number, channels=channels, dtype=sample_format, samplerate=rate)
             except (sounddevice.PortAudioError, ValueError):
@@ -187,8 +191,8 @@ def _listing(devices: list[Device]) -> str:
 
 def check_rate(wanted: int | None) -> None:
     """Raise `ArgumentError` for a rate that rtsr does not convert, whatever the device."""
-    if wanted is not None and wanted not in SUPPORTED_RATES:
-        known = ", ".join(map(str, SUPPORTED_RATES))
+    if wanted is not None and wanted not in DEVICE_RATES:
+        known = ", ".join(map(str, DEVICE_RATES))
         raise ArgumentError(f"The rate must be one of {known} Hz, not {wanted}.")
 
 
@@ -198,8 +202,17 @@ def choose_rate(
     wanted: int | None,
     channels: int,
     sample_format: str = "float32",
+    preferred: int = SAMPLE_RATE,
 ) -> int:
     """Return the rate in Hz to open a device with: 48 kHz where it can, else what it likes best.
+
+    Args:
+        device: that is to be opened.
+        kind: the direction.
+        wanted: the only rate that will do, if it is not ``None``.
+        channels: in that direction.
+        sample_format: of its samples.
+        preferred: rate that comes even before 48 kHz.
 
     Raises:
         ArgumentError: a rate or sample format that rtsr does not know.
@@ -222,10 +235,11 @@ def choose_rate(
             f"{device.label} runs at no rate that rtsr converts with {channels} channel(s) of "
             f"{sample_format}; it may be in use, see `rtsr devices`."
         )
-    for rate in (SUPPORTED_RATES[-1], device.default_rate):
+    for rate in (preferred, SAMPLE_RATE, device.default_rate):
         if rate in working:
             return rate
-    return working[-1]
+    # What is nearest above, rather than four times as much.
+    return next((rate for rate in working if rate > SAMPLE_RATE), working[-1])
 
 
 def default_channels(source: Device, sink: Device) -> int:

@@ -49,6 +49,8 @@ class StreamRequest:
             `None`.
         output_device: the one to play with.
         rate: Hz of both devices; 48 kHz where they can, else what they like best, if `None`.
+        output_rate: Hz of the playing device, if that is another; one device has one rate. An input
+            device that can then goes with it, where it is beyond 48 kHz and `rate` is `None`.
         block: frames per call, 0 for whatever the device likes; JACK always calls with its
             server's period.
         sample_format: `float32`, `int24` or `int16`.
@@ -61,6 +63,7 @@ class StreamRequest:
     input_device: int | str | None = None
     output_device: int | str | None = None
     rate: int | None = None
+    output_rate: int | None = None
     block: int = 128
     sample_format: str = "float32"
     input_channels: int | None = None
@@ -84,6 +87,47 @@ class StreamRequest:
             raise ArgumentError(
                 f"The allowance for a step must be 0 to 1000 ms, not {self.allowance_ms:g}."
             )
+
+
+def choose_rates(
+    request: StreamRequest, source: Device, sink: Device, inputs: int, outputs: int
+) -> tuple[int, int]:
+    """Return the rates in Hz to open two devices with, the capturing one's first.
+
+    Args:
+        request: says which rates are wanted.
+        source: captures.
+        sink: plays.
+        inputs: channels to capture.
+        outputs: channels to play.
+
+    Raises:
+        ArgumentError: two rates are wanted of what has one.
+        RtsrError: a device does not have the rate; the sentence names those that work.
+    """
+    form = request.sample_format
+    if not are_duplex(source, sink):
+        played = choose_rate(sink, "output", request.output_rate or request.rate, outputs, form)
+        preferred = max(played, SAMPLE_RATE)
+        return choose_rate(source, "input", request.rate, inputs, form, preferred), played
+    wanted = request.output_rate or request.rate
+    if request.rate is not None and request.rate != wanted:
+        raise ArgumentError(
+            f"{source.label} captures and plays on one clock, at one rate: give {request.rate} or "
+            f"{wanted} Hz, not both."
+        )
+    rate = choose_rate(source, "input", wanted, inputs, form)
+    return rate, choose_rate(sink, "output", rate, outputs, form)
+
+
+def are_duplex(source: Device, sink: Device) -> bool:
+    """Whether one stream, on one clock, captures with one device and plays with the other."""
+    # Reading and writing a server in turn, PortAudio waits for one while the other runs dry.
+    if source.is_sound_server or sink.is_sound_server:
+        return False
+    return source.number == sink.number or (
+        source.host_api == sink.host_api and source.host_api in portaudio.ONE_CLOCK_HOST_APIS
+    )
 
 
 class DeviceStream:
@@ -121,13 +165,7 @@ class DeviceStream:
     @property
     def duplex(self) -> bool:
         """Whether one stream, on one clock, does both."""
-        # Reading and writing a server in turn, PortAudio waits for one while the other runs dry.
-        if self._on_server:
-            return False
-        return self.input_device.number == self.output_device.number or (
-            self.input_device.host_api == self.output_device.host_api
-            and self.input_device.host_api in portaudio.ONE_CLOCK_HOST_APIS
-        )
+        return are_duplex(self.input_device, self.output_device)
 
     @property
     def latency(self) -> StreamLatency:
@@ -200,7 +238,7 @@ class DeviceStream:
         was_enabled = self.memory.callback_enabled
         if self.active and self.silent_seconds < 0.1:
             self.memory.callback_enabled = False
-            time.sleep(_FADE_SECONDS + 2.0 * self._latency.block / SAMPLE_RATE)
+            time.sleep(_FADE_SECONDS + 2.0 * self._latency.block / self.memory.clock.rate)
         self._close_streams()
         self.memory.callback_enabled = was_enabled
 
@@ -293,6 +331,9 @@ class DeviceStream:
 
     def _open(self) -> None:
         inputs, outputs = self._channels()
+        self._rates = choose_rates(
+            self.request, self.input_device, self.output_device, inputs, outputs
+        )
         try:
             if self.duplex:
                 self._open_duplex(inputs, outputs)
@@ -303,12 +344,11 @@ class DeviceStream:
             raise
 
     def _open_duplex(self, inputs: int, outputs: int) -> None:
-        request = self.request
-        rate = choose_rate(self.input_device, "input", request.rate, inputs, request.sample_format)
-        choose_rate(self.output_device, "output", rate, outputs, request.sample_format)
-        self._rates = (rate, rate)
+        rate = self._rates[0]
         block = self._largest_block(self.output_device, rate)
-        latency = StreamLatency.one_device(block, rate, request.allowance_ms)
+        latency = StreamLatency.one_device(
+            block, rate, self.request.allowance_ms, self.memory.clock
+        )
         state = self._state(
             rate=rate, input_channels=inputs, output_channels=outputs, delay=latency.delay
         )
@@ -323,23 +363,20 @@ class DeviceStream:
         )
 
     def _open_pair(self, inputs: int, outputs: int) -> None:
-        request = self.request
         source, sink = self.input_device, self.output_device
-        rates = (
-            choose_rate(source, "input", request.rate, inputs, request.sample_format),
-            choose_rate(sink, "output", request.rate, outputs, request.sample_format),
-        )
-        self._rates = rates
+        rates = self._rates
         blocks = (self._largest_block(source, rates[0]), self._largest_block(sink, rates[1]))
         bursts = _SERVER_BURSTS_MS if self._on_server else 0.0
-        latency = StreamLatency.two_devices(blocks[1], rates[1], request.allowance_ms, bursts)
+        latency = StreamLatency.two_devices(
+            blocks[1], rates[1], self.request.allowance_ms, bursts, self.memory.clock
+        )
         capture = self._state(rate=rates[0], input_channels=inputs)
         playback = self._state(
             rate=rates[1],
             output_channels=outputs,
             delay=latency.delay,
             two_clocks=True,
-            capture_block=blocks[0] * SAMPLE_RATE // rates[0],
+            capture_block=blocks[0] * self.memory.clock.rate // rates[0],
         )
         input_stream = self._stream("input", source.number, inputs, rates[0], capture)
         output_stream = self._stream("output", sink.number, outputs, rates[1], playback)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rtsr.colour.bands import MAX_GAIN_DB
 from rtsr.live.monitor.colour_state import ColourState
-from rtsr.live.monitor.meters import HIGHEST_BAND_HZ, LOWEST_BAND_HZ
+from rtsr.live.monitor.meters import LOWEST_BAND_HZ
+from rtsr_kernels.band_limit import FULL_BAND_HZ
 
 Row = list[tuple[str, str]]
 
@@ -22,7 +23,7 @@ _SPECTRUM_FLOOR_DB = -96.0
 _SPECTRUM_TOP_DB = -12.0
 _LEVEL_FLOOR_DB = -60.0
 _FIRST_STEP_MS = 0.1
-_TICKS_HZ = (100, 200, 500, 1000, 2000, 4000, 8000, 16000)
+_TICKS_HZ = (100, 200, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000)
 _TICKS_MS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -102,17 +103,23 @@ def _append(row: Row, text: str, style: str) -> None:
         row.append((text, style))
 
 
-def band_of(hz: float, bands: int) -> int:
-    """Return the column of a spectrum in which a frequency lies."""
+def band_of(hz: float, bands: int, top_hz: float = FULL_BAND_HZ) -> int:
+    """Return the column of a spectrum up to `top_hz` in which a frequency lies."""
     share = math.log(max(hz, LOWEST_BAND_HZ) / LOWEST_BAND_HZ)
-    share /= math.log(HIGHEST_BAND_HZ / LOWEST_BAND_HZ)
+    share /= math.log(top_hz / LOWEST_BAND_HZ)
     return min(bands - 1, int(share * bands))
 
 
-def frequency_row(glyphs: Glyphs, bands: int, cutoff_hz: float) -> Row:
+def frequency_row(
+    glyphs: Glyphs, bands: int, cutoff_hz: float, top_hz: float = FULL_BAND_HZ
+) -> Row:
     """Return the frequencies under a spectrum, with a mark where the input's content ends."""
-    labels = [(band_of(hz, bands), f"{hz // 1000}k" if hz >= 1000 else str(hz)) for hz in _TICKS_HZ]
-    mark = band_of(cutoff_hz, bands)
+    labels = [
+        (band_of(hz, bands, top_hz), f"{hz // 1000}k" if hz >= 1000 else str(hz))
+        for hz in _TICKS_HZ
+        if hz < top_hz
+    ]
+    mark = band_of(cutoff_hz, bands, top_hz)
     labels = [(at, text) for at, text in labels if not at - 1 <= mark <= at + len(text)]
     line = list(_ruler(labels, bands))
     line[mark] = glyphs.cutoff

@@ -8,7 +8,6 @@ import numpy as np
 
 from rtsr.live.monitor.report import CALLBACK_BIN_US, STEP_BIN_MS, percentiles
 from rtsr.live.shared.memory import LiveMemory
-from rtsr.timing import SAMPLE_RATE
 
 _XRUNS = (
     "input_underflows",
@@ -84,4 +83,4 @@ def counters(memory: LiveMemory) -> dict[str, Any]:
 
 def ahead_ms(memory: LiveMemory) -> float:
     """Enhanced sound that lay ready when the newest callback came."""
-    return 1000.0 * int(memory.callback["fill"]) / SAMPLE_RATE
+    return 1000.0 * int(memory.callback["fill"]) / memory.clock.rate

@@ -62,11 +62,13 @@ class LiveSnapshot:
         seconds: since the session started.
         state: ``playing``, ``waiting for the device`` or ``restarting the worker``.
         input_name: the device that is recorded; ``output_name`` the one that is played to.
-        rate: Hz of the devices; ``block`` their block in frames, ``channels`` the engine's.
+        rate: Hz of the input device, ``output_rate`` of the output device; ``block`` their block in
+            frames, ``channels`` the engine's.
         in_db: peak of the newest input per channel in dBFS; ``out_db`` of the output.
         in_rms_db: root mean square of the same stretch; ``out_rms_db`` of the output.
         in_spectrum: level in dBFS of 64 bands, equally wide in log frequency from 60 Hz to
-            24 kHz; ``out_spectrum`` of the output.
+            ``top_hz``; ``out_spectrum`` of the output.
+        top_hz: half of the rate that is worked at, 24 kHz or one or two octaves more.
         latency_ms: parts of the latency in the order in which a sample meets them.
         latency_total_ms: their sum.
         step_histogram: steps per bin of 0.01 ms since the start; the last bin holds the longer.
@@ -80,7 +82,7 @@ class LiveSnapshot:
         xruns: under- and overflows which the device reported.
         ahead_ms: enhanced sound that lies ready before the playback position.
         cutoff_hz: where the input's content ends.
-        controls: name and value of every control.
+        controls: name and value of every control; ``limits`` its smallest and largest value.
         cpu_percent: of one core, the whole engine; ``None`` where it is not known.
         priority: what the system granted the worker, in words.
         colour: what is known of the input's colour; ``None`` where none was given.
@@ -91,6 +93,7 @@ class LiveSnapshot:
     input_name: str = ""
     output_name: str = ""
     rate: int = 48000
+    output_rate: int = 48000
     block: int = 128
     channels: int = 1
     in_db: tuple[float, ...] = (-120.0,)
@@ -99,6 +102,7 @@ class LiveSnapshot:
     out_rms_db: tuple[float, ...] = (-120.0,)
     in_spectrum: NDArray[np.float32] = field(default_factory=_no_bands)
     out_spectrum: NDArray[np.float32] = field(default_factory=_no_bands)
+    top_hz: float = 24000.0
     latency_ms: dict[str, float] = field(default_factory=dict)
     latency_total_ms: float = 0.0
     step_histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4096, np.int64))
@@ -118,6 +122,7 @@ class LiveSnapshot:
     ahead_ms: float = 0.0
     cutoff_hz: float = 24000.0
     controls: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)
     cpu_percent: float | None = None
     priority: str = ""
     colour: ColourState | None = None

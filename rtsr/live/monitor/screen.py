@@ -172,7 +172,10 @@ def _head(glyphs: Glyphs, snapshot: LiveSnapshot, width: int) -> Iterator[Row]:
     yield [(title, "bold"), (snapshot.state, state_style), (space, "plain"), (keys, "dim")]
     channels = "1 channel" if snapshot.channels == 1 else f"{snapshot.channels} channels"
     devices = f"{snapshot.input_name} {glyphs.arrow} {snapshot.output_name}"
-    form = f"  {snapshot.rate} Hz, {snapshot.block} frames, {channels}"
+    rates = f"{snapshot.rate}"
+    if snapshot.output_rate != snapshot.rate:
+        rates += f" {glyphs.arrow} {snapshot.output_rate}"
+    form = f"  {rates} Hz, {snapshot.block} frames, {channels}"
     yield [(devices[: max(20, width - len(form))], "plain"), (form, "dim")]
 
 
@@ -202,7 +205,7 @@ def _spectrum(glyphs: Glyphs, snapshot: LiveSnapshot, width: int, height: int) -
         yield [(name.ljust(_MARGIN), style), *row]
     yield [
         (f"{snapshot.cutoff_hz / 1000:.1f} kHz".ljust(_MARGIN), "warn"),
-        *frequency_row(glyphs, len(before), snapshot.cutoff_hz),
+        *frequency_row(glyphs, len(before), snapshot.cutoff_hz, snapshot.top_hz),
     ]
 
 
@@ -285,7 +288,8 @@ def _controls(glyphs: Glyphs, snapshot: LiveSnapshot, keys: KeyControls | None) 
         for control in known[number::half]:
             value = snapshot.controls[control.name]
             name_style = "chosen" if control.name == chosen else "dim"
-            bar = glyphs.bar(_share(control, value, snapshot.fallback_levels), _CONTROL_BAR)
+            low, high = snapshot.limits.get(control.name, (control.low, control.high))
+            bar = glyphs.bar(_share(control, value, low, high), _CONTROL_BAR)
             row += [
                 (control.name.ljust(_MARGIN - 1), name_style),
                 (" ", "plain"),
@@ -295,13 +299,12 @@ def _controls(glyphs: Glyphs, snapshot: LiveSnapshot, keys: KeyControls | None) 
         yield row
 
 
-def _share(control: Control, value: float, fallback_levels: tuple[str, ...]) -> float:
-    high = len(fallback_levels) - 1.0 if control.kind == "choice" else control.high
-    if high <= control.low:
+def _share(control: Control, value: float, low: float, high: float) -> float:
+    if high <= low:
         return 0.0
     if control.kind == "log":
-        return math.log(value / control.low) / math.log(high / control.low)
-    return (value - control.low) / (high - control.low)
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
 
 
 def _value(control: Control, value: float, fallback_levels: tuple[str, ...]) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rtsr.timing import SAMPLE_RATE
-
 _COUNTS = {
     "underrun_events": "under-run",
     "overruns": "over-run",
@@ -30,7 +28,8 @@ def summary(report: dict[str, Any]) -> str:
         if report[key] or key == "underrun_events"
     ]
     if report["underrun_events"]:
-        counts[0] += f" ({1000.0 * report['underrun_frames'] / SAMPLE_RATE:.0f} ms played dry)"
+        milliseconds = 1000.0 * report["underrun_frames"] / report["latency"]["rate"]
+        counts[0] += f" ({milliseconds:.0f} ms played dry)"
     return (
         f"played {hours}:{minutes:02d}:{seconds:02d} with {report['latency']['total_ms']:.1f} ms "
         f"of latency; {', '.join(counts)}."

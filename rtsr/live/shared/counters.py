@@ -42,7 +42,7 @@ CALLBACK_COUNTERS = _record(
         # Calls that PortAudio flagged: input was missing and is silence, or was thrown away.
         "input_underflows",
         "input_overflows",
-        # Capture frame (48 kHz) that was the first not to be zero; -1 before there is one.
+        # Capture frame that was the first not to be zero; -1 before there is one.
         "first_signal_frame",
         # Input samples that were no usable numbers and were replaced by zero.
         "repaired_samples",
@@ -60,7 +60,7 @@ CALLBACK_COUNTERS = _record(
         "late_callbacks",
         # Calls that wanted enhanced frames which were not there, and played dry ones instead.
         "underrun_blocks",
-        # 48 kHz frames that were missing when they were due.
+        # Frames of the timelines that were missing when they were due.
         "underrun_frames",
         # Times the sound went from enhanced to dry for want of frames.
         "underrun_events",
@@ -74,14 +74,14 @@ CALLBACK_COUNTERS = _record(
         "fill_min",
         "fill_max",
         "fill",
-        # Playback frame (48 kHz) that the next call starts with.
+        # Playback frame that the next call starts with.
         "played_position",
         # Correction of the output's rate between two clocks, in parts per 10 ** 9.
         "drift_ppb",
         # Jumps of the playing position, after the capturing device paused or a clock jumped.
         "resyncs",
-        # 48 kHz frames played from the worker undiluted, at least partly dry for want of enhanced
-        # ones, and without even dry sound, such as at the start.
+        # Frames of the timelines played from the worker undiluted, at least partly dry for want of
+        # enhanced ones, and without even dry sound, such as at the start.
         "enhanced_frames",
         "dry_frames",
         "silent_frames",

@@ -23,10 +23,12 @@ from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.shared.colour import COLOUR_BYTES, SharedColour
 from rtsr.live.shared.counters import CALLBACK_COUNTERS, WORKER_COUNTERS
 from rtsr.live.shared.events import EVENT_BYTES, EventLog
+from rtsr.live.shared.timing import TIMELINE_RATES, TimelineClock
+from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.timeline import Timeline
 
 TIMELINE_FRAMES = 1 << 16
-"""Capacity of both timelines: 1.4 s, more than any stall that is worth catching up with."""
+"""Frames of both timelines at 48 kHz: 1.4 s, more than any stall that is worth catching up with."""
 MAX_CHANNELS = 8
 CALLBACK_BINS = 2048
 """Bins of the callbacks' durations, one microsecond each; the last one also holds longer ones."""
@@ -36,7 +38,7 @@ STEP_BIN_NS = 10_000
 CONTROL_SLOTS = 16
 
 _NAME_PREFIX = "rtsr-live-"
-_MAGIC, _SIZE, _CHANNELS, _CALLBACK_ENABLED = 0, 1, 2, 32
+_MAGIC, _SIZE, _CHANNELS, _RATE, _CALLBACK_ENABLED = 0, 1, 2, 3, 32
 _MAGIC_VALUE = 0x3145564C52535452
 _PAGE = 128
 
@@ -47,9 +49,11 @@ class LiveMemory:
     Attributes:
         name: what `attach` wants.
         channels: of the engine, and so of both timelines.
+        clock: `TimelineClock` of both timelines, with their rate.
+        frames: that each of them holds.
         capture: `Timeline` of what was captured, written by the callback.
         playback: `Timeline` of what the engine made of it, written by the worker. Frame `j` belongs
-            to capture frame `j - OVERLAP`.
+            to capture frame `j - clock.lag`.
         callback: the record `CALLBACK_COUNTERS`, of shape `()`: each field of it is a view.
         callback_histogram: int64 `(2048,)`, durations of the playing callback in microseconds.
         capture_histogram: int64 `(2048,)`, the same of a callback that only captures.
@@ -60,14 +64,16 @@ class LiveMemory:
         events: `EventLog` of the worker.
     """
 
-    def __init__(self, block: SharedMemory, channels: int, fresh: bool) -> None:
+    def __init__(self, block: SharedMemory, channels: int, rate: int, fresh: bool) -> None:
         buffer = block.buf
         assert buffer is not None
         self._block = block
         self._owner = fresh
         self.name = block.name
         self.channels = channels
-        spans = _layout(channels)
+        self.clock = TimelineClock(rate)
+        self.frames = _frames(rate)
+        spans = _layout(channels, rate)
 
         def array(part: str, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
             offset, length = spans[part]
@@ -88,12 +94,13 @@ class LiveMemory:
         self.step_histogram = array("step_histogram", np.int64, (STEP_BINS,))
         self.controls = array("controls", np.float64, (CONTROL_SLOTS,))
         if fresh:
-            self.capture = Timeline(TIMELINE_FRAMES, channels, part("capture"))
-            self.playback = Timeline(TIMELINE_FRAMES, channels, part("playback"))
+            self.capture = Timeline(self.frames, channels, part("capture"))
+            self.playback = Timeline(self.frames, channels, part("playback"))
             for name in ("first_signal_frame", "fill_min", "fill_max"):
                 self.callback[name] = -1
             self._header[_SIZE] = block.size
             self._header[_CHANNELS] = channels
+            self._header[_RATE] = rate
             self._header[_CALLBACK_ENABLED] = 1
             self._header[_MAGIC] = _MAGIC_VALUE
         else:
@@ -103,16 +110,23 @@ class LiveMemory:
         self.events = EventLog(part("events"))
 
     @classmethod
-    def create(cls, channels: int) -> LiveMemory:
+    def create(cls, channels: int, rate: int = SAMPLE_RATE) -> LiveMemory:
         """Return new memory for an engine of `channels` channels, everything at zero.
 
+        Args:
+            channels: of the engine, 1 to 8.
+            rate: Hz of both timelines: 48000, 96000 or 192000.
+
         Raises:
-            ArgumentError: not 1 to 8 channels.
+            ArgumentError: another number of channels, or another rate.
             RtsrError: the system refuses the memory.
         """
         if not 1 <= channels <= MAX_CHANNELS:
             raise ArgumentError(f"The engine takes 1 to {MAX_CHANNELS} channels, not {channels}.")
-        size = sum(length for _, length in _layout(channels).values())
+        if rate not in TIMELINE_RATES:
+            known = ", ".join(map(str, TIMELINE_RATES))
+            raise ArgumentError(f"A timeline's rate is one of {known} Hz, not {rate}.")
+        size = sum(length for _, length in _layout(channels, rate).values())
         try:
             block = _Block(name=_NAME_PREFIX + secrets.token_hex(6), create=True, size=size)
         except OSError as error:
@@ -122,7 +136,7 @@ class LiveMemory:
             ) from error
         try:
             _touch(block)
-            return cls(block, channels, fresh=True)
+            return cls(block, channels, rate, fresh=True)
         except BaseException:
             # A signal may end the program here, before anybody else could clear up.
             block.unlink()
@@ -145,12 +159,12 @@ class LiveMemory:
         assert block.buf is not None
         header = np.frombuffer(block.buf, np.int64, min(64, block.size // 8))
         known = header.size == 64 and header[_MAGIC] == _MAGIC_VALUE
-        channels = int(header[_CHANNELS]) if known else 0
+        channels, rate = (int(header[_CHANNELS]), int(header[_RATE])) if known else (0, 0)
         del header
         if not known:
             block.close()
             raise RtsrError(f"The shared memory {name!r} is not a live session's.")
-        return cls(block, channels, fresh=False)
+        return cls(block, channels, rate, fresh=False)
 
     @property
     def callback_enabled(self) -> bool:
@@ -211,9 +225,14 @@ _VIEWS = (
 )
 
 
-def _layout(channels: int) -> dict[str, tuple[int, int]]:
+def _frames(rate: int) -> int:
+    """Frames that a timeline of a rate in Hz holds: as much time at each."""
+    return TIMELINE_FRAMES * rate // SAMPLE_RATE
+
+
+def _layout(channels: int, rate: int) -> dict[str, tuple[int, int]]:
     """`(offset, bytes)` of every part, each on cache lines of its own."""
-    timeline = Timeline.bytes_needed(TIMELINE_FRAMES, channels)
+    timeline = Timeline.bytes_needed(_frames(rate), channels)
     lengths = {
         "header": 64 * 8,
         "callback": CALLBACK_COUNTERS.itemsize,

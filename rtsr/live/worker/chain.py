@@ -45,6 +45,7 @@ class LiveChain:
         statistics: where step times and degraded hops are counted.
         expected_cutoff_hz: where the measurement starts from, if something is known.
         f_target: Hz where the output should end while the ceiling is open.
+        ends_hz: Hz where the high band ends of levels that do not reach as far, by name.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
         colour: gains of the high band of `coloured_levels`, to begin with.
         coloured_levels: names of the levels that colours are for.
@@ -54,6 +55,10 @@ class LiveChain:
     Attributes:
         level: name of the fallback level that is heard, or has begun to be.
         hop: index of the next hop, of which the model's noise is a function.
+        past: frames of the past that :meth:`resume` takes.
+        gain: of what is added at the end of the newest hop, by wet gain, bypass and gate.
+        ceiling_hz: where the controls let the output of the newest hop end.
+        seed: of the noise of the newest hop; ``None`` before the first.
 
     Raises:
         ArgumentError: a source with other channels, hops or timing.
@@ -69,6 +74,7 @@ class LiveChain:
         *,
         expected_cutoff_hz: float | None = None,
         f_target: float = 20000.0,
+        ends_hz: Mapping[str, float] | None = None,
         limiter: bool = True,
         colour: Colour | None = None,
         coloured_levels: Collection[str] = (),
@@ -79,10 +85,12 @@ class LiveChain:
         for name, source in self._sources.items():
             _check(name, source, channels)
         self._rank = {name: rank for rank, name in enumerate((*self._sources, DRY))}
+        self.past = OVERLAP
         self._board = board
         self._expected_cutoff = expected_cutoff_hz
         self._native_hz = native_hz
         self._f_target = f_target
+        self._ends_hz = dict(ends_hz or {})
         self._limiter = limiter
         self._colour = colour
         self._coloured_levels = frozenset(coloured_levels)
@@ -118,6 +126,9 @@ class LiveChain:
         self._colour = colour
         self._hops.renew_colour(0, colour)
         self._hops.set_colour_amount(0, self._colour_amount)
+    def adds(self) -> bool:
+        """Whether the newest hop has something that was added."""
+        return bool(self._hops.adds[0])
 
     def reset(self) -> None:
         """Forget everything: the next hop is the first of a stream."""
@@ -141,7 +152,9 @@ class LiveChain:
         self._remembered = 0
         # Where the tilt turns. While nothing is missing, which may begin with any hop, it stays.
         self._anchor_hz = self._native_hz
-        self._seed: int | None = None
+        self.gain = 1.0
+        self.ceiling_hz = FULL_BAND_HZ
+        self.seed: int | None = None
         self._colour_amount = 1.0
         self.level: str | None = None
         self._coming: str | None = None
@@ -173,14 +186,15 @@ class LiveChain:
         started = time.perf_counter_ns()
         controls = self._controls.advance()
         wet, level_db, tilt_db, ceiling_hz, gate_dbfs, colour, bypass, _, seed, cutoff_hz = controls
-        if seed != self._seed:
-            self._seed = int(seed)
+        if seed != self.seed:
+            self.seed = int(seed)
             for source in self._sources.values():
-                source.seed = self._seed
+                source.seed = self.seed
         cutoff = _given_cutoff(cutoff_hz)
         if cutoff != self._cutoff:
             self._cutoff = cutoff
             self._hops.set_cutoff(0, cutoff)
+        self.ceiling_hz = ceiling_hz
         f_target = min(self._f_target, ceiling_hz)
         self._hops.set_target(0, f_target)
         self._hops.set_wet(0, wet * (1.0 - bypass))
@@ -196,6 +210,7 @@ class LiveChain:
             self._hops.clear_filter(0)
         # The gate follows the input also while there is nothing to let through.
         self._gate.apply(self._high_band, audio, gate_dbfs)
+        self.gain = wet * (1.0 - bypass) * self._gate.share
         if sounds:
             if self._hops.is_missing(0):
                 self._anchor_hz = self.cutoff_hz
@@ -207,7 +222,7 @@ class LiveChain:
         self._hops.finish(audio, self._high_band, out)
         if self._limiter:
             # What nothing was added to passes as it is, as long as it is within full scale.
-            knee = KNEE if self._hops.adds[0] else 1.0
+            knee = KNEE if self.adds else 1.0
             self._statistics.limited_samples += limit(
                 out, self._limiter_gain, knee, float(SAMPLE_RATE)
             )
@@ -237,7 +252,7 @@ class LiveChain:
             # Down is where one goes when time is short, and to something cheaper: taking its past
             # in one go is less work than running the more expensive one for as long.
             if self.level is not None and self._rank[level] > self._rank[self.level]:
-                self._replay(source, f_target)
+                self._replay(source, self._end_of(level, f_target))
                 self._fed = self._preroll_hops
 
     def _generate(self, audio: Audio, f_prior: Audio, f_target: float) -> bool:
@@ -245,14 +260,14 @@ class LiveChain:
         active = self._sources.get(self.level or DRY)
         present = self._silence
         if active is not None:
-            present = active.generate(audio, f_prior, f_target)
+            present = active.generate(audio, f_prior, self._end_of(self.level, f_target))
         if self._coming is None:
             np.copyto(self._high_band, present)
             return active is not None
         following = self._sources.get(self._coming)
         new = self._silence
         if following is not None:
-            new = following.generate(audio, f_prior, f_target)
+            new = following.generate(audio, f_prior, self._end_of(self._coming, f_target))
         if self._fed < self._preroll_hops:
             self._fed += 1
             np.copyto(self._high_band, present)
@@ -263,6 +278,9 @@ class LiveChain:
         fade(present, new, self._high_band)
         self.level, self._coming = self._coming, None
         return True
+
+    def _end_of(self, level: str | None, f_target: float) -> float:
+        return min(f_target, self._ends_hz.get(level or DRY, f_target))
 
     def _remember(self, audio: Audio, f_prior: Audio) -> None:
         if self._replay_hops:

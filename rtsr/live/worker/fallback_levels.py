@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rtsr.batch.shedding import DRY, REPLICATE
+from rtsr.engine.open_source import open_source
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
 from rtsr.live.worker.settings import WorkerSettings
-from rtsr.runtime.models import bundled, find_model, names
+from rtsr.runtime.models import bundled, find_model, find_octave_model, names
 
 # Where no network says where its output ends.
 _F_TARGET = 20000.0
+_OCTAVES = {2: "+octave", 4: "+octaves"}
 
 
-def fallback_levels_of(model: str) -> tuple[str, ...]:
+def fallback_levels_of(model: str, factor: int = 1) -> tuple[str, ...]:
     """Return the fallback levels of a model: it, what is cheaper, and at last the dry signal.
 
     Better models than the one asked for are left out: each costs memory and time to load, also
-    when a worker has to be replaced.
+    when a worker has to be replaced. What no ear hears is the first to be done without: the octaves
+    beyond 48 kHz belong to the first level alone.
+
+    Args:
+        model: name of a bundled one, path of an ``.onnx`` file, ``replicate`` or ``dry``.
+        factor: rate of the timelines over 48 kHz, 1, 2 or 4.
 
     Raises:
         ModelError: the model is unknown or not one of rtsr's.
     """
+    levels = _levels_up_to_48_khz(model)
+    return (*with_octaves(model, factor), *levels)
+
+
+def with_octaves(model: str, factor: int) -> dict[str, str]:
+    """Return the levels that make octaves, and what makes the band up to 24 kHz in each."""
+    best = _levels_up_to_48_khz(model)[0]
+    return {} if factor == 1 or best == DRY else {f"{best}{_OCTAVES[factor]}": best}
+
+
+def _levels_up_to_48_khz(model: str) -> tuple[str, ...]:
     if model == DRY:
         return (DRY,)
     if model == REPLICATE:
@@ -47,7 +66,7 @@ def _smaller_networks(model: str) -> tuple[str, ...]:
 def build_sources(
     settings: WorkerSettings, statistics: Statistics
 ) -> tuple[dict[str, HighBandSource], float]:
-    """Build every level but ``dry``; the chain takes their first steps.
+    """Build every level up to 24 kHz but ``dry``; the chain takes their first steps.
 
     Returns:
         the sources by name, and where the best one's output ends in Hz.
@@ -59,7 +78,7 @@ def build_sources(
 
     sources: dict[str, HighBandSource] = {}
     f_target: float | None = None
-    for level in fallback_levels_of(settings.model):
+    for level in _levels_up_to_48_khz(settings.model):
         if level == DRY:
             continue
         if level == REPLICATE:
@@ -78,6 +97,36 @@ def build_sources(
             sources[level] = ModelSource(session, 0, statistics)
             f_target = f_target or session.metadata.f_target_default
     return sources, f_target or _F_TARGET
+
+
+def build_octave_source(
+    settings: WorkerSettings, factor: int, statistics: Statistics
+) -> HighBandSource:
+    """Build what makes the octaves beyond 48 kHz.
+
+    Raises:
+        ModelError, ProviderError, MissingDependencyError: the model cannot be run.
+    """
+    octave_model: Any = settings.octave_model
+    if settings.model == DRY:
+        # Nothing asks it for an octave.
+        octave_model = REPLICATE
+    elif octave_model is None:
+        octave_model = find_octave_model(settings.model, 2 if factor == 4 else 1)
+    return open_source(
+        octave_model,
+        provider=settings.provider,
+        channels=settings.channels,
+        hops_per_step=1,
+        threads=settings.threads,
+        seed=0,
+        statistics=statistics,
+    )
+
+
+def replicate_end_hz() -> float:
+    """Return the Hz where the high band of ``replicate`` ends by itself."""
+    return find_model(REPLICATE).metadata.f_target_default
 
 
 def coloured_levels(model: str) -> frozenset[str]:

@@ -16,11 +16,13 @@ class WorkerSettings:
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         threads: threads of one step on the CPU.
         native_hz: half of the input device's rate: nothing in the input lies above it.
+        octave_model: what makes the octaves beyond 48 kHz, as ``model``; see
+            :class:`~rtsr.upsampler.Upsampler` for what ``None`` is.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
         governor: whether the fallback level may change when the machine does not keep up.
         raise_priority: whether to ask the system for more than an ordinary process gets.
-        reserve_frames: enhanced frames that the audio callback wants to have in hand when it comes,
-            beyond those it plays.
+        reserve_frames: enhanced frames, at the timelines' rate, that the audio callback wants to
+            have in hand when it comes, beyond those it plays.
         most_hops_behind: beyond this the worker skips to the newest hop.
     """
 
@@ -29,6 +31,7 @@ class WorkerSettings:
     provider: str = "auto"
     threads: int = 1
     native_hz: float = 24000.0
+    octave_model: str | None = None
     limiter: bool = True
     governor: bool = True
     raise_priority: bool = True

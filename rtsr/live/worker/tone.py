@@ -250,6 +250,11 @@ class SilenceGate:
         self._steps = self.CLOSING_HOPS
         self._quiet_hops = 0
 
+    @property
+    def share(self) -> float:
+        """How far it is open at the end of the newest hop, 0 to 1."""
+        return self._steps / self.CLOSING_HOPS
+
     def apply(self, high_band: Audio, audio: Audio, threshold_dbfs: float) -> None:
         """Scale one hop of the high band in place by what the newest input hop says."""
         before = self._steps

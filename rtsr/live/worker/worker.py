@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.detector import FULL_BAND_HZ
-from rtsr.batch.shedding import DRY
+from rtsr.batch.shedding import DRY, REPLICATE
 from rtsr.colour.colour import Colour
 from rtsr.engine.statistics import Statistics
 from rtsr.live.controls.board import ControlBoard
@@ -25,11 +25,18 @@ from rtsr.live.shared.events import RESTART, EventKind
 from rtsr.live.shared.memory import STEP_BIN_NS, LiveMemory
 from rtsr.live.shared.priority import hurry_worker, raise_worker
 from rtsr.live.worker.chain import LiveChain
-from rtsr.live.worker.fallback_levels import build_sources, coloured_levels, fallback_levels_of
+from rtsr.live.worker.fallback_levels import (
+    build_octave_source,
+    build_sources,
+    coloured_levels,
+    fallback_levels_of,
+    replicate_end_hz,
+    with_octaves,
+)
 from rtsr.live.worker.governor import Governor, GovernorSettings
+from rtsr.live.worker.octave_chain import OctaveChain
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.runtime.models import find_model
-from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 HopListener = Callable[[int, Audio, Audio], None]
@@ -58,6 +65,8 @@ class Worker:
     def __init__(
         self, memory: LiveMemory, settings: WorkerSettings, on_hop: HopListener | None = None
     ) -> None:
+        self._clock = memory.clock
+        self._hop = memory.clock.hop
         self._capture = memory.capture
         self._playback = memory.playback
         self._events = memory.events
@@ -68,32 +77,20 @@ class Worker:
         self._most_behind = settings.most_hops_behind
         self._reserve = settings.reserve_frames
         self._on_hop = on_hop
-        self._fallback_levels = fallback_levels_of(settings.model)
+        self._fallback_levels = fallback_levels_of(settings.model, self._clock.factor)
         self._statistics = Statistics()
         self._board = ControlBoard(memory.controls, self._fallback_levels)
-        sources, f_target = build_sources(settings, self._statistics)
         self._shared_colour = memory.colour
         self._facts = None if settings.model == DRY else find_model(settings.model).metadata
-        self._chain = LiveChain(
-            sources,
-            self._board,
-            settings.channels,
-            settings.native_hz,
-            self._statistics,
-            expected_cutoff_hz=self._known_cutoff(),
-            f_target=f_target,
-            limiter=settings.limiter,
-            colour=self._new_colour(),
-            coloured_levels=coloured_levels(settings.model),
-        )
+        self._chain = self._build_chain(settings)
         self._governor = Governor(
             self._fallback_levels,
             settings=GovernorSettings(fixed=not settings.governor),
             wanted=self._board.highest_level,
         )
-        self._audio: Audio = np.zeros((HOP, settings.channels), np.float32)
-        self._out: Audio = np.zeros((HOP, settings.channels), np.float32)
-        self._before: Audio = np.zeros((OVERLAP, settings.channels), np.float32)
+        self._audio: Audio = np.zeros((self._hop, settings.channels), np.float32)
+        self._out: Audio = np.zeros((self._hop, settings.channels), np.float32)
+        self._before: Audio = np.zeros((self._chain.past, settings.channels), np.float32)
         self._due_from = 0
         self._stopped = False
         self._cpu_before = int(self._words["cpu_ns"])
@@ -111,22 +108,52 @@ class Worker:
         self._is_abandoned = is_abandoned
         words = self._words
         words["pid"] = os.getpid()
-        self._due_from = self._capture.written // HOP
+        self._due_from = self._capture.written // self._hop
         hop = self._resume(self._due_from - _LEAD_IN_HOPS)
         self._tell_fallback_level(self._fallback_levels[int(words["fallback_level"])], RESTART, 0)
         self._beat()
         words["ready"] = self._generation
         self._events.write(time.monotonic_ns(), EventKind.WORKER_READY)
         while self._wait_for(hop):
-            behind = self._capture.written // HOP - (hop + 1)
+            behind = self._capture.written // self._hop - (hop + 1)
             too_late = behind > self._most_behind and hop >= self._due_from
-            if too_late or self._capture.read(hop * HOP, self._audio) < HOP:
+            if too_late or self._capture.read(hop * self._hop, self._audio) < self._hop:
                 hop = self._skip_to_newest(hop)
                 continue
             self._take(hop)
             hop += 1
             words["next_hop"] = hop
         self._account()
+
+    def _build_chain(self, settings: WorkerSettings) -> LiveChain | OctaveChain:
+        goes_beyond = self._clock.factor > 1
+        sources, f_target = build_sources(settings, self._statistics)
+        chain = LiveChain(
+            sources,
+            self._board,
+            settings.channels,
+            min(settings.native_hz, FULL_BAND_HZ),
+            self._statistics,
+            expected_cutoff_hz=self._known_cutoff(),
+            # An octave begins where the band below it ends; `replicate` goes no further than it
+            # does by itself.
+            f_target=FULL_BAND_HZ if goes_beyond else f_target,
+            ends_hz={REPLICATE: replicate_end_hz()} if goes_beyond else None,
+            limiter=settings.limiter and not goes_beyond,
+            colour=self._new_colour(),
+            coloured_levels=coloured_levels(settings.model),
+        )
+        if not goes_beyond:
+            return chain
+        return OctaveChain(
+            chain,
+            build_octave_source(settings, self._clock.factor, self._statistics),
+            self._clock,
+            settings.native_hz,
+            self._statistics,
+            with_octaves(settings.model, self._clock.factor),
+            limiter=settings.limiter,
+        )
 
     def _known_cutoff(self) -> float | None:
         """Return what the worker before this one had measured; measuring anew takes seconds."""
@@ -138,14 +165,14 @@ class Worker:
         hop = max(0, hop)
         self._before.fill(0.0)
         if hop:
-            self._capture.read(hop * HOP - OVERLAP, self._before)
+            self._capture.read(hop * self._hop - self._chain.past, self._before)
         self._chain.resume(hop, self._before)
         return hop
 
     def _skip_to_newest(self, hop: int) -> int:
         """Leave out what can no longer be in time; returns where to go on."""
         # Always on, also if this hop is the newest and cannot be read.
-        newest = max(hop + 1, self._capture.written // HOP - 1)
+        newest = max(hop + 1, self._capture.written // self._hop - 1)
         self._words["overruns"] += newest - hop
         self._events.write(time.monotonic_ns(), EventKind.HOPS_SKIPPED, value=newest - hop)
         return self._resume(newest)
@@ -164,7 +191,7 @@ class Worker:
 
     def _wait_for(self, hop: int) -> bool:
         """Wait until a hop is captured; false when the worker is to end."""
-        end = (hop + 1) * HOP
+        end = (hop + 1) * self._hop
         while not self._over():
             missing = end - self._capture.written
             if missing <= 0:
@@ -172,7 +199,7 @@ class Worker:
             self._beat()
             # What is missing comes in device blocks, at the latest when it has been played. Long
             # naps first, then short ones, so that few are needed and the last ends in time.
-            nap = 0.6 * missing / SAMPLE_RATE
+            nap = 0.6 * missing / self._clock.rate
             time.sleep(min(max(nap, _SHORTEST_NAP), _LONGEST_NAP))
         return False
 
@@ -199,8 +226,12 @@ class Worker:
         return self._shared_colour.take(self._facts.name, self._facts.weights_sha256)
 
     def _hand_over(self, hop: int) -> tuple[int | None, bool]:
-        """Write a hop; returns frames ready beyond the next block, and whether it is too late."""
-        first = hop * HOP
+        """Write a hop.
+
+        Returns:
+            frames at 48 kHz ready beyond the next block, and whether the hop is too late.
+        """
+        first = hop * self._hop
         # What a worker before this one has written stays: time goes forward only.
         if first < self._playback.written:
             return None, False
@@ -213,9 +244,9 @@ class Worker:
         position = int(self._callback["played_position"])
         late = first < position
         # Of a device block that brought several hops only the last says what the next one finds.
-        if self._capture.written >= (hop + 2) * HOP:
+        if self._capture.written >= (hop + 2) * self._hop:
             return None, late
-        return first + HOP - position - self._reserve, late
+        return (first + self._hop - position - self._reserve) // self._clock.factor, late
 
     def _tell_fallback_level(self, before: str, cause: int, value: int) -> None:
         """Publish the level, and how it came to be, if it is another than before."""

@@ -168,10 +168,11 @@ export class View {
     };
     this.plot = new uPlot({
       ...size(), legend: { show: false }, cursor: { show: false },
-      scales: { x: { time: false, distr: 3, range: [60, 24000] }, y: { range: [-110, 0] } },
+      scales: { x: { time: false, distr: 3, range: this.about.range_hz }, y: { range: [-110, 0] } },
       axes: [
         { ...axis, filter: (_, all) => all,
-          splits: (chart) => (chart.width < 480 ? [100, 500, 2000, 8000] : [100, 200, 500, 1000, 2000, 4000, 8000, 16000]),
+          splits: (chart) => (chart.width < 480 ? [100, 500, 2000, 8000, 32000] : [100, 200, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000])
+            .filter((hz) => hz < this.about.range_hz[1]),
           values: (_, all) => all.map((hz) => (hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`)) },
         { ...axis, size: 60, values: (_, all) => all.map((db) => `${db} dB`) },
       ],

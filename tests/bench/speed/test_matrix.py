@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from rtsr_bench.speed.matrix import (
     precision_of,
     reference_case,
 )
+from rtsr_bench.speed.targets import make_target
 
 
 def test_a_matrix_is_the_product_of_its_axes(stand_in: Path) -> None:
@@ -32,6 +34,28 @@ def test_a_matrix_is_the_product_of_its_axes(stand_in: Path) -> None:
     assert len(cases) == len(set(cases)) == len({case.label for case in cases}) == 6
     assert {case.period_ms for case in cases} == {10.0, 40.0}
     assert cases[-1].label == "stand-in fp32 on cpu, 40 ms, 8 streams, 2 threads"
+
+
+def test_octaves_are_timed_beside_what_ends_at_48_khz(stand_in: Path) -> None:
+    axes = Axes(["cpu"], ["small-int8", str(stand_in)], hops=(1, 4), streams=(2, 16))
+    plain = model_cases(axes)
+    cases = model_cases(replace(axes, output_rates=(96000, 192000)))
+    assert cases[: len(plain)] == plain
+    octaves = cases[len(plain) :]
+    # One octave beside a bundled network is the bundled one's.
+    names = ("octave to 96", "stand-in to 96", "small to 192", "stand-in to 192")
+    assert [(case.name, case.hops, case.streams) for case in octaves] == [
+        (f"{name} kHz", hops, 2) for name in names for hops in (1, 4)
+    ]
+    assert octaves[4].label == "small to 192 kHz int8 on cpu, 10 ms, 2 streams, 1 thread"
+    assert len({case.label for case in cases}) == len(cases)
+
+
+def test_a_step_of_octaves_is_as_long_as_one_at_48_khz() -> None:
+    axes = Axes(["cpu"], ["replicate"], hops=(1, 2), streams=(3,), output_rates=(96000, 192000))
+    octaves = [case for case in model_cases(axes) if case.kind == "octaves"]
+    shapes = [make_target(case).step().shape for case in octaves]
+    assert shapes == [(factor * hops * 480, 3) for factor in (2, 4) for hops in (1, 2)]
 
 
 def test_no_case_tells_a_path(stand_in: Path) -> None:
@@ -91,6 +115,8 @@ def test_replicate_has_cells_of_its_own(stand_in: Path) -> None:
 @pytest.mark.parametrize(
     ("axes", "sentence"),
     [
+        (Axes(output_rates=(44100,)), "Octaves lead to 96000 or 192000 Hz, not 44100"),
+        (Axes(output_rates=(96000,), streams=(9,)), "timed with 1 to 8 streams; add"),
         (Axes(streams=(0,)), "number of streams must be 1 to 65536, not 0"),
         (Axes(streams=(1, 70_000)), "number of streams must be 1 to 65536, not 70000"),
         (Axes(hops=(3,)), "must be one of 1, 2, 4, not 3"),

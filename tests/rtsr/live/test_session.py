@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,45 @@ def test_a_session_runs_and_tells_about_itself(jack_server: Any, worker: str) ->
     assert session.report() is report
 
 
+@pytest.mark.parametrize("jack_server", [{"rate": 96000, "period": 256}], indirect=True)
+def test_a_session_runs_at_the_device_s_own_rate_beyond_48_khz(jack_server: Any) -> None:
+    session = LiveSession(replace(QUIET, cutoff_hz=None, controls={"ceiling_hz": 40000.0}))
+    with session:
+        wait_for(lambda: session.report()["steps"] > 30)
+        assert session.snapshot().fallback_level == "replicate+octave"
+        session.controls.set("model", "replicate")
+        wait_for(lambda: session.snapshot().fallback_level == "replicate")
+        snapshot = session.snapshot()
+        assert session.controls.get("ceiling_hz") == 40000.0
+        assert session.controls.limits("ceiling_hz") == (8000.0, 48000.0)
+    assert snapshot.fallback_levels == ("replicate+octave", "replicate", "dry")
+    assert (snapshot.rate, snapshot.output_rate, snapshot.top_hz) == (96000, 96000, 48000.0)
+    assert snapshot.latency_ms["octaves"] == pytest.approx(164 / 96)
+    report = session.report()
+    assert (report["rate"], report["output_rate"], report["latency"]["rate"]) == (96000,) * 3
+    assert report["latency"]["total_samples"] == pytest.approx(
+        report["latency"]["total_ms"] * 96, abs=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"output_rate": 96000}, "does not run at 96000 Hz, but at 48000 Hz"),
+        ({"rate": 48000, "output_rate": 96000}, "on one clock, at one rate: give 48000 or 96000"),
+        ({"octave_model": "octave"}, "plays at 48000 Hz, with no octave beyond 48 kHz"),
+        ({"output_rate": 64000}, "The rate must be one of 8000, .* 192000 Hz, not 64000"),
+        ({"octave_model": "huge"}, "Model 'huge' is unknown"),
+        ({"controls": {"ceiling_hz": 30000.0}}, "'ceiling_hz' takes 8000 to 24000 Hz, not 30000"),
+    ],
+)
+def test_an_output_rate_that_is_not_there_is_answered_with_what_is(
+    jack_server: Any, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(RtsrError, match=sentence):
+        LiveSession(replace(QUIET, **settings)).start()
+
+
 def test_a_session_can_be_started_again(jack_server: Any) -> None:
     session = LiveSession(QUIET)
     for _ in range(2):
@@ -92,6 +132,11 @@ def test_a_session_that_did_not_start_can_be_stopped(jack_server: Any) -> None:
             tell()
 
 
+@pytest.mark.parametrize(
+    "jack_server",
+    [{}, {"rate": 96000, "period": 256}, {"rate": 192000, "period": 512}],
+    indirect=True,
+)
 def test_a_click_measures_what_the_engine_states(jack_server: Any) -> None:
     stopped = threading.Event()
 
@@ -115,7 +160,8 @@ def test_a_click_measures_what_the_engine_states(jack_server: Any) -> None:
         thread.join()
     # JACK itself is the cable, and a loop through JACK takes a period.
     assert result.measured_samples - result.engine_samples == jack_server.period
-    assert result.engine_samples <= result.stated_samples <= 30 * 48
+    assert result.rate == jack_server.rate
+    assert result.engine_samples <= result.stated_samples <= 30 * result.rate // 1000
     assert result.loss_db == pytest.approx(0.0, abs=0.2)
     assert f"{result.measured_samples} samples" in result.sentence()
     assert result.as_dict()["measured_ms"] == pytest.approx(result.measured_ms, abs=1e-3)
@@ -135,8 +181,8 @@ def test_nothing_is_left_when_the_worker_cannot_start(
     names: list[str] = []
     create = live_memory.LiveMemory.create.__func__
 
-    def remember(kind: type, channels: int) -> Any:
-        memory = create(kind, channels)
+    def remember(kind: type, channels: int, rate: int) -> Any:
+        memory = create(kind, channels, rate)
         names.append(memory.name)
         return memory
 

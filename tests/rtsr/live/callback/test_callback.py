@@ -126,6 +126,29 @@ def test_plays_the_enhanced_signal_after_the_stated_delay(
     assert seen["fill_min"] >= min(max(blocks), 5000) + 64
 
 
+@pytest.mark.parametrize("device_rate", [96000, 192000, 48000])
+@pytest.mark.parametrize("rate", [96000, 192000])
+def test_beyond_48_khz_everything_is_as_late_as_stated(rate: int, device_rate: int) -> None:
+    with LiveMemory.create(1, rate) as memory:
+        latency = StreamLatency.one_device(500, device_rate, 5.0, memory.clock)
+        state = CallbackState(
+            memory, rate=device_rate, input_channels=1, output_channels=1, delay=latency.delay
+        )
+        late = latency.engine_frames + state.input_delay + state.output_delay
+        source = sine(device_rate, 0.3)
+        # Without a worker it is the dry sound.
+        heard = run(state, source, [500], None, 1)
+        assert memory.capture.written == pytest.approx(0.3 * rate, abs=1)
+        if device_rate == rate:
+            assert late == latency.delay + memory.clock.lag
+            np.testing.assert_array_equal(heard[round(late) :], source[: -round(late)])
+        expected = sine(device_rate, 0.3, shift=late / rate)
+        steady = device_rate // 10
+        assert np.max(np.abs(heard - expected)[steady:]) < 2e-3
+        assert memory.callback["underrun_frames"] > 0
+        assert memory.callback["silent_frames"] == pytest.approx(latency.delay, abs=rate // 1000)
+
+
 @pytest.mark.parametrize("sample_format", ["int16", "int24", "float32"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 8])
 def test_formats_pass_unchanged(sample_format: str, channels: int) -> None:

@@ -118,6 +118,16 @@ def test_model_is_chosen_by_name_or_index():
     assert board.highest_level == "dry"
 
 
+def test_the_ceiling_reaches_as_far_as_what_is_played() -> None:
+    board = ControlBoard(top_hz=48000.0)
+    assert board.get("ceiling_hz") == 48000.0
+    assert board.limits("ceiling_hz") == (8000.0, 48000.0)
+    assert board.set("ceiling_hz", 30000.0) == 30000.0
+    assert board.from_unit("ceiling_hz", 1.0) == 48000.0
+    with pytest.raises(ArgumentError, match="8000 to 48000 Hz, not 48001"):
+        board.set("ceiling_hz", 48001.0)
+
+
 def test_boards_on_one_array_see_the_same_and_attaching_changes_nothing():
     memory = np.zeros(16)
     parent = ControlBoard(memory)

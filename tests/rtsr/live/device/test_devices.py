@@ -21,6 +21,7 @@ from rtsr.live.device.devices import (
     default_device,
     find_device,
 )
+from rtsr.live.device.stream import StreamRequest, choose_rates
 
 
 class PortAudioError(Exception):
@@ -170,7 +171,38 @@ def test_chooses_a_rate(studio: Studio) -> None:
     with pytest.raises(RtsrError, match="runs at no rate that rtsr converts with 2 channel"):
         choose_rate(card, "input", None, 2)
     with pytest.raises(ArgumentError, match="The rate must be one of 8000"):
-        choose_rate(card, "input", 96000, 1)
+        choose_rate(card, "input", 64000, 1)
+
+
+def test_a_device_beyond_48_khz_has_its_own_rate(studio: Studio) -> None:
+    card = find_device(0, "output")
+    studio.rates[0] = (48000, 96000)
+    assert choose_rate(card, "output", None, 1) == 48000
+    assert choose_rate(card, "output", 96000, 1) == 96000
+    assert choose_rate(card, "output", None, 1, preferred=96000) == 96000
+    studio.rates[0] = (88200, 96000, 192000)
+    assert choose_rate(card, "output", None, 1) == 88200
+    studio.rates[0] = (48000,)
+    with pytest.raises(RtsrError, match="does not run at 96000 Hz, but at 48000 Hz"):
+        choose_rate(card, "output", 96000, 1)
+
+
+def test_two_devices_may_have_two_rates(studio: Studio) -> None:
+    microphone, speakers = find_device(1, "input"), find_device(2, "output")
+    studio.rates.update({1: (16000, 48000, 96000), 2: (48000, 96000)})
+
+    def rates(**wanted: int) -> tuple[int, int]:
+        return choose_rates(StreamRequest(**wanted), microphone, speakers, 1, 2)
+
+    assert rates() == (48000, 48000)
+    # What the microphone has beyond 24 kHz is worth having.
+    assert rates(output_rate=96000) == (96000, 96000)
+    assert rates(rate=48000, output_rate=96000) == (48000, 96000)
+    studio.rates[1] = (16000, 48000)
+    assert rates(output_rate=96000) == (48000, 96000)
+    card = find_device(0, "input")
+    with pytest.raises(ArgumentError, match="at one rate: give 44100 or 48000 Hz, not both"):
+        choose_rates(StreamRequest(rate=44100, output_rate=48000), card, card, 2, 2)
 
 
 @pytest.mark.parametrize(

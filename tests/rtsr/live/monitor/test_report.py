@@ -143,6 +143,18 @@ def test_meters_show_what_was_captured_and_what_is_played(memory: LiveMemory) ->
     assert spectrum_db(Meters(memory).newest()[1])[at] < -90.0
 
 
+def test_meters_reach_up_to_half_of_the_rate() -> None:
+    with LiveMemory.create(1, 96000) as memory:
+        time = np.arange(19200) / 96000
+        tone = (0.25 * np.sin(2.0 * np.pi * 30000.0 * time)).astype(np.float32)[:, None]
+        memory.capture.write(tone)
+        captured, _ = Meters(memory).newest()
+        bands = spectrum_db(captured, 96000)
+    assert bands.shape == (64,)
+    assert np.argmax(bands) == int(64 * np.log(30000 / 60) / np.log(800))
+    assert bands.max() == pytest.approx(-12.0, abs=2.0)
+
+
 def test_meters_show_silence_before_there_is_sound(memory: LiveMemory) -> None:
     for audio in Meters(memory).newest():
         assert levels_db(audio) == ((-120.0, -120.0), (-120.0, -120.0))
@@ -178,7 +190,7 @@ def test_new_threads_inherit_and_the_old_one_returns() -> None:
 def test_a_click_is_found_again_in_noise_and_at_any_level() -> None:
     heard = np.random.default_rng(1).normal(0.0, 1e-3, 20000).astype(np.float32)
     for place, level in ((1000, 0.5), (2160, -0.25)):
-        heard[place : place + 480] += np.float32(level) * click()
+        heard[place : place + 192] += np.float32(level) * click()
     arrivals, levels = find_clicks(heard)
     assert arrivals == [1000, 2160]
     assert levels == pytest.approx([0.5, 0.25], rel=0.02)
@@ -194,6 +206,10 @@ def test_the_levels_begins_with_the_model_that_is_asked_for(stand_in: Path) -> N
     assert fallback_levels_of(str(stand_in)) == ("stand-in", "replicate", "dry")
     assert fallback_levels_of("small") == ("small", "replicate", "dry")
     assert fallback_levels_of("small-int8") == ("small-int8", "replicate", "dry")
+    # Beyond 48 kHz the octaves are the first to be done without.
+    assert fallback_levels_of("small", 2) == ("small+octave", "small", "replicate", "dry")
+    assert fallback_levels_of("replicate", 4) == ("replicate+octaves", "replicate", "dry")
+    assert fallback_levels_of("dry", 2) == ("dry",)
     with pytest.raises(RtsrError, match="unknown"):
         fallback_levels_of("enormous")
 
@@ -267,7 +283,7 @@ def test_figures_are_lines_that_can_be_read_at_once(tmp_path: Path) -> None:
 
 _QUIET_REPORT = {
     "seconds": 3725.4,
-    "latency": {"total_ms": 29.26},
+    "latency": {"total_ms": 29.26, "rate": 48000},
     "underrun_events": 0,
     "underrun_frames": 0,
     "overruns": 0,

@@ -35,6 +35,16 @@ def test_two_sides_see_the_same_words() -> None:
             other.close()
 
 
+def test_timelines_hold_as_much_time_at_each_rate() -> None:
+    with LiveMemory.create(1, 192000) as memory:
+        other = LiveMemory.attach(memory.name)
+        assert other.clock.rate == 192000
+        assert other.capture.capacity == other.playback.capacity == other.frames == 4 << 16
+        other.close()
+    with pytest.raises(ArgumentError, match="one of 48000, 96000, 192000 Hz, not 44100"):
+        LiveMemory.create(1, 44100)
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory has no folder here")
 def test_a_program_that_is_stopped_while_it_is_made_leaves_none(
     monkeypatch: pytest.MonkeyPatch,

@@ -162,6 +162,30 @@ def test_what_is_too_old_is_skipped_and_what_follows_fits(thread: WorkerGuard, t
     assert EventKind.HOPS_SKIPPED in kinds
 
 
+@pytest.mark.parametrize("model", ["replicate", "dry"])
+@pytest.mark.parametrize("rate", [96000, 192000])
+def test_beyond_48_khz_full_band_comes_out_as_it_came_in(rate: int, model: str) -> None:
+    with LiveMemory.create(1, rate) as memory:
+        clock = memory.clock
+        levels = fallback_levels_of(model, clock.factor)
+        ControlBoard(memory.controls, levels, rate / 2).reset()
+        settings = LiveSettings(model=model, raise_priority=False)
+        host = WorkerThread(memory)
+        guard = WorkerGuard(memory, host, settings.for_worker(rate / 2, 0, 0))
+        guard.start_worker()
+        guard.wait_until_ready(30.0)
+        sound = np.random.default_rng(0).normal(0.0, 0.1, (20 * clock.hop, 1)).astype(np.float32)
+        for hop in range(20):
+            memory.capture.write(sound[hop * clock.hop : (hop + 1) * clock.hop])
+            Tape.wait_until(lambda hop=hop: memory.worker["next_hop"] > hop)
+        host.close()
+        played = np.zeros_like(sound)
+        assert memory.playback.read(0, played) == len(played)
+        assert np.array_equal(played[clock.lag :], sound[: -clock.lag])
+        assert memory.worker["steps"] == 20
+        assert memory.worker["overruns"] == 0
+
+
 def test_late_hops_are_counted(thread: WorkerGuard, tape: Tape) -> None:
     tape.memory.callback["callbacks"] = 1
     tape.memory.callback["played_position"] = 10 * HOP
@@ -180,7 +204,9 @@ def test_a_block_of_several_hops_is_no_reason_to_skip_or_to_step_down(
         settings = LiveSettings(model="replicate", raise_priority=False)
         host = WorkerThread(memory)
         reserve = latency.block + latency.look_ahead
-        guard = WorkerGuard(memory, host, settings.for_worker(24000.0, reserve, latency.delay))
+        guard = WorkerGuard(
+            memory, host, settings.for_worker(24000.0, reserve, latency.delay // HOP)
+        )
         guard.start_worker()
         guard.wait_until_ready(30.0)
         sound = make_sound(48000, 2.0, cutoff=CUTOFF, channels=1)
