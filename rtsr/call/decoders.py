@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from rtsr.call.formats import G722, LONGEST_PACKET_MS, OPUS, PCMA, PCMU, PayloadFormat
 from rtsr.errors import AudioFormatError
 
-__all__ = ["Decoder", "open_decoder", "opus_bandwidth_hz", "opus_duration", "packet_samples"]
+__all__ = [
+    "Decoder",
+    "is_opus_silence",
+    "open_decoder",
+    "opus_bandwidth_hz",
+    "opus_duration",
+    "packet_samples",
+]
 
 Audio = NDArray[np.float32]
 
@@ -93,6 +100,14 @@ def opus_duration(payload: bytes) -> int:
 def opus_bandwidth_hz(payload: bytes) -> int:
     """Hz where the sound of an Opus packet ends, as its first byte says; 0 for an empty one."""
     return _OPUS_BANDWIDTH_HZ[payload[0] >> 3] if payload else 0
+
+
+def is_opus_silence(payload: bytes) -> bool:
+    """Whether an Opus packet holds one frame without sound: the far end is silent for a while.
+
+    libopus takes a frame of at most one byte for that, as encoders write it for DTX.
+    """
+    return 0 < len(payload) <= 2 and payload[0] & 3 == 0
 
 
 @functools.lru_cache(maxsize=2)

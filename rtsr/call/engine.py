@@ -57,6 +57,7 @@ class Totals:
 
     received: int = 0
     sent: int = 0
+    unsent_seconds: float = 0.0
     lost: int = 0
     late: int = 0
     duplicates: int = 0
@@ -77,7 +78,9 @@ class Totals:
         """Add what has happened on a path."""
         counts = path.receiver.counts
         self.received += counts.received
-        self.sent += 0 if path.sender is None else path.sender.sent
+        if path.sender is not None:
+            self.sent += path.sender.sent
+            self.unsent_seconds += path.sender.unsent_seconds
         self.lost += counts.lost
         self.late += counts.late
         self.duplicates += path.receiver.duplicates

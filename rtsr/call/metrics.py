@@ -51,6 +51,7 @@ class _Collector:
             ("rtsr_steps", "Steps of the batch.", engine.steps),
             ("rtsr_packets_received", "RTP packets of known codecs.", totals.received),
             ("rtsr_packets_sent", "RTP packets that went out.", totals.sent),
+            ("rtsr_dtx_seconds", "Silence that was not sent (Opus DTX).", totals.unsent_seconds),
             ("rtsr_packets_lost", "RTP packets that never came in time.", totals.lost),
             ("rtsr_packets_late", "RTP packets that came after their time.", totals.late),
             ("rtsr_packets_duplicate", "RTP packets that came twice.", totals.duplicates),

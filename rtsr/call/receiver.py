@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from rtsr.call.comfort_noise import ComfortNoise
 from rtsr.call.concealment import Concealer
-from rtsr.call.decoders import Decoder, open_decoder, opus_bandwidth_hz, packet_samples
+from rtsr.call.decoders import (
+    Decoder,
+    is_opus_silence,
+    open_decoder,
+    opus_bandwidth_hz,
+    packet_samples,
+)
 from rtsr.call.delay import SLACK, DelayEstimator
 from rtsr.call.formats import (
     COMFORT_NOISE,
@@ -39,7 +45,8 @@ Audio = NDArray[np.float32]
 
 #: After so long without a packet nothing more is made up, and the stream pauses.
 IDLE_SECONDS = 0.5
-#: With a description of comfort noise the far end may be silent for longer.
+#: A far end that has described its noise, or whose Opus says that it is silent, may be so for
+#: longer.
 IDLE_COMFORT_SECONDS = 10.0
 #: What the end of one codec's sound is continued by, to be faded over to the next one's.
 TAIL_SECONDS = 0.010
@@ -152,6 +159,7 @@ class Receiver:
         self._paused_at: float | None = None
         self._pause = 0.0
         self._is_silence = False
+        self._is_dtx = False
         self._made_up = 0
         self._late_in_a_row = 0
         self._is_shortening = False
@@ -303,7 +311,8 @@ class Receiver:
         self._position = first.at + first.units
         self._made_up = 0
         self._late_in_a_row = 0
-        self._is_silence = False
+        self._is_dtx = first.form is OPUS and is_opus_silence(queued.packet.payload)
+        self._is_silence = self._is_dtx
         sound = self._concealer.accept(sound)
         self._comfort.observe(sound)
         sound = self._adjusted(sound, rate)
@@ -319,7 +328,7 @@ class Receiver:
         if most is not None:
             samples = max(1, min(samples, most * rate // UNITS))
         own = None
-        if decoder is not None and not self._is_silence:
+        if decoder is not None and (self._is_dtx or not self._is_silence):
             own = decoder.conceal(samples)
         if own is not None:
             self._concealer.accept_made_up(own)
@@ -345,6 +354,7 @@ class Receiver:
             self.counts.format_changes += 1
             samples = round(TAIL_SECONDS * self._concealer.rate)
             tail = [self._chunk(self._concealer.continue_sound(samples), Origin.TAIL)]
+        self._is_dtx = False
         self._decoder = open_decoder(form, self.channels)
         self._concealer = Concealer(form.sample_rate, self.channels)
         self._bandwidth = None
@@ -394,7 +404,8 @@ class Receiver:
         return position / UNITS + self._offset
 
     def _is_idle(self, now: float) -> bool:
-        limit = IDLE_COMFORT_SECONDS if self._comfort.is_described else IDLE_SECONDS
+        is_announced = self._is_dtx or self._comfort.is_described
+        limit = IDLE_COMFORT_SECONDS if is_announced else IDLE_SECONDS
         return now - self._last_arrival > limit
 
     def _clock_rate(self, form: PayloadFormat) -> int:

@@ -8,8 +8,9 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.call.dtx import DiscontinuousTransmission
 from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
-from rtsr.call.formats import Packet, PayloadFormat
+from rtsr.call.formats import OPUS, Packet, PayloadFormat
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
 
@@ -30,9 +31,11 @@ class Sender:
         bitrate: bits per second, for Opus.
         event_type: payload type of telephone events, if the far end takes some.
         event_rate: Hz of their clock.
+        dtx: whether silence is not sent, where the codec is Opus.
 
     Attributes:
         sent: packets so far.
+        unsent_seconds: silence so far for which no packet was sent.
 
     Raises:
         AudioFormatError, RtsrError: as :func:`~rtsr.call.encoders.open_encoder`.
@@ -46,8 +49,10 @@ class Sender:
         bitrate: int = DEFAULT_BITRATE,
         event_type: int | None = None,
         event_rate: int = 8000,
+        dtx: bool = False,
     ) -> None:
         self.sent = 0
+        self.unsent_seconds = 0.0
         self.ssrc = secrets.randbits(32)
         self._bitrate = bitrate
         self._event_type = event_type
@@ -59,7 +64,14 @@ class Sender:
         self._channels = channels
         self._marker = True
         self._waiting: Audio = np.zeros((0, channels), np.float32)
-        self._begin(form, payload_type)
+        self._silence: DiscontinuousTransmission | None = None
+        self._begin(form)
+        self._agree(payload_type, dtx)
+
+    @property
+    def dtx(self) -> bool:
+        """Whether silence is not sent."""
+        return self._silence is not None
 
     @property
     def waiting(self) -> int:
@@ -74,27 +86,43 @@ class Sender:
         size = self._encoder.frame_samples
         packets = []
         for start in range(0, len(waiting) - size + 1, size):
-            payload = self._encoder.encode(waiting[start : start + size])
-            packets.append(self._packet(self._payload_type, self._time, payload, self._marker))
+            frame = waiting[start : start + size]
+            payload = self._encoder.encode(frame)
+            if self._silence is not None:
+                payload = self._silence.payload(frame, payload)
+            is_silent = self._silence is not None and self._silence.is_silent
+            if payload:
+                marker = self._marker and not is_silent
+                packets.append(self._packet(self._payload_type, self._time, payload, marker))
+            else:
+                self.unsent_seconds += size / self.format.sample_rate
             self._time = (self._time + self._ticks) % 2**32
-            self._marker = False
+            # The first packet of sound is marked, not those that say that there is none.
+            self._marker = is_silent
         self._waiting = waiting[len(waiting) // size * size :]
         return packets
 
-    def change(self, form: PayloadFormat, payload_type: int) -> None:
+    def change(self, form: PayloadFormat, payload_type: int, dtx: bool = False) -> None:
         """Send another codec, or the same under another number, from the next frame on.
+
+        Args:
+            form: the codec.
+            payload_type: what the far end calls it.
+            dtx: whether silence is not sent, where the codec is Opus.
 
         Raises:
             AudioFormatError: the codec does not support this number of channels.
         """
         if form is not self.format:
-            self._begin(form, payload_type)
+            self._begin(form)
             self._marker = True
-        self._payload_type = payload_type
+        self._agree(payload_type, dtx)
 
     def pause(self, seconds: float) -> None:
         """Say that there was no sound for so long: timestamps go on without packets."""
         self._waiting = self._waiting[:0]
+        if self._silence is not None:
+            self._silence.pause(seconds)
         self._time = (self._time + round(seconds * self.format.clock_rate)) % 2**32
         self._marker = True
 
@@ -115,13 +143,18 @@ class Sender:
         payload = _EVENT.pack(event, flags, duration)
         return [self._packet(self._event_type, self._event_time[1], payload, is_new)]
 
-    def _begin(self, form: PayloadFormat, payload_type: int) -> None:
+    def _begin(self, form: PayloadFormat) -> None:
         self._encoder = open_encoder(form, self._channels, self._bitrate)
         self.format = form
-        self._payload_type = payload_type
         self._resampler = StreamingResampler(SAMPLE_RATE, form.sample_rate, self._channels)
         self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
         self._waiting = self._waiting[:0]
+
+    def _agree(self, payload_type: int, dtx: bool) -> None:
+        self._payload_type = payload_type
+        dtx = dtx and self.format is OPUS
+        if dtx != self.dtx:
+            self._silence = DiscontinuousTransmission() if dtx else None
 
     def _packet(self, payload_type: int, time: int, payload: bytes, marker: bool) -> Packet:
         packet = Packet(payload_type, self._number, time, payload, marker, self.ssrc)

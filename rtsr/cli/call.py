@@ -44,6 +44,16 @@ Bitrate = Annotated[
         "--bitrate", help="Of Opus, in bits per second, 6000 to 510000.", rich_help_panel=_CALLS
     ),
 ]
+Dtx = Annotated[
+    bool | None,
+    typer.Option(
+        "--dtx/--no-dtx",
+        help="Send next to nothing in silence, where Opus goes out; if left out, to those who ask "
+        "for it (usedtx=1).",
+        show_default=False,
+        rich_help_panel=_CALLS,
+    ),
+]
 Channels = Annotated[
     int, typer.Option("--channels", help="Of the Opus side, 1 or 2.", rich_help_panel=_CALLS)
 ]
@@ -106,20 +116,13 @@ def web_command(
             metavar="PORT",
             help="MIDI port of this machine whose knobs turn the calls that a page shows: number "
             "or part of the name.",
-            rich_help_panel=_CALLS,
+            rich_help_panel=options.KNOBS,
         ),
     ] = None,
-    midi_map: Annotated[
-        Path | None,
-        typer.Option(
-            "--midi-map",
-            metavar="FILE",
-            help="Which knob turns which control (TOML), as for `rtsr live`.",
-            rich_help_panel=_CALLS,
-        ),
-    ] = None,
+    midi_map: options.MidiMap = None,
     calls: Calls = 4,
     bitrate: Bitrate = 64_000,
+    dtx: Dtx = None,
     channels: Channels = 1,
     model: options.Model = "small",
     provider: options.Provider = "auto",
@@ -146,6 +149,7 @@ def web_command(
         certificate=certificate,
         key=key,
         bitrate=bitrate,
+        dtx=dtx,
         knobs=_knobs(midi, midi_map),
         announce=_announce,
     )
@@ -249,6 +253,7 @@ def sip_command(
     ] = 60.0,
     calls: Calls = 8,
     bitrate: Bitrate = 64_000,
+    dtx: Dtx = None,
     channels: Channels = 1,
     model: options.Model = "small",
     provider: options.Provider = "auto",
@@ -271,7 +276,7 @@ def sip_command(
     serve(
         lambda: _engine(calls, channels, model, provider, threads, deadline_ms, colour),
         host_and_port(listen),
-        settings_from(to, codecs, bitrate, srtp, user, ring_seconds, ports),
+        settings_from(to, codecs, bitrate, srtp, user, ring_seconds, ports, dtx),
         advertise=advertise,
         register=register,
         metrics=None if metrics is None else host_and_port(metrics),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,6 @@ from rtsr.errors import ArgumentError
 _DEVICES = "Devices"
 _CONTROLS = "Controls"
 _WATCHING = "Watching"
-_KNOBS = "Knobs"
 _PAGE = "Page in the browser"
 _LISTEN = "127.0.0.1:8080"
 
@@ -164,25 +162,17 @@ def live_command(
             "--midi",
             metavar="PORT",
             help="MIDI port with the knobs: number or part of the name.",
-            rich_help_panel=_KNOBS,
+            rich_help_panel=options.KNOBS,
         ),
     ] = None,
-    midi_map: Annotated[
-        Path | None,
-        typer.Option(
-            "--midi-map",
-            metavar="FILE",
-            help="Which knob turns which control (TOML).",
-            rich_help_panel=_KNOBS,
-        ),
-    ] = None,
+    midi_map: options.MidiMap = None,
     learn: Annotated[
         str | None,
         typer.Option(
             "--learn",
             metavar="CONTROL",
             help="Bind the next knob that is moved, and write the map.",
-            rich_help_panel=_KNOBS,
+            rich_help_panel=options.KNOBS,
         ),
     ] = None,
     seconds: Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ENGINE = "Engine"
 _SOUND = "Sound"
+KNOBS = "Knobs"
 
 Model = Annotated[
     str,
@@ -47,6 +48,15 @@ BlockMs = Annotated[
 ]
 Threads = Annotated[
     int, typer.Option("--threads", help="CPU threads per step.", rich_help_panel=_ENGINE)
+]
+MidiMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--midi-map",
+        metavar="FILE",
+        help="Which knob turns which control (TOML).",
+        rich_help_panel=KNOBS,
+    ),
 ]
 Seed = Annotated[
     int,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from rtsr.errors import RtsrError
@@ -39,6 +41,7 @@ class Learning:
         self._midi = midi
         self._own: MidiControls | None = None
         self._opening = threading.Lock()
+        self._begun: weakref.WeakSet[threading.Event] = weakref.WeakSet()
         self._is_closed = False
 
     def listen(self) -> None:
@@ -46,18 +49,28 @@ class Learning:
         with contextlib.suppress(RtsrError):
             self._open()
 
-    def learn(self, control: str) -> str:
-        """Bind the next knob that is moved; returns a sentence that says which.
+    def begin(self, control: str) -> Callable[[], str]:
+        """Begin to learn a knob; from now on :meth:`give_up` ends it.
 
-        Raises:
-            RtsrError: there is no device, or more than one; no knob is moved in time; another
-                control is being learnt; or the map cannot be read or written.
+        Returns:
+            What opens the device, if need be, and waits for the knob: to be called in a thread. It
+            returns a sentence that says which knob is bound, or raises :class:`RtsrError`: there
+            is no device, or more than one; no knob is moved in time; another control is being
+            learnt; it was given up; or the map cannot be read or written.
         """
-        midi = self._open()
-        return midi.learn(control, self._path).learnt(self._path)
+        given_up = threading.Event()
+        self._begun.add(given_up)
+
+        def wait() -> str:
+            midi = self._open()
+            return midi.learn(control, self._path, given_up=given_up).learnt(self._path)
+
+        return wait
 
     def give_up(self) -> None:
-        """End a :meth:`learn` that waits; it raises."""
+        """End all that was begun and has no knob yet; it raises."""
+        for given_up in list(self._begun):
+            given_up.set()
         if self._midi is not None:
             self._midi.give_up_learning()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -147,9 +147,11 @@ async def _listen(socket: WebSocket, subject: Subject) -> None:
     learning: set[asyncio.Task[None]] = set()
     try:
         while True:
-            text = await socket.receive_text()
+            received = await socket.receive()
+            if received["type"] == "websocket.disconnect":
+                return
             try:
-                message = json_object(text)
+                message = json_object(_text_of(received))
                 if "learn" in message:
                     _learn(socket, subject, message["learn"], learning)
                 else:
@@ -159,6 +161,13 @@ async def _listen(socket: WebSocket, subject: Subject) -> None:
     finally:
         if learning and subject.learning is not None:
             subject.learning.give_up()
+
+
+def _text_of(received: Mapping[str, Any]) -> str:
+    text = received.get("text")
+    if not isinstance(text, str):
+        raise ArgumentError("A message is text, one JSON object; this one is binary.")
+    return text
 
 
 def _turn(subject: Subject, message: dict[str, Any]) -> None:
@@ -184,16 +193,16 @@ def _learn(
         raise ArgumentError(
             f"There is no control {control!r} here; there are {', '.join(subject.names)}."
         )
-    task = asyncio.ensure_future(_learnt(socket, knobs, control))
+    task = asyncio.ensure_future(_learnt(socket, control, knobs.begin(control)))
     tasks.add(task)
     task.add_done_callback(tasks.discard)
 
 
-async def _learnt(socket: WebSocket, knobs: Learning, control: str) -> None:
+async def _learnt(socket: WebSocket, control: str, wait_for_knob: Callable[[], str]) -> None:
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
         await socket.send_json({"learning": control})
         try:
-            text = await asyncio.to_thread(knobs.learn, control)
+            text = await asyncio.to_thread(wait_for_knob)
             end: dict[str, Any] = {"kind": "learnt", "text": text}
         except RtsrError as error:
             end = {"error": str(error)}

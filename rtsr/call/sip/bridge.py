@@ -60,6 +60,7 @@ class BridgeSettings:
         ring_seconds: after that an unanswered call is given up.
         ports: where sound comes in; ``None`` leaves it to the system.
         bind: the address of those ports, where it is not the advertised one.
+        dtx: whether Opus sends no silence; ``None`` does as each end asks.
     """
 
     target: Target
@@ -70,6 +71,11 @@ class BridgeSettings:
     ring_seconds: float = 60.0
     ports: range | None = None
     bind: str | None = None
+    dtx: bool | None = None
+
+    def sends_dtx(self, media: Media) -> bool:
+        """Whether silence is not sent to an end with this description."""
+        return media.wants_dtx if self.dtx is None else self.dtx
 
 
 class Bridge:
@@ -319,6 +325,7 @@ class _BridgedCall:
             self._bridge.settings.bitrate,
             media.event_type,
             media.event_rate,
+            self._bridge.settings.sends_dtx(media),
         )
         receiver = Receiver(source.media.formats, channels)
         options: dict[str, Any] = {"name": self.name, "event_rate": source.media.event_rate}
@@ -352,7 +359,8 @@ class _BridgedCall:
             mine.line.path.receiver.formats = media.formats
         other = self._callee if mine is self._caller else self._caller
         if other.line is not None and other.line.path.sender is not None:
-            other.line.path.sender.change(media.form, media.payload_type)
+            dtx = self._bridge.settings.sends_dtx(media)
+            other.line.path.sender.change(media.form, media.payload_type, dtx)
         self._version += 1
         leg.accept(self._answer(mine, media, self._version))
         _log.info("sip call changed", extra={"call": self.name, "codec": media.form.name})

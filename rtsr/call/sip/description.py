@@ -50,6 +50,7 @@ class Media:
         index: of the audio among all media of the offer.
         control: where the other end takes reports (RTCP).
         shares_port: whether reports go with the packets (RFC 5761).
+        dtx_types: payload types in which the other end would rather not be sent silence (RFC 7587).
     """
 
     address: tuple[str, int]
@@ -64,6 +65,7 @@ class Media:
     others: list[MediaDescription] = field(default_factory=list)
     control: tuple[str, int] | None = None
     shares_port: bool = False
+    dtx_types: frozenset[int] = frozenset()
 
     @property
     def payload_type(self) -> int:
@@ -74,6 +76,11 @@ class Media:
     def form(self) -> PayloadFormat:
         """The codec to be sent."""
         return self.formats[self.payload_type]
+
+    @property
+    def wants_dtx(self) -> bool:
+        """Whether the other end would rather not be sent silence."""
+        return self.payload_type in self.dtx_types
 
     @property
     def is_secure(self) -> bool:
@@ -174,6 +181,8 @@ def _read(sdp: SdpMessage | None) -> Media:
         elif codec.clock_rate not in (0, form.clock_rate):
             continue
         media.formats[codec.payload_type] = form
+        if form is OPUS and _wants_dtx(codec.fmtp or ""):
+            media.dtx_types |= {codec.payload_type}
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
     media.direction = audio.direction
@@ -181,6 +190,11 @@ def _read(sdp: SdpMessage | None) -> Media:
     media.control = _control(audio, media.address)
     _read_key(audio, media)
     return media
+
+
+def _wants_dtx(parameters: str) -> bool:
+    """Whether parameters of Opus ask for DTX (RFC 7587, 6.1)."""
+    return any(each.replace(" ", "").lower() == "usedtx=1" for each in parameters.split(";"))
 
 
 def _control(audio: MediaDescription, address: tuple[str, int]) -> tuple[str, int]:

@@ -27,6 +27,7 @@ def settings_from(
     user: str | None,
     ring_seconds: float,
     ports: str | None,
+    dtx: bool | None,
 ) -> BridgeSettings:
     """Check the arguments and return the settings of a bridge.
 
@@ -54,6 +55,7 @@ def settings_from(
         auth=auth,
         ring_seconds=ring_seconds,
         ports=_ports(ports),
+        dtx=dtx,
     )
 
 

@@ -48,12 +48,15 @@ class WebCall:
         started: seconds, by :func:`time.monotonic`.
     """
 
-    def __init__(self, name: str, bitrate: int, on_end: Callable[[WebCall], None]) -> None:
+    def __init__(
+        self, name: str, bitrate: int, dtx: bool | None, on_end: Callable[[WebCall], None]
+    ) -> None:
         self.name = name
         self.started = time.monotonic()
         self.sending: PayloadFormat = OPUS
         self.line: Line | None = None
         self._bitrate = bitrate
+        self._dtx = dtx
         self._on_end = on_end
         self._peer = RTCPeerConnection()
         self._track: PacketTrack | None = None
@@ -70,6 +73,7 @@ class WebCall:
         on_end: Callable[[WebCall], None],
         *,
         bitrate: int = DEFAULT_BITRATE,
+        dtx: bool | None = None,
     ) -> tuple[WebCall, str]:
         """Answer an offer; the slot in the batch is taken before.
 
@@ -79,6 +83,7 @@ class WebCall:
             sdp: the offer.
             on_end: called once, when the call is over.
             bitrate: of Opus, bits per second.
+            dtx: whether Opus sends no silence; ``None`` does as the offer asks.
 
         Returns:
             The call and the answer's SDP.
@@ -90,7 +95,7 @@ class WebCall:
         """
         check_bitrate(bitrate)
         offer = _parsed(sdp)
-        call = cls(name, bitrate, on_end)
+        call = cls(name, bitrate, dtx, on_end)
         try:
             return call, await call._answer(engine, offer, sdp)
         except Exception as error:
@@ -153,6 +158,8 @@ class WebCall:
         if not formats or not spoken:
             raise BadOfferError("No codec fits; PCMU, PCMA, G722 and Opus do.")
         payload_type, self.sending = next(iter(spoken.items()))
+        if self._dtx is None:
+            self._dtx = _wants_dtx(offer.media[listening], payload_type)
         await self._open_line(engine, formats, payload_type)
         assert self.line is not None
         take_packets(receiving.receiver, self.line.receive)
@@ -173,7 +180,7 @@ class WebCall:
         first = next(iter(formats.values()))
         self.line = await engine.open(
             Receiver(formats, channels),
-            Sender(self.sending, payload_type, channels, self._bitrate),
+            Sender(self.sending, payload_type, channels, self._bitrate, dtx=bool(self._dtx)),
             self._track.put,
             name=self.name,
             rate=first.sample_rate,
@@ -225,6 +232,14 @@ def _formats(media: MediaDescription) -> dict[int, PayloadFormat]:
         if form is not None and codec.payloadType is not None:
             found[int(codec.payloadType)] = form
     return found
+
+
+def _wants_dtx(media: MediaDescription, payload_type: int) -> bool:
+    """Whether an offer would rather not be sent silence in that codec (RFC 7587, 6.1)."""
+    return any(
+        codec.payloadType == payload_type and str(codec.parameters.get("usedtx")) == "1"
+        for codec in media.rtp.codecs
+    )
 
 
 def _reason(error: Any) -> str:

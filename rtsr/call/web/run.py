@@ -26,6 +26,7 @@ def serve(
     certificate: Path | None = None,
     key: Path | None = None,
     bitrate: int,
+    dtx: bool | None = None,
     knobs: Callable[[ControlBoard], Learning] | None = None,
     announce: Callable[[str], None],
 ) -> None:
@@ -39,6 +40,7 @@ def serve(
         certificate: PEM file, for HTTPS.
         key: PEM file, likewise.
         bitrate: of Opus, bits per second.
+        dtx: as for :class:`~rtsr.call.web.server.CallServer`.
         knobs: as for :class:`~rtsr.call.web.server.CallServer`.
         announce: called with a line that names the page's address, once the port is bound.
 
@@ -51,7 +53,7 @@ def serve(
     host, port = listen
     bound = bind(host, port)
     access = access_for(host, bound, token, names)
-    calls = CallServer(open_engine(), access, bitrate=bitrate, knobs=knobs)
+    calls = CallServer(open_engine(), access, bitrate=bitrate, dtx=dtx, knobs=knobs)
     server = server_for(calls.app, certificate, key)
     scheme = "https" if certificate is not None else "http"
     name = names[0] if names else ""

@@ -37,6 +37,7 @@ class CallServer:
         engine: where the calls go; started and stopped with the application.
         access: decides which requests are authorised.
         bitrate: of Opus, where the browser asks for none.
+        dtx: whether Opus sends no silence; ``None`` does as each browser asks.
         knobs: makes what binds MIDI knobs of this machine to a call's controls while its page is
             open.
     """
@@ -47,10 +48,12 @@ class CallServer:
         access: Access,
         *,
         bitrate: int = DEFAULT_BITRATE,
+        dtx: bool | None = None,
         knobs: Callable[[ControlBoard], Learning] | None = None,
     ) -> None:
         self._engine = engine
         self._bitrate = bitrate
+        self._dtx = dtx
         self._knobs = knobs
         self._calls: dict[str, WebCall] = {}
         frame = Frame(
@@ -91,7 +94,7 @@ class CallServer:
         name = secrets.token_urlsafe(9)
         try:
             call, answer = await WebCall.answer(
-                self._engine, name, sdp, self._forget, bitrate=bitrate
+                self._engine, name, sdp, self._forget, bitrate=bitrate, dtx=self._dtx
             )
         except BusyError as error:
             return refused_with(503, str(error), {"Retry-After": "10"})

@@ -63,6 +63,7 @@ class CallSubject:
         """Return the current state of the call."""
         call, engine, path = self._call, self._engine, self._path
         counts = path.receiver.counts
+        sender = path.sender
         monitor = path.stream.monitor
         before, after = monitor.spectra_db() if monitor is not None else ([], [])
         form = path.receiver.format
@@ -83,6 +84,8 @@ class CallSubject:
             "lost": counts.lost,
             "lost_share": round(counts.lost / expected, 4) if expected else 0.0,
             "late": counts.late,
+            "sent": 0 if sender is None else sender.sent,
+            "unsent_seconds": round(sender.unsent_seconds, 2) if sender and sender.dtx else None,
             "concealed_seconds": round(counts.concealed_seconds, 2),
             "fallback_seconds": round(path.stream.fallback_seconds, 2),
             "fallback": fallback(path.stream),

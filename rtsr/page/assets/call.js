@@ -9,6 +9,8 @@ const view = new View({
   facts: (now) => [
     ["Packets lost", `${now.lost} (${(100 * now.lost_share).toFixed(1)} %)`],
     ["Packets too late", now.late],
+    ["Packets sent", now.sent],
+    ["Silence not sent", now.unsent_seconds === null ? "all of it is sent" : `${now.unsent_seconds} s`],
     ["Jitter", `${now.jitter_ms} ms`],
     ["Sound made up", `${now.concealed_seconds} s`],
     ["Without the new band", `${now.fallback_seconds} s`],

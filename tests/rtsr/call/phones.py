@@ -78,10 +78,16 @@ class Phone:
     """One baresip."""
 
     def __init__(
-        self, namespace: str, folder: Path, address: str, voice: Path, account: str
+        self,
+        namespace: str,
+        folder: Path,
+        address: str,
+        voice: Path,
+        account: str,
+        settings: str = "",
     ) -> None:
         folder.mkdir()
-        config = _CONFIG.format(address=address, voice=voice, folder=folder)
+        config = _CONFIG.format(address=address, voice=voice, folder=folder) + settings
         (folder / "config").write_text(config)
         (folder / "accounts").write_text(f"<sip:phone@{address}>;regint=0;{account}\n")
         (folder / "contacts").write_text("")

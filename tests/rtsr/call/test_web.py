@@ -6,6 +6,7 @@ import asyncio
 import fractions
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -41,13 +42,13 @@ def server():
 
 
 class Voice(MediaStreamTrack):
-    """Speech in packets of PCMU, one every 20 ms."""
+    """Sound in packets of PCMU, one every 20 ms."""
 
     kind = "audio"
 
-    def __init__(self, seconds):
+    def __init__(self, sound):
         super().__init__()
-        self._packets = packets(speech(8000, seconds))
+        self._packets = packets(sound)
         self._index = 0
 
     async def recv(self):
@@ -65,10 +66,11 @@ class Voice(MediaStreamTrack):
 class Client:
     """A caller with aiortc: PCMU out on one transceiver, Opus in on another."""
 
-    def __init__(self, seconds=3.0, hears="opus"):
+    def __init__(self, seconds=3.0, hears="opus", sound=None):
         self.peer = RTCPeerConnection()
         self.heard = []
-        self._speaks = self.peer.addTransceiver(Voice(seconds), direction="sendonly")
+        voice = Voice(speech(8000, seconds) if sound is None else sound)
+        self._speaks = self.peer.addTransceiver(voice, direction="sendonly")
         self._hears = self.peer.addTransceiver("audio", direction="recvonly")
         for transceiver, name in ((self._speaks, "PCMU"), (self._hears, hears)):
             codecs = RTCRtpReceiver.getCapabilities("audio").codecs
@@ -180,6 +182,31 @@ def test_a_client_that_hangs_up_by_itself_makes_room(server):
         assert calls == 0.0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["asks", "does not ask"])
+def test_a_caller_who_asks_for_dtx_is_not_sent_silence(server, asks):
+    def unsent():
+        return server.metric("rtsr_dtx_seconds_total")
+
+    async def run():
+        client = Client(sound=np.zeros(16000, np.float32))
+        offer = await client.offer()
+        assert "usedtx" not in offer["sdp"]
+        if asks:
+            found, asked = r"(a=rtpmap:(\d+) opus.*)", r"\1\na=fmtp:\2 usedtx=1"
+            offer["sdp"] = re.sub(found, asked, offer["sdp"])
+        name = await client.call(server, **offer)
+        while len(client.heard) < 13:
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        await client.close()
+        return client.heard
+
+    before = unsent()
+    payloads = [packet.payload for packet in asyncio.run(run())]
+    assert any(len(payload) == 1 for payload in payloads) is asks
+    assert (unsent() > before) is asks
 
 
 def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):

@@ -78,10 +78,22 @@ class MidiControls(Closing):
         """The map in use, with what was learned."""
         return self._map
 
-    def learn(self, control: str, path: Path, timeout: float = 30.0) -> Binding:
+    def learn(
+        self,
+        control: str,
+        path: Path,
+        timeout: float = 30.0,
+        given_up: threading.Event | None = None,
+    ) -> Binding:
         """Bind the next knob that is moved to a control, and write the map to a file.
 
         The controls rest meanwhile. The file is replaced as a whole; its comments stay.
+
+        Args:
+            control: to be moved.
+            path: of the map.
+            timeout: seconds in which the knob must be moved.
+            given_up: set by who gives this up before :meth:`give_up_learning` can know of it.
 
         Returns:
             The new binding, which is in effect at once.
@@ -95,6 +107,9 @@ class MidiControls(Closing):
             raise RtsrError("Another knob is being learnt; move that one first, or give it up.")
         moved: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
         self._learning = moved
+        # Set before that line, it is seen here; after it, giving up finds who waits.
+        if given_up is not None and given_up.is_set():
+            moved.put(None)
         try:
             knob = moved.get(timeout=timeout)
         except Empty:

@@ -1,0 +1,131 @@
+"""What goes in and out over a page's WebSocket, from a real server to a real client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+websockets = pytest.importorskip("websockets", reason="the extra page is not installed")
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+
+from desk import Desk, midi_server  # noqa: E402
+from starlette.routing import WebSocketRoute  # noqa: E402
+
+from rtsr.live.controls.board import ControlBoard  # noqa: E402
+from rtsr.page import learning as page_learning  # noqa: E402
+from rtsr.page.access import Access  # noqa: E402
+from rtsr.page.application import Frame, PageApplication  # noqa: E402
+from rtsr.page.learning import Learning  # noqa: E402
+from rtsr.page.serve import PageThread, bind  # noqa: E402
+from rtsr.page.view import about, show  # noqa: E402
+
+
+class Board:
+    """A subject that is nothing but controls."""
+
+    is_over = False
+    names = ("wet", "tilt_db")
+
+    def __init__(self, learning: Learning | None = None) -> None:
+        self.board = ControlBoard()
+        self.learning = learning
+
+    def about(self) -> dict[str, Any]:
+        return about("", self.board, self.names, learns=self.learning is not None)
+
+    def now(self) -> dict[str, Any]:
+        return {"kind": "now", "controls": {name: self.board.get(name) for name in self.names}}
+
+    def turn(self, name: str, value: float | str) -> None:
+        self.board.set(name, value)
+
+
+def talk(subject: Board, conversation: Callable[[Any], Awaitable[None]]) -> None:
+    bound = bind("127.0.0.1", 0)
+    page = PageApplication(Frame("", "live.js", "", ""), Access(("127.0.0.1",), "secret"))
+
+    async def view(socket: Any) -> None:
+        await show(page, socket, subject)
+
+    async def run() -> None:
+        address = f"ws://127.0.0.1:{bound.getsockname()[1]}/view"
+        bearer = {"Authorization": "Bearer secret"}
+        async with websockets.connect(address, additional_headers=bearer) as socket:
+            await conversation(socket)
+
+    with PageThread(page.build([WebSocketRoute("/view", view)]), bound):
+        asyncio.run(run())
+        subject.is_over = True
+
+
+async def until(socket: Any, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    while True:
+        message: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 30))
+        if condition(message):
+            return message
+
+
+def test_a_binary_message_is_answered_by_a_sentence_and_the_page_goes_on() -> None:
+    async def conversation(socket: Any) -> None:
+        await socket.send(b'{"set": {"wet": 0.5}}')
+        answer = await until(socket, lambda m: "error" in m)
+        assert answer["error"] == "A message is text, one JSON object; this one is binary."
+        await socket.send('{"set": {"wet": 0.25}}')
+        await until(socket, lambda m: m.get("controls", {}).get("wet") == 0.25)
+
+    talk(Board(), conversation)
+
+
+def test_a_learn_that_is_cancelled_while_the_device_opens_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rtmidi", reason="python-rtmidi is not installed")
+    if shutil.which("jackd") is None:
+        pytest.skip("jackd is not installed (Debian: jackd2)")
+    is_opening, may_open = threading.Event(), threading.Event()
+
+    class SlowDevice(page_learning.MidiControls):
+        def __init__(self, *arguments: Any) -> None:
+            is_opening.set()
+            assert may_open.wait(30)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(page_learning, "MidiControls", SlowDevice)
+
+    async def conversation(socket: Any) -> None:
+        await socket.send('{"learn": "wet"}')
+        await until(socket, lambda m: m.get("learning") == "wet")
+        assert await asyncio.to_thread(is_opening.wait, 30)
+        await socket.send('{"learn": null}')
+        # Messages are taken in order: once this is answered, the one before was taken.
+        await socket.send("[]")
+        await until(socket, lambda m: "one JSON object" in m.get("error", ""))
+        may_open.set()
+        end = await until(socket, lambda m: "learning" in m)
+        assert end == {"error": "Learning a knob for wet was given up.", "learning": None}
+        # The device is open now, and the next knob is learnt.
+        await socket.send('{"learn": "tilt_db"}')
+        await until(socket, lambda m: m.get("learning") == "tilt_db")
+        for _ in range(20):
+            desk.send(0xB0, 30, 64)
+            await asyncio.sleep(0.05)
+        await until(socket, lambda m: m.get("kind") == "learnt")
+
+    path = tmp_path / "map.toml"
+    with midi_server():
+        desk = Desk("desk")
+        subject = Board()
+        subject.learning = Learning(subject.board, path)
+        talk(subject, conversation)
+        subject.learning.close()
+        desk.put_away()
+    assert "tilt_db" in path.read_text()
+    assert "wet" not in path.read_text()
