@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rtsr.model.bands import band_means
 from rtsr.model.fourier import RealTransform
 from rtsr.model.streaming import State, StreamingModule, sliding_windows, tensor
 from rtsr.timing import HOP, SAMPLE_RATE
@@ -136,6 +137,22 @@ class SpectralEnergy(nn.Module):
         """Map ``(batch, frames, 2, 513)`` to ``(batch, frames, 1)``."""
         with torch.autocast(parts.device.type, enabled=False):
             return parts.square().sum(dim=2) @ self.weights
+
+
+class BandPower(nn.Module):
+    """Mean power of a bin in each band: what levels are predicted from."""
+
+    means: Tensor
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        means = band_means(bands, ANALYSIS_FRAME // 2 + 1)
+        self.register_buffer("means", means, persistent=False)
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """Map spectra ``(batch, frames, 2, 513)`` to ``(batch, frames, bands)``."""
+        with torch.autocast(parts.device.type, enabled=False):
+            return parts.square().sum(dim=2) @ self.means
 
 
 class Features(nn.Module):

@@ -30,7 +30,8 @@ class ModelConfig:
 
     ``level_width`` is the width of the level path (:mod:`rtsr.model.level_path`), which predicts
     the levels of the missing bands from those of the input; with 0, as in older models, there is
-    none.
+    none. ``predictor_width`` is that of the band predictor (:mod:`rtsr.model.band_predictor`); with
+    0 there is none.
 
     ``decoder_free_bins``, off in the named sizes, lets the decoder also set magnitude and phase of
     every bin. Such phases hardly change from hop to hop, which is audible as lines at multiples of
@@ -64,6 +65,9 @@ class ModelConfig:
     level_width: int = 0
     level_blocks: int = 3
     level_memory: int = 64
+    predictor_width: int = 0
+    predictor_blocks: int = 4
+    predictor_memory: int = 64
 
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
@@ -96,9 +100,9 @@ class ModelConfig:
         return cls(**values)
 
 
-_SMALL = ModelConfig(name="small", decoder_free_bins=False, level_width=112)
-# Twice as wide everywhere but in the level path, which does not profit from it, so that it can be
-# initialised from a trained `small` (`rtsr.train.grow`).
+_SMALL = ModelConfig(name="small", decoder_free_bins=False, level_width=112, predictor_width=80)
+# Twice as wide everywhere but where levels are predicted, which does not profit from it, so that it
+# can be initialised from a trained `small` (`rtsr.train.grow`).
 _BASE = ModelConfig(
     name="base",
     encoder_width=384,
@@ -111,6 +115,7 @@ _BASE = ModelConfig(
     decoder_blocks=4,
     decoder_free_bins=False,
     level_width=112,
+    predictor_width=80,
 )
 CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}
 

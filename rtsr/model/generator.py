@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from rtsr.model.analysis import (
+    BandPower,
     Features,
     FrameHistory,
     MaskedSpectrum,
     RunningLevel,
     SpectralEnergy,
 )
+from rtsr.model.band_predictor import BandPredictor
 from rtsr.model.config import ModelConfig
 from rtsr.model.excitation import BINS, Excitation
 from rtsr.model.flow import VelocityNet, euler, start_point
@@ -28,8 +30,8 @@ class Conditioning:
     """Features of one block of low-resolution input on which flow and decoder are conditioned.
 
     ``frames`` ``(batch, frames, 1440)``, ``level`` ``(batch, frames, 1)``, ``z`` ``(batch, frames,
-    latent)``, ``hidden`` ``(batch, frames, encoder_width)``; ``levels`` where they are computed and
-    the model has a level path.
+    latent)``, ``hidden`` ``(batch, frames, encoder_width)``; where they are computed, ``levels`` of
+    the level path and ``predicted`` ones of the band predictor, if the model has such.
     """
 
     frames: Tensor
@@ -37,6 +39,7 @@ class Conditioning:
     z: Tensor
     hidden: Tensor
     levels: Levels | None = None
+    predicted: Levels | None = None
 
 
 class Generator(StreamingModule):
@@ -56,7 +59,9 @@ class Generator(StreamingModule):
         self.level = RunningLevel(config.level_window)
         self.features = Features()
         self.encoder = Encoder(config)
+        self.band_power = BandPower(config.gain_bands)
         self.level_path = LevelPath(config) if config.level_width else None
+        self.band_predictor = BandPredictor(config) if config.predictor_width else None
         self.velocity = VelocityNet(config)
         self.excitation = Excitation()
         self.decoder = Decoder(config)
@@ -79,7 +84,7 @@ class Generator(StreamingModule):
             audio: ``(batch, 1, samples)``.
             f_prior: where its content ends, Hz, ``(batch, frames, 1)`` here and below.
             state: see :meth:`initial_state`.
-            with_levels: whether to run the level path.
+            with_levels: whether to run the level path and the band predictor.
 
         Returns:
             The conditioning of flow and decoder, and the next state.
@@ -90,10 +95,19 @@ class Generator(StreamingModule):
             features, f_prior, branch(state, "encoder")
         )
         conditioning = Conditioning(frames, level, z, hidden)
-        if self.level_path is not None and with_levels:
+        if not with_levels:
+            return conditioning, following
+        power = self.band_power(parts)
+        if self.level_path is not None:
             conditioning.levels, following["level_path"] = self.level_path.step(
-                parts, level, f_prior, branch(state, "level_path")
+                power, level, f_prior, branch(state, "level_path")
             )
+        if self.band_predictor is not None:
+            # It learns by itself alone, or it would be no second opinion.
+            with torch.no_grad():
+                conditioning.predicted, following["band_predictor"] = self.band_predictor.step(
+                    power, level, f_prior, branch(state, "band_predictor")
+                )
         return conditioning, following
 
     def predict_levels(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Levels, Tensor]:
@@ -105,7 +119,8 @@ class Generator(StreamingModule):
         if self.level_path is None:
             raise ValueError(f"the model {self.config.name!r} has no level path")
         _, level, parts, _ = self._measure(audio, f_prior, state)
-        levels, _ = self.level_path.step(parts, level, f_prior, branch(state, "level_path"))
+        power = self.band_power(parts)
+        levels, _ = self.level_path.step(power, level, f_prior, branch(state, "level_path"))
         return levels, level
 
     def _measure(
@@ -136,9 +151,12 @@ class Generator(StreamingModule):
 
         ``cutoffs`` are ``f_prior`` and ``f_target`` in Hz.
         """
-        return self.decoder.gains(
+        gains, decoder = self.decoder.gains(
             z, conditioning.hidden, cutoffs, conditioning.levels, branch(state, "decoder")
         )
+        if conditioning.predicted is not None:
+            gains = gains.moved(*conditioning.predicted)
+        return gains, decoder
 
     def decode(
         self,

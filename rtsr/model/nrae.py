@@ -92,6 +92,14 @@ class CarrierGains(NamedTuple):
         power = noise * self.points.square().mean(dim=2, keepdim=True) + harmonic + replicated
         return 0.5 * (power + LEAST_POWER).log()
 
+    def moved(self, level: Tensor, share: Tensor | float) -> CarrierGains:
+        """Return gains whose levels are moved towards ``level`` ``(batch, frames, bands)``.
+
+        ``share`` is how far, from 0 to 1, in logarithms; the carriers keep their shares.
+        """
+        correction = share * (level - self.level())
+        return self._replace(log_gains=self.log_gains + correction[:, :, None])
+
 
 class Decoder(StreamingModule):
     """Network from latent and low-resolution features to a frame of 600 samples per hop.
@@ -167,8 +175,7 @@ class Decoder(StreamingModule):
             log_gains.reshape(batch, frames, 3, self.bands), nn.functional.softplus(points), free
         )
         if levels is not None:
-            correction = levels.trust * (levels.level - gains.level())
-            gains = gains._replace(log_gains=gains.log_gains + correction[:, :, None])
+            gains = gains.moved(levels.level, levels.trust)
         return gains, {"blocks": blocks}
 
     def synthesise(

@@ -46,6 +46,7 @@ class Crops:
         codec_rows: the rows that have a codec-degraded version, or None.
         lossy: ``(batch,)`` bool: the reference itself went through a lossy coder, and weak parts
             of it may be missing.
+        is_speech: ``(batch,)`` bool; all of them where the corpus knows no speech by name.
     """
 
     pieces: list[Tensor]
@@ -54,6 +55,7 @@ class Crops:
     cutoffs_hz: np.ndarray
     codec_rows: CodecRows | None
     lossy: np.ndarray
+    is_speech: np.ndarray
 
     @property
     def audio(self) -> np.ndarray:
@@ -180,7 +182,8 @@ class Corpus:
         played: list[float] = []
         cutoffs = np.empty(batch, np.float32)
         lossy = np.empty(batch, bool)
-        for row, code in enumerate(rng.choice(len(self.domains), size=batch, p=shares)):
+        codes = rng.choice(len(self.domains), size=batch, p=shares)
+        for row, code in enumerate(codes):
             speed = 1.0
             if speed_share > 0.0 and rng.random() < speed_share:
                 speed = draw_speed(rng, *speeds)
@@ -192,7 +195,10 @@ class Corpus:
             played.append(speed)
             cutoffs[row] = min(cutoff * speed, SAMPLE_RATE / 2)
             lossy[row] = is_lossy
-        crops = Crops(pieces, played, samples, cutoffs, None, lossy)
+        is_speech = np.array([self.domains[code] == SPEECH for code in codes])
+        if SPEECH not in self.domains:
+            is_speech[:] = True
+        crops = Crops(pieces, played, samples, cutoffs, None, lossy, is_speech)
         crops.codec_rows = self._draw_codec_rows(rng, codec_share, weights, crops)
         return crops
 
@@ -232,7 +238,10 @@ class Corpus:
                 if not _mostly_silent(reference) or rng.random() < QUIET_CROPS_KEPT:
                     break
             crops.pieces[row], crops.speeds[row] = self._piece(reference), 1.0
-            crops.lossy[row] = self.is_lossy(int(versions.clips[picked[index]]))
+            clip = int(versions.clips[picked[index]])
+            crops.lossy[row] = self.is_lossy(clip)
+            if SPEECH in self.domains:
+                crops.is_speech[row] = self.domains[self.domain_codes[clip]] == SPEECH
             coded[index] = degraded * np.float32(1.0 / 32768.0)
         crops.cutoffs_hz[rows] = [self.end_hz(int(clip)) for clip in versions.clips[picked]]
         return CodecRows(rows, coded, versions.cutoffs_hz[picked])

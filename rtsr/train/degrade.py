@@ -104,7 +104,7 @@ def _prototype(kind: str, order: int, ripple: float) -> tuple[np.ndarray, np.nda
 
 
 @lru_cache(maxsize=8)
-def _axis(samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def frequency_axis(samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return what all spectra of one length share, on the device.
 
     Returns:
@@ -123,11 +123,12 @@ def _axis(samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _amplitude(decibels: Tensor) -> Tensor:
+def amplitude(decibels: Tensor) -> Tensor:
+    """Return factors of amplitude for decibels."""
     return (decibels * (math.log(10.0) / 20.0)).exp()
 
 
-def _draw_knots(rng: np.random.Generator) -> np.ndarray:
+def draw_knots(rng: np.random.Generator) -> np.ndarray:
     """Decibels at eight places over the octaves: another microphone, another room.
 
     One half are +-5 dB at every octave by itself, the other half walk up and down from octave to
@@ -139,7 +140,7 @@ def _draw_knots(rng: np.random.Generator) -> np.ndarray:
     return (knots - knots.mean()).clip(-10.0, 10.0)
 
 
-def _draw_floor(rng: np.random.Generator) -> tuple[float, float]:
+def draw_floor(rng: np.random.Generator) -> tuple[float, float]:
     """Draw a noise floor: its tilt in dB per octave, and -95 to -60 dBFS at 1 kHz."""
     tilt = float(rng.uniform(-4.0, 1.0))
     return tilt, float(rng.uniform(-95.0, -60.0))
@@ -201,21 +202,21 @@ def degrade(
     batch, samples = clips.shape
     device = clips.device
     ends = np.array(ends, dtype=np.float64)
-    frequencies, octaves, hats = _axis(samples, device)
+    frequencies, octaves, hats = frequency_axis(samples, device)
     is_codec_row = np.zeros(batch, bool)
     if codec_rows is not None:
         is_codec_row[codec_rows.rows] = True
     lossy = np.zeros(batch, bool) if lossy is None else lossy
-    clips, ends, lossy = _mix(clips, ends, lossy, config, rng, ~is_codec_row)
+    clips, ends, lossy = mix(clips, ends, lossy, config, rng, ~is_codec_row)
 
     knots = np.zeros((batch, KNOTS))
     tilts, floors_db = np.zeros(batch), np.full(batch, -np.inf)
     for row in np.flatnonzero(~is_codec_row):
         if rng.random() < config.equalizer_share:
-            knots[row] = _draw_knots(rng)
+            knots[row] = draw_knots(rng)
         if rng.random() < config.floor_share:
-            tilts[row], floors_db[row] = _draw_floor(rng)
-    spectrum = torch.fft.rfft(clips) * _amplitude(placed(knots, device) @ hats)
+            tilts[row], floors_db[row] = draw_floor(rng)
+    spectrum = torch.fft.rfft(clips) * amplitude(placed(knots, device) @ hats)
     in_rooms = np.flatnonzero(~is_codec_row & (rng.random(batch) < config.room_share))
     if len(in_rooms):
         rows = torch.from_numpy(in_rooms).to(device, non_blocking=True)
@@ -230,8 +231,8 @@ def degrade(
     loudest_db, end, tilt, floor_db = placed(
         np.stack([rng.uniform(-30.0, -0.5, batch), ends, tilts, floors_db])[:, :, None], device
     )
-    gain = (_amplitude(loudest_db) / peak.clamp(min=1e-3)).clamp(max=8.0)
-    floors = _amplitude(floor_db + tilt * octaves) * (frequencies < end)
+    gain = (amplitude(loudest_db) / peak.clamp(min=1e-3)).clamp(max=8.0)
+    floors = amplitude(floor_db + tilt * octaves) * (frequencies < end)
     spectrum = spectrum * gain + noise * floors
     reference = torch.fft.irfft(spectrum, samples)
 
@@ -245,7 +246,7 @@ def degrade(
     is_call = (
         (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_codec_row
     )
-    low_pass = _low_pass_gains(frequencies, cutoffs, filters.slope_starts)
+    low_pass = low_pass_gains(frequencies, cutoffs, filters.slope_starts)
     narrow_spectrum = spectrum * low_pass
     if filters.rows:
         analog = torch.from_numpy(np.array(filters.rows)).to(device, non_blocking=True)
@@ -308,7 +309,7 @@ def _draw_filters(
     return filters
 
 
-def _low_pass_gains(frequencies: Tensor, cutoffs: np.ndarray, starts: np.ndarray) -> Tensor:
+def low_pass_gains(frequencies: Tensor, cutoffs: np.ndarray, starts: np.ndarray) -> Tensor:
     """Return gains ``(batch, bins)`` of linear-phase low-passes that reach zero at the cutoff."""
     start, cutoff = placed(np.stack([starts, cutoffs])[:, :, None], frequencies.device)
     # A low-pass without a slope has no width to divide by; the comparison below is all of it.
@@ -349,7 +350,7 @@ def _peak(audio: Tensor) -> Tensor:
     return audio.abs().amax(dim=1, keepdim=True)
 
 
-def _mix(
+def mix(
     clips: Tensor,
     ends: np.ndarray,
     lossy: np.ndarray,

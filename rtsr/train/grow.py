@@ -103,7 +103,7 @@ def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0
         if name in weights:
             inputs = _repeated_inputs(name, narrow)
             values[name] = _widened(name, weights[name].float().cpu(), value, inputs, chance)
-        elif name.endswith("scale"):
+        elif name.endswith("scale") and not name.startswith(("level_path", "band_predictor")):
             # An added block adds nothing until its scale has learned to.
             values[name] = torch.zeros_like(value)
     grown.load_state_dict(values)
@@ -128,9 +128,14 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
                 f"Growing cannot shrink: {name} is {getattr(narrow, name)} in the trained model "
                 f"and {getattr(wide, name)} in {wide.name!r}."
             )
-    # A level path can be added, but not changed.
-    level_path = ("level_width", "level_blocks", "level_memory") if narrow.level_width else ()
-    for name in (*level_path, "latent", "flow_blocks", "expansion", "kernel", "gain_bands",
+    # What predicts levels can be added, but not changed.
+    kept = [
+        f"{part}_{size}"
+        for part in ("level", "predictor")
+        for size in ("width", "blocks", "memory")
+        if getattr(narrow, f"{part}_width")
+    ]
+    for name in (*kept, "latent", "flow_blocks", "expansion", "kernel", "gain_bands",
                  "envelope_points",
                  "level_window", "prior", "prior_scale"):  # fmt: skip
         if getattr(wide, name) != getattr(narrow, name):

@@ -21,8 +21,16 @@ from rtsr.train.similarity import dissimilarity
 #: samples of the reference that are compared with one frame, around that frame's own 600
 WINDOW = 960
 DECIBEL = 10.0 / math.log(10.0)
-#: the quantile of the possible levels that is learnt: above the median, as loud parts matter more
+#: of the possible levels, what gains and the level path learn: above the median, as loud parts
+#: matter more
 QUANTILE = 0.6
+#: the same where loud bands of loud frames are nearly all that counts
+CELL_QUANTILE = 0.55
+#: there a band's level has half of its weight so far below the loudest, and less over so many dB
+CELL_RANGE_DB, CELL_SLOPE_DB = 35.0, 10.0
+LEAST_CELL_WEIGHT = 0.15
+#: share of the frames whose loudest bands are louder than what counts as the loudest
+LOUDEST_SHARE = 0.05
 #: frames this far below their clip's loudest, in dB, or further have the least weight
 QUIET_RANGE_DB = 40.0
 LEAST_WEIGHT, MOST_WEIGHT = 0.3, 2.0
@@ -92,17 +100,45 @@ class LevelLoss(nn.Module):
             torch.where(mask > 0.0, power, reference) + floors, reference + floors, mask
         )
 
+    def cell_error(
+        self,
+        power: Tensor,
+        reference: Tensor,
+        limits: tuple[Tensor, Tensor],
+        noise_floor: Tensor,
+    ) -> Tensor:
+        """Compare powers band by band; return the mean weighted error in dB.
+
+        The weight of a band in a frame follows its own level, not that of its frame: what is far
+        below the loudest sound of a clip is not heard beside it. ViSQOL counts nothing that lies
+        45 dB below its frame's peak (Chinen et al. 2020, arXiv 2004.09584).
+
+        Args:
+            power: ``(batch, frames, bands)``, and so is ``reference``.
+            reference: :meth:`powers` of the reference.
+            limits: as for :meth:`forward`.
+            noise_floor: as there, but ``(batch, 1, bands)``.
+        """
+        mask = band_mask(self.centres, *limits)
+        target = DECIBEL * (reference + noise_floor).log()
+        error = DECIBEL * (power + noise_floor).log() - target
+        loudest = (target - 1e3 * (1.0 - mask)).amax(dim=2)
+        top = torch.quantile(loudest, 1.0 - LOUDEST_SHARE, dim=1)[:, None, None]
+        nearness = ((target - top + CELL_RANGE_DB) / CELL_SLOPE_DB).sigmoid()
+        weight = mask * (nearness + LEAST_CELL_WEIGHT)
+        weight[:, :FRESH_FRAMES] *= FRESH_WEIGHT
+        return (_tilted(error, CELL_QUANTILE) * weight).sum() / (weight.sum() + 1e-3)
+
     @staticmethod
     def _error(power: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
         target = DECIBEL * reference.log()
         error = DECIBEL * power.log() - target
-        quantile = torch.where(error < 0.0, -2.0 * QUANTILE, 2.0 * (1.0 - QUANTILE))
         loudest = (target - 1e3 * (1.0 - mask)).amax(dim=2, keepdim=True)
         range_db = loudest - loudest.amax(dim=1, keepdim=True) + QUIET_RANGE_DB
         steepness = (MOST_WEIGHT - LEAST_WEIGHT) / QUIET_RANGE_DB
         weight = mask * (LEAST_WEIGHT + steepness * range_db).clamp(min=LEAST_WEIGHT)
         weight[:, :FRESH_FRAMES] *= FRESH_WEIGHT
-        return ((quantile * error) * weight).sum() / (weight.sum() + 1e-3)
+        return (_tilted(error, QUANTILE) * weight).sum() / (weight.sum() + 1e-3)
 
     @staticmethod
     def _contours(power: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
@@ -111,3 +147,8 @@ class LevelLoss(nn.Module):
             smooth = nn.functional.avg_pool1d(one.transpose(1, 2), CONTOUR_FRAMES, CONTOUR_STEP)
             logs.append(smooth.transpose(1, 2).log())
         return dissimilarity(logs[0], logs[1], mask)
+
+
+def _tilted(error: Tensor, quantile: float) -> Tensor:
+    """Return twice the quantile loss (Koenker and Bassett 1978, "Regression quantiles")."""
+    return error * torch.where(error < 0.0, -2.0 * quantile, 2.0 * (1.0 - quantile))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rtsr.model.generator import Generator
+from rtsr.train.band_domain import Bands
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, SpectralLoss
@@ -29,7 +30,11 @@ from rtsr.train.stages import (
     level_terms,
     one_step,
     path_levels,
+    predictor_levels,
 )
+
+#: of telling speech from other sound, a cross-entropy, against decibels
+SPEECH_WEIGHT = 3.0
 
 
 @dataclass
@@ -114,6 +119,17 @@ class Objective:
                 losses.total = losses.total + weights[name] * value
         return losses
 
+    def predictor_losses(self, generator: Generator, bands: Bands) -> Losses:
+        """Losses of a step in which the band predictor learns alone."""
+        with self.autocast():
+            terms = predictor_levels(generator, bands, self.levels)
+        return Losses(terms["predictor"] + SPEECH_WEIGHT * terms["is_speech"], terms)
+
+    def is_of_predictor(self, generator: Generator, moment: Moment) -> bool:
+        """Whether the band predictor learns alone, in the first part of the stage of levels."""
+        is_first = moment.stage == LEVELS and moment.fraction < self.settings.predictor_alone
+        return is_first and generator.band_predictor is not None
+
     def is_of_levels(self, moment: Moment) -> bool:
         """Whether a step compares levels alone: in their stage, and now and then in refinement."""
         every = self.settings.levels_every
@@ -122,7 +138,10 @@ class Objective:
 
     def _level_losses(self, generator: Generator, batch: Batch, moment: Moment) -> Losses:
         has_path = generator.level_path is not None
-        is_alone = moment.stage == LEVELS and moment.fraction < self.settings.path_alone
+        settings = self.settings
+        first = settings.predictor_alone if generator.band_predictor is not None else 0.0
+        end = first + (1.0 - first) * settings.path_alone
+        is_alone = moment.stage == LEVELS and moment.fraction < end
         with self.autocast():
             if has_path and is_alone:
                 terms = path_levels(generator, batch, self.levels)

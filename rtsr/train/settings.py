@@ -44,7 +44,8 @@ class TrainSettings:
     :class:`~rtsr.model.config.ModelConfig` that differ from those of ``model``.
 
     Steps that compare levels alone take ``level_batch`` clips of ``level_frames``. In the first
-    ``path_alone`` of their stage only the level path learns, which is quick; then all of the model.
+    ``predictor_alone`` of their stage only the band predictor learns, which learns nowhere else; in
+    the first ``path_alone`` of what is left only the level path, which is quick; then all else.
     In refinement they take turns with whole steps, one in ``levels_every`` (0: never), and whole
     steps add the error of levels in dB with the weight ``levels``. ``contours`` weighs how unlike
     the contours of levels are (0 to 1) against decibels. ``domains`` are the shares in
@@ -76,6 +77,7 @@ class TrainSettings:
     distillation_every: int = 4
     teacher_steps: int = 4
     distribution: float = 0.3
+    predictor_alone: float = 0.4
     path_alone: float = 0.5
     levels: float = 0.1
     contours: float = 8.0

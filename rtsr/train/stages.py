@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rtsr.model.crossover import high_pass
 from rtsr.model.flow import euler, start_point
@@ -13,6 +14,7 @@ from rtsr.model.generator import Conditioning, Generator
 from rtsr.model.nrae import CarrierGains
 from rtsr.model.streaming import State, branch
 from rtsr.timing import HOP, OVERLAP
+from rtsr.train.band_domain import Bands
 from rtsr.train.degrade import Degraded
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.levels import LevelLoss
@@ -124,14 +126,35 @@ def flow_matching(generator: Generator, batch: Batch) -> Tensor:
     return (velocity.float() - (end - begin).float()).square().mean()
 
 
+def predictor_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> dict[str, Tensor]:
+    """Stage 3, first part: train the band predictor by itself, on powers of bands.
+
+    Raises:
+        ValueError: the model has no band predictor.
+    """
+    predictor = generator.band_predictor
+    if predictor is None:
+        raise ValueError(f"the model {generator.config.name!r} has no band predictor")
+    clips, frames, _ = bands.power.shape
+    f_prior = bands.f_prior[:, None, None].expand(clips, frames, 1)
+    state = predictor.initial_state(clips)
+    (level, speech), _ = predictor.predict(bands.power, f_prior, state)
+    # Nothing of what is no speech is compared.
+    limits = bands.f_prior, bands.is_speech * bands.f_end
+    error = loss.cell_error((2.0 * level).exp(), bands.reference, limits, bands.noise_floor)
+    wanted = bands.is_speech[:, None, None].expand_as(speech)
+    doubt = functional.binary_cross_entropy_with_logits(speech.float(), wanted)
+    return {"predictor": error, "is_speech": doubt}
+
+
 def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:
-    """Stage 3, first part: train the level path by itself."""
+    """Stage 3, second part: train the level path by itself."""
     levels, level = generator.predict_levels(batch.data.narrow, batch.f_prior, batch.state)
     return _compare_levels(loss, {"path": levels.level}, level, batch)
 
 
 def all_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:
-    """Stage 3, second part: train the level path and the decoder's gains together."""
+    """Stage 3, third part: train the level path and the decoder's gains together."""
     conditioning, _, gains = _run_time_gains(generator, batch)
     return level_terms(loss, conditioning, gains, batch)
 

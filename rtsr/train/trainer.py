@@ -18,7 +18,9 @@ from rtsr.errors import RtsrError
 from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.train.band_domain import BandDomain, Bands
 from rtsr.train.checkpoint import MovingAverage, load_checkpoint, save_checkpoint, slim
+from rtsr.train.corpus import Crops
 from rtsr.train.data import Corpus
 from rtsr.train.degrade import degrade
 from rtsr.train.device import (
@@ -114,7 +116,9 @@ class Trainer:
         self.generator = seeded(settings.model_config(), settings.seed).to(self.device)
         self.discriminators = Discriminators().to(self.device)
         self.spectral = SpectralLoss(settings.losses).to(self.device)
-        self.levels = LevelLoss(self.generator.config.gain_bands).to(self.device)
+        bands = self.generator.config.gain_bands
+        self.levels = LevelLoss(bands).to(self.device)
+        self.band_domain = BandDomain(self.levels, bands, settings.degrade, self.device)
         self.objective = Objective(
             settings, self.spectral, self.discriminators, self.levels, self._autocast
         )
@@ -171,8 +175,11 @@ class Trainer:
         """Take one step at that share of the present stage; returns its terms, on the device."""
         self._set_rates(fraction)
         moment = Moment(self.stage, self.steps[self.stage], fraction)
-        batch = self.draw_batch(self.objective.is_of_levels(moment))
-        losses = self.objective.losses(self.generator, self.teacher, batch, moment)
+        if self.objective.is_of_predictor(self.generator, moment):
+            losses = self.objective.predictor_losses(self.generator, self.draw_bands())
+        else:
+            batch = self.draw_batch(self.objective.is_of_levels(moment))
+            losses = self.objective.losses(self.generator, self.teacher, batch, moment)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(
@@ -231,23 +238,34 @@ class Trainer:
         """Draw and degrade the next batch of the run."""
         return self._batch(self.train_corpus, self.rng, is_of_levels)
 
+    def draw_bands(self) -> Bands:
+        """Draw and degrade the next batch of the run in the band domain."""
+        crops = self._draw(self.train_corpus, self.rng, is_of_levels=True, codec_share=0.0)
+        return self.band_domain.degrade(crops, self.rng)
+
     def _batch(self, corpus: Corpus, rng: np.random.Generator, is_of_levels: bool = False) -> Batch:
+        degradation = self.settings.degrade
+        crops = self._draw(corpus, rng, is_of_levels, degradation.codec_share)
+        audio = crops.on(self.device)
+        data = degrade(audio, crops.cutoffs_hz, degradation, rng, crops.codec_rows, crops.lossy)
+        return Batch(self.generator, data)
+
+    def _draw(
+        self, corpus: Corpus, rng: np.random.Generator, is_of_levels: bool, codec_share: float
+    ) -> Crops:
         settings, degradation = self.settings, self.settings.degrade
         clips, frames = settings.batch, settings.frames
         if is_of_levels:
             clips, frames = settings.level_batch, settings.level_frames
-        crops = corpus.draw(
+        return corpus.draw(
             rng,
             clips,
             frames * HOP,
-            degradation.codec_share,
+            codec_share,
             settings.domains,
             degradation.speed_share,
             (degradation.lowest_speed, degradation.highest_speed),
         )
-        audio = crops.on(self.device)
-        data = degrade(audio, crops.cutoffs_hz, degradation, rng, crops.codec_rows, crops.lossy)
-        return Batch(self.generator, data)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)

@@ -181,8 +181,8 @@ def test_nearly_all_weights_are_converted(full, converted, precision):
         if one.data_type == TensorProto.FLOAT
     )
     products = sum(int(np.prod(one.dims)) for one in full.graph.initializer if len(one.dims) == 2)
-    # A third of what is kept are constants: the bands of the level path and the transforms.
-    assert kept < 0.05 * products
+    # A third of what is kept are constants, bands and transforms; a sixth are linear shortcuts.
+    assert kept < 0.055 * products
     assert not find_products(converted[precision])
 
 

@@ -39,6 +39,8 @@ SIZES = {
     "decoder_blocks": 2,
     "latent": 6,
     "level_width": 8,
+    "predictor_width": 8,
+    "predictor_blocks": 1,
     "level_memory": 5,
 }
 FACTS = {"stage": "refinement", "minutes": 7.0}

@@ -168,7 +168,7 @@ def _octave_cases(models: Sequence[Model], chosen: Sequence[str], axes: Axes) ->
             cases += [
                 Case(
                     OCTAVES, name, provider, precision, hops, count, axes.threads, hops * HOP_MS,
-                    {"model": model, "factor": factor},
+                    source={"model": model, "factor": factor},
                 )
                 for provider in on
                 for hops in axes.hops

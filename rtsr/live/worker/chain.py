@@ -126,6 +126,8 @@ class LiveChain:
         self._colour = colour
         self._hops.renew_colour(0, colour)
         self._hops.set_colour_amount(0, self._colour_amount)
+
+    @property
     def adds(self) -> bool:
         """Whether the newest hop has something that was added."""
         return bool(self._hops.adds[0])

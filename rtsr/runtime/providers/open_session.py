@@ -36,6 +36,9 @@ _GPU_FAILURE = re.compile(
     r"\b(?:CUDA|CUDNN|CUBLAS|CURAND|CUFFT) failure \d+: [^;]*|TensorRT EP [^;]*"
 )
 _WARNING, _FATAL = 2, 4
+# It makes each product of rows a product of two matrices between two reshapes, which take longer
+# on a CPU than the addition that it saves.
+_UNWANTED_ON_CPU = ["MatMulAddFusion"]
 # The CUDA provider keeps a graph for each of these numbers, one per binding; 0 is its own
 # (onnxruntime_run_options_config_keys.h).
 _GRAPH_OF_BUFFER = ("1", "2")
@@ -187,7 +190,11 @@ def create(onnxruntime: ModuleType, path: Path, options: Any, name: str, listed:
     try:
         # Its own fall-back is not only silent: it prints to stdout, into a pipe's sound.
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=listed, enable_fallback=0
+            str(path),
+            options,
+            providers=listed,
+            enable_fallback=0,
+            disabled_optimizers=_UNWANTED_ON_CPU if name == CPU else None,
         )
     except Exception as error:  # its errors have no common base but Exception
         reason = one_reason(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -15,13 +16,15 @@ from torch.nn import functional  # noqa: E402
 
 from rtsr.model import CONFIGURATIONS, ModelConfig, configuration, parameter_count  # noqa: E402
 from rtsr.model.analysis import RunningLevel, analysis_window  # noqa: E402
+from rtsr.model.band_predictor import BandPredictor  # noqa: E402
 from rtsr.model.bands import band_interpolation  # noqa: E402
 from rtsr.model.crossover import high_pass  # noqa: E402
 from rtsr.model.flow import VelocityNet, euler  # noqa: E402
 from rtsr.model.fourier import InverseRealTransform, RealTransform  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.model.layers import CausalConv1d, ConvNeXtBlock, WindowedAttention  # noqa: E402
-from rtsr.model.level_path import GatedMemory, LevelPath, RunningMinimum  # noqa: E402
+from rtsr.model.level_network import GatedMemory, RunningMinimum  # noqa: E402
+from rtsr.model.level_path import LevelPath  # noqa: E402
 from rtsr.model.nrae import CarrierGains, point_interpolation  # noqa: E402
 from rtsr.model.streaming import flatten, unflatten  # noqa: E402
 from rtsr.model.synthesis import OverlapAdd, synthesis_window  # noqa: E402
@@ -39,6 +42,7 @@ TINY = replace(
     decoder_width=24,
     latent=8,
     level_width=16,
+    predictor_width=16,
     level_memory=8,
 )
 
@@ -129,7 +133,7 @@ def test_zero_state_equals_a_fresh_stream_and_batches_do_not_mix(tiny):
     torch.testing.assert_close(together[1:2], alone, atol=1e-7, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("small", 2.2e6, 2.9e6), ("base", 10e6, 12.5e6)])
+@pytest.mark.parametrize(("name", "low", "high"), [("small", 2.2e6, 3.2e6), ("base", 10e6, 12.5e6)])
 def test_sizes(name, low, high):
     assert low < parameter_count(seeded(configuration(name), 0)) < high
 
@@ -252,7 +256,7 @@ def test_a_minimum_falls_at_once_and_rises_slowly():
 
 def test_levels_follow_the_sound_and_not_its_level(tiny):
     """Ten decibels more of input are ten more of every band: levels are relative to it."""
-    parts = torch.randn(1, FRAMES, 2, 513) * 0.05
+    power = tiny.band_power(torch.randn(1, FRAMES, 2, 513) * 0.05)
     cutoff = torch.full((1, FRAMES, 1), 4000.0)
     path = tiny.level_path
     assert isinstance(path, LevelPath)
@@ -261,20 +265,20 @@ def test_levels_follow_the_sound_and_not_its_level(tiny):
         # How loud all of it is, is an input too; without its weight nothing may be left of it.
         path.enter.weight[:, -1] = 0.0
         path.straight.weight[:, -1] = 0.0
-        level = parts.square().mean().sqrt().expand(1, FRAMES, 1)
-        soft, _ = path.step(parts, level, cutoff, path.initial_state(1))
-        loud, _ = path.step(3.16 * parts, 3.16 * level, cutoff, path.initial_state(1))
+        level = power.mean().sqrt().expand(1, FRAMES, 1)
+        soft, _ = path.step(power, level, cutoff, path.initial_state(1))
+        loud, _ = path.step(10.0 * power, 10**0.5 * level, cutoff, path.initial_state(1))
     torch.testing.assert_close(soft.level, loud.level, atol=1e-3, rtol=1e-3)
 
 
 def test_bands_above_the_cutoff_tell_nothing(tiny):
     path = tiny.level_path
-    parts = torch.randn(1, FRAMES, 2, 513) * 0.05
+    power = tiny.band_power(torch.randn(1, FRAMES, 2, 513) * 0.05)
     level, cutoff = torch.full((1, FRAMES, 1), 0.1), torch.full((1, FRAMES, 1), 4000.0)
-    other = parts.clone()
-    other[..., 120:] = 0.0
+    other = power.clone()
+    other[..., 36:] = 0.0
     with torch.no_grad():
-        one, _ = path.step(parts, level, cutoff, path.initial_state(1))
+        one, _ = path.step(power, level, cutoff, path.initial_state(1))
         two, _ = path.step(other, level, cutoff, path.initial_state(1))
     torch.testing.assert_close(one.level, two.level)
 
@@ -286,18 +290,65 @@ def test_gains_follow_the_level_path_as_far_as_it_trusts_itself(tiny):
     with torch.no_grad():
         state = tiny.initial_state(1)
         conditioning, _ = tiny.analyse(audio, cutoffs[0], state)
+        conditioning.predicted = None
         wanted = conditioning.levels.level
         own, _ = tiny.gains(conditioning.z, replace(conditioning, levels=None), cutoffs, state)
         for trust in (0.0, 0.25, 1.0):
             levels = conditioning.levels._replace(trust=torch.full_like(wanted, trust))
-            shape, _ = tiny.gains(
-                conditioning.z, replace(conditioning, levels=levels), cutoffs, state
-            )
+            trusting = replace(conditioning, levels=levels)
+            shape, _ = tiny.gains(conditioning.z, trusting, cutoffs, state)
             expected = own.level() + trust * (wanted - own.level())
             torch.testing.assert_close(shape.level(), expected, atol=1e-3, rtol=1e-3)
             # The carriers keep their shares.
             lift = shape.log_gains - own.log_gains
             torch.testing.assert_close(lift[:, :, 0], lift[:, :, 1])
+
+
+@pytest.mark.parametrize(
+    ("speech", "share"), [(-99.0, 0.0), (99.0, 0.5)], ids=["no speech", "speech"]
+)
+def test_gains_of_speech_move_half_way_to_the_predicted_levels(tiny, speech, share):
+    audio, _, f_prior, f_target = signals(TINY)
+    cutoffs = f_prior.transpose(1, 2), f_target.transpose(1, 2)
+    tiny = copy.deepcopy(tiny)
+    with torch.no_grad():
+        tiny.band_predictor.head.bias[-1] = speech
+        state = tiny.initial_state(1)
+        conditioning, _ = tiny.analyse(audio, cutoffs[0], state)
+        without = replace(conditioning, predicted=None)
+        own, _ = tiny.gains(conditioning.z, without, cutoffs, state)
+        moved, _ = tiny.gains(conditioning.z, conditioning, cutoffs, state)
+    expected = own.level() + share * (conditioning.predicted.level - own.level())
+    torch.testing.assert_close(moved.level(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_predicted_levels_do_not_depend_on_how_loud_the_input_is(tiny):
+    """Ten decibels more of input are ten more of every band, but for one feature."""
+    predictor = copy.deepcopy(tiny.band_predictor)
+    assert isinstance(predictor, BandPredictor)
+    power = tiny.band_power(torch.randn(1, FRAMES, 2, 513) * 5.0)
+    cutoff = torch.full((1, FRAMES, 1), 4000.0)
+    with torch.no_grad():
+        predictor.enter.weight[:, -1] = 0.0
+        predictor.straight.weight[:, -1] = 0.0
+        level = torch.full((1, FRAMES, 1), 0.1)
+        soft, _ = predictor.step(power, level, cutoff, predictor.initial_state(1))
+        loud, _ = predictor.step(10.0 * power, level, cutoff, predictor.initial_state(1))
+    expected = soft.level + math.log(10.0) / 2.0
+    torch.testing.assert_close(loud.level, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(loud.trust, soft.trust, atol=1e-3, rtol=1e-3)
+
+
+def test_the_predictor_knows_nothing_of_bands_above_the_cutoff(tiny):
+    predictor = tiny.band_predictor
+    power = torch.rand(1, FRAMES, 64)
+    cutoff = torch.full((1, FRAMES, 1), 4000.0)
+    other = power.clone()
+    other[..., 36:] = 7.0
+    with torch.no_grad():
+        one, _ = predictor.predict(power, cutoff, predictor.initial_state(1))
+        two, _ = predictor.predict(other, cutoff, predictor.initial_state(1))
+    torch.testing.assert_close(one, two)
 
 
 @pytest.mark.parametrize("carrier", [0, 1, 2], ids=["noise", "harmonic", "replicated"])

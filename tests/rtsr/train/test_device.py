@@ -36,6 +36,8 @@ TINY = TrainSettings(
         "decoder_width": 24,
         "latent": 8,
         "level_width": 16,
+        "predictor_width": 8,
+        "predictor_blocks": 1,
         "level_memory": 8,
     },
     warm_up_steps=2,
@@ -159,7 +161,7 @@ def test_analog_filters_are_those_of_the_textbook(kind: str, design: Any) -> Non
 
 def test_a_low_pass_is_zero_from_its_cutoff_on_also_without_a_slope() -> None:
     hz = torch.arange(0.0, 24_000.0, 100.0)
-    gains = degrade_module._low_pass_gains(
+    gains = degrade_module.low_pass_gains(
         hz, np.array([8000.0, 8000.0]), np.array([7000.0, 8000.0])
     )
     assert gains[:, hz <= 7000.0].eq(1.0).all()

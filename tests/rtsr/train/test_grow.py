@@ -29,6 +29,8 @@ NARROW = {
     "decoder_blocks": 1,
     "latent": 6,
     "level_width": 8,
+    "predictor_width": 8,
+    "predictor_blocks": 1,
     "level_blocks": 2,
     "level_memory": 4,
 }
@@ -106,8 +108,8 @@ def test_what_cannot_be_grown_is_refused(narrow, change, says):
 
 @torch.no_grad()
 def test_free_bins_can_be_left_out_and_the_carriers_begin_louder():
-    # A level path would take the lift back.
-    alone = {"level_width": 0}
+    # What predicts levels would take the lift back.
+    alone = {"level_width": 0, "predictor_width": 0}
     free = seeded(configuration("small", **{**NARROW, **alone}, decoder_free_bins=True), 3).eval()
     window = {"attention_window": NARROW["attention_window"]}
     rest = configuration("small", **{**WIDE, **window, **alone})

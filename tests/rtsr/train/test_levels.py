@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rtsr.train.levels import (  # noqa: E402
+    CELL_QUANTILE,
     FRESH_FRAMES,
     FRESH_WEIGHT,
     LEAST_WEIGHT,
@@ -103,6 +104,38 @@ def test_loud_frames_weigh_most_and_the_first_ones_little(loss):
     )
     assert level_error(loss, fresh, reference) / of_loud == pytest.approx(FRESH_WEIGHT, rel=0.05)
     assert FRESH_FRAMES < 40
+
+
+def cell_error(loss, estimate, reference, f_end=24_000.0, floor=1e-12):
+    limits = torch.full((1,), 4000.0), torch.full((1,), f_end)
+    powers = (10.0 ** (x / 10.0) for x in (estimate, reference))
+    return float(loss.cell_error(*powers, limits, torch.full((1, 1, BANDS), floor)))
+
+
+def test_errors_of_cells_are_in_decibels_and_too_quiet_is_a_little_worse(loss):
+    reference = flat(-40.0)
+    assert cell_error(loss, reference, reference) == pytest.approx(0.0, abs=1e-3)
+    for moved, share in ((3.0, 1 - CELL_QUANTILE), (-3.0, CELL_QUANTILE)):
+        error = cell_error(loss, reference + moved, reference)
+        assert error == pytest.approx(3.0 * 2 * share, rel=1e-2)
+
+
+def test_cells_weigh_by_their_own_level_and_not_by_their_frame(loss):
+    reference = flat(-40.0)
+    reference[:, :, 50:] = -90.0
+    loud, quiet = reference.clone(), reference.clone()
+    loud[:, 40:60, 45:50] += 5.0
+    quiet[:, 40:60, 50:55] += 5.0
+    assert cell_error(loss, quiet, reference) < 0.5 * cell_error(loss, loud, reference)
+
+
+def test_cells_beyond_the_end_or_below_the_floor_are_not_compared(loss):
+    wrong = flat(-40.0)
+    wrong[:, :, 58:] -= 20.0
+    assert cell_error(loss, wrong, flat(-40.0), f_end=15_000.0) == pytest.approx(0.0, abs=1e-3)
+    assert cell_error(loss, flat(-100.0), flat(-120.0), floor=1e-8) < 0.1
+    # As for a clip none of whose bands may be compared.
+    assert cell_error(loss, flat(-60.0), flat(-40.0), f_end=0.0) == 0.0
 
 
 def test_contours_are_alike_up_to_level_and_unlike_when_they_are_not_followed(loss):

@@ -19,9 +19,9 @@ from rtsr.train.degrade import (  # noqa: E402
     LOSSLESS_NOISE_FLOOR,
     LOSSY_NOISE_FLOOR,
     DegradeConfig,
-    _mix,
     degrade,
     draw_cutoffs,
+    mix,
 )
 from rtsr.train.device import choose_device  # noqa: E402
 from rtsr.train.discriminators import Discriminators  # noqa: E402
@@ -50,6 +50,9 @@ TINY_CHANGES = {
     "latent": 8,
     "level_width": 16,
     "level_memory": 8,
+    "predictor_width": 16,
+    "predictor_blocks": 1,
+    "predictor_memory": 8,
 }
 TINY = TrainSettings(
     batch=2,
@@ -158,7 +161,7 @@ def test_a_neighbour_that_is_lossy_makes_the_mixture_lossy():
     lossy = np.array([True] + [False] * 7)
     ends = np.linspace(16_000.0, 23_000.0, 8)
     config = replace(PLAIN, mix_share=1.0)
-    mixed = _mix(torch.ones(8, 4), ends, lossy, config, np.random.default_rng(0), np.arange(8) != 2)
+    mixed = mix(torch.ones(8, 4), ends, lossy, config, np.random.default_rng(0), np.arange(8) != 2)
     # A clip's neighbour is the one before it; the third may not have one.
     assert mixed[2].tolist() == [True, True] + [False] * 6
     expected = np.minimum(ends, np.roll(ends, 1))
@@ -337,23 +340,53 @@ def moved_parts(trainer, fraction):
     return {name.split(".")[0] for name in changed}, set(terms)
 
 
-def test_first_the_level_path_learns_alone_and_then_everything(tmp_path):
-    trainer = at_levels(tmp_path, path_alone=0.5, weight_decay=0.0)
-    assert moved_parts(trainer, 0.4) == ({"level_path"}, {"path", "path_contours"})
-    parts, terms = moved_parts(trainer, 0.6)
-    assert parts >= {"level_path", "encoder", "velocity", "decoder"}
+def test_levels_are_learnt_by_the_predictor_then_by_the_path_and_then_by_all_else(tmp_path):
+    trainer = at_levels(tmp_path, predictor_alone=0.2, path_alone=0.5, weight_decay=0.0)
+    assert moved_parts(trainer, 0.1) == ({"band_predictor"}, {"predictor", "is_speech"})
+    assert moved_parts(trainer, 0.5) == ({"level_path"}, {"path", "path_contours"})
+    parts, terms = moved_parts(trainer, 0.7)
+    assert parts == {"level_path", "encoder", "velocity", "decoder"}
     assert terms == LEVEL_TERMS
 
 
+def test_without_a_predictor_the_path_learns_first(tmp_path):
+    changes = {**TINY_CHANGES, "predictor_width": 0}
+    trainer = at_levels(tmp_path, predictor_alone=0.9, path_alone=0.5, model_changes=changes)
+    assert moved_parts(trainer, 0.4)[1] == {"path", "path_contours"}
+    assert moved_parts(trainer, 0.6)[1] == LEVEL_TERMS
+
+
+def test_refinement_leaves_the_predictor_alone(tmp_path):
+    trainer = at_levels(tmp_path, weight_decay=0.0, levels_every=0)
+    trainer.stage = stages.REFINEMENT
+    parts, _ = moved_parts(trainer, 0.5)
+    assert parts == {"level_path", "encoder", "velocity", "decoder"}
+
+
+def test_the_predictor_learns_the_levels_of_bands(tmp_path):
+    trainer = at_levels(tmp_path, warm_up_steps=1, learning_rates=(1e-3, 1e-3, 1e-2, 1e-3))
+    first = float(trainer.take_step(0.0)["predictor"])
+    for _ in range(60):
+        last = float(trainer.take_step(0.0)["predictor"])
+    assert last < 0.5 * first
+
+
 def test_a_model_without_a_level_path_learns_levels_with_its_gains(tmp_path):
-    trainer = at_levels(tmp_path, model_changes={**TINY_CHANGES, "level_width": 0})
+    trainer = at_levels(
+        tmp_path, model_changes={**TINY_CHANGES, "level_width": 0, "predictor_width": 0}
+    )
     parts, terms = moved_parts(trainer, 0.0)
     assert parts >= {"encoder", "velocity", "decoder"}
     assert terms == {"levels", "levels_contours"}
 
 
 def test_learning_levels_lowers_their_error(tmp_path):
-    trainer = at_levels(tmp_path, warm_up_steps=1, learning_rates=(1e-3, 1e-3, 1e-2, 1e-3))
+    trainer = at_levels(
+        tmp_path,
+        warm_up_steps=1,
+        learning_rates=(1e-3, 1e-3, 1e-2, 1e-3),
+        predictor_alone=0.0,
+    )
     first = float(trainer.take_step(0.0)["path"])
     for _ in range(60):
         last = float(trainer.take_step(0.0)["path"])

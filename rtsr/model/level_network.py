@@ -1,0 +1,183 @@
+"""What networks that predict levels are made of: a noise floor tracker, a memory, their frame.
+
+Band levels depend on coarse things: the phoneme, its onset, and the noise floor. So these networks
+take band energies without fine structure, and their memory reaches back seconds instead of frames.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rtsr.model.config import ModelConfig
+from rtsr.model.layers import ConvNeXtBlock, Pointwise
+from rtsr.model.streaming import (
+    Layer,
+    State,
+    StreamingModule,
+    StreamingSequential,
+    branch,
+    tensor,
+)
+
+#: natural logarithm of power by which a minimum rises per frame: 6 dB a second
+RISE = 6.0 / 100.0 * math.log(10.0) / 10.0
+#: natural logarithm of a power above that of any sound within full scale
+HIGHEST_LOG_POWER = 20.0
+#: initial time constants of the memory in frames: from 30 ms to 3 s
+SHORTEST_MEMORY, LONGEST_MEMORY = 3.0, 300.0
+
+
+class RunningMinimum(Layer):
+    """Minimum of each channel so far, which rises slowly.
+
+    A noise floor tracker: ``m[t] = min(x[t], m[t - 1] + rise)``.
+    """
+
+    def __init__(self, channels: int, rise: float) -> None:
+        super().__init__()
+        self.channels, self.rise = channels, rise
+        # Tells on which device the state is; the module has no weights.
+        self.register_buffer("place", torch.zeros(()), persistent=False)
+
+    def initial_state(self, batch: int) -> State:
+        """Return the minimum so far, zeros ``(batch, 1, channels)``."""
+        # Stored relative to a value above all others, so that zero means no input yet.
+        return {"least": self.zeros(batch, 1, self.channels)}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, frames, channels)`` to the same shape."""
+        values = torch.cat([tensor(state, "least") + HIGHEST_LOG_POWER, x], dim=1)
+        if torch.onnx.is_in_onnx_export():
+            least = self._by_ages(values)
+        else:
+            least = self._by_doubling(values)
+        least = least[:, 1:]
+        return least, {"least": least[:, -1:] - HIGHEST_LOG_POWER}
+
+    def _by_doubling(self, values: Tensor) -> Tensor:
+        """Compute the minimum by doubling spans, which takes few operations for a long block."""
+        span = 1
+        while span < values.shape[1]:
+            earlier = functional.pad(values, (0, 0, span, 0), value=math.inf)[:, :-span]
+            values = torch.minimum(values, earlier + span * self.rise)
+            span *= 2
+        return values
+
+    def _by_ages(self, values: Tensor) -> Tensor:
+        """Compute the same as one minimum over all pairs, for a graph of any number of frames."""
+        position = torch.arange(values.shape[1], device=values.device)
+        age = (position[:, None] - position[None])[:, :, None]
+        lifted = values[:, None] + age * self.rise
+        return lifted.masked_fill(age < 0, 1e4).amin(dim=2)
+
+
+class GatedMemory(Layer):
+    """Recurrent layer whose gates depend on the input alone: a block needs no loop over frames.
+
+    A minGRU (Feng et al. 2024, arXiv 2410.01201, section 3.1) with a residual connection:
+    ``h[t] = (1 - gate[t]) h[t - 1] + gate[t] candidate[t]``.
+    """
+
+    def __init__(self, channels: int, memory: int) -> None:
+        super().__init__()
+        self.memory = memory
+        self.norm = nn.LayerNorm(channels, eps=1e-5)
+        # Gates and candidates, as one product.
+        self.project = nn.Linear(channels, 2 * memory)
+        self.merge = nn.Linear(memory, channels)
+        frames = torch.logspace(math.log10(SHORTEST_MEMORY), math.log10(LONGEST_MEMORY), memory)
+        with torch.no_grad():
+            self.project.bias[:memory] = -(frames - 1.0).log()
+
+    def initial_state(self, batch: int) -> State:
+        """Return the memory, zeros ``(batch, 1, memory)``."""
+        return {"memory": self.zeros(batch, 1, self.memory)}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map ``(batch, frames, channels)`` to the same shape."""
+        gate, candidate = self.project(self.norm(x)).float().chunk(2, dim=2)
+        with torch.autocast(x.device.type, enabled=False):
+            drive = gate.sigmoid() * candidate
+            past = tensor(state, "memory")
+            if torch.onnx.is_in_onnx_export():
+                memory = _recur_by_pairs(gate, drive, past)
+            else:
+                memory = _recur_by_doubling((-gate).sigmoid(), drive, past)
+        return x + self.merge(memory), {"memory": memory[:, -1:]}
+
+
+def _recur_by_doubling(decay: Tensor, drive: Tensor, past: Tensor) -> Tensor:
+    """Compute ``h[t] = decay[t] h[t - 1] + drive[t]`` over ``(batch, frames, channels)``.
+
+    ``past`` ``(batch, 1, channels)`` is ``h`` before the first frame. The span of each partial
+    result doubles (Hillis and Steele 1986, "Data parallel algorithms").
+    """
+    span = 1
+    while span < drive.shape[1]:
+        before = (0, 0, span, 0)
+        drive = drive + decay * functional.pad(drive, before)[:, :-span]
+        decay = decay * functional.pad(decay, before, value=1.0)[:, :-span]
+        span *= 2
+    return drive + decay * past
+
+
+def _recur_by_pairs(gate: Tensor, drive: Tensor, past: Tensor) -> Tensor:
+    """Compute the same as a sum over pairs of frames, for a graph of any number of frames."""
+    # The running sum of log(1 - sigmoid(gate)).
+    log_decay = -functional.softplus(gate).cumsum(dim=1)
+    position = torch.arange(gate.shape[1], device=gate.device)
+    is_later = (position[None] > position[:, None])[:, :, None]
+    between = (log_decay[:, :, None] - log_decay[:, None]).masked_fill(is_later, -1e4)
+    return (between.exp() * drive[:, None]).sum(dim=2) + log_decay.exp() * past
+
+
+class LevelNetwork(StreamingModule):
+    """Base of networks from features of band energies to values per band.
+
+    Causal ConvNeXt blocks with a memory between them, and a linear shortcut to the first values, so
+    that the blocks learn only what is not linear in the features.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        sizes: tuple[int, int, int],
+        features: int,
+        outputs: int,
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            config: of the model.
+            sizes: width, number of blocks, and width of the memory.
+            features: inputs per frame.
+            outputs: values per frame; the shortcut leads to the first ``config.gain_bands``.
+        """
+        super().__init__()
+        width, count, memory = sizes
+        self.bands = config.gain_bands
+        self.minimum = RunningMinimum(self.bands, RISE)
+        self.enter = Pointwise(features, width)
+        blocks = [ConvNeXtBlock(width, config.kernel, config.expansion) for _ in range(count)]
+        middle = (count + 1) // 2
+        self.blocks = StreamingSequential(
+            *blocks[:middle], GatedMemory(width, memory), *blocks[middle:]
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.head = nn.Linear(width, outputs)
+        self.straight = nn.Linear(features, self.bands)
+        with torch.no_grad():
+            self.head.weight.mul_(0.3)
+            self.straight.weight.mul_(0.1)
+            self.straight.bias.zero_()
+
+    def through(self, features: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Return the values of the blocks, those of the shortcut, and the blocks' next state."""
+        x, blocks = self.blocks.step(self.enter(features), branch(state, "blocks"))
+        values = self.head(self.norm(x)).float()
+        with torch.autocast(features.device.type, enabled=False):
+            return values, self.straight(features), blocks
