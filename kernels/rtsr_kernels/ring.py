@@ -110,11 +110,6 @@ class Ring(FrameBuffer):
     KIND = "ring"
     MAGIC_VALUE = 0x31474E4952525354
 
-    @staticmethod
-    def capacity_for(frames: int) -> int:
-        """Return the smallest valid capacity that holds `frames` frames."""
-        return 1 << max(0, int(frames) - 1).bit_length()
-
     def write(self, block: np.ndarray) -> int:
         """Append as many frames of `(frames, channels)` float32 as fit; return how many.
 

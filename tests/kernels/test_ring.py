@@ -150,11 +150,6 @@ def test_refuses_other_capacities(capacity: int) -> None:
         Ring(capacity, 1)
 
 
-def test_capacity_for() -> None:
-    needed = [Ring.capacity_for(frames) for frames in (0, 1, 2, 3, 480, 512, 513)]
-    assert needed == [1, 1, 2, 4, 512, 512, 1024]
-
-
 def test_refuses_unfit_buffers_and_blocks() -> None:
     with pytest.raises(ValueError, match="at least one channel"):
         Ring(8, 0)
