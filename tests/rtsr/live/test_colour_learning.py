@@ -1,0 +1,72 @@
+"""Learning a colour from a session's memory, on which here no device and no worker runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import rtsr
+from rtsr import AutoColour
+from rtsr.colour.learner import resolve_colour
+from rtsr.live.colour_learning import ColourLearning
+from rtsr.live.shared.memory import LiveMemory
+from rtsr.runtime.models import Model, find_model
+from rtsr.timing import HOP
+
+VOICE = Path(rtsr.__file__).parent / "demo_data" / "speech_reference.flac"
+
+
+class Session:
+    """What device and worker do to the memory, ten hops at a time."""
+
+    def __init__(self, memory: LiveMemory, model: Model) -> None:
+        self.auto = AutoColour(waits=True)
+        resolve_colour(self.auto, model)
+        self.memory = memory
+        self.learning = ColourLearning(memory, self.auto)
+
+    def hear(self, sound: np.ndarray, cutoff_hz: float, *, looks: bool = True) -> None:
+        self.memory.worker["cutoff_hz"] = int(cutoff_hz)
+        for start in range(0, len(sound) - 10 * HOP + 1, 10 * HOP):
+            self.memory.capture.write(sound[start : start + 10 * HOP])
+            self.memory.worker["next_hop"] = self.memory.capture.written // HOP
+            if looks:
+                self.learning.check()
+
+
+@pytest.fixture(scope="module")
+def voice() -> np.ndarray:
+    """Four seconds of a voice in full band ``(samples, 2)``, at 48 kHz."""
+    audio, _ = soundfile.read(VOICE, dtype="float32", always_2d=True)
+    return np.repeat(audio[: 4 * 48000, :1], 2, axis=1)
+
+
+def test_the_worker_is_given_what_is_learnt_while_the_input_is_wide(voice: np.ndarray) -> None:
+    model = find_model("small")
+    facts = model.metadata
+    with LiveMemory.create(2) as memory, LiveMemory.attach(memory.name) as worker:
+        session = Session(memory, model)
+        session.hear(voice, 4000.0)
+        assert worker.colour.take(facts.name, facts.weights_sha256) is None
+        session.hear(voice, 24000.0)
+        colour = worker.colour.take(facts.name, facts.weights_sha256)
+        assert colour is not None
+        assert colour == session.auto.learnt
+        assert colour.seconds > 0.5
+        # Nothing more was learnt, so there is nothing to take.
+        session.hear(voice[: 20 * HOP], 4000.0)
+        assert worker.colour.take(facts.name, facts.weights_sha256) is None
+
+
+def test_sound_that_was_missed_is_no_part_of_an_excerpt(voice: np.ndarray) -> None:
+    with LiveMemory.create(2) as memory:
+        session = Session(memory, find_model("small"))
+        # More than the memory holds goes by unheard, again and again, before an excerpt is whole.
+        for _ in range(4):
+            session.hear(voice[: 120 * HOP], 24000.0)
+            session.hear(voice[: 140 * HOP], 24000.0, looks=False)
+        assert session.auto.learnt_hops == 0
+        assert 0 < session.auto.heard_hops < 4 * 140
