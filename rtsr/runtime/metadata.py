@@ -128,8 +128,11 @@ def check_graph(path: Path) -> None:
                 if number == _GRAPH:
                     file.seek(start)
                     found = zlib.crc32(file.read(length), found)
-    except (OSError, _NotProtobufError) as error:
-        raise ModelError(f"Model file '{path}' cannot be read ({error}).") from None
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise ModelError(f"Model file '{path}' cannot be opened: {reason}.") from None
+    except _NotProtobufError:
+        raise ModelError(f"Model file '{path}' is damaged; export it again.") from None
     if checksum_text(found) != wanted:
         raise ModelError(
             f"The weights of model file '{path}' were changed or damaged since it was exported; "

@@ -126,17 +126,17 @@ def test_a_process_that_dies_costs_one_item(stand_in: Path) -> None:
     with Workers(kept=True) as workers:
         assert workers.measure(case, protocol)["cold_start_ms"] > 0.0
         assert workers.measure(case, protocol)["cold_start_ms"] is None, "it is kept"
-        (child,) = multiprocess_children()
+        (child,) = worker_pids()
         os.kill(child, signal.SIGKILL)
         with pytest.raises(RepetitionError, match="was ended by SIGKILL"):
             workers.measure(case, protocol)
         assert workers.measure(case, protocol)["cold_start_ms"] > 0.0, "the next has a fresh one"
         with pytest.raises(GivenUpError):
             workers.measure(case, protocol, longest_seconds=0.0)
-    assert multiprocess_children() == []
+    assert worker_pids() == []
 
 
-def multiprocess_children() -> list[int]:
+def worker_pids() -> list[int]:
     found = subprocess.run(
         ["pgrep", "-P", str(os.getpid()), "-f", "rtsr_bench.speed.worker"],
         capture_output=True, text=True, check=False,

@@ -287,6 +287,16 @@ def test_changed_weights_are_refused_in_one_sentence(tmp_path: Path) -> None:
         OnnxStep(path, provider="cpu")
 
 
+def test_a_file_that_was_cut_off_or_taken_away_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    path.write_bytes(find_model("small-int8").path.read_bytes()[:100_000])
+    with pytest.raises(ModelError, match="is damaged"):
+        check_graph(path)
+    path.unlink()
+    with pytest.raises(ModelError, match="cannot be opened: No such file"):
+        check_graph(path)
+
+
 def test_files_without_a_checksum_are_taken(write_model: Callable[..., Path]) -> None:
     path = write_model()
     assert CHECKSUM_KEY.encode() not in path.read_bytes()
