@@ -26,7 +26,9 @@ def check_audio_format(input_rate: int, output_rate: int, channels: int) -> None
     """Raise :class:`AudioFormatError` unless every kind of stream takes this format."""
     _check_integers(input_rate, output_rate, channels)
     if input_rate not in SUPPORTED_RATES:
-        hint = "; only Upsampler, files and pipes go beyond" if input_rate in HIGH_RATES else ""
+        hint = (
+            "; only Upsampler, files, pipes and live go beyond" if input_rate in HIGH_RATES else ""
+        )
         raise AudioFormatError(
             f"A sample rate of {input_rate} Hz is not supported; accepted: "
             f"{_listed(SUPPORTED_RATES)}{hint}."

@@ -17,9 +17,11 @@ from rtsr.timing import HOP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 
-_FRAME = 1024
-_WINDOW = np.hanning(_FRAME + 1)[:_FRAME].astype(np.float32)[:, None]
-_HZ_PER_BIN = SAMPLE_RATE / _FRAME
+# The longer tells a steady tone from a floor, the shorter an onset from what was before it.
+_FRAMES = (1024, HOP)
+_WINDOWS = [np.hanning(frame + 1)[:frame].astype(np.float32)[:, None] for frame in _FRAMES]
+# A gain that falls has to be there before the sound that it is for, and is no click above 24 kHz.
+_FALLING_SAMPLES = 64
 #: Of power densities: a flat floor has 1, one that rises a little more.
 MOST_RATIO = 2.0
 _LEAST_POWER = 1e-30
@@ -28,10 +30,10 @@ _LEAST_POWER = 1e-30
 class ProportionateSource:
     """Turns another source's high band down where it is denser than the octave below the cutoff.
 
-    It is left at most 3 dB more power per Hz.
+    It is left at most 3 dB more power per Hz, in the newest 1024 samples as in the newest hop.
 
-    Powers are those of 1024 samples under a Hann window, whose leakage is below -140 dB there;
-    gains are faded over a hop. What is in proportion passes as it is.
+    Powers are those under a Hann window, whose leakage is below -140 dB there. Gains rise over a
+    hop and fall within 64 samples. What is in proportion passes as it is.
 
     Args:
         source: makes the high band.
@@ -44,9 +46,11 @@ class ProportionateSource:
         self.channels = source.channels
         self.hops = source.hops
         self.overlap = source.overlap
-        self._heard: Audio = np.zeros((_FRAME, self.channels), np.float32)
-        self._made: Audio = np.zeros((_FRAME, self.channels), np.float32)
-        self._ramp = ((np.arange(HOP) + 1.0) / HOP).astype(np.float32)[:, None]
+        # The high band belongs to input that is older by the overlap.
+        self._heard: Audio = np.zeros((_FRAMES[0] + self.overlap, self.channels), np.float32)
+        self._made: Audio = np.zeros((_FRAMES[0], self.channels), np.float32)
+        self._rise = ((np.arange(HOP) + 1.0) / HOP).astype(np.float32)[:, None]
+        self._fall = np.minimum(self._rise * np.float32(HOP / _FALLING_SAMPLES), np.float32(1.0))
         self.reset()
 
     @property
@@ -81,23 +85,28 @@ class ProportionateSource:
 
     def _fade(self, high_band: Audio, cutoff_hz: float) -> None:
         """Bring a hop of the high band ``(480, channels)`` into proportion, in place."""
-        first, last = (round(hz / _HZ_PER_BIN) for hz in (0.5 * cutoff_hz, cutoff_hz))
-        below = _powers(self._heard)[first:last].mean(axis=0)
-        above = _powers(self._made)[last:].mean(axis=0)
-        ratio = MOST_RATIO * below / np.maximum(above, _LEAST_POWER)
-        gains = np.sqrt(np.minimum(ratio, 1.0)).astype(np.float32)
+        heard = self._heard[: len(self._heard) - self.overlap]
+        gains = np.ones(self.channels, np.float32)
+        for window in _WINDOWS:
+            frame = len(window)
+            first, last = (round(hz * frame / SAMPLE_RATE) for hz in (0.5 * cutoff_hz, cutoff_hz))
+            below = _powers(heard[-frame:] * window)[first:last].mean(axis=0)
+            above = _powers(self._made[-frame:] * window)[last:].mean(axis=0)
+            ratio = MOST_RATIO * below / np.maximum(above, _LEAST_POWER)
+            gains = np.minimum(gains, np.sqrt(np.minimum(ratio, 1.0))).astype(np.float32)
         if gains.min() < 1.0 or self._gains.min() < 1.0:
-            high_band *= self._gains + self._ramp * (gains - self._gains)
+            ramp = np.where(gains < self._gains, self._fall, self._rise)
+            high_band *= self._gains + ramp * (gains - self._gains)
         self._gains = gains
 
 
 def _append(history: Audio, hop: Audio) -> None:
-    """Let the newest samples of a history ``(1024, channels)`` be those of a hop."""
+    """Let the newest samples of a history ``(samples, channels)`` be those of a hop."""
     history[:-HOP] = history[HOP:]
     history[-HOP:] = hop
 
 
-def _powers(history: Audio) -> NDArray[Any]:
-    """Compute powers ``(513, channels)`` of a windowed history."""
-    spectrum = np.fft.rfft(history * _WINDOW, axis=0)
+def _powers(windowed: Audio) -> NDArray[Any]:
+    """Compute powers ``(bins, channels)`` of windowed sound ``(samples, channels)``."""
+    spectrum = np.fft.rfft(windowed, axis=0)
     return spectrum.real**2 + spectrum.imag**2

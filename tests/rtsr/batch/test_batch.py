@@ -431,7 +431,7 @@ def test_replicate_is_no_batch(stand_in: Path) -> None:
 @pytest.mark.parametrize(
     ("rate", "arguments", "sentence"),
     [
-        (96000, {}, "only Upsampler, files and pipes go beyond"),
+        (96000, {}, "only Upsampler, files, pipes and live go beyond"),
         (7000, {}, "sample rate of 7000 Hz is not supported"),
         (8000, {"channels": 0}, "0 channels is not supported"),
         (8000, {"output_rate": 96000}, "24000 or 16000 Hz, not 96000"),
