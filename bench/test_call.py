@@ -64,3 +64,31 @@ def test_conceal(benchmark):
         return concealer.continue_sound(160)
 
     benchmark(lose)
+
+
+@pytest.mark.parametrize("places", [8, 16])
+@pytest.mark.parametrize("models", [("small",), ("small", "small-int8")], ids="+".join)
+def test_step_full_batches(benchmark, models, places):
+    """As many calls in one batch, or in one for each model, of which each has room for all.
+
+    Processor time is what counts: --benchmark-timer=time.process_time.
+    """
+    from rtsr import BatchUpsampler
+
+    batches = [
+        BatchUpsampler(places, model=model, provider="cpu", overload="wait") for model in models
+    ]
+    streams = [batches[i % len(batches)].open(48000) for i in range(places)]
+    hop = (0.05 * np.random.default_rng(0).standard_normal(480)).astype(np.float32)
+
+    def push():
+        for stream in streams:
+            stream.pull()
+            stream.push(hop)
+
+    def step():
+        return sum(batch.step() for batch in batches)
+
+    assert benchmark.pedantic(step, setup=push, rounds=60, warmup_rounds=5) == places
+    for batch in batches:
+        batch.close()
