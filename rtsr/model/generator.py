@@ -151,12 +151,8 @@ class Generator(StreamingModule):
 
         ``cutoffs`` are ``f_prior`` and ``f_target`` in Hz.
         """
-        gains, decoder = self.decoder.gains(
-            z, conditioning.hidden, cutoffs, conditioning.levels, branch(state, "decoder")
-        )
-        if conditioning.predicted is not None:
-            gains = gains.moved(*conditioning.predicted)
-        return gains, decoder
+        levels = [one for one in (conditioning.levels, conditioning.predicted) if one is not None]
+        return self.decoder.gains(z, conditioning.hidden, cutoffs, levels, branch(state, "decoder"))
 
     def decode(
         self,

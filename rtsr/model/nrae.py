@@ -6,6 +6,7 @@ alike; ``D`` is trained on noisy latents, so that small errors of the flow are n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -92,13 +93,15 @@ class CarrierGains(NamedTuple):
         power = noise * self.points.square().mean(dim=2, keepdim=True) + harmonic + replicated
         return 0.5 * (power + LEAST_POWER).log()
 
-    def moved(self, level: Tensor, share: Tensor | float) -> CarrierGains:
-        """Return gains whose levels are moved towards ``level`` ``(batch, frames, bands)``.
+    def led_by(self, opinions: Sequence[Levels]) -> CarrierGains:
+        """Return gains whose levels follow others', one after the other, as far as each is trusted.
 
-        ``share`` is how far, from 0 to 1, in logarithms; the carriers keep their shares.
+        The carriers keep their shares.
         """
-        correction = share * (level - self.level())
-        return self._replace(log_gains=self.log_gains + correction[:, :, None])
+        own = level = self.level()
+        for opinion in opinions:
+            level = level + opinion.trust * (opinion.level - level)
+        return self._replace(log_gains=self.log_gains + (level - own)[:, :, None])
 
 
 class Decoder(StreamingModule):
@@ -148,7 +151,7 @@ class Decoder(StreamingModule):
         z: Tensor,
         hidden: Tensor,
         cutoffs: tuple[Tensor, Tensor],
-        levels: Levels | None,
+        levels: Sequence[Levels],
         state: State,
     ) -> tuple[CarrierGains, State]:
         """Compute the gains of the carriers.
@@ -157,7 +160,7 @@ class Decoder(StreamingModule):
             z: latent ``(batch, frames, latent)``.
             hidden: ``E``'s features of the low-resolution input ``(batch, frames, width)``.
             cutoffs: ``f_prior`` and ``f_target`` in Hz, each ``(batch, frames, 1)``.
-            levels: of the level path; the gains follow them in proportion to their trust.
+            levels: of the level path and the band predictor, which the gains follow.
             state: see :meth:`initial_state`.
 
         Returns:
@@ -174,8 +177,8 @@ class Decoder(StreamingModule):
         gains = CarrierGains(
             log_gains.reshape(batch, frames, 3, self.bands), nn.functional.softplus(points), free
         )
-        if levels is not None:
-            gains = gains.moved(levels.level, levels.trust)
+        if levels:
+            gains = gains.led_by(levels)
         return gains, {"blocks": blocks}
 
     def synthesise(

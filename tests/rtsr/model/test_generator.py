@@ -478,7 +478,7 @@ def test_a_token_that_is_off_reaches_no_network(name, heeds_prior, heeds_target)
         cutoffs = hz(f_prior), hz(f_target)
         net, decoder, encoder = generator.velocity, generator.decoder, generator.encoder
         velocity, _ = net.step(z, z, hidden, (hz(time), *cutoffs), net.initial_state(1))
-        shape, _ = decoder.gains(z, hidden, cutoffs, None, decoder.initial_state(1))
+        shape, _ = decoder.gains(z, hidden, cutoffs, (), decoder.initial_state(1))
         frames = decoder.synthesise(shape, carriers, mask)
         (latent, _), _ = encoder.step(features, hz(f_prior), encoder.initial_state(1))
         return velocity, frames, latent
@@ -514,7 +514,7 @@ def test_a_decoder_hears_what_it_may_and_nothing_else(name, deaf_to):
         cutoffs = hz(4000.0), hz(20_000.0)
         state = decoder.initial_state(1)
         mask = torch.ones(1, 5, 301)
-        shape, _ = decoder.gains(values["z"], values["hidden"], cutoffs, None, state)
+        shape, _ = decoder.gains(values["z"], values["hidden"], cutoffs, (), state)
         return decoder.synthesise(shape, carriers, mask)
 
     reference = decoded(given)
@@ -534,7 +534,7 @@ def test_without_free_bins_a_decoder_only_shapes_its_carriers():
     def decoded(generator):
         decoder = generator.decoder
         cutoffs, mask = (hz(4000.0), hz(20_000.0)), torch.ones(1, 5, 301)
-        shape, _ = decoder.gains(z, hidden, cutoffs, None, decoder.initial_state(1))
+        shape, _ = decoder.gains(z, hidden, cutoffs, (), decoder.initial_state(1))
         return decoder.synthesise(shape, silence, mask)
 
     assert not decoded(shaping).any()
