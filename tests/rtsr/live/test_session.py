@@ -134,7 +134,7 @@ def test_a_session_that_did_not_start_can_be_stopped(jack_server: Any) -> None:
 
 @pytest.mark.parametrize(
     "jack_server",
-    [{}, {"rate": 96000, "period": 256}, {"rate": 192000, "period": 512}],
+    [{}, {"rate": 96000, "period": 256}, {"rate": 192000, "period": 1024, "synchronous": True}],
     indirect=True,
 )
 def test_a_click_measures_what_the_engine_states(jack_server: Any) -> None:
@@ -161,7 +161,9 @@ def test_a_click_measures_what_the_engine_states(jack_server: Any) -> None:
     # JACK itself is the cable, and a loop through JACK takes a period.
     assert result.measured_samples - result.engine_samples == jack_server.period
     assert result.rate == jack_server.rate
-    assert result.engine_samples <= result.stated_samples <= 30 * result.rate // 1000
+    assert result.engine_samples <= result.stated_samples
+    # Beside three periods, which are 8 ms of the 30 at 48 kHz.
+    assert result.stated_samples - 3 * jack_server.period <= 22 * result.rate // 1000
     assert result.loss_db == pytest.approx(0.0, abs=0.2)
     assert f"{result.measured_samples} samples" in result.sentence()
     assert result.as_dict()["measured_ms"] == pytest.approx(result.measured_ms, abs=1e-3)
