@@ -194,7 +194,7 @@ def create(onnxruntime: ModuleType, path: Path, options: Any, name: str, listed:
             options,
             providers=listed,
             enable_fallback=0,
-            disabled_optimizers=_UNWANTED_ON_CPU if name == CPU else None,
+            **({"disabled_optimizers": _UNWANTED_ON_CPU} if name == CPU else {}),
         )
     except Exception as error:  # its errors have no common base but Exception
         reason = one_reason(error)

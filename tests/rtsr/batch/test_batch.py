@@ -257,7 +257,7 @@ def test_gain_is_changed_in_one_stream_only(stand_in: Path, make_sound: MakeSoun
 
 def test_the_ceiling_is_changed_in_one_stream_only(make_sound: MakeSound) -> None:
     sound = make_sound(48000, 0.3, cutoff=3500)[:, 0]
-    with BatchUpsampler(2, model="small", overload="wait") as batch:
+    with BatchUpsampler(2, model="small", overload="wait", buffer_ms=400) as batch:
         changed, other = (batch.open(48000, cutoff=4000.0) for _ in range(2))
         changed.ceiling = 8000.0
         assert (changed.ceiling, other.ceiling) == (8000.0, batch.model.metadata.f_target_default)
