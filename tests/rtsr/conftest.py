@@ -77,12 +77,20 @@ class GraphSession:
     """A session of the CPU that says it is another, and replays as a GPU does."""
 
     def __init__(
-        self, machine: FakeGpu, path: str, options: Any, providers: list[Any], enable_fallback: int
+        self,
+        machine: FakeGpu,
+        path: str,
+        options: Any,
+        providers: list[Any],
+        enable_fallback: int,
+        **others: Any,
     ) -> None:
         assert enable_fallback == 0
         self.options = dict(providers[0][1]) if isinstance(providers[0], tuple) else {}
         self.names = [entry[0] if isinstance(entry, tuple) else entry for entry in providers]
         self.is_on_gpu = self.names[0] != "CPUExecutionProvider"
+        # What is left out of a graph is left out for a CPU's sake.
+        assert bool(others) != self.is_on_gpu
         if self.is_on_gpu:
             failure = machine.failure(self.names[0], self.options)
             if failure is not None:
