@@ -22,7 +22,7 @@ from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.runtime.metadata import ModelMetadata
 from rtsr.train.checkpoint import save_checkpoint
-from rtsr.train.grow import Weights
+from rtsr.train.grow import Weights, was_refined
 from rtsr.train.stages import REFINEMENT, STAGES
 from rtsr_export.graph import build_graph
 from rtsr_export.graph_file import read_graph
@@ -53,7 +53,8 @@ def restore_checkpoint(graph: Path, metadata: ModelMetadata, output: Path) -> No
         )
     training = metadata.card.get("training")
     facts: dict[str, Any] = dict(training) if isinstance(training, dict) else {}
-    if facts.setdefault("stage", STAGES[REFINEMENT]) != STAGES[REFINEMENT]:
+    facts.setdefault("stage", STAGES[REFINEMENT])
+    if not was_refined(facts):
         raise RtsrError(f"{graph.name} was exported before its refinement; take its checkpoint.")
     facts["restored"] = f"{metadata.name} {metadata.version}, {metadata.precision}"
     try:

@@ -74,6 +74,14 @@ class ModelConfig:
             raise ValueError(f"prior is {self.prior!r}; accepted: 'bridge', 'gaussian'")
         if self.flow_middle % self.attention_heads:
             raise ValueError("flow_middle must be a multiple of attention_heads")
+        for part in ("level", "predictor"):
+            width, *others = (
+                getattr(self, f"{part}_{size}") for size in ("width", "blocks", "memory")
+            )
+            if width < 0 or (width and min(others) < 1):
+                raise ValueError(
+                    f"{part}_width is 0 or more, {part}_blocks and {part}_memory are 1 or more"
+                )
         if self.decoder_noise < 0.0:
             raise ValueError(f"decoder_noise is {self.decoder_noise:g}; it cannot be negative")
 

@@ -76,7 +76,12 @@ class Generator(StreamingModule):
         return state
 
     def analyse(
-        self, audio: Tensor, f_prior: Tensor, state: State, with_levels: bool = True
+        self,
+        audio: Tensor,
+        f_prior: Tensor,
+        state: State,
+        with_levels: bool = True,
+        with_prediction: bool = True,
     ) -> tuple[Conditioning, State]:
         """Analyse low-resolution audio.
 
@@ -84,7 +89,8 @@ class Generator(StreamingModule):
             audio: ``(batch, 1, samples)``.
             f_prior: where its content ends, Hz, ``(batch, frames, 1)`` here and below.
             state: see :meth:`initial_state`.
-            with_levels: whether to run the level path and the band predictor.
+            with_levels: whether to run the level path, and with it the band predictor.
+            with_prediction: whether to run the band predictor.
 
         Returns:
             The conditioning of flow and decoder, and the next state.
@@ -102,12 +108,10 @@ class Generator(StreamingModule):
             conditioning.levels, following["level_path"] = self.level_path.step(
                 power, level, f_prior, branch(state, "level_path")
             )
-        if self.band_predictor is not None:
-            # It learns by itself alone, or it would be no second opinion.
-            with torch.no_grad():
-                conditioning.predicted, following["band_predictor"] = self.band_predictor.step(
-                    power, level, f_prior, branch(state, "band_predictor")
-                )
+        if self.band_predictor is not None and with_prediction:
+            conditioning.predicted, following["band_predictor"] = self.band_predictor.step(
+                power, level, f_prior, branch(state, "band_predictor")
+            )
         return conditioning, following
 
     def predict_levels(self, audio: Tensor, f_prior: Tensor, state: State) -> tuple[Levels, Tensor]:

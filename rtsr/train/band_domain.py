@@ -113,12 +113,13 @@ class BandDomain:
         f_prior, f_end, unreliable, is_speech = placed(
             np.stack([cutoffs * jitter, ends, floors, crops.is_speech]), self.device
         )
-        spectra = self.spectra(clips) * (colour * self._draw_filters(cutoffs, rng))
+        filters = self._draw_filters(cutoffs, rng)
+        spectra = self.spectra(clips) * (colour * filters)
         mask = below(f_prior[:, None, None], self.frequencies).square()
         open_to = mask @ self.means
         power = (spectra * mask) @ self.means
-        power = power + self._noise(floor, power.shape) * open_to
-        power = power + self._draw_rounding(power, cutoffs, rng) * open_to
+        power = power + self._noise(floor * filters, power.shape) * open_to
+        power = power + self._draw_rounding(power, open_to, cutoffs, rng) * open_to
         noise_floor = unreliable[:, None, None] * (colour @ self.means)
         return Bands(power, reference, f_prior, f_end, noise_floor, is_speech)
 
@@ -152,17 +153,19 @@ class BandDomain:
         return (low_pass * amplitude(-slope * octaves).square())[:, None]
 
     def _draw_rounding(
-        self, power: Tensor, cutoffs: np.ndarray, rng: np.random.Generator
+        self, power: Tensor, open_to: Tensor, cutoffs: np.ndarray, rng: np.random.Generator
     ) -> Tensor:
-        """Draw the power of rounding, or of companding, ``(batch, frames or 1, 1)``."""
+        """Draw the power of rounding, and of companding, ``(batch, frames, 1)``."""
         count = len(cutoffs)
         steps = rng.choice(ROUNDING, count, p=ROUNDING_SHARES)
         is_call = (cutoffs <= TELEPHONE_HZ) & (rng.random(count) < self.config.companding_share)
         distance = np.where(is_call, -rng.uniform(*COMPANDING_DB, count), -np.inf)
         step, decibels = placed(np.stack([steps, distance])[:, :, None, None], self.device)
-        return step + power.mean(dim=2, keepdim=True) * amplitude(decibels).square()
+        own = power.sum(dim=2, keepdim=True) / open_to.sum(dim=2, keepdim=True).clamp(min=1.0)
+        return step + own * amplitude(decibels).square()
 
     def _noise(self, mean: Tensor, shape: torch.Size) -> Tensor:
         """Return powers of bands of Gaussian noise whose bins have the mean powers given."""
         freedom = self.freedom.expand(shape)
-        return (mean @ self.means) * torch._standard_gamma(freedom) / freedom
+        unit = torch.distributions.Gamma(freedom, freedom, validate_args=False).sample()
+        return (mean @ self.means) * unit

@@ -23,6 +23,8 @@ GROUP_POWER = 0.5
 #: between there and 24 kHz. The noise floor of a microphone, which speech has, continues above it.
 WHOLE_HZ = 20_900.0
 SPEECH = "speech"
+#: domains whose clips count as speech: it, and that of a folder without a manifest
+SPOKEN = (SPEECH, "unknown")
 #: How often each domain is drawn; a domain that is not there leaves its share to the others.
 DOMAIN_WEIGHTS: Mapping[str, float] = {"speech": 0.4, "music": 0.3, "effects": 0.3}
 
@@ -46,7 +48,7 @@ class Crops:
         codec_rows: the rows that have a codec-degraded version, or None.
         lossy: ``(batch,)`` bool: the reference itself went through a lossy coder, and weak parts
             of it may be missing.
-        is_speech: ``(batch,)`` bool; all of them where the corpus knows no speech by name.
+        is_speech: ``(batch,)`` bool; what has no domain counts as such, too.
     """
 
     pieces: list[Tensor]
@@ -195,9 +197,7 @@ class Corpus:
             played.append(speed)
             cutoffs[row] = min(cutoff * speed, SAMPLE_RATE / 2)
             lossy[row] = is_lossy
-        is_speech = np.array([self.domains[code] == SPEECH for code in codes])
-        if SPEECH not in self.domains:
-            is_speech[:] = True
+        is_speech = np.array([self.domains[code] in SPOKEN for code in codes])
         crops = Crops(pieces, played, samples, cutoffs, None, lossy, is_speech)
         crops.codec_rows = self._draw_codec_rows(rng, codec_share, weights, crops)
         return crops
@@ -240,8 +240,7 @@ class Corpus:
             crops.pieces[row], crops.speeds[row] = self._piece(reference), 1.0
             clip = int(versions.clips[picked[index]])
             crops.lossy[row] = self.is_lossy(clip)
-            if SPEECH in self.domains:
-                crops.is_speech[row] = self.domains[self.domain_codes[clip]] == SPEECH
+            crops.is_speech[row] = self.domains[self.domain_codes[clip]] in SPOKEN
             coded[index] = degraded * np.float32(1.0 / 32768.0)
         crops.cutoffs_hz[rows] = [self.end_hz(int(clip)) for clip in versions.clips[picked]]
         return CodecRows(rows, coded, versions.cutoffs_hz[picked])

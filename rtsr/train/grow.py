@@ -60,7 +60,7 @@ def load_start(path: Path, wide: ModelConfig, seed: int = 0) -> Start:
         facts, taught, discriminators = (
             content[key] for key in ("facts", "teacher", "discriminators")
         )
-        if facts["stage"] != STAGES[REFINEMENT]:
+        if not was_refined(facts):
             raise RtsrError(f"{path} has not reached its refinement yet; train it further first.")
         narrow = ModelConfig.from_dict(content["model_config"])
         grown = grow(content["ema"]["values"], narrow, wide, seed)
@@ -77,10 +77,16 @@ def load_start(path: Path, wide: ModelConfig, seed: int = 0) -> Start:
     return Start(grown, teacher, discriminators, before)
 
 
+def was_refined(facts: dict[str, Any]) -> bool:
+    """Say whether a training's facts are those of a refined model: what it grew from was one."""
+    return facts["stage"] == STAGES[REFINEMENT] or "grown_from" in facts
+
+
 def grow(weights: Weights, narrow: ModelConfig, wide: ModelConfig, seed: int = 0) -> Generator:
     """Return a generator of configuration ``wide`` that computes the same as ``weights``.
 
-    Except for free bins, where ``wide`` has none.
+    Except for free bins, where ``wide`` has none, and for what predicts levels where ``weights``
+    had no such part: that has to be trained first.
 
     Args:
         weights: the ``state_dict`` of a generator.
@@ -128,13 +134,10 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
                 f"Growing cannot shrink: {name} is {getattr(narrow, name)} in the trained model "
                 f"and {getattr(wide, name)} in {wide.name!r}."
             )
-    # What predicts levels can be added, but not changed.
-    kept = [
-        f"{part}_{size}"
-        for part in ("level", "predictor")
-        for size in ("width", "blocks", "memory")
-        if getattr(narrow, f"{part}_width")
-    ]
+    # What predicts levels can be added, but not changed; the band predictor may be left out.
+    parts = ["level"] if narrow.level_width else []
+    parts += ["predictor"] if narrow.predictor_width and wide.predictor_width else []
+    kept = [f"{part}_{size}" for part in parts for size in ("width", "blocks", "memory")]
     for name in (*kept, "latent", "flow_blocks", "expansion", "kernel", "gain_bands",
                  "envelope_points",
                  "level_window", "prior", "prior_scale"):  # fmt: skip

@@ -130,6 +130,19 @@ class Objective:
         is_first = moment.stage == LEVELS and moment.fraction < self.settings.predictor_alone
         return is_first and generator.band_predictor is not None
 
+    def part_done(self, generator: Generator, moment: Moment) -> float:
+        """Return the share that is done of what learning rates follow.
+
+        That is the stage, but in the stage of levels what the band predictor takes of it, and then
+        the rest.
+        """
+        if moment.stage != LEVELS or generator.band_predictor is None:
+            return moment.fraction
+        alone = self.settings.predictor_alone
+        if moment.fraction < alone:
+            return moment.fraction / alone
+        return (moment.fraction - alone) / (1.0 - alone) if alone < 1.0 else 1.0
+
     def is_of_levels(self, moment: Moment) -> bool:
         """Whether a step compares levels alone: in their stage, and now and then in refinement."""
         every = self.settings.levels_every

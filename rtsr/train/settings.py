@@ -115,6 +115,12 @@ class TrainSettings:
                     f"The training setting 'degrade.{name}' is {value:g}; it is a share of the "
                     "clips, from 0 to 1."
                 )
+        for name in ("predictor_alone", "path_alone"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ArgumentError(
+                    f"The training setting {name!r} is {getattr(self, name):g}; it is a share of a "
+                    "stage, from 0 to 1."
+                )
         lowest, highest = self.degrade.lowest_speed, self.degrade.highest_speed
         if not 0.5 <= lowest <= 1.0 <= highest <= 2.0:
             raise ArgumentError(

@@ -200,7 +200,11 @@ def _run_time_gains(
     generator: Generator, batch: Batch
 ) -> tuple[Conditioning, Tensor, CarrierGains]:
     """Run the run-time path up to the gains: conditioning, latent after one Euler step, gains."""
-    conditioning, _ = generator.analyse(batch.data.narrow, batch.f_prior, batch.state)
+    # The rest of the model learns without the band predictor, or it would learn to undo its errors
+    # and be no other opinion.
+    conditioning, _ = generator.analyse(
+        batch.data.narrow, batch.f_prior, batch.state, with_prediction=False
+    )
     z = integrate(generator, conditioning, batch, steps=1)
     gains, _ = generator.gains(z, conditioning, batch.cutoffs, batch.state)
     return conditioning, z, gains

@@ -128,6 +128,7 @@ class Trainer:
         self.steps = [0] * len(STAGES)
         self.elapsed = 0.0
         self.grown_from: dict[str, Any] | None = None
+        self._is_of_predictor = False
         self._new_optimizers()
 
     # -- one run ---------------------------------------------------------------------------------
@@ -173,11 +174,13 @@ class Trainer:
 
     def take_step(self, fraction: float) -> dict[str, Tensor]:
         """Take one step at that share of the present stage; returns its terms, on the device."""
-        self._set_rates(fraction)
         moment = Moment(self.stage, self.steps[self.stage], fraction)
-        if self.objective.is_of_predictor(self.generator, moment):
+        self._is_of_predictor = self.objective.is_of_predictor(self.generator, moment)
+        self._set_rates(self.objective.part_done(self.generator, moment))
+        if self._is_of_predictor:
             losses = self.objective.predictor_losses(self.generator, self.draw_bands())
         else:
+            self._settle_predictor()
             batch = self.draw_batch(self.objective.is_of_levels(moment))
             losses = self.objective.losses(self.generator, self.teacher, batch, moment)
         self.optimizer.zero_grad(set_to_none=True)
@@ -219,6 +222,10 @@ class Trainer:
 
     def _validate_batch(self, generator: Generator, rng: np.random.Generator) -> dict[str, Tensor]:
         is_of_levels = self.stage == LEVELS
+        if self._is_of_predictor:
+            crops = self._draw(self.valid_corpus, rng, is_of_levels=True, codec_share=0.0)
+            bands = self.band_domain.degrade(crops, rng)
+            return self.objective.predictor_losses(generator, bands).terms
         batch = self._batch(self.valid_corpus, rng, is_of_levels)
         with self._autocast():
             if is_of_levels:
@@ -266,6 +273,17 @@ class Trainer:
             degradation.speed_share,
             (degradation.lowest_speed, degradation.highest_speed),
         )
+
+    def _settle_predictor(self) -> None:
+        """Take the average of the band predictor's weights, from which it learns no further."""
+        if self.generator.band_predictor is not None:
+            prefix = "band_predictor."
+            averaged = {
+                name.removeprefix(prefix): value
+                for name, value in self.average.values.items()
+                if name.startswith(prefix)
+            }
+            self.generator.band_predictor.load_state_dict(averaged)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)

@@ -122,6 +122,13 @@ def test_free_bins_can_be_left_out_and_the_carriers_begin_louder():
     assert (after - math.exp(0.7) * carried).abs().max() < 1e-3 * carried.abs().max()
 
 
+def test_a_band_predictor_can_be_left_out(narrow):
+    without = configuration("small", **{**NARROW, "predictor_width": 0})
+    grown = grow(narrow.state_dict(), narrow.config, without, seed=5)
+    assert grown.band_predictor is None
+    assert torch.equal(grown.state_dict()["level_path.head.bias"], narrow.level_path.head.bias)
+
+
 def test_a_level_path_can_be_added_and_all_else_stays(narrow):
     without = configuration("small", **{**NARROW, "level_width": 0})
     weights = {

@@ -343,6 +343,8 @@ def moved_parts(trainer, fraction):
 def test_levels_are_learnt_by_the_predictor_then_by_the_path_and_then_by_all_else(tmp_path):
     trainer = at_levels(tmp_path, predictor_alone=0.2, path_alone=0.5, weight_decay=0.0)
     assert moved_parts(trainer, 0.1) == ({"band_predictor"}, {"predictor", "is_speech"})
+    # The predictor ends with the average of its weights.
+    assert moved_parts(trainer, 0.4)[0] == {"level_path", "band_predictor"}
     assert moved_parts(trainer, 0.5) == ({"level_path"}, {"path", "path_contours"})
     parts, terms = moved_parts(trainer, 0.7)
     assert parts == {"level_path", "encoder", "velocity", "decoder"}
@@ -361,6 +363,63 @@ def test_refinement_leaves_the_predictor_alone(tmp_path):
     trainer.stage = stages.REFINEMENT
     parts, _ = moved_parts(trainer, 0.5)
     assert parts == {"level_path", "encoder", "velocity", "decoder"}
+
+
+def test_each_part_of_the_levels_ends_with_the_lowest_rate(tmp_path):
+    trainer = at_levels(tmp_path, predictor_alone=0.5, final_learning_rate=0.1)
+    trainer.steps[stages.LEVELS] = 10
+    rates = []
+    for fraction in (0.0, 0.4999, 0.5, 1.0):
+        trainer.take_step(fraction)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 1e-4, 1e-3, 1e-4], rel=0.01)
+
+
+def test_the_predictor_ends_with_the_average_of_its_weights(tmp_path):
+    trainer = at_levels(tmp_path, predictor_alone=0.5, ema_decay=0.9)
+    for _ in range(5):
+        trainer.take_step(0.1)
+    own = trainer.generator.band_predictor.state_dict()["head.weight"].clone()
+    averaged = trainer.average.values["band_predictor.head.weight"].clone()
+    assert not torch.equal(own, averaged)
+    trainer.take_step(0.6)
+    assert torch.equal(trainer.generator.band_predictor.state_dict()["head.weight"], averaged)
+
+
+def test_what_validates_a_part_is_what_it_learns(tmp_path):
+    trainer = at_levels(tmp_path, predictor_alone=0.5)
+    trainer.take_step(0.1)
+    assert set(trainer.validate()) == {"valid_predictor", "valid_is_speech"}
+    trainer.take_step(0.9)
+    assert set(trainer.validate()) == {f"valid_{name}" for name in LEVEL_TERMS}
+
+
+def test_gains_learn_their_levels_without_the_predictor(tmp_path):
+    """Or they would learn to undo its errors: another one changes nothing for them."""
+    trainer = at_levels(tmp_path)
+    batch = trainer.draw_batch(is_of_levels=True)
+    losses = []
+    for bias in (0.0, 3.0):
+        with torch.no_grad():
+            trainer.generator.band_predictor.head.bias[:] = bias
+        torch.manual_seed(0)
+        losses.append(stages.all_levels(trainer.generator, batch, trainer.levels)["levels"])
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("name", ["predictor_alone", "path_alone"])
+def test_parts_of_a_stage_are_shares(name, value):
+    with pytest.raises(ArgumentError, match=f"{name}.*it is a share of a stage"):
+        TrainSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "change", [{"predictor_width": -3}, {"predictor_memory": 0}, {"level_blocks": 0}]
+)
+def test_sizes_that_cannot_be_are_refused(change):
+    with pytest.raises(ArgumentError, match="is 0 or more"):
+        TrainSettings(model_changes=change)
 
 
 def test_the_predictor_learns_the_levels_of_bands(tmp_path):
