@@ -50,15 +50,16 @@ def test_the_worker_is_given_what_is_learnt_while_the_input_is_wide(voice: np.nd
     with LiveMemory.create(2) as memory, LiveMemory.attach(memory.name) as worker:
         session = Session(memory, model)
         session.hear(voice, 4000.0)
-        assert worker.colour.take(facts.name, facts.weights_sha256) is None
+        assert worker.colour.take(0.0, facts.name, facts.weights_sha256) is None
         session.hear(voice, 24000.0)
-        colour = worker.colour.take(facts.name, facts.weights_sha256)
-        assert colour is not None
+        newest = worker.colour.take(0.0, facts.name, facts.weights_sha256)
+        assert newest is not None
+        taken, colour = newest
         assert colour == session.auto.learnt
         assert colour.seconds > 0.5
         # Nothing more was learnt, so there is nothing to take.
         session.hear(voice[: 20 * HOP], 4000.0)
-        assert worker.colour.take(facts.name, facts.weights_sha256) is None
+        assert worker.colour.take(taken, facts.name, facts.weights_sha256) is None
 
 
 def test_sound_that_was_missed_is_no_part_of_an_excerpt(voice: np.ndarray) -> None:
