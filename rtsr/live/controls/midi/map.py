@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr.live.controls.board import CONTROLS
+from rtsr.live.controls.board import CONTROLS, widest_limits
 from rtsr.live.controls.midi.map_text import MapText
 from rtsr.whole_file import write_whole
 
@@ -220,11 +220,10 @@ def _problem(table: dict[str, Any], before: Iterable[Binding]) -> tuple[str, str
     if channel is not None and not 1 <= channel <= 16:
         return "channel", f"channel is {channel}; it must be {_KINDS['channel'][1]}"
     control = controls[name]
+    lowest, highest = widest_limits(name)
     for key in ("low", "high"):
-        if key in table and not control.low <= table[key] <= control.high:
-            return key, (
-                f"{key} is {table[key]:g}; {name} goes from {control.low:g} to {control.high:g}"
-            )
+        if key in table and not lowest <= table[key] <= highest:
+            return key, f"{key} is {table[key]:g}; {name} goes from {lowest:g} to {highest:g}"
     if table.get("toggle") and control.kind not in ("switch", "choice"):
         return "toggle", f"{name} has a range, so a knob moves it; toggle is for bypass and model"
     if table.get("toggle") and table.get("pickup"):
