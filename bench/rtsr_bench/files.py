@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from rtsr import whole_file
 from rtsr.errors import RtsrError
 
 
@@ -16,12 +16,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RtsrError: the file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        whole_file.write_whole(path, text)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise RtsrError(f"'{path}' cannot be written: {error.strerror or error}.") from None
 
 
@@ -56,11 +53,5 @@ def check_writable(*paths: Path | None) -> None:
         paths: of the files; ``None`` is none.
     """
     for path in paths:
-        if path is None:
-            continue
-        if path.is_dir():
-            raise RtsrError(f"'{path}' is a folder; name a file.")
-        if not path.absolute().parent.is_dir():
-            raise RtsrError(f"There is no folder '{path.parent}'; make it first.")
-        if not os.access(path.absolute().parent, os.W_OK):
-            raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")
+        if path is not None:
+            whole_file.check_writable(path)

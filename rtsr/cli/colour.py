@@ -51,13 +51,11 @@ def learn_command(
 
     from rtsr.colour.learn import learn_colour
     from rtsr.errors import RtsrError
+    from rtsr.whole_file import check_writable
 
     if as_json:
         options.check_stdout()
-    if not output.absolute().parent.is_dir():
-        raise RtsrError(
-            f"There is no folder '{output.absolute().parent}' to write the colour into."
-        )
+    check_writable(output)
     if any(output.exists() and output.samefile(one) for one in recordings if one.exists()):
         raise RtsrError(f"Recording and output are the same file '{output}'; give another name.")
     console = Console(stderr=True)

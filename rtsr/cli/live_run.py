@@ -88,10 +88,19 @@ def play(
         if stopped.is_set():
             # Loading takes a second or two; whoever stopped it meanwhile wants no sound any more.
             raise KeyboardInterrupt
-        with session, knobs.connect(session.controls) as midi, contextlib.ExitStack() as shown:
+        watched = not quiet and json_stats != STDOUT
+        with (
+            contextlib.ExitStack() as afterwards,
+            session,
+            knobs.connect(session.controls) as midi,
+            contextlib.ExitStack() as shown,
+        ):
+            if kept_colour is not None:
+                # However the session ends, and before its figures, which may not be writable.
+                say_kept = _say if watched else lambda sentence: None
+                afterwards.callback(_keep_colour, session, kept_colour, say_kept)
             clock = Clock(seconds)
             say: Callable[[str], None] = _say
-            watched = not quiet and json_stats != STDOUT
             if every:
                 clock.call(1.0, lambda: _write_line(stats, session))
             if page is not None:
@@ -106,8 +115,6 @@ def play(
                 _learn(midi, knobs.learn, knobs.path, say)
             clock.run(stopped)
         stats.write(session.report())
-    if kept_colour is not None:
-        _keep_colour(session, kept_colour, _say if watched else lambda sentence: None)
     if watched:
         from rtsr.live.monitor.summary import summary
 

@@ -160,16 +160,17 @@ def kept_colour_file(colour: str | None) -> Path | None:
     """Return the file in which ``--colour auto:FILE.json`` keeps what is learnt.
 
     Raises:
-        RtsrError: no file is named, or there is no folder to write it into.
+        RtsrError: no file is named, or it cannot be written.
     """
+    from rtsr.whole_file import check_writable
+
     if colour is None or not colour.startswith(_KEPT):
         return None
     name = colour.removeprefix(_KEPT)
     if not name:
         raise ArgumentError("--colour auto: needs the file to keep it in, as in auto:me.json.")
     path = Path(name)
-    if not path.absolute().parent.is_dir():
-        raise RtsrError(f"There is no folder '{path.absolute().parent}' to keep the colour in.")
+    check_writable(path)
     return path
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rtsr.colour import spectrum
 from rtsr.colour.bands import BANDS, CUTOFFS_HZ, MAX_GAIN_DB, colour_centres, colour_edges
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.whole_file import write_whole
 from rtsr_kernels.equaliser_design import design_frequencies, minimum_phase_taps
 
 FORMAT = "rtsr-colour"
@@ -145,12 +146,12 @@ class Colour:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the colour as a JSON file.
+        """Write the colour as a JSON file, whole or not at all.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: the file cannot be written; what was there before is as it was.
         """
-        Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_whole(Path(path), json.dumps(self.to_json(), indent=1) + "\n")
 
 
 @functools.lru_cache(maxsize=256)

@@ -18,9 +18,17 @@ from numpy.typing import NDArray
 
 from rtsr.arguments import MIN_CUTOFF_HZ
 from rtsr.errors import ArgumentError
+from rtsr.live.shared.timing import TIMELINE_RATES
 from rtsr_kernels.band_limit import FULL_BAND_HZ
 
-__all__ = ["CONTROLS", "FALLBACK_LEVELS", "Control", "ControlBoard", "find_control"]
+__all__ = [
+    "CONTROLS",
+    "FALLBACK_LEVELS",
+    "Control",
+    "ControlBoard",
+    "find_control",
+    "widest_limits",
+]
 
 #: The fallback levels that the engine knows, best first. Not every installation has all of them.
 FALLBACK_LEVELS = ("base", "small", "replicate", "dry")
@@ -135,6 +143,16 @@ def find_control(name: str) -> Control:
     if name not in _INDEX:
         raise ArgumentError(f"There is no control {name!r}; there are {', '.join(_INDEX)}.")
     return CONTROLS[_INDEX[name]]
+
+
+def widest_limits(name: str) -> tuple[float, float]:
+    """Smallest and largest value that a control has on any board.
+
+    Raises:
+        ArgumentError: no such control.
+    """
+    control = find_control(name)
+    return control.low, TIMELINE_RATES[-1] / 2.0 if name == _CEILING else control.high
 
 
 class ControlBoard:

@@ -31,7 +31,6 @@ class SharedColour:
     def __init__(self, buffer: Any) -> None:
         self._values = np.frombuffer(buffer, np.float64, _VALUES)
         self._checksum = np.frombuffer(buffer, np.int64, 1, offset=8 * _VALUES)
-        self._taken = 0.0
 
     def write(self, colour: Colour) -> None:
         """Give the worker a colour of its own model in place of the one before."""
@@ -45,27 +44,28 @@ class SharedColour:
         self._values[:] = values
         self._checksum[0] = zlib.crc32(values.tobytes())
 
-    def take(self, model: str, weights_sha256: str) -> Colour | None:
-        """Return the colour if it has not been taken yet, else ``None``.
+    def take(self, taken: float, model: str, weights_sha256: str) -> tuple[float, Colour] | None:
+        """Return the colour and its number, or ``None`` if there is none but the one taken last.
 
         Args:
+            taken: number of the colour that this reader took last, 0 at first.
             model: name of the model that it is for.
             weights_sha256: of that model's weights.
         """
-        if self._values[_NUMBER] == self._taken:
+        if self._values[_NUMBER] == taken:
             return None
         values = self._values.copy()
         if zlib.crc32(values.tobytes()) != self._checksum[0]:
             return None
-        self._taken = values[_NUMBER]
         gains = values[_FIRST_GAIN:_FIRST_LEVEL].reshape(-1, BANDS)
-        return Colour(
+        colour = Colour(
             model,
             weights_sha256,
             float(values[_SECONDS]),
             tuple(map(tuple, gains.tolist())),
             tuple(values[_FIRST_LEVEL:].tolist()) if values[_HAS_SPECTRUM] else None,
         )
+        return float(values[_NUMBER]), colour
 
     def release(self) -> None:
         """Let go of the buffer. It is unusable after."""

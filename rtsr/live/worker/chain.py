@@ -28,7 +28,7 @@ from rtsr_kernels.band_limit import FULL_BAND_HZ
 from rtsr_kernels.crossfade import crossfade_equal_power, crossfade_linear
 from rtsr_kernels.limiter import KNEE, limit
 
-__all__ = ["LiveChain"]
+__all__ = ["LiveChain", "check_source"]
 
 Audio = NDArray[np.float32]
 
@@ -55,6 +55,7 @@ class LiveChain:
     Attributes:
         level: name of the fallback level that is heard, or has begun to be.
         hop: index of the next hop, of which the model's noise is a function.
+        channels: of the sound.
         past: frames of the past that :meth:`resume` takes.
         gain: of what is added at the end of the newest hop, by wet gain, bypass and gate.
         ceiling_hz: where the controls let the output of the newest hop end.
@@ -83,7 +84,7 @@ class LiveChain:
     ) -> None:
         self._sources = {name: source for name, source in levels.items() if name != DRY}
         for name, source in self._sources.items():
-            _check(name, source, channels)
+            check_source(f"Fallback level {name!r}", source, channels)
         self._rank = {name: rank for rank, name in enumerate((*self._sources, DRY))}
         self.past = OVERLAP
         self._board = board
@@ -99,7 +100,7 @@ class LiveChain:
         self._replay_hops = replay_hops
         self._statistics = statistics
         self._controls = SmoothedControls(board)
-        self._channels = channels
+        self.channels = channels
         self._hops = HopEngine(1, channels, 1, OVERLAP, channels)
         self._tone = Tone(channels)
         self._gate = SilenceGate(OVERLAP)
@@ -139,7 +140,7 @@ class LiveChain:
         self._cutoff = _given_cutoff(self._board.get("cutoff_hz"))
         self._hops.join(
             0,
-            list(range(self._channels)),
+            list(range(self.channels)),
             native_hz=self._native_hz,
             f_target=self._f_target,
             cutoff=self._cutoff,
@@ -301,7 +302,7 @@ class LiveChain:
     def _warm_up(self) -> None:
         """Go through every level and change once, so that the first real hop is like the others."""
         for level in self._rank:
-            warm_up(partial(self.step, level=level), HOP, self._channels)
+            warm_up(partial(self.step, level=level), HOP, self.channels)
         self.reset()
         self._statistics.clear()
 
@@ -311,7 +312,14 @@ def _given_cutoff(control_hz: float) -> float | None:
     return None if control_hz >= FULL_BAND_HZ else control_hz
 
 
-def _check(name: str, source: HighBandSource, channels: int) -> None:
+def check_source(label: str, source: HighBandSource, channels: int) -> None:
+    """Raise :class:`ArgumentError` for a source with other channels, hops or timing than needed.
+
+    Args:
+        label: what it is, as the subject of a sentence.
+        source: to be used live.
+        channels: of the session.
+    """
     for what, found, wanted in (
         ("channels", source.channels, channels),
         ("hops per step", source.hops, 1),
@@ -319,6 +327,5 @@ def _check(name: str, source: HighBandSource, channels: int) -> None:
     ):
         if found != wanted:
             raise ArgumentError(
-                f"Fallback level {name!r} has {found} {what}, the live engine needs {wanted}; "
-                "use another model."
+                f"{label} has {found} {what}, the live engine needs {wanted}; use another model."
             )

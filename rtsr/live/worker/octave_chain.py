@@ -14,7 +14,7 @@ from rtsr.engine.octaves import Octaves
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
 from rtsr.live.shared.timing import TimelineClock
-from rtsr.live.worker.chain import LiveChain
+from rtsr.live.worker.chain import LiveChain, check_source
 from rtsr.live.worker.switched_source import SwitchedSource
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 from rtsr_kernels.band_limit import FULL_BAND_HZ
@@ -43,6 +43,9 @@ class OctaveChain:
 
     Attributes:
         past: frames of the past that :meth:`resume` takes.
+
+    Raises:
+        ArgumentError: a source with other channels, hops or timing.
     """
 
     def __init__(
@@ -55,7 +58,8 @@ class OctaveChain:
         with_octaves: dict[str, str],
         limiter: bool = True,
     ) -> None:
-        channels = source.channels
+        channels = chain.channels
+        check_source(f"The octaves' source {source.name!r}", source, channels)
         self.past = clock.hop
         self._chain = chain
         self._clock = clock

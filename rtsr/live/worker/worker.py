@@ -81,6 +81,7 @@ class Worker:
         self._statistics = Statistics()
         self._board = ControlBoard(memory.controls, self._fallback_levels)
         self._shared_colour = memory.colour
+        self._taken_colour = 0.0
         self._facts = None if settings.model == DRY else find_model(settings.model).metadata
         self._chain = self._build_chain(settings)
         self._governor = Governor(
@@ -223,7 +224,13 @@ class Worker:
         """Return what the session has learnt or read since the last time, if anything."""
         if self._facts is None:
             return None
-        return self._shared_colour.take(self._facts.name, self._facts.weights_sha256)
+        newest = self._shared_colour.take(
+            self._taken_colour, self._facts.name, self._facts.weights_sha256
+        )
+        if newest is None:
+            return None
+        self._taken_colour, colour = newest
+        return colour
 
     def _hand_over(self, hop: int) -> tuple[int | None, bool]:
         """Write a hop.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,29 @@ def test_a_file_gives_back_what_was_saved(make_colour: MakeColour, tmp_path: Pat
     colour.save(tmp_path / "me.json")
     assert read_colour(tmp_path / "me.json") == colour
     assert from_json(json.loads(json.dumps(colour.to_json()))) == colour
+
+
+def test_a_failed_write_leaves_the_old_colour(
+    make_colour: MakeColour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "me.json"
+    old = make_colour(np.full(24, 3.0))
+    old.save(path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_colour(np.zeros(24)).save(path)
+    assert read_colour(path) == old
+    assert os.listdir(tmp_path) == ["me.json"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a device of POSIX")
+def test_a_device_is_written_to_and_not_replaced(make_colour: MakeColour) -> None:
+    make_colour().save("/dev/null")
+    assert not Path("/dev/null").is_file()
 
 
 def test_a_file_holds_gains_and_no_sound(make_colour: MakeColour, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 import rtsr
 from rtsr import AutoColour
@@ -29,10 +30,11 @@ class Session:
         self.learning = ColourLearning(memory, self.auto)
 
     def hear(self, sound: np.ndarray, cutoff_hz: float, *, looks: bool = True) -> None:
+        hop = self.memory.clock.hop
         self.memory.worker["cutoff_hz"] = int(cutoff_hz)
-        for start in range(0, len(sound) - 10 * HOP + 1, 10 * HOP):
-            self.memory.capture.write(sound[start : start + 10 * HOP])
-            self.memory.worker["next_hop"] = self.memory.capture.written // HOP
+        for start in range(0, len(sound) - 10 * hop + 1, 10 * hop):
+            self.memory.capture.write(sound[start : start + 10 * hop])
+            self.memory.worker["next_hop"] = self.memory.capture.written // hop
             if looks:
                 self.learning.check()
 
@@ -44,21 +46,26 @@ def voice() -> np.ndarray:
     return np.repeat(audio[: 4 * 48000, :1], 2, axis=1)
 
 
-def test_the_worker_is_given_what_is_learnt_while_the_input_is_wide(voice: np.ndarray) -> None:
+@pytest.mark.parametrize("rate", [48000, 96000])
+def test_the_worker_is_given_what_is_learnt_while_the_input_is_wide(
+    voice: np.ndarray, rate: int
+) -> None:
     model = find_model("small")
     facts = model.metadata
-    with LiveMemory.create(2) as memory, LiveMemory.attach(memory.name) as worker:
+    voice = soxr.resample(voice, 48000, rate)
+    with LiveMemory.create(2, rate) as memory, LiveMemory.attach(memory.name) as worker:
         session = Session(memory, model)
         session.hear(voice, 4000.0)
-        assert worker.colour.take(facts.name, facts.weights_sha256) is None
-        session.hear(voice, 24000.0)
-        colour = worker.colour.take(facts.name, facts.weights_sha256)
-        assert colour is not None
+        assert worker.colour.take(0.0, facts.name, facts.weights_sha256) is None
+        session.hear(voice, rate / 2)
+        newest = worker.colour.take(0.0, facts.name, facts.weights_sha256)
+        assert newest is not None
+        taken, colour = newest
         assert colour == session.auto.learnt
         assert colour.seconds > 0.5
         # Nothing more was learnt, so there is nothing to take.
         session.hear(voice[: 20 * HOP], 4000.0)
-        assert worker.colour.take(facts.name, facts.weights_sha256) is None
+        assert worker.colour.take(taken, facts.name, facts.weights_sha256) is None
 
 
 def test_sound_that_was_missed_is_no_part_of_an_excerpt(voice: np.ndarray) -> None:

@@ -21,11 +21,14 @@ from typer.testing import CliRunner
 from rtsr.cli import app as application
 from rtsr.cli.knobs import Knobs
 from rtsr.cli.live_run import play, until_signal
+from rtsr.colour.auto import AutoColour
+from rtsr.colour.colour import Colour, read_colour
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.live.controls.midi import ports as midi_ports
 from rtsr.live.monitor.stats_file import StatsFile
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
+from rtsr.runtime.models import find_model
 
 LIVE = [sys.executable, "-m", "rtsr", "live", "--model", "dry", "--quiet"]
 # A server that waits for its clients drops none on a busy machine.
@@ -299,6 +302,29 @@ def test_a_full_disk_does_not_end_the_sound(
     path = str(tmp_path / "stats.json")
     play(settings, written, 20.0, True, path, True, Knobs(None, None, None))
     assert len(lines) == 4
+
+
+@posix
+@pytest.mark.usefixtures("jack_server")
+@on_jack
+def test_what_was_learnt_is_kept_also_where_the_figures_cannot_be_written(tmp_path: Path) -> None:
+    facts = find_model("small").metadata
+    auto = AutoColour(Colour(facts.name, facts.weights_sha256, 12.0, ((2.0,) * 24,) * 4))
+    auto.learnt_hops = 100
+    settings = LiveSettings(model="small", worker="thread", colour=auto)
+    kept = tmp_path / "me.json"
+    with pytest.raises(RtsrError, match="Stats file"):
+        play(
+            settings,
+            threading.Event(),
+            0.1,
+            True,
+            "/dev/full",
+            False,
+            Knobs(None, None, None),
+            kept_colour=kept,
+        )
+    assert read_colour(kept) == auto.learnt
 
 
 def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], object]) -> None:

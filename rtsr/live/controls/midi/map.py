@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr.live.controls.board import CONTROLS
+from rtsr.live.controls.board import CONTROLS, widest_limits
 from rtsr.live.controls.midi.map_text import MapText
+from rtsr.whole_file import write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -174,30 +173,15 @@ def parse_map(text: str, source: str) -> MidiMap:
 
 
 def save_map(path: Path, midi_map: MidiMap) -> None:
-    """Write a map: beside the file and then renamed, so that no crash leaves half of one.
+    """Write a map, whole or not at all; its folder is made if there is none.
 
     Raises:
         RtsrError: the folder or file cannot be written.
     """
-    # A link to a file that is kept elsewhere stays a link.
-    target = Path(os.path.realpath(path))
-    temporary = ""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(midi_map.text)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        else:
-            os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, midi_map.text)
     except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise RtsrError(
             f"Cannot write the MIDI map '{path}': {error.strerror or error}."
         ) from error
@@ -236,11 +220,10 @@ def _problem(table: dict[str, Any], before: Iterable[Binding]) -> tuple[str, str
     if channel is not None and not 1 <= channel <= 16:
         return "channel", f"channel is {channel}; it must be {_KINDS['channel'][1]}"
     control = controls[name]
+    lowest, highest = widest_limits(name)
     for key in ("low", "high"):
-        if key in table and not control.low <= table[key] <= control.high:
-            return key, (
-                f"{key} is {table[key]:g}; {name} goes from {control.low:g} to {control.high:g}"
-            )
+        if key in table and not lowest <= table[key] <= highest:
+            return key, f"{key} is {table[key]:g}; {name} goes from {lowest:g} to {highest:g}"
     if table.get("toggle") and control.kind not in ("switch", "choice"):
         return "toggle", f"{name} has a range, so a knob moves it; toggle is for bypass and model"
     if table.get("toggle") and table.get("pickup"):

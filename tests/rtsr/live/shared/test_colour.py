@@ -22,12 +22,16 @@ def _colour(seed: int, *, has_spectrum: bool = True) -> Colour:
 @pytest.mark.parametrize("has_spectrum", [True, False])
 def test_what_is_written_is_taken_once(has_spectrum: bool) -> None:
     with LiveMemory.create(1) as memory, LiveMemory.attach(memory.name) as other:
-        assert other.colour.take("small", WEIGHTS) is None
+        taken = 0.0
+        assert other.colour.take(taken, "small", WEIGHTS) is None
         for seed in (1, 2):
             colour = _colour(seed, has_spectrum=has_spectrum)
             memory.colour.write(colour)
-            assert other.colour.take("small", WEIGHTS) == colour
-            assert other.colour.take("small", WEIGHTS) is None
+            newest = other.colour.take(taken, "small", WEIGHTS)
+            assert newest is not None
+            taken = newest[0]
+            assert newest[1] == colour
+            assert other.colour.take(taken, "small", WEIGHTS) is None
 
 
 def test_who_comes_later_gets_the_newest() -> None:
@@ -35,7 +39,9 @@ def test_who_comes_later_gets_the_newest() -> None:
         memory.colour.write(_colour(1))
         memory.colour.write(_colour(2))
         with LiveMemory.attach(memory.name) as other:
-            assert other.colour.take("small", WEIGHTS) == _colour(2)
+            newest = other.colour.take(0.0, "small", WEIGHTS)
+            assert newest is not None
+            assert newest[1] == _colour(2)
 
 
 def test_half_a_colour_is_left_until_it_is_whole() -> None:
@@ -44,10 +50,14 @@ def test_half_a_colour_is_left_until_it_is_whole() -> None:
     old, new = _colour(1), _colour(2)
     writer.write(old)
     buffers[1][:] = buffers[0]
-    assert reader.take("small", WEIGHTS) == old
+    first = reader.take(0.0, "small", WEIGHTS)
+    assert first is not None
+    assert first[1] == old
     writer.write(new)
     for length in range(8, COLOUR_BYTES, 64):
         buffers[1][:length] = buffers[0][:length]
-        assert reader.take("small", WEIGHTS) is None
+        assert reader.take(first[0], "small", WEIGHTS) is None
     buffers[1][:] = buffers[0]
-    assert reader.take("small", WEIGHTS) == new
+    second = reader.take(first[0], "small", WEIGHTS)
+    assert second is not None
+    assert second[1] == new

@@ -154,6 +154,7 @@ def test_what_can_learn_by_itself(colour: object, model: str, sentence: str | No
         ("none.json", "'none.json' cannot be read"),
         ("auto:", "needs the file to keep it in"),
         ("auto:no-folder/me.json", "There is no folder"),
+        ("auto:.", "is a folder; name a file"),
     ],
 )
 def test_a_colour_that_there_is_not_is_one_sentence(colour: str, sentence: str) -> None:

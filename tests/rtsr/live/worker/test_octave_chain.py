@@ -8,7 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from rtsr.colour.colour import Colour
 from rtsr.engine.replicate import ReplicateSource
+from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
@@ -26,7 +28,13 @@ WITH_OCTAVE, WITHOUT, DRY = "replicate+octave", "replicate", "dry"
 class Rig:
     """A chain of replication, and sound that goes through it hop by hop."""
 
-    def __init__(self, rate: int = 96000, channels: int = 1, native_hz: float | None = None):
+    def __init__(
+        self,
+        rate: int = 96000,
+        channels: int = 1,
+        native_hz: float | None = None,
+        source: HighBandSource | None = None,
+    ) -> None:
         self.clock = TimelineClock(rate)
         self.board = ControlBoard(None, (WITH_OCTAVE, WITHOUT, DRY), rate / 2)
         native_hz = rate / 2 if native_hz is None else native_hz
@@ -40,10 +48,11 @@ class Rig:
             f_target=24000.0,
             ends_hz={WITHOUT: replicate_end_hz()},
             limiter=False,
+            coloured_levels=(WITHOUT,),
         )
         self.chain = OctaveChain(
             chain,
-            ReplicateSource(channels, 0),
+            source or ReplicateSource(channels, 0),
             self.clock,
             native_hz,
             self.statistics,
@@ -174,6 +183,22 @@ def test_controls_count_beyond_48_khz(
     assert levels[1] < levels[0] - 25.0
 
 
+def test_the_octave_follows_what_a_colour_changes_below_it(
+    make_sound: Callable[..., np.ndarray],
+) -> None:
+    sound = make_sound(96000, 1.0, cutoff=6000)
+    rigs = Rig(native_hz=24000.0), Rig(native_hz=24000.0)
+    rigs[1].chain.renew_colour(Colour("replicate", "0" * 64, 12.0, ((-6.0,) * 24,) * 4))
+    outs = []
+    for rig in rigs:
+        rig.board.set("cutoff_hz", 6000.0)
+        outs.append(rig.run(sound)[48000:])
+    assert [rig.chain.colour_share for rig in rigs] == [0.0, 1.0]
+    for low, high in ((8000, 18000), (28000, 40000)):
+        plain, coloured = (level_db(out, 96000, low, high) for out in outs)
+        assert coloured == pytest.approx(plain - 6.0, abs=0.5)
+
+
 def test_after_a_gap_the_dry_sound_is_whole_at_once() -> None:
     rig = Rig()
     sound = noise(96000, 0.3)
@@ -248,6 +273,14 @@ def test_a_source_that_is_switched_off_takes_no_steps() -> None:
     for wanted in (False, False, True, False):
         step(wanted)
     assert not switched.sounds
+
+
+@pytest.mark.parametrize("attribute", ["channels", "hops", "overlap"])
+def test_octaves_of_another_timing_are_refused(attribute: str) -> None:
+    source = CountedSource()
+    setattr(source, attribute, 2)
+    with pytest.raises(ArgumentError, match=f"octaves' source 'ones' has 2 .*{attribute[:3]}"):
+        Rig(source=source)
 
 
 def test_a_source_may_begin_switched_off() -> None:

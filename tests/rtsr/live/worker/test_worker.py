@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtsr.colour.colour import Colour
 from rtsr.errors import RtsrError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.device.latency import StreamLatency
@@ -24,6 +25,7 @@ from rtsr.live.worker.process import WorkerProcess
 from rtsr.live.worker.settings import WorkerSettings
 from rtsr.live.worker.thread import WorkerThread
 from rtsr.live.worker.worker import Worker
+from rtsr.runtime.models import find_model
 from rtsr.upsampler import Upsampler
 
 HOP, OVERLAP = 480, 120
@@ -184,6 +186,25 @@ def test_beyond_48_khz_full_band_comes_out_as_it_came_in(rate: int, model: str) 
         assert np.array_equal(played[clock.lag :], sound[: -clock.lag])
         assert memory.worker["steps"] == 20
         assert memory.worker["overruns"] == 0
+
+
+@pytest.mark.parametrize("channels", [1])
+def test_a_thread_that_replaces_another_uses_the_colour_too(
+    tape: Tape, settings: WorkerSettings
+) -> None:
+    facts = find_model(settings.model).metadata
+    memory = tape.memory
+    memory.colour.write(Colour(facts.name, facts.weights_sha256, 12.0, ((6.0,) * 24,) * 4))
+    host = WorkerThread(memory)
+    guard = WorkerGuard(memory, host, settings)
+    shares = []
+    for _ in range(2):
+        guard.start_worker()
+        guard.wait_until_ready(30.0)
+        tape.play(3)
+        host.close()
+        shares.append(int(memory.worker["colour_permille"]))
+    assert shares == [1000, 1000]
 
 
 def test_late_hops_are_counted(thread: WorkerGuard, tape: Tape) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.controls.midi.knob import Knob, position
-from rtsr.live.controls.midi.map import Binding
+from rtsr.live.controls.midi.map import Binding, parse_map
 
 
 def test_positions() -> None:
@@ -58,6 +58,16 @@ def test_pickup_of_a_value_beyond_the_knobs_range() -> None:
     assert board.get("ceiling_hz") == 24000.0
     assert knob.turned(127) == pytest.approx(20000.0)
     assert knob.turned(0) == pytest.approx(10000.0)
+
+
+@pytest.mark.parametrize("top_hz", [24000.0, 48000.0, 96000.0])
+@pytest.mark.parametrize("high", ["", "high = 96000"])
+def test_a_knob_turns_the_ceiling_as_far_as_the_session_goes(top_hz: float, high: str) -> None:
+    board = ControlBoard(top_hz=top_hz)
+    midi_map = parse_map(f'[[control]]\nname = "ceiling_hz"\ncc = 1\n{high}\n', "map")
+    knob = Knob(midi_map.bindings[0], board)
+    assert knob.turned(0) == 8000.0
+    assert knob.turned(127) == top_hz
 
 
 def test_pads_toggle_when_pressed() -> None:

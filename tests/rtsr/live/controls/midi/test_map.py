@@ -77,6 +77,7 @@ _HEAD = '[[control]]\nname = "wet"\ncc = 3\n'
         (_HEAD + "channel = 0\n", 4, 11, "channel is 0"),
         (_HEAD + "channel=17\n", 4, 9, "channel is 17"),
         (_HEAD + "low = -0.1\n", 4, 7, "wet goes from 0 to 1"),
+        ('[[control]]\nname = "ceiling_hz"\ncc = 3\nhigh = 96001\n', 4, 8, "8000 to 96000"),
         (_HEAD + "high = nan\n", 4, 8, "wet goes from 0 to 1"),
         (_HEAD + "high = true\n", 4, 8, "must be a number"),
         (_HEAD + 'pickup = "yes"\n', 4, 10, "true or false"),

@@ -1,0 +1,52 @@
+"""Text files that appear under their names only when they are whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from rtsr.errors import RtsrError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text beside a file and then rename it, so that no crash leaves half of one.
+
+    A link stays a link, and a file that is replaced keeps its mode. A device or a pipe is written
+    to as it is.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is as it was.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.partial")
+    try:
+        with beside.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, beside)
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise :class:`RtsrError` now and not after half an hour if there is no place for a file."""
+    if path.is_dir():
+        raise RtsrError(f"'{path}' is a folder; name a file.")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise RtsrError(f"'{path}' cannot be written: the file is write-protected.")
+    if path.exists() and not path.is_file():
+        return
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise RtsrError(f"There is no folder '{path.parent}'; make it first.")
+    if not os.access(folder, os.W_OK):
+        raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")
