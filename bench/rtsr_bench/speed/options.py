@@ -131,7 +131,7 @@ def peer_cases(
     period_ms: float,
     axes: matrix.Axes,
 ) -> list[matrix.Case]:
-    """Cases of a external file, after one call that shows that its declaration fits.
+    """Cases of an external file, after one call that shows that its declaration fits.
 
     Raises:
         ArgumentError: it does not.
