@@ -10,16 +10,19 @@ from pathlib import Path
 import onnx
 
 from rtsr.errors import ModelError
-from rtsr.runtime.metadata import CHECKSUM_KEY, checksum_text, read_metadata
+from rtsr.runtime.metadata import CHECKSUM_KEY, check_checksum, checksum_text, read_metadata
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
     """Load one of rtsr's graphs.
 
     Raises:
-        ModelError: the file is not there, damaged, or not one of rtsr's.
+        ModelError: the file is not there, damaged, changed since it was exported, or not one of
+            rtsr's.
     """
     read_metadata(path)
+    # What is made of it is written with a checksum of its own, which would hide the damage.
+    check_checksum(path)
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)

@@ -7,10 +7,10 @@ sound again. Neither timestamps nor sequence numbers show a loss (RFC 7587, 3.1.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
+
+from rtsr.timing import SAMPLE_RATE
 
 __all__ = ["SILENCE_DBFS", "DiscontinuousTransmission"]
 
@@ -27,7 +27,9 @@ KEEP_ALIVE_SECONDS = 0.4
 
 _FRAME_SECONDS = 0.020
 _HANGOVER = round(HANGOVER_SECONDS / _FRAME_SECONDS)
-_KEEP_ALIVE = round(KEEP_ALIVE_SECONDS / _FRAME_SECONDS)
+# In samples, as pauses are not whole frames.
+_FRAME_SAMPLES = round(_FRAME_SECONDS * SAMPLE_RATE)
+_KEEP_ALIVE_SAMPLES = round(KEEP_ALIVE_SECONDS * SAMPLE_RATE)
 _BLOCKS = 4
 _SILENCE = 10.0 ** (SILENCE_DBFS / 10.0)
 
@@ -37,7 +39,7 @@ class DiscontinuousTransmission:
 
     def __init__(self) -> None:
         self._silent = 0
-        self._unsent = 0
+        self._unsent_samples = 0
 
     @property
     def is_silent(self) -> bool:
@@ -56,16 +58,16 @@ class DiscontinuousTransmission:
         is_silent = float(np.square(blocks).mean(axis=1).max()) < _SILENCE
         self._silent = self._silent + 1 if is_silent else 0
         if not self.is_silent:
-            self._unsent = 0
+            self._unsent_samples = 0
             return encoded
         is_first = self._silent == _HANGOVER + 1
-        self._unsent += 1
-        if not is_first and self._unsent < _KEEP_ALIVE:
+        self._unsent_samples += _FRAME_SAMPLES
+        if not is_first and self._unsent_samples < _KEEP_ALIVE_SAMPLES:
             return b""
-        self._unsent = 0
+        self._unsent_samples = 0
         # One frame, which has no bytes: the code for the number of frames is 0.
         return bytes([encoded[0] & 0xFC])
 
     def pause(self, seconds: float) -> None:
         """Count time in which there was no sound at all, and no frame."""
-        self._unsent += math.floor(seconds / _FRAME_SECONDS)
+        self._unsent_samples += round(seconds * SAMPLE_RATE)

@@ -12,14 +12,17 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from typer.testing import CliRunner  # noqa: E402
+
+from rtsr.cli.app import app  # noqa: E402
 from rtsr.errors import ModelError, RtsrError  # noqa: E402
 from rtsr.model import CONFIGURATIONS  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.model.streaming import flatten  # noqa: E402
-from rtsr.runtime.metadata import check_graph  # noqa: E402
+from rtsr.runtime.metadata import check_checksum  # noqa: E402
 from rtsr_export import parity as chain  # noqa: E402
 from rtsr_export.graph import build_graph, weights_sha256  # noqa: E402
-from rtsr_export.graph_file import write_graph  # noqa: E402
+from rtsr_export.graph_file import read_graph, write_graph  # noqa: E402
 
 FRAMES = 200
 
@@ -106,17 +109,32 @@ def test_weights_hash_depends_on_the_weights():
     assert weights_sha256(seeded(config, 1)) != weights_sha256(seeded(config, 2))
 
 
-def test_a_written_graph_knows_its_checksum_also_once_it_is_changed(exported, tmp_path):
+def test_a_written_graph_knows_its_checksum(exported, tmp_path):
     target = tmp_path / "model.onnx"
     write_graph(exported[1], target)
-    check_graph(target)
+    check_checksum(target)
     other = onnx.load(target)
     other.graph.doc_string = "another graph"
     onnx.save(other, tmp_path / "other.onnx")
     with pytest.raises(ModelError, match="changed or damaged"):
-        check_graph(tmp_path / "other.onnx")
-    write_graph(other, target)
-    check_graph(target)
+        check_checksum(tmp_path / "other.onnx")
+    assert read_graph(target) == onnx.load(target)
+
+
+def test_a_damaged_file_is_not_read_to_be_written_with_a_new_checksum(exported, tmp_path):
+    target = tmp_path / "model.onnx"
+    write_graph(exported[1], target)
+    data = bytearray(target.read_bytes())
+    weights = max(exported[1].graph.initializer, key=lambda one: len(one.raw_data)).raw_data
+    data[data.index(weights) + len(weights) // 2] ^= 1
+    target.write_bytes(data)
+    onnx.checker.check_model(onnx.load(target))  # still a whole graph, with another weight
+    with pytest.raises(ModelError, match="changed or damaged"):
+        read_graph(target)
+    output = tmp_path / "half.onnx"
+    arguments = ["export", str(target), str(output), "--precision", "fp16"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    assert not output.exists()
 
 
 def test_a_failed_write_leaves_nothing(exported, tmp_path, monkeypatch):

@@ -51,8 +51,8 @@ def speed_command(
         bool, _protocol("--search/--no-search", help="Search the number of streams that fit.")
     ] = True,
     most_streams: Annotated[
-        int, _protocol("--most-streams", help="Most that the search tries.")
-    ] = 8192,
+        int | None, _protocol("--most-streams", help="Most that the search tries: 8192.")
+    ] = None,
     quick: Annotated[bool, _protocol("--quick", help="A first answer within two minutes.")] = False,
     against: Annotated[
         Path | None,
@@ -79,8 +79,8 @@ def speed_command(
         ),
     ] = None,
     against_ms: Annotated[
-        float, _peers("--against-ms", help="Sound that one of its calls takes in.")
-    ] = 10.0,
+        float | None, _peers("--against-ms", help="Sound that one of its calls takes in: 10.")
+    ] = None,
     references: Annotated[
         bool,
         _peers(
@@ -132,6 +132,24 @@ def speed_command(
     from rtsr_bench.files import check_writable, write_json, write_text
     from rtsr_bench.speed.report import show_page, show_results
 
+    if evidence is not None:
+        with_a_value = {
+            "--repetitions": repetitions, "--seconds": seconds, "--most-streams": most_streams,
+            "--out-rate": out_rate, "--against": against, "--against-input": against_input,
+            "--against-output": against_output, "--against-state": against_state,
+            "--against-ms": against_ms, "--compare": comparison, "--json": json_file,
+            "--html": html_file,
+        }  # fmt: skip
+        switches = {
+            "--paced": paced, "--quick": quick, "--no-search": not search,
+            "--no-references": not references,
+        }  # fmt: skip
+        given = [name for name, value in with_a_value.items() if value is not None]
+        given += [name for name, is_on in switches.items() if is_on]
+        if given:
+            raise ArgumentError(
+                f"--evidence has a protocol of its own; leave out {', '.join(given)}."
+            )
     check_writable(json_file, html_file)
     if comparison is not None:
         _compare(comparison, json_file, html_file)
@@ -150,15 +168,6 @@ def speed_command(
         options.numbers("--out-rate", out_rate, ()),
     )
     if evidence is not None:
-        other = {
-            "--repetitions": repetitions, "--seconds": seconds, "--paced": paced,
-            "--quick": quick, "--against": against, "--json": json_file, "--html": html_file,
-            "--out-rate": out_rate,
-        }  # fmt: skip
-        if given := [name for name, value in other.items() if value]:
-            raise ArgumentError(
-                f"--evidence has a protocol of its own; leave out {', '.join(given)}."
-            )
         json_file, html_file = evidence, evidence.with_suffix(".html")
         plan = options.build_evidence_plan(evidence, budget, axes, began)
     else:
@@ -168,7 +177,7 @@ def speed_command(
         if against is not None:
             peers = options.peer_cases(
                 against, against_input or [], against_output or [], against_state or [],
-                against_ms, axes,
+                matrix.HOP_MS if against_ms is None else against_ms, axes,
             )  # fmt: skip
         elif against_input or against_output or against_state:
             raise ArgumentError(

@@ -110,10 +110,10 @@ def _on_page(part: Part) -> str:
         return f'<p class="{classes}">{escape(part.text)}</p>' if classes else (
             f"<p>{escape(part.text)}</p>"
         )  # fmt: skip
-    return f"<h2>{escape(part.title)}</h2>{table_html(part)}" if part.rows else ""
+    return f"<h2>{escape(part.title)}</h2>{_table_html(part)}" if part.rows else ""
 
 
-def table_html(table: Table) -> str:
+def _table_html(table: Table) -> str:
     """Write a table without its title."""
 
     def cells(tag: str, values: Sequence[str]) -> str:

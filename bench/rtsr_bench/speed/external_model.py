@@ -36,7 +36,7 @@ _NUMPY_TYPES = {
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the user says about a external file.
+    """What the user says about an external file.
 
     Attributes:
         inputs: sizes by input; ``-1`` stands for the number of streams.
@@ -98,7 +98,7 @@ def external_cases(
     threads: int,
     period_ms: float,
 ) -> list[Case]:
-    """Cases of a external file; several streams only if its declaration has room for them.
+    """Cases of an external file; several streams only if its declaration has room for them.
 
     Raises:
         ArgumentError: the period is not a length of time.
@@ -118,7 +118,7 @@ def external_cases(
 
 
 class ExternalStep(Target):
-    """A external graph with its inputs bound, its states carried and its outputs fetched.
+    """An external graph with its inputs bound, its states carried and its outputs fetched.
 
     Raises:
         ModelError: the file is missing, is no ONNX model, or is not what was declared.

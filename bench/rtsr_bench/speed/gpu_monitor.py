@@ -14,8 +14,6 @@ from rtsr_bench.probes import gpu_identifier, gpu_query
 _FIELDS = ("power.draw", "memory.used", "utilization.gpu", "clocks.sm")
 _PERIOD_MS = 100
 _MEGA = 1.048576
-#: What it may take to begin.
-_FIRST_SECONDS = 5.0
 #: What somebody else leaves of a GPU that counts as free.
 _BUSY_PERCENT, _FULL_SHARE = 30.0, 0.25
 
@@ -63,16 +61,6 @@ class GpuMonitor:
             "gpu_clock_mhz": _mean([sample.clock_mhz for sample in seen]),
         }
 
-    def megabytes(self) -> float | None:
-        """Memory in use on the GPU now, by everybody; ``None`` where nothing tells.
-
-        In a container, processes cannot be told apart.
-        """
-        deadline = time.monotonic() + (_FIRST_SECONDS if self._process is not None else 0.0)
-        while not self.samples and time.monotonic() < deadline:
-            time.sleep(_PERIOD_MS / 1000.0)
-        return self.samples[-1].memory_mb if self.samples else None
-
     def stop(self) -> None:
         """End it."""
         if self._process is not None:
@@ -89,6 +77,17 @@ class GpuMonitor:
                 power, memory, busy, clock = values
                 memory = None if memory is None else memory * _MEGA
                 self.samples.append(Sample(time.time(), power, memory, busy, clock))
+
+
+def gpu_megabytes(device: int) -> float | None:
+    """Ask for the memory in use on a GPU now, by everybody; ``None`` where nothing tells.
+
+    In a container, processes cannot be told apart. A monitor's last sample may be of a moment when
+    a process that has ended since still held memory.
+    """
+    rows = gpu_query("memory.used", device=device)
+    used = _number(rows[0][0]) if rows else None
+    return None if used is None else used * _MEGA
 
 
 def require_free(device: int) -> None:

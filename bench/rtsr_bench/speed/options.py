@@ -33,7 +33,7 @@ def build_plan(
     seconds: float | None,
     paced: bool,
     search: bool,
-    most_streams: int,
+    most_streams: int | None,
     quick: bool,
     began: float,
 ) -> run.Plan:
@@ -46,6 +46,7 @@ def build_plan(
     """
     repetitions = (2 if quick else 5) if repetitions is None else repetitions
     seconds = (1.0 if quick else 2.0) if seconds is None else seconds
+    most_streams = run.Plan.most_streams if most_streams is None else most_streams
     if not 1 <= repetitions <= 1000:
         raise ArgumentError(f"The number of repetitions must be 1 to 1000, not {repetitions}.")
     if not 0.01 <= seconds <= 600.0:
@@ -130,7 +131,7 @@ def peer_cases(
     period_ms: float,
     axes: matrix.Axes,
 ) -> list[matrix.Case]:
-    """Cases of a external file, after one call that shows that its declaration fits.
+    """Cases of an external file, after one call that shows that its declaration fits.
 
     Raises:
         ArgumentError: it does not.

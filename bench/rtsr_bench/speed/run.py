@@ -18,7 +18,7 @@ from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr_bench import machine
 from rtsr_bench.speed import steady, summary
-from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REFERENCES, Case, counted
+from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REFERENCES, TF32, Case, counted
 from rtsr_bench.speed.measure import Protocol
 from rtsr_bench.speed.order import PARITY, SEARCH, STEPS, Item
 from rtsr_bench.speed.results import FORMAT, KIND, LEFT_OUT
@@ -300,10 +300,13 @@ class _Run:
 
 
 def _card_metrics(cases: Sequence[Case]) -> dict[str, Any]:
-    """Collect what the models' cards say of their quality, by name and precision."""
+    """Collect what the models' cards say of their quality, by name and precision.
+
+    Cards say nothing of products in TF32: their figures were measured in fp32.
+    """
     found = {}
     for case in cases:
-        if case.kind == MODEL and case.source.get("file"):
+        if case.kind == MODEL and case.precision != TF32 and case.source.get("file"):
             # A file that cannot be read says so in its case.
             with contextlib.suppress(RtsrError):
                 metrics = find_model(Path(case.source["file"])).metadata.card.get("metrics")

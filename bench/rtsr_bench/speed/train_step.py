@@ -20,8 +20,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from rtsr.errors import ArgumentError
 from rtsr.train.corpus import Corpus
+from rtsr.train.objective import Moment
 from rtsr.train.settings import TrainSettings
-from rtsr.train.stages import LEVELS, REFINEMENT, STAGES
+from rtsr.train.stages import AUTOENCODER, LEVELS, REFINEMENT, STAGES
 from rtsr.train.trainer import Trainer
 
 _KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
@@ -89,7 +90,7 @@ def measure_step(trainer: Trainer, fraction: float, steps: int) -> StepCost:
 
     Args:
         trainer: from :func:`make_trainer`.
-        fraction: of the stage that is over; discriminators join where the settings say.
+        fraction: of the stage that is over; the settings say what is trained when.
         steps: that are timed, and counted apart from that; before them come two more.
     """
     device = trainer.device
@@ -110,7 +111,7 @@ def measure_step(trainer: Trainer, fraction: float, steps: int) -> StepCost:
     data = []
     for _ in range(steps):
         began = time.perf_counter()
-        trainer.draw_batch(trainer.stage == LEVELS)
+        _draw(trainer, fraction)
         wait()
         data.append(time.perf_counter() - began)
     waits = _waits(trainer, fraction) if device.type == "cuda" else None
@@ -120,6 +121,15 @@ def measure_step(trainer: Trainer, fraction: float, steps: int) -> StepCost:
         1000.0 * float(np.median(data)),
         waits,
     )
+
+
+def _draw(trainer: Trainer, fraction: float) -> None:
+    """Draw what such a step draws."""
+    moment = Moment(trainer.stage, trainer.steps[trainer.stage], fraction)
+    if trainer.objective.is_of_predictor(trainer.generator, moment):
+        trainer.draw_bands()
+    else:
+        trainer.draw_batch(trainer.objective.is_of_levels(moment))
 
 
 def _waits(trainer: Trainer, fraction: float) -> bool:
@@ -184,6 +194,19 @@ def _is_part_of_one(event: Any) -> bool:
     return False
 
 
+def step_kinds(stage: str, settings: TrainSettings) -> dict[float, str]:
+    """Return the share of a stage at which each kind of its steps is taken, and what it is."""
+    if stage == STAGES[LEVELS]:
+        return {
+            0.0: ", the band predictor alone",
+            settings.predictor_alone: ", the level path alone",
+            1.0: ", the level path and the decoder's gains",
+        }
+    if stage == STAGES[REFINEMENT]:
+        return {0.0: ", without discriminators", 1.0: ", with discriminators"}
+    return {0.0: ", without discriminators" if stage == STAGES[AUTOENCODER] else ""}
+
+
 def measure_stages(
     stages: Sequence[str],
     model: str,
@@ -192,7 +215,7 @@ def measure_stages(
     frames: int | None,
     device: str,
 ) -> Iterator[str]:
-    """Measure stage after stage, with and without discriminators; yields a line for each.
+    """Measure each kind of step that a stage has, stage after stage; yields a line for each.
 
     Args:
         stages: to be measured; all if there are none.
@@ -220,10 +243,10 @@ def measure_stages(
         trainer = make_trainer(settings, Path(folder), device)
         for name in stages or STAGES:
             trainer.stage = STAGES.index(name)
-            for fraction in (0.0, 1.0) if trainer.stage in (LEVELS, REFINEMENT) else (0.0,):
+            for fraction, kind in step_kinds(name, settings).items():
                 cost = measure_step(trainer, fraction, steps)
                 yield (
-                    f"{name} at {fraction:.0%}: {cost.launches:.0f} launches, "
+                    f"{name}{kind}: {cost.launches:.0f} launches, "
                     f"{cost.milliseconds:.1f} ms, of that {cost.data_ms:.1f} for data"
                     f"{waits[cost.waits]}"
                 )

@@ -21,7 +21,7 @@ from typing import Any
 
 from rtsr.errors import RtsrError
 from rtsr.runtime.providers import select as providers
-from rtsr_bench.speed.gpu_monitor import GpuMonitor
+from rtsr_bench.speed.gpu_monitor import GpuMonitor, gpu_megabytes
 from rtsr_bench.speed.matrix import Case
 from rtsr_bench.speed.measure import Protocol
 
@@ -126,7 +126,7 @@ class Workers:
         if provider != providers.CPU:
             if options.device not in self._monitors:
                 self._monitors[options.device] = GpuMonitor(options.device)
-            self._gpu_megabytes_before = self._monitors[options.device].megabytes()
+            self._gpu_megabytes_before = gpu_megabytes(options.device)
         self._errors.seek(0)
         self._errors.truncate()
         self._threads = case.threads

@@ -16,7 +16,7 @@ from typing import Any
 
 from rtsr.errors import ModelError, ProviderError, warn
 from rtsr.runtime.gpu_lock import GPU_LOCK
-from rtsr.runtime.metadata import check_graph
+from rtsr.runtime.metadata import check_checksum
 from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.runtime.providers import libraries as provider_libraries
 from rtsr.runtime.providers import select as providers
@@ -107,7 +107,7 @@ def open_session(
         ProviderError: the provider is not there or does not start.
         ModelError: the file cannot be loaded, or its weights were changed since it was exported.
     """
-    check_graph(model.path)
+    check_checksum(model.path)
     reason = why_not_on_gpu(model, f"provider {provider!r}")
     if reason is not None and provider != CPU:
         if provider != AUTO:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from rtsr.runtime.models import find_model
 from rtsr_bench import machine, probes
 from rtsr_bench.speed import run
-from rtsr_bench.speed.gpu_monitor import GpuMonitor
+from rtsr_bench.speed.gpu_monitor import GpuMonitor, gpu_megabytes
 from rtsr_bench.speed.matrix import MODEL, Case, reference_case
 from rtsr_bench.speed.measure import Protocol, measure
-from rtsr_bench.speed.order import in_turns
+from rtsr_bench.speed.order import STEPS, in_turns, with_tf32
 from rtsr_bench.speed.report import doubts
 from rtsr_bench.speed.run import Clock, Plan, run_plan
 from rtsr_bench.speed.workers import GivenUpError, RepetitionError, Workers
@@ -69,7 +70,7 @@ def test_repetitions_take_turns() -> None:
     assert [len(entry["repetitions"]) for entry in results["cases"]] == [3, 3]
 
 
-def test_results_hold_what_the_issue_asks_for_and_are_strict_json() -> None:
+def test_results_hold_every_documented_figure_and_are_strict_json() -> None:
     made = plan([case("a")], [case("a")], repetitions=2)
     results = json.loads(json.dumps(run_plan(made, runner=Runner()), allow_nan=False))
     assert {"cpu", "memory_gb", "gpus", "system", "load_average"} <= set(results["machine"])
@@ -331,11 +332,36 @@ def test_power_is_sampled_until_it_is_stopped() -> None:
     deadline = time.monotonic() + 10.0
     while len(monitor.samples) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert monitor.megabytes() is None
     monitor.stop()
     seen = monitor.between(began, time.time())
     assert seen["gpu_power_w"] == 123.5
     assert seen["gpu_memory_mb"] is None
+
+
+def test_memory_before_a_process_is_asked_for_at_that_moment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat {said}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for text, megabytes in (("500", pytest.approx(524.288)), ("0", 0.0), ("[N/A]", None)):
+        said.write_text(f"{text}\n")
+        assert gpu_megabytes(0) == megabytes
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_megabytes(0) is None
+
+
+def test_a_cards_quality_is_not_taken_for_that_of_products_in_tf32() -> None:
+    shipped = find_model("small")
+    source = {"file": str(shipped.path)}
+    single = replace(case("small"), provider="cuda", precision="fp32", source=source)
+    made = plan(with_tf32([single]), repetitions=1)
+    assert [one.precision for one in made.cases(STEPS)] == ["fp32", "tf32"]
+    results = run_plan(made, runner=Runner())
+    assert results["quality"] == {"small fp32": shipped.metadata.card["metrics"]}
 
 
 def test_the_machine_is_described_without_naming_it() -> None:

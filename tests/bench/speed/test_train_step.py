@@ -47,3 +47,37 @@ def test_the_synthetic_corpus_can_be_drawn_from() -> None:
     audio = corpus.draw(np.random.default_rng(0), 3, 4800).audio
     assert audio.shape == (3, 4800)
     assert audio.std() > 0.01
+
+
+def test_each_kind_of_step_of_the_levels_stage_is_taken_with_its_own_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import rtsr.train.objective as objective
+    from rtsr.train.trainer import Trainer
+
+    done: list[str] = []
+
+    def watch(owner: Any, name: str) -> None:
+        watched = getattr(owner, name)
+
+        def call(*arguments: Any, **rest: Any) -> Any:
+            done.append(name)
+            return watched(*arguments, **rest)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("predictor_levels", "path_levels", "all_levels"):
+        watch(objective, name)
+    for name in ("draw_bands", "draw_batch"):
+        watch(Trainer, name)
+    # Counting takes more of the same steps, and far longer.
+    monkeypatch.setattr(train_step, "count_launches", lambda *_: 0.0)
+    kinds = []
+    for line in train_step.measure_stages(["levels"], "small", 1, 1, 8, "cpu"):
+        kinds.append((line.partition(":")[0], set(done)))
+        done.clear()
+    assert kinds == [
+        ("levels, the band predictor alone", {"draw_bands", "predictor_levels"}),
+        ("levels, the level path alone", {"draw_batch", "path_levels"}),
+        ("levels, the level path and the decoder's gains", {"draw_batch", "all_levels"}),
+    ]

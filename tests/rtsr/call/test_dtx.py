@@ -138,6 +138,20 @@ def test_a_pause_counts_as_silence_that_was_not_sent():
     assert not packet.marker
 
 
+def test_pauses_shorter_than_a_frame_add_up():
+    sender = Sender(OPUS, 96, dtx=True)
+    silence = np.zeros((960, 1), np.float32)
+    assert [len(sender.push(silence)) for _ in range(12)] == [1] * 11 + [0]
+    for _ in range(19):
+        sender.pause(0.019)
+    # 20 + 19 * 19 + 20 ms: 401 ms without a packet.
+    assert len(sender.push(silence)) == 1
+    for _ in range(18):
+        sender.pause(0.019)
+    # 18 * 19 ms, and 58 that are missing: three frames.
+    assert [len(sender.push(silence)) for _ in range(3)] == [0, 0, 1]
+
+
 @BITRATES
 def test_the_far_decoder_plays_the_room_on(bitrate):
     room = noise(4.0, -66)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rtsr.errors import MissingDependencyError, ModelError, ProviderError
-from rtsr.runtime.metadata import CHECKSUM_KEY, check_graph, read_metadata
+from rtsr.runtime.metadata import CHECKSUM_KEY, check_checksum, read_metadata
 from rtsr.runtime.models import bundled, bundled_octaves, find_model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
@@ -275,7 +275,7 @@ def changed_file(source: Path, target: Path, place: int) -> Path:
 @pytest.mark.parametrize("name", [*bundled(), *bundled_octaves()])
 def test_bundled_files_are_what_was_exported(name: str) -> None:
     path = find_model(name).path
-    check_graph(path)
+    check_checksum(path)
     assert CHECKSUM_KEY.encode() in path.read_bytes()
 
 
@@ -291,13 +291,13 @@ def test_a_file_that_was_cut_off_or_taken_away_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "half.onnx"
     path.write_bytes(find_model("small-int8").path.read_bytes()[:100_000])
     with pytest.raises(ModelError, match="is damaged"):
-        check_graph(path)
+        check_checksum(path)
     path.unlink()
     with pytest.raises(ModelError, match="cannot be opened: No such file"):
-        check_graph(path)
+        check_checksum(path)
 
 
 def test_files_without_a_checksum_are_taken(write_model: Callable[..., Path]) -> None:
     path = write_model()
     assert CHECKSUM_KEY.encode() not in path.read_bytes()
-    check_graph(path)
+    check_checksum(path)
