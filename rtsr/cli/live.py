@@ -308,6 +308,7 @@ def live_command(
                 "--page": page,
                 "--worker process": worker == "process",
                 "--colour auto:FILE.json": kept is not None,
+                "--colour auto": colour == "auto",
             }
         )
         measure(settings, json_stats)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from rtsr.colour.activity import SoundActivity
 from rtsr.colour.auto import AutoColour
-from rtsr.colour.colour import Colour
 from rtsr.colour.excerpts import ExcerptCollector
 from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.supervisor import Guard
@@ -46,7 +45,8 @@ class ColourLearning(Guard):
         if clock.factor > 1:
             self._narrow = StreamingResampler(SAMPLE_RATE, SAMPLE_RATE // clock.factor, 1)
         self._next_hop = 0
-        self._given: Colour | None = None
+        # What is known at the start the session has written before its worker started.
+        self._given = auto.learnt
 
     def check(self) -> None:
         """Hear what the worker has measured since the last time, and tell it what is new."""

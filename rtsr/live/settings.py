@@ -76,6 +76,8 @@ class LiveSettings:
         check_rate(self.rate)
         check_rate(self.output_rate)
         if self.octave_model is not None:
+            if self.model == DRY:
+                raise ArgumentError("The level 'dry' has no octave for an octave model to make.")
             find_model(self.octave_model)
         parse_provider(self.provider)
         if self.colour is not None and self.model == DRY:

@@ -135,7 +135,8 @@ def colour_row(glyphs: Glyphs, colour: ColourState) -> Row:
         heights = [round(8.0 * (gain / span + 0.5)) for gain in colour.gains_db]
         low, high = colour.bands_hz[0] / 1000.0, colour.bands_hz[-1] / 1000.0
         bars = "".join(glyphs.upward[max(1, height)] for height in heights)
-        row += [(f"  {low:.0f}k ", "dim"), (bars, "added"), (f" {high:.0f}k", "dim")]
+        # One piece, so that bars and their ends stay on one line.
+        row.append((f"  {low:.0f}k {bars} {high:.0f}k", "added"))
         row.append((f"  {min(colour.gains_db):+.1f} to {max(colour.gains_db):+.1f} dB", "plain"))
     return row
 

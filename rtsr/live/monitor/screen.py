@@ -154,9 +154,9 @@ class Picture:
         yield from _wrapped("latency", _latency(snapshot, compact), width)
         if steps:
             yield from _steps(glyphs, snapshot, width)
-        yield _fallback_level(glyphs, snapshot)
+        yield from _wrapped("fallback", _fallback_level(glyphs, snapshot), width)
         if snapshot.colour is not None:
-            yield [("colour".ljust(_MARGIN), "dim"), *colour_row(glyphs, snapshot.colour)]
+            yield from _wrapped("colour", colour_row(glyphs, snapshot.colour), width)
         yield from _wrapped("counts", _counts(snapshot), width)
         yield []
         yield from _controls(glyphs, snapshot, self._keys)
@@ -234,7 +234,7 @@ def _steps(glyphs: Glyphs, snapshot: LiveSnapshot, width: int) -> Iterator[Row]:
 
 
 def _fallback_level(glyphs: Glyphs, snapshot: LiveSnapshot) -> Row:
-    row: Row = [("fallback".ljust(_MARGIN), "dim")]
+    row: Row = []
     for name in snapshot.fallback_levels:
         row += [
             (f" {name} ", "chosen" if name == snapshot.fallback_level else "dim"),

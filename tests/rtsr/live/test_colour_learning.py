@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 import rtsr
-from rtsr import AutoColour
+from rtsr import AutoColour, Colour
 from rtsr.colour.learner import resolve_colour
 from rtsr.live.colour_learning import ColourLearning
 from rtsr.live.shared.memory import LiveMemory
@@ -77,3 +77,13 @@ def test_sound_that_was_missed_is_no_part_of_an_excerpt(voice: np.ndarray) -> No
             session.hear(voice[: 140 * HOP], 24000.0, looks=False)
         assert session.auto.learnt_hops == 0
         assert 0 < session.auto.heard_hops < 4 * 140
+
+
+def test_what_is_known_at_the_start_is_not_given_twice() -> None:
+    model = find_model("small")
+    facts = model.metadata
+    auto = AutoColour(Colour(facts.name, facts.weights_sha256, 12.0, ((2.0,) * 24,) * 4))
+    resolve_colour(auto, model)
+    with LiveMemory.create(2) as memory:
+        ColourLearning(memory, auto).check()
+        assert memory.colour.take(0.0, facts.name, facts.weights_sha256) is None

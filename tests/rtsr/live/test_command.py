@@ -59,6 +59,8 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--listen", "127.0.0.1:9000"], "--listen says where the page is; give --page, too."),
         (["--page", "--listen", "nowhere"], "write HOST:PORT"),
         (["--page", "--test"], "leave out --page"),
+        (["--colour", "auto", "--test"], "leave out --colour auto."),
+        (["--model", "dry", "--octave-model", "small"], "'dry' has no octave"),
         (["--page", "--listen", "203.0.113.9:80"], "Cannot listen on 203.0.113.9:80"),
         (["--channels", "0"], "A live session has 1 to 8 channels, not 0."),
         (["--channels", "9"], "A live session has 1 to 8 channels, not 9."),

@@ -191,6 +191,26 @@ def test_a_colour_is_shown_with_its_bands() -> None:
         assert line.rstrip().endswith("24k  -12.0 to +12.0 dB")
 
 
+def test_an_ordinary_terminal_shows_all_of_colour_and_fallback_levels() -> None:
+    state = colour_state(_colour(np.linspace(-12.0, 12.0, 24)), 4000.0, 0.85)
+    levels = ("base+octaves", "base", "small", "replicate", "dry")
+    change = FallbackChange(20.0, "base+octaves", "base", "machine overloaded")
+    snapshot = replace(
+        _snapshot(),
+        colour=replace(state, learns=True, skipped_seconds=123.0),
+        fallback_levels=levels,
+        fallback_level="base",
+        fallback_level_changes=(change,),
+    )
+    text = "\n".join(_text(snapshot, 80, 40))
+    assert "12.3 s learnt, 123 s skipped, 85 % used" in text
+    assert "  4k ▁" in text
+    assert "24k  -12.0 to +12.0 dB" in text
+    for level in levels:
+        assert f" {level} " in text
+    assert "ago base+octaves → base: machine overloaded" in text
+
+
 @pytest.mark.parametrize(
     ("cutoff_hz", "first_hz"), [(4000.0, 4000.0), (8000.0, 7831.9), (24000.0, 4000.0)]
 )
