@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rtsr.timing import SAMPLE_RATE
 
-__all__ = ["SILENCE_DBFS", "DiscontinuousTransmission"]
+__all__ = ["SILENCE_DBFS", "DiscontinuousTransmission", "wants_dtx"]
 
 Audio = NDArray[np.float32]
 
@@ -71,3 +71,8 @@ class DiscontinuousTransmission:
     def pause(self, seconds: float) -> None:
         """Count time in which there was no sound at all, and no frame."""
         self._unsent_samples += round(seconds * SAMPLE_RATE)
+
+
+def wants_dtx(parameters: str) -> bool:
+    """Whether parameters of Opus, as ``a=fmtp`` has them, ask for DTX (RFC 7587, 6.1)."""
+    return any("".join(each.split()).lower() == "usedtx=1" for each in parameters.split(";"))

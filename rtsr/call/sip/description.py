@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from aiosipua import MediaDescription, SdpMessage
 from aiosipua.sdp import ConnectionData, Origin
 
+from rtsr.call.dtx import wants_dtx
 from rtsr.call.formats import (
     COMFORT_NOISE,
     FORMATS,
@@ -181,7 +182,7 @@ def _read(sdp: SdpMessage | None) -> Media:
         elif codec.clock_rate not in (0, form.clock_rate):
             continue
         media.formats[codec.payload_type] = form
-        if form is OPUS and _wants_dtx(codec.fmtp or ""):
+        if form is OPUS and wants_dtx(codec.fmtp or ""):
             media.dtx_types |= {codec.payload_type}
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
@@ -190,11 +191,6 @@ def _read(sdp: SdpMessage | None) -> Media:
     media.control = _control(audio, media.address)
     _read_key(audio, media)
     return media
-
-
-def _wants_dtx(parameters: str) -> bool:
-    """Whether parameters of Opus ask for DTX (RFC 7587, 6.1)."""
-    return any(each.replace(" ", "").lower() == "usedtx=1" for each in parameters.split(";"))
 
 
 def _control(audio: MediaDescription, address: tuple[str, int]) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import MediaDescription, SessionDescription
 
+from rtsr.call.dtx import wants_dtx
 from rtsr.call.encoders import DEFAULT_BITRATE, check_bitrate
 from rtsr.call.engine import CallEngine, Line
 from rtsr.call.formats import FORMATS, OPUS, PayloadFormat
@@ -235,10 +236,11 @@ def _formats(media: MediaDescription) -> dict[int, PayloadFormat]:
 
 
 def _wants_dtx(media: MediaDescription, payload_type: int) -> bool:
-    """Whether an offer would rather not be sent silence in that codec (RFC 7587, 6.1)."""
+    """Whether an offer would rather not be sent silence in that codec."""
     return any(
-        codec.payloadType == payload_type and str(codec.parameters.get("usedtx")) == "1"
+        wants_dtx(";".join(f"{name}={value}" for name, value in codec.parameters.items()))
         for codec in media.rtp.codecs
+        if codec.payloadType == payload_type
     )
 
 

@@ -194,7 +194,7 @@ def test_a_caller_who_asks_for_dtx_is_not_sent_silence(server, asks):
         offer = await client.offer()
         assert "usedtx" not in offer["sdp"]
         if asks:
-            found, asked = r"(a=rtpmap:(\d+) opus.*)", r"\1\na=fmtp:\2 usedtx=1"
+            found, asked = r"(a=rtpmap:(\d+) opus.*)", r"\1\na=fmtp:\2 minptime=10; usedtx=1"
             offer["sdp"] = re.sub(found, asked, offer["sdp"])
         name = await client.call(server, **offer)
         while len(client.heard) < 13:
