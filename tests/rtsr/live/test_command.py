@@ -55,7 +55,7 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--rate", "47999"], "48000 Hz, not 47999."),
+        (["--rate", "47999"], "192000 Hz, not 47999."),
         (["--listen", "127.0.0.1:9000"], "--listen says where the page is; give --page, too."),
         (["--page", "--listen", "nowhere"], "write HOST:PORT"),
         (["--page", "--test"], "leave out --page"),
