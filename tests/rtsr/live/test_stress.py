@@ -205,7 +205,7 @@ def refusal(*arguments: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("jack_server", [{"rate": 96000}], indirect=True)
+@pytest.mark.parametrize("jack_server", [{"rate": 64000}], indirect=True)
 def test_a_server_at_a_rate_that_is_not_converted(jack_server: Any) -> None:
     sentence = refusal("--input", "system")
     assert "'system' (JACK Audio Connection Kit) runs at no rate that rtsr converts" in sentence
