@@ -129,6 +129,8 @@ class Trainer:
         self.elapsed = 0.0
         self.grown_from: dict[str, Any] | None = None
         self._is_of_predictor = False
+        # Whether the band predictor has the average of its weights; a resumed run may not know.
+        self._is_settled = False
         self._new_optimizers()
 
     # -- one run ---------------------------------------------------------------------------------
@@ -178,9 +180,11 @@ class Trainer:
         self._is_of_predictor = self.objective.is_of_predictor(self.generator, moment)
         self._set_rates(self.objective.part_done(self.generator, moment))
         if self._is_of_predictor:
+            self._is_settled = False
             losses = self.objective.predictor_losses(self.generator, self.draw_bands())
         else:
-            self._settle_predictor()
+            if not self._is_settled:
+                self._settle_predictor()
             batch = self.draw_batch(self.objective.is_of_levels(moment))
             losses = self.objective.losses(self.generator, self.teacher, batch, moment)
         self.optimizer.zero_grad(set_to_none=True)
@@ -284,6 +288,7 @@ class Trainer:
                 if name.startswith(prefix)
             }
             self.generator.band_predictor.load_state_dict(averaged)
+        self._is_settled = True
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
