@@ -7,6 +7,8 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from rtsr_export.branches import every_node, names_read
+
 # Values that differ from run to run, or from machine to machine, have no constant.
 _NEVER = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 
@@ -14,7 +16,7 @@ _NEVER = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "Random
 def fold_constants(model: onnx.ModelProto) -> None:
     """Replace, in place, every node whose inputs are all constant by its value.
 
-    Equal constants become one, and constants that nothing reads are dropped.
+    Equal constants become one; nodes and constants that nothing reads are dropped.
     """
     graph = model.graph
     values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
@@ -28,7 +30,18 @@ def fold_constants(model: onnx.ModelProto) -> None:
             None, {name: values[name] for name in node.input if name}
         )
         values.update(zip(node.output, map(np.asarray, results), strict=True))
-    _store(graph, remaining, values)
+    _store(graph, _used(remaining, {one.name for one in graph.output}), values)
+
+
+def _used(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that something reads, directly or through others, in their order."""
+    read, used = set(outputs), []
+    for node in reversed(nodes):
+        if read.isdisjoint(node.output):
+            continue
+        used.append(node)
+        read |= names_read([node])
+    return used[::-1]
 
 
 def _store(
@@ -37,7 +50,7 @@ def _store(
     """Make ``nodes`` the graph's, and those of ``values`` that they read its initialisers."""
     first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     constants: dict[str, np.ndarray] = {}
-    for node in nodes:
+    for node in every_node(nodes):
         for position, name in enumerate(node.input):
             if name not in values:
                 continue

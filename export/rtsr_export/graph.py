@@ -8,8 +8,10 @@ import json
 import warnings
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from rtsr.model.bands import NYQUIST
@@ -22,6 +24,7 @@ from rtsr_export.folding import fold_constants
 OPSET = 20
 FORMAT = 1
 SIGNALS = ("audio", "noise", "f_prior", "f_target")
+_HAS_ONE_FRAME = "has_one_frame"
 
 
 class _Step(nn.Module):
@@ -120,6 +123,7 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
     one file serves one, two and four hops per step and any number of channels.
     """
     model = _trace(generator.eval())
+    _unite_conditions(model.graph)
     fold_constants(model)
     model.producer_name = "rtsr"
     states = _state_shapes(generator)
@@ -130,6 +134,28 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
     entry.key, entry.value = "rtsr", json.dumps(metadata(generator, card or {}))
     onnx.checker.check_model(model)
     return model
+
+
+def _unite_conditions(graph: onnx.GraphProto) -> None:
+    """Let every branch depend on whether the block has one frame, which all of them mean.
+
+    Each asked for the length of its own input, behind other branches. A session that knows the
+    number of frames resolves a condition at the graph's entry at once.
+    """
+    for node in graph.node:
+        if node.op_type == "If":
+            node.input[0] = _HAS_ONE_FRAME
+    one = numpy_helper.from_array(np.array(1, np.int64), "one_frame")
+    frames = numpy_helper.from_array(np.array(2, np.int64), "axis_of_frames")
+    graph.initializer.extend([one, frames])
+    asking = [
+        onnx.helper.make_node("Shape", ["f_prior"], ["f_prior.shape"]),
+        onnx.helper.make_node("Gather", ["f_prior.shape", "axis_of_frames"], ["f_prior.frames"]),
+        onnx.helper.make_node("Equal", ["f_prior.frames", "one_frame"], [_HAS_ONE_FRAME]),
+    ]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend([*asking, *nodes])
 
 
 def _set_shape(value: onnx.ValueInfoProto, shape: list[str | int]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
+from rtsr_export.branches import names_read
+
 # What is smaller saves little more than its conversions cost. Measured on one core at 1 and 16
 # streams: from 8000 over 16000 to 30000 and 60000 weights, each step costs one to two per cent.
 LEAST_WEIGHTS = 8000
@@ -66,7 +68,7 @@ def replace_nodes(
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         nodes.extend(replacements.get(node.output[0], [node]))
-    read = {name for node in nodes for name in node.input}
+    read = names_read(nodes)
     # A repeated field cannot take back messages that were its own.
     used_nodes = [_copy(node) for node in nodes]
     used = [_copy(one) for one in model.graph.initializer if one.name in read]

@@ -169,5 +169,5 @@ def _with_scales(weights: Weights) -> Weights:
 def _unknown_layout(model: onnx.ModelProto) -> RtsrError:
     return RtsrError(
         "The graph does not have the layout that this version exports; restore it with the rtsr "
-        f"that exported it and with PyTorch {model.producer_version}, not {torch.__version__}."
+        f"that exported it, on PyTorch {model.producer_version}."
     )

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rtsr.model import single_frame
 from rtsr.model.bands import band_means
 from rtsr.model.fourier import RealTransform
-from rtsr.model.streaming import State, StreamingModule, sliding_windows, tensor
+from rtsr.model.streaming import State, StreamingModule, tensor
 from rtsr.timing import HOP, SAMPLE_RATE
 
 ANALYSIS_FRAME = 1024
@@ -35,9 +36,10 @@ class FrameHistory(StreamingModule):
     def step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``(batch, 1, 480 * frames)`` to ``(batch, frames, 1440)``, newest sample last."""
         past = torch.cat([tensor(state, "audio"), audio.flatten(1)], dim=1)
-        hops = past.reshape(past.shape[0], -1, HOP)
-        frames = torch.cat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:]], dim=2)
-        return frames, {"audio": past[:, -LOOK_BACK_HOPS * HOP :]}
+        following: State = {"audio": past[:, -LOOK_BACK_HOPS * HOP :]}
+        if torch.onnx.is_in_onnx_export():
+            return single_frame.frames_of_hops(past, HOP), following
+        return past.unfold(1, (1 + LOOK_BACK_HOPS) * HOP, HOP), following
 
 
 def analysis_window() -> Tensor:
@@ -89,7 +91,7 @@ class MaskedSpectrum(nn.Module):
 
 def below(cutoff: Tensor, frequencies: Tensor) -> Tensor:
     """Return low-pass gains ``(batch, frames, bins)`` for cutoffs in Hz ``(batch, frames, 1)``."""
-    return ((cutoff - frequencies) / MASK_RAMP_HZ).clamp(0.0, 1.0)
+    return (cutoff / MASK_RAMP_HZ - frequencies / MASK_RAMP_HZ).clamp(0.0, 1.0)
 
 
 class RunningLevel(StreamingModule):
@@ -117,8 +119,14 @@ class RunningLevel(StreamingModule):
         """Map frame energies ``(batch, frames, 1)`` to levels of the same shape."""
         energies = torch.cat([tensor(state, "energies"), energy], dim=1)
         with torch.autocast(energy.device.type, enabled=False):
-            mean = sliding_windows(energies, self.window)[..., 0] @ self.weights
+            mean = self._windows(energies) @ self.weights
         return (mean + LOWEST_LEVEL**2).sqrt(), {"energies": energies[:, -(self.window - 1) :]}
+
+    def _windows(self, energies: Tensor) -> Tensor:
+        """Return the newest ``window`` energies at each frame, ``(batch, frames, window)``."""
+        if torch.onnx.is_in_onnx_export():
+            return single_frame.flat_windows(energies, self.window)
+        return energies[:, :, 0].unfold(1, self.window, 1)
 
 
 class SpectralEnergy(nn.Module):

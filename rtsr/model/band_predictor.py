@@ -38,6 +38,7 @@ class BandPredictor(LevelNetwork):
     """
 
     centres: Tensor
+    centre: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         bands = config.gain_bands
@@ -47,6 +48,9 @@ class BandPredictor(LevelNetwork):
             self.head.bias[:bands] = FIRST_LEVEL / LEVEL_SCALE
             self.head.bias[bands:] = 0.0
         self.register_buffer("centres", band_centres(bands), persistent=False)
+        # A minimum lies below its energy: by one scale more to the same mean.
+        centre = torch.tensor([1.0, 2.0]).repeat_interleave(bands)
+        self.register_buffer("centre", centre, persistent=False)
 
     def step(
         self, power: Tensor, level: Tensor, f_prior: Tensor, state: State
@@ -88,8 +92,8 @@ class BandPredictor(LevelNetwork):
             loudness = (own + LEAST_POWER).log()
             energy = (power + LEAST_POWER).log()
             least, minimum = self.minimum.step(energy, branch(state, "minimum"))
-            relative = torch.cat([energy - loudness, least - loudness + LEVEL_SCALE], dim=2)
-            relative = (relative / LEVEL_SCALE + 1.0) * torch.cat([is_input, is_input], dim=2)
+            relative = (torch.cat([energy, least], dim=2) - loudness) / LEVEL_SCALE + self.centre
+            relative = relative * torch.cat([is_input, is_input], dim=2)
             # The mask of the input's bands also tells where the input ends.
             features = torch.cat([relative, is_input - 0.5, loudness / LEVEL_SCALE + 3.0], dim=2)
         values, straight, blocks = self.through(features, state)

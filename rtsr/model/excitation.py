@@ -28,17 +28,17 @@ LEAST_POWER = 1e-8
 class Excitation(nn.Module):
     """Computes the harmonic and the replicated carrier of each frame."""
 
-    bins: Tensor
+    sources: Tensor
     frequencies: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.forward_transform = RealTransform(24, 25)
         self.inverse_transform = InverseRealTransform(24, 25)
-        self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32), persistent=False)
+        self.register_buffer("sources", source_bins(), persistent=False)
         self.register_buffer("frequencies", bin_frequencies(SYNTHESIS_FRAME), persistent=False)
 
-    def forward(self, frames: Tensor, level: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor, level: Tensor, cutoff: Tensor) -> Tensor:
         """Compute the harmonic and the replicated carrier of a block.
 
         Args:
@@ -47,22 +47,28 @@ class Excitation(nn.Module):
             cutoff: Hz, ``(batch, frames, 1)``.
 
         Returns:
-            Two spectra, real and imaginary parts ``(batch, frames, 2, 301)``.
+            The two spectra, real and imaginary parts ``(batch, frames, 2, 2, 301)``.
         """
         parts = self.forward_transform(frames[..., -SYNTHESIS_FRAME:] / level)
         parts = parts * below(cutoff, self.frequencies)[:, :, None]
         rectified = self.inverse_transform(parts).relu()
         flat = _whiten(torch.stack([self.forward_transform(rectified), parts], dim=2))
-        harmonic, low = flat.unbind(dim=2)
-        source = self._source_bins(cutoff)[:, :, None].expand(-1, -1, 2, -1)
-        return harmonic, low.gather(3, source)
+        cutoff_bin = (cutoff / BIN_HZ).long().clamp(0, BINS - 1)
+        source = self.sources[cutoff_bin].long()[:, :, None].expand(-1, -1, -1, 2, -1)
+        return torch.cat([flat[:, :, :1], flat[:, :, 1:].gather(4, source)], dim=2)
 
-    def _source_bins(self, cutoff: Tensor) -> Tensor:
-        """Return the low bin that each bin copies, ``(batch, frames, 301)``, in whole patches."""
-        top = torch.floor(cutoff / BIN_HZ) - 2.0
-        patch = torch.floor((top - FIRST_SOURCE_BIN) / SHIFT_BINS).clamp(min=1.0) * SHIFT_BINS
-        lifted = torch.floor((self.bins - (top - patch)) / patch).clamp(min=0.0)
-        return (self.bins - lifted * patch).clamp(0.0, BINS - 1.0).long()
+
+def source_bins() -> Tensor:
+    """Return the low bin that each bin copies, in whole patches, for each bin of a cutoff.
+
+    int32 ``(301, 301)``: the cutoff's bin, then the bin that copies. In a graph one look-up is
+    worth more than the dozen operations that would compute a row.
+    """
+    cutoff_bin, one = torch.arange(BINS)[:, None], torch.arange(BINS)[None]
+    top = cutoff_bin - 2
+    patch = ((top - FIRST_SOURCE_BIN) // SHIFT_BINS).clamp(min=1) * SHIFT_BINS
+    lifted = ((one - (top - patch)) // patch).clamp(min=0)
+    return (one - lifted * patch).clamp(0, BINS - 1).int()
 
 
 def _whiten(parts: Tensor) -> Tensor:

@@ -184,11 +184,11 @@ class Generator(StreamingModule):
         state: State,
     ) -> tuple[Tensor, State]:
         """Apply the gains to the carriers and overlap-add; arguments as of :meth:`decode`."""
-        harmonic, replicated = self.excitation(conditioning.frames, conditioning.level, cutoffs[0])
+        of_input = self.excitation(conditioning.frames, conditioning.level, cutoffs[0])
         # A complex bin of unit mean power has parts of variance one half.
-        spectrum = noise.unflatten(2, (2, BINS)) * 0.5**0.5
+        spectrum = noise.unflatten(2, (1, 2, BINS)) * 0.5**0.5
         mask = self.synthesis_mask(*cutoffs)
-        frames = self.decoder.synthesise(gains, (spectrum, harmonic, replicated), mask)
+        frames = self.decoder.synthesise(gains, torch.cat([spectrum, of_input], dim=2), mask)
         return self.overlap_add.step(frames * conditioning.level, branch(state, "overlap_add"))
 
     def step(

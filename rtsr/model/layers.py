@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rtsr.model.streaming import Layer, State, StreamingModule, branch, sliding_windows, tensor
+from rtsr.model import single_frame
+from rtsr.model.streaming import Layer, State, StreamingModule, branch, tensor
 
 
 class Pointwise(nn.Conv1d):
@@ -45,17 +46,18 @@ class CausalConv1d(Layer):
         following: State = {"past": x[:, -(self.kernel - 1) :]}
         if torch.onnx.is_in_onnx_export():
             # In a graph of few frames a general convolution spends most of its time on set-up.
-            return self.by_windows(x), following
+            return self.in_graph(x), following
         return self.conv(x.transpose(1, 2)).transpose(1, 2), following
 
-    def by_windows(self, x: Tensor) -> Tensor:
-        """Compute the same convolution as matrix products with windows of ``x``."""
-        windows = sliding_windows(x, self.kernel)
+    def in_graph(self, x: Tensor) -> Tensor:
+        """Compute the same convolution as products with windows of ``x``."""
         assert self.conv.bias is not None
         if self.conv.groups > 1:
-            return (windows * self.conv.weight[:, 0].T).sum(dim=2) + self.conv.bias
+            taps = self.conv.weight[:, 0].T
+            return single_frame.filtered(x, taps, self.kernel) + self.conv.bias
         weight = self.conv.weight.transpose(1, 2).flatten(1)
-        return functional.linear(windows.flatten(2), weight, self.conv.bias)
+        rows = single_frame.flat_windows(x, self.kernel)
+        return functional.linear(rows, weight, self.conv.bias)
 
 
 class FrameNorm(nn.Module):

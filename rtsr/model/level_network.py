@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rtsr.model import single_frame
 from rtsr.model.config import ModelConfig
 from rtsr.model.layers import ConvNeXtBlock, Pointwise
 from rtsr.model.streaming import (
@@ -50,12 +51,11 @@ class RunningMinimum(Layer):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``(batch, frames, channels)`` to the same shape."""
-        values = torch.cat([tensor(state, "least") + HIGHEST_LOG_POWER, x], dim=1)
+        past = tensor(state, "least")
         if torch.onnx.is_in_onnx_export():
-            least = self._by_ages(values)
-        else:
-            least = self._by_doubling(values)
-        least = least[:, 1:]
+            least, newest = single_frame.least_so_far(x, past, self.rise, HIGHEST_LOG_POWER)
+            return least, {"least": newest}
+        least = self._by_doubling(torch.cat([past + HIGHEST_LOG_POWER, x], dim=1))[:, 1:]
         return least, {"least": least[:, -1:] - HIGHEST_LOG_POWER}
 
     def _by_doubling(self, values: Tensor) -> Tensor:
@@ -66,13 +66,6 @@ class RunningMinimum(Layer):
             values = torch.minimum(values, earlier + span * self.rise)
             span *= 2
         return values
-
-    def _by_ages(self, values: Tensor) -> Tensor:
-        """Compute the same as one minimum over all pairs, for a graph of any number of frames."""
-        position = torch.arange(values.shape[1], device=values.device)
-        age = (position[:, None] - position[None])[:, :, None]
-        lifted = values[:, None] + age * self.rise
-        return lifted.masked_fill(age < 0, 1e4).amin(dim=2)
 
 
 class GatedMemory(Layer):
@@ -101,11 +94,11 @@ class GatedMemory(Layer):
         """Map ``(batch, frames, channels)`` to the same shape."""
         gate, candidate = self.project(self.norm(x)).float().chunk(2, dim=2)
         with torch.autocast(x.device.type, enabled=False):
-            drive = gate.sigmoid() * candidate
             past = tensor(state, "memory")
             if torch.onnx.is_in_onnx_export():
-                memory = _recur_by_pairs(gate, drive, past)
+                memory = single_frame.gated_memory(gate, candidate, past)
             else:
+                drive = gate.sigmoid() * candidate
                 memory = _recur_by_doubling((-gate).sigmoid(), drive, past)
         return x + self.merge(memory), {"memory": memory[:, -1:]}
 
@@ -123,16 +116,6 @@ def _recur_by_doubling(decay: Tensor, drive: Tensor, past: Tensor) -> Tensor:
         decay = decay * functional.pad(decay, before, value=1.0)[:, :-span]
         span *= 2
     return drive + decay * past
-
-
-def _recur_by_pairs(gate: Tensor, drive: Tensor, past: Tensor) -> Tensor:
-    """Compute the same as a sum over pairs of frames, for a graph of any number of frames."""
-    # The running sum of log(1 - sigmoid(gate)).
-    log_decay = -functional.softplus(gate).cumsum(dim=1)
-    position = torch.arange(gate.shape[1], device=gate.device)
-    is_later = (position[None] > position[:, None])[:, :, None]
-    between = (log_decay[:, :, None] - log_decay[:, None]).masked_fill(is_later, -1e4)
-    return (between.exp() * drive[:, None]).sum(dim=2) + log_decay.exp() * past
 
 
 class LevelNetwork(StreamingModule):

@@ -181,15 +181,13 @@ class Decoder(StreamingModule):
             gains = gains.led_by(levels)
         return gains, {"blocks": blocks}
 
-    def synthesise(
-        self, gains: CarrierGains, carriers: tuple[Tensor, Tensor, Tensor], mask: Tensor
-    ) -> Tensor:
+    def synthesise(self, gains: CarrierGains, carriers: Tensor, mask: Tensor) -> Tensor:
         """Apply the gains to the carriers and transform to samples.
 
         Args:
             gains: of :meth:`gains`.
             carriers: noise, harmonic and replicated spectra, real and imaginary parts ``(batch,
-                frames, 2, 301)``.
+                frames, 3, 2, 301)``.
             mask: gains per bin ``(batch, frames, 301)``.
 
         Returns:
@@ -199,15 +197,15 @@ class Decoder(StreamingModule):
             bins = gains.log_gains @ self.band_to_bin
             contour = gains.points @ self.point_to_sample
         if not self.uses_carriers:
-            noise = carriers[0]
-            carriers = (noise, torch.zeros_like(noise), torch.zeros_like(noise))
-        sources = list(carriers)
+            carriers = torch.cat([carriers[:, :, :1], torch.zeros_like(carriers[:, :, 1:])], dim=2)
         if gains.free:
             log_magnitude, phase = gains.free
             bins = torch.cat([bins, log_magnitude[:, :, None]], dim=2)
-            sources.append(torch.stack([phase.cos(), phase.sin()], dim=2))
+            free = torch.stack([phase.cos(), phase.sin()], dim=2)
+            carriers = torch.cat([carriers, free[:, :, None]], dim=2)
         amplitudes = bins.clamp(max=LOG_GAIN_CEILING).exp() * mask[:, :, None]
-        spectra = torch.stack(sources, dim=2) * amplitudes[:, :, :, None]
-        hiss_and_tonal = torch.stack([spectra[:, :, 0], spectra[:, :, 1:].sum(dim=2)], dim=2)
+        spectra = carriers * amplitudes[:, :, :, None]
+        tonal = spectra[:, :, 1:].sum(dim=2, keepdim=True)
+        hiss_and_tonal = torch.cat([spectra[:, :, :1], tonal], dim=2)
         hiss, tonal = self.inverse_transform(hiss_and_tonal).unbind(dim=2)
         return tonal + contour * hiss

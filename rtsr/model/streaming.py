@@ -59,16 +59,6 @@ class StreamingSequential(Layer):
         return x, following
 
 
-def sliding_windows(x: Tensor, length: int) -> Tensor:
-    """Return every frame together with the ``length - 1`` before it, oldest first.
-
-    ``(batch, length - 1 + frames, channels)`` becomes ``(batch, frames, length, channels)``.
-    """
-    frames = x.shape[1] - (length - 1)
-    first = torch.arange(frames, device=x.device)[:, None]
-    return x[:, first + torch.arange(length, device=x.device)]
-
-
 def tensor(state: State, name: str) -> Tensor:
     """Return a leaf of the state; raises TypeError when the name belongs to a branch."""
     value = state[name]

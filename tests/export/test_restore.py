@@ -22,6 +22,7 @@ from rtsr.runtime.metadata import read_metadata  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
 from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
+from rtsr_export.branches import every_node  # noqa: E402
 from rtsr_export.graph import build_graph  # noqa: E402
 from rtsr_export.graph_file import write_graph  # noqa: E402
 from rtsr_export.half import to_float16, to_float32  # noqa: E402
@@ -233,7 +234,7 @@ def test_numbers_of_another_layout_do_not_matter(graph, generator):
 
     for one in other.graph.initializer:
         one.name = renumbered(one.name)
-    for node in other.graph.node:
+    for node in every_node(other.graph.node):
         node.input[:] = [renumbered(name) for name in node.input]
     signals = parity_signals(generator, 1, 20, 0)
     expected = torch_long(generator, signals)

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from rtsr.model import CONFIGURATIONS, ModelConfig, configuration, parameter_count  # noqa: E402
-from rtsr.model.analysis import RunningLevel, analysis_window  # noqa: E402
+from rtsr.model.analysis import FrameHistory, RunningLevel, analysis_window  # noqa: E402
 from rtsr.model.band_predictor import BandPredictor  # noqa: E402
 from rtsr.model.bands import band_interpolation  # noqa: E402
 from rtsr.model.crossover import high_pass  # noqa: E402
+from rtsr.model.excitation import source_bins  # noqa: E402
 from rtsr.model.flow import VelocityNet, euler  # noqa: E402
 from rtsr.model.fourier import InverseRealTransform, RealTransform  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
@@ -210,28 +212,45 @@ def test_attention_forgets_what_left_its_window():
     torch.testing.assert_close(changed[:, 4:], reference[:, 4:])
 
 
-@pytest.mark.parametrize("groups", [1, 6], ids=["dense", "one filter per channel"])
-def test_convolution_by_windows_is_the_convolution(groups):
-    """An exported graph takes the one, training the other."""
-    module = CausalConv1d(6, 6, 4, groups)
-    x = torch.randn(2, 13 + 3, 6)
-    output, _ = module.step(x[:, 3:], {"past": x[:, :3]})
-    torch.testing.assert_close(module.by_windows(x), output, atol=1e-6, rtol=1e-5)
-
-
 def in_a_graph(monkeypatch):
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
 
 
-@pytest.mark.parametrize("module", [GatedMemory(6, 5), RunningMinimum(6, 0.3)], ids=repr)
-def test_a_memory_in_a_graph_is_the_one_in_training(module, monkeypatch):
-    x = torch.randn(2, 13, 6)
-    _, state = module.step(torch.randn(2, 9, 6), module.initial_state(2))
+@pytest.mark.parametrize("frames", [1, 2, 13])
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (GatedMemory(6, 5), (6,)),
+        (RunningMinimum(6, 0.3), (6,)),
+        (CausalConv1d(6, 4, 3), (6,)),
+        (CausalConv1d(6, 6, 7, groups=6), (6,)),
+        (RunningLevel(8), (1,)),
+        (OverlapAdd(), (600,)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+@torch.no_grad()
+def test_a_layer_in_a_graph_is_the_one_in_training(module, shape, frames, monkeypatch):
+    """A graph holds one way for a single frame and one for more, training another."""
+    _, state = module.step(torch.rand(2, 9, *shape), module.initial_state(2))
+    x = torch.rand(2, frames, *shape) + 0.5
     output, following = module.step(x, state)
     in_a_graph(monkeypatch)
     again, after = module.step(x, state)
     torch.testing.assert_close(again, output, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(flatten(after), flatten(following), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 5])
+def test_frames_in_a_graph_are_those_in_training(hops, monkeypatch):
+    history = FrameHistory()
+    audio, state = torch.randn(2, 1, 480 * hops), {"audio": torch.randn(2, 960)}
+    frames, following = history.step(audio, state)
+    assert frames.shape == (2, hops, 1440)
+    in_a_graph(monkeypatch)
+    again, after = history.step(audio, state)
+    assert torch.equal(again, frames)
+    assert torch.equal(after["audio"], following["audio"])
 
 
 def test_gated_memory_is_the_recurrence_frame_by_frame():
@@ -351,6 +370,18 @@ def test_the_predictor_knows_nothing_of_bands_above_the_cutoff(tiny):
         one, _ = predictor.predict(power, cutoff, predictor.initial_state(1))
         two, _ = predictor.predict(other, cutoff, predictor.initial_state(1))
     torch.testing.assert_close(one, two)
+
+
+def test_a_band_is_copied_up_in_whole_patches_from_below_the_cutoff():
+    sources = source_bins()
+    assert sources.shape == (301, 301)
+    # At 4 kHz, bin 50: patches of 40 bins, of which the highest source is bin 47.
+    assert sources[50, :48].tolist() == list(range(48))
+    assert sources[50, 48:88].tolist() == list(range(8, 48))
+    assert sources[50, 88:128].tolist() == list(range(8, 48))
+    for cutoff_bin in range(20, 301):
+        assert int(sources[cutoff_bin].max()) < max(cutoff_bin - 2, 5) + 1
+        assert not ((torch.arange(301) - sources[cutoff_bin]) % 5).any()
 
 
 @pytest.mark.parametrize("carrier", [0, 1, 2], ids=["noise", "harmonic", "replicated"])
@@ -473,7 +504,7 @@ def hz(value: float):
 def test_a_token_that_is_off_reaches_no_network(name, heeds_prior, heeds_target):
     generator = switched_off(name)
     z, hidden = torch.randn(1, 5, TINY.latent), torch.randn(1, 5, TINY.encoder_width)
-    carriers = tuple(torch.randn(1, 5, 2, 301) for _ in range(3))
+    carriers = torch.randn(1, 5, 3, 2, 301)
     mask, features = torch.ones(1, 5, 301), torch.randn(1, 5, 1539)
 
     def analysed(f_prior: float, f_target: float, time: float = 0.0):
@@ -512,7 +543,8 @@ def test_a_decoder_hears_what_it_may_and_nothing_else(name, deaf_to):
     }
 
     def decoded(values):
-        carriers = values["noise"], values["harmonic"], values["replicated"]
+        named = [values[name] for name in ("noise", "harmonic", "replicated")]
+        carriers = torch.stack(named, dim=2)
         cutoffs = hz(4000.0), hz(20_000.0)
         state = decoder.initial_state(1)
         mask = torch.ones(1, 5, 301)
@@ -531,7 +563,7 @@ def test_without_free_bins_a_decoder_only_shapes_its_carriers():
         seeded(replace(TINY, decoder_free_bins=bins), 3).eval() for bins in (True, False)
     )
     z, hidden = torch.randn(1, 5, TINY.latent), torch.randn(1, 5, TINY.encoder_width)
-    silence = (torch.zeros(1, 5, 2, 301),) * 3
+    silence = torch.zeros(1, 5, 3, 2, 301)
 
     def decoded(generator):
         decoder = generator.decoder
