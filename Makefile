@@ -16,7 +16,9 @@ demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
 
 ## test: every room's tests but the slow ones, in a few minutes
-# What keeps time with a sound server, a browser or a telephone runs alone; the rest shares two cores.
+# What keeps time with a sound server, a browser or a telephone runs apart, for most of it waits:
+# three side by side (JACK has room for eight servers, and a test may have two), and one by one what
+# compares or times sound as it plays. The rest shares two cores.
 CLOCKED := $(wildcard tests/rtsr/live/test_*.py) tests/rtsr/live/device tests/rtsr/live/controls/midi \
   tests/rtsr/live/controls/test_keyboard.py tests/rtsr/live/worker/test_worker.py \
   $(addprefix tests/rtsr/call/test_,browser.py call_examples.py engine.py firefox.py sip.py web.py) tests/bench/soak
@@ -35,9 +37,11 @@ test-engine: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ENGINE) -m "not slow"
 
 ## test-all: the whole test suite: the above, the slow ones, and live sound and calls with real clients
-test-all: test
-	$(SHARED) -m slow
-	$(BIN)/python -m pytest $(CLOCKED)
+# The first line is `make test` with the slow ones: what they share is imported and made once.
+test-all: $(VENV)/.dev
+	$(SHARED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal $(CLOCKED) -m "not alone"
+	$(BIN)/python -m pytest $(CLOCKED) -m alone
 
 ## test-gpu-stub: the CUDA provider on stand-ins for NVIDIA's libraries, without a GPU
 # ONNX Runtime's real CUDA provider on stand-ins for NVIDIA's libraries. Its package must not lie

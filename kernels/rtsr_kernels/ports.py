@@ -27,6 +27,8 @@ MAX_CHANNELS = 8
 #: Word of the header of a waiting ring: total number of output samples plus one; 0 while that is
 #: not known.
 END = WRITE_INDEX + 2
+#: Likewise, once `END` is known: the write index behind the stream's last sample.
+LAST = WRITE_INDEX + 3
 #: Far above integer samples stored as floats (2**31), far below where squares leave float32.
 LARGEST_SAMPLE = np.float32(1e10)
 #: Output rates in Hz; each but the first has its own table of taps.
@@ -192,9 +194,14 @@ def readable(header: np.ndarray) -> int:
     return load_acquire(header, WRITE_INDEX) - read
 
 
-@kernel(void(INDICES, int64))
-def set_end(header: np.ndarray, samples: int) -> None:
-    """Store the total number of output samples in a waiting ring, after its last sample."""
+@kernel(void(INDICES, int64, int64))
+def set_end(header: np.ndarray, samples: int, pushed: int) -> None:
+    """Store in a waiting ring how many samples are to come out in total, and to be pushed.
+
+    Before the last block is pushed: a step that took of it without knowing the end would put out
+    too much. The stream ends only once all has been pushed.
+    """
+    header[LAST] = pushed
     store_release(header, END, samples + 1)
 
 
@@ -291,10 +298,13 @@ def is_row_due(ports: Ports, row: int, step_samples: int) -> bool:
     values = ports.values[row]
     if ports.finished_data.shape[1] - readable(ports.finished[row]) < step_samples:
         return False
-    end = get_end(ports.waiting[row])
-    if end >= 0:
+    header = ports.waiting[row]
+    # Before the end: whoever sees the last block also sees that it is the last.
+    waits = readable(header)
+    end = get_end(header)
+    if end >= 0 and load_acquire(header, WRITE_INDEX) >= header[LAST]:
         return values.emitted < end
-    return readable(ports.waiting[row]) >= step_samples
+    return waits >= step_samples
 
 
 @kernel(types.UniTuple(int64, 2)(PORTS, int64, INDICES, INDICES))

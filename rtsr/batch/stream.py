@@ -322,10 +322,8 @@ class BatchStream:
         if self._ended:
             return
         self._ended = True
-        whole = self._port.whole
-        self._port.push(np.zeros((self.input_rate * _TAIL_MS // 1000, self.channels), np.float32))
-        # Last, for another thread steps the stream to its end as soon as it sees this.
-        self._port.end(self.delay_samples + whole)
+        tail = np.zeros((self.input_rate * _TAIL_MS // 1000, self.channels), np.float32)
+        self._port.finish(self.delay_samples + self._port.whole, tail)
 
     def close(self) -> None:
         """Leave the batch: the place is free for another stream, what was not pulled is lost."""

@@ -312,9 +312,15 @@ class BlockPort:
         self.statistics.limited_samples = self._limited + int(self._limited_now[0])
         return count
 
-    def end(self, samples: int) -> None:
-        """Say that so many samples are to come out in total; the steps then end by themselves."""
-        set_end(self._waiting, samples)
+    def finish(self, samples: int, tail: Audio) -> None:
+        """Push the last block, and let so many samples come out in total; steps end by themselves.
+
+        Args:
+            samples: of output, from the first on.
+            tail: ``(samples, channels)``; there must be room for it.
+        """
+        set_end(self._waiting, samples, self.pushed + self.conversion.output_frames(len(tail)))
+        self.push(tail)
 
     @property
     def is_done(self) -> bool:

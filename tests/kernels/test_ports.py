@@ -186,7 +186,7 @@ def test_a_finished_stream_ends_after_its_last_sample() -> None:
     sound = noise(700, 1)
     rows[0].push(sound)
     assert get_end(ports.waiting[0]) == -1
-    set_end(ports.waiting[0], 1100)
+    set_end(ports.waiting[0], 1100, 700)
     assert get_end(ports.waiting[0]) == 1100
     taken = 0
     while step(ports)[0]:
@@ -198,6 +198,17 @@ def test_a_finished_stream_ends_after_its_last_sample() -> None:
     assert np.all(out[700:] == 0.0)
     assert len(out) == 1100
     assert ports.values["emitted"][0] == 1100
+
+
+def test_a_stream_that_is_being_finished_ends_when_its_last_block_is_there() -> None:
+    ports, rows = make([1])
+    sound = noise(2 * STEP + 300, 1)
+    rows[0].push(sound[: STEP + 100])
+    set_end(ports.waiting[0], 2 * STEP + 200, len(sound))
+    assert [step(ports)[0] for _ in range(2)] == [[0], []]
+    rows[0].push(sound[STEP + 100 :])
+    assert [step(ports)[0] for _ in range(3)] == [[0], [0], []]
+    assert np.array_equal(rows[0].pull(5000), sound[: 2 * STEP + 200])
 
 
 def test_what_is_no_number_is_repaired_and_counted() -> None:
@@ -326,7 +337,7 @@ def test_a_stream_that_begins_in_a_used_row_is_fresh() -> None:
     ports, rows = make([1], [44100], limits=True)
     rows[0].push(np.full((2 * STEP - 7, 1), 3.0, np.float32))
     step(ports)
-    set_end(ports.waiting[0], 5)
+    set_end(ports.waiting[0], 5, 2 * STEP - 7)
     assert ports.gains[0] < 1.0
     start_port(ports, 0, 44100, True)
     assert ports.gains[0] == 1.0

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.alone
 def test_a_stall_is_seen_once() -> None:
     with StallWatch() as watch:
         time.sleep(0.1)

@@ -28,6 +28,7 @@ from rtsr import (
 )
 from rtsr.batch.select_graph import select_graph
 from rtsr.batch.slots import SlotStep
+from rtsr.engine import ports
 from rtsr.runtime.session import OnnxStep
 from rtsr_kernels.resample import SUPPORTED_RATES
 
@@ -606,6 +607,52 @@ def test_streams_are_fed_and_emptied_by_other_threads(
     assert sorted(results) == [0, 1, 2, 3]
     for result in results.values():
         assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+@pytest.mark.parametrize(
+    ("rates", "output_rate"),
+    [([16000], 48000), ([8000], 44100), ([48000], 16000), ([8000, 16000], 48000)],
+)
+def test_steps_may_fall_between_all_that_finishes_a_stream(
+    rates: list[int],
+    output_rate: int,
+    hops: int,
+    stand_in: Path,
+    make_sound: MakeSound,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(between: bool) -> np.ndarray:
+        parts = []
+
+        def drain() -> None:
+            while batch.step():
+                parts.append(stream.pull())
+
+        def then_drain(compiled: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*arguments: Any) -> Any:
+                result = compiled(*arguments)
+                drain()
+                return result
+
+            return called
+
+        with BatchUpsampler(1, model=stand_in, hops_per_step=hops, overload="wait") as batch:
+            stream = batch.open(rates[0], output_rate=output_rate)
+            for rate in rates:
+                stream.input_rate = rate
+                stream.push(make_sound(rate, 0.063)[:, 0])
+            drain()
+            with monkeypatch.context() as patched:
+                if between:
+                    for name in ("push_block", "set_end"):
+                        patched.setattr(ports, name, then_drain(getattr(ports, name)))
+                stream.finish()
+            drain()
+            assert stream.is_done
+        return np.concatenate(parts)
+
+    assert np.array_equal(run(between=True), run(between=False))
 
 
 @pytest.mark.slow

@@ -43,10 +43,12 @@ def why_not() -> str | None:
         return "there is no baresip here"
     if shutil.which("ip") is None or os.geteuid() != 0:
         return "network namespaces need root and iproute2"
-    made = subprocess.run(["ip", "netns", "add", "rtsr-probe"], capture_output=True)
+    # A name that other programs which try this at the same time do not have.
+    probe = f"rtsr-t{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True)
     if made.returncode:
         return "network namespaces are refused here"
-    subprocess.run(["ip", "netns", "del", "rtsr-probe"], check=True)
+    subprocess.run(["ip", "netns", "del", probe], check=True)
     return None
 
 

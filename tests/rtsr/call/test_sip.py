@@ -59,17 +59,18 @@ def best_match(recording, reference):
     return recording[start:stop], reference[start - lag : stop - lag]
 
 
+@pytest.mark.alone
 @needs_phones
 @pytest.mark.parametrize("secure", [False, True], ids=["RTP", "SRTP"])
 def test_one_baresip_calls_another_through_the_bridge(tmp_path, secure):
     from rtsr import enhance_file
 
-    voice = speech(8000, 13.0)
+    voice = speech(8000, 8.0)
     soundfile.write(tmp_path / "8k.wav", voice, 8000, subtype="PCM_16")
-    both = np.stack([speech(48000, 13.0)] * 2, axis=1)
+    both = np.stack([speech(48000, 8.0)] * 2, axis=1)
     soundfile.write(tmp_path / "48k.wav", both, 48000, subtype="PCM_16")
     account = ";mediaenc=srtp-mand" if secure else ""
-    seconds = 4.0 if secure else 12.0
+    seconds = 4.0 if secure else 7.0
     with phones.cable() as (there, here), contextlib.ExitStack() as undo:
         options = ["--srtp"] if secure else []
         bridge = undo.enter_context(phones.running_bridge(here, *options))

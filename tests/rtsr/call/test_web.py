@@ -8,8 +8,6 @@ import inspect
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import av
 import numpy as np
@@ -387,13 +385,13 @@ def test_what_cannot_be_served_is_one_sentence(options, sentence, capsys):
     assert sentence in errors
 
 
-def test_a_port_in_use_is_one_sentence(server):
-    finished = subprocess.run(
-        [sys.executable, "-m", "rtsr", "call", "web", "--listen", server.netloc],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert finished.returncode == 2
-    assert "Address already in use" in finished.stderr
+def test_a_port_in_use_is_one_sentence(server, capsys):
+    with pytest.raises(SystemExit) as ended:
+        app(["call", "web", "--listen", server.netloc])
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("rtsr: ")
+    assert "Address already in use" in errors
 
 
 class Frames(MediaStreamTrack):

@@ -35,6 +35,7 @@ def _run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.alone
 def test_call_path(tmp_path: Path) -> None:
     out = tmp_path / "out.wav"
     program = EXAMPLES / "call_path.py"

@@ -55,11 +55,12 @@ def longest_run(values: np.ndarray) -> int:
 
 @pytest.fixture
 def voice() -> np.ndarray:
-    """The packaged telephone recording at 48 kHz, mono."""
+    """Five seconds of the packaged telephone recording at 48 kHz, mono."""
     audio, rate = soundfile.read(DEMO / "speech_8k.wav", dtype="float32", always_2d=True)
-    return StreamingResampler(rate, RATE).process(audio)[:, 0]
+    return StreamingResampler(rate, RATE).process(audio[: 5 * rate])[:, 0]
 
 
+@pytest.mark.alone
 def test_a_recording_sounds_as_if_enhanced_as_a_file_after_the_stated_latency(
     live: Any, jack_player: Any, voice: np.ndarray, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_recording_sounds_as_if_enhanced_as_a_file_after_the_stated_latency(
     assert np.array_equal(heard[:compared], expected[:compared])
 
 
+@pytest.mark.alone
 def test_a_killed_worker_is_replaced_while_the_dry_sound_goes_on(
     live: Any, jack_player: Any, sound: np.ndarray
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_killed_worker_is_replaced_while_the_dry_sound_goes_on(
     assert figures["underrun_events"] >= 1
 
 
+@pytest.mark.alone
 def test_a_stopped_worker_is_waited_for(live: Any, jack_player: Any, sound: np.ndarray) -> None:
     # Pauses of the machine itself add up with this one, and would be the governor's to judge.
     live.start("--cutoff", str(CUTOFF), "--no-governor")

@@ -110,6 +110,7 @@ def troubles(figures: dict[str, Any]) -> int:
     return int(sum(figures[name] for name in names) + len(figures["fallback_level_changes"]))
 
 
+@pytest.mark.alone
 def test_a_narrow_call_comes_out_wide(
     pulse_cables: PulseServer,
     live_program: Any,

@@ -132,6 +132,7 @@ def test_a_session_that_did_not_start_can_be_stopped(jack_server: Any) -> None:
             tell()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "jack_server",
     [{}, {"rate": 96000, "period": 256}, {"rate": 192000, "period": 1024, "synchronous": True}],
@@ -213,10 +214,11 @@ def test_a_program_needs_no_guard_around_its_session(jack_server: Any, tmp_path:
     assert (result.returncode, result.stdout) == (0, "once\n"), result.stderr
 
 
+@pytest.mark.alone
 def test_a_busy_main_thread_does_not_hold_up_the_sound(
     jack_server: Any, jack_player: Any, make_sound: Callable[..., np.ndarray]
 ) -> None:
-    sound = make_sound(RATE, 5.0, cutoff=CUTOFF)[:, 0]
+    sound = make_sound(RATE, 4.0, cutoff=CUTOFF)[:, 0]
     with LiveSession(LiveSettings(model="replicate", cutoff_hz=CUTOFF)) as session:
         wait_for(lambda: session.report()["steps"] > 5)
         names = jack_server.run("jack_lsp").split()
@@ -226,16 +228,16 @@ def test_a_busy_main_thread_does_not_hold_up_the_sound(
             out_of=next(name for name in names if name.endswith(":out_0")),
         )
         start = session.report()
-        time.sleep(3.0)
+        time.sleep(2.0)
         before = session.report()
-        end = time.monotonic() + 3.0
+        end = time.monotonic() + 2.0
         while time.monotonic() < end:  # holds the interpreter's lock throughout
             pass
         after = session.report()
         jack_player.wait()
     # A Python callback would get the lock every 5 ms at best, which is half as often as needed. The
     # rest is for a server that a busy machine makes late.
-    assert after["callbacks"] - before["callbacks"] > 0.7 * 3.0 * RATE / jack_server.period
+    assert after["callbacks"] - before["callbacks"] > 0.7 * 2.0 * RATE / jack_server.period
     # What other work on the machine costs, it costs without the busy thread, too.
     others = before["underrun_events"] - start["underrun_events"]
     assert after["underrun_events"] - before["underrun_events"] <= 2 + 2 * others

@@ -114,6 +114,7 @@ def assert_counted(result: Any, figures: dict[str, Any]) -> None:
     assert total == figures["frames"]
 
 
+@pytest.mark.alone
 @synchronous
 def test_a_spinning_main_thread_leaves_the_sound_whole(
     live: Any,
@@ -132,6 +133,7 @@ def test_a_spinning_main_thread_leaves_the_sound_whole(
     assert figures["worker_restarts"] == figures["device_restarts"] == 0
 
 
+@pytest.mark.alone
 @synchronous
 @pytest.mark.parametrize("options", [(), ("--meek",)], ids=["raised", "last in line"])
 def test_on_a_machine_without_time_the_sound_is_plainer_but_whole(
@@ -163,6 +165,7 @@ def test_on_a_machine_without_time_the_sound_is_plainer_but_whole(
     assert result.plain[ENDS:-ENDS].any() or not options
 
 
+@pytest.mark.alone
 @synchronous
 @pytest.mark.parametrize("period", [128, 256])
 def test_the_sound_goes_on_with_a_server_that_was_restarted(

@@ -65,6 +65,7 @@ def wait_for(condition: Any, seconds: float = 5.0) -> bool:
 
 
 # Any other server spoils cycles on a busy machine without a word to the clients that were in time.
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "jack_server", [{"period": n, "synchronous": True} for n in (32, 128, 1024)], indirect=True
 )
@@ -90,6 +91,7 @@ def test_what_is_recorded_is_what_the_worker_made_after_the_stated_latency(
     np.testing.assert_array_equal(recording.sound[:shift], 0.0)
 
 
+@pytest.mark.alone
 def test_python_cannot_delay_the_callback(jack_server: Any, memory: LiveMemory) -> None:
     with DeviceStream(memory):
         assert wait_for(lambda: count(memory, "callbacks") > 50)
@@ -113,6 +115,7 @@ class Pair(DeviceStream):
     duplex = False  # type: ignore[assignment]
 
 
+@pytest.mark.alone
 def test_two_streams_keep_the_stated_latency(
     jack_server: Any, jack_player: Any, memory: LiveMemory
 ) -> None:

@@ -214,6 +214,7 @@ def test_late_hops_are_counted(thread: WorkerGuard, tape: Tape) -> None:
     assert tape.memory.worker["late_steps"] == 10
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("block", [1024, 4096])
 def test_a_block_of_several_hops_is_no_reason_to_skip_or_to_step_down(
     make_sound: Callable[..., np.ndarray], block: int
