@@ -10,7 +10,7 @@ from rtsr.call.formats import Packet
 from rtsr.call.receiver import Origin, Receiver
 from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
-from rtsr.timing import SAMPLE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
 
 __all__ = ["MediaPath"]
 
@@ -24,6 +24,8 @@ ONE_STALL = 0.1
 SHORTEST_REST, LONGEST_REST = 5.0, 60.0
 
 _REMEMBERED = 2048
+# A part of a packet that has waited for the next one so many times in a row always does so.
+_VAIN_WAITS = 25
 
 
 class MediaPath:
@@ -73,6 +75,7 @@ class MediaPath:
         self._recent_misses: collections.deque[float] = collections.deque(maxlen=MOST_MISSED)
         self._back_at = 0.0
         self._rest = SHORTEST_REST
+        self._vain_waits = 0
 
     @property
     def wake_at(self) -> float | None:
@@ -89,7 +92,10 @@ class MediaPath:
 
     def advance(self, now: float) -> None:
         """Let the sound into the batch whose time has come, and check whether a step is late."""
-        for chunk in self.receiver.poll(now):
+        chunks = self.receiver.poll(now)
+        if chunks and not self._pushed:
+            self._look_for_excess()
+        for chunk in chunks:
             if chunk.pause and self.sender is not None:
                 self.sender.pause(chunk.pause)
             self.stream.push(chunk)
@@ -123,6 +129,18 @@ class MediaPath:
     def close(self) -> None:
         """Give the place in the batch back. May be called twice."""
         self.stream.close()
+
+    def _look_for_excess(self) -> None:
+        """Find whether a hop of sound is always late by a packet that it is not needed for.
+
+        Where the wait has changed by an odd number of hops, each packet of two hops completes the
+        half of one that was begun before, and leaves a half.
+        """
+        if self.sender is None:
+            return
+        waits = self.sender.waiting >= self.sender.format.sample_rate * HOP // SAMPLE_RATE
+        self._vain_waits = self._vain_waits + 1 if waits else 0
+        self.sender.excess = self.sender.waiting if self._vain_waits >= _VAIN_WAITS else 0
 
     def _count_miss(self, now: float) -> None:
         self.missed += 1

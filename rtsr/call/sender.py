@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rtsr.call.dtx import DiscontinuousTransmission
 from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
 from rtsr.call.formats import OPUS, Packet, PayloadFormat
+from rtsr.call.time_scale import is_quiet, shorten
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
 
@@ -36,6 +37,7 @@ class Sender:
     Attributes:
         sent: packets so far.
         unsent_seconds: silence so far for which no packet was sent.
+        excess: samples at the codec's rate that wait in vain; they are cut out in the next pause.
 
     Raises:
         AudioFormatError, RtsrError: as :func:`~rtsr.call.encoders.open_encoder`.
@@ -53,6 +55,7 @@ class Sender:
     ) -> None:
         self.sent = 0
         self.unsent_seconds = 0.0
+        self.excess = 0
         self.ssrc = secrets.randbits(32)
         self._bitrate = bitrate
         self._event_type = event_type
@@ -83,6 +86,9 @@ class Sender:
         if self.format.sample_rate != SAMPLE_RATE:
             sound = self._resampler.process(np.ascontiguousarray(sound))
         waiting = np.concatenate([self._waiting, sound]) if len(self._waiting) else sound
+        if self.excess and len(waiting) >= 2 * self.excess and is_quiet(waiting):
+            waiting = shorten(waiting, self.excess)
+            self.excess = 0
         size = self._encoder.frame_samples
         packets = []
         for start in range(0, len(waiting) - size + 1, size):
@@ -121,6 +127,7 @@ class Sender:
     def pause(self, seconds: float) -> None:
         """Say that there was no sound for so long: timestamps go on without packets."""
         self._waiting = self._waiting[:0]
+        self.excess = 0
         if self._silence is not None:
             self._silence.pause(seconds)
         self._time = (self._time + round(seconds * self.format.clock_rate)) % 2**32
@@ -149,6 +156,7 @@ class Sender:
         self._resampler = StreamingResampler(SAMPLE_RATE, form.sample_rate, self._channels)
         self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
         self._waiting = self._waiting[:0]
+        self.excess = 0
 
     def _agree(self, payload_type: int, dtx: bool) -> None:
         self._payload_type = payload_type

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import av
+import mouth_to_ear
 import numpy as np
 import pytest
 import soundfile
@@ -276,3 +277,15 @@ def test_silence_is_not_sent_in_either_direction_and_words_are_as_without_dtx(se
     for band, within_db in (((300, 3400), 1.5), ((4000, 8000), 3.0)):
         levels = [np.median([band_db(word, *band) for word in each]) for each in (words, begun)]
         assert abs(levels[0] - levels[1]) < within_db
+
+
+def test_every_click_is_heard_and_timed(server, tmp_path):
+    microphone = tmp_path / "clicks.wav"
+    mouth_to_ear.write_clicks(microphone)
+    found = asyncio.run(mouth_to_ear.measured(server.address, microphone, "PCMU", 5))
+    assert len(found.delays_ms) == found.clicks >= 4
+    assert found.lost == (0, 0)
+    # A packet, the window and a hop of the browser's playback cannot be avoided.
+    assert 35.0 < np.median(found.delays_ms) < mouth_to_ear.PERIOD * 1000.0
+    assert found.parts_ms["browser: jitter buffer"] > 0.0
+    assert found.devices_ms > 0.0
