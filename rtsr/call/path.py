@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
@@ -39,7 +39,8 @@ class MediaPath:
         stream: enhances it.
         sender: encodes the output; ``None`` as long as there is no listener.
         send: takes a packet.
-        event_rate: Hz of the clock of incoming telephone events.
+        event_rates: Hz of the clock of incoming telephone events by their payload types; 8000 for
+            those that are not named.
         deadline: seconds that sound waits for the batch.
 
     Attributes:
@@ -48,6 +49,7 @@ class MediaPath:
         missed: deadlines that the batch has missed.
         sheds: how often the call was left out of the batch.
         far: what the far end reports of what it hears.
+        event_rates: as given; another description of the sender changes them.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class MediaPath:
         stream: CallStream,
         sender: Sender | None,
         send: Callable[[Packet], None],
-        event_rate: int = 8000,
+        event_rates: Mapping[int, int] | None = None,
         deadline: float = DEADLINE,
     ) -> None:
         self.receiver = receiver
@@ -67,7 +69,7 @@ class MediaPath:
         self.sheds = 0
         self.far = FarReports()
         self._send = send
-        self._event_rate = event_rate
+        self.event_rates = event_rates or {}
         self._deadline = deadline
         self._pushed: collections.deque[tuple[int, float]] = collections.deque()
         self._total = 0
@@ -105,7 +107,8 @@ class MediaPath:
         events, self.receiver.events = self.receiver.events, []
         for event in events:
             if self.sender is not None:
-                self._hand_on(self.sender.event(event, self._event_rate))
+                rate = self.event_rates.get(event.payload_type, 8000)
+                self._hand_on(self.sender.event(event, rate))
         self.deliver(now)
 
     def deliver(self, now: float) -> None:

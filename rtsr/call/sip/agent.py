@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aiosipua import (
+    DialogState,
+    IncomingCall,
+    OutgoingCall,
     Registration,
     SipDigestAuth,
+    SipRequest,
     SipResponse,
     SipUAC,
     SipUAS,
     parse_uri,
     stringify_uri,
 )
+from aiosipua.transport import SipTransport
+from aiosipua.uas_requests import handle_update
 
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
 from rtsr.errors import ArgumentError, RtsrError
@@ -28,20 +36,56 @@ _TIMER_H = 32.0
 
 
 class _Client(SipUAC):
-    """aiosipua's client, which leaves the callee's own address and route aside."""
+    """aiosipua's client, and what it leaves out of calls that are given up.
+
+    A CANCEL waits for the first response to its INVITE: without one, the other end may not know the
+    call yet (RFC 3261, 9.1). Where it comes too late the call is acknowledged and hung up (15).
+    """
+
+    def __init__(self, transport: SipTransport) -> None:
+        super().__init__(transport)
+        self._heard_of: set[str] = set()
+        self._given_up: dict[str, OutgoingCall] = {}
+
+    def send_cancel(self, call: OutgoingCall) -> SipRequest:
+        """Give a call up, now or as soon as the other end is known to know it."""
+        self._given_up[call.call_id] = call
+        return super().send_cancel(call) if call.call_id in self._heard_of else call.invite
 
     def handle_response(self, response: SipResponse, addr: tuple[str, int]) -> None:
         """Take a response to one of our requests."""
-        cseq = response.cseq
-        call = self.get_call(response.call_id or "")
-        is_invite = cseq is not None and cseq.method.upper() == "INVITE"
-        if call is not None and is_invite and 200 <= response.status_code < 300:
+        cseq, name = response.cseq, response.call_id or ""
+        call = self.get_call(name) or self._given_up.get(name)
+        if call is None or cseq is None or cseq.method.upper() != "INVITE":
+            super().handle_response(response, addr)
+            return
+        self._heard_of.add(name)
+        is_answer = 200 <= response.status_code < 300
+        if is_answer:
             # RFC 3261, 12.1.2: requests within the call go there from now on.
             if response.contact:
                 call.dialog.remote_target = stringify_uri(response.contact[0].uri)
-            routes = list(reversed(response.headers.get("record-route")))
-            call.dialog.route_set = routes
-        super().handle_response(response, addr)
+            call.dialog.route_set = list(reversed(response.headers.get("record-route")))
+        if name not in self._given_up:
+            super().handle_response(response, addr)
+        elif is_answer:
+            is_first = not call._answered.is_set()
+            self._calls[name] = call
+            call.dialog.state = DialogState.EARLY
+            # Acknowledges it.
+            super().handle_response(response, addr)
+            if is_first:
+                call.hangup(self)
+        elif response.status_code >= 200:
+            super().handle_response(response, addr)
+        elif name in self._calls:
+            super().send_cancel(call)
+
+    def remove_call(self, call_id: str) -> None:
+        """Forget a call."""
+        super().remove_call(call_id)
+        self._heard_of.discard(call_id)
+        self._given_up.pop(call_id, None)
 
 
 @dataclass(frozen=True)
@@ -141,6 +185,14 @@ class Agent:
             assert agent.uac is not None
             agent.uac.advertised_addr = address
 
+    def on_update(self, handler: Callable[[IncomingCall], None]) -> None:
+        """Have ``handler`` called with offers in UPDATE (RFC 3311), as with those of a re-INVITE.
+
+        aiosipua itself answers those that only keep a session alive (RFC 4028).
+        """
+        for agent in self.agents:
+            agent._handlers["UPDATE"] = functools.partial(_take_update, agent, handler)
+
     async def stop(self) -> None:
         """Unregister and close everything."""
         if self._registration is not None:
@@ -184,6 +236,12 @@ class Agent:
         except OSError:
             raise RtsrError(f"The host '{target.host}' is not known.") from None
 
+    def keep(self, call: IncomingCall) -> None:
+        """Go on with a call whose place in aiosipua another INVITE of the same name has taken."""
+        for agent in self.agents:
+            if agent.transport is call.transport:
+                agent._calls[call.call_id] = call
+
     def drop_later(self, call_id: str) -> None:
         """Forget a call that is over, once nothing of it can come any more (RFC 3261, timer H).
 
@@ -206,6 +264,19 @@ class Agent:
         for name, handler in handlers.items():
             setattr(agent, name, handler)
         return agent
+
+
+def _take_update(
+    agent: SipUAS,
+    handler: Callable[[IncomingCall], None],
+    request: SipRequest,
+    address: tuple[str, int],
+) -> None:
+    _, dialog = agent._find_dialog(request.call_id or "")
+    if dialog is None or not request.body or request.content_type != "application/sdp":
+        handle_update(agent, request, address)
+    elif agent._validate_in_dialog(dialog, request):
+        handler(agent._wrap_uac_dialog(request, address))
 
 
 def own_address(towards: str) -> str:

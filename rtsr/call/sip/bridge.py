@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiosipua import DialogState, IncomingCall, OutgoingCall, SdpMessage, SipDigestAuth, SipRequest
+from aiosipua import (
+    Dialog,
+    DialogState,
+    IncomingCall,
+    OutgoingCall,
+    SdpMessage,
+    SipDigestAuth,
+    SipRequest,
+    stringify_uri,
+)
 
 from rtsr.call.engine import BusyError, CallEngine, Line
 from rtsr.call.formats import OPUS, Packet, PayloadFormat
@@ -21,6 +30,7 @@ from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import (
     KEY_BYTES,
     Media,
+    Session,
     Unacceptable,
     answer,
     offer,
@@ -28,16 +38,23 @@ from rtsr.call.sip.description import (
     read_offer,
 )
 from rtsr.call.sip.media_socket import MediaSocket
-from rtsr.errors import RtsrError
+from rtsr.errors import AudioFormatError, RtsrError
 
 __all__ = ["Bridge", "BridgeSettings"]
 
 _log = logging.getLogger(__name__)
 
+#: What calls may require of us (RFC 3261, 8.2.2.3): answers that are acknowledged, which need not
+#: be used where nothing is said before the final one.
+_EXTENSIONS = frozenset({"100rel"})
+
 _REASONS = {
     404: "Not Found",
     408: "Request Timeout",
+    420: "Bad Extension",
     480: "Temporarily Unavailable",
+    482: "Loop Detected",
+    483: "Too Many Hops",
     486: "Busy Here",
     488: "Not Acceptable Here",
     500: "Server Internal Error",
@@ -114,6 +131,7 @@ class Bridge:
                 "on_ack_timeout": self._on_lost,
             }
         )
+        self._agent.on_update(self._on_reinvite)
 
     async def stop(self) -> None:
         """Hang up everywhere."""
@@ -124,6 +142,22 @@ class Bridge:
         await self._agent.stop()
 
     def _on_invite(self, incoming: IncomingCall) -> None:
+        known = self._calls.get(incoming.call_id)
+        if known is not None:
+            # The same call over another way (RFC 3261, 8.2.2.2); the first one stays.
+            _refuse(incoming, 482)
+            self._agent.keep(known.incoming)
+            return
+        required = incoming.invite.headers.get("require")
+        unknown = {each.strip().lower() for each in required} - _EXTENSIONS
+        if unknown:
+            _refuse(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
+            self._agent.drop_later(incoming.call_id)
+            return
+        if _hops_left(incoming) < 1:
+            _refuse(incoming, 483)
+            self._agent.drop_later(incoming.call_id)
+            return
         if self.calls >= self._engine.capacity:
             self._engine.refused += 1
             _refuse(incoming, 503, {"Retry-After": "10"})
@@ -174,6 +208,7 @@ class _Leg:
     def __init__(self) -> None:
         self.far = FarReports()
         self.reports = ReportWriter(self.far)
+        self.session = Session()
         self.line: Line | None = None
         self.socket: MediaSocket | None = None
         self.media: Media | None = None
@@ -182,12 +217,17 @@ class _Leg:
         if self.line is not None:
             self.line.receive(packet)
 
+    def touch(self) -> None:
+        if self.line is not None:
+            self.line.touch()
+
     def agree(self, media: Media) -> None:
         """Packets go by this description from now on."""
         self.media = media
         self.reports.formats = media.formats
         if self.socket is not None:
             control = None if media.shares_port else media.control
+            self.socket.on_report = self.touch
             self.socket.set_peer(media.address, control, media.our_key, media.their_key)
 
     def close(self) -> None:
@@ -205,13 +245,13 @@ class _BridgedCall:
         self._bridge = bridge
         self._agent = agent
         self._engine = engine
-        self._incoming = incoming
+        self.incoming = incoming
         self._outgoing: OutgoingCall | None = None
         self._caller, self._callee = _Leg(), _Leg()
         self._over = asyncio.Event()
         self._ended = False
         self._started = 0.0
-        self._version = 1
+        self._enhanced: Line | None = None
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -229,16 +269,22 @@ class _BridgedCall:
             self._refuse(500, "an error")
         finally:
             self.end("over")
+            # What was opened after the call had been given up.
+            self._caller.close()
+            self._callee.close()
 
     async def _set_up(self) -> bool:
         """Connect the two ends; return whether it worked, else the caller got the reason."""
         settings = self._bridge.settings
         # Where the other end is narrow, this one should be wide.
         preferred = () if OPUS in settings.forms else (OPUS,)
-        media = read_offer(self._incoming.sdp_offer, preferred)
+        media = read_offer(self.incoming.sdp_offer, preferred)
         host = settings.bind or self._agent.host
         for leg in (self._caller, self._callee):
-            leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
+            try:
+                leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
+            except OSError as error:
+                raise BusyError(f"There is no port left for sound: {error}.") from None
         self._caller.agree(media)
         key = secrets.token_bytes(KEY_BYTES) if settings.secure else None
         if not await self._call(key):
@@ -248,7 +294,8 @@ class _BridgedCall:
         await self._open_lines()
         if self._ended:
             return False
-        self._incoming.accept(self._answer(self._caller, media))
+        self.incoming.accept(self._answer(self._caller, media))
+        self._watch_silence()
         self._started = asyncio.get_running_loop().time()
         assert self._callee.media is not None
         _log.info(
@@ -262,6 +309,9 @@ class _BridgedCall:
         settings = self._bridge.settings
         target = settings.target
         address = await self._agent.find(target)
+        if self._ended:
+            # Given up while the ports were opened or the name was looked up.
+            return False
         client = self._agent.by(target.transport).uac
         assert client is not None
         assert self._callee.socket is not None
@@ -270,6 +320,7 @@ class _BridgedCall:
             settings.forms,
             key,
             settings.bitrate,
+            self._callee.session,
             self._callee.socket.control_port,
         )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
@@ -280,6 +331,7 @@ class _BridgedCall:
             description,
             user_agent=USER_AGENT,
             auth=settings.auth,
+            extra_headers={"Max-Forwards": str(_hops_left(self.incoming) - 1)},
         )
         self._outgoing = outgoing
         self._bridge.remember(outgoing.call_id, self)
@@ -327,13 +379,14 @@ class _BridgedCall:
             media.event_rate,
             self._bridge.settings.sends_dtx(media),
         )
+        sender.is_held = not media.hears
         receiver = Receiver(source.media.formats, channels)
-        options: dict[str, Any] = {"name": self.name, "event_rate": source.media.event_rate}
+        options: dict[str, Any] = {"name": self.name, "event_rates": source.media.event_rates}
         if enhance and channels == self._engine.channels:
             source.line = await self._engine.open(
                 receiver, sender, sink.socket.send, rate=source.media.form.sample_rate, **options
             )
-            source.line.on_silence = lambda: self.end("silent")
+            self._enhanced = source.line
         else:
             source.line = self._engine.open_plain(receiver, sender, sink.socket.send, **options)
         source.line.path.far = sink.far
@@ -342,28 +395,62 @@ class _BridgedCall:
 
     def change(self, leg: IncomingCall) -> None:
         """One end wants something else within the call: other codecs, another address, a pause."""
-        mine = self._caller if leg.call_id == self._incoming.call_id else self._callee
+        mine = self._caller if leg.call_id == self.incoming.call_id else self._callee
+        other = self._callee if mine is self._caller else self._caller
         old = mine.media
-        assert old is not None
+        if old is None or mine.line is None or other.line is None:
+            # The call is not yet set up whole (RFC 3261, 14.2).
+            leg._send_response(491, "Request Pending")
+            return
+        if not leg.invite.body:
+            # It asks what we propose: what was agreed (RFC 3261, 14.2).
+            leg.accept(self._answer(mine, old))
+            return
+        sender = other.line.path.sender
+        assert sender is not None
         try:
             media = read_offer(leg.sdp_offer, () if old.form not in (OPUS,) else (OPUS,))
-        except Unacceptable:
+            sender.change(
+                media.form,
+                media.payload_type,
+                self._bridge.settings.sends_dtx(media),
+                event_type=media.event_type,
+                event_rate=media.event_rate,
+            )
+        except (Unacceptable, AudioFormatError):
             leg.reject(488)
             # The refusal is of the change; the call goes on.
             leg.dialog.state = DialogState.CONFIRMED
             return
+        sender.is_held = not media.hears
+        dialog = self.incoming.dialog if mine is self._caller else self._callee_dialog
+        if leg.invite.contact:
+            # Requests within the call go there from now on (RFC 3261, 12.2.2).
+            dialog.remote_target = stringify_uri(leg.invite.contact[0].uri)
         if old.our_key is not None and media.is_secure:
             media.our_key = old.our_key
         mine.agree(media)
-        if mine.line is not None:
-            mine.line.path.receiver.formats = media.formats
-        other = self._callee if mine is self._caller else self._caller
-        if other.line is not None and other.line.path.sender is not None:
-            dtx = self._bridge.settings.sends_dtx(media)
-            other.line.path.sender.change(media.form, media.payload_type, dtx)
-        self._version += 1
-        leg.accept(self._answer(mine, media, self._version))
+        mine.line.path.receiver.formats = media.formats
+        mine.line.path.event_rates = media.event_rates
+        self._watch_silence()
+        leg.accept(self._answer(mine, media))
         _log.info("sip call changed", extra={"call": self.name, "codec": media.form.name})
+
+    @property
+    def _callee_dialog(self) -> Dialog:
+        assert self._outgoing is not None
+        return self._outgoing.dialog
+
+    def _watch_silence(self) -> None:
+        """Hang up when the end whose sound is enhanced falls silent, much later if it is on hold.
+
+        Who holds may play music or send nothing, whatever the direction says.
+        """
+        leg = self._caller if self._caller.line is self._enhanced else self._callee
+        if leg.line is not None and leg.media is not None:
+            leg.line.touch()
+            leg.line.is_held = leg.media.direction != "sendrecv"
+            leg.line.on_silence = lambda: self.end("silent")
 
     def end(self, reason: str, by: str | None = None) -> None:
         """Hang up both legs but the one that ended it. May be called twice."""
@@ -373,7 +460,8 @@ class _BridgedCall:
         self._over.set()
         self._caller.close()
         self._callee.close()
-        incoming, outgoing = self._incoming, self._outgoing
+        incoming, outgoing = self.incoming, self._outgoing
+        incoming._stop_retransmissions()
         if by != incoming.call_id:
             if incoming._answered:
                 incoming.hangup()
@@ -394,20 +482,22 @@ class _BridgedCall:
         )
 
     def _ringing(self) -> None:
-        if not self._ended and not self._incoming._answered:
-            self._incoming.ringing()
+        if not self._ended and not self.incoming._answered:
+            self.incoming.ringing()
 
-    def _answer(self, leg: _Leg, media: Media, version: int = 1) -> SdpMessage:
+    def _answer(self, leg: _Leg, media: Media) -> SdpMessage:
         assert leg.socket is not None
         shown = self._shown(leg.socket)
-        return answer(shown, media, self._bridge.settings.bitrate, version, leg.socket.control_port)
+        return answer(
+            shown, media, self._bridge.settings.bitrate, leg.session, leg.socket.control_port
+        )
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
         return self._agent.host, socket.address[1]
 
     def _refuse(self, status: int, reason: str) -> None:
-        if not self._ended and not self._incoming._answered:
-            _refuse(self._incoming, status)
+        if not self._ended and not self.incoming._answered:
+            _refuse(self.incoming, status)
             _log.info(
                 "sip call refused",
                 extra={"call": self.name, "status": status, "reason": reason},
@@ -417,6 +507,12 @@ class _BridgedCall:
 def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None = None) -> None:
     incoming._send_response(status, _REASONS.get(status, "Refused"), extra_headers=headers)
     incoming.dialog.terminate()
+
+
+def _hops_left(incoming: IncomingCall) -> int:
+    """Return how often a call may still be passed on (RFC 3261, 8.1.1.6)."""
+    value = incoming.invite.headers.get_first("max-forwards") or "70"
+    return int(value) if value.strip().isdecimal() else 70
 
 
 def _passed_on(status: int) -> int:
