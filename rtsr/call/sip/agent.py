@@ -20,6 +20,7 @@ from aiosipua import (
     SipResponse,
     SipUAC,
     SipUAS,
+    parse_sdp,
     parse_uri,
     stringify_uri,
 )
@@ -60,6 +61,9 @@ class _Client(SipUAC):
             super().handle_response(response, addr)
             return
         self._heard_of.add(name)
+        if 100 < response.status_code < 200 and response.content_type == "application/sdp":
+            # Sound before the answer, as an announcement.
+            call.sdp_answer = parse_sdp(response.text)
         is_answer = 200 <= response.status_code < 300
         if is_answer:
             # RFC 3261, 12.1.2: requests within the call go there from now on.

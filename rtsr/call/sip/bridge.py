@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from aiosipua import (
     SdpMessage,
     SipDigestAuth,
     SipRequest,
+    parse_uri,
+    serialize_sdp,
     stringify_uri,
 )
 
@@ -47,6 +50,9 @@ _log = logging.getLogger(__name__)
 #: What calls may require of us (RFC 3261, 8.2.2.3): answers that are acknowledged, which need not
 #: be used where nothing is said before the final one.
 _EXTENSIONS = frozenset({"100rel"})
+
+# What a user's name may consist of in an address (RFC 3261, 25.1).
+_USER = re.compile(r"[\w.!~*'()%&=+$,;?/-]+", re.ASCII)
 
 _REASONS = {
     404: "Not Found",
@@ -252,6 +258,8 @@ class _BridgedCall:
         self._ended = False
         self._started = 0.0
         self._enhanced: Line | None = None
+        self._early = asyncio.Event()
+        self._early_answer: SdpMessage | None = None
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -289,12 +297,11 @@ class _BridgedCall:
         key = secrets.token_bytes(KEY_BYTES) if settings.secure else None
         if not await self._call(key):
             return False
-        assert self._outgoing is not None
-        self._callee.agree(read_answer(self._outgoing.sdp_answer, key))
-        await self._open_lines()
+        await self._connect_ends(key)
         if self._ended:
             return False
-        self.incoming.accept(self._answer(self._caller, media))
+        # What the caller was told before the answer stays true (RFC 3261, 13.2.1).
+        self.incoming.accept(self._early_answer or self._answer(self._caller, media))
         self._watch_silence()
         self._started = asyncio.get_running_loop().time()
         assert self._callee.media is not None
@@ -325,7 +332,7 @@ class _BridgedCall:
         )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
         outgoing = client.send_invite(
-            f"sip:rtsr@{user}",
+            f"sip:{self._shown_caller}@{user}",
             target.uri,
             address,
             description,
@@ -335,14 +342,19 @@ class _BridgedCall:
         )
         self._outgoing = outgoing
         self._bridge.remember(outgoing.call_id, self)
-        outgoing.on_ringing = lambda _: self._ringing()
+        outgoing.on_ringing = self._ringing
         answered: asyncio.Future[None] = asyncio.ensure_future(
             outgoing.wait_answered(settings.ring_seconds)
         )
         given_up: asyncio.Future[bool] = asyncio.ensure_future(self._over.wait())
-        waiting: set[asyncio.Future[Any]] = {answered, given_up}
+        early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
+        waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if early.done() and not answered.done() and not self._ended:
+            await self._begin_early(key)
+            await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
         given_up.cancel()
+        early.cancel()
         if not answered.done():
             answered.cancel()
             return False
@@ -354,6 +366,34 @@ class _BridgedCall:
             self._refuse(_passed_on(outgoing._reject_code), "refused by the other end")
             return False
         return True
+
+    async def _begin_early(self, key: bytes | None) -> None:
+        """Let the ends hear each other before the call is answered, as for announcements."""
+        try:
+            await self._connect_ends(key)
+        except Unacceptable:
+            # The answer may still fit.
+            self.incoming.ringing()
+            return
+        if not self._ended:
+            assert self._caller.media is not None
+            self._early_answer = self._answer(self._caller, self._caller.media)
+            self.incoming._send_response(
+                183,
+                "Session Progress",
+                body=serialize_sdp(self._early_answer),
+                content_type="application/sdp",
+            )
+
+    async def _connect_ends(self, key: bytes | None) -> None:
+        """Connect the two legs by the target's newest answer."""
+        assert self._outgoing is not None
+        media = read_answer(self._outgoing.sdp_answer, key)
+        if self._caller.line is not None and self._callee.line is not None:
+            self._agree(self._callee, media)
+            return
+        self._callee.agree(media)
+        await self._open_lines()
 
     async def _open_lines(self) -> None:
         """Connect the two legs: what goes from narrow to wide is enhanced."""
@@ -396,9 +436,8 @@ class _BridgedCall:
     def change(self, leg: IncomingCall) -> None:
         """One end wants something else within the call: other codecs, another address, a pause."""
         mine = self._caller if leg.call_id == self.incoming.call_id else self._callee
-        other = self._callee if mine is self._caller else self._caller
         old = mine.media
-        if old is None or mine.line is None or other.line is None:
+        if old is None or self._caller.line is None or self._callee.line is None:
             # The call is not yet set up whole (RFC 3261, 14.2).
             leg._send_response(491, "Request Pending")
             return
@@ -406,35 +445,53 @@ class _BridgedCall:
             # It asks what we propose: what was agreed (RFC 3261, 14.2).
             leg.accept(self._answer(mine, old))
             return
-        sender = other.line.path.sender
-        assert sender is not None
         try:
             media = read_offer(leg.sdp_offer, () if old.form not in (OPUS,) else (OPUS,))
-            sender.change(
-                media.form,
-                media.payload_type,
-                self._bridge.settings.sends_dtx(media),
-                event_type=media.event_type,
-                event_rate=media.event_rate,
-            )
+            if old.our_key is not None and media.is_secure:
+                media.our_key = old.our_key
+            self._agree(mine, media)
         except (Unacceptable, AudioFormatError):
             leg.reject(488)
             # The refusal is of the change; the call goes on.
             leg.dialog.state = DialogState.CONFIRMED
             return
-        sender.is_held = not media.hears
         dialog = self.incoming.dialog if mine is self._caller else self._callee_dialog
         if leg.invite.contact:
             # Requests within the call go there from now on (RFC 3261, 12.2.2).
             dialog.remote_target = stringify_uri(leg.invite.contact[0].uri)
-        if old.our_key is not None and media.is_secure:
-            media.our_key = old.our_key
-        mine.agree(media)
-        mine.line.path.receiver.formats = media.formats
-        mine.line.path.event_rates = media.event_rates
         self._watch_silence()
         leg.accept(self._answer(mine, media))
         _log.info("sip call changed", extra={"call": self.name, "codec": media.form.name})
+
+    def _agree(self, mine: _Leg, media: Media) -> None:
+        """Go by another description of one end.
+
+        Raises:
+            AudioFormatError: its codec does not carry the call's channels.
+        """
+        other = self._callee if mine is self._caller else self._caller
+        assert mine.line is not None
+        assert other.line is not None
+        sender = other.line.path.sender
+        assert sender is not None
+        sender.change(
+            media.form,
+            media.payload_type,
+            self._bridge.settings.sends_dtx(media),
+            event_type=media.event_type,
+            event_rate=media.event_rate,
+        )
+        sender.is_held = not media.hears
+        mine.agree(media)
+        mine.line.path.receiver.formats = media.formats
+        mine.line.path.event_rates = media.event_rates
+
+    @property
+    def _shown_caller(self) -> str:
+        """The caller's name or number as the target sees it; an account's own, if there is one."""
+        auth = self._bridge.settings.auth
+        name = auth.username if auth is not None else parse_uri(self.incoming.caller).user
+        return name if name and _USER.fullmatch(name) else "anonymous"
 
     @property
     def _callee_dialog(self) -> Dialog:
@@ -481,8 +538,13 @@ class _BridgedCall:
             extra={"call": self.name, "seconds": round(seconds, 1), "reason": reason},
         )
 
-    def _ringing(self) -> None:
-        if not self._ended and not self.incoming._answered:
+    def _ringing(self, outgoing: OutgoingCall) -> None:
+        required = ",".join(self.incoming.invite.headers.get("require")).lower()
+        if self._ended or self.incoming._answered or "100rel" in required:
+            return
+        if outgoing.sdp_answer is not None and not self._early.is_set():
+            self._early.set()
+        else:
             self.incoming.ringing()
 
     def _answer(self, leg: _Leg, media: Media) -> SdpMessage:

@@ -16,7 +16,7 @@ from sip_ends import SDP, Peer, Running, hang_up, set_up
 pytest.importorskip("aiosipua")
 
 from aiortc.rtp import RtcpRrPacket, RtpPacket
-from aiosipua import parse_sdp
+from aiosipua import SipDigestAuth, parse_sdp
 
 from rtsr.call import engine as engine_module
 from rtsr.call.formats import OPUS
@@ -309,6 +309,77 @@ def test_who_holds_a_call_hears_nothing_may_be_silent_and_comes_back(
         # Who is not on hold may not be silent for so long.
         called.answer(called.hear("BYE"), 200)
     media.close()
+
+
+@pytest.mark.parametrize("final", [OPUS_SDP, "", OPUS_SDP.replace("96", "97")])
+def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=media.offer()))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        while (early := peer.hear())[0] < 180:
+            pass
+        assert early[0] == 183
+        assert len(media.say(media_port(invite), 12)) >= 8
+        # Who announces that it rings does not end the announcement.
+        called.answer(invite, 180)
+        assert peer.hear()[0] == 180
+        called.answer(invite, 200, final)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        assert text.split("\r\n\r\n")[1] == early[1].split("\r\n\r\n")[1]
+        line = running.engine.lines[0]
+        assert line.path.sender._payload_type == (97 if "97" in final else 96)
+        hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1])
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+
+
+def test_an_early_description_that_does_not_fit_is_ringing(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP.replace("opus", "GSM"))
+        while (early := peer.hear())[0] < 180:
+            pass
+        assert early[0] == 180
+        called.answer(invite, 200, OPUS_SDP)
+        status, text = peer.final()
+        assert status == 200
+        hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1])
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_who_gives_up_during_an_announcement_frees_the_place(stand_in):
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKearly"))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        running.until(lambda: running.engine.calls == 1)
+        peer.send(peer.request("CANCEL", branch="z9hG4bKearly"))
+        called.answer(called.hear("CANCEL"), 200)
+        called.answer(invite, 487)
+        called.hear("ACK")
+        assert running.engine.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "auth", "shown"),
+    [
+        ("sip:+4930123@h", None, "<sip:+4930123@127.0.0.1>"),
+        ("sip:h", None, "<sip:anonymous@127.0.0.1>"),
+        ("sip:me@h", SipDigestAuth("account", "secret"), "<sip:account@127.0.0.1>"),
+    ],
+)
+def test_who_calls_is_shown(stand_in, user, auth, shown):
+    with between(stand_in, auth=auth) as (peer, _, called):
+        invite = peer.request("INVITE", body=SDP, branch="z9hG4bKwho")
+        peer.send(invite.replace(b"From: <sip:me@127.0.0.1>", f"From: <{user}>".encode()))
+        called.answer(called.hear("INVITE"), 486)
+        assert peer.final()[0] == 486
+        assert shown in called.hear("ACK").split("From: ")[1].split("\r\n")[0]
 
 
 def test_whose_reports_come_has_not_vanished(stand_in, monkeypatch):
