@@ -462,9 +462,13 @@ class CallEngine:
         return done
 
     def _look_for_silence(self) -> None:
-        for line in [*self.lines, *self._plain]:
-            line.watch(self.loop.time())
         self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+        for line in [*self.lines, *self._plain]:
+            try:
+                line.watch(self.loop.time())
+            except Exception:
+                # Who cannot be hung up properly must not keep the others' places taken.
+                _log.exception("a silent call was not ended whole", extra={"call": line.name})
 
     def _deliver(self) -> None:
         for line in list(self.lines):

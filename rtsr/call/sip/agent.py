@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
+import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from aiosipua import (
     parse_uri,
     stringify_uri,
 )
+from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_update
 
@@ -34,6 +37,11 @@ __all__ = ["Agent", "Target", "is_wildcard", "own_address"]
 
 USER_AGENT = "rtsr"
 _TIMER_H = 32.0
+_FIRST_ANSWER_SECONDS = 35.0
+_REGISTER_AGAIN_SECONDS = 30.0
+_UNREGISTER_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class _Client(SipUAC):
@@ -145,6 +153,7 @@ class Agent:
         self.udp: SipUAS | None = None
         self.tcp: SipUAS | None = None
         self._registration: Registration | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     @property
     def agents(self) -> tuple[SipUAS, ...]:
@@ -199,8 +208,17 @@ class Agent:
 
     async def stop(self) -> None:
         """Unregister and close everything."""
-        if self._registration is not None:
-            self._registration.unregister()
+        if self._again is not None:
+            self._again.cancel()
+        registration, self._registration = self._registration, None
+        if registration is not None and registration.state is not RegistrationState.FAILED:
+            registration.unregister()
+            end = time.monotonic() + _UNREGISTER_SECONDS
+            # A registrar asks for the password once more.
+            while (
+                registration.state is not RegistrationState.UNREGISTERED and time.monotonic() < end
+            ):
+                await asyncio.sleep(0.02)
         for agent in self.agents:
             await agent.stop()
         self.udp = self.tcp = None
@@ -214,10 +232,12 @@ class Agent:
     async def register(
         self, target: Target, auth: SipDigestAuth | None, expires: int
     ) -> Registration:
-        """Register at a registrar, again and again, until :meth:`stop`.
+        """Register at a registrar, again and again until :meth:`stop`, and say how the first went.
+
+        A registrar that was there once may be away for a while: later failures are tried again.
 
         Raises:
-            RtsrError: its name is unknown.
+            RtsrError: its name is unknown, it refuses or it does not answer.
         """
         client = self.by(target.transport).uac
         assert client is not None
@@ -225,8 +245,32 @@ class Agent:
         registration = Registration(
             client, target.uri, address, auth=auth, expires=expires, user_agent=USER_AGENT
         )
-        registration.register()
         self._registration = registration
+        done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def succeeded(_: Registration) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def failed(_: Registration, status: int = 408, reason: str = "Request Timeout") -> None:
+            if not done.done():
+                done.set_result(f"{status} {reason}".strip())
+                return
+            if self._registration is not registration:
+                return
+            _log.warning("not registered any more", extra={"status": status})
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, registration.register)
+
+        registration.on_registered = succeeded
+        registration.on_failed = registration.on_expired = failed
+        registration.register()
+        try:
+            refusal = await asyncio.wait_for(done, _FIRST_ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            refusal = "no answer"
+        if refusal is not None:
+            raise RtsrError(f"The registrar {target.host} does not take us: {refusal}.")
         return registration
 
     async def find(self, target: Target) -> tuple[str, int]:

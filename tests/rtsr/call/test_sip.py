@@ -24,11 +24,12 @@ from sip_ends import SDP, Callee, Peer, Running, hang_up, set_up
 pytest.importorskip("aiosipua")
 
 from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtpPacket
-from aiosipua import Registration, SipDigestAuth, SipUAS, parse_sdp, serialize_sdp
+from aiosipua import SipDigestAuth, SipResponse, SipUAS, parse_sdp, serialize_sdp
 
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT
 from rtsr.call.metrics import exposition
 from rtsr.call.reports import FarReports
+from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import media_socket
 from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.control import ReportWriter
@@ -366,8 +367,6 @@ def test_a_full_bridge_says_503(running, peer):
 
 
 def test_nothing_stays_of_calls_that_are_over(stand_in, monkeypatch):
-    from rtsr.call.sip import agent as agent_module
-
     monkeypatch.setattr(agent_module, "_TIMER_H", 0.2)
     with Running(str(stand_in), calls=1) as running:
         peer = Peer(running.port)
@@ -552,49 +551,58 @@ def test_an_offer_and_its_answer_fit(stand_in):
         read_answer(parse_sdp(serialize_sdp(made)), None)
 
 
-def test_registers_with_a_password_and_says_who_refuses(stand_in):
-    async def registrar(grant):
-        transport = UdpTransport(local_addr=("127.0.0.1", 0))
-        agent = SipUAS(transport)
-        seen = []
+async def registered(statuses, expires=60, seconds=0.0):
+    """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last."""
+    transport = UdpTransport(local_addr=("127.0.0.1", 0))
+    agent, seen, left = SipUAS(transport), [], list(statuses)
 
-        def on_register(request, address):
-            authorization = request.get_header("authorization")
-            seen.append(authorization)
-            status = 401 if authorization is None else (200 if grant else 403)
-            from aiosipua import SipResponse
+    def on_register(request, address):
+        authorization = request.get_header("authorization")
+        seen.append((authorization, request.get_header("expires")))
+        status = 401 if authorization is None else (left.pop(0) if left else 200)
+        response = SipResponse(status_code=status, reason_phrase="whatever")
+        for value in request.headers.get("via"):
+            response.headers.append("Via", value)
+        for name in ("From", "To", "Call-ID", "CSeq", "Contact", "Expires"):
+            response.headers.set_single(name, request.headers.get_first(name))
+        if status == 401:
+            challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
+            response.headers.set_single("WWW-Authenticate", challenge)
+        transport.send_reply(response)
 
-            response = SipResponse(status_code=status, reason_phrase="whatever")
-            for value in request.headers.get("via"):
-                response.headers.append("Via", value)
-            for name in ("From", "To", "Call-ID", "CSeq", "Contact"):
-                response.headers.set_single(name, request.headers.get_first(name))
-            if status == 401:
-                challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
-                response.headers.set_single("WWW-Authenticate", challenge)
-            transport.send_reply(response)
-
-        agent._handlers["REGISTER"] = on_register
-        await agent.start()
-        ours = Agent("127.0.0.1", 0)
-        await ours.start({})
-        target = Target.parse(f"sip:alice@127.0.0.1:{transport.local_addr[1]}")
-        done = asyncio.get_running_loop().create_future()
-        registration = await ours.register(target, SipDigestAuth("alice", "secret"), 60)
-        assert isinstance(registration, Registration)
-        registration.on_registered = lambda _: done.set_result("registered")
-        registration.on_failed = lambda _, status, reason: done.set_result(status)
-        outcome = await asyncio.wait_for(done, 5)
+    agent._handlers["REGISTER"] = on_register
+    await agent.start()
+    ours = Agent("127.0.0.1", 0)
+    await ours.start({})
+    target = Target.parse(f"sip:alice@127.0.0.1:{transport.local_addr[1]}")
+    try:
+        await ours.register(target, SipDigestAuth("alice", "secret"), expires)
+        await asyncio.sleep(seconds)
+    finally:
         await ours.stop()
         await agent.stop()
-        return outcome, seen
+    return seen
 
-    outcome, seen = asyncio.run(registrar(True))
-    assert outcome == "registered"
-    assert seen[0] is None
-    assert 'username="alice"' in seen[1]
-    assert "secret" not in seen[1]
-    assert asyncio.run(registrar(False))[0] == 403
+
+def test_registers_with_a_password_and_takes_it_back_at_the_end():
+    seen = asyncio.run(registered([200]))
+    assert seen[0][0] is None
+    assert 'username="alice"' in seen[1][0]
+    assert "secret" not in seen[1][0]
+    assert [expires for _, expires in seen] == ["60", "60", "0", "0"]
+    assert 'username="alice"' in seen[3][0]
+
+
+def test_a_registrar_that_refuses_is_an_error():
+    with pytest.raises(RtsrError, match=r"127\.0\.0\.1 does not take us: 403"):
+        asyncio.run(registered([403]))
+
+
+def test_a_registrar_that_was_away_is_asked_again(monkeypatch):
+    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+    seen = asyncio.run(registered([200, 503, 503, 200], expires=1, seconds=1.6))
+    # Twice for each answer, as it asks for the password.
+    assert len([1 for _, expires in seen if expires == "1"]) >= 8
 
 
 @pytest.mark.skipif(shutil.which("sipp") is None, reason="there is no sipp here")
