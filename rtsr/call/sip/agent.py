@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import logging
@@ -17,6 +18,7 @@ from aiosipua import (
     IncomingCall,
     OutgoingCall,
     Registration,
+    SdpMessage,
     SipDigestAuth,
     SipRequest,
     SipResponse,
@@ -26,9 +28,10 @@ from aiosipua import (
     parse_uri,
     stringify_uri,
 )
+from aiosipua.dialog import dialog_matches
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
-from aiosipua.uas_requests import handle_update
+from aiosipua.uas_requests import handle_ack, handle_update
 
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
 from rtsr.errors import ArgumentError, RtsrError
@@ -206,6 +209,11 @@ class Agent:
         for agent in self.agents:
             agent._handlers["UPDATE"] = functools.partial(_take_update, agent, handler)
 
+    def on_ack(self, handler: Callable[[str, SdpMessage | None], None]) -> None:
+        """Have ``handler`` called with the name of a call and the answer in its ACK, if any."""
+        for agent in self.agents:
+            agent._handlers["ACK"] = functools.partial(_take_ack, agent, handler)
+
     async def stop(self) -> None:
         """Unregister and close everything."""
         if self._again is not None:
@@ -325,6 +333,23 @@ def _take_update(
         handle_update(agent, request, address)
     elif agent._validate_in_dialog(dialog, request):
         handler(agent._wrap_uac_dialog(request, address))
+
+
+def _take_ack(
+    agent: SipUAS,
+    handler: Callable[[str, SdpMessage | None], None],
+    request: SipRequest,
+    address: tuple[str, int],
+) -> None:
+    name = request.call_id or ""
+    _, dialog = agent._find_dialog(name)
+    handle_ack(agent, request, address)
+    if dialog is not None and dialog_matches(dialog, request):
+        answer = None
+        if request.body and request.content_type == "application/sdp":
+            with contextlib.suppress(ValueError):
+                answer = parse_sdp(request.text)
+        handler(name, answer)
 
 
 def own_address(towards: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiosipua import (
@@ -24,7 +24,7 @@ from aiosipua import (
 )
 
 from rtsr.call.engine import BusyError, CallEngine, Line
-from rtsr.call.formats import OPUS, Packet, PayloadFormat
+from rtsr.call.formats import G722, OPUS, PCMA, PCMU, Packet, PayloadFormat
 from rtsr.call.receiver import Receiver
 from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 #: be used where nothing is said before the final one.
 _EXTENSIONS = frozenset({"100rel"})
 
+# RFC 3261, 13.3.1.4.
+_ACK_SECONDS = 32.0
 # What a user's name may consist of in an address (RFC 3261, 25.1).
 _USER = re.compile(r"[\w.!~*'()%&=+$,;?/-]+", re.ASCII)
 
@@ -138,6 +140,7 @@ class Bridge:
             }
         )
         self._agent.on_update(self._on_reinvite)
+        self._agent.on_ack(self._on_ack)
 
     async def stop(self) -> None:
         """Hang up everywhere."""
@@ -196,6 +199,11 @@ class Bridge:
             leg.reject(481)
         else:
             call.change(leg)
+
+    def _on_ack(self, call_id: str, sdp: SdpMessage | None) -> None:
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.acknowledged(call_id, sdp)
 
     def remember(self, call_id: str, call: _BridgedCall) -> None:
         """Note that a call has a second leg."""
@@ -260,6 +268,9 @@ class _BridgedCall:
         self._enhanced: Line | None = None
         self._early = asyncio.Event()
         self._early_answer: SdpMessage | None = None
+        self._acknowledged = asyncio.Event()
+        self._caller_answer: SdpMessage | None = None
+        self._proposed_to: _Leg | None = None
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -286,30 +297,71 @@ class _BridgedCall:
         settings = self._bridge.settings
         # Where the other end is narrow, this one should be wide.
         preferred = () if OPUS in settings.forms else (OPUS,)
-        media = read_offer(self.incoming.sdp_offer, preferred)
+        has_offer = bool(self.incoming.invite.body)
+        if has_offer:
+            media = read_offer(self.incoming.sdp_offer, preferred)
         host = settings.bind or self._agent.host
         for leg in (self._caller, self._callee):
             try:
                 leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
             except OSError as error:
                 raise BusyError(f"There is no port left for sound: {error}.") from None
-        self._caller.agree(media)
+        if has_offer:
+            self._caller.agree(media)
         key = secrets.token_bytes(KEY_BYTES) if settings.secure else None
         if not await self._call(key):
+            return False
+        if not has_offer and not await self._offer_to_caller(preferred):
             return False
         await self._connect_ends(key)
         if self._ended:
             return False
-        # What the caller was told before the answer stays true (RFC 3261, 13.2.1).
-        self.incoming.accept(self._early_answer or self._answer(self._caller, media))
+        assert self._caller.media is not None
+        assert self._callee.media is not None
+        if has_offer:
+            # What the caller was told before the answer stays true (RFC 3261, 13.2.1).
+            self.incoming.accept(self._early_answer or self._answer(self._caller, media))
         self._watch_silence()
         self._started = asyncio.get_running_loop().time()
-        assert self._callee.media is not None
-        _log.info(
-            "sip call taken",
-            extra={"call": self.name, "codec": f"{media.form.name} {self._callee.media.form.name}"},
-        )
+        forms = f"{self._caller.media.form.name} {self._callee.media.form.name}"
+        _log.info("sip call taken", extra={"call": self.name, "codec": forms})
         return True
+
+    async def _offer_to_caller(self, preferred: Sequence[PayloadFormat]) -> bool:
+        """Propose codecs to a caller who has proposed none; return whether there was an answer."""
+        assert self._caller.socket is not None
+        forms = dict.fromkeys((*preferred, PCMU, PCMA, G722, OPUS))
+        proposal = offer(
+            self._shown(self._caller.socket),
+            tuple(forms),
+            None,
+            self._bridge.settings.bitrate,
+            self._caller.session,
+            self._caller.socket.control_port,
+        )
+        self.incoming.accept(proposal)
+        waiting = [asyncio.ensure_future(e.wait()) for e in (self._acknowledged, self._over)]
+        await asyncio.wait(waiting, timeout=_ACK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        if self._ended or not self._acknowledged.is_set():
+            return False
+        self._caller.agree(read_answer(self._caller_answer, None))
+        return True
+
+    def acknowledged(self, call_id: str, sdp: SdpMessage | None) -> None:
+        """Take the answer to a proposal of ours that comes with an ACK."""
+        if call_id == self.incoming.call_id and not self._acknowledged.is_set():
+            self._caller_answer = sdp
+            self._acknowledged.set()
+        leg, self._proposed_to = self._proposed_to, None
+        if leg is None or sdp is None or leg.media is None:
+            return
+        try:
+            self._agree(leg, read_answer(sdp, leg.media.our_key))
+        except (Unacceptable, AudioFormatError) as error:
+            _log.info("an answer does not fit", extra={"call": self.name, "reason": str(error)})
+        self._watch_silence()
 
     async def _call(self, key: bytes | None) -> bool:
         """Call the target; return whether it was answered."""
@@ -442,8 +494,9 @@ class _BridgedCall:
             leg._send_response(491, "Request Pending")
             return
         if not leg.invite.body:
-            # It asks what we propose: what was agreed (RFC 3261, 14.2).
-            leg.accept(self._answer(mine, old))
+            # It asks what we propose: what was agreed, without a pause (RFC 3261, 14.2).
+            self._proposed_to = mine
+            leg.accept(self._answer(mine, replace(old, direction="sendrecv")))
             return
         try:
             media = read_offer(leg.sdp_offer, () if old.form not in (OPUS,) else (OPUS,))
@@ -542,7 +595,8 @@ class _BridgedCall:
         required = ",".join(self.incoming.invite.headers.get("require")).lower()
         if self._ended or self.incoming._answered or "100rel" in required:
             return
-        if outgoing.sdp_answer is not None and not self._early.is_set():
+        can_hear = outgoing.sdp_answer is not None and self._caller.media is not None
+        if can_hear and not self._early.is_set():
             self._early.set()
         else:
             self.incoming.ringing()

@@ -31,9 +31,10 @@ class Peer:
         self._socket.sendto(data, self._to)
 
     def hear(self, seconds=5.0):
-        """Status and text of the next response."""
+        """Status and text of the next response; a BYE that is repeated is none."""
         self._socket.settimeout(seconds)
-        text = self._socket.recv(65535).decode()
+        while not (text := self._socket.recv(65535).decode()).startswith("SIP/2.0"):
+            pass
         return int(text.split()[1]), text
 
     def final(self):

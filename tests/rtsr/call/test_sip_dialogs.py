@@ -21,6 +21,7 @@ from aiosipua import SipDigestAuth, parse_sdp
 from rtsr.call import engine as engine_module
 from rtsr.call.formats import OPUS
 from rtsr.call.reports import FarReports
+from rtsr.call.sip import bridge as bridge_module
 from rtsr.call.sip.agent import Target
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Unacceptable, read_answer, read_offer
@@ -453,6 +454,53 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         assert called.hear("SIP/2.0 200").split("\r\nTo: ")[1].split("\r\n")[0].count(";tag=") == 1
         hang_up(peer, to)
         called.answer(called.hear("BYE"), 200)
+
+
+def test_a_caller_who_proposes_nothing_is_asked(stand_in):
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE"))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        assert "RTP/AVP 0 8 9 96 101 102" in text
+        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        peer.send(peer.request("ACK", to=to, body=media.offer()))
+        running.until(lambda: running.engine.calls == 1)
+        assert len(media.say(media_port(invite), 12)) >= 8
+        # On hold, and back with an INVITE that asks what we propose.
+        peer.send(peer.request("INVITE", body=media.offer("sendonly"), to=to, number=2))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=2))
+        assert media.say(media_port(invite), 5) == []
+        peer.send(peer.request("INVITE", to=to, number=3))
+        status, text = peer.final()
+        assert status == 200
+        assert "a=sendrecv" in text
+        peer.send(peer.request("ACK", to=to, number=3, body=media.offer()))
+        assert len(media.say(media_port(invite), 12)) >= 6
+        hang_up(peer, to, number=4)
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+
+
+@pytest.mark.parametrize("answer", ["", SDP.replace("PCMU", "GSM"), "v=0\r\nm=audio x\r\n", None])
+def test_a_caller_who_proposes_and_answers_nothing_is_hung_up(stand_in, monkeypatch, answer):
+    monkeypatch.setattr(bridge_module, "_ACK_SECONDS", 0.3)
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE"))
+        called.answer(called.hear("INVITE"), 200, OPUS_SDP)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        if answer is not None:
+            peer.send(peer.request("ACK", to=to, body=answer))
+        called.answer(called.hear("BYE"), 200)
+        assert peer._socket.recv(65535).startswith(b"BYE")
 
 
 def test_line_breaks_that_keep_an_address_alive_are_no_messages(running, peer, caplog):
