@@ -72,6 +72,7 @@ class _Client(SipUAC):
             super().handle_response(response, addr)
             return
         self._heard_of.add(name)
+        _check_description(response)
         if 100 < response.status_code < 200 and response.content_type == "application/sdp":
             # Sound before the answer, as an announcement.
             call.sdp_answer = parse_sdp(response.text)
@@ -303,12 +304,15 @@ class Agent:
 
         aiosipua itself only forgets calls that the other end hangs up.
         """
-        asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id)
+        # Who is refused may call again under the same name meanwhile.
+        known = [call for agent in self.agents if (call := agent.get_call(call_id)) is not None]
+        asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id, known)
 
-    def _drop(self, call_id: str) -> None:
+    def _drop(self, call_id: str, known: list[IncomingCall]) -> None:
         for agent in self.agents:
-            call = agent._calls.pop(call_id, None)
-            if call is not None:
+            call = agent.get_call(call_id)
+            if call is not None and any(call is each for each in known):
+                del agent._calls[call_id]
                 call._stop_retransmissions()
                 agent._remove_invite_transaction(call.invite)
             if agent.uac is not None:
@@ -320,6 +324,15 @@ class Agent:
         for name, handler in handlers.items():
             setattr(agent, name, handler)
         return agent
+
+
+def _check_description(response: SipResponse) -> None:
+    """Take a description that cannot be read out of a response: the call is then without one."""
+    if response.content_type == "application/sdp":
+        try:
+            parse_sdp(response.text)
+        except ValueError:
+            response.headers.remove("Content-Type")
 
 
 def _take_update(

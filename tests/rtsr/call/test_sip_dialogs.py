@@ -21,6 +21,7 @@ from aiosipua import SipDigestAuth, parse_sdp
 from rtsr.call import engine as engine_module
 from rtsr.call.formats import OPUS
 from rtsr.call.reports import FarReports
+from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import bridge as bridge_module
 from rtsr.call.sip.agent import Target
 from rtsr.call.sip.control import ReportWriter
@@ -336,6 +337,33 @@ def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
         hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1])
         called.answer(called.hear("BYE"), 200)
     media.close()
+
+
+def test_a_description_that_cannot_be_read_is_refused_on_both_ends(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, "v=0\r\nm=audio x\r\n")
+        while (early := peer.hear())[0] < 180:
+            pass
+        assert early[0] == 180
+        called.answer(invite, 200, "v=0\r\nm=audio x\r\n")
+        called.hear("ACK")
+        called.answer(called.hear("BYE"), 200)
+        assert peer.final()[0] == 488
+
+
+def test_who_was_refused_may_call_again_under_the_same_name(stand_in, monkeypatch):
+    monkeypatch.setattr(agent_module, "_TIMER_H", 0.3)
+    with between(stand_in, calls=1) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP.replace("PCMU", "GSM").replace(" 0 ", " 3 ")))
+        status, _ = peer.final()
+        assert status == 488
+        _, _, to = answered(peer, called)
+        time.sleep(0.5)
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+        assert running.bridge.calls == 0
 
 
 def test_an_early_description_that_does_not_fit_is_ringing(stand_in):
