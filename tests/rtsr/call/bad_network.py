@@ -99,7 +99,8 @@ class Heard:
     Attributes:
         lost: share of the packets that did not come, after the clean seconds.
         gaps_ms: by how much more than 20 ms each packet that left came after the one before.
-        delays_ms: by how much the sound is later than in the clean seconds, every two seconds.
+        delays_ms: by how much the sound is later than in the best two seconds of the call, the
+            clean ones included, every two seconds.
         pairs: what was said and what was heard at that time, ``(samples,)`` at 10 kHz.
         alone: the same, of the receiver alone.
     """
@@ -239,7 +240,7 @@ def measured(folder: Path, loss: float, jitter: float, seconds: float, seed: int
     return Heard(
         1.0 - sum(at >= CLEAN for at, _ in arrivals) / expected,
         1000.0 * np.diff(times)[round(CLEAN / 0.020) :] - 20.0,
-        (delays - np.median(delays[clean]))[~clean],
+        (delays - delays.min())[~clean],
         [pair for pair, is_clean in zip(pairs, clean, strict=True) if not is_clean],
         others[int(np.sum(clean)) :],
     )

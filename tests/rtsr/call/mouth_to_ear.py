@@ -176,9 +176,9 @@ def main() -> None:
     print(f"{len(delays)} of {found.clicks} clicks heard, {arguments.codec} in, Opus out")
     print(f"track to track   median {middle:.1f} ms, 5 to 95 % {low:.1f} to {high:.1f},", end=" ")
     print(f"{delays.min():.1f} to {delays.max():.1f} ms in all")
+    print("of that, by their own account (the bridge at the end, the browser in the mean)")
     for part, ms in found.parts_ms.items():
         print(f"  {part:38} {ms:6.2f} ms")
-    print(f"  {'the rest':38} {middle - sum(found.parts_ms.values()):6.2f} ms")
     print(f"packets lost     {found.lost[0]} by the browser, {found.lost[1]} by the bridge")
     print(f"sound devices    {found.devices_ms:.1f} ms more, by the browser's own account")
 
