@@ -239,7 +239,7 @@ class _Leg:
         """Packets go by this description from now on."""
         self.media = media
         self.reports.formats = media.formats
-        if self.socket is not None:
+        if self.socket is not None and media.has_address:
             control = None if media.shares_port else media.control
             self.socket.on_report = self.touch
             self.socket.set_peer(media.address, control, media.our_key, media.their_key)

@@ -31,6 +31,7 @@ KEY_BYTES = 30
 
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
 _FIRST_DYNAMIC, _FIRST_EVENTS = 96, 101
+_HIGHEST_CLOCK = 192_000
 _WITHOUT_SENDING_TO = {"sendrecv": "sendonly", "recvonly": "inactive"}
 
 
@@ -92,6 +93,11 @@ class Media:
     def event_rate(self) -> int:
         """Hz of the clock of these events."""
         return 8000 if self.event_type is None else self.event_rates[self.event_type]
+
+    @property
+    def has_address(self) -> bool:
+        """Whether the other end says where it takes packets; who holds us may not."""
+        return not ipaddress.ip_address(self.address[0]).is_unspecified
 
     @property
     def hears(self) -> bool:
@@ -217,7 +223,10 @@ def _read(sdp: SdpMessage | None) -> Media:
         if form is None or not 0 <= codec.payload_type < 128:
             continue
         if form is TELEPHONE_EVENT:
-            media.event_rates[codec.payload_type] = codec.clock_rate or 8000
+            rate = codec.clock_rate or 8000
+            if not 0 < rate <= _HIGHEST_CLOCK:
+                continue
+            media.event_rates[codec.payload_type] = rate
         elif codec.clock_rate not in (0, form.clock_rate):
             continue
         media.formats[codec.payload_type] = form
@@ -226,7 +235,7 @@ def _read(sdp: SdpMessage | None) -> Media:
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
     media.direction = audio.direction
-    if host.is_unspecified:
+    if not media.has_address:
         # How calls were put on hold before there were directions (RFC 3264, 8.4).
         media.direction = _WITHOUT_SENDING_TO.get(media.direction, media.direction)
     media.shares_port = "rtcp-mux" in audio.attributes

@@ -355,7 +355,7 @@ def test_a_description_that_cannot_be_read_is_refused_on_both_ends(stand_in):
 
 def test_who_was_refused_may_call_again_under_the_same_name(stand_in, monkeypatch):
     monkeypatch.setattr(agent_module, "_TIMER_H", 0.3)
-    with between(stand_in, calls=1) as (peer, running, called):
+    with between(stand_in, calls=1) as (peer, _, called):
         peer.send(peer.request("INVITE", body=SDP.replace("PCMU", "GSM").replace(" 0 ", " 3 ")))
         status, _ = peer.final()
         assert status == 488
@@ -363,7 +363,6 @@ def test_who_was_refused_may_call_again_under_the_same_name(stand_in, monkeypatc
         time.sleep(0.5)
         hang_up(peer, to)
         called.answer(called.hear("BYE"), 200)
-        assert running.bridge.calls == 0
 
 
 def test_an_early_description_that_does_not_fit_is_ringing(stand_in):
@@ -475,10 +474,17 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         called.request(invite, "UPDATE", 7, OPUS_SDP + "a=sendonly\r\n")
         assert "a=recvonly" in called.hear("SIP/2.0 200")
         assert running.engine.lines[0].path.sender.is_held
+        # The address 0.0.0.0 says the same, and not where packets or reports go.
+        old = OPUS_SDP.replace("IP4 127.0.0.1\r\nt=", "IP4 0.0.0.0\r\nt=")
+        called.request(invite, "INVITE", 77, old)
+        assert "a=recvonly" in called.hear("SIP/2.0 200")
+        called.request(invite, "ACK", 77)
+        (call,) = set(running.bridge._calls.values())
+        assert call._callee.socket._peer == ("127.0.0.1", 40002)
         # What cannot be is refused; the call goes on.
-        called.request(invite, "UPDATE", 8, OPUS_SDP.replace("opus", "GSM"))
+        called.request(invite, "UPDATE", 78, OPUS_SDP.replace("opus", "GSM"))
         called.hear("SIP/2.0 488")
-        called.request(invite, "OPTIONS", 9)
+        called.request(invite, "OPTIONS", 79)
         assert called.hear("SIP/2.0 200").split("\r\nTo: ")[1].split("\r\n")[0].count(";tag=") == 1
         hang_up(peer, to)
         called.answer(called.hear("BYE"), 200)
@@ -567,6 +573,13 @@ def test_keys_have_the_clock_of_the_codec_that_was_taken(taken, expected):
     )
     media = read_answer(parse_sdp(text), None)
     assert (media.event_type, media.event_rate) == expected
+
+
+@pytest.mark.parametrize("rate", ["-8000", "0", "999999999"])
+def test_keys_whose_clock_cannot_be_are_left_aside_or_go_at_8000_hz(rate):
+    media = read_offer(parse_sdp(SDP.replace("telephone-event/8000", f"telephone-event/{rate}")))
+    assert media.event_rate == 8000
+    assert (media.event_type is None) is (rate != "0")
 
 
 def test_the_same_description_again_keeps_the_address_that_packets_come_from():
