@@ -282,7 +282,7 @@ def test_silence_is_not_sent_in_either_direction_and_words_are_as_without_dtx(se
 def test_every_click_is_heard_and_timed(server, tmp_path):
     microphone = tmp_path / "clicks.wav"
     mouth_to_ear.write_clicks(microphone)
-    found = asyncio.run(mouth_to_ear.measured(server.address, microphone, "PCMU", 5))
+    found = asyncio.run(mouth_to_ear.measured(server.address, microphone, "PCMU", 5, 3.0))
     assert len(found.delays_ms) == found.clicks >= 4
     assert found.lost == (0, 0)
     # A packet, the window and a hop of the browser's playback cannot be avoided.
