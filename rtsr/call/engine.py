@@ -13,7 +13,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 MOST_CALLS = 256
 #: Even a microphone that is off sends packets; who sends none for so long has gone.
 SILENT_SECONDS = 20.0
+#: Who is on hold, or holds the other end, need not send anything for so long.
+HELD_SECONDS = 1800.0
 _SHORTEST_REST, _LONGEST_REST = 0.0005, 0.005
 _WATCH_SECONDS = 1.0
 # Two are a packet of 20 ms. Under too much load there is always a next one, and who wants to join,
@@ -111,12 +113,14 @@ class Line:
 
     Attributes:
         on_silence: called once when no packet has come for :data:`SILENT_SECONDS`.
+        is_held: whether it may take :data:`HELD_SECONDS`.
     """
 
     def __init__(self, engine: CallEngine, path: MediaPath, name: str) -> None:
         self.path = path
         self.name = name
         self.on_silence: Callable[[], None] | None = None
+        self.is_held = False
         self._engine = engine
         self._last_packet = engine.loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -131,7 +135,7 @@ class Line:
     def receive(self, packet: Packet) -> None:
         """Take a packet that has just arrived; never raises for what is in it."""
         if not self._closed:
-            self._last_packet = self._engine.loop.time()
+            self.touch()
             self._guarded(self.path.receive, packet)
 
     def advance(self) -> None:
@@ -139,9 +143,14 @@ class Line:
         if not self._closed:
             self._guarded(self.path.advance)
 
+    def touch(self) -> None:
+        """Take note that the far end is there, although it sends no packets."""
+        self._last_packet = self._engine.loop.time()
+
     def watch(self, now: float) -> None:
         """Call ``on_silence`` if the caller has vanished."""
-        if self.on_silence is not None and now - self._last_packet > SILENT_SECONDS:
+        longest = HELD_SECONDS if self.is_held else SILENT_SECONDS
+        if self.on_silence is not None and now - self._last_packet > longest:
             tell, self.on_silence = self.on_silence, None
             tell()
 
@@ -301,7 +310,7 @@ class CallEngine:
         rate: int = 8000,
         seed: int = 0,
         wet: float = 1.0,
-        event_rate: int = 8000,
+        event_rates: Mapping[int, int] | None = None,
         colour: Colour | AutoColour | str | None = None,
     ) -> Line:
         """Take a call.
@@ -314,7 +323,7 @@ class CallEngine:
             rate: Hz of the sound that is expected first.
             seed: of the generated texture.
             wet: gain of the generated band, 0 to 1.
-            event_rate: as for :class:`~rtsr.call.path.MediaPath`.
+            event_rates: as for :class:`~rtsr.call.path.MediaPath`.
             colour: of the new band; the engine's if ``None``.
 
         Raises:
@@ -323,7 +332,7 @@ class CallEngine:
         """
         stream = await self._take_place(rate, seed, wet, colour)
         line = Line(
-            self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
+            self, MediaPath(receiver, stream, sender, send, event_rates, self.deadline), name
         )
         self.lines.append(line)
         return line
@@ -335,12 +344,12 @@ class CallEngine:
         send: Callable[[Packet], None],
         *,
         name: str = "return",
-        event_rate: int = 8000,
+        event_rates: Mapping[int, int] | None = None,
     ) -> Line:
         """Open a direction that is only transcoded, as back to the telephone; it takes no slot."""
         stream = CallStream(None, channels=receiver.channels)
         line = Line(
-            self, MediaPath(receiver, stream, sender, send, event_rate, self.deadline), name
+            self, MediaPath(receiver, stream, sender, send, event_rates, self.deadline), name
         )
         self._plain.append(line)
         return line
@@ -453,9 +462,13 @@ class CallEngine:
         return done
 
     def _look_for_silence(self) -> None:
-        for line in [*self.lines, *self._plain]:
-            line.watch(self.loop.time())
         self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+        for line in [*self.lines, *self._plain]:
+            try:
+                line.watch(self.loop.time())
+            except Exception:
+                # Who cannot be hung up properly must not keep the others' places taken.
+                _log.exception("a silent call was not ended whole", extra={"call": line.name})
 
     def _deliver(self) -> None:
         for line in list(self.lines):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
 from rtsr.call.receiver import Origin, Receiver
 from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
-from rtsr.timing import SAMPLE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
 
 __all__ = ["MediaPath"]
 
@@ -24,6 +24,8 @@ ONE_STALL = 0.1
 SHORTEST_REST, LONGEST_REST = 5.0, 60.0
 
 _REMEMBERED = 2048
+# A part of a packet that has waited for the next one so many times in a row always does so.
+_VAIN_WAITS = 25
 
 
 class MediaPath:
@@ -37,7 +39,8 @@ class MediaPath:
         stream: enhances it.
         sender: encodes the output; ``None`` as long as there is no listener.
         send: takes a packet.
-        event_rate: Hz of the clock of incoming telephone events.
+        event_rates: Hz of the clock of incoming telephone events by their payload types; 8000 for
+            those that are not named.
         deadline: seconds that sound waits for the batch.
 
     Attributes:
@@ -46,6 +49,7 @@ class MediaPath:
         missed: deadlines that the batch has missed.
         sheds: how often the call was left out of the batch.
         far: what the far end reports of what it hears.
+        event_rates: as given; another description of the sender changes them.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class MediaPath:
         stream: CallStream,
         sender: Sender | None,
         send: Callable[[Packet], None],
-        event_rate: int = 8000,
+        event_rates: Mapping[int, int] | None = None,
         deadline: float = DEADLINE,
     ) -> None:
         self.receiver = receiver
@@ -65,7 +69,7 @@ class MediaPath:
         self.sheds = 0
         self.far = FarReports()
         self._send = send
-        self._event_rate = event_rate
+        self.event_rates = event_rates or {}
         self._deadline = deadline
         self._pushed: collections.deque[tuple[int, float]] = collections.deque()
         self._total = 0
@@ -73,6 +77,7 @@ class MediaPath:
         self._recent_misses: collections.deque[float] = collections.deque(maxlen=MOST_MISSED)
         self._back_at = 0.0
         self._rest = SHORTEST_REST
+        self._vain_waits = 0
 
     @property
     def wake_at(self) -> float | None:
@@ -89,7 +94,10 @@ class MediaPath:
 
     def advance(self, now: float) -> None:
         """Let the sound into the batch whose time has come, and check whether a step is late."""
-        for chunk in self.receiver.poll(now):
+        chunks = self.receiver.poll(now)
+        if chunks and not self._pushed:
+            self._look_for_excess()
+        for chunk in chunks:
             if chunk.pause and self.sender is not None:
                 self.sender.pause(chunk.pause)
             self.stream.push(chunk)
@@ -99,7 +107,8 @@ class MediaPath:
         events, self.receiver.events = self.receiver.events, []
         for event in events:
             if self.sender is not None:
-                self._hand_on(self.sender.event(event, self._event_rate))
+                rate = self.event_rates.get(event.payload_type, 8000)
+                self._hand_on(self.sender.event(event, rate))
         self.deliver(now)
 
     def deliver(self, now: float) -> None:
@@ -123,6 +132,18 @@ class MediaPath:
     def close(self) -> None:
         """Give the place in the batch back. May be called twice."""
         self.stream.close()
+
+    def _look_for_excess(self) -> None:
+        """Find whether a hop of sound is always late by a packet that it is not needed for.
+
+        Where the wait has changed by an odd number of hops, each packet of two hops completes the
+        half of one that was begun before, and leaves a half.
+        """
+        if self.sender is None:
+            return
+        waits = self.sender.waiting >= self.sender.format.sample_rate * HOP // SAMPLE_RATE
+        self._vain_waits = self._vain_waits + 1 if waits else 0
+        self.sender.excess = self.sender.waiting if self._vain_waits >= _VAIN_WAITS else 0
 
     def _count_miss(self, now: float) -> None:
         self.missed += 1

@@ -36,7 +36,7 @@ from rtsr.call.formats import (
 )
 from rtsr.call.media_clock import UNITS, MediaClock
 from rtsr.call.packet_queue import PacketQueue, QueuedPacket
-from rtsr.call.time_scale import lengthen, pitch_lag, shorten
+from rtsr.call.time_scale import is_quiet, lengthen, pitch_lag, shorten
 from rtsr.errors import AudioFormatError
 
 __all__ = ["Chunk", "Origin", "ReceiveCounts", "Receiver"]
@@ -57,7 +57,6 @@ _EARLY = 0.0005
 _STEP = 0.010
 # An offset so wrong is corrected within speech, too.
 _URGENT = 0.060
-_QUIET_DBFS = -50.0
 # So many packets in a row that come after their time show that the time is wrong.
 _MOST_LATE = 5
 
@@ -373,8 +372,7 @@ class Receiver:
         self._is_shortening = excess >= (_STEP if self._is_shortening else 2.0 * _STEP)
         if not (self._is_shortening or excess <= -_STEP) or len(sound) < 2 * lag:
             return sound
-        level = float(np.sqrt(np.mean(sound**2)))
-        if level > 10.0 ** (_QUIET_DBFS / 20.0):
+        if not is_quiet(sound):
             lag = pitch_lag(sound, lag, rate) if abs(excess) >= _URGENT else 0
         if not lag:
             return sound

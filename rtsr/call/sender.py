@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rtsr.call.dtx import DiscontinuousTransmission
 from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
 from rtsr.call.formats import OPUS, Packet, PayloadFormat
+from rtsr.call.time_scale import is_quiet, shorten
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
 
@@ -36,6 +37,8 @@ class Sender:
     Attributes:
         sent: packets so far.
         unsent_seconds: silence so far for which no packet was sent.
+        is_held: whether the far end wants no packets for now; numbers then wait, and time goes on.
+        excess: samples at the codec's rate that wait in vain; they are cut out in the next pause.
 
     Raises:
         AudioFormatError, RtsrError: as :func:`~rtsr.call.encoders.open_encoder`.
@@ -53,6 +56,8 @@ class Sender:
     ) -> None:
         self.sent = 0
         self.unsent_seconds = 0.0
+        self.is_held = False
+        self.excess = 0
         self.ssrc = secrets.randbits(32)
         self._bitrate = bitrate
         self._event_type = event_type
@@ -83,6 +88,9 @@ class Sender:
         if self.format.sample_rate != SAMPLE_RATE:
             sound = self._resampler.process(np.ascontiguousarray(sound))
         waiting = np.concatenate([self._waiting, sound]) if len(self._waiting) else sound
+        if self.excess and len(waiting) >= 2 * self.excess and is_quiet(waiting):
+            waiting = shorten(waiting, self.excess)
+            self.excess = 0
         size = self._encoder.frame_samples
         packets = []
         for start in range(0, len(waiting) - size + 1, size):
@@ -91,7 +99,9 @@ class Sender:
             if self._silence is not None:
                 payload = self._silence.payload(frame, payload)
             is_silent = self._silence is not None and self._silence.is_silent
-            if payload:
+            if self.is_held:
+                is_silent = True
+            elif payload:
                 marker = self._marker and not is_silent
                 packets.append(self._packet(self._payload_type, self._time, payload, marker))
             else:
@@ -102,13 +112,23 @@ class Sender:
         self._waiting = waiting[len(waiting) // size * size :]
         return packets
 
-    def change(self, form: PayloadFormat, payload_type: int, dtx: bool = False) -> None:
+    def change(
+        self,
+        form: PayloadFormat,
+        payload_type: int,
+        dtx: bool = False,
+        *,
+        event_type: int | None = None,
+        event_rate: int = 8000,
+    ) -> None:
         """Send another codec, or the same under another number, from the next frame on.
 
         Args:
             form: the codec.
             payload_type: what the far end calls it.
             dtx: whether silence is not sent, where the codec is Opus.
+            event_type: payload type of telephone events, if the far end takes some.
+            event_rate: Hz of their clock.
 
         Raises:
             AudioFormatError: the codec does not support this number of channels.
@@ -116,11 +136,13 @@ class Sender:
         if form is not self.format:
             self._begin(form)
             self._marker = True
+        self._event_type, self._event_rate = event_type, event_rate
         self._agree(payload_type, dtx)
 
     def pause(self, seconds: float) -> None:
         """Say that there was no sound for so long: timestamps go on without packets."""
         self._waiting = self._waiting[:0]
+        self.excess = 0
         if self._silence is not None:
             self._silence.pause(seconds)
         self._time = (self._time + round(seconds * self.format.clock_rate)) % 2**32
@@ -132,7 +154,7 @@ class Sender:
         Returns:
             The packet for the far end; none if it takes no events or there is none in it.
         """
-        if self._event_type is None or len(packet.payload) < _EVENT.size:
+        if self._event_type is None or self.is_held or len(packet.payload) < _EVENT.size:
             return []
         event, flags, duration = _EVENT.unpack_from(packet.payload)
         duration = min(0xFFFF, duration * self._event_rate // rate)
@@ -149,6 +171,7 @@ class Sender:
         self._resampler = StreamingResampler(SAMPLE_RATE, form.sample_rate, self._channels)
         self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
         self._waiting = self._waiting[:0]
+        self.excess = 0
 
     def _agree(self, payload_type: int, dtx: bool) -> None:
         self._payload_type = payload_type

@@ -7,9 +7,16 @@ from numpy.typing import NDArray
 
 from rtsr.call.concealment import best_period
 
-__all__ = ["lengthen", "pitch_lag", "shorten"]
+__all__ = ["is_quiet", "lengthen", "pitch_lag", "shorten"]
 
 Audio = NDArray[np.float32]
+
+_QUIET_DBFS = -50.0
+
+
+def is_quiet(sound: Audio) -> bool:
+    """Whether nobody hears that a piece of ``sound`` is cut out or repeated: below -50 dBFS."""
+    return float(np.mean(np.square(sound))) <= 10.0 ** (_QUIET_DBFS / 10.0)
 
 
 def shorten(sound: Audio, lag: int) -> Audio:

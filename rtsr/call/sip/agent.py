@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import ipaddress
+import logging
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aiosipua import (
+    DialogState,
+    IncomingCall,
+    OutgoingCall,
     Registration,
+    SdpMessage,
     SipDigestAuth,
+    SipRequest,
     SipResponse,
     SipUAC,
     SipUAS,
+    parse_sdp,
     parse_uri,
     stringify_uri,
 )
+from aiosipua.dialog import dialog_matches
+from aiosipua.registration import RegistrationState
+from aiosipua.transport import SipTransport
+from aiosipua.uas_requests import handle_ack, handle_update
 
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
 from rtsr.errors import ArgumentError, RtsrError
@@ -25,23 +40,68 @@ __all__ = ["Agent", "Target", "is_wildcard", "own_address"]
 
 USER_AGENT = "rtsr"
 _TIMER_H = 32.0
+_FIRST_ANSWER_SECONDS = 35.0
+_REGISTER_AGAIN_SECONDS = 30.0
+_UNREGISTER_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class _Client(SipUAC):
-    """aiosipua's client, which leaves the callee's own address and route aside."""
+    """aiosipua's client, and what it leaves out of calls that are given up.
+
+    A CANCEL waits for the first response to its INVITE: without one, the other end may not know the
+    call yet (RFC 3261, 9.1). Where it comes too late the call is acknowledged and hung up (15).
+    """
+
+    def __init__(self, transport: SipTransport) -> None:
+        super().__init__(transport)
+        self._heard_of: set[str] = set()
+        self._given_up: dict[str, OutgoingCall] = {}
+
+    def send_cancel(self, call: OutgoingCall) -> SipRequest:
+        """Give a call up, now or as soon as the other end is known to know it."""
+        self._given_up[call.call_id] = call
+        return super().send_cancel(call) if call.call_id in self._heard_of else call.invite
 
     def handle_response(self, response: SipResponse, addr: tuple[str, int]) -> None:
         """Take a response to one of our requests."""
-        cseq = response.cseq
-        call = self.get_call(response.call_id or "")
-        is_invite = cseq is not None and cseq.method.upper() == "INVITE"
-        if call is not None and is_invite and 200 <= response.status_code < 300:
+        cseq, name = response.cseq, response.call_id or ""
+        call = self.get_call(name) or self._given_up.get(name)
+        if call is None or cseq is None or cseq.method.upper() != "INVITE":
+            super().handle_response(response, addr)
+            return
+        self._heard_of.add(name)
+        _check_description(response)
+        if 100 < response.status_code < 200 and response.content_type == "application/sdp":
+            # Sound before the answer, as an announcement.
+            call.sdp_answer = parse_sdp(response.text)
+        is_answer = 200 <= response.status_code < 300
+        if is_answer:
             # RFC 3261, 12.1.2: requests within the call go there from now on.
             if response.contact:
                 call.dialog.remote_target = stringify_uri(response.contact[0].uri)
-            routes = list(reversed(response.headers.get("record-route")))
-            call.dialog.route_set = routes
-        super().handle_response(response, addr)
+            call.dialog.route_set = list(reversed(response.headers.get("record-route")))
+        if name not in self._given_up:
+            super().handle_response(response, addr)
+        elif is_answer:
+            is_first = not call._answered.is_set()
+            self._calls[name] = call
+            call.dialog.state = DialogState.EARLY
+            # Acknowledges it.
+            super().handle_response(response, addr)
+            if is_first:
+                call.hangup(self)
+        elif response.status_code >= 200:
+            super().handle_response(response, addr)
+        elif name in self._calls:
+            super().send_cancel(call)
+
+    def remove_call(self, call_id: str) -> None:
+        """Forget a call."""
+        super().remove_call(call_id)
+        self._heard_of.discard(call_id)
+        self._given_up.pop(call_id, None)
 
 
 @dataclass(frozen=True)
@@ -97,6 +157,7 @@ class Agent:
         self.udp: SipUAS | None = None
         self.tcp: SipUAS | None = None
         self._registration: Registration | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     @property
     def agents(self) -> tuple[SipUAS, ...]:
@@ -141,10 +202,32 @@ class Agent:
             assert agent.uac is not None
             agent.uac.advertised_addr = address
 
+    def on_update(self, handler: Callable[[IncomingCall], None]) -> None:
+        """Have ``handler`` called with offers in UPDATE (RFC 3311), as with those of a re-INVITE.
+
+        aiosipua itself answers those that only keep a session alive (RFC 4028).
+        """
+        for agent in self.agents:
+            agent._handlers["UPDATE"] = functools.partial(_take_update, agent, handler)
+
+    def on_ack(self, handler: Callable[[str, SdpMessage | None], None]) -> None:
+        """Have ``handler`` called with the name of a call and the answer in its ACK, if any."""
+        for agent in self.agents:
+            agent._handlers["ACK"] = functools.partial(_take_ack, agent, handler)
+
     async def stop(self) -> None:
         """Unregister and close everything."""
-        if self._registration is not None:
-            self._registration.unregister()
+        if self._again is not None:
+            self._again.cancel()
+        registration, self._registration = self._registration, None
+        if registration is not None and registration.state is not RegistrationState.FAILED:
+            registration.unregister()
+            end = time.monotonic() + _UNREGISTER_SECONDS
+            # A registrar asks for the password once more.
+            while (
+                registration.state is not RegistrationState.UNREGISTERED and time.monotonic() < end
+            ):
+                await asyncio.sleep(0.02)
         for agent in self.agents:
             await agent.stop()
         self.udp = self.tcp = None
@@ -158,10 +241,12 @@ class Agent:
     async def register(
         self, target: Target, auth: SipDigestAuth | None, expires: int
     ) -> Registration:
-        """Register at a registrar, again and again, until :meth:`stop`.
+        """Register at a registrar, again and again until :meth:`stop`, and say how the first went.
+
+        A registrar that was there once may be away for a while: later failures are tried again.
 
         Raises:
-            RtsrError: its name is unknown.
+            RtsrError: its name is unknown, it refuses or it does not answer.
         """
         client = self.by(target.transport).uac
         assert client is not None
@@ -169,8 +254,32 @@ class Agent:
         registration = Registration(
             client, target.uri, address, auth=auth, expires=expires, user_agent=USER_AGENT
         )
-        registration.register()
         self._registration = registration
+        done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def succeeded(_: Registration) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def failed(_: Registration, status: int = 408, reason: str = "Request Timeout") -> None:
+            if not done.done():
+                done.set_result(f"{status} {reason}".strip())
+                return
+            if self._registration is not registration:
+                return
+            _log.warning("not registered any more", extra={"status": status})
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, registration.register)
+
+        registration.on_registered = succeeded
+        registration.on_failed = registration.on_expired = failed
+        registration.register()
+        try:
+            refusal = await asyncio.wait_for(done, _FIRST_ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            refusal = "no answer"
+        if refusal is not None:
+            raise RtsrError(f"The registrar {target.host} does not take us: {refusal}.")
         return registration
 
     async def find(self, target: Target) -> tuple[str, int]:
@@ -184,17 +293,26 @@ class Agent:
         except OSError:
             raise RtsrError(f"The host '{target.host}' is not known.") from None
 
+    def keep(self, call: IncomingCall) -> None:
+        """Go on with a call whose place in aiosipua another INVITE of the same name has taken."""
+        for agent in self.agents:
+            if agent.transport is call.transport:
+                agent._calls[call.call_id] = call
+
     def drop_later(self, call_id: str) -> None:
         """Forget a call that is over, once nothing of it can come any more (RFC 3261, timer H).
 
         aiosipua itself only forgets calls that the other end hangs up.
         """
-        asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id)
+        # Who is refused may call again under the same name meanwhile.
+        known = [call for agent in self.agents if (call := agent.get_call(call_id)) is not None]
+        asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id, known)
 
-    def _drop(self, call_id: str) -> None:
+    def _drop(self, call_id: str, known: list[IncomingCall]) -> None:
         for agent in self.agents:
-            call = agent._calls.pop(call_id, None)
-            if call is not None:
+            call = agent.get_call(call_id)
+            if call is not None and any(call is each for each in known):
+                del agent._calls[call_id]
                 call._stop_retransmissions()
                 agent._remove_invite_transaction(call.invite)
             if agent.uac is not None:
@@ -206,6 +324,45 @@ class Agent:
         for name, handler in handlers.items():
             setattr(agent, name, handler)
         return agent
+
+
+def _check_description(response: SipResponse) -> None:
+    """Take a description that cannot be read out of a response: the call is then without one."""
+    if response.content_type == "application/sdp":
+        try:
+            parse_sdp(response.text)
+        except ValueError:
+            response.headers.remove("Content-Type")
+
+
+def _take_update(
+    agent: SipUAS,
+    handler: Callable[[IncomingCall], None],
+    request: SipRequest,
+    address: tuple[str, int],
+) -> None:
+    _, dialog = agent._find_dialog(request.call_id or "")
+    if dialog is None or not request.body or request.content_type != "application/sdp":
+        handle_update(agent, request, address)
+    elif agent._validate_in_dialog(dialog, request):
+        handler(agent._wrap_uac_dialog(request, address))
+
+
+def _take_ack(
+    agent: SipUAS,
+    handler: Callable[[str, SdpMessage | None], None],
+    request: SipRequest,
+    address: tuple[str, int],
+) -> None:
+    name = request.call_id or ""
+    _, dialog = agent._find_dialog(name)
+    handle_ack(agent, request, address)
+    if dialog is not None and dialog_matches(dialog, request):
+        answer = None
+        if request.body and request.content_type == "application/sdp":
+            with contextlib.suppress(ValueError):
+                answer = parse_sdp(request.text)
+        handler(name, answer)
 
 
 def own_address(towards: str) -> str:

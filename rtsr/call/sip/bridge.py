@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aiosipua import DialogState, IncomingCall, OutgoingCall, SdpMessage, SipDigestAuth, SipRequest
+from aiosipua import (
+    Dialog,
+    DialogState,
+    IncomingCall,
+    OutgoingCall,
+    SdpMessage,
+    SipDigestAuth,
+    SipRequest,
+    parse_uri,
+    serialize_sdp,
+    stringify_uri,
+)
 
 from rtsr.call.engine import BusyError, CallEngine, Line
-from rtsr.call.formats import OPUS, Packet, PayloadFormat
+from rtsr.call.formats import G722, OPUS, PCMA, PCMU, Packet, PayloadFormat
 from rtsr.call.receiver import Receiver
 from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
@@ -21,6 +33,7 @@ from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import (
     KEY_BYTES,
     Media,
+    Session,
     Unacceptable,
     answer,
     offer,
@@ -28,16 +41,28 @@ from rtsr.call.sip.description import (
     read_offer,
 )
 from rtsr.call.sip.media_socket import MediaSocket
-from rtsr.errors import RtsrError
+from rtsr.errors import AudioFormatError, RtsrError
 
 __all__ = ["Bridge", "BridgeSettings"]
 
 _log = logging.getLogger(__name__)
 
+#: What calls may require of us (RFC 3261, 8.2.2.3): answers that are acknowledged, which need not
+#: be used where nothing is said before the final one.
+_EXTENSIONS = frozenset({"100rel"})
+
+# RFC 3261, 13.3.1.4.
+_ACK_SECONDS = 32.0
+# What a user's name may consist of in an address (RFC 3261, 25.1).
+_USER = re.compile(r"[\w.!~*'()%&=+$,;?/-]+", re.ASCII)
+
 _REASONS = {
     404: "Not Found",
     408: "Request Timeout",
+    420: "Bad Extension",
     480: "Temporarily Unavailable",
+    482: "Loop Detected",
+    483: "Too Many Hops",
     486: "Busy Here",
     488: "Not Acceptable Here",
     500: "Server Internal Error",
@@ -114,6 +139,8 @@ class Bridge:
                 "on_ack_timeout": self._on_lost,
             }
         )
+        self._agent.on_update(self._on_reinvite)
+        self._agent.on_ack(self._on_ack)
 
     async def stop(self) -> None:
         """Hang up everywhere."""
@@ -124,6 +151,22 @@ class Bridge:
         await self._agent.stop()
 
     def _on_invite(self, incoming: IncomingCall) -> None:
+        known = self._calls.get(incoming.call_id)
+        if known is not None:
+            # The same call over another way (RFC 3261, 8.2.2.2); the first one stays.
+            _refuse(incoming, 482)
+            self._agent.keep(known.incoming)
+            return
+        required = incoming.invite.headers.get("require")
+        unknown = {each.strip().lower() for each in required} - _EXTENSIONS
+        if unknown:
+            _refuse(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
+            self._agent.drop_later(incoming.call_id)
+            return
+        if _hops_left(incoming) < 1:
+            _refuse(incoming, 483)
+            self._agent.drop_later(incoming.call_id)
+            return
         if self.calls >= self._engine.capacity:
             self._engine.refused += 1
             _refuse(incoming, 503, {"Retry-After": "10"})
@@ -157,6 +200,11 @@ class Bridge:
         else:
             call.change(leg)
 
+    def _on_ack(self, call_id: str, sdp: SdpMessage | None) -> None:
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.acknowledged(call_id, sdp)
+
     def remember(self, call_id: str, call: _BridgedCall) -> None:
         """Note that a call has a second leg."""
         self._calls[call_id] = call
@@ -174,6 +222,7 @@ class _Leg:
     def __init__(self) -> None:
         self.far = FarReports()
         self.reports = ReportWriter(self.far)
+        self.session = Session()
         self.line: Line | None = None
         self.socket: MediaSocket | None = None
         self.media: Media | None = None
@@ -182,12 +231,17 @@ class _Leg:
         if self.line is not None:
             self.line.receive(packet)
 
+    def touch(self) -> None:
+        if self.line is not None:
+            self.line.touch()
+
     def agree(self, media: Media) -> None:
         """Packets go by this description from now on."""
         self.media = media
         self.reports.formats = media.formats
-        if self.socket is not None:
+        if self.socket is not None and media.has_address:
             control = None if media.shares_port else media.control
+            self.socket.on_report = self.touch
             self.socket.set_peer(media.address, control, media.our_key, media.their_key)
 
     def close(self) -> None:
@@ -205,13 +259,18 @@ class _BridgedCall:
         self._bridge = bridge
         self._agent = agent
         self._engine = engine
-        self._incoming = incoming
+        self.incoming = incoming
         self._outgoing: OutgoingCall | None = None
         self._caller, self._callee = _Leg(), _Leg()
         self._over = asyncio.Event()
         self._ended = False
         self._started = 0.0
-        self._version = 1
+        self._enhanced: Line | None = None
+        self._early = asyncio.Event()
+        self._early_answer: SdpMessage | None = None
+        self._acknowledged = asyncio.Event()
+        self._caller_answer: SdpMessage | None = None
+        self._proposed_to: _Leg | None = None
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -229,39 +288,89 @@ class _BridgedCall:
             self._refuse(500, "an error")
         finally:
             self.end("over")
+            # What was opened after the call had been given up.
+            self._caller.close()
+            self._callee.close()
 
     async def _set_up(self) -> bool:
         """Connect the two ends; return whether it worked, else the caller got the reason."""
         settings = self._bridge.settings
         # Where the other end is narrow, this one should be wide.
         preferred = () if OPUS in settings.forms else (OPUS,)
-        media = read_offer(self._incoming.sdp_offer, preferred)
+        has_offer = bool(self.incoming.invite.body)
+        if has_offer:
+            media = read_offer(self.incoming.sdp_offer, preferred)
         host = settings.bind or self._agent.host
         for leg in (self._caller, self._callee):
-            leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
-        self._caller.agree(media)
+            try:
+                leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
+            except OSError as error:
+                raise BusyError(f"There is no port left for sound: {error}.") from None
+        if has_offer:
+            self._caller.agree(media)
         key = secrets.token_bytes(KEY_BYTES) if settings.secure else None
         if not await self._call(key):
             return False
-        assert self._outgoing is not None
-        self._callee.agree(read_answer(self._outgoing.sdp_answer, key))
-        await self._open_lines()
+        if not has_offer and not await self._offer_to_caller(preferred):
+            return False
+        await self._connect_ends(key)
         if self._ended:
             return False
-        self._incoming.accept(self._answer(self._caller, media))
-        self._started = asyncio.get_running_loop().time()
+        assert self._caller.media is not None
         assert self._callee.media is not None
-        _log.info(
-            "sip call taken",
-            extra={"call": self.name, "codec": f"{media.form.name} {self._callee.media.form.name}"},
-        )
+        if has_offer:
+            # What the caller was told before the answer stays true (RFC 3261, 13.2.1).
+            self.incoming.accept(self._early_answer or self._answer(self._caller, media))
+        self._watch_silence()
+        self._started = asyncio.get_running_loop().time()
+        forms = f"{self._caller.media.form.name} {self._callee.media.form.name}"
+        _log.info("sip call taken", extra={"call": self.name, "codec": forms})
         return True
+
+    async def _offer_to_caller(self, preferred: Sequence[PayloadFormat]) -> bool:
+        """Propose codecs to a caller who has proposed none; return whether there was an answer."""
+        assert self._caller.socket is not None
+        forms = dict.fromkeys((*preferred, PCMU, PCMA, G722, OPUS))
+        proposal = offer(
+            self._shown(self._caller.socket),
+            tuple(forms),
+            None,
+            self._bridge.settings.bitrate,
+            self._caller.session,
+            self._caller.socket.control_port,
+        )
+        self.incoming.accept(proposal)
+        waiting = [asyncio.ensure_future(e.wait()) for e in (self._acknowledged, self._over)]
+        await asyncio.wait(waiting, timeout=_ACK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        if self._ended or not self._acknowledged.is_set():
+            return False
+        self._caller.agree(read_answer(self._caller_answer, None))
+        return True
+
+    def acknowledged(self, call_id: str, sdp: SdpMessage | None) -> None:
+        """Take the answer to a proposal of ours that comes with an ACK."""
+        if call_id == self.incoming.call_id and not self._acknowledged.is_set():
+            self._caller_answer = sdp
+            self._acknowledged.set()
+        leg, self._proposed_to = self._proposed_to, None
+        if leg is None or sdp is None or leg.media is None:
+            return
+        try:
+            self._agree(leg, read_answer(sdp, leg.media.our_key))
+        except (Unacceptable, AudioFormatError) as error:
+            _log.info("an answer does not fit", extra={"call": self.name, "reason": str(error)})
+        self._watch_silence()
 
     async def _call(self, key: bytes | None) -> bool:
         """Call the target; return whether it was answered."""
         settings = self._bridge.settings
         target = settings.target
         address = await self._agent.find(target)
+        if self._ended:
+            # Given up while the ports were opened or the name was looked up.
+            return False
         client = self._agent.by(target.transport).uac
         assert client is not None
         assert self._callee.socket is not None
@@ -270,27 +379,34 @@ class _BridgedCall:
             settings.forms,
             key,
             settings.bitrate,
+            self._callee.session,
             self._callee.socket.control_port,
         )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
         outgoing = client.send_invite(
-            f"sip:rtsr@{user}",
+            f"sip:{self._shown_caller}@{user}",
             target.uri,
             address,
             description,
             user_agent=USER_AGENT,
             auth=settings.auth,
+            extra_headers={"Max-Forwards": str(_hops_left(self.incoming) - 1)},
         )
         self._outgoing = outgoing
         self._bridge.remember(outgoing.call_id, self)
-        outgoing.on_ringing = lambda _: self._ringing()
+        outgoing.on_ringing = self._ringing
         answered: asyncio.Future[None] = asyncio.ensure_future(
             outgoing.wait_answered(settings.ring_seconds)
         )
         given_up: asyncio.Future[bool] = asyncio.ensure_future(self._over.wait())
-        waiting: set[asyncio.Future[Any]] = {answered, given_up}
+        early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
+        waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if early.done() and not answered.done() and not self._ended:
+            await self._begin_early(key)
+            await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
         given_up.cancel()
+        early.cancel()
         if not answered.done():
             answered.cancel()
             return False
@@ -302,6 +418,34 @@ class _BridgedCall:
             self._refuse(_passed_on(outgoing._reject_code), "refused by the other end")
             return False
         return True
+
+    async def _begin_early(self, key: bytes | None) -> None:
+        """Let the ends hear each other before the call is answered, as for announcements."""
+        try:
+            await self._connect_ends(key)
+        except Unacceptable:
+            # The answer may still fit.
+            self.incoming.ringing()
+            return
+        if not self._ended:
+            assert self._caller.media is not None
+            self._early_answer = self._answer(self._caller, self._caller.media)
+            self.incoming._send_response(
+                183,
+                "Session Progress",
+                body=serialize_sdp(self._early_answer),
+                content_type="application/sdp",
+            )
+
+    async def _connect_ends(self, key: bytes | None) -> None:
+        """Connect the two legs by the target's newest answer."""
+        assert self._outgoing is not None
+        media = read_answer(self._outgoing.sdp_answer, key)
+        if self._caller.line is not None and self._callee.line is not None:
+            self._agree(self._callee, media)
+            return
+        self._callee.agree(media)
+        await self._open_lines()
 
     async def _open_lines(self) -> None:
         """Connect the two legs: what goes from narrow to wide is enhanced."""
@@ -327,13 +471,14 @@ class _BridgedCall:
             media.event_rate,
             self._bridge.settings.sends_dtx(media),
         )
+        sender.is_held = not media.hears
         receiver = Receiver(source.media.formats, channels)
-        options: dict[str, Any] = {"name": self.name, "event_rate": source.media.event_rate}
+        options: dict[str, Any] = {"name": self.name, "event_rates": source.media.event_rates}
         if enhance and channels == self._engine.channels:
             source.line = await self._engine.open(
                 receiver, sender, sink.socket.send, rate=source.media.form.sample_rate, **options
             )
-            source.line.on_silence = lambda: self.end("silent")
+            self._enhanced = source.line
         else:
             source.line = self._engine.open_plain(receiver, sender, sink.socket.send, **options)
         source.line.path.far = sink.far
@@ -342,28 +487,80 @@ class _BridgedCall:
 
     def change(self, leg: IncomingCall) -> None:
         """One end wants something else within the call: other codecs, another address, a pause."""
-        mine = self._caller if leg.call_id == self._incoming.call_id else self._callee
+        mine = self._caller if leg.call_id == self.incoming.call_id else self._callee
         old = mine.media
-        assert old is not None
+        if old is None or self._caller.line is None or self._callee.line is None:
+            # The call is not yet set up whole (RFC 3261, 14.2).
+            leg._send_response(491, "Request Pending")
+            return
+        if not leg.invite.body:
+            # It asks what we propose: what was agreed, without a pause (RFC 3261, 14.2).
+            self._proposed_to = mine
+            leg.accept(self._answer(mine, replace(old, direction="sendrecv")))
+            return
         try:
             media = read_offer(leg.sdp_offer, () if old.form not in (OPUS,) else (OPUS,))
-        except Unacceptable:
+            if old.our_key is not None and media.is_secure:
+                media.our_key = old.our_key
+            self._agree(mine, media)
+        except (Unacceptable, AudioFormatError):
             leg.reject(488)
             # The refusal is of the change; the call goes on.
             leg.dialog.state = DialogState.CONFIRMED
             return
-        if old.our_key is not None and media.is_secure:
-            media.our_key = old.our_key
-        mine.agree(media)
-        if mine.line is not None:
-            mine.line.path.receiver.formats = media.formats
-        other = self._callee if mine is self._caller else self._caller
-        if other.line is not None and other.line.path.sender is not None:
-            dtx = self._bridge.settings.sends_dtx(media)
-            other.line.path.sender.change(media.form, media.payload_type, dtx)
-        self._version += 1
-        leg.accept(self._answer(mine, media, self._version))
+        dialog = self.incoming.dialog if mine is self._caller else self._callee_dialog
+        if leg.invite.contact:
+            # Requests within the call go there from now on (RFC 3261, 12.2.2).
+            dialog.remote_target = stringify_uri(leg.invite.contact[0].uri)
+        self._watch_silence()
+        leg.accept(self._answer(mine, media))
         _log.info("sip call changed", extra={"call": self.name, "codec": media.form.name})
+
+    def _agree(self, mine: _Leg, media: Media) -> None:
+        """Go by another description of one end.
+
+        Raises:
+            AudioFormatError: its codec does not carry the call's channels.
+        """
+        other = self._callee if mine is self._caller else self._caller
+        assert mine.line is not None
+        assert other.line is not None
+        sender = other.line.path.sender
+        assert sender is not None
+        sender.change(
+            media.form,
+            media.payload_type,
+            self._bridge.settings.sends_dtx(media),
+            event_type=media.event_type,
+            event_rate=media.event_rate,
+        )
+        sender.is_held = not media.hears
+        mine.agree(media)
+        mine.line.path.receiver.formats = media.formats
+        mine.line.path.event_rates = media.event_rates
+
+    @property
+    def _shown_caller(self) -> str:
+        """The caller's name or number as the target sees it; an account's own, if there is one."""
+        auth = self._bridge.settings.auth
+        name = auth.username if auth is not None else parse_uri(self.incoming.caller).user
+        return name if name and _USER.fullmatch(name) else "anonymous"
+
+    @property
+    def _callee_dialog(self) -> Dialog:
+        assert self._outgoing is not None
+        return self._outgoing.dialog
+
+    def _watch_silence(self) -> None:
+        """Hang up when the end whose sound is enhanced falls silent, much later if it is on hold.
+
+        Who holds may play music or send nothing, whatever the direction says.
+        """
+        leg = self._caller if self._caller.line is self._enhanced else self._callee
+        if leg.line is not None and leg.media is not None:
+            leg.line.touch()
+            leg.line.is_held = leg.media.direction != "sendrecv"
+            leg.line.on_silence = lambda: self.end("silent")
 
     def end(self, reason: str, by: str | None = None) -> None:
         """Hang up both legs but the one that ended it. May be called twice."""
@@ -373,7 +570,8 @@ class _BridgedCall:
         self._over.set()
         self._caller.close()
         self._callee.close()
-        incoming, outgoing = self._incoming, self._outgoing
+        incoming, outgoing = self.incoming, self._outgoing
+        incoming._stop_retransmissions()
         if by != incoming.call_id:
             if incoming._answered:
                 incoming.hangup()
@@ -393,21 +591,29 @@ class _BridgedCall:
             extra={"call": self.name, "seconds": round(seconds, 1), "reason": reason},
         )
 
-    def _ringing(self) -> None:
-        if not self._ended and not self._incoming._answered:
-            self._incoming.ringing()
+    def _ringing(self, outgoing: OutgoingCall) -> None:
+        required = ",".join(self.incoming.invite.headers.get("require")).lower()
+        if self._ended or self.incoming._answered or "100rel" in required:
+            return
+        can_hear = outgoing.sdp_answer is not None and self._caller.media is not None
+        if can_hear and not self._early.is_set():
+            self._early.set()
+        else:
+            self.incoming.ringing()
 
-    def _answer(self, leg: _Leg, media: Media, version: int = 1) -> SdpMessage:
+    def _answer(self, leg: _Leg, media: Media) -> SdpMessage:
         assert leg.socket is not None
         shown = self._shown(leg.socket)
-        return answer(shown, media, self._bridge.settings.bitrate, version, leg.socket.control_port)
+        return answer(
+            shown, media, self._bridge.settings.bitrate, leg.session, leg.socket.control_port
+        )
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
         return self._agent.host, socket.address[1]
 
     def _refuse(self, status: int, reason: str) -> None:
-        if not self._ended and not self._incoming._answered:
-            _refuse(self._incoming, status)
+        if not self._ended and not self.incoming._answered:
+            _refuse(self.incoming, status)
             _log.info(
                 "sip call refused",
                 extra={"call": self.name, "status": status, "reason": reason},
@@ -417,6 +623,12 @@ class _BridgedCall:
 def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None = None) -> None:
     incoming._send_response(status, _REASONS.get(status, "Refused"), extra_headers=headers)
     incoming.dialog.terminate()
+
+
+def _hops_left(incoming: IncomingCall) -> int:
+    """Return how often a call may still be passed on (RFC 3261, 8.1.1.6)."""
+    value = incoming.invite.headers.get_first("max-forwards") or "70"
+    return int(value) if value.strip().isdecimal() else 70
 
 
 def _passed_on(status: int) -> int:

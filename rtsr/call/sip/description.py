@@ -24,13 +24,15 @@ from rtsr.call.formats import (
 )
 from rtsr.errors import RtsrError
 
-__all__ = ["Media", "Unacceptable", "answer", "offer", "read_answer", "read_offer"]
+__all__ = ["Media", "Session", "Unacceptable", "answer", "offer", "read_answer", "read_offer"]
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
 KEY_BYTES = 30
 
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
-_FIRST_DYNAMIC = 96
+_FIRST_DYNAMIC, _FIRST_EVENTS = 96, 101
+_HIGHEST_CLOCK = 192_000
+_WITHOUT_SENDING_TO = {"sendrecv": "sendonly", "recvonly": "inactive"}
 
 
 class Unacceptable(RtsrError):
@@ -44,7 +46,7 @@ class Media:
     Attributes:
         address: where the other end takes packets.
         formats: codecs by payload type, the one to be sent first.
-        event_type: payload type of telephone events, and ``event_rate`` the Hz of their clock.
+        event_rates: Hz of the clock of telephone events, by their payload types.
         direction: of the other end.
         their_key, our_key: for SRTP, key and salt; ``None`` without.
         crypto_tag: which of the offered keys was taken.
@@ -56,8 +58,7 @@ class Media:
 
     address: tuple[str, int]
     formats: dict[int, PayloadFormat]
-    event_type: int | None = None
-    event_rate: int = 8000
+    event_rates: dict[int, int] = field(default_factory=dict)
     direction: str = "sendrecv"
     their_key: bytes | None = None
     our_key: bytes | None = None
@@ -79,6 +80,31 @@ class Media:
         return self.formats[self.payload_type]
 
     @property
+    def event_type(self) -> int | None:
+        """Payload type of telephone events, if there are any: one with the codec's clock, at best.
+
+        All packets of a stream go by one clock (RFC 4733, 2.1).
+        """
+        clock = self.form.clock_rate
+        types = sorted(self.event_rates, key=lambda pt: self.event_rates[pt] != clock)
+        return types[0] if types else None
+
+    @property
+    def event_rate(self) -> int:
+        """Hz of the clock of these events."""
+        return 8000 if self.event_type is None else self.event_rates[self.event_type]
+
+    @property
+    def has_address(self) -> bool:
+        """Whether the other end says where it takes packets; who holds us may not."""
+        return not ipaddress.ip_address(self.address[0]).is_unspecified
+
+    @property
+    def hears(self) -> bool:
+        """Whether the other end takes sound; it does not while it holds us, for example."""
+        return self.direction in ("sendrecv", "recvonly")
+
+    @property
     def wants_dtx(self) -> bool:
         """Whether the other end would rather not be sent silence."""
         return self.payload_type in self.dtx_types
@@ -87,6 +113,19 @@ class Media:
     def is_secure(self) -> bool:
         """Whether packets are SRTP."""
         return self.our_key is not None
+
+
+class Session:
+    """Names our descriptions of one leg: each is a newer version of the same (RFC 3264, 8)."""
+
+    def __init__(self) -> None:
+        self.number = secrets.randbits(31)
+        self._version = 0
+
+    def next_version(self) -> int:
+        """Return the number of one more description."""
+        self._version += 1
+        return self._version
 
 
 def read_offer(sdp: SdpMessage | None, preferred: Sequence[PayloadFormat] = ()) -> Media:
@@ -127,6 +166,7 @@ def offer(
     forms: Sequence[PayloadFormat],
     our_key: bytes | None,
     bitrate: int,
+    session: Session,
     control_port: int | None = None,
 ) -> SdpMessage:
     """Make an offer of these codecs, with telephone events.
@@ -142,20 +182,22 @@ def offer(
         else:
             formats[dynamic] = form
             dynamic += 1
-    event_rate = forms[0].clock_rate
-    media = Media(address, formats, dynamic + 4, event_rate, our_key=our_key, shares_port=True)
-    return _written(address, media, bitrate, 1, control_port)
+    # One for each clock: who takes another codec than the first one has keys, too.
+    rates = dict.fromkeys(form.clock_rate for form in forms)
+    event_rates = {_FIRST_EVENTS + place: rate for place, rate in enumerate(rates)}
+    media = Media(address, formats, event_rates, our_key=our_key, shares_port=True)
+    return _written(address, media, bitrate, session, control_port)
 
 
 def answer(
     address: tuple[str, int],
     media: Media,
     bitrate: int,
-    version: int = 1,
+    session: Session,
     control_port: int | None = None,
 ) -> SdpMessage:
     """Make the answer to a :func:`read_offer`; ``address`` is where packets are received."""
-    return _written(address, media, bitrate, version, control_port)
+    return _written(address, media, bitrate, session, control_port)
 
 
 def _read(sdp: SdpMessage | None) -> Media:
@@ -168,7 +210,12 @@ def _read(sdp: SdpMessage | None) -> Media:
     connection = audio.connection or sdp.connection
     if connection is None or not 0 < audio.port < 65536:
         raise Unacceptable("There is no address to send sound to.")
-    media = Media((connection.address, audio.port), {}, index=index, others=sdp.media)
+    try:
+        # A name would have to be looked up while all other calls wait.
+        host = ipaddress.ip_address(connection.address.split("/")[0])
+    except ValueError:
+        raise Unacceptable("Sound is sent to addresses, not to names.") from None
+    media = Media((str(host), audio.port), {}, index=index, others=sdp.media)
     for codec in audio.codecs:
         form = _BY_NAME.get(codec.encoding_name.lower())
         if form is None and not codec.encoding_name:
@@ -177,8 +224,9 @@ def _read(sdp: SdpMessage | None) -> Media:
             continue
         if form is TELEPHONE_EVENT:
             rate = codec.clock_rate or 8000
-            if media.event_type is None or rate == 48000:
-                media.event_type, media.event_rate = codec.payload_type, rate
+            if not 0 < rate <= _HIGHEST_CLOCK:
+                continue
+            media.event_rates[codec.payload_type] = rate
         elif codec.clock_rate not in (0, form.clock_rate):
             continue
         media.formats[codec.payload_type] = form
@@ -187,6 +235,9 @@ def _read(sdp: SdpMessage | None) -> Media:
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
     media.direction = audio.direction
+    if not media.has_address:
+        # How calls were put on hold before there were directions (RFC 3264, 8.4).
+        media.direction = _WITHOUT_SENDING_TO.get(media.direction, media.direction)
     media.shares_port = "rtcp-mux" in audio.attributes
     media.control = _control(audio, media.address)
     _read_key(audio, media)
@@ -230,7 +281,7 @@ def _written(
     address: tuple[str, int],
     media: Media,
     bitrate: int,
-    version: int,
+    session: Session,
     control_port: int | None,
 ) -> SdpMessage:
     host, port = address
@@ -247,10 +298,10 @@ def _written(
         if form is OPUS:
             # The other end's encoder is asked for full band, too.
             fmtp.append(f"{payload_type} maxplaybackrate=48000;maxaveragebitrate={bitrate}")
-    if media.event_type is not None:
-        audio.formats.append(str(media.event_type))
-        rtpmap.append(f"{media.event_type} telephone-event/{media.event_rate}")
-        fmtp.append(f"{media.event_type} 0-15")
+    for event_type, rate in media.event_rates.items():
+        audio.formats.append(str(event_type))
+        rtpmap.append(f"{event_type} telephone-event/{rate}")
+        fmtp.append(f"{event_type} 0-15")
     audio.attributes["rtpmap"] = rtpmap
     if fmtp:
         audio.attributes["fmtp"] = fmtp
@@ -271,9 +322,8 @@ def _written(
         else MediaDescription(media=each.media, port=0, proto=each.proto, formats=each.formats)
         for place, each in enumerate(media.others or [audio])
     ]
-    session = str(secrets.randbits(31))
     return SdpMessage(
-        origin=Origin("-", session, str(version), "IN", family, host),
+        origin=Origin("-", str(session.number), str(session.next_version()), "IN", family, host),
         session_name="-",
         connection=ConnectionData("IN", family, host),
         media=sections,

@@ -36,16 +36,19 @@ class MediaSocket(asyncio.DatagramProtocol):
         address: where packets are taken.
         control_port: where reports are taken, if not on the same port.
         unusable: datagrams that were no packets of the peer's.
+        on_report: called when the peer has sent a report.
     """
 
     def __init__(self, take: Callable[[Packet], None], reports: ReportWriter) -> None:
         self.address = ("", 0)
         self.control_port: int | None = None
         self.unusable = 0
+        self.on_report: Callable[[], None] | None = None
         self._take = take
         self._reports = reports
         self._transport: asyncio.DatagramTransport | None = None
         self._control: asyncio.DatagramTransport | None = None
+        self._described: Address | None = None
         self._peer: Address | None = None
         self._control_peer: Address | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -116,8 +119,10 @@ class MediaSocket(asyncio.DatagramProtocol):
             ours: key of what goes out.
             theirs: key of what comes in.
         """
-        if address != self._peer:
-            self._peer, self._is_fixed = address, False
+        # A description that says the same again is no reason to forget from where packets come.
+        if address != self._described:
+            self._described = self._peer = address
+            self._is_fixed = False
         self._control_peer = control
         self._is_secure = ours is not None
         if ours is not None and theirs is not None and (ours, theirs) != self._keys:
@@ -219,6 +224,8 @@ class MediaSocket(asyncio.DatagramProtocol):
         except Exception:
             self.unusable += 1
             return False
+        if self.on_report is not None:
+            self.on_report()
         return True
 
     def _report_later(self) -> None:

@@ -8,20 +8,16 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 
-from aiosipua import Registration, SipDigestAuth
-
 from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_task_failures, log_to_stderr
 from rtsr.call.metrics_server import MetricsServer
 from rtsr.call.sip.agent import Agent, Target, is_wildcard, own_address
 from rtsr.call.sip.bridge import Bridge, BridgeSettings
-from rtsr.errors import RtsrError
 
 __all__ = ["serve"]
 
 _REGISTRATION_SECONDS = 300
-_FIRST_ANSWER_SECONDS = 35.0
 
 
 def serve(
@@ -81,27 +77,6 @@ async def _run(
             await server.start(*metrics)
             undo.push_async_callback(server.stop)
         if registrar is not None:
-            await _register(agent, registrar, settings.auth)
+            await agent.register(registrar, settings.auth, _REGISTRATION_SECONDS)
         announce(f"rtsr call sip: sip:{agent.host}:{agent.port} to {settings.target.uri}")
         await stopped.wait()
-
-
-async def _register(agent: Agent, registrar: Target, auth: SipDigestAuth | None) -> None:
-    registration = await agent.register(registrar, auth, _REGISTRATION_SECONDS)
-    done = asyncio.get_running_loop().create_future()
-
-    def succeeded(_: Registration) -> None:
-        if not done.done():
-            done.set_result(None)
-
-    def failed(_: Registration, status: int, reason: str) -> None:
-        if not done.done():
-            done.set_result(f"{status} {reason}".strip())
-
-    registration.on_registered, registration.on_failed = succeeded, failed
-    try:
-        refusal = await asyncio.wait_for(done, _FIRST_ANSWER_SECONDS)
-    except asyncio.TimeoutError:
-        refusal = "no answer"
-    if refusal is not None:
-        raise RtsrError(f"The registrar {registrar.host} does not take us: {refusal}.")

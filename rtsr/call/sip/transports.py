@@ -102,6 +102,7 @@ class _Transactions:
 
     def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
         """Remember a response that is sent: it answers every copy of its request."""
+        _keep_one_tag(response)
         key = _key(response)
         if key is not None and key in self._answered:
             self._answered[key] = (time.monotonic(), bytes(response), to)
@@ -123,6 +124,9 @@ class _Transactions:
 
 def _receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     """Parse a message and hand it on once; nothing that a peer sends gets further."""
+    if not data.strip(b"\r\n\0 "):
+        # Keeps the binding of an address translator (RFC 5626, 4.4).
+        return
     try:
         message = SipMessage.parse(data)
         if isinstance(message, SipRequest):
@@ -274,6 +278,13 @@ def _say_tcp(request: SipRequest) -> None:
     contact = request.headers.get_first("contact")
     if contact and contact.endswith(">") and ";transport=" not in contact:
         request.headers.set_single("Contact", contact[:-1] + ";transport=tcp>")
+
+
+def _keep_one_tag(response: SipResponse) -> None:
+    """Leave a To header the tag that it came with; aiosipua adds another to some of them."""
+    address, *tags = (response.headers.get_first("to") or "").split(";tag=")
+    if len(tags) > 1:
+        response.headers.set_single("To", f"{address};tag={tags[0]}")
 
 
 def _key(message: SipMessage) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import av
+import mouth_to_ear
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +17,7 @@ from browser import Browser, chromium
 from network import speech
 from scipy.signal import fftconvolve, resample_poly
 from server import TOKEN, running_server
+from turns import beginning_db, in_turns, onsets
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
 
@@ -38,6 +40,34 @@ new Promise((done) => {
 """
 STATE = "document.getElementById('state').textContent"
 
+# A page that would rather not be sent silence, and is told that the server would rather not, too.
+ASK_FOR_DTX = r"""
+(() => {
+  const asking = ({ type, sdp }) => ({ type, sdp: !globalThis.asksForDtx ? sdp : sdp
+    .replace(/a=fmtp:111 .*\r\n/g, '')
+    .replace(/(a=rtpmap:111 opus.*\r\n)/g, '$1a=fmtp:111 useinbandfec=1;usedtx=1\r\n') });
+  globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(...given) { super(...given); globalThis.made = this; }
+    async createOffer(...given) { return asking(await super.createOffer(...given)); }
+    async setRemoteDescription(answer) { return super.setRemoteDescription(asking(answer)); }
+  };
+})()
+"""
+# Ten times a second: packets that came, packets that were sent, packets that were lost.
+COUNT = """
+(async () => {
+  const rows = [], end = performance.now() + %d;
+  while (performance.now() < end) {
+    const all = [...(await made.getStats()).values()];
+    const came = all.find((each) => each.type === 'inbound-rtp');
+    const sent = all.find((each) => each.type === 'outbound-rtp');
+    rows.push([came.packetsReceived, sent.packetsSent, came.packetsLost]);
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  return rows;
+})()
+"""
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -54,7 +84,12 @@ def microphone(tmp_path_factory):
 
 async def recorded(browser, seconds):
     """What the browser hears for so long, ``(samples,)`` at 48 kHz."""
-    data = base64.b64decode(await browser.run(RECORD % round(1000 * seconds)))
+    return decoded(await browser.run(RECORD % round(1000 * seconds)))
+
+
+def decoded(recording):
+    """The sound of what ``RECORD`` gives, ``(samples,)`` at 48 kHz."""
+    data = base64.b64decode(recording)
     with av.open(io.BytesIO(data)) as container:
         frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
     return np.concatenate([np.atleast_2d(frame)[0] for frame in frames]).astype(np.float64)
@@ -188,3 +223,71 @@ def test_everything_on_the_page_has_a_name_and_can_be_reached_by_key(server, mic
     assert len(named) >= 8
     assert all(node.get("name", {}).get("value") for node in named)
     assert wide
+
+
+def likeness(sound, other):
+    """Correlation of two sounds where they fit best, at most 1."""
+    match = fftconvolve(sound, other[::-1])
+    return np.abs(match).max() / np.sqrt(np.sum(sound**2) * np.sum(other**2))
+
+
+def test_silence_is_not_sent_in_either_direction_and_words_are_as_without_dtx(server, tmp_path):
+    microphone = tmp_path / "words.wav"
+    soundfile.write(microphone, in_turns(48000, 2.0), 48000, subtype="PCM_16")
+
+    async def run():
+        calls = []
+        async with Browser(microphone) as browser:
+            await browser.send("Page.addScriptToEvaluateOnNewDocument", source=ASK_FOR_DTX)
+            await browser.open(f"{server.address}/?token={TOKEN}")
+            await browser.run("document.getElementById('codec').value = 'opus'")
+            for asks in ("false", "true"):
+                await browser.run(f"asksForDtx = {asks}; document.getElementById('call').click()")
+                await browser.until(f"{STATE} === 'The call is on.'")
+                await asyncio.sleep(2.0)
+                both = f"Promise.all([{RECORD % 6500}, {COUNT % 6500}])"
+                recording, rows = await browser.run(both)
+                now = json.loads(await browser.run("JSON.stringify(lookedAt)"))
+                facts = await browser.run("document.getElementById('health').innerText")
+                await hang_up(browser)
+                calls.append((decoded(recording), np.array(rows), now, facts))
+        return calls
+
+    before = server.metric("rtsr_dtx_seconds_total")
+    (whole, all_packets, then, _), (sound, packets, now, facts) = asyncio.run(run())
+    # Without: 50 packets a second, in words and between them. With: 0.6 s of every 2 s.
+    assert then["unsent_seconds"] is None
+    assert now["unsent_seconds"] > 3.0
+    assert server.metric("rtsr_dtx_seconds_total") - before >= now["unsent_seconds"]
+    assert f"Silence not sent\n{now['unsent_seconds']} s" in facts
+    for direction in (0, 1):
+        usual, few = np.ptp(all_packets[:, direction]), np.ptp(packets[:, direction])
+        assert usual > 250
+        assert 40 < few < 0.55 * usual
+        pauses = np.diff(packets[:, direction]) == 0
+        assert np.mean(pauses) > 0.3
+        assert np.mean(np.diff(all_packets[:, direction]) == 0) < 0.1
+    # Nothing looks lost or has to be made up, on either end.
+    assert packets[-1, 2] == 0
+    assert now["lost"] == 0
+    assert now["concealed_seconds"] < 0.2
+    words, begun = ([x[at - 960 : at + 24000] for at in onsets(x)[:-1]] for x in (whole, sound))
+    assert len(begun) >= 2
+    # A browser that itself has no time plays a word in pieces; not all of them.
+    assert max(likeness(word, other) for word in words for other in begun) > 0.95
+    assert beginning_db(sound)[0] == pytest.approx(beginning_db(whole)[0], abs=2.0)
+    for band, within_db in (((300, 3400), 1.5), ((4000, 8000), 3.0)):
+        levels = [np.median([band_db(word, *band) for word in each]) for each in (words, begun)]
+        assert abs(levels[0] - levels[1]) < within_db
+
+
+def test_every_click_is_heard_and_timed(server, tmp_path):
+    microphone = tmp_path / "clicks.wav"
+    mouth_to_ear.write_clicks(microphone)
+    found = asyncio.run(mouth_to_ear.measured(server.address, microphone, "PCMU", 5, 3.0))
+    assert len(found.delays_ms) == found.clicks >= 4
+    assert found.lost == (0, 0)
+    # A packet, the window and a hop of the browser's playback cannot be avoided.
+    assert 35.0 < np.median(found.delays_ms) < mouth_to_ear.PERIOD * 1000.0
+    assert found.parts_ms["browser: jitter buffer"] > 0.0
+    assert found.devices_ms > 0.0

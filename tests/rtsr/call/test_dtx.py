@@ -11,8 +11,8 @@ import phones
 import pytest
 import soundfile
 from aiosipua import parse_sdp
-from network import heard, sound_of, speech
-from scipy.signal import resample_poly
+from network import heard, sound_of
+from turns import beginning_db, db, in_turns, spoken
 
 from rtsr.call.decoders import is_opus_silence, open_decoder
 from rtsr.call.dtx import SILENCE_DBFS
@@ -35,14 +35,6 @@ def noise(seconds, dbfs, seed=0):
     return (10 ** (dbfs / 20) * dark / np.sqrt(np.mean(dark**2))).astype(np.float32)
 
 
-def spoken():
-    """The packaged voice from where it begins, 0.4 s."""
-    voice = speech(48000)
-    levels = np.abs(voice[: len(voice) // 240 * 240]).reshape(-1, 240).max(axis=1)
-    start = 240 * int(np.argmax(levels > 0.01))
-    return voice[start : start + 19200]
-
-
 def pushed(sound, bitrate=64_000, dtx=True, form=OPUS):
     """The packets of a sound, each with the index of the frame that it came with."""
     sender = Sender(form, 96, 1, bitrate, dtx=dtx)
@@ -59,10 +51,6 @@ def played(packets, frames):
         for i in range(frames)
     ]
     return np.concatenate(parts)[:, 0]
-
-
-def db(sound):
-    return 10 * np.log10(np.mean(np.square(sound, dtype=np.float64)) + 1e-20)
 
 
 def test_silence_of_200_ms_is_sent_and_then_a_byte_every_400_ms():
@@ -228,33 +216,6 @@ def test_an_end_gets_dtx_if_it_asks_or_if_the_option_says_so(parameters, asks, o
     assert settings.sends_dtx(media) is (asks if option is None else option)
     # Another codec that was preferred has no DTX to ask for.
     assert not read_offer(parse_sdp(OFFER.format(parameters)), (PCMU,)).wants_dtx
-
-
-def in_turns(rate, seconds):
-    """Words of 0.4 s, each followed by 1.6 s in which nobody speaks, and how many there are."""
-    turn = np.concatenate([spoken(), np.zeros(48000 * 16 // 10, np.float32)])
-    turns = round(seconds / 2.0)
-    sound = (
-        np.tile(resample_poly(turn, rate, 48000), turns) if rate != 48000 else np.tile(turn, turns)
-    )
-    return sound.astype(np.float32)
-
-
-def onsets(sound):
-    """Where sound begins after at least 150 ms below -40 dBFS."""
-    levels = [db(sound[i : i + 240]) for i in range(0, len(sound) - 240, 240)]
-    found, quiet = [], 0
-    for index, level in enumerate(levels):
-        if level > -40 and quiet >= 30:
-            found.append(240 * index)
-        quiet = 0 if level > -40 else quiet + 1
-    return found
-
-
-def beginning_db(sound):
-    """Level of the first 60 ms of the words in a sound, the median over them; how many."""
-    begins = [at for at in onsets(sound) if at + 2880 <= len(sound)]
-    return np.median([db(sound[at : at + 2880]) for at in begins]), len(begins)
 
 
 @pytest.mark.skipif(phones.why_not() is not None, reason=phones.why_not() or "")

@@ -264,3 +264,26 @@ def test_decoded_sound_goes_in_and_comes_out_six_times_as_long(quick):
     # 185 samples later, what came in.
     late = wide[185::6][: len(voice) - 31]
     assert np.corrcoef(late, voice[: len(late)])[0, 1] > 0.99
+
+
+def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatch):
+    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
+
+    async def run():
+        async with CallEngine(2, **quick) as engine:
+            first, second = await opened(engine), await opened(engine)
+            ended = []
+
+            def fail():
+                raise OSError("the far end cannot be told")
+
+            first.on_silence = fail
+            second.on_silence = lambda: ended.append(1)
+            await asyncio.sleep(1.3)
+            assert ended
+            ended.clear()
+            first.on_silence = lambda: ended.append(2)
+            await asyncio.sleep(1.1)
+            assert ended == [2]
+
+    asyncio.run(run())

@@ -22,7 +22,8 @@ FORMATS = {0: PCMU, 9: G722, 96: OPUS, 101: TELEPHONE_EVENT}
 class Ear:
     """Takes the place of a sender and keeps the sound as it is."""
 
-    sent = 0
+    sent = waiting = excess = 0
+    format = OPUS
 
     def __init__(self):
         self.parts, self.pauses = [], []
@@ -95,6 +96,48 @@ def test_the_new_band_is_there_and_the_low_band_is_what_came(batch):
     assert abs(band_db(wide, 100, 3200) - band_db(dry, 100, 3200)) < 0.1
     assert path.stream.fallback_seconds == 0.0
     assert path.missed == 0
+
+
+@pytest.mark.parametrize(("form", "size"), [(OPUS, 960), (PCMU, 160)])
+@pytest.mark.parametrize("quiet", [True, False], ids=["pauses", "no pause"])
+def test_half_a_packet_waits_for_another_only_until_the_next_pause(form, size, quiet):
+    words = speech(8000, 6.0)
+    if quiet:
+        words[8000:16000] *= 1e-3
+    else:
+        words += 0.02 * np.random.default_rng(0).standard_normal(len(words)).astype(np.float32)
+    # The first packet has half of the usual sound, as after a wait that grew by a hop.
+    stream = packets(words[80:])
+    first, payload = stream[0], packets(words[:160])[0].payload[:80]
+    half = Packet(0, first.sequence_number - 1, first.timestamp - 80, payload, ssrc=7)
+    arrivals = [(99.99, half), *sent(stream)]
+    out, sender = [], Sender(form, 96)
+    path = MediaPath(Receiver(FORMATS), CallStream(None), sender, out.append)
+    waits = []
+    for now, packet in arrivals:
+        path.receive(packet, now)
+        waits.append(sender.waiting)
+    assert set(waits[10:40]) == {size // 2}
+    assert set(waits[110:]) == {0 if quiet else size // 2}
+    # All packets are whole and in order, a packet for each that came.
+    assert np.all(
+        np.diff([each.timestamp for each in out]) % 2**32 == (960 if form is OPUS else 160)
+    )
+    assert len(out) == len(stream)
+
+
+def test_packets_of_one_hop_wait_for_each_other_and_nothing_is_cut():
+    stream = packets(np.zeros(8000, np.float32))
+    hops = [
+        Packet(0, 2 * i + part, 160 * i + 80 * part, packet.payload[80 * part :][:80], ssrc=7)
+        for i, packet in enumerate(stream)
+        for part in (0, 1)
+    ]
+    out = []
+    path = MediaPath(Receiver(FORMATS), CallStream(None), Sender(OPUS, 96), out.append)
+    for index, packet in enumerate(hops):
+        path.receive(packet, 100 + 0.01 * index)
+    assert len(out) == len(stream)
 
 
 def test_two_channels_stay_two(batch):

@@ -9,7 +9,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import threading
 import time
 
 import numpy as np
@@ -20,21 +19,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import packets, speech
 from scipy.signal import fftconvolve, resample_poly
+from sip_ends import SDP, Callee, Peer, Running, hang_up, set_up
 
 pytest.importorskip("aiosipua")
 
 from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtpPacket
-from aiosipua import Registration, SipDigestAuth, SipUAC, SipUAS, parse_sdp, serialize_sdp
+from aiosipua import SipDigestAuth, SipResponse, SipUAS, parse_sdp, serialize_sdp
 
-from rtsr.call.engine import CallEngine
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT
 from rtsr.call.metrics import exposition
 from rtsr.call.reports import FarReports
+from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import media_socket
 from rtsr.call.sip.agent import Agent, Target
-from rtsr.call.sip.bridge import Bridge, BridgeSettings
 from rtsr.call.sip.control import ReportWriter
-from rtsr.call.sip.description import Unacceptable, answer, offer, read_answer, read_offer
+from rtsr.call.sip.description import Session, Unacceptable, answer, offer, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.transports import UdpTransport
 from rtsr.cli.app import app
@@ -110,150 +109,6 @@ def test_one_baresip_calls_another_through_the_bridge(tmp_path, secure):
     assert band_db(back, 300, 3000, 8000) > 20.0
 
 
-class Peer:
-    """A UDP socket that speaks just enough SIP to be wrong."""
-
-    def __init__(self, port):
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.settimeout(5.0)
-        self.port = self._socket.getsockname()[1]
-        self._to = ("127.0.0.1", port)
-        self._branch = 0
-
-    def send(self, data):
-        self._socket.sendto(data, self._to)
-
-    def hear(self, seconds=5.0):
-        """Status and text of the next response."""
-        self._socket.settimeout(seconds)
-        text = self._socket.recv(65535).decode()
-        return int(text.split()[1]), text
-
-    def final(self):
-        while True:
-            status, text = self.hear()
-            if status >= 200:
-                return status, text
-
-    def request(self, method, *, call="c1", number=1, body="", more="", branch=None, to=""):
-        self._branch += 1
-        branch = branch or f"z9hG4bK{self.port}-{self._branch}"
-        kind = "Content-Type: application/sdp\r\n" if body else ""
-        return (
-            f"{method} sip:x@127.0.0.1 SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch={branch};rport\r\n"
-            f"From: <sip:me@127.0.0.1>;tag=a{self.port}\r\nTo: <sip:x@127.0.0.1>{to}\r\n"
-            f"Call-ID: {call}-{self.port}\r\nCSeq: {number} {method}\r\nMax-Forwards: 70\r\n"
-            f"Contact: <sip:me@127.0.0.1:{self.port}>\r\n{more}{kind}"
-            f"Content-Length: {len(body)}\r\n\r\n{body}"
-        ).encode()
-
-    def close(self):
-        self._socket.close()
-
-
-SDP = (
-    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-    "m=audio 40000 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n"
-    "a=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
-)
-
-
-class Callee:
-    """Takes calls on the event loop; answers with what it likes, and sends and hears packets."""
-
-    def __init__(self, form="opus", refuse=0, silent=False):
-        self._form, self._refuse, self._silent = form, refuse, silent
-        self.calls, self.ended, self.heard, self.offers = [], [], [], []
-
-    async def start(self):
-        transport = UdpTransport(local_addr=("127.0.0.1", 0))
-        self.agent = SipUAS(transport, uac=SipUAC(transport))
-        self.agent.on_invite = self._take
-        self.agent.on_bye = lambda call, request: self.ended.append("bye")
-        self.agent.on_cancel = lambda request, address: self.ended.append("cancel")
-        await self.agent.start()
-        loop = asyncio.get_running_loop()
-        callee = self
-
-        class Media(asyncio.DatagramProtocol):
-            def datagram_received(self, data, addr):
-                callee.heard.append(RtpPacket.parse(data))
-
-        self._media, _ = await loop.create_datagram_endpoint(Media, local_addr=("127.0.0.1", 0))
-        self.port = self._media.get_extra_info("sockname")[1]
-        return transport.local_addr[1]
-
-    def _take(self, call):
-        self.calls.append(call)
-        self.offers.append(call.sdp_offer)
-        if self._silent:
-            return
-        if self._refuse:
-            call.reject(self._refuse)
-            return
-        call.ringing()
-        audio = call.sdp_offer.audio
-        chosen = next(c for c in audio.codecs if c.encoding_name.lower() == self._form.lower())
-        call.accept(
-            parse_sdp(
-                f"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-                f"m=audio {self.port} RTP/AVP {chosen.payload_type}\r\n"
-                f"a=rtpmap:{chosen.payload_type} {chosen.encoding_name}/{chosen.clock_rate}"
-                f"{'/2' if chosen.channels == 2 else ''}\r\n"
-            )
-        )
-
-    async def stop(self):
-        self._media.close()
-        await self.agent.stop()
-
-
-class Running:
-    """A bridge, its engine and a callee on an event loop of their own."""
-
-    def __init__(self, model, calls=2, callee=None, **options):
-        self.callee = callee or Callee()
-        self._options, self._calls, self._model = options, calls, model
-
-    def __enter__(self):
-        ready = threading.Event()
-
-        async def main():
-            self._stop = asyncio.Event()
-            self.loop = asyncio.get_running_loop()
-            port = await self.callee.start()
-            options = {"target": Target.parse(f"sip:x@127.0.0.1:{port}"), **self._options}
-            engine = CallEngine(self._calls, model=self._model, provider="cpu", deadline_ms=200)
-            async with engine:
-                self.engine = engine
-                agent = Agent("127.0.0.1", 0)
-                self.bridge = Bridge(agent, engine, BridgeSettings(**options))
-                await self.bridge.start()
-                self.port = agent.port
-                ready.set()
-                await self._stop.wait()
-                await self.bridge.stop()
-                await self.callee.stop()
-
-        self._thread = threading.Thread(target=lambda: asyncio.run(main()))
-        self._thread.start()
-        assert ready.wait(60)
-        return self
-
-    def __exit__(self, *failure):
-        self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-    def until(self, condition, seconds=5.0):
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "it did not happen"
-            time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def running(stand_in):
     with Running(str(stand_in)) as running:
@@ -267,21 +122,6 @@ def peer(running):
     peer.close()
     running.until(lambda: running.bridge.calls == 0)
     assert running.engine.batch.free == 2
-
-
-def set_up(peer, body=SDP, call="c1"):
-    """Call; the final answer's status, text and the tag of the other end."""
-    peer.send(peer.request("INVITE", body=body, call=call))
-    status, text = peer.final()
-    tag = next(line for line in text.splitlines() if line.startswith("To:")).partition(";tag=")[2]
-    return status, text, f";tag={tag}"
-
-
-def hang_up(peer, to, call="c1", number=2):
-    peer.send(peer.request("ACK", to=to, call=call))
-    peer.send(peer.request("BYE", to=to, number=number, call=call))
-    status, _ = peer.final()
-    assert status == 200
 
 
 def test_a_call_is_answered_carries_sound_and_ends_on_both_legs(running, peer):
@@ -500,14 +340,13 @@ def test_a_copy_of_an_invite_makes_no_second_call(running, peer):
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ("", 488),
         (SDP.replace("PCMU/8000", "GSM/8000").replace(" 0 101", " 3 101"), 488),
         (SDP.replace("m=audio 40000", "m=video 40000"), 488),
         (SDP.replace("m=audio 40000", "m=audio 0"), 488),
         (SDP.replace("RTP/AVP", "RTP/SAVP"), 488),
         (SDP.replace("m=audio 40000", "m=audio many"), 400),
     ],
-    ids=["none", "codec", "video", "port 0", "no key", "no number"],
+    ids=["codec", "video", "port 0", "no key", "no number"],
 )
 def test_an_offer_that_cannot_be_met_is_refused(running, peer, body, status):
     got, _, to = set_up(peer, body)
@@ -528,8 +367,6 @@ def test_a_full_bridge_says_503(running, peer):
 
 
 def test_nothing_stays_of_calls_that_are_over(stand_in, monkeypatch):
-    from rtsr.call.sip import agent as agent_module
-
     monkeypatch.setattr(agent_module, "_TIMER_H", 0.2)
     with Running(str(stand_in), calls=1) as running:
         peer = Peer(running.port)
@@ -692,19 +529,21 @@ def test_descriptions_that_are_none_are_unacceptable_or_no_sdp(noise, at, length
     with contextlib.suppress(Unacceptable):
         media = read_offer(sdp)
         assert media.form in (PCMU, PCMA, G722, OPUS)
-        serialize_sdp(answer(("127.0.0.1", 9), media, 64_000))
+        serialize_sdp(answer(("127.0.0.1", 9), media, 64_000, Session()))
 
 
 def test_an_offer_and_its_answer_fit(stand_in):
     key = bytes(range(30))
-    made = offer(("192.0.2.1", 4000), [OPUS, G722, PCMU], key, 64_000)
+    made = offer(("192.0.2.1", 4000), [OPUS, G722, PCMU], key, 64_000, Session())
     text = serialize_sdp(made)
-    assert "m=audio 4000 RTP/SAVP 96 9 0 101" in text
+    assert "m=audio 4000 RTP/SAVP 96 9 0 101 102" in text
     assert "a=rtpmap:96 opus/48000/2" in text
     assert "a=rtpmap:101 telephone-event/48000" in text
+    assert "a=rtpmap:102 telephone-event/8000" in text
     theirs = read_offer(parse_sdp(text))
     assert theirs.their_key == key
-    ours = read_answer(parse_sdp(serialize_sdp(answer(("192.0.2.2", 5000), theirs, 64_000))), key)
+    answered = answer(("192.0.2.2", 5000), theirs, 64_000, Session())
+    ours = read_answer(parse_sdp(serialize_sdp(answered)), key)
     assert ours.address == ("192.0.2.2", 5000)
     assert (ours.form, ours.event_type, ours.event_rate) == (OPUS, 101, 48000)
     assert ours.their_key == theirs.our_key != key
@@ -712,49 +551,58 @@ def test_an_offer_and_its_answer_fit(stand_in):
         read_answer(parse_sdp(serialize_sdp(made)), None)
 
 
-def test_registers_with_a_password_and_says_who_refuses(stand_in):
-    async def registrar(grant):
-        transport = UdpTransport(local_addr=("127.0.0.1", 0))
-        agent = SipUAS(transport)
-        seen = []
+async def registered(statuses, expires=60, seconds=0.0):
+    """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last."""
+    transport = UdpTransport(local_addr=("127.0.0.1", 0))
+    agent, seen, left = SipUAS(transport), [], list(statuses)
 
-        def on_register(request, address):
-            authorization = request.get_header("authorization")
-            seen.append(authorization)
-            status = 401 if authorization is None else (200 if grant else 403)
-            from aiosipua import SipResponse
+    def on_register(request, address):
+        authorization = request.get_header("authorization")
+        seen.append((authorization, request.get_header("expires")))
+        status = 401 if authorization is None else (left.pop(0) if left else 200)
+        response = SipResponse(status_code=status, reason_phrase="whatever")
+        for value in request.headers.get("via"):
+            response.headers.append("Via", value)
+        for name in ("From", "To", "Call-ID", "CSeq", "Contact", "Expires"):
+            response.headers.set_single(name, request.headers.get_first(name))
+        if status == 401:
+            challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
+            response.headers.set_single("WWW-Authenticate", challenge)
+        transport.send_reply(response)
 
-            response = SipResponse(status_code=status, reason_phrase="whatever")
-            for value in request.headers.get("via"):
-                response.headers.append("Via", value)
-            for name in ("From", "To", "Call-ID", "CSeq", "Contact"):
-                response.headers.set_single(name, request.headers.get_first(name))
-            if status == 401:
-                challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
-                response.headers.set_single("WWW-Authenticate", challenge)
-            transport.send_reply(response)
-
-        agent._handlers["REGISTER"] = on_register
-        await agent.start()
-        ours = Agent("127.0.0.1", 0)
-        await ours.start({})
-        target = Target.parse(f"sip:alice@127.0.0.1:{transport.local_addr[1]}")
-        done = asyncio.get_running_loop().create_future()
-        registration = await ours.register(target, SipDigestAuth("alice", "secret"), 60)
-        assert isinstance(registration, Registration)
-        registration.on_registered = lambda _: done.set_result("registered")
-        registration.on_failed = lambda _, status, reason: done.set_result(status)
-        outcome = await asyncio.wait_for(done, 5)
+    agent._handlers["REGISTER"] = on_register
+    await agent.start()
+    ours = Agent("127.0.0.1", 0)
+    await ours.start({})
+    target = Target.parse(f"sip:alice@127.0.0.1:{transport.local_addr[1]}")
+    try:
+        await ours.register(target, SipDigestAuth("alice", "secret"), expires)
+        await asyncio.sleep(seconds)
+    finally:
         await ours.stop()
         await agent.stop()
-        return outcome, seen
+    return seen
 
-    outcome, seen = asyncio.run(registrar(True))
-    assert outcome == "registered"
-    assert seen[0] is None
-    assert 'username="alice"' in seen[1]
-    assert "secret" not in seen[1]
-    assert asyncio.run(registrar(False))[0] == 403
+
+def test_registers_with_a_password_and_takes_it_back_at_the_end():
+    seen = asyncio.run(registered([200]))
+    assert seen[0][0] is None
+    assert 'username="alice"' in seen[1][0]
+    assert "secret" not in seen[1][0]
+    assert [expires for _, expires in seen] == ["60", "60", "0", "0"]
+    assert 'username="alice"' in seen[3][0]
+
+
+def test_a_registrar_that_refuses_is_an_error():
+    with pytest.raises(RtsrError, match=r"127\.0\.0\.1 does not take us: 403"):
+        asyncio.run(registered([403]))
+
+
+def test_a_registrar_that_was_away_is_asked_again(monkeypatch):
+    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+    seen = asyncio.run(registered([200, 503, 503, 200], expires=1, seconds=1.6))
+    # Twice for each answer, as it asks for the password.
+    assert len([1 for _, expires in seen if expires == "1"]) >= 8
 
 
 @pytest.mark.skipif(shutil.which("sipp") is None, reason="there is no sipp here")

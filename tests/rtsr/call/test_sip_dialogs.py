@@ -1,0 +1,608 @@
+"""What may happen within and around a SIP call: pauses, changes, calls that are given up, loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+import time
+
+import pytest
+from network import packets, speech
+from sip_ends import SDP, Peer, Running, hang_up, set_up
+
+pytest.importorskip("aiosipua")
+
+from aiortc.rtp import RtcpRrPacket, RtpPacket
+from aiosipua import SipDigestAuth, parse_sdp
+
+from rtsr.call import engine as engine_module
+from rtsr.call.formats import OPUS
+from rtsr.call.reports import FarReports
+from rtsr.call.sip import agent as agent_module
+from rtsr.call.sip import bridge as bridge_module
+from rtsr.call.sip.agent import Target
+from rtsr.call.sip.control import ReportWriter
+from rtsr.call.sip.description import Unacceptable, read_answer, read_offer
+from rtsr.call.sip.media_socket import MediaSocket
+
+
+@pytest.fixture(scope="module")
+def running(stand_in):
+    with Running(str(stand_in)) as running:
+        yield running
+
+
+@pytest.fixture
+def peer(running):
+    peer = Peer(running.port)
+    yield peer
+    peer.close()
+    running.until(lambda: running.bridge.calls == 0)
+    assert running.engine.batch.free == 2
+
+
+class CalledEnd:
+    """The called end as a bare socket: hears requests, answers what a test likes."""
+
+    def __init__(self):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.target = Target.parse(f"sip:x@127.0.0.1:{self.port}")
+
+    def hear(self, method, seconds=5.0):
+        """The next message that begins with a method, or with "SIP"; others are passed over."""
+        end = time.monotonic() + seconds
+        while True:
+            self._socket.settimeout(max(0.01, end - time.monotonic()))
+            data, self._to = self._socket.recvfrom(65535)
+            text = data.decode()
+            if text.startswith(method):
+                return text
+
+    def heard_nothing_but(self, method, seconds):
+        """Whether nothing else comes for so long."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                if not self.hear("", seconds).startswith(method):
+                    return False
+        return True
+
+    def answer(self, request, status, body="", more=""):
+        lines = [line for line in request.split("\r\n\r\n")[0].split("\r\n")[1:]
+                 if line.split(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")]  # fmt: skip
+        lines = [line + ";tag=t" if line.startswith("To:") and ";tag=" not in line else line
+                 for line in lines]  # fmt: skip
+        kind = "Content-Type: application/sdp\r\n" if body else ""
+        text = "\r\n".join(lines)
+        message = (
+            f"SIP/2.0 {status} Whatever\r\n{text}\r\nContact: <sip:x@127.0.0.1:{self.port}>\r\n"
+            f"{more}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
+        )
+        self._socket.sendto(message.encode(), self._to)
+
+    def request(self, invite, method, number, body=""):
+        """Send a request within the call that an INVITE has opened."""
+        header = dict(line.split(": ", 1) for line in invite.split("\r\n\r\n")[0].split("\r\n")[1:])
+        kind = "Content-Type: application/sdp\r\n" if body else ""
+        message = (
+            f"{method} sip:rtsr@127.0.0.1 SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bK{self.port}{number}\r\n"
+            f"From: {header['To']};tag=t\r\nTo: {header['From']}\r\n"
+            f"Call-ID: {header['Call-ID']}\r\nCSeq: {number} {method}\r\nMax-Forwards: 70\r\n"
+            f"Contact: <sip:x@127.0.0.1:{self.port}>\r\n{kind}"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        )
+        self._socket.sendto(message.encode(), self._to)
+
+    def close(self):
+        self._socket.close()
+
+
+OPUS_SDP = (
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=audio 40002 RTP/AVP 96 101\r\na=rtpmap:96 opus/48000/2\r\n"
+    "a=rtpmap:101 telephone-event/48000\r\n"
+)
+
+
+@contextlib.contextmanager
+def between(stand_in, **options):
+    """A caller, a bridge and a called end, each of which a test steers."""
+    called = CalledEnd()
+    with Running(str(stand_in), target=called.target, **options) as running:
+        peer = Peer(running.port)
+        yield peer, running, called
+        peer.close()
+        running.until(lambda: running.bridge.calls == 0)
+        assert running.engine.batch.free == running.engine.capacity
+    called.close()
+
+
+def answered(peer, called, body=SDP):
+    """Set a call up; the called end's INVITE, the caller's 200 and the tag of the bridge."""
+    peer.send(peer.request("INVITE", body=body))
+    invite = called.hear("INVITE")
+    called.answer(invite, 200, OPUS_SDP)
+    called.hear("ACK")
+    status, text = peer.final()
+    assert status == 200
+    to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+    peer.send(peer.request("ACK", to=to))
+    return invite, text, to
+
+
+def test_who_gives_up_before_the_target_is_called_frees_the_place(running, peer, monkeypatch):
+    find = running.bridge._agent.find
+
+    async def slow(target):
+        await asyncio.sleep(0.4)
+        return await find(target)
+
+    monkeypatch.setattr(running.bridge._agent, "find", slow)
+    before = len(running.callee.calls)
+    peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKsoon"))
+    running.until(lambda: running.bridge.calls == 1)
+    peer.send(peer.request("CANCEL", branch="z9hG4bKsoon"))
+    assert {peer.final()[0], peer.final()[0]} == {200, 487}
+    time.sleep(0.6)
+    assert len(running.callee.calls) == before
+    assert running.bridge.calls == 0
+
+
+def test_a_cancel_waits_until_the_call_is_known_and_an_answer_that_crosses_it_is_hung_up(stand_in):
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKcross"))
+        invite = called.hear("INVITE")
+        peer.send(peer.request("CANCEL", branch="z9hG4bKcross"))
+        assert {peer.final()[0], peer.final()[0]} == {200, 487}
+        # It may not have come; the INVITE is repeated, nothing else is sent.
+        assert called.heard_nothing_but("INVITE", 0.3)
+        called.answer(invite, 180)
+        called.answer(called.hear("CANCEL"), 200)
+        # Somebody has taken the call at the same moment.
+        for _ in range(2):
+            called.answer(invite, 200, OPUS_SDP)
+            called.hear("ACK")
+        called.answer(called.hear("BYE"), 200)
+        assert running.bridge.calls == 0
+
+
+def test_the_same_call_over_another_way_is_refused_and_the_first_stays(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKother"))
+        assert peer.final()[0] == 482
+        called.answer(invite, 200, OPUS_SDP)
+        status, text = peer.final()
+        assert status == 200
+        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        ("Require: timer, 100rel\r\n", 420, "Unsupported: timer"),
+        ("Require: 100rel\r\n", 200, ""),
+    ],
+)
+def test_what_we_have_not_and_a_call_needs_is_named(running, peer, more, status, said):
+    peer.send(peer.request("INVITE", body=SDP, more=more))
+    got, text = peer.final()
+    assert got == status
+    assert said in text
+    to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+    peer.send(peer.request("ACK", to=to))
+    if status == 200:
+        hang_up(peer, to)
+
+
+def test_a_call_in_a_circle_comes_to_an_end(running, peer):
+    invite = peer.request("INVITE", body=SDP).replace(b"Max-Forwards: 70", b"Max-Forwards: 0")
+    peer.send(invite)
+    assert peer.final()[0] == 483
+    invite = peer.request("INVITE", body=SDP, call="c2").replace(b"Forwards: 70", b"Forwards: 9")
+    peer.send(invite)
+    status, text = peer.final()
+    assert status == 200
+    assert running.callee.calls[-1].invite.get_header("max-forwards") == "8"
+    hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1], call="c2")
+
+
+def test_without_a_port_for_sound_calls_are_refused(stand_in):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # One leg has a port for reports, too.
+    with Running(str(stand_in), ports=range(port, port + 3)) as running:
+        peer = Peer(running.port)
+        status, _, to = set_up(peer)
+        assert status == 200
+        assert set_up(peer, call="c2")[0] == 503
+        hang_up(peer, to)
+        peer.close()
+
+
+class Media:
+    """The sound of both ends of a call: what the caller hears, what the called end says."""
+
+    def __init__(self):
+        self.caller = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.caller.bind(("127.0.0.1", 0))
+        self.caller.settimeout(0.15)
+        self.port = self.caller.getsockname()[1]
+        self._callee = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._stream = iter(packets(speech(48000, 8.0), OPUS, 96))
+
+    def offer(self, direction="sendrecv", more=""):
+        return (SDP + more).replace("40000", str(self.port)).replace("sendrecv", direction)
+
+    def say(self, there, count):
+        """Send so many packets from the called end; what the caller hears of them."""
+        for _ in range(count):
+            packet = next(self._stream)
+            rtp = RtpPacket(96, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
+            self._callee.sendto(rtp.serialize(), there)
+            time.sleep(0.02)
+        heard = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                heard.append(RtpPacket.parse(self.caller.recv(2000)))
+        return heard
+
+    def close(self):
+        self.caller.close()
+        self._callee.close()
+
+
+def media_port(text):
+    return ("127.0.0.1", int(text.split("m=audio ")[1].split()[0]))
+
+
+@pytest.mark.parametrize(
+    ("method", "direction", "answer"),
+    [("INVITE", "sendonly", "recvonly"), ("UPDATE", "inactive", "inactive")],
+)
+def test_who_holds_a_call_hears_nothing_may_be_silent_and_comes_back(
+    stand_in, monkeypatch, method, direction, answer
+):
+    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 1.5)
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        invite, first, to = answered(peer, called, media.offer())
+        there = media_port(invite)
+        before = media.say(there, 12)
+        assert len(before) >= 8
+        peer.send(peer.request(method, body=media.offer(direction), to=to, number=2))
+        status, text = peer.final()
+        assert status == 200
+        assert f"a={answer}" in text
+        # Each description is the next version of the same.
+        origins = [each.split("o=- ")[1].split(" IN")[0].split() for each in (first, text)]
+        assert origins[0][0] == origins[1][0]
+        assert int(origins[1][1]) == int(origins[0][1]) + 1
+        if method == "INVITE":
+            peer.send(peer.request("ACK", to=to, number=2))
+        assert media.say(there, 10) == []
+        time.sleep(2.7)
+        assert running.engine.calls == 1
+        (line,) = running.engine.lines
+        ended = []
+        hang, line.on_silence = line.on_silence, lambda: ended.append(1)
+        line.watch(running.loop.time() + engine_module.HELD_SECONDS - 10.0)
+        assert not ended
+        line.watch(running.loop.time() + engine_module.HELD_SECONDS + 10.0)
+        assert ended
+        line.on_silence = hang
+        peer.send(peer.request("INVITE", body=media.offer(), to=to, number=3))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=3))
+        after = media.say(there, 10)
+        assert len(after) >= 5
+        # Numbers have waited, so that nothing looks lost.
+        assert after[0].sequence_number == (before[-1].sequence_number + 1) % 2**16
+        assert after[0].marker
+        # Who is not on hold may not be silent for so long.
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+
+
+@pytest.mark.parametrize("final", [OPUS_SDP, "", OPUS_SDP.replace("96", "97")])
+def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=media.offer()))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        while (early := peer.hear())[0] < 180:
+            pass
+        assert early[0] == 183
+        assert len(media.say(media_port(invite), 12)) >= 8
+        # Who announces that it rings does not end the announcement.
+        called.answer(invite, 180)
+        assert peer.hear()[0] == 180
+        called.answer(invite, 200, final)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        assert text.split("\r\n\r\n")[1] == early[1].split("\r\n\r\n")[1]
+        line = running.engine.lines[0]
+        assert line.path.sender._payload_type == (97 if "97" in final else 96)
+        hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1])
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+
+
+def test_a_description_that_cannot_be_read_is_refused_on_both_ends(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, "v=0\r\nm=audio x\r\n")
+        while (early := peer.hear())[0] < 180:
+            pass
+        assert early[0] == 180
+        called.answer(invite, 200, "v=0\r\nm=audio x\r\n")
+        called.hear("ACK")
+        called.answer(called.hear("BYE"), 200)
+        assert peer.final()[0] == 488
+
+
+def test_who_was_refused_may_call_again_under_the_same_name(stand_in, monkeypatch):
+    monkeypatch.setattr(agent_module, "_TIMER_H", 0.3)
+    with between(stand_in, calls=1) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP.replace("PCMU", "GSM").replace(" 0 ", " 3 ")))
+        status, _ = peer.final()
+        assert status == 488
+        _, _, to = answered(peer, called)
+        time.sleep(0.5)
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_an_early_description_that_does_not_fit_is_ringing(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP.replace("opus", "GSM"))
+        while (early := peer.hear())[0] < 180:
+            pass
+        assert early[0] == 180
+        called.answer(invite, 200, OPUS_SDP)
+        status, text = peer.final()
+        assert status == 200
+        hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1])
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_who_gives_up_during_an_announcement_frees_the_place(stand_in):
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKearly"))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        running.until(lambda: running.engine.calls == 1)
+        peer.send(peer.request("CANCEL", branch="z9hG4bKearly"))
+        called.answer(called.hear("CANCEL"), 200)
+        called.answer(invite, 487)
+        called.hear("ACK")
+        assert running.engine.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "auth", "shown"),
+    [
+        ("sip:+4930123@h", None, "<sip:+4930123@127.0.0.1>"),
+        ("sip:h", None, "<sip:anonymous@127.0.0.1>"),
+        ("sip:me@h", SipDigestAuth("account", "secret"), "<sip:account@127.0.0.1>"),
+    ],
+)
+def test_who_calls_is_shown(stand_in, user, auth, shown):
+    with between(stand_in, auth=auth) as (peer, _, called):
+        invite = peer.request("INVITE", body=SDP, branch="z9hG4bKwho")
+        peer.send(invite.replace(b"From: <sip:me@127.0.0.1>", f"From: <{user}>".encode()))
+        called.answer(called.hear("INVITE"), 486)
+        assert peer.final()[0] == 486
+        assert shown in called.hear("ACK").split("From: ")[1].split("\r\n")[0]
+
+
+def test_whose_reports_come_has_not_vanished(stand_in, monkeypatch):
+    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 1.0)
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        _, text, _ = answered(peer, called, media.offer(more="a=rtcp-mux\r\n"))
+        for _ in range(9):
+            media.caller.sendto(bytes(RtcpRrPacket(5, [])), media_port(text))
+            time.sleep(0.3)
+        assert running.engine.calls == 1
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+
+
+def key(stamp, duration, rtp_type):
+    return RtpPacket(rtp_type, 1, stamp % 2**16, stamp, 9, struct.pack("!BBH", 5, 10, duration))
+
+
+def test_keys_go_by_each_ends_own_number_and_clock_also_after_a_change(stand_in):
+    media = Media()
+    with between(stand_in) as (peer, _, called):
+        invite, text, to = answered(peer, called, media.offer())
+        there, here = media_port(invite), media_port(text)
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other.bind(("127.0.0.1", 40002))
+        other.settimeout(5.0)
+
+        def heard(listener, kinds):
+            while True:
+                rtp = RtpPacket.parse(listener.recv(2000))
+                if rtp.payload_type in kinds:
+                    return rtp.payload_type, struct.unpack("!BBH", rtp.payload)[2]
+
+        media.caller.settimeout(5.0)
+        media.caller.sendto(key(1, 800, 101).serialize(), here)
+        assert heard(other, {97, 101, 102}) == (101, 4800)
+        other.sendto(key(2, 9600, 101).serialize(), there)
+        assert heard(media.caller, {97, 101}) == (101, 1600)
+        # The caller now calls keys 97.
+        changed = media.offer().replace("101", "97")
+        peer.send(peer.request("INVITE", body=changed, to=to, number=2))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=2))
+        media.caller.sendto(key(30000, 400, 97).serialize(), here)
+        assert heard(other, {97, 101, 102}) == (101, 2400)
+        other.sendto(key(30001, 9600, 101).serialize(), there)
+        assert heard(media.caller, {97, 101}) == (97, 1600)
+        hang_up(peer, to, number=3)
+        called.answer(called.hear("BYE"), 200)
+        other.close()
+    media.close()
+
+
+def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive(stand_in):
+    with between(stand_in) as (peer, running, called):
+        invite, _, to = answered(peer, called)
+        called.request(invite, "INVITE", 5)
+        proposal = called.hear("SIP/2.0 200")
+        assert "a=rtpmap:96 opus/48000/2" in proposal
+        called.request(invite, "ACK", 5)
+        called.request(invite, "UPDATE", 6)
+        assert "m=audio" not in called.hear("SIP/2.0 200")
+        called.request(invite, "UPDATE", 7, OPUS_SDP + "a=sendonly\r\n")
+        assert "a=recvonly" in called.hear("SIP/2.0 200")
+        assert running.engine.lines[0].path.sender.is_held
+        # The address 0.0.0.0 says the same, and not where packets or reports go.
+        old = OPUS_SDP.replace("IP4 127.0.0.1\r\nt=", "IP4 0.0.0.0\r\nt=")
+        called.request(invite, "INVITE", 77, old)
+        assert "a=recvonly" in called.hear("SIP/2.0 200")
+        called.request(invite, "ACK", 77)
+        (call,) = set(running.bridge._calls.values())
+        assert call._callee.socket._peer == ("127.0.0.1", 40002)
+        # What cannot be is refused; the call goes on.
+        called.request(invite, "UPDATE", 78, OPUS_SDP.replace("opus", "GSM"))
+        called.hear("SIP/2.0 488")
+        called.request(invite, "OPTIONS", 79)
+        assert called.hear("SIP/2.0 200").split("\r\nTo: ")[1].split("\r\n")[0].count(";tag=") == 1
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_a_caller_who_proposes_nothing_is_asked(stand_in):
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE"))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        assert "RTP/AVP 0 8 9 96 101 102" in text
+        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        peer.send(peer.request("ACK", to=to, body=media.offer()))
+        running.until(lambda: running.engine.calls == 1)
+        assert len(media.say(media_port(invite), 12)) >= 8
+        # On hold, and back with an INVITE that asks what we propose.
+        peer.send(peer.request("INVITE", body=media.offer("sendonly"), to=to, number=2))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=2))
+        assert media.say(media_port(invite), 5) == []
+        peer.send(peer.request("INVITE", to=to, number=3))
+        status, text = peer.final()
+        assert status == 200
+        assert "a=sendrecv" in text
+        peer.send(peer.request("ACK", to=to, number=3, body=media.offer()))
+        assert len(media.say(media_port(invite), 12)) >= 6
+        hang_up(peer, to, number=4)
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+
+
+@pytest.mark.parametrize("answer", ["", SDP.replace("PCMU", "GSM"), "v=0\r\nm=audio x\r\n", None])
+def test_a_caller_who_proposes_and_answers_nothing_is_hung_up(stand_in, monkeypatch, answer):
+    monkeypatch.setattr(bridge_module, "_ACK_SECONDS", 0.3)
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE"))
+        called.answer(called.hear("INVITE"), 200, OPUS_SDP)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        if answer is not None:
+            peer.send(peer.request("ACK", to=to, body=answer))
+        called.answer(called.hear("BYE"), 200)
+        assert peer._socket.recv(65535).startswith(b"BYE")
+
+
+def test_line_breaks_that_keep_an_address_alive_are_no_messages(running, peer, caplog):
+    with caplog.at_level(logging.INFO, "rtsr"):
+        for data in (b"\r\n\r\n", b"\0", b"\r\n"):
+            peer.send(data)
+        peer.send(peer.request("OPTIONS"))
+        assert peer.final()[0] == 200
+    assert "could not be read" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "direction"),
+    [
+        (("a=sendrecv", "a=sendrecv"), "sendrecv"),
+        (("IP4 127.0.0.1\r\nt=", "IP4 0.0.0.0\r\nt="), "sendonly"),
+        (("IP4 127.0.0.1\r\nt=", "IP4 127.0.0.1/16\r\nt="), "sendrecv"),
+        (("a=sendrecv", "a=inactive"), "inactive"),
+    ],
+)
+def test_which_ways_sound_goes(change, direction):
+    assert read_offer(parse_sdp(SDP.replace(*change))).direction == direction
+
+
+def test_a_name_in_place_of_an_address_is_not_looked_up():
+    with pytest.raises(Unacceptable, match="not to names"):
+        read_offer(parse_sdp(SDP.replace("IP4 127.0.0.1\r\nt=", "IP4 a.example\r\nt=")))
+
+
+@pytest.mark.parametrize(("taken", "expected"), [("96", (102, 48000)), ("0", (101, 8000))])
+def test_keys_have_the_clock_of_the_codec_that_was_taken(taken, expected):
+    text = (
+        f"{SDP.partition('m=')[0]}m=audio 4000 RTP/AVP {taken} 101 102\r\n"
+        "a=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n"
+        "a=rtpmap:102 telephone-event/48000\r\n"
+    )
+    media = read_answer(parse_sdp(text), None)
+    assert (media.event_type, media.event_rate) == expected
+
+
+@pytest.mark.parametrize("rate", ["-8000", "0", "999999999"])
+def test_keys_whose_clock_cannot_be_are_left_aside_or_go_at_8000_hz(rate):
+    media = read_offer(parse_sdp(SDP.replace("telephone-event/8000", f"telephone-event/{rate}")))
+    assert media.event_rate == 8000
+    assert (media.event_type is None) is (rate != "0")
+
+
+def test_the_same_description_again_keeps_the_address_that_packets_come_from():
+    async def run():
+        def take(packet):
+            taken.append(packet)
+
+        taken = []
+        ours = await MediaSocket.open("127.0.0.1", take, ReportWriter(FarReports()))
+        behind = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        behind.bind(("127.0.0.1", 0))
+        behind.settimeout(2.0)
+        said = ("192.0.2.9", 4000)
+        ours.set_peer(said, None, None, None)
+        packet = packets(speech(8000, 0.1))[0]
+        rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
+        behind.sendto(rtp.serialize(), ours.address)
+        while not taken:
+            await asyncio.sleep(0.01)
+        ours.set_peer(said, None, None, None)
+        ours.send(packet)
+        assert RtpPacket.parse(behind.recv(2000)).payload == packet.payload
+        ours.close()
+        behind.close()
+
+    asyncio.run(run())
