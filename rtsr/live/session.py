@@ -25,7 +25,7 @@ from rtsr.live.device.stream_format import (
     find_devices,
 )
 from rtsr.live.monitor import figures
-from rtsr.live.monitor.colour_state import ColourState, colour_state
+from rtsr.live.monitor.colour_state import ColourMonitor, ColourState
 from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
 from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, percentile
@@ -134,6 +134,7 @@ class LiveSession:
             self._latency_polling = LatencyPolling(self._stream)
             self._device_guard = DeviceGuard(self._stream, self._reopened)
             guards: list[Guard] = [_Follower(self._history)]
+            self._colour_monitor = None if self._colour is None else ColourMonitor(self._colour)
             if isinstance(self._colour, AutoColour):
                 guards.append(ColourLearning(memory, self._colour))
             if self.settings.watchdog:
@@ -330,10 +331,10 @@ class LiveSession:
         return self._colour.learnt if isinstance(self._colour, AutoColour) else self._colour
 
     def _colour_state(self, cutoff_hz: float) -> ColourState | None:
-        if self._colour is None:
+        if self._colour_monitor is None:
             return None
         share = int(self._running().worker["colour_permille"]) / 1000.0
-        return colour_state(self._colour, cutoff_hz, share)
+        return self._colour_monitor.state(cutoff_hz, share)
 
     def _report(self, latency: StreamLatency) -> dict[str, Any]:
         memory = self._running()

@@ -34,6 +34,7 @@ class Rig:
         channels: int = 1,
         native_hz: float | None = None,
         source: HighBandSource | None = None,
+        expected_cutoff_hz: float | None = None,
     ) -> None:
         self.clock = TimelineClock(rate)
         self.board = ControlBoard(None, (WITH_OCTAVE, WITHOUT, DRY), rate / 2)
@@ -45,6 +46,7 @@ class Rig:
             channels,
             min(native_hz, 24000.0),
             self.statistics,
+            expected_cutoff_hz=expected_cutoff_hz,
             f_target=24000.0,
             ends_hz={WITHOUT: replicate_end_hz()},
             limiter=False,
@@ -57,6 +59,7 @@ class Rig:
             native_hz,
             self.statistics,
             {WITH_OCTAVE: WITHOUT},
+            expected_cutoff_hz,
         )
 
     def run(self, sound: np.ndarray, level: str = WITH_OCTAVE) -> np.ndarray:
@@ -131,6 +134,19 @@ def test_what_is_added_is_as_loud_as_an_upsampler_s(
                 level_db(part[steady], rate, low, 0.9 * high) for part in (out, expected)
             )
             assert found == pytest.approx(wanted, abs=1.0)
+
+
+@pytest.mark.parametrize("known_hz", [4000.0, 26000.0])
+def test_an_octave_is_there_at_once_where_the_content_is_known_to_end(
+    make_sound: Callable[..., np.ndarray], known_hz: float
+) -> None:
+    sound = make_sound(96000, 0.2, cutoff=known_hz)
+    levels = []
+    for expected_hz in (None, known_hz):
+        rig = Rig(expected_cutoff_hz=expected_hz)
+        levels.append(level_db(rig.run(sound), 96000, 32000, 40000))
+    assert levels[1] > levels[0] + 15.0
+    assert rig.chain.cutoff_hz == pytest.approx(known_hz, rel=0.02)
 
 
 def test_content_beyond_24_khz_is_kept_and_continued(
