@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SHORTEST_SECONDS = 0.01
 
 # What a reader of the table wants to know first: which way is better.
-_MEANING = {
+MEANINGS = {
     "visqol": "listening score, 1 to 4.73 (higher is better)",
     "lsd": "log-spectral distance, log10 of power (lower is better)",
     "lsd_lf": "lsd below the cutoff",
@@ -75,7 +75,7 @@ def eval_command(
             "--metrics",
             metavar="A,B",
             help="Only these metrics, for example visqol,lsd_near; there are "
-            f"{', '.join(_MEANING)}; band_levels stands for all level_ metrics.",
+            f"{', '.join(MEANINGS)}; band_levels stands for all level_ metrics.",
         ),
     ] = None,
     artefacts: Annotated[
@@ -294,7 +294,7 @@ def _print_one(metrics: dict[str, float], before: dict[str, float] | None, title
     table.add_column("meaning", overflow="fold")
     for name, value in metrics.items():
         shown = [value] if before is None else [before[name], value]
-        table.add_row(name, *map(_number, shown), _MEANING[name])
+        table.add_row(name, *map(_number, shown), MEANINGS[name])
     _console().print(table)
 
 

@@ -183,10 +183,24 @@ def test_the_largest_loss_is_named() -> None:
     assert "| small | none |" in report.markdown(whole(conditions=conditions({})))
 
 
-def test_figures_of_several_rates_stand_in_one_cell() -> None:
-    assert report._each({8000: 13.85, 16000: 13.5}, "{:.2f}") == "13.85 / 13.50"
-    assert report._each({8000: 13.85, 16000: 13.85}, "{:.2f}") == "13.85"
-    assert report._each({}, "{:.2f}") == "-"
+@pytest.mark.parametrize(
+    ("latency_ms", "cell"),
+    [
+        ({"8000": 13.85, "16000": 13.5}, "13.85 / 13.50"),
+        ({"8000": 13.85, "16000": 13.85}, "13.85"),
+        ({}, "-"),
+    ],
+    ids=["of two rates", "alike", "none"],
+)
+def test_figures_of_several_rates_stand_in_one_cell(
+    latency_ms: dict[str, float], cell: str
+) -> None:
+    values = whole()
+    values["systems"]["small"]["latency_ms"] = latency_ms
+    (row,) = (
+        line for line in report.markdown(values).splitlines() if line.startswith("| small | fp32")
+    )
+    assert row.endswith(f" | {cell} |")
 
 
 def test_wins_against_a_floor_are_counted_by_metric() -> None:
