@@ -21,9 +21,8 @@ from scipy import signal as filters
 
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
-from rtsr.train.excerpt import loudest_part
 from rtsr.train.replicate import frame_matrix, solve_bands
-from rtsr_bench.corpus import narrow_band
+from rtsr_bench.corpus import narrow_band, read_first_channel, read_loudest
 
 ANALYSIS = 1024
 SYNTHESIS = 600
@@ -140,8 +139,7 @@ def degrade(full: Array, cutoff_hz: float) -> Array:
 
 def load_full_band(path: str | Path, seconds: float) -> Array:
     """Return the loudest part of a file's first channel, at 48 kHz."""
-    samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
-    part = loudest_part(samples[:, 0], round(seconds * rate))
+    part, rate = read_loudest(path, seconds)
     return part if rate == SAMPLE_RATE else soxr.resample(part, rate, SAMPLE_RATE, quality="HQ")
 
 
@@ -269,8 +267,7 @@ class RidgeBaseline:
 
     def enhance_file(self, source: str | Path, target: str | Path) -> None:
         """Read a low-rate or band-limited file, write the 48 kHz float file (first channel)."""
-        samples, rate = soundfile.read(source, dtype="float64", always_2d=True)
-        narrow = samples[:, 0]
+        narrow, rate = read_first_channel(source)
         if rate != SAMPLE_RATE:
             length = round(narrow.size * SAMPLE_RATE / rate)
             narrow = fit_length(soxr.resample(narrow, rate, SAMPLE_RATE, quality="HQ"), length)
