@@ -32,6 +32,8 @@ OVERLAP = SYNTHESIS - HOP
 _EMPTY = 1.3e-11
 _GATE_DBFS = -80.0
 _LEVEL_EVERY = 3
+#: Of the ridge, relative to the mean variance of a feature.
+_PENALTY = 1e-3
 
 #: where fitted baselines are kept if no other folder is named
 BASELINES = Path("baselines")
@@ -168,7 +170,6 @@ class RidgeBaseline:
         cutoff_hz: float,
         measured_cutoffs_hz: Mapping[str, float] | None = None,
         seconds_per_file: float = 12.0,
-        penalty: float = 1e-3,
     ) -> RidgeBaseline:
         """Solve the regression, one high band at a time, on the loudest part of each file.
 
@@ -178,7 +179,6 @@ class RidgeBaseline:
             measured_cutoffs_hz: by ``str(path)``, where a recording's own content ends: it teaches
                 no band above that. Missing recordings teach all bands.
             seconds_per_file: how much of each file is used.
-            penalty: of the ridge, relative to the mean variance of a feature.
 
         Raises:
             ArgumentError: there are no files.
@@ -198,7 +198,7 @@ class RidgeBaseline:
             taught = tops <= max(limits.get(str(path), np.inf), tops[0])
             gram[taught] += seen.T @ seen
             moment[taught] += (seen.T @ wanted).T[taught]
-        bare = cls(cutoff_hz, solve_bands(gram, moment, penalty))
+        bare = cls(cutoff_hz, solve_bands(gram, moment, _PENALTY))
         return replace(bare, level=bare._missing_level(files, seconds_per_file))
 
     def _missing_level(self, files: Sequence[str | Path], seconds_per_file: float) -> float:

@@ -80,7 +80,6 @@ def prepare_condition(
     condition: Condition,
     references: Mapping[str, Path],
     folder: Path,
-    progress: Callable[[], None] | None = None,
 ) -> dict[str, Path]:
     """Write each reference as the condition degrades it; existing files are kept.
 
@@ -88,7 +87,6 @@ def prepare_condition(
         condition: which.
         references: full-band files by clip, of any rate.
         folder: gets one file per clip.
-        progress: called after each clip.
 
     Returns:
         the written file of each clip.
@@ -104,6 +102,4 @@ def prepare_condition(
             narrow = narrow_band(*read_first_channel(reference), CUTOFF_HZ)
             write_whole(path, *condition.degrade(narrow))
         inputs[name] = path
-        if progress:
-            progress()
     return inputs

@@ -26,12 +26,6 @@ def test_better_has_a_direction(metric: str, value: float, than: float, better_b
     assert report.better_by(metric, value, than) == pytest.approx(better_by)
 
 
-def test_every_metric_is_explained() -> None:
-    from rtsr.quality import METRICS
-
-    assert set(METRICS) <= set(report.METRIC_NOTES)
-
-
 def test_numbers_have_the_decimals_worth_reading() -> None:
     assert report.number("visqol", 3.14159) == "3.14"
     assert report.number("lf_gain_db", -0.0214) == "-0.021"
@@ -140,17 +134,6 @@ def test_the_corpora_stand_in_their_order() -> None:
     text = report.markdown(whole())
     first, second = text.index("## one, input cutoff 4 kHz"), text.index("## two, input cutoff")
     assert first < text.index("| small | 2.25 | - |") < second < text.index("| small | 3.25 | - |")
-
-
-def test_a_report_of_format_1_is_still_read() -> None:
-    old = whole()
-    part = old.pop("corpora")[0]
-    del old["format"], old["failed"]
-    old |= {"clips": part["clips"], "cutoffs": part["cutoffs"]}
-    text = report.markdown(old)
-    assert "## input cutoff 4 kHz" in text
-    assert "| small | 2.25 | - |" in text
-    assert "(3 speech, 1 music), the loudest 6 s" in text
 
 
 def test_what_was_not_judged_is_named_with_its_reason() -> None:
