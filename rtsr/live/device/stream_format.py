@@ -21,7 +21,7 @@ from rtsr.timing import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What a stream is opened with.
+    """What is asked of a stream.
 
     Attributes:
         input_device: number or part of the name of the device to capture with; the default if
@@ -120,7 +120,7 @@ class DevicePair:
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """What a stream is opened with.
+    """What the devices of a stream are opened with.
 
     Attributes:
         devices: to open.
