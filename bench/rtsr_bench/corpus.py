@@ -18,6 +18,8 @@ import soundfile
 import soxr
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
+from rtsr.quality.audio import read_native
+from rtsr.spectra.stft import Signal
 from rtsr.train.excerpt import loudest_part
 from rtsr.train.listing import list_recordings
 
@@ -50,8 +52,8 @@ class Clip:
         """Where its content ends: as listed, else measured."""
         if self.listed_cutoff_hz is not None:
             return self.listed_cutoff_hz
-        samples, rate = soundfile.read(self.path, dtype="float32", always_2d=True)
-        return measure_cutoff(samples[:, 0], rate, speech=self.domain == "speech")
+        samples, rate = read_first_channel(self.path)
+        return measure_cutoff(samples.astype(np.float32), rate, speech=self.domain == "speech")
 
 
 def list_clips(data_folder: str | Path, split: str = "valid") -> list[Clip]:
@@ -94,6 +96,26 @@ def fingerprint(clips: Sequence[Clip]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
+def read_first_channel(path: str | Path) -> tuple[Signal, int]:
+    """Read a recording's first channel ``(samples,)``, and its rate in Hz.
+
+    Raises:
+        AudioFormatError: it is no sound file, or has no sound that numbers can hold.
+    """
+    samples, rate = read_native(path)
+    return samples[:, 0], rate
+
+
+def read_loudest(path: str | Path, seconds: float) -> tuple[Signal, int]:
+    """Read the part of a recording's first channel that has most energy, and its rate in Hz.
+
+    Raises:
+        AudioFormatError: as `read_first_channel`.
+    """
+    samples, rate = read_first_channel(path)
+    return loudest_part(samples, round(seconds * rate)), rate
+
+
 def narrow_band(samples: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:
     """Return ``samples`` at the rate 2 x cutoff, rounded to 16 bits (values stay in [-1, 1])."""
     low = soxr.resample(samples, sample_rate, 2.0 * cutoff_hz, quality="HQ")
@@ -112,9 +134,7 @@ def prepare_references(
     for clip in clips:
         path = Path(folder) / f"{clip.name}.flac"
         if not path.exists():
-            samples, rate = soundfile.read(clip.path, dtype="float64", always_2d=True)
-            part = loudest_part(samples[:, 0], round(max_seconds * rate))
-            write_whole(path, part, rate)
+            write_whole(path, *read_loudest(clip.path, max_seconds))
         references[clip.name] = path
     return references
 
@@ -135,8 +155,8 @@ def prepare_inputs(
     for name, reference in references.items():
         path = Path(folder) / f"{name}.wav"
         if not path.exists():
-            samples, rate = soundfile.read(reference, dtype="float64")
-            write_whole(path, narrow_band(samples, rate, cutoff_hz), round(2.0 * cutoff_hz))
+            narrow = narrow_band(*read_first_channel(reference), cutoff_hz)
+            write_whole(path, narrow, round(2.0 * cutoff_hz))
         inputs[name] = path
     return inputs
 

@@ -33,13 +33,12 @@ def _most_resident_megabytes() -> float | None:
     return float(most) * (1.0 if sys.platform == "darwin" else 1024.0) / _MEGA
 
 
-def gpu_query(*fields: str, what: str = "gpu", device: int = 0) -> list[list[str]]:
+def gpu_query(*fields: str, device: int = 0) -> list[list[str]]:
     """Rows that ``nvidia-smi`` answers for a session's GPU; empty where there is none."""
     if shutil.which("nvidia-smi") is None:
         return []
-    command = ["nvidia-smi", f"--query-{what}={','.join(fields)}", "--format=csv,noheader,nounits"]
-    if what == "gpu":
-        command += ["-i", gpu_identifier(device)]
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    command += ["-i", gpu_identifier(device)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -111,6 +111,8 @@ class DeviceStates:
         never = {rank: placed(np.zeros_like(mask)) for rank, (mask, _) in self._masks.items()}
         chosen = {rank: value for rank, (_, value) in self._masks.items()}
         blank, spare = zeros(), zeros()
+        # In main memory they lie in their arrays, which a binding does not keep.
+        self._kept = (never, blank, spare)
         self._holds = [
             self._bind(chosen, states[1 - buffer], states[buffer], spare) for buffer in range(2)
         ]

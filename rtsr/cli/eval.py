@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtsr.cli import options
+from rtsr.cli.metric_meanings import MEANINGS
 from rtsr.errors import ArgumentError, RtsrError
 
 if TYPE_CHECKING:
@@ -20,29 +21,6 @@ if TYPE_CHECKING:
 
 # One hop: the metrics refuse anything shorter.
 _SHORTEST_SECONDS = 0.01
-
-# What a reader of the table wants to know first: which way is better.
-_MEANING = {
-    "visqol": "listening score, 1 to 4.73 (higher is better)",
-    "lsd": "log-spectral distance, log10 of power (lower is better)",
-    "lsd_lf": "lsd below the cutoff",
-    "lsd_hf": "lsd above the cutoff",
-    "lsd_near": "lsd from the cutoff to twice the cutoff",
-    "mel_hf": "log10 mel magnitude error above the cutoff (lower is better)",
-    "hf_bias_db": "level of the high band against the original (0 is right)",
-    "hf_envelope_db": "variation of the high band's level error over time (lower is better)",
-    "lf_sisdr": "low band kept intact, in dB (higher is better)",
-    "lf_gain_db": "level of the low band against the original (0 is right)",
-    "silence_dbfs": "level where the original is silent (lower is better)",
-    "level_bias_db": "mean error of the levels of 24 bands above the cutoff (lower is better)",
-    "level_wander_db": "variation over time of the level errors of 24 bands (lower is better)",
-    "level_bias_loud_db": "level_bias_db where the high band is loudest (lower is better)",
-    "level_wander_loud_db": "level_wander_db where the high band is loudest (lower is better)",
-    "level_loud_db": "mean level error where the high band is loudest (0 is right)",
-    "level_octave1_db": "level of the first octave above the cutoff (0 is right)",
-    "level_octave2_db": "level of the second octave above the cutoff (0 is right)",
-    "level_octave3_db": "level of the third octave above the cutoff (0 is right)",
-}
 
 
 def eval_command(
@@ -75,7 +53,7 @@ def eval_command(
             "--metrics",
             metavar="A,B",
             help="Only these metrics, for example visqol,lsd_near; there are "
-            f"{', '.join(_MEANING)}; band_levels stands for all level_ metrics.",
+            f"{', '.join(MEANINGS)}; band_levels stands for all level_ metrics.",
         ),
     ] = None,
     artefacts: Annotated[
@@ -294,7 +272,7 @@ def _print_one(metrics: dict[str, float], before: dict[str, float] | None, title
     table.add_column("meaning", overflow="fold")
     for name, value in metrics.items():
         shown = [value] if before is None else [before[name], value]
-        table.add_row(name, *map(_number, shown), _MEANING[name])
+        table.add_row(name, *map(_number, shown), MEANINGS[name].in_words)
     _console().print(table)
 
 

@@ -15,12 +15,17 @@ from rtsr.colour.learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.colour_learning import ColourLearning
 from rtsr.live.controls.board import ControlBoard
-from rtsr.live.device.devices import default_channels, find_device
 from rtsr.live.device.latency import StreamLatency
 from rtsr.live.device.latency_polling import LatencyPolling
-from rtsr.live.device.stream import DeviceStream, StreamRequest, choose_rates
+from rtsr.live.device.stream import DeviceStream
+from rtsr.live.device.stream_format import (
+    StreamFormat,
+    StreamRequest,
+    choose_format,
+    find_devices,
+)
 from rtsr.live.monitor import figures
-from rtsr.live.monitor.colour_state import ColourState, colour_state
+from rtsr.live.monitor.colour_state import ColourMonitor, ColourState
 from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
 from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, percentile
@@ -95,10 +100,11 @@ class LiveSession:
         """
         if self._memory is not None:
             raise RtsrError("This live session runs already; call stop() first.")
-        channels, rate = self._format_of_the_devices()
-        self.settings = replace(self.settings, channels=channels)
+        chosen = self._choose_format()
+        rate = timeline_rate(chosen.rates[1])
+        self.settings = replace(self.settings, channels=chosen.channels)
         with contextlib.ExitStack() as undo:
-            memory = undo.enter_context(LiveMemory.create(channels, rate))
+            memory = undo.enter_context(LiveMemory.create(chosen.channels, rate))
             self.fallback_levels = fallback_levels_of(self.settings.model, memory.clock.factor)
             self._board = ControlBoard(memory.controls, self.fallback_levels, rate / 2)
             self._board.reset()
@@ -111,7 +117,9 @@ class LiveSession:
             undo.callback(self._host.close)
             undo.callback(memory.worker.__setitem__, "stop", 1)
             self._host.prepare()
-            self._stream = _RaisedStream(memory, self._request, raised=self.settings.raise_priority)
+            self._stream = _RaisedStream(
+                memory, self._request, chosen, raised=self.settings.raise_priority
+            )
             undo.callback(self._stream.close)
             self._worker_guard = WorkerGuard(memory, self._host, self._for_worker())
             self._worker_guard.start_worker()
@@ -126,6 +134,7 @@ class LiveSession:
             self._latency_polling = LatencyPolling(self._stream)
             self._device_guard = DeviceGuard(self._stream, self._reopened)
             guards: list[Guard] = [_Follower(self._history)]
+            self._colour_monitor = None if self._colour is None else ColourMonitor(self._colour)
             if isinstance(self._colour, AutoColour):
                 guards.append(ColourLearning(memory, self._colour))
             if self.settings.watchdog:
@@ -268,25 +277,18 @@ class LiveSession:
         for name, value in self.settings.controls.items():
             board.set(name, value)
 
-    def _format_of_the_devices(self) -> tuple[int, int]:
-        """Return the engine's channels, and the timelines' rate in Hz."""
+    def _choose_format(self) -> StreamFormat:
         with _raising(self.settings.raise_priority):
-            source = find_device(self.settings.input_device, "input")
-            sink = find_device(self.settings.output_device, "output")
-            channels = self.settings.channels or default_channels(source, sink)
-            played = choose_rates(
-                self._request,
-                source,
-                sink,
-                min(channels, source.input_channels),
-                min(channels, sink.output_channels),
-            )[1]
+            devices = find_devices(self._request)
+            chosen = choose_format(self._request, devices, self.settings.channels)
+        played = chosen.rates[1]
         if self.settings.octave_model is not None and played <= SAMPLE_RATE:
             raise ArgumentError(
-                f"{sink.label} plays at {played} Hz, with no octave beyond 48 kHz for the octave "
-                "model to make; leave it out, or ask for an output rate of 96000 or 192000 Hz."
+                f"{devices.sink.label} plays at {played} Hz, with no octave beyond 48 kHz for the "
+                "octave model to make; leave it out, or ask for an output rate of 96000 or "
+                "192000 Hz."
             )
-        return channels, timeline_rate(played)
+        return chosen
 
     def _for_worker(self) -> WorkerSettings:
         latency = self._stream.latency
@@ -329,10 +331,10 @@ class LiveSession:
         return self._colour.learnt if isinstance(self._colour, AutoColour) else self._colour
 
     def _colour_state(self, cutoff_hz: float) -> ColourState | None:
-        if self._colour is None:
+        if self._colour_monitor is None:
             return None
         share = int(self._running().worker["colour_permille"]) / 1000.0
-        return colour_state(self._colour, cutoff_hz, share)
+        return self._colour_monitor.state(cutoff_hz, share)
 
     def _report(self, latency: StreamLatency) -> dict[str, Any]:
         memory = self._running()
@@ -380,10 +382,12 @@ class _RaisedStream(DeviceStream):
     itself, when devices are listed.
     """
 
-    def __init__(self, memory: LiveMemory, request: StreamRequest, raised: bool) -> None:
+    def __init__(
+        self, memory: LiveMemory, request: StreamRequest, chosen: StreamFormat, raised: bool
+    ) -> None:
         self._raised = raised
         with self._raising():
-            super().__init__(memory, request)
+            super().__init__(memory, request, chosen)
 
     def start(self) -> None:
         with self._raising():

@@ -260,6 +260,25 @@ def test_reset_equals_fresh(make_sound: MakeSound) -> None:
         assert np.array_equal(_whole(upsampler, sound), fresh)
 
 
+@pytest.mark.parametrize("octave_model", ["replicate", "octave"])
+def test_octaves_follow_the_seed(octave_model: str, make_sound: MakeSound) -> None:
+    sound = make_sound(48000, 0.3, cutoff=23900)
+    outs = []
+    for seed in (1, 1, 2):
+        with Upsampler(
+            48000, model="replicate", octave_model=octave_model, output_rate=96000, seed=seed
+        ) as upsampler:
+            outs.append(_whole(upsampler, sound)[:, 0])
+    assert np.array_equal(outs[0], outs[1])
+    difference = outs[2] - outs[0]
+    # Another texture of the same level, part of which is no noise, and nothing else below.
+    levels = [_level_db(out, 96000, 28000, 44000) for out in outs]
+    level = levels[0]
+    assert levels[2] == pytest.approx(level, abs=1.0)
+    assert _level_db(difference, 96000, 28000, 44000) > level - 6.0
+    assert _level_db(difference, 96000, 20, 20000) < level - 60.0
+
+
 def test_integers_give_the_rounded_floats(make_sound: MakeSound) -> None:
     whole = np.rint(make_sound(48000, 0.2, level=0.2) * 32767).clip(-32768, 32767)
     with Upsampler(48000, model="replicate", output_rate=96000) as upsampler:

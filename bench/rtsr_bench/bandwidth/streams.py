@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import soundfile
 import soxr
 
 from rtsr.errors import RtsrError
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.bandwidth.degradations import fitted
 from rtsr_bench.codecs import Signal
-from rtsr_bench.corpus import Clip
+from rtsr_bench.corpus import Clip, read_first_channel
 
 #: Recordings that end lower have a limit of their own, and are no full band.
 FULL_FROM_HZ = 18000.0
@@ -43,11 +42,7 @@ def read_clip(clip: Clip) -> Signal:
     Raises:
         RtsrError: it cannot be read, or is silent.
     """
-    try:
-        samples, rate = soundfile.read(clip.path, dtype="float64", always_2d=True)
-    except (RuntimeError, OSError) as error:
-        raise RtsrError(f"The recording {clip.name} cannot be read ({error}).") from error
-    sound = samples[:, 0]
+    sound, rate = read_first_channel(clip.path)
     if rate != SAMPLE_RATE:
         sound = soxr.resample(sound, rate, SAMPLE_RATE, quality="HQ")
     whole = sound[: sound.size // 480 * 480].reshape(-1, 480)

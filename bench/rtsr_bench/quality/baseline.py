@@ -21,9 +21,8 @@ from scipy import signal as filters
 
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
-from rtsr.train.excerpt import loudest_part
 from rtsr.train.replicate import frame_matrix, solve_bands
-from rtsr_bench.corpus import narrow_band
+from rtsr_bench.corpus import narrow_band, read_first_channel, read_loudest
 
 ANALYSIS = 1024
 SYNTHESIS = 600
@@ -33,6 +32,8 @@ OVERLAP = SYNTHESIS - HOP
 _EMPTY = 1.3e-11
 _GATE_DBFS = -80.0
 _LEVEL_EVERY = 3
+#: Of the ridge, relative to the mean variance of a feature.
+_PENALTY = 1e-3
 
 #: where fitted baselines are kept if no other folder is named
 BASELINES = Path("baselines")
@@ -140,8 +141,7 @@ def degrade(full: Array, cutoff_hz: float) -> Array:
 
 def load_full_band(path: str | Path, seconds: float) -> Array:
     """Return the loudest part of a file's first channel, at 48 kHz."""
-    samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
-    part = loudest_part(samples[:, 0], round(seconds * rate))
+    part, rate = read_loudest(path, seconds)
     return part if rate == SAMPLE_RATE else soxr.resample(part, rate, SAMPLE_RATE, quality="HQ")
 
 
@@ -170,7 +170,6 @@ class RidgeBaseline:
         cutoff_hz: float,
         measured_cutoffs_hz: Mapping[str, float] | None = None,
         seconds_per_file: float = 12.0,
-        penalty: float = 1e-3,
     ) -> RidgeBaseline:
         """Solve the regression, one high band at a time, on the loudest part of each file.
 
@@ -180,7 +179,6 @@ class RidgeBaseline:
             measured_cutoffs_hz: by ``str(path)``, where a recording's own content ends: it teaches
                 no band above that. Missing recordings teach all bands.
             seconds_per_file: how much of each file is used.
-            penalty: of the ridge, relative to the mean variance of a feature.
 
         Raises:
             ArgumentError: there are no files.
@@ -200,7 +198,7 @@ class RidgeBaseline:
             taught = tops <= max(limits.get(str(path), np.inf), tops[0])
             gram[taught] += seen.T @ seen
             moment[taught] += (seen.T @ wanted).T[taught]
-        bare = cls(cutoff_hz, solve_bands(gram, moment, penalty))
+        bare = cls(cutoff_hz, solve_bands(gram, moment, _PENALTY))
         return replace(bare, level=bare._missing_level(files, seconds_per_file))
 
     def _missing_level(self, files: Sequence[str | Path], seconds_per_file: float) -> float:
@@ -269,8 +267,7 @@ class RidgeBaseline:
 
     def enhance_file(self, source: str | Path, target: str | Path) -> None:
         """Read a low-rate or band-limited file, write the 48 kHz float file (first channel)."""
-        samples, rate = soundfile.read(source, dtype="float64", always_2d=True)
-        narrow = samples[:, 0]
+        narrow, rate = read_first_channel(source)
         if rate != SAMPLE_RATE:
             length = round(narrow.size * SAMPLE_RATE / rate)
             narrow = fit_length(soxr.resample(narrow, rate, SAMPLE_RATE, quality="HQ"), length)

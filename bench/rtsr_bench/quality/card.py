@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
-from rtsr_bench.quality.results import corpora_of
 
 METRICS = ("visqol", "lsd", "lsd_near", "mel_hf")
 CUTOFFS_HZ = (4000, 8000)
@@ -23,7 +22,7 @@ def card_metrics(report: Mapping[str, Any], system: str) -> dict[str, Any]:
     Raises:
         RtsrError: the report has no such system, cutoff or metric.
     """
-    corpus = corpora_of(report)[0]
+    corpus = report["corpora"][0]
     clips = sum(corpus["clips"].values())
     found: dict[str, Any] = {
         "clips": f"{clips} valid clips, up to {report['seconds']:g} s each, 16-bit in and out; "

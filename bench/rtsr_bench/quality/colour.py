@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 from rich.progress import Progress
 
@@ -36,6 +35,7 @@ from rtsr.runtime.models import Model
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.listing import list_recordings
 from rtsr_bench import markdown
+from rtsr_bench.corpus import read_first_channel
 from rtsr_bench.files import read_json, write_json
 from rtsr_bench.quality.results import plain
 from rtsr_kernels.resample import SUPPORTED_RATES
@@ -89,11 +89,11 @@ def read_corpus(folder: Path, per_domain: int | None) -> list[Item]:
 
 def _read(folder: Path, path: str, domain: str, group: str) -> Item | None:
     """Read a recording, if it has a rate that the engine takes and is long enough to be halved."""
-    samples, rate = soundfile.read(folder / path, dtype="float32", always_2d=True)
+    samples, rate = read_first_channel(folder / path)
     if rate not in SUPPORTED_RATES or len(samples) < _SHORTEST_SECONDS * rate:
         return None
-    samples = samples[: round(_MOST_SECONDS * rate), :1]
-    sound, own_hz = read_recording(samples, rate, path, narrowest_hz=0.0)
+    part = samples[: round(_MOST_SECONDS * rate), None].astype(np.float32)
+    sound, own_hz = read_recording(part, rate, path, narrowest_hz=0.0)
     return Item(domain, group, path, sound, own_hz)
 
 

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 
 from rtsr_bench.codecs import MP3_24K, MP3_64K, OPUS_16K, Coder, Signal, through_coder
-from rtsr_bench.corpus import narrow_band, write_whole
+from rtsr_bench.corpus import narrow_band, read_first_channel, write_whole
 
 CUTOFF_HZ = 4000.0
 _LOW_RATE, _FULL_RATE = 8000, 48000
@@ -81,7 +80,6 @@ def prepare_condition(
     condition: Condition,
     references: Mapping[str, Path],
     folder: Path,
-    progress: Callable[[], None] | None = None,
 ) -> dict[str, Path]:
     """Write each reference as the condition degrades it; existing files are kept.
 
@@ -89,7 +87,6 @@ def prepare_condition(
         condition: which.
         references: full-band files by clip, of any rate.
         folder: gets one file per clip.
-        progress: called after each clip.
 
     Returns:
         the written file of each clip.
@@ -102,9 +99,7 @@ def prepare_condition(
     for name, reference in references.items():
         path = folder / f"{name}.wav"
         if not path.exists():
-            samples, rate = soundfile.read(reference, dtype="float64")
-            write_whole(path, *condition.degrade(narrow_band(samples, rate, CUTOFF_HZ)))
+            narrow = narrow_band(*read_first_channel(reference), CUTOFF_HZ)
+            write_whole(path, *condition.degrade(narrow))
         inputs[name] = path
-        if progress:
-            progress()
     return inputs

@@ -30,9 +30,9 @@ from rtsr.errors import RtsrError
 from rtsr.quality.metrics import lsd, lsd_hf
 from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import HOP, SAMPLE_RATE
-from rtsr.train.excerpt import loudest_part
 from rtsr.upsampler import Upsampler
 from rtsr_bench import markdown
+from rtsr_bench.corpus import read_loudest
 from rtsr_bench.files import write_json
 from rtsr_bench.quality.baseline import RidgeBaseline, fit_length, high_edges, low_edges
 
@@ -116,8 +116,7 @@ def find_recordings(folder: Path) -> list[Path]:
 
 def read_at(path: Path, rate: int) -> Array:
     """Return the loudest 5 s of a recording's first channel, at ``rate`` Hz."""
-    samples, own_rate = soundfile.read(path, dtype="float64", always_2d=True)
-    part = loudest_part(samples[:, 0], round(MOST_SECONDS * own_rate))
+    part, own_rate = read_loudest(path, MOST_SECONDS)
     if own_rate != rate:
         part = soxr.resample(part, own_rate, rate, quality="VHQ")
     return part[: part.size // 12 * 12]

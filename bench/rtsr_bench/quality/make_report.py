@@ -11,7 +11,7 @@ import datetime
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
                 "software": describe_software(),
                 "seconds": asked.seconds,
                 "metrics": names,
-                "systems": {name: one.as_json() for name, one in facts.items()},
+                "systems": {name: asdict(one) for name, one in facts.items()},
                 "corpora": [
                     {
                         "name": corpus.name,

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from rtsr.quality.metrics import silence_dbfs
 from rtsr.runtime.providers import select as providers
 from rtsr.timing import SAMPLE_RATE
-from rtsr.train.excerpt import loudest_part
 from rtsr.upsampler import Upsampler
+from rtsr_bench.corpus import read_loudest
 
 Audio = NDArray[np.float32]
 
@@ -109,8 +108,8 @@ def real_time_factor(model: str, path: Path, repetitions: int = REPETITIONS) -> 
 
 def read_part(path: Path, seconds: float) -> tuple[Audio, int]:
     """Read the loudest part of a file's first channel, ``(samples,)``, and its rate in Hz."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return np.ascontiguousarray(loudest_part(samples[:, 0], round(seconds * rate))), int(rate)
+    samples, rate = read_loudest(path, seconds)
+    return samples.astype(np.float32), rate
 
 
 def _stream(upsampler: Upsampler, samples: Audio, block: int) -> Audio:

@@ -6,36 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rtsr.cli.metric_meanings import HIGHER, LOWER, MEANINGS, NEAR_ZERO, Meaning
 from rtsr.quality.band_levels import BAND_LEVELS
 from rtsr_bench.markdown import table
-from rtsr_bench.quality.results import corpora_of
 from rtsr_bench.quality.systems import BASELINE, MODEL, original_of
 
-HIGHER, LOWER, NEAR_ZERO = "higher", "lower", "near zero"
-
-#: What each metric says, which way is better, and how many decimals are worth reading.
-METRIC_NOTES: dict[str, tuple[str, str, int]] = {
-    "visqol": ("ViSQOL v3, audio mode, 1 to 4.73", HIGHER, 2),
-    "lsd": ("log-spectral distance, log10 of power", LOWER, 2),
-    "lsd_lf": ("lsd below the cutoff", LOWER, 2),
-    "lsd_hf": ("lsd above the cutoff", LOWER, 2),
-    "lsd_near": ("lsd from the cutoff to twice the cutoff", LOWER, 2),
-    "mel_hf": ("log10 mel magnitude error above the cutoff", LOWER, 3),
-    "hf_bias_db": ("level of the high band against the reference, dB", NEAR_ZERO, 1),
-    "hf_envelope_db": ("how that level wavers, dB", LOWER, 2),
-    "lf_sisdr": ("low band against the reference, dB", HIGHER, 1),
-    "lf_gain_db": ("level of the low band against the reference, dB", NEAR_ZERO, 3),
-    "silence_dbfs": ("level where the reference is digital silence, dBFS", LOWER, 1),
-    "level_bias_db": ("mean error of 24 bands' levels above the cutoff, dB", LOWER, 1),
-    "level_wander_db": ("how these levels err from moment to moment besides, dB", LOWER, 1),
-    "level_bias_loud_db": ("level_bias_db in the loudest quarter", LOWER, 1),
-    "level_wander_loud_db": ("level_wander_db in the loudest quarter", LOWER, 1),
-    "level_loud_db": ("level of the bands in the loudest quarter, dB", NEAR_ZERO, 1),
-    "level_octave1_db": ("level of the first octave above the cutoff, dB", NEAR_ZERO, 1),
-    "level_octave2_db": ("level of the second octave above the cutoff, dB", NEAR_ZERO, 1),
-    "level_octave3_db": ("level of the third octave above the cutoff, dB", NEAR_ZERO, 1),
-}
-_UNKNOWN = ("", LOWER, 3)
+_UNKNOWN = Meaning("", LOWER, 3)
 NOTHING = "-"
 #: what a model of less precision may lose, in any domain
 MOST_LSD_GROWTH = 0.02
@@ -56,7 +32,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         *_systems_table(report),
     ]
-    for corpus in corpora_of(report):
+    for corpus in report["corpora"]:
         for cutoff, rows in corpus["cutoffs"].items():
             lines += ["", f"## {_title(corpus, cutoff)}", ""]
             lines += _domain_tables(rows, report["metrics"])
@@ -77,7 +53,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def better_by(metric: str, value: float, than: float) -> float:
     """By how much a value is better than another one; negative where it is worse."""
-    direction = METRIC_NOTES.get(metric, _UNKNOWN)[1]
+    direction = MEANINGS.get(metric, _UNKNOWN).better
     if direction == HIGHER:
         return value - than
     if direction == NEAR_ZERO:
@@ -89,13 +65,13 @@ def number(metric: str, value: float | None) -> str:
     """Return a value of a metric, or a dash where there is none."""
     if value is None or math.isnan(value):
         return NOTHING
-    return f"{value:.{METRIC_NOTES.get(metric, _UNKNOWN)[2]}f}"
+    return f"{value:.{MEANINGS.get(metric, _UNKNOWN).decimals}f}"
 
 
 def not_scored(report: Mapping[str, Any]) -> Table:
     """Return what is missing from the tables, and why; nothing where nothing is."""
-    notes = list(report.get("failed", ()))
-    for corpus in corpora_of(report):
+    notes = list(report["failed"])
+    for corpus in report["corpora"]:
         name = corpus["name"]
         notes += [f"`{clip}` of {name}: {why}" for clip, why in corpus["left_out"].items()]
         if "visqol" in report["metrics"] and (short := _without_visqol(corpus)):
@@ -123,7 +99,7 @@ def against_baselines(report: Mapping[str, Any]) -> Table:
     lines: Table = []
     for baseline in baselines:
         rows = []
-        for corpus in corpora_of(report):
+        for corpus in report["corpora"]:
             for cutoff, scored in corpus["cutoffs"].items():
                 for name, row in scored.items():
                     if kinds[name] == MODEL and baseline in scored:
@@ -153,7 +129,7 @@ def _wins(
 def _precisions(report: Mapping[str, Any]) -> Table:
     """Say by how much models of less precision lose LSD against the same in full."""
     rows = []
-    for corpus in corpora_of(report):
+    for corpus in report["corpora"]:
         for cutoff, scored in corpus["cutoffs"].items():
             for name, row in scored.items():
                 original = original_of(name, list(scored))
@@ -178,7 +154,7 @@ def lsd_growth(ours: Mapping[str, Any], full: Mapping[str, Any]) -> float:
 
 
 def _title(corpus: Mapping[str, Any], cutoff: str) -> str:
-    return f"{corpus['name']}, input cutoff {_kilohertz(cutoff)}".removeprefix(", ")
+    return f"{corpus['name']}, input cutoff {_kilohertz(cutoff)}"
 
 
 def _kilohertz(cutoff: str) -> str:
@@ -187,9 +163,9 @@ def _kilohertz(cutoff: str) -> str:
 
 def _what_was_scored(report: Mapping[str, Any]) -> str:
     corpora = "; ".join(
-        f"{corpus['name']}: ".removeprefix(": ")
+        f"{corpus['name']}: "
         + ", ".join(f"{count} {domain}" for domain, count in corpus["clips"].items())
-        for corpus in corpora_of(report)
+        for corpus in report["corpora"]
     )
     cpu = report["machine"]["cpu"]
     return (
@@ -306,15 +282,12 @@ def _median(row: Mapping[str, Any], domain: str, metric: str) -> float | None:
 
 
 def _legend(metrics: Sequence[str]) -> Table:
-    rows = []
-    for metric in metrics:
-        meaning, direction, _ = METRIC_NOTES.get(metric, _UNKNOWN)
-        rows.append([metric, meaning, direction])
+    rows = [[metric, *MEANINGS.get(metric, _UNKNOWN)[:2]] for metric in metrics]
     return table(["metric", "meaning", "better"], rows)
 
 
 def _rates(report: Mapping[str, Any]) -> list[int]:
-    return [round(2.0 * float(cutoff)) for cutoff in corpora_of(report)[0]["cutoffs"]]
+    return [round(2.0 * float(cutoff)) for cutoff in report["corpora"][0]["cutoffs"]]
 
 
 def _each(values: Mapping[Any, float | None], form: str) -> str:

@@ -39,17 +39,6 @@ def nest_scores(rows: Sequence[ClipRow]) -> dict[str, dict[str, Any]]:
     }
 
 
-def corpora_of(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the parts on single corpora: ``name``, ``clips``, ``left_out``, ``cutoffs``.
-
-    Reports of format 1 were on one corpus, which had no name.
-    """
-    if report.get("format", 1) > 1:
-        return list(report["corpora"])
-    part = {"name": "", "clips": report["clips"], "left_out": {}, "cutoffs": report["cutoffs"]}
-    return [part]
-
-
 def nest_probes(rows: Sequence[ProbeRow]) -> dict[str, dict[str, Values]]:
     """Probes by cutoff and system."""
     nested: dict[str, dict[str, Values]] = {}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rtsr import enhance_file
 from rtsr.errors import ArgumentError
@@ -66,10 +65,6 @@ class SystemFacts:
     precision: str | None = None
     latency_ms: dict[int, float] = field(default_factory=dict)
     real_time: dict[int, float] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return a plain object for ``json.dump``."""
-        return asdict(self)
 
 
 def choose_systems(

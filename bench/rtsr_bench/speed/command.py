@@ -179,9 +179,9 @@ def speed_command(
                 against, against_input or [], against_output or [], against_state or [],
                 matrix.HOP_MS if against_ms is None else against_ms, axes,
             )  # fmt: skip
-        elif against_input or against_output or against_state:
+        elif against_input or against_output or against_state or against_ms is not None:
             raise ArgumentError(
-                "--against-input, -output and -state describe a file: add --against FILE."
+                "--against-input, -output, -state and -ms describe a file: add --against FILE."
             )
         plan = options.build_plan(
             axes, peers, references, repetitions, seconds, paced, search, most_streams, quick,

@@ -142,6 +142,8 @@ class ExternalStep(Target):
         ]
         self._binding = self._session.io_binding()
         self._noises: list[tuple[Blocks, np.dtype[Any], Any, np.ndarray]] = []
+        # On the CPU what is bound lies in these arrays, and ONNX Runtime does not keep them.
+        self._bound: list[np.ndarray] = []
         for name, value in inputs.items():
             self._bind_input(onnxruntime, name, value, declared, case.streams)
         self._order = [*self._wanted, *self._states.values()]
@@ -189,6 +191,7 @@ class ExternalStep(Target):
         shape = self._shape_of(name, value, declared, streams)
         dtype = np.dtype(_NUMPY_TYPES.get(value.type, np.float32))
         array = np.full(shape, declared.values.get(name, 0.0), dtype)
+        self._bound.append(array)
         bound = onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device, self._device_id)
         self._binding.bind_ortvalue_input(name, bound)
         is_signal = name in declared.inputs and name not in {*declared.values, *declared.states}

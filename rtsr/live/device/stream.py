@@ -6,20 +6,24 @@ import contextlib
 import threading
 import time
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import RtsrError
 from rtsr.live.callback.callback import PORTAUDIO_CALLBACK
 from rtsr.live.callback.clock import monotonic_clock
-from rtsr.live.callback.sample_formats import FORMATS
 from rtsr.live.callback.state import CallbackState
 from rtsr.live.device import jack, portaudio
 from rtsr.live.device.connections import JackConnections
-from rtsr.live.device.devices import Device, Kind, choose_rate, find_device, list_devices
-from rtsr.live.device.latency import DEFAULT_ALLOWANCE_MS, StreamLatency
+from rtsr.live.device.devices import Device
+from rtsr.live.device.latency import StreamLatency
+from rtsr.live.device.stream_format import (
+    StreamFormat,
+    StreamRequest,
+    choose_format,
+    find_devices,
+)
 from rtsr.live.shared.memory import LiveMemory
-from rtsr.timing import SAMPLE_RATE
 
 # The fade to silence before a stream closes: 64 frames at the device's slowest, and its buffers.
 _FADE_SECONDS = 0.02
@@ -40,96 +44,6 @@ _portaudio_lock = threading.RLock()
 _all: weakref.WeakSet[DeviceStream] = weakref.WeakSet()
 
 
-@dataclass(frozen=True)
-class StreamRequest:
-    """What a stream is opened with.
-
-    Attributes:
-        input_device: number or part of the name of the device to capture with; the default if
-            `None`.
-        output_device: the one to play with.
-        rate: Hz of both devices; 48 kHz where they can, else what they like best, if `None`.
-        output_rate: Hz of the playing device, if that is another; one device has one rate. An input
-            device that can then goes with it, where it is beyond 48 kHz and `rate` is `None`.
-        block: frames per call, 0 for whatever the device likes; JACK always calls with its
-            server's period.
-        sample_format: `float32`, `int24` or `int16`.
-        input_channels: to capture; as many as the engine has if `None`.
-        output_channels: to play; as many as the engine has, or two for a mono engine, if `None`.
-        allowance_ms: time that a step of the engine may take; part of the latency.
-        suggested_latency: seconds, or `low` or `high`, for PortAudio.
-    """
-
-    input_device: int | str | None = None
-    output_device: int | str | None = None
-    rate: int | None = None
-    output_rate: int | None = None
-    block: int = 128
-    sample_format: str = "float32"
-    input_channels: int | None = None
-    output_channels: int | None = None
-    allowance_ms: float = DEFAULT_ALLOWANCE_MS
-    suggested_latency: float | str = "low"
-
-    def check(self) -> None:
-        """Raise `ArgumentError` for what no device could do."""
-        if self.sample_format not in FORMATS:
-            raise ArgumentError(
-                f"The sample format must be one of {', '.join(FORMATS)}, "
-                f"not {self.sample_format!r}."
-            )
-        if not (self.block == 0 or 16 <= self.block <= 8192):
-            raise ArgumentError(
-                f"The device block must be 16 to 8192 frames, or 0 for the device's own, "
-                f"not {self.block}."
-            )
-        if not 0.0 <= self.allowance_ms <= 1000.0:
-            raise ArgumentError(
-                f"The allowance for a step must be 0 to 1000 ms, not {self.allowance_ms:g}."
-            )
-
-
-def choose_rates(
-    request: StreamRequest, source: Device, sink: Device, inputs: int, outputs: int
-) -> tuple[int, int]:
-    """Return the rates in Hz to open two devices with, the capturing one's first.
-
-    Args:
-        request: says which rates are wanted.
-        source: captures.
-        sink: plays.
-        inputs: channels to capture.
-        outputs: channels to play.
-
-    Raises:
-        ArgumentError: two rates are wanted of what has one.
-        RtsrError: a device does not have the rate; the sentence names those that work.
-    """
-    form = request.sample_format
-    if not are_duplex(source, sink):
-        played = choose_rate(sink, "output", request.output_rate or request.rate, outputs, form)
-        preferred = max(played, SAMPLE_RATE)
-        return choose_rate(source, "input", request.rate, inputs, form, preferred), played
-    wanted = request.output_rate or request.rate
-    if request.rate is not None and request.rate != wanted:
-        raise ArgumentError(
-            f"{source.label} captures and plays on one clock, at one rate: give {request.rate} or "
-            f"{wanted} Hz, not both."
-        )
-    rate = choose_rate(source, "input", wanted, inputs, form)
-    return rate, choose_rate(sink, "output", rate, outputs, form)
-
-
-def are_duplex(source: Device, sink: Device) -> bool:
-    """Whether one stream, on one clock, captures with one device and plays with the other."""
-    # Reading and writing a server in turn, PortAudio waits for one while the other runs dry.
-    if source.is_sound_server or sink.is_sound_server:
-        return False
-    return source.number == sink.number or (
-        source.host_api == sink.host_api and source.host_api in portaudio.ONE_CLOCK_HOST_APIS
-    )
-
-
 class DeviceStream:
     """Connects a session's memory with its devices; open after construction, until `start` silent.
 
@@ -139,13 +53,18 @@ class DeviceStream:
     Args:
         memory: of the session; its channels are the engine's.
         request: see `StreamRequest`; also given by its fields as keywords.
+        chosen: what `choose_format` has made of the request, so that devices are not asked again.
 
     Raises:
         RtsrError: PortAudio or the device is not there, is busy, or cannot do what was asked for.
     """
 
     def __init__(
-        self, memory: LiveMemory, request: StreamRequest | None = None, **fields: Any
+        self,
+        memory: LiveMemory,
+        request: StreamRequest | None = None,
+        chosen: StreamFormat | None = None,
+        **fields: Any,
     ) -> None:
         self.memory = memory
         self.request = replace(request or StreamRequest(), **fields)
@@ -153,19 +72,34 @@ class DeviceStream:
         self._streams: list[Any] = []
         self._states: list[CallbackState] = []
         self._opened_ns = time.monotonic_ns()
-        self._rates = (SAMPLE_RATE, SAMPLE_RATE)
         self._latency = StreamLatency(block=0)
         self._jack_name: str | None = None
         self._connections: JackConnections | None = None
         with _portaudio_lock:
-            self.input_device, self.output_device = self._find()
+            if chosen is None:
+                self._format = choose_format(
+                    self.request, find_devices(self.request), memory.channels
+                )
+            else:
+                # Another session may have started PortAudio anew meanwhile.
+                self._format = replace(chosen, devices=chosen.devices.listed_again())
             self._open()
             _all.add(self)
 
     @property
+    def input_device(self) -> Device:
+        """The device that captures."""
+        return self._format.devices.source
+
+    @property
+    def output_device(self) -> Device:
+        """The device that plays."""
+        return self._format.devices.sink
+
+    @property
     def duplex(self) -> bool:
         """Whether one stream, on one clock, does both."""
-        return are_duplex(self.input_device, self.output_device)
+        return self._format.devices.on_one_clock
 
     @property
     def latency(self) -> StreamLatency:
@@ -192,7 +126,7 @@ class DeviceStream:
     @property
     def rates(self) -> tuple[int, int]:
         """Hz of the capturing and of the playing device."""
-        return self._rates
+        return self._format.rates
 
     def start(self) -> None:
         """Let the sound run.
@@ -201,14 +135,15 @@ class DeviceStream:
             RtsrError: a device does not start; everything is closed then.
         """
         self._opened_ns = time.monotonic_ns()
-        if self._on_server:
+        if self._format.devices.on_server:
             self._opened_ns += _SERVER_START_NS
         try:
             with _portaudio_lock:
                 for stream in self._streams:
                     self._started(stream)
             # PortAudio asks for JACK's latencies before it connects its ports.
-            self._jack_name = portaudio.jack_client_name() if self._on_jack() else None
+            on_jack = self._format.devices.on_jack
+            self._jack_name = portaudio.jack_client_name() if on_jack else None
             self._connect()
             self.refresh_latency()
         except BaseException:
@@ -224,7 +159,7 @@ class DeviceStream:
         """`latency` once more, after JACK's ports have been connected otherwise."""
         # Without PortAudio, which another thread may be starting anew at this moment.
         if self._streams and self._jack_name is not None:
-            seconds = jack.port_latency(self._jack_name, self._rates[0])
+            seconds = jack.port_latency(self._jack_name, self.rates[0])
             if seconds is not None:
                 self._latency = replace(
                     self._latency, device_input_s=seconds[0], device_output_s=seconds[1]
@@ -260,7 +195,8 @@ class DeviceStream:
                 for stream in others:
                     stream._close_streams()
                 portaudio.restart()
-            self.input_device, self.output_device = self._find_again()
+            devices = self._format.devices.listed_again()
+            self._format = choose_format(self.request, devices, self.memory.channels)
             self._open()
             self.start()
 
@@ -277,74 +213,23 @@ class DeviceStream:
         if self._jack_name is None:
             return
         if self._connections is None:
-            self._connections = JackConnections(*self._channels())
+            self._connections = JackConnections(self._format.inputs, self._format.outputs)
         else:
             self._connections.restore(self._jack_name)
 
-    def _find(self) -> tuple[Device, Device]:
-        request = self.request
-        return find_device(request.input_device, "input"), find_device(
-            request.output_device, "output"
-        )
-
-    def _find_again(self) -> tuple[Device, Device]:
-        """By name: numbers are dealt anew whenever PortAudio starts."""
-        devices = list_devices()
-        found = []
-        kinds: tuple[tuple[Kind, Device], ...] = (
-            ("input", self.input_device),
-            ("output", self.output_device),
-        )
-        for kind, known in kinds:
-            same = [
-                device
-                for device in devices
-                if (device.name, device.host_api) == (known.name, known.host_api)
-                and device.channels(kind)
-            ]
-            if not same:
-                raise RtsrError(
-                    f"'{known.name}' ({known.host_api}) is not there any more; connect it again."
-                )
-            numbers = [device.number for device in same]
-            found.append(same[numbers.index(known.number)] if known.number in numbers else same[0])
-        return found[0], found[1]
-
-    def _channels(self) -> tuple[int, int]:
-        engine = self.memory.channels
-        inputs = self.request.input_channels or engine
-        outputs = self.request.output_channels
-        if outputs is None:
-            outputs = engine if engine > 1 else min(2, self.output_device.output_channels)
-        sides: tuple[tuple[Device, Kind, int], ...] = (
-            (self.input_device, "input", inputs),
-            (self.output_device, "output", outputs),
-        )
-        for device, kind, wanted in sides:
-            there = device.channels(kind)
-            if wanted > there:
-                raise RtsrError(
-                    f"{device.label} has {there} {kind} channel(s), not {wanted}; "
-                    f"use --channels {there} or another device."
-                )
-        return inputs, outputs
-
     def _open(self) -> None:
-        inputs, outputs = self._channels()
-        self._rates = choose_rates(
-            self.request, self.input_device, self.output_device, inputs, outputs
-        )
         try:
             if self.duplex:
-                self._open_duplex(inputs, outputs)
+                self._open_duplex()
             else:
-                self._open_pair(inputs, outputs)
+                self._open_pair()
         except BaseException:
             self._close_streams()
             raise
 
-    def _open_duplex(self, inputs: int, outputs: int) -> None:
-        rate = self._rates[0]
+    def _open_duplex(self) -> None:
+        inputs, outputs = self._format.inputs, self._format.outputs
+        rate = self.rates[0]
         block = self._largest_block(self.output_device, rate)
         latency = StreamLatency.one_device(
             block, rate, self.request.allowance_ms, self.memory.clock
@@ -362,11 +247,12 @@ class DeviceStream:
             device_output_s=max(0.0, stream.latency[1]),
         )
 
-    def _open_pair(self, inputs: int, outputs: int) -> None:
+    def _open_pair(self) -> None:
+        inputs, outputs = self._format.inputs, self._format.outputs
         source, sink = self.input_device, self.output_device
-        rates = self._rates
+        rates = self.rates
         blocks = (self._largest_block(source, rates[0]), self._largest_block(sink, rates[1]))
-        bursts = _SERVER_BURSTS_MS if self._on_server else 0.0
+        bursts = _SERVER_BURSTS_MS if self._format.devices.on_server else 0.0
         latency = StreamLatency.two_devices(
             blocks[1], rates[1], self.request.allowance_ms, bursts, self.memory.clock
         )
@@ -434,9 +320,9 @@ class DeviceStream:
             raise self._refusal(error, "", stream.channels, round(stream.samplerate)) from error
 
     def _refusal(self, error: Exception, kind: str, channels: Any, rate: int) -> RtsrError:
-        device = self.input_device.label if kind == "input" else self.output_device.label
-        if kind not in ("input", "output") and self.input_device != self.output_device:
-            device = f"{self.input_device.label} with {self.output_device.label}"
+        devices = self._format.devices
+        of_one = {"input": devices.source.label, "output": devices.sink.label}
+        device = of_one.get(kind, devices.label)
         counts = channels if isinstance(channels, tuple) else (channels,)
         wanted = " and ".join(f"{count} channel(s)" for count in dict.fromkeys(counts))
         return RtsrError(portaudio.explain(error, device, rate, wanted, self.request.sample_format))
@@ -467,15 +353,8 @@ class DeviceStream:
         return suggested
 
     @property
-    def _on_server(self) -> bool:
-        return self.input_device.is_sound_server or self.output_device.is_sound_server
-
-    @property
     def _sounds(self) -> bool:
         return self.active and self.silent_seconds < _CALLING_SECONDS
-
-    def _on_jack(self) -> bool:
-        return self.input_device.host_api == self.output_device.host_api == portaudio.JACK
 
     def _close_streams(self) -> None:
         """Abort and close what is open, dead or alive."""

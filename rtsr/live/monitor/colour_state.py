@@ -18,7 +18,7 @@ class ColourState:
         learns: whether it is learnt while the session runs.
         seconds: of sound that it rests on, what it started from included; 0 while nothing is known.
         learnt_seconds: of these, with sound, since the session started.
-        skipped_seconds: of sound that was given up because learning was busy.
+        skipped_seconds: of sound that was given up since then because learning was busy.
         share: how much of it is used, 0 to 1.
         gains_db: of the bands above the present cutoff, or above 4 kHz while nothing is missing.
         bands_hz: their edges, one more.
@@ -40,31 +40,47 @@ class ColourState:
         return f"{self.seconds:.1f} s learnt{skipped}, {100.0 * self.share:.0f} % used"
 
 
-def colour_state(colour: Colour | AutoColour, cutoff_hz: float, share: float) -> ColourState:
-    """Return the state of a colour.
+class ColourMonitor:
+    """Tells the state of a session's colour, and counts what is learnt since the session started.
 
     Args:
-        colour: given to a session.
-        cutoff_hz: where the content of its input ends.
-        share: how much of it is used.
+        colour: given to a session that starts now; an ``AutoColour`` may come from an earlier one.
     """
-    auto = colour if isinstance(colour, AutoColour) else None
-    known = colour.learnt if isinstance(colour, AutoColour) else colour
-    seconds_per_hop = HOP / SAMPLE_RATE
-    gains: tuple[float, ...] = ()
-    bands: tuple[float, ...] = ()
-    if known is not None:
-        shown_hz = cutoff_hz if cutoff_hz <= CUTOFFS_HZ[-1] else CUTOFFS_HZ[0]
-        edges = colour_edges()
-        first = min(int((edges[1:] <= shown_hz).sum()), len(edges) - 2)
-        gains = tuple(round(gain, 2) for gain in known.gains_at(shown_hz).tolist()[first:])
-        bands = tuple(round(edge, 1) for edge in edges.tolist()[first:])
-    return ColourState(
-        learns=auto is not None,
-        seconds=0.0 if known is None else round(known.seconds, 2),
-        learnt_seconds=0.0 if auto is None else round(auto.learnt_hops * seconds_per_hop, 2),
-        skipped_seconds=0.0 if auto is None else round(auto.skipped_hops * seconds_per_hop, 2),
-        share=share,
-        gains_db=gains,
-        bands_hz=bands,
-    )
+
+    def __init__(self, colour: Colour | AutoColour) -> None:
+        self._colour = colour
+        self._learnt_before, self._skipped_before = _learnt_and_skipped(colour)
+
+    def state(self, cutoff_hz: float, share: float) -> ColourState:
+        """Return the state as of now.
+
+        Args:
+            cutoff_hz: where the content of the session's input ends.
+            share: how much of the colour is used.
+        """
+        colour = self._colour
+        known = colour.learnt if isinstance(colour, AutoColour) else colour
+        learnt, skipped = _learnt_and_skipped(colour)
+        seconds_per_hop = HOP / SAMPLE_RATE
+        gains: tuple[float, ...] = ()
+        bands: tuple[float, ...] = ()
+        if known is not None:
+            shown_hz = cutoff_hz if cutoff_hz <= CUTOFFS_HZ[-1] else CUTOFFS_HZ[0]
+            edges = colour_edges()
+            first = min(int((edges[1:] <= shown_hz).sum()), len(edges) - 2)
+            gains = tuple(round(gain, 2) for gain in known.gains_at(shown_hz).tolist()[first:])
+            bands = tuple(round(edge, 1) for edge in edges.tolist()[first:])
+        return ColourState(
+            learns=isinstance(colour, AutoColour),
+            seconds=0.0 if known is None else round(known.seconds, 2),
+            learnt_seconds=round((learnt - self._learnt_before) * seconds_per_hop, 2),
+            skipped_seconds=round((skipped - self._skipped_before) * seconds_per_hop, 2),
+            share=share,
+            gains_db=gains,
+            bands_hz=bands,
+        )
+
+
+def _learnt_and_skipped(colour: Colour | AutoColour) -> tuple[int, int]:
+    """Hops that it was learnt from and that were given up, in all its life."""
+    return (colour.learnt_hops, colour.skipped_hops) if isinstance(colour, AutoColour) else (0, 0)

@@ -39,6 +39,7 @@ class OctaveChain:
         native_hz: half of the input's own rate; nothing in it lies above.
         statistics: where degraded hops and limited samples are counted.
         with_octaves: names of the fallback levels that have octaves, and the chain's level of each.
+        expected_cutoff_hz: where the measurement starts from, if something is known.
         limiter: whether peaks above -1 dBFS are turned down so that none leaves full scale.
 
     Attributes:
@@ -56,6 +57,7 @@ class OctaveChain:
         native_hz: float,
         statistics: Statistics,
         with_octaves: dict[str, str],
+        expected_cutoff_hz: float | None = None,
         limiter: bool = True,
     ) -> None:
         channels = chain.channels
@@ -72,6 +74,10 @@ class OctaveChain:
         self._octaves = Octaves(
             self._switch, HOP, clock.factor, 1.0, statistics, beside_hz=native_hz
         )
+        if expected_cutoff_hz is not None:
+            # What lies below, the chain fills up.
+            reached_hz = max(expected_cutoff_hz, FULL_BAND_HZ)
+            self._octaves.engine.expected_cutoff = reached_hz / clock.factor
         # On the clock of its rate, which for a conversion is any clock.
         self._narrow = StreamingResampler(SAMPLE_RATE, SAMPLE_RATE // clock.factor, channels)
         self._input: Audio = np.zeros((HOP, channels), np.float32)

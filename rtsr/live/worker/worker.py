@@ -129,13 +129,14 @@ class Worker:
     def _build_chain(self, settings: WorkerSettings) -> LiveChain | OctaveChain:
         goes_beyond = self._clock.factor > 1
         sources, f_target = build_sources(settings, self._statistics)
+        known_hz = self._known_cutoff()
         chain = LiveChain(
             sources,
             self._board,
             settings.channels,
             min(settings.native_hz, FULL_BAND_HZ),
             self._statistics,
-            expected_cutoff_hz=self._known_cutoff(),
+            expected_cutoff_hz=known_hz,
             # An octave begins where the band below it ends; `replicate` goes no further than it
             # does by itself.
             f_target=FULL_BAND_HZ if goes_beyond else f_target,
@@ -153,13 +154,13 @@ class Worker:
             settings.native_hz,
             self._statistics,
             with_octaves(settings.model, self._clock.factor),
+            expected_cutoff_hz=known_hz,
             limiter=settings.limiter,
         )
 
     def _known_cutoff(self) -> float | None:
         """Return what the worker before this one had measured; measuring anew takes seconds."""
-        cutoff = float(self._words["cutoff_hz"])
-        return cutoff if 0.0 < cutoff < FULL_BAND_HZ else None
+        return float(self._words["cutoff_hz"]) or None
 
     def _resume(self, hop: int) -> int:
         """Go on at a hop, or at the very first."""

@@ -243,6 +243,19 @@ def test_a_folder_needs_no_manifest(tmp_path: Path) -> None:
     assert list_clips(tmp_path)[0].domain == "unknown"
 
 
+def test_a_recording_that_is_none_is_named_in_one_sentence(
+    bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = "path,split,domain,measured_cutoff_hz\nbroken.wav,train,speech,9000\n"
+    (tmp_path / "manifest.csv").write_text(rows)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF$\x00\x00\x00WAVE")
+    done = bench("baseline", tmp_path, "--baselines", tmp_path / "fitted")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        f"rtsr: {tmp_path / 'broken.wav'} cannot be read as audio; convert it to WAV or FLAC first."
+    ]
+
+
 def test_the_loudest_part() -> None:
     samples = np.zeros(1000)
     samples[600:650] = 1.0

@@ -24,14 +24,9 @@ def test_a_bundled_card_says_what_the_report_says(name: str) -> None:
 def test_metrics_are_replaced_and_nothing_else(stand_in: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     values = {"visqol": 3.456, "lsd": 1.0, "lsd_near": 0.5, "mel_hf": 0.25}
-    report = {
-        "clips": {"speech": 2, "music": 1},
-        "seconds": 6.0,
-        "cutoffs": {
-            cutoff: {"net": {"by_domain": {"speech": values, "music": values}}}
-            for cutoff in ("4000", "8000")
-        },
-    }
+    rows = {"net": {"by_domain": {"speech": values, "music": values}}}
+    corpus = {"clips": {"speech": 2, "music": 1}, "cutoffs": {"4000": rows, "8000": rows}}
+    report = {"seconds": 6.0, "corpora": [corpus]}
     model = tmp_path / "net.onnx"
     shutil.copy(stand_in, model)
     before = find_model(model)

@@ -132,6 +132,7 @@ def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--load", "-1"], "0 or more"),
         (["--gil-hog", "--screen"], "without a screen"),
         (["--page", "--screen"], "--page is measured alone"),
+        (["--colour", "--gil-hog"], "leave out --gil-hog"),
     ],
 )
 def test_wrong_use_ends_in_one_sentence(arguments: list[str], words: str) -> None:
@@ -173,14 +174,22 @@ def test_a_short_soak(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("jackd") is None, reason="jackd is not installed (Debian: jackd2)")
-def test_a_soak_with_the_screen(tmp_path: Path) -> None:
+def test_a_soak_with_the_screen_and_a_colour_that_is_learnt(tmp_path: Path) -> None:
     pytest.importorskip("jack", reason="the package JACK-Client is not installed")
-    result = soak("--minutes", "0.17", "--screen", "--json", f"{tmp_path}/s.json")
+    options = ("--minutes", "0.17", "--screen", "--colour")
+    result = soak(*options, "--json", f"{tmp_path}/s.json")
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "s.json").read_text())
     assert results["protocol"]["screen"]
-    assert results["figures"]["callbacks"] > 1000
-    assert "screen on" in " ".join(result.stdout.split())
+    assert results["protocol"]["colour"]
+    figures = results["figures"]
+    assert figures["callbacks"] > 1000
+    # It hears full band, and so it learns.
+    assert figures["cutoff_hz"] > 15000
+    assert figures["colour"]["learnt_seconds"] > 1.0
+    words = " ".join(result.stdout.split())
+    assert "screen on" in words
+    assert "colour learnt from" in words
 
 
 @pytest.mark.slow

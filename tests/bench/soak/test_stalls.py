@@ -23,11 +23,12 @@ pytestmark = pytest.mark.skipif(
 def test_a_stall_is_seen_once() -> None:
     with StallWatch() as watch:
         time.sleep(0.1)
-        for program in watch._programs:
-            program.send_signal(signal.SIGSTOP)
+        watching = _watchers_of(os.getpid())
+        for process in watching:
+            os.kill(process, signal.SIGSTOP)
         time.sleep(0.3)
-        for program in watch._programs:
-            program.send_signal(signal.SIGCONT)
+        for process in watching:
+            os.kill(process, signal.SIGCONT)
         time.sleep(0.1)
     cores = len(os.sched_getaffinity(0))
     stalls = watch.found
@@ -42,18 +43,29 @@ def test_a_stall_is_seen_once() -> None:
 def test_the_watch_ends_with_the_program_that_wanted_it() -> None:
     program = (
         "from rtsr_bench.soak.stalls import StallWatch; import time\n"
-        "with StallWatch() as watch:\n"
-        "    print(*(one.pid for one in watch._programs), flush=True); time.sleep(60)"
+        "with StallWatch():\n"
+        "    print(flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        watching = [int(word) for word in process.stdout.readline().split()]
+        process.stdout.readline()
+        watching = _watchers_of(process.pid)
         process.kill()
     assert watching
     deadline = time.monotonic() + 5.0
     while any(map(_runs, watching)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(_runs, watching))
+
+
+def _watchers_of(parent: int) -> list[int]:
+    """Processes that watch the cores for a program."""
+    return [
+        process
+        for children in Path(f"/proc/{parent}/task").glob("*/children")
+        for process in map(int, children.read_text().split())
+        if b"stall_watch" in Path(f"/proc/{process}/cmdline").read_bytes()
+    ]
 
 
 def _runs(process: int) -> bool:

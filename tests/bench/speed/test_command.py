@@ -147,6 +147,7 @@ def test_nothing_changed_between_a_run_and_itself(speed: Any, measured: Path) ->
         (["--seconds", "nan"], "A repetition must take 0.01 to 600 seconds, not nan."),
         (["--against", "none.onnx"], "Model file 'none.onnx' does not exist."),
         (["--against-input", "a:1"], "describe a file: add --against FILE."),
+        (["--against-ms", "20"], "describe a file: add --against FILE."),
         (["--json", "nowhere/one.json"], "There is no folder 'nowhere'; make it first."),
         (["--compare", "a.json", "b.json"], "'a.json' cannot be read: No such file"),
         (["--compare", "a.json"], "Option '--compare' requires 2 arguments"),

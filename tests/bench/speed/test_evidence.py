@@ -58,7 +58,8 @@ def test_a_run_has_every_item(measured: Path) -> None:
     (parity,) = results["parity"]
     assert (parity["to_eager"], parity["parity_hops"]) == (0.0, 200)
     assert [search["whole"] for search in results["searches"]] == [False, True]
-    assert all(search["streams"] >= 1 for search in results["searches"])
+    # How many fit is up to the machine and what else it does.
+    assert all(search["trials"] for search in results["searches"])
     assert not [entry["error"] for entry in (*results["cases"], parity) if entry["error"]]
 
 

@@ -13,6 +13,7 @@ import rtsr
 from rtsr import AutoColour, Colour
 from rtsr.colour.learner import resolve_colour
 from rtsr.live.colour_learning import ColourLearning
+from rtsr.live.monitor.colour_state import ColourMonitor
 from rtsr.live.shared.memory import LiveMemory
 from rtsr.runtime.models import Model, find_model
 from rtsr.timing import HOP
@@ -77,6 +78,25 @@ def test_sound_that_was_missed_is_no_part_of_an_excerpt(voice: np.ndarray) -> No
             session.hear(voice[: 140 * HOP], 24000.0, looks=False)
         assert session.auto.learnt_hops == 0
         assert 0 < session.auto.heard_hops < 4 * 140
+
+
+def test_a_session_shows_what_it_has_learnt_itself(voice: np.ndarray) -> None:
+    with LiveMemory.create(2) as memory:
+        session = Session(memory, find_model("small"))
+        session.hear(voice, 24000.0)
+        assert session.auto.learnt_hops > 0
+        session.auto.skipped_hops = 240
+        monitor = ColourMonitor(session.auto)
+        begun = monitor.state(24000.0, 1.0)
+        assert begun.seconds > 0.0
+        assert (begun.learnt_seconds, begun.skipped_seconds) == (0.0, 0.0)
+        before = session.auto.learnt_hops
+        session.hear(voice, 24000.0)
+        session.auto.skipped_hops += 120
+        more = monitor.state(24000.0, 1.0)
+        assert more.learnt_seconds == pytest.approx((session.auto.learnt_hops - before) / 100)
+        assert more.learnt_seconds > 0.0
+        assert more.skipped_seconds == pytest.approx(1.2)
 
 
 def test_what_is_known_at_the_start_is_not_given_twice() -> None:

@@ -13,6 +13,7 @@ from html import escape
 
 COLOURS = 8
 Points = Sequence[tuple[float, float]]
+_WIDTH, _HEIGHT = 660, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 42
 
 
@@ -75,8 +76,6 @@ class Plot:
     y: Scale
     x_label: str
     y_label: str
-    width: int = 660
-    height: int = 320
     _inside: list[str] = field(default_factory=list)
 
     def line(self, points: Points, series: int, title: str) -> None:
@@ -99,7 +98,7 @@ class Plot:
         """Draw a horizontal rule with its meaning."""
         place = self._y(y)
         self._inside.append(
-            f'<line class="rule" x1="{_LEFT}" x2="{self.width - _RIGHT}" '
+            f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" '
             f'y1="{place:.1f}" y2="{place:.1f}"/>'
             f'<text class="note" x="{_LEFT + 6}" y="{place - 5:.1f}">{escape(text)}</text>'
         )
@@ -109,7 +108,7 @@ class Plot:
         place = self._x(x)
         self._inside.append(
             f'<line class="rule" x1="{place:.1f}" x2="{place:.1f}" '
-            f'y1="{_TOP}" y2="{self.height - _BOTTOM}"/>'
+            f'y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
             f'<text class="note" text-anchor="end" x="{place - 5:.1f}" y="{_TOP + 12}">'
             f"{escape(text)}</text>"
         )
@@ -117,13 +116,13 @@ class Plot:
     def render(self) -> str:
         """Render the whole plot."""
         return (
-            f'<svg viewBox="0 0 {self.width} {self.height}" role="img" '
+            f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
             f'aria-label="{escape(self.y_label)} against {escape(self.x_label)}">'
             f"{self._axes()}{''.join(self._inside)}</svg>"
         )
 
     def _axes(self) -> str:
-        right, bottom = self.width - _RIGHT, self.height - _BOTTOM
+        right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
         parts = []
         for value, text in self.x.ticks:
             place = self._x(value)
@@ -139,7 +138,7 @@ class Plot:
             )
         middle = (_TOP + bottom) / 2
         parts.append(
-            f'<text text-anchor="middle" x="{(_LEFT + right) / 2}" y="{self.height - 6}">'
+            f'<text text-anchor="middle" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}">'
             f"{escape(self.x_label)}</text>"
             f'<text text-anchor="middle" transform="translate(14,{middle}) rotate(-90)">'
             f"{escape(self.y_label)}</text>"
@@ -147,10 +146,10 @@ class Plot:
         return "".join(parts)
 
     def _x(self, value: float) -> float:
-        return _LEFT + self.x.place(value) * (self.width - _LEFT - _RIGHT)
+        return _LEFT + self.x.place(value) * (_WIDTH - _LEFT - _RIGHT)
 
     def _y(self, value: float) -> float:
-        return self.height - _BOTTOM - self.y.place(value) * (self.height - _TOP - _BOTTOM)
+        return _HEIGHT - _BOTTOM - self.y.place(value) * (_HEIGHT - _TOP - _BOTTOM)
 
 
 def series_class(series: int) -> str:

@@ -21,7 +21,7 @@ from rtsr.live.device.devices import (
     default_device,
     find_device,
 )
-from rtsr.live.device.stream import StreamRequest, choose_rates
+from rtsr.live.device.stream_format import DevicePair, StreamRequest, choose_format
 
 
 class PortAudioError(Exception):
@@ -38,6 +38,7 @@ class Studio:
         self.apis = apis
         self.listed = listed
         self.rates: dict[int, tuple[int, ...]] = {}
+        self.most_channels_at: dict[int, int] = {}
         self._lib = SimpleNamespace(
             Pa_GetDefaultInputDevice=lambda: self.query_hostapis()[0]["default_input_device"],
             Pa_GetDefaultOutputDevice=lambda: self.query_hostapis()[0]["default_output_device"],
@@ -78,6 +79,8 @@ class Studio:
     def _check(self, device: int, channels: int, dtype: str, samplerate: int) -> None:
         if samplerate not in self.rates.get(device, (44100, 48000)):
             raise PortAudioError("Invalid sample rate", -9997)
+        if channels > self.most_channels_at.get(samplerate, channels):
+            raise PortAudioError("Invalid number of channels", -9998)
 
     check_input_settings = check_output_settings = _check
 
@@ -188,11 +191,11 @@ def test_a_device_beyond_48_khz_has_its_own_rate(studio: Studio) -> None:
 
 
 def test_two_devices_may_have_two_rates(studio: Studio) -> None:
-    microphone, speakers = find_device(1, "input"), find_device(2, "output")
+    pair = DevicePair(find_device(1, "input"), find_device(2, "output"))
     studio.rates.update({1: (16000, 48000, 96000), 2: (48000, 96000)})
 
     def rates(**wanted: int) -> tuple[int, int]:
-        return choose_rates(StreamRequest(**wanted), microphone, speakers, 1, 2)
+        return choose_format(StreamRequest(**wanted), pair).rates
 
     assert rates() == (48000, 48000)
     # What the microphone has beyond 24 kHz is worth having.
@@ -202,7 +205,49 @@ def test_two_devices_may_have_two_rates(studio: Studio) -> None:
     assert rates(output_rate=96000) == (48000, 96000)
     card = find_device(0, "input")
     with pytest.raises(ArgumentError, match="at one rate: give 44100 or 48000 Hz, not both"):
-        choose_rates(StreamRequest(rate=44100, output_rate=48000), card, card, 2, 2)
+        choose_format(StreamRequest(rate=44100, output_rate=48000), DevicePair(card, card))
+
+
+def test_a_rate_is_chosen_that_works_with_the_channels_to_be_opened(studio: Studio) -> None:
+    pair = DevicePair(find_device(1, "input"), find_device(2, "output"))
+    studio.rates.update({1: (48000,), 2: (44100, 48000)})
+    # A mono engine plays to both sides of a stereo device.
+    chosen = choose_format(StreamRequest(), pair)
+    assert (chosen.channels, chosen.inputs, chosen.outputs) == (1, 1, 2)
+    assert chosen.rates == (48000, 48000)
+    studio.most_channels_at[48000] = 1
+    assert choose_format(StreamRequest(), pair).rates == (48000, 44100)
+    assert choose_format(StreamRequest(output_channels=1), pair).rates == (48000, 48000)
+
+
+def test_more_channels_than_a_device_has_are_refused(studio: Studio) -> None:
+    pair = DevicePair(find_device(1, "input"), find_device(2, "output"))
+    with pytest.raises(RtsrError, match=r"has 1 input channel\(s\), not 2; use --channels 1"):
+        choose_format(StreamRequest(), pair, 2)
+    with pytest.raises(RtsrError, match=r"has 2 output channel\(s\), not 3"):
+        choose_format(StreamRequest(output_channels=3), pair)
+
+
+@pytest.mark.parametrize(
+    ("source", "sink", "on_one_clock"),
+    [
+        (0, 0, True),
+        (1, 2, False),
+        (3, 3, True),
+        (4, 4, False),
+        (0, 4, False),
+        (5, 6, True),
+    ],
+    ids=["one card", "two cards", "same card", "sound server", "card and server", "JACK's ports"],
+)
+def test_one_stream_serves_devices_on_one_clock(source: int, sink: int, on_one_clock: bool) -> None:
+    names = [("card", "ALSA")] * 4 + [
+        ("pulse", "ALSA"),
+        ("a", portaudio.JACK),
+        ("b", portaudio.JACK),
+    ]
+    listed = [Device(n, *name, 2, 2, 48000, 5.0, 5.0) for n, name in enumerate(names)]
+    assert DevicePair(listed[source], listed[sink]).on_one_clock is on_one_clock
 
 
 @pytest.mark.parametrize(

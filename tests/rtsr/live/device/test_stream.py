@@ -13,7 +13,9 @@ import pytest
 
 from rtsr.errors import RtsrError
 from rtsr.live.device import portaudio
-from rtsr.live.device.stream import DeviceStream, StreamRequest
+from rtsr.live.device.devices import Device
+from rtsr.live.device.stream import DeviceStream
+from rtsr.live.device.stream_format import StreamRequest, choose_format, find_devices
 from rtsr.live.shared.memory import LiveMemory
 
 HOP, OVERLAP = 480, 120
@@ -232,6 +234,17 @@ def test_opens_again_after_closing(jack_server: Any, memory: LiveMemory) -> None
             before = count(memory, "callbacks")
             assert wait_for(lambda before=before: count(memory, "callbacks") > before)
         assert not stream.active
+
+
+def test_devices_that_were_asked_are_not_asked_again(
+    jack_server: Any, memory: LiveMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = StreamRequest()
+    chosen = choose_format(request, find_devices(request), 1)
+    monkeypatch.setattr(Device, "rates", lambda *_: pytest.fail("it is asked for its rates"))
+    with DeviceStream(memory, request, chosen) as stream:
+        assert wait_for(lambda: count(memory, "callbacks") > 5)
+        assert stream.rates == (48000, 48000)
 
 
 @pytest.mark.parametrize("sample_format", ["int16", "int24", "float32"])

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from rtsr import AutoColour, Colour
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.controls.keyboard import KeyControls
-from rtsr.live.monitor.colour_state import ColourState, colour_state
+from rtsr.live.monitor.colour_state import ColourMonitor, ColourState
 from rtsr.live.monitor.drawing import (
     Glyphs,
     band_of,
@@ -183,7 +183,7 @@ def _colour(gains_db: np.ndarray) -> Colour:
 
 def test_a_colour_is_shown_with_its_bands() -> None:
     assert not any(line.startswith("colour  ") for line in _text(replace(_snapshot(), controls={})))
-    state = colour_state(_colour(np.linspace(-12.0, 12.0, 24)), 4000.0, 0.85)
+    state = ColourMonitor(_colour(np.linspace(-12.0, 12.0, 24))).state(4000.0, 0.85)
     for encoding, bars in (("utf-8", "▁▁▁"), ("ascii", "...")):
         lines = _text(replace(_snapshot(), colour=state, controls={}), encoding=encoding)
         (line,) = (line for line in lines if line.startswith("colour"))
@@ -192,7 +192,7 @@ def test_a_colour_is_shown_with_its_bands() -> None:
 
 
 def test_an_ordinary_terminal_shows_all_of_colour_and_fallback_levels() -> None:
-    state = colour_state(_colour(np.linspace(-12.0, 12.0, 24)), 4000.0, 0.85)
+    state = ColourMonitor(_colour(np.linspace(-12.0, 12.0, 24))).state(4000.0, 0.85)
     levels = ("base+octaves", "base", "small", "replicate", "dry")
     change = FallbackChange(20.0, "base+octaves", "base", "machine overloaded")
     snapshot = replace(
@@ -217,7 +217,7 @@ def test_an_ordinary_terminal_shows_all_of_colour_and_fallback_levels() -> None:
 def test_the_bands_of_a_colour_are_those_above_the_cutoff(
     cutoff_hz: float, first_hz: float
 ) -> None:
-    state = colour_state(_colour(np.arange(24.0) / 2.0), cutoff_hz, 1.0)
+    state = ColourMonitor(_colour(np.arange(24.0) / 2.0)).state(cutoff_hz, 1.0)
     assert state.bands_hz[0] == pytest.approx(first_hz, abs=1.0)
     assert state.bands_hz[-1] == 24000.0
     assert len(state.gains_db) == len(state.bands_hz) - 1
@@ -225,7 +225,7 @@ def test_the_bands_of_a_colour_are_those_above_the_cutoff(
 
 
 def test_a_colour_that_is_still_to_be_learnt() -> None:
-    state = colour_state(AutoColour(), 24000.0, 0.0)
+    state = ColourMonitor(AutoColour()).state(24000.0, 0.0)
     assert state == ColourState(True, 0.0, 0.0, 0.0, 0.0, (), ())
     lines = _text(replace(_snapshot(), colour=state, controls={}))
     assert any("nothing learnt yet" in line for line in lines)

@@ -16,8 +16,9 @@ from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.live.shared.timing import TimelineClock
 from rtsr.live.worker.chain import LiveChain
-from rtsr.live.worker.fallback_levels import replicate_end_hz
+from rtsr.live.worker.fallback_levels import build_octave_source, replicate_end_hz
 from rtsr.live.worker.octave_chain import OctaveChain
+from rtsr.live.worker.settings import WorkerSettings
 from rtsr.live.worker.switched_source import SwitchedSource
 from rtsr.timing import HOP, OVERLAP
 from rtsr.upsampler import Upsampler
@@ -34,6 +35,7 @@ class Rig:
         channels: int = 1,
         native_hz: float | None = None,
         source: HighBandSource | None = None,
+        expected_cutoff_hz: float | None = None,
     ) -> None:
         self.clock = TimelineClock(rate)
         self.board = ControlBoard(None, (WITH_OCTAVE, WITHOUT, DRY), rate / 2)
@@ -45,6 +47,7 @@ class Rig:
             channels,
             min(native_hz, 24000.0),
             self.statistics,
+            expected_cutoff_hz=expected_cutoff_hz,
             f_target=24000.0,
             ends_hz={WITHOUT: replicate_end_hz()},
             limiter=False,
@@ -57,6 +60,7 @@ class Rig:
             native_hz,
             self.statistics,
             {WITH_OCTAVE: WITHOUT},
+            expected_cutoff_hz,
         )
 
     def run(self, sound: np.ndarray, level: str = WITH_OCTAVE) -> np.ndarray:
@@ -103,18 +107,29 @@ def test_what_is_stated_is_what_the_parts_take() -> None:
     assert (clock.lag, clock.overlap, clock.octaves) == (OVERLAP, OVERLAP, 0)
 
 
-@pytest.mark.parametrize("rate", [96000, 192000])
+@pytest.mark.parametrize(
+    ("rate", "octave_model"),
+    [(96000, "replicate"), (192000, "replicate"), (96000, "octave"), (192000, "small")],
+)
 def test_what_is_added_is_as_loud_as_an_upsampler_s(
-    rate: int, make_sound: Callable[..., np.ndarray]
+    rate: int, octave_model: str, make_sound: Callable[..., np.ndarray]
 ) -> None:
     sound = make_sound(48000, 1.0, cutoff=6000)
     # Replication remembers a beginning that is a step, and each of the two would see another one.
     sound[:9600] *= np.linspace(0.0, 1.0, 9600, dtype=np.float32)[:, None]
     with Upsampler(
-        48000, model="replicate", output_rate=rate, cutoff=6000.0, limiter=False
+        48000,
+        model="replicate",
+        octave_model=octave_model,
+        output_rate=rate,
+        cutoff=6000.0,
+        limiter=False,
     ) as upsampler:
         expected = upsampler.process(sound)
-    rig = Rig(rate, native_hz=24000.0)
+    source = build_octave_source(
+        WorkerSettings(channels=1, octave_model=octave_model), rate // 48000, Statistics()
+    )
+    rig = Rig(rate, native_hz=24000.0, source=source)
     rig.board.set("cutoff_hz", 6000.0)
     with Upsampler(48000, model="replicate", output_rate=rate, wet=0.0) as plain:
         # Silence first would be taken for the room's noise.
@@ -131,6 +146,47 @@ def test_what_is_added_is_as_loud_as_an_upsampler_s(
                 level_db(part[steady], rate, low, 0.9 * high) for part in (out, expected)
             )
             assert found == pytest.approx(wanted, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "factor", "made_by"),
+    [("small", 2, "octave"), ("small", 4, "small"), ("replicate", 2, "replicate"),
+     ("dry", 4, "replicate")],
+)  # fmt: skip
+def test_what_makes_the_octaves_unless_told_otherwise(
+    model: str, factor: int, made_by: str
+) -> None:
+    source = build_octave_source(WorkerSettings(channels=2, model=model), factor, Statistics())
+    assert (source.name, source.channels) == (made_by, 2)
+
+
+def test_the_seed_counts_for_the_octave(make_sound: Callable[..., np.ndarray]) -> None:
+    sound = make_sound(96000, 0.4, cutoff=23900)
+    octaves = []
+    for seed in (1, 1, 2):
+        rig = Rig(native_hz=24000.0)
+        rig.board.set("seed", seed)
+        out = rig.run(sound)
+        octaves.append(out[rig.clock.lag :] - sound[: len(out) - rig.clock.lag])
+    assert np.array_equal(octaves[0], octaves[1])
+    levels = [level_db(octave, 96000, 27000, 44000) for octave in octaves]
+    # Another texture of the same level, part of which is no noise.
+    difference = level_db(octaves[2] - octaves[0], 96000, 27000, 44000)
+    assert levels[2] == pytest.approx(levels[0], abs=1.0)
+    assert difference > levels[0] - 6.0
+
+
+@pytest.mark.parametrize("known_hz", [4000.0, 26000.0])
+def test_an_octave_is_there_at_once_where_the_content_is_known_to_end(
+    make_sound: Callable[..., np.ndarray], known_hz: float
+) -> None:
+    sound = make_sound(96000, 0.2, cutoff=known_hz)
+    levels = []
+    for expected_hz in (None, known_hz):
+        rig = Rig(expected_cutoff_hz=expected_hz)
+        levels.append(level_db(rig.run(sound), 96000, 32000, 40000))
+    assert levels[1] > levels[0] + 15.0
+    assert rig.chain.cutoff_hz == pytest.approx(known_hz, rel=0.02)
 
 
 def test_content_beyond_24_khz_is_kept_and_continued(

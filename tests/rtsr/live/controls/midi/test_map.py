@@ -41,8 +41,10 @@ high = 0.5
 
 
 def test_the_example_binds_every_control() -> None:
-    bound = {binding.name for binding in load_map(EXAMPLE).bindings}
-    assert bound == {control.name for control in CONTROLS}
+    bindings = load_map(EXAMPLE).bindings
+    assert {binding.name for binding in bindings} == {control.name for control in CONTROLS}
+    # And each to a knob of its own.
+    assert len({binding.cc for binding in bindings}) == len(bindings)
 
 
 def test_all_keys() -> None:
