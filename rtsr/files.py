@@ -20,11 +20,11 @@ from rtsr.colour.colour import Colour
 from rtsr.colour.learner import AUTO
 from rtsr.engine.statistics import StepTimes
 from rtsr.errors import ArgumentError, RtsrError
-from rtsr.timing import HIGH_RATES, SAMPLE_RATE, Latency, engine_rate
+from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, Latency, engine_rate
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import StreamingResampler
 
-HOPS_OF_BLOCK_MS = {10: 1, 20: 2, 40: 4}
+HOPS_OF_BLOCK_MS = {10 * hops: hops for hops in HOPS_PER_STEP}
 
 Progress = Callable[[int, int], None]
 
@@ -142,7 +142,7 @@ def enhance_file(
     *,
     model: str | Path = "small",
     provider: str = "auto",
-    block_ms: int = 40,
+    block_ms: int = 160,
     seed: int = 0,
     wet: float = 1.0,
     cutoff: float | None = None,
@@ -167,8 +167,8 @@ def enhance_file(
         output: written in the format that its extension names.
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
         provider: execution provider.
-        block_ms: 10, 20 or 40, of an input above 48 kHz on its engine's clock; larger blocks are
-            faster and give the same within rounding. Nobody waits for a file, so the largest is the
+        block_ms: 10, 20, 40, 80 or 160, of an input above 48 kHz on its engine's clock; larger
+            blocks are faster and give the same within rounding. Nobody waits for a file, so the largest is the
             default.
         seed: of the noise.
         wet: gain of the generated band, 0 to 1.

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 #: how many hops one step of a model may take
-HOPS_PER_STEP = (1, 2, 4)
+HOPS_PER_STEP = (1, 2, 4, 8, 16)
 #: rates in Hz beyond the engine's own, which it takes by running on a faster clock
 HIGH_RATES = (88200, 96000, 176400, 192000)
 

@@ -66,7 +66,7 @@ class Upsampler(Closing):
             :class:`~rtsr.runtime.models.Model`.
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         channels: 1 to 8.
-        hops_per_step: 1, 2 or 4 hops of 10 ms per step; more is cheaper and later.
+        hops_per_step: 1, 2, 4, 8 or 16 hops of 10 ms per step; more is cheaper and later.
         seed: of the model's noise; the same seed gives the same output.
         wet: 0 (only the dry signal, bit for bit at 48 kHz) to 1, gain of the generated band. The
             attribute ``wet`` may be changed at any time and is faded.

@@ -97,7 +97,7 @@ def export_command(
     """Export a trained model to ONNX, a model to an inference server, or to an engine for a GPU.
 
     CHECKPOINT OUTPUT writes the graph with explicit state and metadata. It is compared with the
-    model over 200 hops, in steps of 1, 2 and 4 hops, and only written when they agree.
+    model over 208 hops, in steps of 1, 4 and 16 hops, and only written when they agree.
 
     --precision converts it, or the .onnx given in place of CHECKPOINT; rtsr bench speed looks
     for NAME-fp16.onnx and NAME-int8.onnx beside NAME.onnx. It is only written when LSD of the

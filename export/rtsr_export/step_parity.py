@@ -71,7 +71,7 @@ def measure_graph_parity(
         model: as for ``OnnxStep``, like all arguments but ``hops``.
         provider: execution provider.
         batch: channels of audio.
-        hops_per_step: 1, 2 or 4.
+        hops_per_step: 1, 2, 4, 8 or 16.
         hops: how long, rounded up to whole steps.
         options: instead of options in ``provider``.
 

@@ -77,7 +77,7 @@ def build_engine(
     Args:
         model: a network.
         batch: channels, or slots of a batch.
-        hops: hops per step: 1, 2 or 4.
+        hops: hops per step: 1, 2, 4, 8 or 16.
         options: the GPU, and whether half precision is allowed.
         rebuild: build it anew in any case.
         progress: is called now and then.

@@ -39,7 +39,7 @@ def enhance_command(
     ] = None,
     model: options.Model = "small",
     provider: options.Provider = "auto",
-    block_ms: options.BlockMs = 40,
+    block_ms: options.BlockMs = 160,
     threads: options.Threads = 1,
     seed: options.Seed = 0,
     cutoff: options.Cutoff = None,

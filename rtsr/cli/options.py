@@ -41,7 +41,7 @@ BlockMs = Annotated[
     int,
     typer.Option(
         "--block-ms",
-        metavar="10|20|40",
+        metavar="10|20|40|80|160",
         help="Audio per model step; longer is cheaper and later.",
         rich_help_panel=_ENGINE,
     ),

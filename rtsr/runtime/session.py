@@ -38,7 +38,7 @@ class OnnxStep:
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``, with options if need be:
             ``cuda:device=1:graph=off``, see :func:`~rtsr.runtime.providers.options.parse_provider`.
         batch: channels of audio; each is one item of the graph's batch.
-        hops_per_step: hops of 480 samples that one step takes: 1, 2 or 4.
+        hops_per_step: hops of 480 samples that one step takes: 1, 2, 4, 8 or 16.
         threads: threads within one step, for the CPU provider.
         options: instead of options in ``provider``.
 

@@ -25,7 +25,7 @@ from rtsr_export import parity as chain  # noqa: E402
 from rtsr_export.graph import build_graph, weights_sha256  # noqa: E402
 from rtsr_export.graph_file import read_graph, write_graph  # noqa: E402
 
-FRAMES = 200
+FRAMES = 208
 
 
 @pytest.fixture(scope="module", params=sorted(CONFIGURATIONS))
@@ -67,7 +67,7 @@ def test_parity_notices_a_graph_with_other_weights(exported):
             values = onnx.numpy_helper.to_array(weights) + 0.01
             weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
     with pytest.raises(RtsrError, match="differs from the model"):
-        chain.require_parity(chain.measure_parity(generator, other, frames=20))
+        chain.require_parity(chain.measure_parity(generator, other, frames=32))
 
 
 def test_a_constant_is_the_right_factor_of_its_product(exported):

@@ -285,7 +285,7 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
     assert {"rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
-    assert fields["block_ms"] == 40
+    assert fields["block_ms"] == 160
     assert fields["real_time_factor"] > 0
 
 

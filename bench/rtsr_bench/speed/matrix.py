@@ -92,7 +92,7 @@ class Axes:
     providers: Sequence[str] | None = None
     models: Sequence[str] | None = None
     precisions: Sequence[str] | None = None
-    hops: Sequence[int] = HOPS_PER_STEP
+    hops: Sequence[int] = (1, 2, 4)
     streams: Sequence[int] = (1, 4)
     threads: int = 1
     #: Hz that octaves beyond 48 kHz lead to, besides what ends there

@@ -125,7 +125,7 @@ def test_protected_output(good: Path, stand_in: Path) -> None:
         (["--out-rate", "88200"], "24000 or 16000 Hz"),
         (["--cutoff", "10"], "cutoff must lie between"),
         (["--wet", "7"], "between 0 and 1"),
-        (["--block-ms", "15"], "10, 20, 40"),
+        (["--block-ms", "15"], "10, 20, 40, 80, 160"),
         (["--provider", "npu"], "choose one of auto"),
         (["--subtype", "PCM_99"], "use one of"),
         (["--threads", "0"], "threads on this machine, not 0"),
