@@ -168,8 +168,8 @@ def enhance_file(
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
         provider: execution provider.
         block_ms: 10, 20, 40, 80 or 160, of an input above 48 kHz on its engine's clock; larger
-            blocks are faster and give the same within rounding. Nobody waits for a file, so the
-            largest is the default.
+            blocks are faster and give the same within rounding, but that a colour follows the
+            cutoff once per block. Nobody waits for a file, so the largest is the default.
         seed: of the noise.
         wet: gain of the generated band, 0 to 1.
         cutoff: Hz where the content ends; ``None`` measures it on the whole file.

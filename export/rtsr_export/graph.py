@@ -120,7 +120,7 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
     """Return the checked ONNX model of one step, with every state an input and an output.
 
     The axes ``batch``, ``frames`` and ``samples`` stay symbolic: a session fixes them, so that
-    one file serves one, two and four hops per step and any number of channels.
+    one file serves any number of hops per step and of channels.
     """
     model = _trace(generator.eval())
     _unite_conditions(model.graph)

@@ -49,7 +49,7 @@ class Serving:
     Attributes:
         streams: sequences that one instance of the model takes at once; more wait in its backlog.
         batch: streams that one run of the graph steps at most.
-        hops: of 10 ms in one request: 1, 2, 4, 8 or 16.
+        hops: of 10 ms in one request: 1, 2 or 4.
         wait_us: microseconds that a request may wait for others to share its batch.
         kind: ``auto``, ``cpu`` or ``gpu``; ``auto`` is the CPU for a model that GPUs cannot run,
             and for the Python backend, which runs models on the CPU only.

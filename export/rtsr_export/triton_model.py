@@ -103,6 +103,10 @@ class TritonPythonModel:
         options.log_severity_level = 3
         # A decaying state runs into denormals in every pause, many times slower than other numbers.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        # A session that knows the number of frames drops what is for others.
+        lengths = {one["name"]: int(one["dims"][-1]) for one in configuration["input"]}
+        options.add_free_dimension_override_by_name("frames", lengths["f_prior"])
+        options.add_free_dimension_override_by_name("samples", lengths["audio"])
         self._session = onnxruntime.InferenceSession(
             str(Path(__file__).with_name("model.onnx")), options, providers=["CPUExecutionProvider"]
         )

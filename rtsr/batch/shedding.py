@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rtsr.timing import HOP, SAMPLE_RATE
+
 NETWORK, REPLICATE, DRY = "network", "replicate", "dry"
 LEVELS = (NETWORK, REPLICATE, DRY)
 
 #: A network that starts from nothing is 2 dB too quiet at first; after 20 hops it is right within
 #: 0.7 dB. So many steps it takes before it is faded in.
 PREROLL_HOPS = 20
+HOP_MS = 1000.0 * HOP / SAMPLE_RATE
 #: Sound that may wait, in ms, before steps are shed.
 BEHIND_MS = 60.0
 #: Sound that waits while the batch keeps up, in ms.
@@ -63,7 +66,7 @@ class Shedding:
         self._step_ms = step_ms
         self._replicate_ms = replicate_ms
         self._is_allowed = is_allowed
-        self._preroll = max(1, round(PREROLL_HOPS * 10.0 / step_ms))
+        self._preroll = max(1, round(PREROLL_HOPS * HOP_MS / step_ms))
         self.level = NETWORK
         self._load = 0.0
         self._on_time_ms = 0.0
@@ -80,6 +83,8 @@ class Shedding:
         """
         if not self._is_allowed:
             return Plan(NETWORK, NETWORK, network=True)
+        # A step waits for all that it takes; the limits count one hop of that.
+        waiting_ms -= self._step_ms - HOP_MS
         behind = waiting_ms > BEHIND_MS and self._load > LOAD
         if self.level == NETWORK:
             if not behind:

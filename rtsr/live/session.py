@@ -15,6 +15,7 @@ from rtsr.colour.learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.colour_learning import ColourLearning
 from rtsr.live.controls.board import ControlBoard
+from rtsr.live.device import portaudio
 from rtsr.live.device.latency import StreamLatency
 from rtsr.live.device.latency_polling import LatencyPolling
 from rtsr.live.device.stream import DeviceStream
@@ -278,7 +279,7 @@ class LiveSession:
             board.set(name, value)
 
     def _choose_format(self) -> StreamFormat:
-        with _raising(self.settings.raise_priority):
+        with _raising(self.settings.raise_priority), portaudio.LOCK:
             devices = find_devices(self._request)
             chosen = choose_format(self._request, devices, self.settings.channels)
         played = chosen.rates[1]

@@ -29,9 +29,9 @@ def read_native(path: str | Path) -> tuple[Signal, int]:
             f"{path} cannot be read as audio; convert it to WAV or FLAC first."
         ) from error
     if samples.shape[0] == 0:
-        raise AudioFormatError(f"{path} holds no samples, so there is nothing to evaluate.")
+        raise AudioFormatError(f"{path} holds no samples, so there is nothing to read.")
     if not np.isfinite(samples).all():
-        raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be evaluated.")
+        raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be used.")
     return samples, int(rate)
 
 

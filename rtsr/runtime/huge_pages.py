@@ -35,16 +35,19 @@ log = logging.getLogger(__name__)
 def huge_pages_for_new_memory() -> Iterator[None]:
     """Ask for huge pages for what the process allocates meanwhile; in vain where there are none.
 
-    Memory of other threads that is allocated meanwhile is advised along, which costs nothing but
-    up to 2 MiB per range. Contents stay as they are.
+    Memory that the process already had and uses again stays as it is. What other threads allocate
+    meanwhile is advised along, which costs what fills up each huge page that is in use in part.
+    Contents stay as they are.
     """
     size = huge_page_size()
-    before = private_memory(_MAPS.read_text()) if size else []
+    before = _present() if size else None
     yield
-    if size:
-        new = added(before, private_memory(_MAPS.read_text()))
-        advised = sum(_advise(whole) for one in new if (whole := _whole_pages(one, size)))
-        log.debug("%d MiB may lie in huge pages", advised >> 20)
+    after = None if before is None else _present()
+    if before is None or after is None:
+        return
+    wholes = (_whole_pages(one, size) for one in added(before, after))
+    advised = sum(_advise(whole, size) for whole in wholes if whole is not None)
+    log.debug("%d MiB may lie in huge pages", advised >> 20)
 
 
 def huge_page_size() -> int:
@@ -59,10 +62,17 @@ def huge_page_size() -> int:
         return 0
 
 
+def _present() -> list[Range] | None:
+    try:
+        return private_memory(_MAPS.read_text())
+    except OSError:  # a sandbox that hides it
+        return None
+
+
 def private_memory(maps: str) -> list[Range]:
     """Return the ranges of a process's own writable memory without a file, in ascending order.
 
-    ``maps`` is the text of ``/proc/self/maps`` (proc(5)). Stacks are left out.
+    ``maps`` is the text of ``/proc/self/maps`` (proc(5)). The first thread's stack is left out.
     """
     ranges = []
     for line in maps.splitlines():
@@ -96,15 +106,17 @@ def _whole_pages(one: Range, size: int) -> Range | None:
     return (first, end) if first < end else None
 
 
-def _advise(one: Range) -> int:
-    """Ask for huge pages in a range of whole ones; returns the bytes for which that was taken."""
+def _advise(one: Range, size: int) -> int:
+    """Ask for huge pages in a range of whole ones; returns the bytes for which that was taken.
+
+    ``size`` is that of a page.
+    """
     first, end = one
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     if madvise(first, end - first, _MADV_HUGEPAGE) != 0:
         return 0
-    # It stops at the first page that is not in use yet, or with "invalid" on older kernels.
-    size = huge_page_size()
+    # One by one, since it stops at the first page that is not in use yet; older kernels refuse it.
     for page in range(first, end, size):
         madvise(page, size, _MADV_COLLAPSE)
     return end - first

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ModelError, ProviderError, RtsrError, warn
-from rtsr.runtime.huge_pages import huge_pages_for_new_memory
 from rtsr.runtime.models import Model, find_model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.providers.open_session import OpenSession, SessionShape, one_reason, open_session
@@ -78,8 +77,7 @@ class OnnxStep:
             )
         onnxruntime = providers.load_onnxruntime()
         shape = SessionShape(batch, hops_per_step, threads)
-        with huge_pages_for_new_memory():
-            opened, self._memory = self._start(onnxruntime, wanted, shape)
+        opened, self._memory = self._start(onnxruntime, wanted, shape)
         self.provider = opened.provider
         self.cuda_graph = opened.graph
         self.notes = tuple(opened.notes)

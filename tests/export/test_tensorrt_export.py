@@ -182,7 +182,7 @@ def test_the_second_build_says_that_it_will_be_quicker(found: Model, child: Any)
     [
         ({"batch": 0}, "between 1 and 16384, not 0"),
         ({"batch": 20_000}, "between 1 and 16384"),
-        ({"hops": 3}, "1, 2, 4 hops per step, not 3"),
+        ({"hops": 3}, "1, 2, 4, 8, 16 hops per step, not 3"),
     ],
 )
 def test_numbers_out_of_range(found: Model, arguments: dict[str, int], sentence: str) -> None:

@@ -423,7 +423,7 @@ def test_a_file_that_ends_early_is_restored_to_its_own_rate(
     report = enhance_file(source, target, model="replicate")
     assert report.cutoff_hz == pytest.approx(21000, rel=0.05)
     assert report.bandwidth().endswith(f"{2 * report.cutoff_hz:.0f} Hz would hold all of it")
-    assert report.to_json()["block_ms"] == 20.0
+    assert report.to_json()["block_ms"] == 80.0
     out, rate = soundfile.read(target)
     assert (rate, len(out)) == (96000, len(sound))
     added = out - sound

@@ -90,7 +90,7 @@ def test_enhanced_file_equals_the_stream(
     sound = make_sound(8000, 1.0, channels=3)
     soundfile.write(tmp_path / "in.wav", sound, 8000, subtype="FLOAT")
     enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in, cutoff=4000)
-    upsampler = Upsampler(8000, model=stand_in, cutoff=4000, channels=3, hops_per_step=4)
+    upsampler = Upsampler(8000, model=stand_in, cutoff=4000, channels=3, hops_per_step=16)
     stream = np.concatenate([upsampler.process(sound), upsampler.flush()])
     stream = stream[upsampler.latency.algorithmic_samples :]
     assert np.array_equal(soundfile.read(tmp_path / "out.wav", dtype="float32")[0], stream)

@@ -72,7 +72,7 @@ def test_any_partition_gives_the_same_bits(
     assert np.array_equal(expected, joined)
 
 
-@pytest.mark.parametrize("hops", [1, 2, 4])
+@pytest.mark.parametrize("hops", [1, 4, 16])
 @pytest.mark.parametrize("rate", SUPPORTED_RATES)
 def test_output_count_follows_the_input_count(rate: int, hops: int, stand_in: Path) -> None:
     upsampler = Upsampler(rate, model=stand_in, hops_per_step=hops)
@@ -86,7 +86,7 @@ def test_output_count_follows_the_input_count(rate: int, hops: int, stand_in: Pa
 
 
 @pytest.mark.parametrize("output_rate", [48000, 44100])
-@pytest.mark.parametrize("hops", [1, 2, 4])
+@pytest.mark.parametrize("hops", [1, 4, 16])
 @pytest.mark.parametrize("rate", SUPPORTED_RATES)
 def test_click_comes_out_after_the_reported_latency(
     rate: int, hops: int, output_rate: int, stand_in: Path
@@ -336,7 +336,7 @@ def test_closed_upsampler_says_so(stand_in: Path) -> None:
         ({"channels": 0}, "accepted: 1 to 8"),
         ({"channels": 9}, "accepted: 1 to 8"),
         ({"output_rate": 88200}, "24000 or 16000 Hz, not 88200"),
-        ({"hops_per_step": 3}, "1, 2, 4"),
+        ({"hops_per_step": 3}, "1, 2, 4, 8, 16"),
         ({"wet": 1.5}, "between 0 and 1"),
         ({"wet": float("nan")}, "between 0 and 1"),
         ({"cutoff": 100}, "cutoff must lie between"),

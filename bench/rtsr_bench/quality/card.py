@@ -20,9 +20,12 @@ def card_metrics(report: Mapping[str, Any], system: str) -> dict[str, Any]:
         system: name in its tables.
 
     Raises:
-        RtsrError: the report has no such system, cutoff or metric.
+        RtsrError: the report has no such system, cutoff or metric, or is of an earlier version.
     """
-    corpus = report["corpora"][0]
+    try:
+        corpus = report["corpora"][0]
+    except KeyError as error:
+        raise RtsrError("The report is of an earlier version of rtsr; make it again.") from error
     clips = sum(corpus["clips"].values())
     found: dict[str, Any] = {
         "clips": f"{clips} valid clips, up to {report['seconds']:g} s each, 16-bit in and out; "

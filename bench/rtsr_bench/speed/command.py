@@ -162,7 +162,7 @@ def speed_command(
         options.names("--provider", provider),
         options.names("--model", model),
         options.names("--precision", precision),
-        options.numbers("--hops", hops, (1,) if quick else (1, 2, 4)),
+        options.numbers("--hops", hops, (1,) if quick else matrix.DEFAULT_HOPS),
         options.numbers("--streams", streams, few_streams),
         threads,
         options.numbers("--out-rate", out_rate, ()),

@@ -85,6 +85,10 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+#: of an axis that was left open
+DEFAULT_HOPS = (1, 2, 4)
+
+
 @dataclass(frozen=True)
 class Axes:
     """The values along each axis of the matrix; ``None`` is everything that is there."""
@@ -92,7 +96,7 @@ class Axes:
     providers: Sequence[str] | None = None
     models: Sequence[str] | None = None
     precisions: Sequence[str] | None = None
-    hops: Sequence[int] = (1, 2, 4)
+    hops: Sequence[int] = DEFAULT_HOPS
     streams: Sequence[int] = (1, 4)
     threads: int = 1
     #: Hz that octaves beyond 48 kHz lead to, besides what ends there

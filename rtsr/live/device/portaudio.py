@@ -9,6 +9,7 @@ import importlib
 import shutil
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ JACK = "JACK Audio Connection Kit"
 ALSA = "ALSA"
 ONE_CLOCK_HOST_APIS = (JACK, "ASIO")
 """Host APIs whose devices all run on one clock, so that any two of them make a duplex stream."""
+
+LOCK = threading.RLock()
+"""Held by whoever uses PortAudio: it is one for the whole program, and starting it anew takes every
+session's streams away."""
 
 _CLIENT_NAME = b"rtsr"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import weakref
 from dataclasses import replace
@@ -39,8 +38,6 @@ _SERVER_START_NS = 2_500_000_000
 # Longer than the largest block and every burst.
 _CALLING_SECONDS = 1.0
 
-# PortAudio is one for the whole program, and starting it anew takes every session's streams away.
-_portaudio_lock = threading.RLock()
 _all: weakref.WeakSet[DeviceStream] = weakref.WeakSet()
 
 
@@ -75,7 +72,7 @@ class DeviceStream:
         self._latency = StreamLatency(block=0)
         self._jack_name: str | None = None
         self._connections: JackConnections | None = None
-        with _portaudio_lock:
+        with portaudio.LOCK:
             if chosen is None:
                 self._format = choose_format(
                     self.request, find_devices(self.request), memory.channels
@@ -138,7 +135,7 @@ class DeviceStream:
         if self._format.devices.on_server:
             self._opened_ns += _SERVER_START_NS
         try:
-            with _portaudio_lock:
+            with portaudio.LOCK:
                 for stream in self._streams:
                     self._started(stream)
             # PortAudio asks for JACK's latencies before it connects its ports.
@@ -187,7 +184,7 @@ class DeviceStream:
         Raises:
             RtsrError: the devices are not there (yet); `reopen` may be called again.
         """
-        with _portaudio_lock:
+        with portaudio.LOCK:
             self._close_streams()
             others = [stream for stream in _all if stream is not self]
             if not any(stream._sounds for stream in others):
@@ -358,7 +355,7 @@ class DeviceStream:
 
     def _close_streams(self) -> None:
         """Abort and close what is open, dead or alive."""
-        with _portaudio_lock:
+        with portaudio.LOCK:
             on_jack = portaudio.JACK in (self.input_device.host_api, self.output_device.host_api)
             lost = bool(self._streams) and on_jack
             lost = lost and (self._died() or portaudio.server_is_lost())

@@ -16,6 +16,7 @@ from typing import Any
 
 from rtsr.errors import ModelError, ProviderError, warn
 from rtsr.runtime.gpu_lock import GPU_LOCK
+from rtsr.runtime.huge_pages import huge_pages_for_new_memory
 from rtsr.runtime.metadata import check_checksum
 from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.runtime.providers import libraries as provider_libraries
@@ -227,7 +228,8 @@ def _open_on_cpu(
     onnxruntime: ModuleType, model: Model, shape: SessionShape, notes: list[str]
 ) -> OpenSession:
     options = session_options(onnxruntime, shape)
-    session = create(onnxruntime, model.path, options, CPU, providers.onnx_providers(CPU))
+    with huge_pages_for_new_memory():
+        session = create(onnxruntime, model.path, options, CPU, providers.onnx_providers(CPU))
     return OpenSession(CPU, [BufferRun(session, None)] * 2, notes=notes)
 
 

@@ -140,7 +140,7 @@ def test_nothing_changed_between_a_run_and_itself(speed: Any, measured: Path) ->
         (["--provider", "rocket"], "Provider 'rocket' is unknown; present here: "),
         (["--streams", "0"], "The number of streams must be 1 to 65536, not 0."),
         (["--streams", "many"], "--streams takes whole numbers, not 'many'."),
-        (["--hops", "3"], "The number of hops per step must be one of 1, 2, 4, not 3."),
+        (["--hops", "3"], "The number of hops per step must be one of 1, 2, 4, 8, 16, not 3."),
         (["--model", "none.onnx"], "Model file 'none.onnx' does not exist."),
         (["--model", "replicate", "--most-streams", "0"], "must be 1 to 65536, not 0."),
         (["--repetitions", "0"], "The number of repetitions must be 1 to 1000, not 0."),

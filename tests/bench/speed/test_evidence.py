@@ -280,7 +280,7 @@ def test_a_page_survives_items_without_figures() -> None:
         (["--model", "replicate"], "about networks"),
         (["--model", "nothing.onnx"], "nothing.onnx"),
         (["--provider", "cuda"], "not in the installed ONNX Runtime"),
-        (["--hops", "3"], "must be one of 1, 2, 4"),
+        (["--hops", "3"], "must be one of 1, 2, 4, 8, 16"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -119,7 +119,7 @@ def test_replicate_has_cells_of_its_own(stand_in: Path) -> None:
         (Axes(output_rates=(96000,), streams=(9,)), "timed with 1 to 8 streams; add"),
         (Axes(streams=(0,)), "number of streams must be 1 to 65536, not 0"),
         (Axes(streams=(1, 70_000)), "number of streams must be 1 to 65536, not 70000"),
-        (Axes(hops=(3,)), "must be one of 1, 2, 4, not 3"),
+        (Axes(hops=(3,)), "must be one of 1, 2, 4, 8, 16, not 3"),
         (Axes(threads=0), "threads on this machine, not 0"),
         (Axes(precisions=["fp8"]), "'fp8' is unknown; choose among fp32, fp16, int8"),
     ],

@@ -25,7 +25,8 @@ FORMATS = {0: PCMU, 9: G722, 96: OPUS}
 class Ear:
     """Takes the place of a sender and keeps the sound as it is."""
 
-    sent = 0
+    sent = waiting = excess = 0
+    format = OPUS
 
     def __init__(self):
         self.parts = []

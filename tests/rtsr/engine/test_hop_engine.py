@@ -326,7 +326,7 @@ def test_a_file_holds_the_bits_of_the_plain_engine(
     )
     got, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
     engine = plain.PlainEngine(
-        _source(plain, models[name], 2, 2, 4),
+        _source(plain, models[name], 2, 2, 16),
         native_hz=4000.0,
         f_target=_target(models[name]),
         wet=0.9,

