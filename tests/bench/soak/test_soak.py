@@ -173,6 +173,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(shutil.which("jackd") is None, reason="jackd is not installed (Debian: jackd2)")
 def test_a_soak_with_the_screen_and_a_colour_that_is_learnt(tmp_path: Path) -> None:
     pytest.importorskip("jack", reason="the package JACK-Client is not installed")
