@@ -53,6 +53,8 @@ _EXTENSIONS = frozenset({"100rel"})
 
 # RFC 3261, 13.3.1.4.
 _ACK_SECONDS = 32.0
+# RFC 3261, 20.22.
+_MOST_HOPS = 255
 # What a user's name may consist of in an address (RFC 3261, 25.1).
 _USER = re.compile(r"[\w.!~*'()%&=+$,;?/-]+", re.ASCII)
 
@@ -61,6 +63,7 @@ _REASONS = {
     408: "Request Timeout",
     420: "Bad Extension",
     480: "Temporarily Unavailable",
+    481: "Call/Transaction Does Not Exist",
     482: "Loop Detected",
     483: "Too Many Hops",
     486: "Busy Here",
@@ -155,28 +158,44 @@ class Bridge:
         if known is not None:
             # The same call over another way (RFC 3261, 8.2.2.2); the first one stays.
             _refuse(incoming, 482)
-            self._agent.keep(known.incoming)
+            self._agent.keep(known.incoming, incoming)
+            return
+        try:
+            self._take(incoming)
+        except Exception:
+            # What cannot be read is answered where it was received.
+            self._agent.drop_later(incoming.call_id)
+            raise
+
+    def _take(self, incoming: IncomingCall) -> None:
+        to = incoming.invite.to_addr
+        if to is not None and to.tag:
+            # A change of a call that is over (RFC 3261, 12.2.2).
+            self._decline(incoming, 481)
             return
         required = incoming.invite.headers.get("require")
         unknown = {each.strip().lower() for each in required} - _EXTENSIONS
         if unknown:
-            _refuse(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
-            self._agent.drop_later(incoming.call_id)
+            self._decline(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
             return
         if _hops_left(incoming) < 1:
-            _refuse(incoming, 483)
-            self._agent.drop_later(incoming.call_id)
+            self._decline(incoming, 483)
             return
         if self.calls >= self._engine.capacity:
             self._engine.refused += 1
-            _refuse(incoming, 503, {"Retry-After": "10"})
-            self._agent.drop_later(incoming.call_id)
+            self._decline(incoming, 503, {"Retry-After": "10"})
             return
         call = _BridgedCall(self, self._agent, self._engine, incoming)
         self._calls[incoming.call_id] = call
         task = asyncio.get_running_loop().create_task(call.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _decline(
+        self, incoming: IncomingCall, status: int, headers: dict[str, str] | None = None
+    ) -> None:
+        _refuse(incoming, status, headers)
+        self._agent.drop_later(incoming.call_id)
 
     def _on_bye(self, leg: IncomingCall, request: SipRequest) -> None:
         call = self._calls.get(request.call_id or "")
@@ -270,7 +289,8 @@ class _BridgedCall:
         self._early_answer: SdpMessage | None = None
         self._acknowledged = asyncio.Event()
         self._caller_answer: SdpMessage | None = None
-        self._proposed_to: _Leg | None = None
+        #: Legs that were sent a proposal of ours, by the call's name; the answer is in the ACK.
+        self._proposed_to: dict[str, _Leg] = {}
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -354,7 +374,7 @@ class _BridgedCall:
         if call_id == self.incoming.call_id and not self._acknowledged.is_set():
             self._caller_answer = sdp
             self._acknowledged.set()
-        leg, self._proposed_to = self._proposed_to, None
+        leg = self._proposed_to.pop(call_id, None)
         if leg is None or sdp is None or leg.media is None:
             return
         try:
@@ -495,7 +515,7 @@ class _BridgedCall:
             return
         if not leg.invite.body:
             # It asks what we propose: what was agreed, without a pause (RFC 3261, 14.2).
-            self._proposed_to = mine
+            self._proposed_to[leg.call_id] = mine
             leg.accept(self._answer(mine, replace(old, direction="sendrecv")))
             return
         try:
@@ -627,8 +647,10 @@ def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None 
 
 def _hops_left(incoming: IncomingCall) -> int:
     """Return how often a call may still be passed on (RFC 3261, 8.1.1.6)."""
-    value = incoming.invite.headers.get_first("max-forwards") or "70"
-    return int(value) if value.strip().isdecimal() else 70
+    value = (incoming.invite.headers.get_first("max-forwards") or "70").strip()
+    # What is no number, or one much too long, counts as absent: it is not passed on.
+    is_number = len(value) <= 3 and value.isdecimal()
+    return min(int(value), _MOST_HOPS) if is_number else 70
 
 
 def _passed_on(status: int) -> int:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import packets, speech
 from scipy.signal import fftconvolve, resample_poly
-from sip_ends import SDP, Callee, Peer, Running, hang_up, set_up
+from sip_ends import SDP, Callee, Peer, Running, hang_up, set_up, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -477,7 +477,7 @@ def test_calls_over_tcp(running):
         connection.sendall(request("INVITE", body=SDP))
         status, text = final()
         assert status == 200
-        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        to = tag_of(text)
         connection.sendall(request("ACK", to))
         connection.sendall(request("BYE", to, 2))
         assert final()[0] == 200
