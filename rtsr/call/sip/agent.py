@@ -25,7 +25,6 @@ from aiosipua import (
     SipResponse,
     SipUAC,
     SipUAS,
-    parse_sdp,
     parse_uri,
     stringify_uri,
 )
@@ -34,6 +33,7 @@ from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
 
+from rtsr.call.sip.description import description_in
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
 from rtsr.errors import ArgumentError, RtsrError
 
@@ -78,10 +78,10 @@ class _Client(SipUAC):
             # A copy of the question who calls, which the INVITE in force has answered.
             return
         self._heard_of.add(name)
-        _check_description(response)
-        if 100 < response.status_code < 200 and response.content_type == "application/sdp":
+        description = _checked_description(response)
+        if 100 < response.status_code < 200 and description is not None:
             # Sound before the answer, as an announcement.
-            call.sdp_answer = parse_sdp(response.text)
+            call.sdp_answer = description
         is_answer = 200 <= response.status_code < 300
         if is_answer:
             # aiosipua would end the call when no refresh comes, and takes those without an offer
@@ -297,6 +297,9 @@ class Agent:
                 return
             _log.warning("not registered any more", extra={"status": status})
             loop = asyncio.get_running_loop()
+            # One that expires and is refused fails twice, and is asked again once.
+            if self._again is not None:
+                self._again.cancel()
             self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, registration.register)
 
         registration.on_registered = succeeded
@@ -360,13 +363,19 @@ class Agent:
         return agent
 
 
-def _check_description(response: SipResponse) -> None:
-    """Take a description that cannot be read out of a response: the call is then without one."""
-    if response.content_type == "application/sdp":
-        try:
-            parse_sdp(response.text)
-        except ValueError:
-            response.headers.remove("Content-Type")
+def _checked_description(response: SipResponse) -> SdpMessage | None:
+    """Return a response's description, and leave its type as aiosipua knows it.
+
+    One that cannot be read counts as none: the call is then without one.
+    """
+    try:
+        description = description_in(response)
+    except ValueError:
+        description = None
+    response.headers.remove("Content-Type")
+    if description is not None:
+        response.content_type = "application/sdp"
+    return description
 
 
 def _take_update(
@@ -376,7 +385,7 @@ def _take_update(
     address: tuple[str, int],
 ) -> None:
     _, dialog = agent._find_dialog(request.call_id or "")
-    if dialog is None or not request.body or request.content_type != "application/sdp":
+    if dialog is None or not request.body:
         handle_update(agent, request, address)
     elif agent._validate_in_dialog(dialog, request):
         handler(agent._wrap_uac_dialog(request, address))
@@ -393,9 +402,8 @@ def _take_ack(
     handle_ack(agent, request, address)
     if dialog is not None and dialog_matches(dialog, request):
         answer = None
-        if request.body and request.content_type == "application/sdp":
-            with contextlib.suppress(ValueError):
-                answer = parse_sdp(request.text)
+        with contextlib.suppress(ValueError):
+            answer = description_in(request)
         handler(name, answer)
 
 

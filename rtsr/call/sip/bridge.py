@@ -36,6 +36,7 @@ from rtsr.call.sip.description import (
     Session,
     Unacceptable,
     answer,
+    description_in,
     offer,
     read_answer,
     read_offer,
@@ -51,6 +52,8 @@ _log = logging.getLogger(__name__)
 #: be used where nothing is said before the final one.
 _EXTENSIONS = frozenset({"100rel"})
 
+# What a message may carry (RFC 3261, 8.2.3).
+_ACCEPTED = {"Accept": "application/sdp"}
 # RFC 3261, 13.3.1.4.
 _ACK_SECONDS = 32.0
 # RFC 3261, 20.22.
@@ -61,12 +64,14 @@ _USER = re.compile(r"[\w.!~*'()%&=+$,;?/-]+", re.ASCII)
 _REASONS = {
     404: "Not Found",
     408: "Request Timeout",
+    415: "Unsupported Media Type",
     420: "Bad Extension",
     480: "Temporarily Unavailable",
     481: "Call/Transaction Does Not Exist",
     482: "Loop Detected",
     483: "Too Many Hops",
     486: "Busy Here",
+    487: "Request Terminated",
     488: "Not Acceptable Here",
     500: "Server Internal Error",
     502: "Bad Gateway",
@@ -181,6 +186,10 @@ class Bridge:
         if _hops_left(incoming) < 1:
             self._decline(incoming, 483)
             return
+        incoming.sdp_offer = description_in(incoming.invite)
+        if incoming.invite.body and incoming.sdp_offer is None:
+            self._decline(incoming, 415, _ACCEPTED)
+            return
         if self.calls >= self._engine.capacity:
             self._engine.refused += 1
             self._decline(incoming, 503, {"Retry-After": "10"})
@@ -200,6 +209,9 @@ class Bridge:
     def _on_bye(self, leg: IncomingCall, request: SipRequest) -> None:
         call = self._calls.get(request.call_id or "")
         if call is not None:
+            if leg is call.incoming and not leg._answered:
+                # The INVITE itself waits for an answer, too (RFC 3261, 15.1.2).
+                _refuse(leg, 487)
             call.end("hung up", by=request.call_id)
 
     def _on_cancel(self, request: SipRequest, address: tuple[str, int]) -> None:
@@ -210,6 +222,8 @@ class Bridge:
     def _on_lost(self, leg: IncomingCall) -> None:
         call = self._calls.get(leg.call_id)
         if call is not None:
+            # aiosipua counts the call as over; the other end is still told (RFC 3261, 13.3.1.4).
+            leg.dialog.state = DialogState.CONFIRMED
             call.end("never acknowledged")
 
     def _on_reinvite(self, leg: IncomingCall) -> None:
@@ -421,15 +435,16 @@ class _BridgedCall:
         given_up: asyncio.Future[bool] = asyncio.ensure_future(self._over.wait())
         early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
         waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if early.done() and not answered.done() and not self._ended:
-            await self._begin_early(key)
-            await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
-        given_up.cancel()
-        early.cancel()
-        if not answered.done():
-            answered.cancel()
-            return False
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if early.done() and not answered.done() and not self._ended:
+                await self._begin_early(key)
+                await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done():
+                return False
+        finally:
+            for each in waiting:
+                each.cancel()
         error = answered.exception()
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
             self._refuse(480, "no answer")
@@ -518,8 +533,12 @@ class _BridgedCall:
             self._proposed_to[leg.call_id] = mine
             leg.accept(self._answer(mine, replace(old, direction="sendrecv")))
             return
+        proposal = description_in(leg.invite)
+        if proposal is None:
+            leg._send_response(415, _REASONS[415], extra_headers=_ACCEPTED)
+            return
         try:
-            media = read_offer(leg.sdp_offer, () if old.form not in (OPUS,) else (OPUS,))
+            media = read_offer(proposal, () if old.form not in (OPUS,) else (OPUS,))
             if old.our_key is not None and media.is_secure:
                 media.our_key = old.our_key
             self._agree(mine, media)

@@ -163,7 +163,7 @@ class Running:
 
 def tag_of(text):
     """The tag of the other end in a message, as requests within the call carry it in To."""
-    return ";tag=" + text.split("\r\nTo: ")[1].split("\r\n")[0].split(";tag=")[1]
+    return ";tag=" + text.split("\r\nTo: ")[1].split("\r\n")[0].partition(";tag=")[2]
 
 
 def set_up(peer, body=SDP, call="c1"):

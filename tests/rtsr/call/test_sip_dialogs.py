@@ -27,6 +27,7 @@ from rtsr.call.sip.agent import Target
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Unacceptable, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.errors import RtsrError
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +72,12 @@ class CalledEnd:
                     return False
         return True
 
-    def answer(self, request, status, body="", more="", tag="t"):
+    def answer(self, request, status, body="", more="", tag="t", kind="application/sdp"):
         lines = [line for line in request.split("\r\n\r\n")[0].split("\r\n")[1:]
                  if line.split(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")]  # fmt: skip
         lines = [f"{line};tag={tag}" if line.startswith("To:") and ";tag=" not in line else line
                  for line in lines]  # fmt: skip
-        kind = "Content-Type: application/sdp\r\n" if body else ""
+        kind = f"Content-Type: {kind}\r\n" if body else ""
         text = "\r\n".join(lines)
         message = (
             f"SIP/2.0 {status} Whatever\r\n{text}\r\nContact: <sip:x@127.0.0.1:{self.port}>\r\n"
@@ -632,13 +633,107 @@ def test_a_caller_who_proposes_and_answers_nothing_is_hung_up(stand_in, monkeypa
         assert peer._socket.recv(65535).startswith(b"BYE")
 
 
-def test_line_breaks_that_keep_an_address_alive_are_no_messages(running, peer, caplog):
+def test_line_breaks_that_keep_an_address_alive_are_no_messages(running, peer, caplog, monkeypatch):
+    # Programs that ran before may have taken this log for themselves.
+    monkeypatch.setattr(logging.getLogger("rtsr.call"), "propagate", True)
     with caplog.at_level(logging.INFO, "rtsr"):
         for data in (b"\r\n\r\n", b"\0", b"\r\n"):
             peer.send(data)
         peer.send(peer.request("OPTIONS"))
         assert peer.final()[0] == 200
-    assert "could not be read" not in caplog.text
+        assert "could not be read" not in caplog.text
+        peer.send(b"no message")
+        running.until(lambda: "could not be read" in caplog.text)
+
+
+def test_line_breaks_in_a_stream_are_answered_and_lose_no_message(running, peer):
+    with socket.create_connection(("127.0.0.1", running.port), 5.0) as stream:
+        stream.sendall(b"\r\n\r\n")
+        assert stream.recv(65535) == b"\r\n"
+        stream.sendall(b"\r\n" + peer.request("OPTIONS").replace(b"/UDP", b"/TCP"))
+        assert stream.recv(65535).startswith(b"SIP/2.0 200")
+
+
+def test_a_call_that_ends_with_bye_before_it_is_answered_is_answered(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 180)
+        while (ringing := peer.hear())[0] < 180:
+            pass
+        peer.send(peer.request("BYE", to=tag_of(ringing[1]), number=2))
+        assert {peer.final()[0], peer.final()[0]} == {200, 487}
+        called.answer(called.hear("CANCEL"), 200)
+        called.answer(invite, 487)
+
+
+def test_a_caller_who_never_acknowledges_is_hung_up(stand_in, monkeypatch):
+    monkeypatch.setattr("aiosipua.transaction.T1", 0.1)
+    monkeypatch.setattr("aiosipua.transaction.TIMER_H", 0.2)
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        called.answer(called.hear("INVITE"), 200, OPUS_SDP)
+        assert peer.final()[0] == 200
+        while not peer._socket.recv(65535).startswith(b"BYE"):
+            pass
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_a_body_of_another_kind_is_refused_and_its_name_goes_by_any_case(stand_in):
+    with between(stand_in) as (peer, running, called):
+        other, same = b"text/plain", b"Application/SDP; charset=utf-8"
+        invite = peer.request("INVITE", body=SDP, call="c0")
+        peer.send(invite.replace(b"application/sdp", other))
+        status, text = peer.final()
+        assert status == 415
+        assert "Accept: application/sdp" in text
+        peer.send(peer.request("INVITE", body=SDP).replace(b"application/sdp", same))
+        called.answer(called.hear("INVITE"), 200, OPUS_SDP, kind=same.decode())
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        to = tag_of(text)
+        peer.send(peer.request("ACK", to=to))
+        held = SDP.replace("sendrecv", "sendonly")
+        for number, (method, kind, expected, direction) in enumerate(
+            [
+                ("INVITE", other, 415, ""),
+                ("UPDATE", other, 415, ""),
+                ("INVITE", same, 200, "a=recvonly"),
+                ("UPDATE", same, 200, "a=recvonly"),
+            ],
+            2,
+        ):
+            change = peer.request(method, body=held, to=to, number=number)
+            peer.send(change.replace(b"application/sdp", kind))
+            status, text = peer.final()
+            assert status == expected
+            assert direction in text
+            if method == "INVITE":
+                peer.send(peer.request("ACK", to=to, number=number))
+        assert running.bridge.calls == 1
+        hang_up(peer, to, number=9)
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_an_announcement_that_fails_leaves_nothing_behind(stand_in, monkeypatch):
+    async def fail(call, key):
+        raise RtsrError("no place")
+
+    monkeypatch.setattr(bridge_module._BridgedCall, "_begin_early", fail)
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        assert peer.final()[0] == 502
+        called.answer(called.hear("CANCEL"), 200)
+        called.answer(invite, 487)
+
+        def waiting():
+            tasks = asyncio.all_tasks(running.loop)
+            return [task for task in tasks if "wait" in task.get_coro().__qualname__]
+
+        running.until(lambda: len(waiting()) == 0)
 
 
 @pytest.mark.parametrize(
@@ -657,6 +752,14 @@ def test_which_ways_sound_goes(change, direction):
 def test_a_name_in_place_of_an_address_is_not_looked_up():
     with pytest.raises(Unacceptable, match="not to names"):
         read_offer(parse_sdp(SDP.replace("IP4 127.0.0.1\r\nt=", "IP4 a.example\r\nt=")))
+
+
+def test_an_address_on_another_machines_interface_is_none():
+    local = SDP.replace("IP4 127.0.0.1\r\nt=", "IP6 fe80::1%0\r\nt=")
+    with pytest.raises(Unacceptable, match="to addresses"):
+        read_offer(parse_sdp(local))
+    media = read_offer(parse_sdp(SDP + "a=rtcp:40005 IN IP6 fe80::1%0\r\n"))
+    assert media.control == ("127.0.0.1", 40005)
 
 
 @pytest.mark.parametrize(("taken", "expected"), [("96", (102, 48000)), ("0", (101, 8000))])
