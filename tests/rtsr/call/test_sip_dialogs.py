@@ -123,11 +123,11 @@ def between(stand_in, **options):
     called.close()
 
 
-def answered(peer, called, body=SDP):
+def answered(peer, called, body=SDP, answer=OPUS_SDP):
     """Set a call up; the called end's INVITE, the caller's 200 and the tag of the bridge."""
     peer.send(peer.request("INVITE", body=body))
     invite = called.hear("INVITE")
-    called.answer(invite, 200, OPUS_SDP)
+    called.answer(invite, 200, answer)
     called.hear("ACK")
     status, text = peer.final()
     assert status == 200
@@ -523,11 +523,12 @@ def key(stamp, duration, rtp_type):
 def test_keys_go_by_each_ends_own_number_and_clock_also_after_a_change(stand_in):
     media = Media()
     with between(stand_in) as (peer, _, called):
-        invite, text, to = answered(peer, called, media.offer())
-        there, here = media_port(invite), media_port(text)
         other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        other.bind(("127.0.0.1", 40002))
+        other.bind(("127.0.0.1", 0))
         other.settimeout(5.0)
+        answer = OPUS_SDP.replace("40002", str(other.getsockname()[1]))
+        invite, text, to = answered(peer, called, media.offer(), answer)
+        there, here = media_port(invite), media_port(text)
 
         def heard(listener, kinds):
             while True:
