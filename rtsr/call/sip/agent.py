@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiosipua import (
+    Dialog,
     DialogState,
     IncomingCall,
     OutgoingCall,
@@ -24,7 +25,6 @@ from aiosipua import (
     SipResponse,
     SipUAC,
     SipUAS,
-    parse_sdp,
     parse_uri,
     stringify_uri,
 )
@@ -33,6 +33,7 @@ from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
 
+from rtsr.call.sip.description import description_in
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
 from rtsr.errors import ArgumentError, RtsrError
 
@@ -48,10 +49,11 @@ _log = logging.getLogger(__name__)
 
 
 class _Client(SipUAC):
-    """aiosipua's client, and what it leaves out of calls that are given up.
+    """aiosipua's client, and what it leaves out of calls that are given up or asked for a password.
 
     A CANCEL waits for the first response to its INVITE: without one, the other end may not know the
-    call yet (RFC 3261, 9.1). Where it comes too late the call is acknowledged and hung up (15).
+    call yet (RFC 3261, 9.1), nor one that is repeated with a password. Where the CANCEL comes too
+    late the call is acknowledged and hung up (15).
     """
 
     def __init__(self, transport: SipTransport) -> None:
@@ -71,19 +73,32 @@ class _Client(SipUAC):
         if call is None or cseq is None or cseq.method.upper() != "INVITE":
             super().handle_response(response, addr)
             return
+        asked = call.invite.cseq
+        if asked is not None and cseq.seq != asked.seq:
+            # A copy of the question who calls, which the INVITE in force has answered.
+            return
         self._heard_of.add(name)
-        _check_description(response)
-        if 100 < response.status_code < 200 and response.content_type == "application/sdp":
+        description = _checked_description(response)
+        if 100 < response.status_code < 200 and description is not None:
             # Sound before the answer, as an announcement.
-            call.sdp_answer = parse_sdp(response.text)
+            call.sdp_answer = description
         is_answer = 200 <= response.status_code < 300
         if is_answer:
+            # aiosipua would end the call when no refresh comes, and takes those without an offer
+            # only; who asks for a session timer refreshes it (RFC 4028, 9).
+            response.headers.remove("Session-Expires")
+        if is_answer and not call._answered.is_set():
+            # Of several telephones that rang, this one took the call (RFC 3261, 13.2.2.4).
+            if response.to_addr is not None and response.to_addr.tag:
+                call.dialog.remote_tag = response.to_addr.tag
             # RFC 3261, 12.1.2: requests within the call go there from now on.
             if response.contact:
                 call.dialog.remote_target = stringify_uri(response.contact[0].uri)
             call.dialog.route_set = list(reversed(response.headers.get("record-route")))
         if name not in self._given_up:
             super().handle_response(response, addr)
+            if response.status_code in (401, 407):
+                self._heard_of.discard(name)
         elif is_answer:
             is_first = not call._answered.is_set()
             self._calls[name] = call
@@ -93,9 +108,22 @@ class _Client(SipUAC):
             if is_first:
                 call.hangup(self)
         elif response.status_code >= 200:
+            # Nobody is called anew who is not wanted any more.
+            call._auth = None
             super().handle_response(response, addr)
         elif name in self._calls:
             super().send_cancel(call)
+
+    def _build_invite(
+        self, dialog: Dialog, *, sdp_offer: SdpMessage | None, user_agent: str | None
+    ) -> SipRequest:
+        """Build an INVITE; a call that is repeated with a password may still go as many hops."""
+        invite = super()._build_invite(dialog, sdp_offer=sdp_offer, user_agent=user_agent)
+        first = self.get_call(dialog.call_id)
+        hops = first.invite.headers.get_first("max-forwards") if first is not None else None
+        if hops is not None:
+            invite.headers.set_single("Max-Forwards", hops)
+        return invite
 
     def remove_call(self, call_id: str) -> None:
         """Forget a call."""
@@ -269,6 +297,9 @@ class Agent:
                 return
             _log.warning("not registered any more", extra={"status": status})
             loop = asyncio.get_running_loop()
+            # One that expires and is refused fails twice, and is asked again once.
+            if self._again is not None:
+                self._again.cancel()
             self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, registration.register)
 
         registration.on_registered = succeeded
@@ -293,9 +324,15 @@ class Agent:
         except OSError:
             raise RtsrError(f"The host '{target.host}' is not known.") from None
 
-    def keep(self, call: IncomingCall) -> None:
-        """Go on with a call whose place in aiosipua another INVITE of the same name has taken."""
+    def keep(self, call: IncomingCall, refused: IncomingCall) -> None:
+        """Go on with a call whose place in aiosipua a refused one of the same name has taken.
+
+        Nothing that names the refused one, as a CANCEL, ends the other.
+        """
         for agent in self.agents:
+            if agent.transport is refused.transport:
+                agent._calls.pop(refused.call_id, None)
+                agent._remove_invite_transaction(refused.invite)
             if agent.transport is call.transport:
                 agent._calls[call.call_id] = call
 
@@ -326,13 +363,19 @@ class Agent:
         return agent
 
 
-def _check_description(response: SipResponse) -> None:
-    """Take a description that cannot be read out of a response: the call is then without one."""
-    if response.content_type == "application/sdp":
-        try:
-            parse_sdp(response.text)
-        except ValueError:
-            response.headers.remove("Content-Type")
+def _checked_description(response: SipResponse) -> SdpMessage | None:
+    """Return a response's description, and leave its type as aiosipua knows it.
+
+    One that cannot be read counts as none: the call is then without one.
+    """
+    try:
+        description = description_in(response)
+    except ValueError:
+        description = None
+    response.headers.remove("Content-Type")
+    if description is not None:
+        response.content_type = "application/sdp"
+    return description
 
 
 def _take_update(
@@ -342,7 +385,7 @@ def _take_update(
     address: tuple[str, int],
 ) -> None:
     _, dialog = agent._find_dialog(request.call_id or "")
-    if dialog is None or not request.body or request.content_type != "application/sdp":
+    if dialog is None or not request.body:
         handle_update(agent, request, address)
     elif agent._validate_in_dialog(dialog, request):
         handler(agent._wrap_uac_dialog(request, address))
@@ -359,9 +402,8 @@ def _take_ack(
     handle_ack(agent, request, address)
     if dialog is not None and dialog_matches(dialog, request):
         answer = None
-        if request.body and request.content_type == "application/sdp":
-            with contextlib.suppress(ValueError):
-                answer = parse_sdp(request.text)
+        with contextlib.suppress(ValueError):
+            answer = description_in(request)
         handler(name, answer)
 
 

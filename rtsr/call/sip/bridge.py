@@ -36,6 +36,7 @@ from rtsr.call.sip.description import (
     Session,
     Unacceptable,
     answer,
+    description_in,
     offer,
     read_answer,
     read_offer,
@@ -51,19 +52,26 @@ _log = logging.getLogger(__name__)
 #: be used where nothing is said before the final one.
 _EXTENSIONS = frozenset({"100rel"})
 
+# What a message may carry (RFC 3261, 8.2.3).
+_ACCEPTED = {"Accept": "application/sdp"}
 # RFC 3261, 13.3.1.4.
 _ACK_SECONDS = 32.0
+# RFC 3261, 20.22.
+_MOST_HOPS = 255
 # What a user's name may consist of in an address (RFC 3261, 25.1).
 _USER = re.compile(r"[\w.!~*'()%&=+$,;?/-]+", re.ASCII)
 
 _REASONS = {
     404: "Not Found",
     408: "Request Timeout",
+    415: "Unsupported Media Type",
     420: "Bad Extension",
     480: "Temporarily Unavailable",
+    481: "Call/Transaction Does Not Exist",
     482: "Loop Detected",
     483: "Too Many Hops",
     486: "Busy Here",
+    487: "Request Terminated",
     488: "Not Acceptable Here",
     500: "Server Internal Error",
     502: "Bad Gateway",
@@ -155,22 +163,36 @@ class Bridge:
         if known is not None:
             # The same call over another way (RFC 3261, 8.2.2.2); the first one stays.
             _refuse(incoming, 482)
-            self._agent.keep(known.incoming)
+            self._agent.keep(known.incoming, incoming)
+            return
+        try:
+            self._take(incoming)
+        except Exception:
+            # What cannot be read is answered where it was received.
+            self._agent.drop_later(incoming.call_id)
+            raise
+
+    def _take(self, incoming: IncomingCall) -> None:
+        to = incoming.invite.to_addr
+        if to is not None and to.tag:
+            # A change of a call that is over (RFC 3261, 12.2.2).
+            self._decline(incoming, 481)
             return
         required = incoming.invite.headers.get("require")
         unknown = {each.strip().lower() for each in required} - _EXTENSIONS
         if unknown:
-            _refuse(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
-            self._agent.drop_later(incoming.call_id)
+            self._decline(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
             return
         if _hops_left(incoming) < 1:
-            _refuse(incoming, 483)
-            self._agent.drop_later(incoming.call_id)
+            self._decline(incoming, 483)
+            return
+        incoming.sdp_offer = description_in(incoming.invite)
+        if incoming.invite.body and incoming.sdp_offer is None:
+            self._decline(incoming, 415, _ACCEPTED)
             return
         if self.calls >= self._engine.capacity:
             self._engine.refused += 1
-            _refuse(incoming, 503, {"Retry-After": "10"})
-            self._agent.drop_later(incoming.call_id)
+            self._decline(incoming, 503, {"Retry-After": "10"})
             return
         call = _BridgedCall(self, self._agent, self._engine, incoming)
         self._calls[incoming.call_id] = call
@@ -178,9 +200,18 @@ class Bridge:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _decline(
+        self, incoming: IncomingCall, status: int, headers: dict[str, str] | None = None
+    ) -> None:
+        _refuse(incoming, status, headers)
+        self._agent.drop_later(incoming.call_id)
+
     def _on_bye(self, leg: IncomingCall, request: SipRequest) -> None:
         call = self._calls.get(request.call_id or "")
         if call is not None:
+            if leg is call.incoming and not leg._answered:
+                # The INVITE itself waits for an answer, too (RFC 3261, 15.1.2).
+                _refuse(leg, 487)
             call.end("hung up", by=request.call_id)
 
     def _on_cancel(self, request: SipRequest, address: tuple[str, int]) -> None:
@@ -191,6 +222,8 @@ class Bridge:
     def _on_lost(self, leg: IncomingCall) -> None:
         call = self._calls.get(leg.call_id)
         if call is not None:
+            # aiosipua counts the call as over; the other end is still told (RFC 3261, 13.3.1.4).
+            leg.dialog.state = DialogState.CONFIRMED
             call.end("never acknowledged")
 
     def _on_reinvite(self, leg: IncomingCall) -> None:
@@ -270,7 +303,8 @@ class _BridgedCall:
         self._early_answer: SdpMessage | None = None
         self._acknowledged = asyncio.Event()
         self._caller_answer: SdpMessage | None = None
-        self._proposed_to: _Leg | None = None
+        #: Legs that were sent a proposal of ours, by the call's name; the answer is in the ACK.
+        self._proposed_to: dict[str, _Leg] = {}
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -354,7 +388,7 @@ class _BridgedCall:
         if call_id == self.incoming.call_id and not self._acknowledged.is_set():
             self._caller_answer = sdp
             self._acknowledged.set()
-        leg, self._proposed_to = self._proposed_to, None
+        leg = self._proposed_to.pop(call_id, None)
         if leg is None or sdp is None or leg.media is None:
             return
         try:
@@ -401,15 +435,16 @@ class _BridgedCall:
         given_up: asyncio.Future[bool] = asyncio.ensure_future(self._over.wait())
         early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
         waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if early.done() and not answered.done() and not self._ended:
-            await self._begin_early(key)
-            await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
-        given_up.cancel()
-        early.cancel()
-        if not answered.done():
-            answered.cancel()
-            return False
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if early.done() and not answered.done() and not self._ended:
+                await self._begin_early(key)
+                await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done():
+                return False
+        finally:
+            for each in waiting:
+                each.cancel()
         error = answered.exception()
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
             self._refuse(480, "no answer")
@@ -495,11 +530,15 @@ class _BridgedCall:
             return
         if not leg.invite.body:
             # It asks what we propose: what was agreed, without a pause (RFC 3261, 14.2).
-            self._proposed_to = mine
+            self._proposed_to[leg.call_id] = mine
             leg.accept(self._answer(mine, replace(old, direction="sendrecv")))
             return
+        proposal = description_in(leg.invite)
+        if proposal is None:
+            leg._send_response(415, _REASONS[415], extra_headers=_ACCEPTED)
+            return
         try:
-            media = read_offer(leg.sdp_offer, () if old.form not in (OPUS,) else (OPUS,))
+            media = read_offer(proposal, () if old.form not in (OPUS,) else (OPUS,))
             if old.our_key is not None and media.is_secure:
                 media.our_key = old.our_key
             self._agree(mine, media)
@@ -627,8 +666,10 @@ def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None 
 
 def _hops_left(incoming: IncomingCall) -> int:
     """Return how often a call may still be passed on (RFC 3261, 8.1.1.6)."""
-    value = incoming.invite.headers.get_first("max-forwards") or "70"
-    return int(value) if value.strip().isdecimal() else 70
+    value = (incoming.invite.headers.get_first("max-forwards") or "70").strip()
+    # What is no number, or one much too long, counts as absent: it is not passed on.
+    is_number = len(value) <= 3 and value.isdecimal()
+    return min(int(value), _MOST_HOPS) if is_number else 70
 
 
 def _passed_on(status: int) -> int:

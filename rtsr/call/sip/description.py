@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aiosipua import MediaDescription, SdpMessage
+from aiosipua import MediaDescription, SdpMessage, SipRequest, SipResponse, parse_sdp
 from aiosipua.sdp import ConnectionData, Origin
 
 from rtsr.call.dtx import wants_dtx
@@ -24,7 +24,16 @@ from rtsr.call.formats import (
 )
 from rtsr.errors import RtsrError
 
-__all__ = ["Media", "Session", "Unacceptable", "answer", "offer", "read_answer", "read_offer"]
+__all__ = [
+    "Media",
+    "Session",
+    "Unacceptable",
+    "answer",
+    "description_in",
+    "offer",
+    "read_answer",
+    "read_offer",
+]
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
 KEY_BYTES = 30
@@ -128,6 +137,17 @@ class Session:
         return self._version
 
 
+def description_in(message: SipRequest | SipResponse) -> SdpMessage | None:
+    """Return the description that a message carries, if it carries one.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    # Media types go by any case, and may have parameters (RFC 3261, 7.3.1 and 20.15).
+    kind = (message.content_type or "").partition(";")[0].strip().lower()
+    return parse_sdp(message.text) if message.body and kind == "application/sdp" else None
+
+
 def read_offer(sdp: SdpMessage | None, preferred: Sequence[PayloadFormat] = ()) -> Media:
     """Read from an offer what it proposes that we support.
 
@@ -212,10 +232,10 @@ def _read(sdp: SdpMessage | None) -> Media:
         raise Unacceptable("There is no address to send sound to.")
     try:
         # A name would have to be looked up while all other calls wait.
-        host = ipaddress.ip_address(connection.address.split("/")[0])
+        host = _without_scope(connection.address.split("/")[0])
     except ValueError:
         raise Unacceptable("Sound is sent to addresses, not to names.") from None
-    media = Media((str(host), audio.port), {}, index=index, others=sdp.media)
+    media = Media((host, audio.port), {}, index=index, others=sdp.media)
     for codec in audio.codecs:
         form = _BY_NAME.get(codec.encoding_name.lower())
         if form is None and not codec.encoding_name:
@@ -244,6 +264,18 @@ def _read(sdp: SdpMessage | None) -> Media:
     return media
 
 
+def _without_scope(text: str) -> str:
+    """Return an address as it is written; one that names another machine's interface is none.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        raise ValueError(text)
+    return str(address)
+
+
 def _control(audio: MediaDescription, address: tuple[str, int]) -> tuple[str, int]:
     """Where reports are taken: as said (RFC 3605), else on the next port."""
     host, port = address
@@ -253,7 +285,7 @@ def _control(audio: MediaDescription, address: tuple[str, int]) -> tuple[str, in
             continue
         # A name would have to be looked up, and what is no address breaks a socket.
         with contextlib.suppress(IndexError, ValueError):
-            host = str(ipaddress.ip_address(words[3]))
+            host = _without_scope(words[3])
         return host, int(words[0])
     return host, min(port + 1, 65535)
 

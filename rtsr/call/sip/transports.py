@@ -124,8 +124,10 @@ class _Transactions:
 
 def _receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     """Parse a message and hand it on once; nothing that a peer sends gets further."""
-    if not data.strip(b"\r\n\0 "):
-        # Keeps the binding of an address translator (RFC 5626, 4.4).
+    # Line breaks keep the binding of an address translator (RFC 5626, 4.4). Those in a stream come
+    # with the message after them (RFC 3261, 7.5).
+    data = data.lstrip(b"\r\n\0 ")
+    if not data:
         return
     try:
         message = SipMessage.parse(data)
@@ -223,6 +225,10 @@ class TcpTransport(TcpSipTransport):
         self.local_addr = (self.local_addr[0], self._server.sockets[0].getsockname()[1])
 
     def _dispatch(self, data: bytes, addr: tuple[str, int]) -> None:
+        if data == b"\r\n\r\n":
+            # Who asks so whether the connection still lives is told (RFC 5626, 3.5.1).
+            self.write(b"\r\n", addr)
+            return
         _receive(self, data, addr)
 
     def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:

@@ -161,12 +161,16 @@ class Running:
             time.sleep(0.02)
 
 
+def tag_of(text):
+    """The tag of the other end in a message, as requests within the call carry it in To."""
+    return ";tag=" + text.split("\r\nTo: ")[1].split("\r\n")[0].partition(";tag=")[2]
+
+
 def set_up(peer, body=SDP, call="c1"):
     """Call; the final answer's status, text and the tag of the other end."""
     peer.send(peer.request("INVITE", body=body, call=call))
     status, text = peer.final()
-    tag = next(line for line in text.splitlines() if line.startswith("To:")).partition(";tag=")[2]
-    return status, text, f";tag={tag}"
+    return status, text, tag_of(text)
 
 
 def hang_up(peer, to, call="c1", number=2):

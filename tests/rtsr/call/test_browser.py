@@ -231,6 +231,7 @@ def likeness(sound, other):
     return np.abs(match).max() / np.sqrt(np.sum(sound**2) * np.sum(other**2))
 
 
+@pytest.mark.alone
 def test_silence_is_not_sent_in_either_direction_and_words_are_as_without_dtx(server, tmp_path):
     microphone = tmp_path / "words.wav"
     soundfile.write(microphone, in_turns(48000, 2.0), 48000, subtype="PCM_16")
@@ -281,6 +282,7 @@ def test_silence_is_not_sent_in_either_direction_and_words_are_as_without_dtx(se
         assert abs(levels[0] - levels[1]) < within_db
 
 
+@pytest.mark.alone
 def test_every_click_is_heard_and_timed(server, tmp_path):
     microphone = tmp_path / "clicks.wav"
     mouth_to_ear.write_clicks(microphone)

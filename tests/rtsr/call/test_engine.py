@@ -267,23 +267,28 @@ def test_decoded_sound_goes_in_and_comes_out_six_times_as_long(quick):
 
 
 def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatch):
-    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.05)
 
     async def run():
         async with CallEngine(2, **quick) as engine:
             first, second = await opened(engine), await opened(engine)
             ended = []
 
+            async def one_more():
+                count = len(ended)
+                async with asyncio.timeout(20):
+                    while len(ended) == count:
+                        await asyncio.sleep(0.02)
+                return ended[-1]
+
             def fail():
                 raise OSError("the far end cannot be told")
 
             first.on_silence = fail
             second.on_silence = lambda: ended.append(1)
-            await asyncio.sleep(1.3)
-            assert ended
-            ended.clear()
+            assert await one_more() == 1
             first.on_silence = lambda: ended.append(2)
-            await asyncio.sleep(1.1)
-            assert ended == [2]
+            assert await one_more() == 2
 
     asyncio.run(run())

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import packets, speech
 from scipy.signal import fftconvolve, resample_poly
-from sip_ends import SDP, Callee, Peer, Running, hang_up, set_up
+from sip_ends import SDP, Callee, Peer, Running, hang_up, set_up, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -477,7 +477,7 @@ def test_calls_over_tcp(running):
         connection.sendall(request("INVITE", body=SDP))
         status, text = final()
         assert status == 200
-        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        to = tag_of(text)
         connection.sendall(request("ACK", to))
         connection.sendall(request("BYE", to, 2))
         assert final()[0] == 200
@@ -551,7 +551,7 @@ def test_an_offer_and_its_answer_fit(stand_in):
         read_answer(parse_sdp(serialize_sdp(made)), None)
 
 
-async def registered(statuses, expires=60, seconds=0.0):
+async def registered(statuses, expires=60, seconds=0.0, then=lambda registration: None):
     """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last."""
     transport = UdpTransport(local_addr=("127.0.0.1", 0))
     agent, seen, left = SipUAS(transport), [], list(statuses)
@@ -576,7 +576,7 @@ async def registered(statuses, expires=60, seconds=0.0):
     await ours.start({})
     target = Target.parse(f"sip:alice@127.0.0.1:{transport.local_addr[1]}")
     try:
-        await ours.register(target, SipDigestAuth("alice", "secret"), expires)
+        then(await ours.register(target, SipDigestAuth("alice", "secret"), expires))
         await asyncio.sleep(seconds)
     finally:
         await ours.stop()
@@ -603,6 +603,18 @@ def test_a_registrar_that_was_away_is_asked_again(monkeypatch):
     seen = asyncio.run(registered([200, 503, 503, 200], expires=1, seconds=1.6))
     # Twice for each answer, as it asks for the password.
     assert len([1 for _, expires in seen if expires == "1"]) >= 8
+
+
+def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch):
+    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+
+    def fail(registration):
+        registration.on_expired(registration)
+        registration.on_failed(registration, 503, "Service Unavailable")
+
+    seen = asyncio.run(registered([200], seconds=0.6, then=fail))
+    # Twice each time, as it asks for the password.
+    assert [expires for _, expires in seen].count("60") == 4
 
 
 @pytest.mark.skipif(shutil.which("sipp") is None, reason="there is no sipp here")

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from network import packets, speech
-from sip_ends import SDP, Peer, Running, hang_up, set_up
+from sip_ends import SDP, Peer, Running, hang_up, set_up, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -27,6 +27,7 @@ from rtsr.call.sip.agent import Target
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Unacceptable, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.errors import RtsrError
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +72,12 @@ class CalledEnd:
                     return False
         return True
 
-    def answer(self, request, status, body="", more=""):
+    def answer(self, request, status, body="", more="", tag="t", kind="application/sdp"):
         lines = [line for line in request.split("\r\n\r\n")[0].split("\r\n")[1:]
                  if line.split(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")]  # fmt: skip
-        lines = [line + ";tag=t" if line.startswith("To:") and ";tag=" not in line else line
+        lines = [f"{line};tag={tag}" if line.startswith("To:") and ";tag=" not in line else line
                  for line in lines]  # fmt: skip
-        kind = "Content-Type: application/sdp\r\n" if body else ""
+        kind = f"Content-Type: {kind}\r\n" if body else ""
         text = "\r\n".join(lines)
         message = (
             f"SIP/2.0 {status} Whatever\r\n{text}\r\nContact: <sip:x@127.0.0.1:{self.port}>\r\n"
@@ -122,15 +123,15 @@ def between(stand_in, **options):
     called.close()
 
 
-def answered(peer, called, body=SDP):
+def answered(peer, called, body=SDP, answer=OPUS_SDP):
     """Set a call up; the called end's INVITE, the caller's 200 and the tag of the bridge."""
     peer.send(peer.request("INVITE", body=body))
     invite = called.hear("INVITE")
-    called.answer(invite, 200, OPUS_SDP)
+    called.answer(invite, 200, answer)
     called.hear("ACK")
     status, text = peer.final()
     assert status == 200
-    to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+    to = tag_of(text)
     peer.send(peer.request("ACK", to=to))
     return invite, text, to
 
@@ -172,15 +173,26 @@ def test_a_cancel_waits_until_the_call_is_known_and_an_answer_that_crosses_it_is
 
 
 def test_the_same_call_over_another_way_is_refused_and_the_first_stays(stand_in):
-    with between(stand_in) as (peer, _, called):
+    with between(stand_in) as (peer, running, called):
         peer.send(peer.request("INVITE", body=SDP))
         invite = called.hear("INVITE")
         peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKother"))
         assert peer.final()[0] == 482
+        # What ends the refused one leaves the first alone.
+        peer.send(peer.request("CANCEL", branch="z9hG4bKother"))
+        assert peer.final()[0] == 481
+        with socket.create_connection(("127.0.0.1", running.port), 5.0) as way:
+            way.sendall(peer.request("INVITE", body=SDP).replace(b"/UDP", b"/TCP"))
+            text = ""
+            while "SIP/2.0 482" not in text:
+                text += way.recv(65535).decode()
+            refused = tag_of(text[text.index("SIP/2.0 482") :])
+            way.sendall(peer.request("BYE", to=refused, number=2).replace(b"/UDP", b"/TCP"))
+            assert "SIP/2.0 481" in way.recv(65535).decode()
         called.answer(invite, 200, OPUS_SDP)
         status, text = peer.final()
         assert status == 200
-        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        to = tag_of(text)
         hang_up(peer, to)
         called.answer(called.hear("BYE"), 200)
 
@@ -197,7 +209,7 @@ def test_what_we_have_not_and_a_call_needs_is_named(running, peer, more, status,
     got, text = peer.final()
     assert got == status
     assert said in text
-    to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+    to = tag_of(text)
     peer.send(peer.request("ACK", to=to))
     if status == 200:
         hang_up(peer, to)
@@ -212,7 +224,88 @@ def test_a_call_in_a_circle_comes_to_an_end(running, peer):
     status, text = peer.final()
     assert status == 200
     assert running.callee.calls[-1].invite.get_header("max-forwards") == "8"
-    hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1], call="c2")
+    hang_up(peer, tag_of(text), call="c2")
+    for place, (hops, left) in enumerate([("9" * 5000, "69"), ("300", "254")]):
+        invite = peer.request("INVITE", body=SDP, call=f"d{place}")
+        peer.send(invite.replace(b"Forwards: 70", f"Forwards: {hops}".encode()))
+        status, text = peer.final()
+        assert status == 200
+        assert running.callee.calls[-1].invite.get_header("max-forwards") == left
+        hang_up(peer, tag_of(text), call=f"d{place}")
+
+
+def test_a_change_of_a_call_that_is_over_rings_nowhere(running, peer):
+    _, _, to = set_up(peer)
+    hang_up(peer, to)
+    before = len(running.callee.calls)
+    peer.send(peer.request("INVITE", body=SDP, to=to, number=3))
+    assert peer.final()[0] == 481
+    assert len(running.callee.calls) == before
+
+
+def test_a_call_that_cannot_be_taken_is_forgotten(running, peer, monkeypatch):
+    def fail(incoming):
+        raise ValueError("no number")
+
+    monkeypatch.setattr(agent_module, "_TIMER_H", 0.2)
+    monkeypatch.setattr(bridge_module, "_hops_left", fail)
+    peer.send(peer.request("INVITE", body=SDP))
+    assert peer.final()[0] == 400
+    agent = running.bridge._agent.udp
+    running.until(lambda: agent.get_call(f"c1-{peer.port}") is None)
+
+
+def test_of_several_telephones_the_one_that_takes_the_call_has_it_without_a_session_timer(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 180, tag="first")
+        timer = "Session-Expires: 1;refresher=uas\r\n"
+        called.answer(invite, 200, OPUS_SDP, more=timer, tag="second")
+        assert tag_of(called.hear("ACK")) == ";tag=second"
+        status, text = peer.final()
+        assert status == 200
+        peer.send(peer.request("ACK", to=tag_of(text)))
+        assert called.heard_nothing_but("ACK", 1.2)
+        hang_up(peer, tag_of(text))
+        bye = called.hear("BYE")
+        assert tag_of(bye) == ";tag=second"
+        called.answer(bye, 200)
+
+
+_CHALLENGE = 'Proxy-Authenticate: Digest realm="r", nonce="n"\r\n'
+
+
+def test_a_call_that_is_given_up_is_not_made_anew_with_a_password(stand_in):
+    with between(stand_in, auth=SipDigestAuth("account", "secret")) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKgone"))
+        invite = called.hear("INVITE")
+        peer.send(peer.request("CANCEL", branch="z9hG4bKgone"))
+        assert {peer.final()[0], peer.final()[0]} == {200, 487}
+        called.answer(invite, 407, more=_CHALLENGE)
+        called.hear("ACK")
+        with pytest.raises(TimeoutError):
+            called.hear("INVITE", 0.4)
+
+
+def test_a_call_that_is_repeated_with_a_password_is_cancelled_once_it_is_known(stand_in):
+    with between(stand_in, auth=SipDigestAuth("account", "secret")) as (peer, _, called):
+        invite = peer.request("INVITE", body=SDP, branch="z9hG4bKasked")
+        peer.send(invite.replace(b"Forwards: 70", b"Forwards: 9"))
+        asked = called.hear("INVITE")
+        # A proxy repeats its question until it is acknowledged.
+        for _ in range(2):
+            called.answer(asked, 407, more=_CHALLENGE)
+        while "Proxy-Authorization" not in (repeated := called.hear("INVITE")):
+            pass
+        assert "Max-Forwards: 8" in repeated
+        peer.send(peer.request("CANCEL", branch="z9hG4bKasked"))
+        assert {peer.final()[0], peer.final()[0]} == {200, 487}
+        with pytest.raises(TimeoutError):
+            called.hear("CANCEL", 0.3)
+        called.answer(repeated, 180)
+        called.answer(called.hear("CANCEL"), 200)
+        called.answer(repeated, 487)
 
 
 def test_without_a_port_for_sound_calls_are_refused(stand_in):
@@ -334,7 +427,7 @@ def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
         assert text.split("\r\n\r\n")[1] == early[1].split("\r\n\r\n")[1]
         line = running.engine.lines[0]
         assert line.path.sender._payload_type == (97 if "97" in final else 96)
-        hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1])
+        hang_up(peer, tag_of(text))
         called.answer(called.hear("BYE"), 200)
     media.close()
 
@@ -376,7 +469,7 @@ def test_an_early_description_that_does_not_fit_is_ringing(stand_in):
         called.answer(invite, 200, OPUS_SDP)
         status, text = peer.final()
         assert status == 200
-        hang_up(peer, ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1])
+        hang_up(peer, tag_of(text))
         called.answer(called.hear("BYE"), 200)
 
 
@@ -430,11 +523,12 @@ def key(stamp, duration, rtp_type):
 def test_keys_go_by_each_ends_own_number_and_clock_also_after_a_change(stand_in):
     media = Media()
     with between(stand_in) as (peer, _, called):
-        invite, text, to = answered(peer, called, media.offer())
-        there, here = media_port(invite), media_port(text)
         other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        other.bind(("127.0.0.1", 40002))
+        other.bind(("127.0.0.1", 0))
         other.settimeout(5.0)
+        answer = OPUS_SDP.replace("40002", str(other.getsockname()[1]))
+        invite, text, to = answered(peer, called, media.offer(), answer)
+        there, here = media_port(invite), media_port(text)
 
         def heard(listener, kinds):
             while True:
@@ -468,7 +562,11 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         called.request(invite, "INVITE", 5)
         proposal = called.hear("SIP/2.0 200")
         assert "a=rtpmap:96 opus/48000/2" in proposal
-        called.request(invite, "ACK", 5)
+        # The answer is the called end's, not what the caller happens to acknowledge.
+        peer.send(peer.request("ACK", to=to))
+        called.request(invite, "ACK", 5, OPUS_SDP.replace("40002", "40004"))
+        (call,) = set(running.bridge._calls.values())
+        running.until(lambda: call._callee.socket._peer == ("127.0.0.1", 40004))
         called.request(invite, "UPDATE", 6)
         assert "m=audio" not in called.hear("SIP/2.0 200")
         called.request(invite, "UPDATE", 7, OPUS_SDP + "a=sendonly\r\n")
@@ -479,7 +577,6 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         called.request(invite, "INVITE", 77, old)
         assert "a=recvonly" in called.hear("SIP/2.0 200")
         called.request(invite, "ACK", 77)
-        (call,) = set(running.bridge._calls.values())
         assert call._callee.socket._peer == ("127.0.0.1", 40002)
         # What cannot be is refused; the call goes on.
         called.request(invite, "UPDATE", 78, OPUS_SDP.replace("opus", "GSM"))
@@ -501,7 +598,7 @@ def test_a_caller_who_proposes_nothing_is_asked(stand_in):
         status, text = peer.final()
         assert status == 200
         assert "RTP/AVP 0 8 9 96 101 102" in text
-        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        to = tag_of(text)
         peer.send(peer.request("ACK", to=to, body=media.offer()))
         running.until(lambda: running.engine.calls == 1)
         assert len(media.say(media_port(invite), 12)) >= 8
@@ -530,20 +627,114 @@ def test_a_caller_who_proposes_and_answers_nothing_is_hung_up(stand_in, monkeypa
         called.hear("ACK")
         status, text = peer.final()
         assert status == 200
-        to = ";tag=" + text.split("To: ")[1].split("\r\n")[0].split(";tag=")[1]
+        to = tag_of(text)
         if answer is not None:
             peer.send(peer.request("ACK", to=to, body=answer))
         called.answer(called.hear("BYE"), 200)
         assert peer._socket.recv(65535).startswith(b"BYE")
 
 
-def test_line_breaks_that_keep_an_address_alive_are_no_messages(running, peer, caplog):
+def test_line_breaks_that_keep_an_address_alive_are_no_messages(running, peer, caplog, monkeypatch):
+    # Programs that ran before may have taken this log for themselves.
+    monkeypatch.setattr(logging.getLogger("rtsr.call"), "propagate", True)
     with caplog.at_level(logging.INFO, "rtsr"):
         for data in (b"\r\n\r\n", b"\0", b"\r\n"):
             peer.send(data)
         peer.send(peer.request("OPTIONS"))
         assert peer.final()[0] == 200
-    assert "could not be read" not in caplog.text
+        assert "could not be read" not in caplog.text
+        peer.send(b"no message")
+        running.until(lambda: "could not be read" in caplog.text)
+
+
+def test_line_breaks_in_a_stream_are_answered_and_lose_no_message(running, peer):
+    with socket.create_connection(("127.0.0.1", running.port), 5.0) as stream:
+        stream.sendall(b"\r\n\r\n")
+        assert stream.recv(65535) == b"\r\n"
+        stream.sendall(b"\r\n" + peer.request("OPTIONS").replace(b"/UDP", b"/TCP"))
+        assert stream.recv(65535).startswith(b"SIP/2.0 200")
+
+
+def test_a_call_that_ends_with_bye_before_it_is_answered_is_answered(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 180)
+        while (ringing := peer.hear())[0] < 180:
+            pass
+        peer.send(peer.request("BYE", to=tag_of(ringing[1]), number=2))
+        assert {peer.final()[0], peer.final()[0]} == {200, 487}
+        called.answer(called.hear("CANCEL"), 200)
+        called.answer(invite, 487)
+
+
+def test_a_caller_who_never_acknowledges_is_hung_up(stand_in, monkeypatch):
+    monkeypatch.setattr("aiosipua.transaction.T1", 0.1)
+    monkeypatch.setattr("aiosipua.transaction.TIMER_H", 0.2)
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        called.answer(called.hear("INVITE"), 200, OPUS_SDP)
+        assert peer.final()[0] == 200
+        while not peer._socket.recv(65535).startswith(b"BYE"):
+            pass
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_a_body_of_another_kind_is_refused_and_its_name_goes_by_any_case(stand_in):
+    with between(stand_in) as (peer, running, called):
+        other, same = b"text/plain", b"Application/SDP; charset=utf-8"
+        invite = peer.request("INVITE", body=SDP, call="c0")
+        peer.send(invite.replace(b"application/sdp", other))
+        status, text = peer.final()
+        assert status == 415
+        assert "Accept: application/sdp" in text
+        peer.send(peer.request("INVITE", body=SDP).replace(b"application/sdp", same))
+        called.answer(called.hear("INVITE"), 200, OPUS_SDP, kind=same.decode())
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        to = tag_of(text)
+        peer.send(peer.request("ACK", to=to))
+        held = SDP.replace("sendrecv", "sendonly")
+        for number, (method, kind, expected, direction) in enumerate(
+            [
+                ("INVITE", other, 415, ""),
+                ("UPDATE", other, 415, ""),
+                ("INVITE", same, 200, "a=recvonly"),
+                ("UPDATE", same, 200, "a=recvonly"),
+            ],
+            2,
+        ):
+            change = peer.request(method, body=held, to=to, number=number)
+            peer.send(change.replace(b"application/sdp", kind))
+            status, text = peer.final()
+            assert status == expected
+            assert direction in text
+            if method == "INVITE":
+                peer.send(peer.request("ACK", to=to, number=number))
+        assert running.bridge.calls == 1
+        hang_up(peer, to, number=9)
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_an_announcement_that_fails_leaves_nothing_behind(stand_in, monkeypatch):
+    async def fail(call, key):
+        raise RtsrError("no place")
+
+    monkeypatch.setattr(bridge_module._BridgedCall, "_begin_early", fail)
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 183, OPUS_SDP)
+        assert peer.final()[0] == 502
+        called.answer(called.hear("CANCEL"), 200)
+        called.answer(invite, 487)
+
+        def waiting():
+            tasks = asyncio.all_tasks(running.loop)
+            return [task for task in tasks if "wait" in task.get_coro().__qualname__]
+
+        running.until(lambda: len(waiting()) == 0)
 
 
 @pytest.mark.parametrize(
@@ -562,6 +753,14 @@ def test_which_ways_sound_goes(change, direction):
 def test_a_name_in_place_of_an_address_is_not_looked_up():
     with pytest.raises(Unacceptable, match="not to names"):
         read_offer(parse_sdp(SDP.replace("IP4 127.0.0.1\r\nt=", "IP4 a.example\r\nt=")))
+
+
+def test_an_address_on_another_machines_interface_is_none():
+    local = SDP.replace("IP4 127.0.0.1\r\nt=", "IP6 fe80::1%0\r\nt=")
+    with pytest.raises(Unacceptable, match="to addresses"):
+        read_offer(parse_sdp(local))
+    media = read_offer(parse_sdp(SDP + "a=rtcp:40005 IN IP6 fe80::1%0\r\n"))
+    assert media.control == ("127.0.0.1", 40005)
 
 
 @pytest.mark.parametrize(("taken", "expected"), [("96", (102, 48000)), ("0", (101, 8000))])
