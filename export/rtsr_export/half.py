@@ -45,7 +45,7 @@ def to_float16(model: onnx.ModelProto) -> None:
 def to_float32(model: onnx.ModelProto) -> None:
     """Undo :func:`to_float16` in place: products in float32, of the weights as rounded to fp16."""
     graph = model.graph
-    stored = {one.name: one for one in graph.initializer if one.name.endswith(HALF)}
+    stored = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT16}
     casts = [node for node in graph.node if node.op_type == "Cast"]
     sources = {cast.output[0]: cast.input[0] for cast in casts}
     outputs = {cast.input[0]: cast.output[0] for cast in casts}

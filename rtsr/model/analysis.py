@@ -37,9 +37,7 @@ class FrameHistory(StreamingModule):
         """Map ``(batch, 1, 480 * frames)`` to ``(batch, frames, 1440)``, newest sample last."""
         past = torch.cat([tensor(state, "audio"), audio.flatten(1)], dim=1)
         following: State = {"audio": past[:, -LOOK_BACK_HOPS * HOP :]}
-        if torch.onnx.is_in_onnx_export():
-            return single_frame.frames_of_hops(past, HOP), following
-        return past.unfold(1, (1 + LOOK_BACK_HOPS) * HOP, HOP), following
+        return single_frame.frames_of_hops(past, HOP), following
 
 
 def analysis_window() -> Tensor:

@@ -5,16 +5,36 @@ longer: windows are gathered that are the whole input, and frames are compared w
 there is one. Each function here has both ways and computes the same. They are scripted, so that a
 trace keeps both as an ONNX ``If``; a run-time that knows the number of frames when it opens the
 graph drops the other branch (:func:`rtsr_export.graph.build_graph` gives all of them one
-condition). ``rtsr.model`` calls them in a trace alone.
+condition). Where training computes the same in another way, ``rtsr.model`` calls them in a trace
+alone.
 
 A run-time infers shapes in the branch that it will drop, too, so both have to fit any block.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def scripted_in_a_trace(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Keep both ways of a function in a trace; elsewhere Python takes the one that fits."""
+    scripted = torch.jit.script(function)
+
+    @functools.wraps(function)
+    def chosen(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        one = scripted if torch.onnx.is_in_onnx_export() else function
+        return one(*args, **kwargs)
+
+    return chosen
 
 
 @torch.jit.script
@@ -90,7 +110,7 @@ def gated_memory(gate: Tensor, candidate: Tensor, past: Tensor) -> Tensor:
         return (between.exp() * drive[:, None]).sum(2) + log_decay.exp() * past
 
 
-@torch.jit.script
+@scripted_in_a_trace
 def frames_of_hops(past: Tensor, hop: int) -> Tensor:
     """Cut ``(batch, (2 + frames) * hop)`` samples into frames of three hops, newest last."""
     if past.shape[1] == 3 * hop:
@@ -100,7 +120,7 @@ def frames_of_hops(past: Tensor, hop: int) -> Tensor:
         return torch.cat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:]], dim=2)
 
 
-@torch.jit.script
+@scripted_in_a_trace
 def overlapped(frames: Tensor, tail: Tensor, hop: int) -> tuple[Tensor, Tensor]:
     """Add each frame's start to the one's end before it.
 

@@ -64,11 +64,5 @@ class OverlapAdd(StreamingModule):
 
     def step(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``(batch, frames, 600)`` to ``(batch, 1, 480 * frames)``."""
-        frames, tail = frames * self.window, tensor(state, "tail")
-        if torch.onnx.is_in_onnx_export():
-            hops, newest = single_frame.overlapped(frames, tail, HOP)
-        else:
-            tails = torch.cat([tail, frames[..., HOP:]], dim=1)
-            ramp_up = frames[..., :OVERLAP] + tails[:, :-1]
-            hops, newest = torch.cat([ramp_up, frames[..., OVERLAP:HOP]], dim=2), tails[:, -1:]
-        return hops.reshape(hops.shape[0], 1, -1), {"tail": newest}
+        hops, tail = single_frame.overlapped(frames * self.window, tensor(state, "tail"), HOP)
+        return hops.reshape(hops.shape[0], 1, -1), {"tail": tail}

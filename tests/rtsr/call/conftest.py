@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,3 +19,24 @@ def batch() -> Iterator[object]:
 
     with BatchUpsampler(2, provider="cpu") as batch:
         yield batch
+
+
+@pytest.fixture(scope="module")
+def running(stand_in: Path) -> Iterator[Any]:
+    """A SIP bridge with room for two calls, and the telephone that it calls."""
+    from sip_ends import Running
+
+    with Running(str(stand_in)) as running:
+        yield running
+
+
+@pytest.fixture
+def peer(running: Any) -> Iterator[Any]:
+    """A caller of that bridge; afterwards no call is left and every place is free."""
+    from sip_ends import Peer
+
+    peer = Peer(running.port)
+    yield peer
+    peer.close()
+    running.until(lambda: running.bridge.calls == 0)
+    assert running.engine.batch.free == 2

@@ -109,21 +109,6 @@ def test_one_baresip_calls_another_through_the_bridge(tmp_path, secure):
     assert band_db(back, 300, 3000, 8000) > 20.0
 
 
-@pytest.fixture(scope="module")
-def running(stand_in):
-    with Running(str(stand_in)) as running:
-        yield running
-
-
-@pytest.fixture
-def peer(running):
-    peer = Peer(running.port)
-    yield peer
-    peer.close()
-    running.until(lambda: running.bridge.calls == 0)
-    assert running.engine.batch.free == 2
-
-
 def test_a_call_is_answered_carries_sound_and_ends_on_both_legs(running, peer):
     before, ended = len(running.callee.heard), len(running.callee.ended)
     status, text, to = set_up(peer)

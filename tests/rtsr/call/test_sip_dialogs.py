@@ -30,21 +30,6 @@ from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.errors import RtsrError
 
 
-@pytest.fixture(scope="module")
-def running(stand_in):
-    with Running(str(stand_in)) as running:
-        yield running
-
-
-@pytest.fixture
-def peer(running):
-    peer = Peer(running.port)
-    yield peer
-    peer.close()
-    running.until(lambda: running.bridge.calls == 0)
-    assert running.engine.batch.free == 2
-
-
 class CalledEnd:
     """The called end as a bare socket: hears requests, answers what a test likes."""
 
