@@ -32,7 +32,7 @@ from rtsr.call.sip.description import description_in
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
 from rtsr.errors import ArgumentError, RtsrError
 
-__all__ = ["Agent", "Target", "is_wildcard", "own_address"]
+__all__ = ["Agent", "Target", "check_reach", "is_wildcard", "own_address"]
 
 USER_AGENT = "rtsr"
 _TIMER_H = 32.0
@@ -70,11 +70,11 @@ class Target:
             uri = parse_uri(text)
         except Exception:
             raise ArgumentError(complaint) from None
-        if uri.scheme.lower() == "sips":
-            raise ArgumentError(
-                "SIP over TLS is not supported; write sip: and encrypt the network instead."
-            )
         transport = (uri.params.get("transport") or "udp").lower()
+        if uri.scheme.lower() == "sips" or transport == "tls":
+            raise ArgumentError(
+                "SIP over TLS is not supported; take UDP or TCP and encrypt the network instead."
+            )
         if not text.lower().startswith("sip:") or not uri.host or transport not in ("udp", "tcp"):
             raise ArgumentError(complaint)
         if uri.port is not None and not 0 < uri.port < 65536:
@@ -334,6 +334,33 @@ def own_address(towards: str) -> str:
         raise RtsrError(
             f"There is no way to '{towards}'; name our address with --advertise."
         ) from None
+
+
+def check_reach(host: str, port: int, other: str) -> None:
+    """Check that another host can answer to an address that we listen on.
+
+    Raises:
+        ArgumentError: the address is this machine's own, and the other host is another machine.
+    """
+    if not _is_loopback(host):
+        return
+    try:
+        seen = own_address(other)
+    except RtsrError:
+        # Its name may become known later.
+        return
+    if not _is_loopback(seen):
+        raise ArgumentError(
+            f"On {host} only this machine is heard, and {other} is another one; listen on an "
+            f"address that it reaches, as --listen {seen}:{port}."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def is_wildcard(host: str) -> bool:

@@ -626,12 +626,23 @@ def test_sipp_makes_a_hundred_calls(stand_in, tmp_path):
         taker.wait(10)
 
 
+def our_address(towards):
+    """Our address as another machine sees it, also where there is no network."""
+    return "127.0.0.1" if towards.startswith("127.") else "198.51.100.1"
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--to", "nobody"], "is no SIP address"),
         (["--to", "sips:x@127.0.0.1"], "TLS is not supported"),
+        (["--to", "sip:x@127.0.0.1;transport=tls"], "TLS is not supported"),
         (["--to", "sip:x@127.0.0.1:99999"], "is no SIP address"),
+        (["--to", "sip:x@198.51.100.2"], "only this machine is heard"),
+        (
+            ["--to", "sip:x@127.0.0.1", "--register", "sip:x@198.51.100.2"],
+            "198.51.100.2 is another",
+        ),
         (["--to", "sip:x@127.0.0.1", "--codecs", "mp3"], "There is no codec 'mp3'"),
         (["--to", "sip:x@127.0.0.1", "--ports", "5"], "write FIRST-LAST"),
         (["--to", "sip:x@127.0.0.1", "--ring-seconds", "0"], "1 to 600 s"),
@@ -642,6 +653,7 @@ def test_sipp_makes_a_hundred_calls(stand_in, tmp_path):
 )
 def test_what_cannot_be_bridged_is_one_sentence(options, sentence, capsys, monkeypatch):
     monkeypatch.delenv("RTSR_SIP_PASSWORD", raising=False)
+    monkeypatch.setattr(agent_module, "own_address", our_address)
     with pytest.raises(SystemExit) as ended:
         app(["call", "sip", *options])
     assert ended.value.code == 2
