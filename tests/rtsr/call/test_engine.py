@@ -16,7 +16,7 @@ from rtsr.call.formats import OPUS, PCMU, Packet
 from rtsr.call.metrics import exposition
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 
 
 @pytest.fixture
@@ -290,5 +290,18 @@ def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatc
             first.on_silence = lambda: ended.append(2)
             await until(5)
             assert 2 in ended
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("rate", [0, 3000, 96000])
+def test_a_rate_that_is_not_accepted_costs_no_place(quick, rate):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            with pytest.raises(AudioFormatError, match="not supported"):
+                await engine.open_sound(rate)
+            line = await engine.open_sound(8000)
+            with pytest.raises(AudioFormatError, match="not supported"):
+                line.rate = rate
 
     asyncio.run(run())
