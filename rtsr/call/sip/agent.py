@@ -79,7 +79,7 @@ class Target:
             raise ArgumentError(complaint)
         if uri.port is not None and not 0 < uri.port < 65536:
             raise ArgumentError(complaint)
-        return cls(text, uri.host, uri.port or 5060, transport)
+        return cls(text, uri.host.strip("[]"), uri.port or 5060, transport)
 
 
 class Agent:

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 
+from aiosipua.utils import format_addr
+
 from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_task_failures, log_to_stderr
@@ -82,5 +84,6 @@ async def _run(
             undo.push_async_callback(server.stop)
         if registrar is not None:
             await agent.register(registrar, settings.auth, _REGISTRATION_SECONDS)
-        announce(f"rtsr call sip: sip:{agent.host}:{agent.port} to {settings.target.uri}")
+        ours = format_addr(agent.host, agent.port)
+        announce(f"rtsr call sip: sip:{ours} to {settings.target.uri}")
         await stopped.wait()

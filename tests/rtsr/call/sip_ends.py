@@ -139,8 +139,8 @@ class Callee:
 class Running:
     """A bridge, its engine and a callee on an event loop of their own."""
 
-    def __init__(self, model, calls=2, callee=None, **options):
-        self.callee = callee or Callee()
+    def __init__(self, model, calls=2, callee=None, host="127.0.0.1", **options):
+        self.callee, self._host = callee or Callee(), host
         self._options, self._calls, self._model = options, calls, model
 
     def __enter__(self):
@@ -154,7 +154,7 @@ class Running:
             engine = CallEngine(self._calls, model=self._model, provider="cpu", deadline_ms=200)
             async with engine:
                 self.engine = engine
-                agent = Agent("127.0.0.1", 0)
+                agent = Agent(self._host, 0)
                 self.bridge = Bridge(agent, engine, BridgeSettings(**options))
                 await self.bridge.start()
                 self.port = agent.port
