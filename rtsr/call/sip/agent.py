@@ -26,6 +26,7 @@ from aiosipua.dialog import dialog_matches
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
+from aiosipua.utils import format_addr
 
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
@@ -352,7 +353,7 @@ def check_reach(host: str, port: int, other: str) -> None:
     if not _is_loopback(seen):
         raise ArgumentError(
             f"On {host} only this machine is heard, and {other} is another one; listen on an "
-            f"address that it reaches, as --listen {seen}:{port}."
+            f"address that it reaches, as --listen {format_addr(seen, port)}."
         )
 
 
