@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 # compares or times sound as it plays. The rest shares two cores.
 CLOCKED := $(wildcard tests/rtsr/live/test_*.py) tests/rtsr/live/device tests/rtsr/live/controls/midi \
   tests/rtsr/live/controls/test_keyboard.py tests/rtsr/live/worker/test_worker.py \
-  $(addprefix tests/rtsr/call/test_,bad_network.py browser.py call_examples.py engine.py firefox.py sip.py sip_dialogs.py web.py) tests/bench/soak
+  $(addprefix tests/rtsr/call/test_,bad_network.py browser.py call_examples.py engine.py firefox.py sip.py sip_dialogs.py sip_sessions.py web.py) tests/bench/soak
 SHARED := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests $(CLOCKED:%=--ignore=%)
 test: $(VENV)/.dev
 	$(SHARED) -m "not slow"

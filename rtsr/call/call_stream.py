@@ -13,6 +13,7 @@ import collections
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.arguments import check_audio_format
 from rtsr.batch.stream import BatchStream
 from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call.band_controls import BandControls
@@ -61,6 +62,7 @@ class CallStream:
             or the call was left out.
 
     Raises:
+        AudioFormatError: a rate or a number of channels that is not accepted.
         RtsrError: the batch has no room.
     """
 
@@ -73,6 +75,8 @@ class CallStream:
         wet: float = 1.0,
         colour: Colour | AutoColour | None = None,
     ) -> None:
+        # Before a place is taken that would not be given back.
+        check_audio_format(rate, SAMPLE_RATE, channels)
         self.channels = channels
         self.fallback_seconds = 0.0
         self.controls = BandControls(channels)

@@ -112,7 +112,8 @@ class Line:
     Made by :meth:`CallEngine.open`; all methods belong to the event loop's thread.
 
     Attributes:
-        on_silence: called once when no packet has come for :data:`SILENT_SECONDS`.
+        on_silence: called when no packet has come for :data:`SILENT_SECONDS`, and again after as
+            long.
         is_held: whether it may take :data:`HELD_SECONDS`.
     """
 
@@ -122,7 +123,7 @@ class Line:
         self.on_silence: Callable[[], None] | None = None
         self.is_held = False
         self._engine = engine
-        self._last_packet = engine.loop.time()
+        self._last_packet = self._last_told = engine.loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at: float | None = None
         self._closed = False
@@ -131,6 +132,11 @@ class Line:
     def is_closed(self) -> bool:
         """Whether :meth:`close` was called."""
         return self._closed
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the far end was last heard of."""
+        return self._engine.loop.time() - self._last_packet
 
     def receive(self, packet: Packet) -> None:
         """Take a packet that has just arrived; never raises for what is in it."""
@@ -148,11 +154,11 @@ class Line:
         self._last_packet = self._engine.loop.time()
 
     def watch(self, now: float) -> None:
-        """Call ``on_silence`` if the caller has vanished."""
+        """Call ``on_silence`` if the far end may have vanished."""
         longest = HELD_SECONDS if self.is_held else SILENT_SECONDS
-        if self.on_silence is not None and now - self._last_packet > longest:
-            tell, self.on_silence = self.on_silence, None
-            tell()
+        if self.on_silence is not None and now - max(self._last_packet, self._last_told) > longest:
+            self._last_told = now
+            self.on_silence()
 
     def close(self) -> None:
         """End the line and give its place in the batch back. May be called twice."""

@@ -51,6 +51,9 @@ IDLE_COMFORT_SECONDS = 10.0
 #: What the end of one codec's sound is continued by, to be faded over to the next one's.
 TAIL_SECONDS = 0.010
 
+# Once sound has been made up for the beginning of a packet, its rest waits no longer than this:
+# another 8 ms would hold up what leaves by 18.
+_SLACK_WITHIN = 0.002
 # A timer that fires this early is in time.
 _EARLY = 0.0005
 # Offsets within this of the wanted one stay; the delay changes by this step at a time.
@@ -160,6 +163,8 @@ class Receiver:
         self._is_silence = False
         self._is_dtx = False
         self._made_up = 0
+        self._missing = 0
+        self._packet_units = 1
         self._late_in_a_row = 0
         self._is_shortening = False
         self._bandwidth: float | None = None
@@ -191,7 +196,7 @@ class Receiver:
             return None
         first = self._first()
         due = self._due(self._position)
-        return due if first is not None and first.at <= self._position else due + SLACK
+        return due if first is not None and first.at <= self._position else due + self._slack
 
     def receive(self, packet: Packet, now: float) -> None:
         """Take a packet that arrived at ``now`` seconds. Nothing that it holds raises."""
@@ -240,7 +245,7 @@ class Receiver:
         self._offset = max(now - at / UNITS, self._delay.baseline + self._delay.target)
         self._pause = 0.0 if self._paused_at is None else now - self._paused_at
         self._last_number = None
-        self._made_up = 0
+        self._made_up = self._missing = 0
 
     def _reconsider(self, at: int) -> None:
         """Count a packet that came too late: would a longer delay have saved it?"""
@@ -262,7 +267,7 @@ class Receiver:
         due = self._due(self._position)
         if first is not None and first.at <= self._position:
             return None if now + _EARLY < due else self._play(first)
-        if now + _EARLY < due + SLACK:
+        if now + _EARLY < due + self._slack:
             return None
         if first is None and self._is_idle(now):
             self._paused_at = now
@@ -308,7 +313,8 @@ class Receiver:
         rate = first.form.sample_rate
         sound = sound[(self._position - first.at) * rate // UNITS :]
         self._position = first.at + first.units
-        self._made_up = 0
+        self._made_up = self._missing = 0
+        self._packet_units = first.units
         self._late_in_a_row = 0
         self._is_dtx = first.form is OPUS and is_opus_silence(queued.packet.payload)
         self._is_silence = self._is_dtx
@@ -335,6 +341,7 @@ class Receiver:
         else:
             comfort = self._comfort.make(samples)
             sound = self._concealer.continue_sound(samples, comfort)
+        self._missing += samples * (UNITS // rate)
         excess = self._offset - self._delay.baseline - self._delay.target
         if excess < -max(0.5 * _STEP, 0.5 * samples / rate):
             # Nowhere is a longer wait cheaper than where something is made up anyway.
@@ -397,6 +404,11 @@ class Receiver:
             self.counts.lost += max(0, queued.number - self._last_number - 1)
         self._last_number = queued.number
         return queued
+
+    @property
+    def _slack(self) -> float:
+        """Seconds that sound which is missing now is waited for beyond its moment."""
+        return _SLACK_WITHIN if self._missing % self._packet_units else SLACK
 
     def _due(self, position: int) -> float:
         return position / UNITS + self._offset

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.arguments import check_audio_format
 from rtsr.call.band_controls import BandControls
 from rtsr.call.call_stream import CallStream
 from rtsr.call.receiver import Chunk, Origin
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.errors import AudioFormatError
+from rtsr.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from rtsr.call.engine import CallEngine
@@ -30,16 +32,25 @@ class SoundLine:
     ``rtsr.call.dry_path.DELAY_SAMPLES`` (185 at 48 kHz, 3.85 ms) later than what goes in.
 
     Attributes:
-        rate: Hz of what goes in; 48000 comes out.
-        channels: of both.
+        channels: of what goes in and of what comes out.
     """
 
     def __init__(self, engine: CallEngine, stream: CallStream, rate: int) -> None:
-        self.rate = rate
+        self._rate = rate
         self.channels = stream.channels
         self._engine = engine
         self._stream = stream
         self._stepped = asyncio.Event()
+
+    @property
+    def rate(self) -> int:
+        """Hz of what goes in; 48000 comes out. Settable, where a codec changes."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, value: int) -> None:
+        check_audio_format(value, SAMPLE_RATE, self.channels)
+        self._rate = value
 
     @property
     def controls(self) -> BandControls:
@@ -81,7 +92,7 @@ class SoundLine:
             )
         stream = self._stream
         frames = np.nan_to_num(frames.astype(np.float32), posinf=0.0, neginf=0.0)
-        stream.push(Chunk(np.clip(frames, -1e3, 1e3), self.rate, None, Origin.DECODED))
+        stream.push(Chunk(np.clip(frames, -1e3, 1e3), self._rate, None, Origin.DECODED))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._engine.deadline
         while stream.is_due and loop.time() < deadline:

@@ -77,6 +77,9 @@ class _Commands(TyperGroup):
         except _UsageError as error:
             message = " ".join(error.format_message().split()).rstrip(".")
             program = error.ctx.command_path if error.ctx else "rtsr"
+            if not message:
+                # A group without a command, whose help has just been printed.
+                sys.exit(error.exit_code)
             _fail(f"{message}; see `{program} --help`.")
         except typer.Abort:
             sys.exit(EXIT_INTERRUPTED)

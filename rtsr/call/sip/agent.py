@@ -14,30 +14,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiosipua import (
-    Dialog,
-    DialogState,
     IncomingCall,
-    OutgoingCall,
     Registration,
     SdpMessage,
     SipDigestAuth,
     SipRequest,
-    SipResponse,
-    SipUAC,
     SipUAS,
     parse_uri,
-    stringify_uri,
 )
 from aiosipua.dialog import dialog_matches
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
+from aiosipua.utils import format_addr
 
+from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
 from rtsr.errors import ArgumentError, RtsrError
 
-__all__ = ["Agent", "Target", "is_wildcard", "own_address"]
+__all__ = ["Agent", "Target", "check_reach", "is_wildcard", "own_address"]
 
 USER_AGENT = "rtsr"
 _TIMER_H = 32.0
@@ -46,90 +42,6 @@ _REGISTER_AGAIN_SECONDS = 30.0
 _UNREGISTER_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-class _Client(SipUAC):
-    """aiosipua's client, and what it leaves out of calls that are given up or asked for a password.
-
-    A CANCEL waits for the first response to its INVITE: without one, the other end may not know the
-    call yet (RFC 3261, 9.1), nor one that is repeated with a password. Where the CANCEL comes too
-    late the call is acknowledged and hung up (15).
-    """
-
-    def __init__(self, transport: SipTransport) -> None:
-        super().__init__(transport)
-        self._heard_of: set[str] = set()
-        self._given_up: dict[str, OutgoingCall] = {}
-
-    def send_cancel(self, call: OutgoingCall) -> SipRequest:
-        """Give a call up, now or as soon as the other end is known to know it."""
-        self._given_up[call.call_id] = call
-        return super().send_cancel(call) if call.call_id in self._heard_of else call.invite
-
-    def handle_response(self, response: SipResponse, addr: tuple[str, int]) -> None:
-        """Take a response to one of our requests."""
-        cseq, name = response.cseq, response.call_id or ""
-        call = self.get_call(name) or self._given_up.get(name)
-        if call is None or cseq is None or cseq.method.upper() != "INVITE":
-            super().handle_response(response, addr)
-            return
-        asked = call.invite.cseq
-        if asked is not None and cseq.seq != asked.seq:
-            # A copy of the question who calls, which the INVITE in force has answered.
-            return
-        self._heard_of.add(name)
-        description = _checked_description(response)
-        if 100 < response.status_code < 200 and description is not None:
-            # Sound before the answer, as an announcement.
-            call.sdp_answer = description
-        is_answer = 200 <= response.status_code < 300
-        if is_answer:
-            # aiosipua would end the call when no refresh comes, and takes those without an offer
-            # only; who asks for a session timer refreshes it (RFC 4028, 9).
-            response.headers.remove("Session-Expires")
-        if is_answer and not call._answered.is_set():
-            # Of several telephones that rang, this one took the call (RFC 3261, 13.2.2.4).
-            if response.to_addr is not None and response.to_addr.tag:
-                call.dialog.remote_tag = response.to_addr.tag
-            # RFC 3261, 12.1.2: requests within the call go there from now on.
-            if response.contact:
-                call.dialog.remote_target = stringify_uri(response.contact[0].uri)
-            call.dialog.route_set = list(reversed(response.headers.get("record-route")))
-        if name not in self._given_up:
-            super().handle_response(response, addr)
-            if response.status_code in (401, 407):
-                self._heard_of.discard(name)
-        elif is_answer:
-            is_first = not call._answered.is_set()
-            self._calls[name] = call
-            call.dialog.state = DialogState.EARLY
-            # Acknowledges it.
-            super().handle_response(response, addr)
-            if is_first:
-                call.hangup(self)
-        elif response.status_code >= 200:
-            # Nobody is called anew who is not wanted any more.
-            call._auth = None
-            super().handle_response(response, addr)
-        elif name in self._calls:
-            super().send_cancel(call)
-
-    def _build_invite(
-        self, dialog: Dialog, *, sdp_offer: SdpMessage | None, user_agent: str | None
-    ) -> SipRequest:
-        """Build an INVITE; a call that is repeated with a password may still go as many hops."""
-        invite = super()._build_invite(dialog, sdp_offer=sdp_offer, user_agent=user_agent)
-        first = self.get_call(dialog.call_id)
-        hops = first.invite.headers.get_first("max-forwards") if first is not None else None
-        if hops is not None:
-            invite.headers.set_single("Max-Forwards", hops)
-        return invite
-
-    def remove_call(self, call_id: str) -> None:
-        """Forget a call."""
-        super().remove_call(call_id)
-        self._heard_of.discard(call_id)
-        self._given_up.pop(call_id, None)
 
 
 @dataclass(frozen=True)
@@ -159,16 +71,16 @@ class Target:
             uri = parse_uri(text)
         except Exception:
             raise ArgumentError(complaint) from None
-        if uri.scheme.lower() == "sips":
-            raise ArgumentError(
-                "SIP over TLS is not supported; write sip: and encrypt the network instead."
-            )
         transport = (uri.params.get("transport") or "udp").lower()
+        if uri.scheme.lower() == "sips" or transport == "tls":
+            raise ArgumentError(
+                "SIP over TLS is not supported; take UDP or TCP and encrypt the network instead."
+            )
         if not text.lower().startswith("sip:") or not uri.host or transport not in ("udp", "tcp"):
             raise ArgumentError(complaint)
         if uri.port is not None and not 0 < uri.port < 65536:
             raise ArgumentError(complaint)
-        return cls(text, uri.host, uri.port or 5060, transport)
+        return cls(text, uri.host.strip("[]"), uri.port or 5060, transport)
 
 
 class Agent:
@@ -217,7 +129,9 @@ class Agent:
             udp = UdpTransport(local_addr=(host, port))
             self.udp = self._agent(udp, handlers)
             await self.udp.start()
-            tcp = TcpTransport(local_addr=(host, udp.local_addr[1]))
+            tcp = TcpTransport(
+                local_addr=(host, udp.local_addr[1]), carries_call=self._carries_call
+            )
             self.tcp = self._agent(tcp, handlers)
             await self.tcp.start()
         except OSError as error:
@@ -231,10 +145,7 @@ class Agent:
             agent.uac.advertised_addr = address
 
     def on_update(self, handler: Callable[[IncomingCall], None]) -> None:
-        """Have ``handler`` called with offers in UPDATE (RFC 3311), as with those of a re-INVITE.
-
-        aiosipua itself answers those that only keep a session alive (RFC 4028).
-        """
+        """Have ``handler`` called with every UPDATE within a call (RFC 3311)."""
         for agent in self.agents:
             agent._handlers["UPDATE"] = functools.partial(_take_update, agent, handler)
 
@@ -265,6 +176,13 @@ class Agent:
         agent = self.tcp if transport == "tcp" else self.udp
         assert agent is not None
         return agent
+
+    def client_of(self, transport: SipTransport | None) -> Client:
+        """Return what sends requests over a transport of ours."""
+        agent = self.tcp if self.tcp is not None and self.tcp.transport is transport else self.udp
+        assert agent is not None
+        assert isinstance(agent.uac, Client)
+        return agent.uac
 
     async def register(
         self, target: Target, auth: SipDigestAuth | None, expires: int
@@ -355,27 +273,21 @@ class Agent:
             if agent.uac is not None:
                 agent.uac.remove_call(call_id)
 
+    def _carries_call(self, address: tuple[str, int]) -> bool:
+        """Whether a TCP connection belongs to a call."""
+        agent = self.tcp
+        if agent is None or agent.uac is None:
+            return False
+        return any(call.source_addr == address for call in agent._calls.values()) or any(
+            call.remote_addr == address for call in agent.uac._calls.values()
+        )
+
     @staticmethod
     def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
-        agent = SipUAS(transport, user_agent=USER_AGENT, uac=_Client(transport))
+        agent = SipUAS(transport, user_agent=USER_AGENT, uac=Client(transport))
         for name, handler in handlers.items():
             setattr(agent, name, handler)
         return agent
-
-
-def _checked_description(response: SipResponse) -> SdpMessage | None:
-    """Return a response's description, and leave its type as aiosipua knows it.
-
-    One that cannot be read counts as none: the call is then without one.
-    """
-    try:
-        description = description_in(response)
-    except ValueError:
-        description = None
-    response.headers.remove("Content-Type")
-    if description is not None:
-        response.content_type = "application/sdp"
-    return description
 
 
 def _take_update(
@@ -385,7 +297,7 @@ def _take_update(
     address: tuple[str, int],
 ) -> None:
     _, dialog = agent._find_dialog(request.call_id or "")
-    if dialog is None or not request.body:
+    if dialog is None:
         handle_update(agent, request, address)
     elif agent._validate_in_dialog(dialog, request):
         handler(agent._wrap_uac_dialog(request, address))
@@ -423,6 +335,33 @@ def own_address(towards: str) -> str:
         raise RtsrError(
             f"There is no way to '{towards}'; name our address with --advertise."
         ) from None
+
+
+def check_reach(host: str, port: int, other: str) -> None:
+    """Check that another host can answer to an address that we listen on.
+
+    Raises:
+        ArgumentError: the address is this machine's own, and the other host is another machine.
+    """
+    if not _is_loopback(host):
+        return
+    try:
+        seen = own_address(other)
+    except RtsrError:
+        # Its name may become known later.
+        return
+    if not _is_loopback(seen):
+        raise ArgumentError(
+            f"On {host} only this machine is heard, and {other} is another one; listen on an "
+            f"address that it reaches, as --listen {format_addr(seen, port)}."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def is_wildcard(host: str) -> bool:

@@ -23,17 +23,14 @@ from aiosipua import (
     stringify_uri,
 )
 
-from rtsr.call.engine import BusyError, CallEngine, Line
-from rtsr.call.formats import G722, OPUS, PCMA, PCMU, Packet, PayloadFormat
+from rtsr.call.engine import BusyError, CallEngine
+from rtsr.call.formats import G722, OPUS, PCMA, PCMU, PayloadFormat
 from rtsr.call.receiver import Receiver
-from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
 from rtsr.call.sip.agent import USER_AGENT, Agent, Target
-from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import (
     KEY_BYTES,
     Media,
-    Session,
     Unacceptable,
     answer,
     description_in,
@@ -41,21 +38,25 @@ from rtsr.call.sip.description import (
     read_answer,
     read_offer,
 )
+from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
 from rtsr.errors import AudioFormatError, RtsrError
 
 __all__ = ["Bridge", "BridgeSettings"]
 
 _log = logging.getLogger(__name__)
 
-#: What calls may require of us (RFC 3261, 8.2.2.3): answers that are acknowledged, which need not
-#: be used where nothing is said before the final one.
-_EXTENSIONS = frozenset({"100rel"})
+#: What calls may require of us (RFC 3261, 8.2.2.3): session timers, and answers that are
+#: acknowledged, which need not be used where nothing is said before the final one.
+_EXTENSIONS = frozenset({"100rel", "timer"})
 
 # What a message may carry (RFC 3261, 8.2.3).
 _ACCEPTED = {"Accept": "application/sdp"}
 # RFC 3261, 13.3.1.4.
 _ACK_SECONDS = 32.0
+# RFC 3261, 14.2: seconds.
+_LONGEST_RETRY = 10
 # RFC 3261, 20.22.
 _MOST_HOPS = 255
 # What a user's name may consist of in an address (RFC 3261, 25.1).
@@ -66,6 +67,7 @@ _REASONS = {
     408: "Request Timeout",
     415: "Unsupported Media Type",
     420: "Bad Extension",
+    422: "Session Interval Too Small",
     480: "Temporarily Unavailable",
     481: "Call/Transaction Does Not Exist",
     482: "Loop Detected",
@@ -147,7 +149,7 @@ class Bridge:
                 "on_ack_timeout": self._on_lost,
             }
         )
-        self._agent.on_update(self._on_reinvite)
+        self._agent.on_update(self._on_update)
         self._agent.on_ack(self._on_ack)
 
     async def stop(self) -> None:
@@ -161,8 +163,13 @@ class Bridge:
     def _on_invite(self, incoming: IncomingCall) -> None:
         known = self._calls.get(incoming.call_id)
         if known is not None:
-            # The same call over another way (RFC 3261, 8.2.2.2); the first one stays.
-            _refuse(incoming, 482)
+            to = incoming.invite.to_addr
+            if to is not None and to.tag == known.incoming.dialog.local_tag:
+                # A change before the call is answered (RFC 3261, 14.2).
+                _refuse(incoming, 500, {"Retry-After": str(secrets.randbelow(_LONGEST_RETRY + 1))})
+            else:
+                # The same call over another way (RFC 3261, 8.2.2.2); the first one stays.
+                _refuse(incoming, 482)
             self._agent.keep(known.incoming, incoming)
             return
         try:
@@ -185,6 +192,11 @@ class Bridge:
             return
         if _hops_left(incoming) < 1:
             self._decline(incoming, 483)
+            return
+        try:
+            requested(incoming.invite)
+        except TooShort as error:
+            self._decline(incoming, 422, error.headers)
             return
         incoming.sdp_offer = description_in(incoming.invite)
         if incoming.invite.body and incoming.sdp_offer is None:
@@ -230,8 +242,23 @@ class Bridge:
         call = self._calls.get(leg.call_id)
         if call is None:
             leg.reject(481)
-        else:
-            call.change(leg)
+            return
+        try:
+            terms = requested(leg.invite)
+        except TooShort as error:
+            leg._send_response(422, _REASONS[422], extra_headers=error.headers)
+            return
+        call.change(leg, terms)
+
+    def _on_update(self, leg: IncomingCall) -> None:
+        call = self._calls.get(leg.call_id)
+        if call is None or leg.invite.body:
+            self._on_reinvite(leg)
+            return
+        try:
+            call.refresh(leg, requested(leg.invite))
+        except TooShort as error:
+            leg._send_response(422, _REASONS[422], extra_headers=error.headers)
 
     def _on_ack(self, call_id: str, sdp: SdpMessage | None) -> None:
         call = self._calls.get(call_id)
@@ -249,41 +276,6 @@ class Bridge:
             self._agent.drop_later(call_id)
 
 
-class _Leg:
-    """One end's media: its socket, what was agreed, and what it reports of what it hears."""
-
-    def __init__(self) -> None:
-        self.far = FarReports()
-        self.reports = ReportWriter(self.far)
-        self.session = Session()
-        self.line: Line | None = None
-        self.socket: MediaSocket | None = None
-        self.media: Media | None = None
-
-    def take(self, packet: Packet) -> None:
-        if self.line is not None:
-            self.line.receive(packet)
-
-    def touch(self) -> None:
-        if self.line is not None:
-            self.line.touch()
-
-    def agree(self, media: Media) -> None:
-        """Packets go by this description from now on."""
-        self.media = media
-        self.reports.formats = media.formats
-        if self.socket is not None and media.has_address:
-            control = None if media.shares_port else media.control
-            self.socket.on_report = self.touch
-            self.socket.set_peer(media.address, control, media.our_key, media.their_key)
-
-    def close(self) -> None:
-        if self.line is not None:
-            self.line.close()
-        if self.socket is not None:
-            self.socket.close()
-
-
 class _BridgedCall:
     def __init__(
         self, bridge: Bridge, agent: Agent, engine: CallEngine, incoming: IncomingCall
@@ -294,17 +286,19 @@ class _BridgedCall:
         self._engine = engine
         self.incoming = incoming
         self._outgoing: OutgoingCall | None = None
-        self._caller, self._callee = _Leg(), _Leg()
+        self._caller = Leg(self.end, self._take_answer)
+        self._callee = Leg(self.end, self._take_answer)
+        client = agent.client_of(incoming.transport)
+        self._caller.reach(client, lambda: incoming.dialog, incoming.source_addr)
         self._over = asyncio.Event()
         self._ended = False
         self._started = 0.0
-        self._enhanced: Line | None = None
         self._early = asyncio.Event()
         self._early_answer: SdpMessage | None = None
         self._acknowledged = asyncio.Event()
         self._caller_answer: SdpMessage | None = None
         #: Legs that were sent a proposal of ours, by the call's name; the answer is in the ACK.
-        self._proposed_to: dict[str, _Leg] = {}
+        self._proposed_to: dict[str, Leg] = {}
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -354,8 +348,10 @@ class _BridgedCall:
         assert self._callee.media is not None
         if has_offer:
             # What the caller was told before the answer stays true (RFC 3261, 13.2.1).
-            self.incoming.accept(self._early_answer or self._answer(self._caller, media))
-        self._watch_silence()
+            description = self._early_answer or self._answer(self._caller, media)
+            self._caller.accept(self.incoming, description, requested(self.incoming.invite))
+        self._caller.watch()
+        self._callee.watch()
         self._started = asyncio.get_running_loop().time()
         forms = f"{self._caller.media.form.name} {self._callee.media.form.name}"
         _log.info("sip call taken", extra={"call": self.name, "codec": forms})
@@ -373,7 +369,8 @@ class _BridgedCall:
             self._caller.session,
             self._caller.socket.control_port,
         )
-        self.incoming.accept(proposal)
+        self._caller.described = proposal
+        self._caller.accept(self.incoming, proposal, requested(self.incoming.invite))
         waiting = [asyncio.ensure_future(e.wait()) for e in (self._acknowledged, self._over)]
         await asyncio.wait(waiting, timeout=_ACK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
@@ -389,13 +386,17 @@ class _BridgedCall:
             self._caller_answer = sdp
             self._acknowledged.set()
         leg = self._proposed_to.pop(call_id, None)
-        if leg is None or sdp is None or leg.media is None:
+        if leg is not None and sdp is not None:
+            self._take_answer(leg, sdp)
+
+    def _take_answer(self, leg: Leg, sdp: SdpMessage) -> None:
+        if leg.media is None or leg.line is None:
             return
         try:
             self._agree(leg, read_answer(sdp, leg.media.our_key))
         except (Unacceptable, AudioFormatError) as error:
             _log.info("an answer does not fit", extra={"call": self.name, "reason": str(error)})
-        self._watch_silence()
+        leg.watch()
 
     async def _call(self, key: bytes | None) -> bool:
         """Call the target; return whether it was answered."""
@@ -405,8 +406,7 @@ class _BridgedCall:
         if self._ended:
             # Given up while the ports were opened or the name was looked up.
             return False
-        client = self._agent.by(target.transport).uac
-        assert client is not None
+        client = self._agent.client_of(self._agent.by(target.transport).transport)
         assert self._callee.socket is not None
         description = offer(
             self._shown(self._callee.socket),
@@ -417,16 +417,18 @@ class _BridgedCall:
             self._callee.socket.control_port,
         )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
-        outgoing = client.send_invite(
+        self._callee.described = description
+        outgoing = client.call(
             f"sip:{self._shown_caller}@{user}",
             target.uri,
             address,
             description,
-            user_agent=USER_AGENT,
             auth=settings.auth,
-            extra_headers={"Max-Forwards": str(_hops_left(self.incoming) - 1)},
+            user_agent=USER_AGENT,
+            headers={"Max-Forwards": str(_hops_left(self.incoming) - 1)},
         )
         self._outgoing = outgoing
+        self._callee.reach(client, lambda: outgoing.dialog, address)
         self._bridge.remember(outgoing.call_id, self)
         outgoing.on_ringing = self._ringing
         answered: asyncio.Future[None] = asyncio.ensure_future(
@@ -452,6 +454,7 @@ class _BridgedCall:
         if error is not None:
             self._refuse(_passed_on(outgoing._reject_code), "refused by the other end")
             return False
+        self._callee.begin_session(client.terms_of(outgoing.call_id))
         return True
 
     async def _begin_early(self, key: bytes | None) -> None:
@@ -491,7 +494,7 @@ class _BridgedCall:
         await self._connect(caller, callee, enhance=widens)
         await self._connect(callee, caller, enhance=not widens)
 
-    async def _connect(self, source: _Leg, sink: _Leg, enhance: bool) -> None:
+    async def _connect(self, source: Leg, sink: Leg, enhance: bool) -> None:
         assert source.media is not None
         assert sink.media is not None
         assert sink.socket is not None
@@ -513,25 +516,31 @@ class _BridgedCall:
             source.line = await self._engine.open(
                 receiver, sender, sink.socket.send, rate=source.media.form.sample_rate, **options
             )
-            self._enhanced = source.line
         else:
             source.line = self._engine.open_plain(receiver, sender, sink.socket.send, **options)
         source.line.path.far = sink.far
         if self._ended:
             source.line.close()
 
-    def change(self, leg: IncomingCall) -> None:
+    def refresh(self, leg: IncomingCall, terms: SessionTerms | None) -> None:
+        """One end says that the call is still on (UPDATE without a description)."""
+        mine = self._leg_of(leg)
+        mine.touch()
+        mine.accept(leg, None, terms)
+
+    def change(self, leg: IncomingCall, terms: SessionTerms | None) -> None:
         """One end wants something else within the call: other codecs, another address, a pause."""
-        mine = self._caller if leg.call_id == self.incoming.call_id else self._callee
+        mine = self._leg_of(leg)
         old = mine.media
-        if old is None or self._caller.line is None or self._callee.line is None:
-            # The call is not yet set up whole (RFC 3261, 14.2).
+        is_set_up = self._caller.line is not None and self._callee.line is not None
+        if old is None or not is_set_up or mine.waits_for_an_answer:
+            # The call is not yet set up whole, or ours is under way (RFC 3261, 14.2).
             leg._send_response(491, "Request Pending")
             return
         if not leg.invite.body:
             # It asks what we propose: what was agreed, without a pause (RFC 3261, 14.2).
             self._proposed_to[leg.call_id] = mine
-            leg.accept(self._answer(mine, replace(old, direction="sendrecv")))
+            mine.accept(leg, self._answer(mine, replace(old, direction="sendrecv")), terms)
             return
         proposal = description_in(leg.invite)
         if proposal is None:
@@ -551,11 +560,11 @@ class _BridgedCall:
         if leg.invite.contact:
             # Requests within the call go there from now on (RFC 3261, 12.2.2).
             dialog.remote_target = stringify_uri(leg.invite.contact[0].uri)
-        self._watch_silence()
-        leg.accept(self._answer(mine, media))
+        mine.watch()
+        mine.accept(leg, self._answer(mine, media), terms)
         _log.info("sip call changed", extra={"call": self.name, "codec": media.form.name})
 
-    def _agree(self, mine: _Leg, media: Media) -> None:
+    def _agree(self, mine: Leg, media: Media) -> None:
         """Go by another description of one end.
 
         Raises:
@@ -590,16 +599,8 @@ class _BridgedCall:
         assert self._outgoing is not None
         return self._outgoing.dialog
 
-    def _watch_silence(self) -> None:
-        """Hang up when the end whose sound is enhanced falls silent, much later if it is on hold.
-
-        Who holds may play music or send nothing, whatever the direction says.
-        """
-        leg = self._caller if self._caller.line is self._enhanced else self._callee
-        if leg.line is not None and leg.media is not None:
-            leg.line.touch()
-            leg.line.is_held = leg.media.direction != "sendrecv"
-            leg.line.on_silence = lambda: self.end("silent")
+    def _leg_of(self, call: IncomingCall) -> Leg:
+        return self._caller if call.call_id == self.incoming.call_id else self._callee
 
     def end(self, reason: str, by: str | None = None) -> None:
         """Hang up both legs but the one that ended it. May be called twice."""
@@ -640,12 +641,13 @@ class _BridgedCall:
         else:
             self.incoming.ringing()
 
-    def _answer(self, leg: _Leg, media: Media) -> SdpMessage:
+    def _answer(self, leg: Leg, media: Media) -> SdpMessage:
         assert leg.socket is not None
         shown = self._shown(leg.socket)
-        return answer(
+        leg.described = answer(
             shown, media, self._bridge.settings.bitrate, leg.session, leg.socket.control_port
         )
+        return leg.described
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
         return self._agent.host, socket.address[1]

@@ -8,11 +8,13 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 
+from aiosipua.utils import format_addr
+
 from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_task_failures, log_to_stderr
 from rtsr.call.metrics_server import MetricsServer
-from rtsr.call.sip.agent import Agent, Target, is_wildcard, own_address
+from rtsr.call.sip.agent import Agent, Target, check_reach, is_wildcard, own_address
 from rtsr.call.sip.bridge import Bridge, BridgeSettings
 
 __all__ = ["serve"]
@@ -42,14 +44,18 @@ def serve(
         announce: called with a line that names our address, once calls are accepted.
 
     Raises:
+        ArgumentError: the target or the registrar cannot reach the address.
         RtsrError: an address is not available, or the registrar refuses.
     """
     check_bitrate(settings.bitrate)
     host = listen[0]
+    registrar = None if register is None else Target.parse(register)
+    for other in (settings.target, registrar):
+        if other is not None and advertise is None:
+            check_reach(*listen, other.host)
     if advertise is None:
         advertise = own_address(settings.target.host) if is_wildcard(host) else host
     settings = replace(settings, bind=host)
-    registrar = None if register is None else Target.parse(register)
     agent = Agent(*listen, advertise)
     asyncio.run(_run(open_engine, agent, settings, registrar, metrics, announce))
 
@@ -78,5 +84,6 @@ async def _run(
             undo.push_async_callback(server.stop)
         if registrar is not None:
             await agent.register(registrar, settings.auth, _REGISTRATION_SECONDS)
-        announce(f"rtsr call sip: sip:{agent.host}:{agent.port} to {settings.target.uri}")
+        ours = format_addr(agent.host, agent.port)
+        announce(f"rtsr call sip: sip:{ours} to {settings.target.uri}")
         await stopped.wait()

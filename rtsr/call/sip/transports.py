@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,16 @@ _log = logging.getLogger(__name__)
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
 _MOST_REMEMBERED = 4096
+
+#: Connections at a time; where they are all taken, the one that has been idle for longest goes.
+MOST_CONNECTIONS = 512
+#: A connection that carries no call and brings no whole message for so long is closed.
+IDLE_SECONDS = 600.0
+#: How long a new one may take for its first message.
+FIRST_MESSAGE_SECONDS = 30.0
+_SWEEP_SECONDS = 5.0
+# Who asks and does not read the answers.
+_MOST_UNREAD_BYTES = 1 << 20
 _LONGEST_DATAGRAM = 65_507
 
 
@@ -209,10 +220,27 @@ class UdpTransport(UdpSipTransport):
 
 
 @dataclass
-class TcpTransport(TcpSipTransport):
-    """SIP over TCP; connects where there is no connection yet."""
+class _Visitor:
+    """A connection that others have opened."""
 
+    writer: asyncio.StreamWriter
+    heard_at: float
+    has_spoken: bool = False
+
+
+@dataclass
+class TcpTransport(TcpSipTransport):
+    """SIP over TCP; connects where there is no connection yet.
+
+    Attributes:
+        carries_call: tells whether the connection from an address belongs to a call; such a one may
+            be idle for as long as the call lasts.
+    """
+
+    carries_call: Callable[[tuple[str, int]], bool] = field(default=lambda address: False)
     transactions: _Transactions = field(init=False, repr=False)
+    _visitors: dict[tuple[str, int], _Visitor] = field(default_factory=dict, init=False, repr=False)
+    _sweeper: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
     _opening: dict[tuple[str, int], list[bytes]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -223,8 +251,54 @@ class TcpTransport(TcpSipTransport):
         await super().start()
         assert self._server is not None
         self.local_addr = (self.local_addr[0], self._server.sockets[0].getsockname()[1])
+        self._sweep_later()
+
+    async def _handle_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve a connection, if there is room for it; called by asyncio."""
+        if len(self._visitors) >= MOST_CONNECTIONS and not self._make_room():
+            _log.info("a SIP connection was refused: too many carry calls")
+            writer.close()
+            return
+        peer = writer.get_extra_info("peername") or ("0.0.0.0", 0)
+        address = (str(peer[0]), int(peer[1]))
+        visitor = _Visitor(writer, asyncio.get_running_loop().time())
+        self._visitors[address] = visitor
+        try:
+            await super()._handle_connection(reader, writer)
+        finally:
+            if self._visitors.get(address) is visitor:
+                del self._visitors[address]
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest; return whether there was one."""
+        idle = [address for address in self._visitors if not self.carries_call(address)]
+        if not idle:
+            return False
+        self._dismiss(min(idle, key=lambda address: self._visitors[address].heard_at))
+        return True
+
+    def _dismiss(self, address: tuple[str, int]) -> None:
+        self._connections.pop(address, None)
+        self._visitors.pop(address).writer.close()
+
+    def _sweep_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_later()
+        now = asyncio.get_running_loop().time()
+        for address, visitor in list(self._visitors.items()):
+            longest = IDLE_SECONDS if visitor.has_spoken else FIRST_MESSAGE_SECONDS
+            if now - visitor.heard_at > longest and not self.carries_call(address):
+                self._dismiss(address)
 
     def _dispatch(self, data: bytes, addr: tuple[str, int]) -> None:
+        visitor = self._visitors.get(addr)
+        if visitor is not None:
+            visitor.heard_at, visitor.has_spoken = asyncio.get_running_loop().time(), True
         if data == b"\r\n\r\n":
             # Who asks so whether the connection still lives is told (RFC 5626, 3.5.1).
             self.write(b"\r\n", addr)
@@ -244,6 +318,9 @@ class TcpTransport(TcpSipTransport):
         """Send bytes, over the connection from or to that address."""
         known = self._connections.get(addr)
         if known is not None:
+            if known[1].transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+                known[1].transport.abort()
+                return
             known[1].write(data)
             self._spawn(self._flush(known[1], addr))
         elif addr in self._opening:
@@ -266,6 +343,8 @@ class TcpTransport(TcpSipTransport):
     async def stop(self) -> None:
         """Close all connections."""
         self.transactions.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         server, self._server = self._server, None
         if server is not None:
             server.close()

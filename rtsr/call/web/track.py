@@ -36,7 +36,7 @@ class UpsampledTrack(MediaStreamTrack):
     ...         peer.addTrack(UpsampledTrack(track, await engine.open_sound(8000)))
 
     Args:
-        source: gives 16-bit audio frames at the rate of ``stream``, as aiortc's decoders do.
+        source: gives 16-bit audio frames, as aiortc's decoders do; their rate may change.
         stream: from :meth:`~rtsr.call.engine.CallEngine.open_sound`; closed with the track.
     """
 
@@ -64,6 +64,8 @@ class UpsampledTrack(MediaStreamTrack):
                 self.stop()
                 raise
             assert isinstance(frame, av.AudioFrame)
+            if frame.sample_rate != self._stream.rate:
+                self._stream.rate = frame.sample_rate
             sound = await self._stream.enhance(_as_sound(frame, self._stream.channels))
             self._rest = np.concatenate([self._rest, sound])
         out = self._rest[:_FRAME]

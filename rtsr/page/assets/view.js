@@ -174,7 +174,7 @@ export class View {
           splits: (chart) => (chart.width < 480 ? [100, 500, 2000, 8000, 32000] : [100, 200, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000])
             .filter((hz) => hz < this.about.range_hz[1]),
           values: (_, all) => all.map((hz) => (hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`)) },
-        { ...axis, size: 60, values: (_, all) => all.map((db) => `${db} dB`) },
+        { ...axis, size: 72, values: (_, all) => all.map((db) => `${db} dB`) },
       ],
       series: [
         {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -36,6 +37,24 @@ class Peer:
         while not (text := self._socket.recv(65535).decode()).startswith("SIP/2.0"):
             pass
         return int(text.split()[1]), text
+
+    def asked(self, method, seconds=5.0):
+        """The next request of that method that the bridge sends."""
+        end = time.monotonic() + seconds
+        while True:
+            self._socket.settimeout(max(0.01, end - time.monotonic()))
+            text = self._socket.recv(65535).decode()
+            if text.startswith(method):
+                return text
+
+    def answer(self, request, status, body="", more=""):
+        self.send(response(request, status, self.port, body, more))
+
+    def stay(self):
+        """Answer whoever has asked by now whether this end is there."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.answer(self.asked("OPTIONS", 0.01), 200)
 
     def final(self):
         while True:
@@ -120,8 +139,8 @@ class Callee:
 class Running:
     """A bridge, its engine and a callee on an event loop of their own."""
 
-    def __init__(self, model, calls=2, callee=None, **options):
-        self.callee = callee or Callee()
+    def __init__(self, model, calls=2, callee=None, host="127.0.0.1", **options):
+        self.callee, self._host = callee or Callee(), host
         self._options, self._calls, self._model = options, calls, model
 
     def __enter__(self):
@@ -135,7 +154,7 @@ class Running:
             engine = CallEngine(self._calls, model=self._model, provider="cpu", deadline_ms=200)
             async with engine:
                 self.engine = engine
-                agent = Agent("127.0.0.1", 0)
+                agent = Agent(self._host, 0)
                 self.bridge = Bridge(agent, engine, BridgeSettings(**options))
                 await self.bridge.start()
                 self.port = agent.port
@@ -178,3 +197,105 @@ def hang_up(peer, to, call="c1", number=2):
     peer.send(peer.request("BYE", to=to, number=number, call=call))
     status, _ = peer.final()
     assert status == 200
+
+
+def response(request, status, port, body="", more="", tag="t", kind="application/sdp"):
+    """An answer to a request, given as text, of an end at a port."""
+    lines = [line for line in request.split("\r\n\r\n")[0].split("\r\n")[1:]
+             if line.split(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")]  # fmt: skip
+    lines = [f"{line};tag={tag}" if line.startswith("To:") and ";tag=" not in line else line
+             for line in lines]  # fmt: skip
+    kind = f"Content-Type: {kind}\r\n" if body else ""
+    text = "\r\n".join(lines)
+    return (
+        f"SIP/2.0 {status} Whatever\r\n{text}\r\nContact: <sip:x@127.0.0.1:{port}>\r\n"
+        f"{more}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+class CalledEnd:
+    """The called end as a bare socket: hears requests, answers what a test likes."""
+
+    def __init__(self):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.target = Target.parse(f"sip:x@127.0.0.1:{self.port}")
+
+    def hear(self, method, seconds=5.0):
+        """The next message that begins with a method, or with "SIP"; others are passed over."""
+        end = time.monotonic() + seconds
+        while True:
+            self._socket.settimeout(max(0.01, end - time.monotonic()))
+            data, self._to = self._socket.recvfrom(65535)
+            text = data.decode()
+            if text.startswith(method):
+                return text
+
+    def heard_nothing_but(self, method, seconds):
+        """Whether nothing else comes for so long."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                if not self.hear("", seconds).startswith(method):
+                    return False
+        return True
+
+    def answer(self, request, status, body="", more="", tag="t", kind="application/sdp"):
+        message = response(request, status, self.port, body, more, tag, kind)
+        self._socket.sendto(message, self._to)
+
+    def stay(self):
+        """Answer whoever has asked by now whether this end is there."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.answer(self.hear("OPTIONS", 0.01), 200)
+
+    def request(self, invite, method, number, body=""):
+        """Send a request within the call that an INVITE has opened."""
+        header = dict(line.split(": ", 1) for line in invite.split("\r\n\r\n")[0].split("\r\n")[1:])
+        kind = "Content-Type: application/sdp\r\n" if body else ""
+        message = (
+            f"{method} sip:rtsr@127.0.0.1 SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bK{self.port}{number}\r\n"
+            f"From: {header['To']};tag=t\r\nTo: {header['From']}\r\n"
+            f"Call-ID: {header['Call-ID']}\r\nCSeq: {number} {method}\r\nMax-Forwards: 70\r\n"
+            f"Contact: <sip:x@127.0.0.1:{self.port}>\r\n{kind}"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        )
+        self._socket.sendto(message.encode(), self._to)
+
+    def close(self):
+        self._socket.close()
+
+
+OPUS_SDP = (
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=audio 40002 RTP/AVP 96 101\r\na=rtpmap:96 opus/48000/2\r\n"
+    "a=rtpmap:101 telephone-event/48000\r\n"
+)
+
+
+@contextlib.contextmanager
+def between(stand_in, **options):
+    """A caller, a bridge and a called end, each of which a test steers."""
+    called = CalledEnd()
+    with Running(str(stand_in), target=called.target, **options) as running:
+        peer = Peer(running.port)
+        yield peer, running, called
+        peer.close()
+        running.until(lambda: running.bridge.calls == 0)
+        assert running.engine.batch.free == running.engine.capacity
+    called.close()
+
+
+def answered(peer, called, body=SDP, answer=OPUS_SDP):
+    """Set a call up; the called end's INVITE, the caller's 200 and the tag of the bridge."""
+    peer.send(peer.request("INVITE", body=body))
+    invite = called.hear("INVITE")
+    called.answer(invite, 200, answer)
+    called.hear("ACK")
+    status, text = peer.final()
+    assert status == 200
+    to = tag_of(text)
+    peer.send(peer.request("ACK", to=to))
+    return invite, text, to

@@ -38,6 +38,11 @@ new Promise((done) => {
   setTimeout(() => recorder.stop(), %d);
 })
 """
+# Nothing is beyond the edge, and no name of a curve is broken into two lines.
+FITS = """
+document.documentElement.scrollWidth <= document.documentElement.clientWidth
+  && [...document.querySelectorAll('.legend span')].every((e) => e.getClientRects().length === 1)
+"""
 STATE = "document.getElementById('state').textContent"
 
 # A page that would rather not be sent silence, and is told that the server would rather not, too.
@@ -209,20 +214,23 @@ def test_everything_on_the_page_has_a_name_and_can_be_reached_by_key(server, mic
                 await browser.key("Tab")
                 reached.add(await browser.run("document.activeElement.id"))
             tree = (await browser.send("Accessibility.getFullAXTree"))["nodes"]
-            wide = await browser.run(
-                "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-            )
+            fits = [await browser.run(FITS)]
+            await browser.send(
+                "Emulation.setDeviceMetricsOverride",
+                width=390, height=844, deviceScaleFactor=1, mobile=True,
+            )  # fmt: skip
+            fits.append(await browser.run(FITS))
             await hang_up(browser)
-        return reached, tree, wide
+        return reached, tree, fits
 
-    reached, tree, wide = asyncio.run(run())
+    reached, tree, fits = asyncio.run(run())
     knobs = {f"knob-{name}" for name in ("wet", "level_db", "tilt_db", "ceiling_hz", "gate_dbfs")}
     assert {"codec", "call", "ab", "out"} | knobs <= reached
     roles = ("button", "slider", "switch", "combobox")
     named = [node for node in tree if node.get("role", {}).get("value") in roles]
     assert len(named) >= 8
     assert all(node.get("name", {}).get("value") for node in named)
-    assert wide
+    assert fits == [True, True]
 
 
 def likeness(sound, other):

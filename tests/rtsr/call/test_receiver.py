@@ -101,6 +101,32 @@ def test_waits_as_long_as_the_network_needs_and_no_longer():
     assert receiver.wait_ms < 20.0
 
 
+@pytest.mark.parametrize("milliseconds", [10, 20])
+def test_what_stands_for_a_lost_packet_comes_12_ms_late_at_most(milliseconds):
+    # Noise, so that no pause is cut or stretched.
+    sound = 0.1 * np.random.default_rng(0).standard_normal(8000 * 12).astype(np.float32)
+    payload = b"".join(p.payload for p in packets(np.clip(sound, -0.9, 0.9)))
+    size = 8 * milliseconds
+    stream = [
+        Packet(0, index, index * size, payload[index * size : (index + 1) * size], ssrc=7)
+        for index in range(len(payload) // size)
+    ]
+    chance = np.random.default_rng(2)
+    arrivals = [
+        (100.0 + 0.001 * milliseconds * index, packet)
+        for index, packet in enumerate(stream)
+        if index < 5 or chance.random() > 0.05
+    ]
+    receiver = Receiver(FORMATS)
+    played = heard(receiver, arrivals, after=0.0)
+    assert receiver.counts.lost > 5
+    # When each packet of 20 ms that leaves is whole.
+    lengths = np.cumsum([len(chunk.sound) for _, chunk in played])
+    times = np.array([now for now, _ in played])
+    whole_at = times[np.searchsorted(lengths, np.arange(160, lengths[-1], 160))]
+    assert np.diff(whole_at).max() < 0.0325
+
+
 @pytest.mark.parametrize("drift", [5e-4, -5e-4])
 def test_follows_a_clock_that_drifts(drift):
     receiver = Receiver(FORMATS)

@@ -602,28 +602,54 @@ def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch
     assert [expires for _, expires in seen].count("60") == 4
 
 
+def has_ipv6():
+    """Whether this machine reaches itself by IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.skipif(shutil.which("sipp") is None, reason="there is no sipp here")
-def test_sipp_makes_a_hundred_calls(stand_in, tmp_path):
+@pytest.mark.parametrize(
+    ("host", "calls"),
+    [
+        ("127.0.0.1", 100),
+        pytest.param(
+            "::1", 5, marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+        ),
+    ],
+)
+def test_sipp_makes_many_calls(stand_in, tmp_path, host, calls):
     taker = subprocess.Popen(
-        ["sipp", "-sn", "uas", "-i", "127.0.0.1", "-p", "25070", "-mp", "26000", "-nostdin"],
+        ["sipp", "-sn", "uas", "-i", host, "-p", "25070", "-mp", "26000", "-nostdin"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
+    shown = f"[{host}]" if ":" in host else host
     try:
-        target = Target.parse("sip:service@127.0.0.1:25070")
-        with Running(str(stand_in), calls=16, target=target, forms=(PCMU,)) as running:
+        target = Target.parse(f"sip:service@{shown}:25070")
+        options = {"calls": 16, "target": target, "forms": (PCMU,), "host": host}
+        with Running(str(stand_in), **options) as running:
             finished = subprocess.run(
-                ["sipp", "-sn", "uac", f"127.0.0.1:{running.port}", "-i", "127.0.0.1",
-                 "-p", "25060", "-mp", "27000", "-m", "100", "-r", "20", "-d", "300",
+                ["sipp", "-sn", "uac", f"{shown}:{running.port}", "-i", host,
+                 "-p", "25060", "-mp", "27000", "-m", str(calls), "-r", "20", "-d", "300",
                  "-l", "12", "-nostdin", "-timeout", "60"],
                 capture_output=True, text=True, cwd=tmp_path,
             )  # fmt: skip
             assert finished.returncode == 0, finished.stdout[-3000:]
             running.until(lambda: running.bridge.calls == 0)
             assert running.engine.batch.free == 16
-            assert running.engine.taken == 100
+            assert running.engine.taken == calls
     finally:
         taker.terminate()
         taker.wait(10)
+
+
+def our_address(towards):
+    """Our address as another machine sees it, also where there is no network."""
+    return "127.0.0.1" if towards.startswith("127.") else "198.51.100.1"
 
 
 @pytest.mark.parametrize(
@@ -631,7 +657,13 @@ def test_sipp_makes_a_hundred_calls(stand_in, tmp_path):
     [
         (["--to", "nobody"], "is no SIP address"),
         (["--to", "sips:x@127.0.0.1"], "TLS is not supported"),
+        (["--to", "sip:x@127.0.0.1;transport=tls"], "TLS is not supported"),
         (["--to", "sip:x@127.0.0.1:99999"], "is no SIP address"),
+        (["--to", "sip:x@198.51.100.2"], "only this machine is heard"),
+        (
+            ["--to", "sip:x@127.0.0.1", "--register", "sip:x@198.51.100.2"],
+            "198.51.100.2 is another",
+        ),
         (["--to", "sip:x@127.0.0.1", "--codecs", "mp3"], "There is no codec 'mp3'"),
         (["--to", "sip:x@127.0.0.1", "--ports", "5"], "write FIRST-LAST"),
         (["--to", "sip:x@127.0.0.1", "--ring-seconds", "0"], "1 to 600 s"),
@@ -642,6 +674,7 @@ def test_sipp_makes_a_hundred_calls(stand_in, tmp_path):
 )
 def test_what_cannot_be_bridged_is_one_sentence(options, sentence, capsys, monkeypatch):
     monkeypatch.delenv("RTSR_SIP_PASSWORD", raising=False)
+    monkeypatch.setattr(agent_module, "own_address", our_address)
     with pytest.raises(SystemExit) as ended:
         app(["call", "sip", *options])
     assert ended.value.code == 2

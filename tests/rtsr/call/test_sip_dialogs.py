@@ -11,7 +11,7 @@ import time
 
 import pytest
 from network import packets, speech
-from sip_ends import SDP, Peer, Running, hang_up, set_up, tag_of
+from sip_ends import OPUS_SDP, SDP, Peer, Running, answered, between, hang_up, set_up, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -23,102 +23,11 @@ from rtsr.call.formats import OPUS
 from rtsr.call.reports import FarReports
 from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import bridge as bridge_module
-from rtsr.call.sip.agent import Target
+from rtsr.call.sip import leg as leg_module
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Unacceptable, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.errors import RtsrError
-
-
-class CalledEnd:
-    """The called end as a bare socket: hears requests, answers what a test likes."""
-
-    def __init__(self):
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.target = Target.parse(f"sip:x@127.0.0.1:{self.port}")
-
-    def hear(self, method, seconds=5.0):
-        """The next message that begins with a method, or with "SIP"; others are passed over."""
-        end = time.monotonic() + seconds
-        while True:
-            self._socket.settimeout(max(0.01, end - time.monotonic()))
-            data, self._to = self._socket.recvfrom(65535)
-            text = data.decode()
-            if text.startswith(method):
-                return text
-
-    def heard_nothing_but(self, method, seconds):
-        """Whether nothing else comes for so long."""
-        with contextlib.suppress(TimeoutError):
-            while True:
-                if not self.hear("", seconds).startswith(method):
-                    return False
-        return True
-
-    def answer(self, request, status, body="", more="", tag="t", kind="application/sdp"):
-        lines = [line for line in request.split("\r\n\r\n")[0].split("\r\n")[1:]
-                 if line.split(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")]  # fmt: skip
-        lines = [f"{line};tag={tag}" if line.startswith("To:") and ";tag=" not in line else line
-                 for line in lines]  # fmt: skip
-        kind = f"Content-Type: {kind}\r\n" if body else ""
-        text = "\r\n".join(lines)
-        message = (
-            f"SIP/2.0 {status} Whatever\r\n{text}\r\nContact: <sip:x@127.0.0.1:{self.port}>\r\n"
-            f"{more}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
-        )
-        self._socket.sendto(message.encode(), self._to)
-
-    def request(self, invite, method, number, body=""):
-        """Send a request within the call that an INVITE has opened."""
-        header = dict(line.split(": ", 1) for line in invite.split("\r\n\r\n")[0].split("\r\n")[1:])
-        kind = "Content-Type: application/sdp\r\n" if body else ""
-        message = (
-            f"{method} sip:rtsr@127.0.0.1 SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bK{self.port}{number}\r\n"
-            f"From: {header['To']};tag=t\r\nTo: {header['From']}\r\n"
-            f"Call-ID: {header['Call-ID']}\r\nCSeq: {number} {method}\r\nMax-Forwards: 70\r\n"
-            f"Contact: <sip:x@127.0.0.1:{self.port}>\r\n{kind}"
-            f"Content-Length: {len(body)}\r\n\r\n{body}"
-        )
-        self._socket.sendto(message.encode(), self._to)
-
-    def close(self):
-        self._socket.close()
-
-
-OPUS_SDP = (
-    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-    "m=audio 40002 RTP/AVP 96 101\r\na=rtpmap:96 opus/48000/2\r\n"
-    "a=rtpmap:101 telephone-event/48000\r\n"
-)
-
-
-@contextlib.contextmanager
-def between(stand_in, **options):
-    """A caller, a bridge and a called end, each of which a test steers."""
-    called = CalledEnd()
-    with Running(str(stand_in), target=called.target, **options) as running:
-        peer = Peer(running.port)
-        yield peer, running, called
-        peer.close()
-        running.until(lambda: running.bridge.calls == 0)
-        assert running.engine.batch.free == running.engine.capacity
-    called.close()
-
-
-def answered(peer, called, body=SDP, answer=OPUS_SDP):
-    """Set a call up; the called end's INVITE, the caller's 200 and the tag of the bridge."""
-    peer.send(peer.request("INVITE", body=body))
-    invite = called.hear("INVITE")
-    called.answer(invite, 200, answer)
-    called.hear("ACK")
-    status, text = peer.final()
-    assert status == 200
-    to = tag_of(text)
-    peer.send(peer.request("ACK", to=to))
-    return invite, text, to
 
 
 def test_who_gives_up_before_the_target_is_called_frees_the_place(running, peer, monkeypatch):
@@ -185,8 +94,8 @@ def test_the_same_call_over_another_way_is_refused_and_the_first_stays(stand_in)
 @pytest.mark.parametrize(
     ("more", "status", "said"),
     [
-        ("Require: timer, 100rel\r\n", 420, "Unsupported: timer"),
-        ("Require: 100rel\r\n", 200, ""),
+        ("Require: precondition, 100rel\r\n", 420, "Unsupported: precondition"),
+        ("Require: 100rel, timer\r\n", 200, ""),
     ],
 )
 def test_what_we_have_not_and_a_call_needs_is_named(running, peer, more, status, said):
@@ -351,6 +260,7 @@ def test_who_holds_a_call_hears_nothing_may_be_silent_and_comes_back(
     stand_in, monkeypatch, method, direction, answer
 ):
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(leg_module, "ANSWER_SECONDS", 0.5)
     media = Media()
     with between(stand_in) as (peer, running, called):
         invite, first, to = answered(peer, called, media.offer())
@@ -368,7 +278,9 @@ def test_who_holds_a_call_hears_nothing_may_be_silent_and_comes_back(
         if method == "INVITE":
             peer.send(peer.request("ACK", to=to, number=2))
         assert media.say(there, 10) == []
-        time.sleep(2.7)
+        # The other end, which is not on hold, is asked whether it is there.
+        called.answer(called.hear("OPTIONS"), 200)
+        time.sleep(0.5)
         assert running.engine.calls == 1
         (line,) = running.engine.lines
         ended = []
@@ -490,12 +402,14 @@ def test_who_calls_is_shown(stand_in, user, auth, shown):
 
 def test_whose_reports_come_has_not_vanished(stand_in, monkeypatch):
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(leg_module, "ANSWER_SECONDS", 0.5)
     media = Media()
     with between(stand_in) as (peer, running, called):
         _, text, _ = answered(peer, called, media.offer(more="a=rtcp-mux\r\n"))
         for _ in range(9):
             media.caller.sendto(bytes(RtcpRrPacket(5, [])), media_port(text))
             time.sleep(0.3)
+            called.stay()
         assert running.engine.calls == 1
         called.answer(called.hear("BYE"), 200)
     media.close()

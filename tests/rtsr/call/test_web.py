@@ -395,31 +395,34 @@ def test_a_port_in_use_is_one_sentence(server, capsys):
 
 
 class Frames(MediaStreamTrack):
-    """Speech at 8 kHz in frames, as aiortc's decoder gives them."""
+    """Speech in frames of 20 ms, as aiortc's decoders give them."""
 
     kind = "audio"
 
-    def __init__(self, sound):
+    def __init__(self, rate):
         super().__init__()
-        self._sound = sound
+        self._sound, self._rate = speech(rate, 2.0), rate
         self._at = 0
 
     async def recv(self):
         if self._at >= len(self._sound):
             self.stop()
             raise MediaStreamError
-        part = (self._sound[self._at : self._at + 160] * 32767).astype(np.int16)
+        size = self._rate // 50
+        part = (self._sound[self._at : self._at + size] * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(part[None], format="s16", layout="mono")
-        frame.sample_rate, frame.pts = 8000, self._at
-        frame.time_base = fractions.Fraction(1, 8000)
-        self._at += 160
+        frame.sample_rate, frame.pts = self._rate, self._at
+        frame.time_base = fractions.Fraction(1, self._rate)
+        self._at += size
         return frame
 
 
-def test_upsampled_track_is_a_track_for_any_application():
+# A browser sends Opus if nothing else is agreed, which is decoded at 48 kHz whatever was expected.
+@pytest.mark.parametrize("rate", [8000, 48000])
+def test_upsampled_track_is_a_track_for_any_application(rate):
     async def run():
         async with CallEngine(1, provider="cpu", deadline_ms=200) as engine:
-            track = UpsampledTrack(Frames(speech(8000, 2.0)), await engine.open_sound(8000))
+            track = UpsampledTrack(Frames(rate), await engine.open_sound(8000))
             frames = [await track.recv() for _ in range(100)]
             with pytest.raises(MediaStreamError):
                 await track.recv()

@@ -241,3 +241,13 @@ def test_demo_names_what_is_left_out_and_nothing_else(
         'ViSQOL left out; it needs: pip install "rtsr[eval]".',
         'Picture left out; it needs: pip install "rtsr[eval]".',
     ]
+
+
+@pytest.mark.parametrize("group", ["call", "colour"])
+def test_a_group_without_a_command_prints_its_help_and_nothing_else(group, capsys):
+    with pytest.raises(SystemExit) as ended:
+        application.app([group])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert "Commands" in printed.out + printed.err
+    assert "rtsr: " not in printed.out + printed.err

@@ -1,0 +1,251 @@
+"""Calls that are made, and requests within calls, with what aiosipua leaves out of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from aiosipua import (
+    Dialog,
+    DialogState,
+    OutgoingCall,
+    SdpMessage,
+    SipDigestAuth,
+    SipRequest,
+    SipResponse,
+    SipUAC,
+    serialize_sdp,
+    stringify_uri,
+)
+from aiosipua.transport import SipTransport
+from aiosipua.uac_responses import _send_ack
+
+from rtsr.call.sip.description import description_in
+from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
+
+__all__ = ["Address", "Client"]
+
+Address = tuple[str, int]
+
+_TIMER = {"Supported": "100rel, timer", "Session-Expires": str(SESSION_SECONDS)}
+
+
+@dataclass
+class _Question:
+    """A request within a call that waits for its answer."""
+
+    request: SipRequest
+    dialog: Dialog
+    address: Address
+    on_answer: Callable[[SipResponse], None]
+    is_answered: bool = False
+
+
+class Client(SipUAC):
+    """Makes calls, gives them up, and asks within calls.
+
+    A CANCEL waits for the first response to its INVITE: without one, the other end may not know the
+    call yet (RFC 3261, 9.1), nor one that is repeated with a password. Who answers a call that is
+    not wanted any more, or that somebody else has answered, is acknowledged and hung up (13.2.2.4).
+    """
+
+    def __init__(self, transport: SipTransport) -> None:
+        super().__init__(transport)
+        self._made: dict[str, OutgoingCall] = {}
+        self._heard_of: set[str] = set()
+        self._given_up: set[str] = set()
+        self._hung_up: set[tuple[str, str]] = set()
+        self._terms: dict[str, SessionTerms | None] = {}
+        self._questions: dict[tuple[str, int], _Question] = {}
+
+    def call(
+        self,
+        from_uri: str,
+        to_uri: str,
+        address: Address,
+        offer: SdpMessage,
+        *,
+        auth: SipDigestAuth | None,
+        user_agent: str,
+        headers: dict[str, str],
+    ) -> OutgoingCall:
+        """Call somebody, with a session timer if they know such; as aiosipua's ``send_invite``."""
+        call = self.send_invite(
+            from_uri,
+            to_uri,
+            address,
+            offer,
+            # aiosipua itself names the timer in repeated requests only.
+            extra_headers={**headers, **_TIMER},
+            user_agent=user_agent,
+            auth=auth,
+            session_expires=SESSION_SECONDS,
+        )
+        self._made[call.call_id] = call
+        return call
+
+    def terms_of(self, call_id: str) -> SessionTerms | None:
+        """Return how long the session is that the answer to a call has begun."""
+        return self._terms.get(call_id)
+
+    def ask(
+        self,
+        dialog: Dialog,
+        address: Address,
+        method: str,
+        on_answer: Callable[[SipResponse], None],
+        headers: dict[str, str] | None = None,
+        offer: SdpMessage | None = None,
+    ) -> None:
+        """Send a request within a call; ``on_answer`` gets its final answer, 408 if none comes."""
+        for key, question in list(self._questions.items()):
+            if key[0] == dialog.call_id and question.is_answered:
+                del self._questions[key]
+        request = self._send_in_dialog(
+            dialog,
+            method,
+            address,
+            body="" if offer is None else serialize_sdp(offer),
+            content_type="" if offer is None else "application/sdp",
+            extra_headers=headers,
+        )
+        question = _Question(request, dialog, address, on_answer)
+        self._questions[dialog.call_id, dialog.local_cseq] = question
+
+    def waits_for_an_answer(self, call_id: str) -> bool:
+        """Whether an INVITE within a call has not been answered yet."""
+        return any(
+            key[0] == call_id and not each.is_answered and each.request.method == "INVITE"
+            for key, each in self._questions.items()
+        )
+
+    def send_cancel(self, call: OutgoingCall) -> SipRequest:
+        """Give a call up, now or as soon as the other end is known to know it."""
+        self._given_up.add(call.call_id)
+        return super().send_cancel(call) if call.call_id in self._heard_of else call.invite
+
+    def handle_response(self, response: SipResponse, addr: Address) -> None:
+        """Take a response to one of our requests."""
+        cseq, name = response.cseq, response.call_id or ""
+        question = None if cseq is None else self._questions.get((name, cseq.seq))
+        if question is not None and cseq is not None and cseq.method == question.request.method:
+            self._take_answer((name, cseq.seq), question, response)
+            return
+        call = self._made.get(name)
+        if call is None or cseq is None or cseq.method.upper() != "INVITE":
+            super().handle_response(response, addr)
+            return
+        asked = call.invite.cseq
+        if asked is not None and cseq.seq != asked.seq:
+            # A copy of the question who calls, which the INVITE in force has answered.
+            return
+        self._heard_of.add(name)
+        if 200 <= response.status_code < 300:
+            self._take_call(call, response, addr)
+            return
+        description = _checked_description(response)
+        if 100 < response.status_code < 200 and description is not None:
+            # Sound before the answer, as an announcement.
+            call.sdp_answer = description
+        if name not in self._given_up:
+            super().handle_response(response, addr)
+            if response.status_code in (401, 407, 422):
+                self._heard_of.discard(name)
+        elif response.status_code >= 200:
+            # Nobody is called anew who is not wanted any more.
+            call._auth, call._se_retried = None, True
+            super().handle_response(response, addr)
+        elif name in self._calls:
+            super().send_cancel(call)
+
+    def _take_call(self, call: OutgoingCall, response: SipResponse, address: Address) -> None:
+        """Take the answer of a telephone that was called; of several, the first has the call."""
+        name, is_first = call.call_id, not call._answered.is_set()
+        tag = "" if response.to_addr is None else response.to_addr.tag or ""
+        _checked_description(response)
+        is_over = name not in self._calls
+        if name in self._given_up or (is_first and is_over):
+            self._calls.pop(name, None)
+            self._hang_up(call, response, tag)
+        elif not is_first and tag != call.dialog.remote_tag:
+            self._hang_up(call, response, tag)
+        elif is_over:
+            _send_ack(self, call, response)
+        else:
+            if is_first:
+                call.dialog = _dialog_with(call.dialog, response, tag)
+                self._terms[name] = answered(response)
+            # aiosipua's own timer would end the call, since it does not see all refreshes.
+            response.headers.remove("Session-Expires")
+            super().handle_response(response, address)
+
+    def _hang_up(self, call: OutgoingCall, response: SipResponse, tag: str) -> None:
+        """Acknowledge an answer that is not wanted, and every copy of it, and hang up once."""
+        dialog = replace(_dialog_with(call.dialog, response, tag), state=DialogState.CONFIRMED)
+        _send_ack(self, self._as_call(dialog, call.invite, call.remote_addr), response)
+        if (call.call_id, tag) not in self._hung_up:
+            self._hung_up.add((call.call_id, tag))
+            self._send_in_dialog(dialog, "BYE", call.remote_addr, contact=False)
+
+    def _take_answer(
+        self, key: tuple[str, int], question: _Question, response: SipResponse
+    ) -> None:
+        if response.status_code < 200:
+            return
+        if question.request.method == "INVITE" and response.status_code < 300:
+            call = self._as_call(question.dialog, question.request, question.address)
+            _send_ack(self, call, response)
+        if question.is_answered:
+            return
+        question.is_answered = True
+        if question.request.method != "INVITE":
+            del self._questions[key]
+        _checked_description(response)
+        question.on_answer(response)
+
+    def _as_call(self, dialog: Dialog, invite: SipRequest, address: Address) -> OutgoingCall:
+        return OutgoingCall(dialog, invite, transport=self.transport, remote_addr=address)
+
+    def _build_invite(
+        self, dialog: Dialog, *, sdp_offer: SdpMessage | None, user_agent: str | None
+    ) -> SipRequest:
+        """Build an INVITE; a call that is repeated with a password may still go as many hops."""
+        invite = super()._build_invite(dialog, sdp_offer=sdp_offer, user_agent=user_agent)
+        first = self.get_call(dialog.call_id)
+        hops = first.invite.headers.get_first("max-forwards") if first is not None else None
+        if hops is not None:
+            invite.headers.set_single("Max-Forwards", hops)
+        return invite
+
+    def remove_call(self, call_id: str) -> None:
+        """Forget a call."""
+        super().remove_call(call_id)
+        self._made.pop(call_id, None)
+        self._terms.pop(call_id, None)
+        self._heard_of.discard(call_id)
+        self._given_up.discard(call_id)
+        self._hung_up = {each for each in self._hung_up if each[0] != call_id}
+        for key in [each for each in self._questions if each[0] == call_id]:
+            del self._questions[key]
+
+
+def _dialog_with(dialog: Dialog, response: SipResponse, tag: str) -> Dialog:
+    """Return the dialog that an answer opens (RFC 3261, 12.1.2)."""
+    target = stringify_uri(response.contact[0].uri) if response.contact else dialog.remote_target
+    route = list(reversed(response.headers.get("record-route")))
+    return replace(dialog, remote_tag=tag, remote_target=target, route_set=route)
+
+
+def _checked_description(response: SipResponse) -> SdpMessage | None:
+    """Return a response's description, and leave its type as aiosipua knows it.
+
+    One that cannot be read counts as none: the call is then without one.
+    """
+    try:
+        description = description_in(response)
+    except ValueError:
+        description = None
+    response.headers.remove("Content-Type")
+    if description is not None:
+        response.content_type = "application/sdp"
+    return description
