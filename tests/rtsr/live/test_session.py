@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import threading
@@ -13,15 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rtsr.cli.app import app
+from rtsr.engine.sources import HighBandSource
 from rtsr.errors import RtsrError
 from rtsr.live import loopback as latency_test
 from rtsr.live.loopback import measure_latency
+from rtsr.live.monitor.screen import Picture
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.live.shared import memory as live_memory
+from rtsr.live.worker import worker as worker_module
+from rtsr.live.worker.fallback_levels import build_octave_source
 
 RATE = 48000
 CUTOFF = 4000.0
@@ -79,6 +85,62 @@ def test_a_session_runs_at_the_device_s_own_rate_beyond_48_khz(jack_server: Any)
     assert report["latency"]["total_samples"] == pytest.approx(
         report["latency"]["total_ms"] * 96, abs=0.1
     )
+
+
+class SlowSource:
+    """Another source of the octaves, each hop of which takes longer than there is time."""
+
+    def __init__(self, source: HighBandSource) -> None:
+        self._source = source
+        self.name, self.channels = source.name, source.channels
+        self.hops, self.overlap, self.seed = source.hops, source.overlap, source.seed
+        self.reset, self.resume = source.reset, source.resume
+        self.asked = 0
+
+    def generate(self, audio: np.ndarray, f_prior: np.ndarray, f_target: float) -> np.ndarray:
+        self.asked += 1
+        # Two hops of an octave belong to 10 ms of sound.
+        time.sleep(0.008)
+        return self._source.generate(audio, f_prior, f_target)
+
+
+@pytest.mark.parametrize("jack_server", [{"rate": 96000, "period": 512}], indirect=True)
+def test_octaves_that_take_too_long_are_the_first_to_be_done_without(
+    jack_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[SlowSource] = []
+
+    def build(*arguments: Any) -> SlowSource:
+        built.append(SlowSource(build_octave_source(*arguments)))
+        return built[-1]
+
+    monkeypatch.setattr(worker_module, "build_octave_source", build)
+    session = LiveSession(replace(QUIET, worker="thread", cutoff_hz=None))
+    with session:
+        wait_for(lambda: bool(session.snapshot().fallback_level_changes))
+        # By then it is faded out.
+        steps = session.report()["steps"] + 20
+        wait_for(lambda: session.report()["steps"] > steps)
+        snapshot, report = session.snapshot(), session.report()
+        asked = built[0].asked
+        wait_for(lambda: session.report()["steps"] > steps + 50)
+        # Nothing asks for it any more.
+        assert built[0].asked == asked
+    first = snapshot.fallback_level_changes[0]
+    assert (first.from_level, first.to_level) == ("replicate+octave", "replicate")
+    assert first.cause in ("step time", "late", "ring low")
+    # Counted: the steps that took too long, and what was heard as the dry sound meanwhile.
+    assert report["step_ms"]["max"] > 16.0
+    assert report["late_steps"] > 0
+    assert report["underruns"] > 0
+    assert report["fallback_level_changes"][0]["to"] == "replicate"
+    # Shown, and it plays on; the newest move on a busy machine may be a further one.
+    newest = snapshot.fallback_level_changes[-1]
+    shown = f"{newest.from_level} → {newest.to_level}: {newest.cause}"
+    console = Console(width=100, height=60, record=True, file=io.StringIO())
+    console.print(Picture(snapshot, None))
+    assert shown in console.export_text()
+    assert snapshot.state == "playing"
 
 
 @pytest.mark.parametrize(
