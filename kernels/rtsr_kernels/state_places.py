@@ -119,13 +119,6 @@ def bring_forward(places: StatePlaces, due: np.ndarray, count: int) -> int:
     return copy
 
 
-@kernel(void(PLACES, int64))
-def take_written(places: StatePlaces, count: int) -> None:
-    """Let the states of the first ``count`` places be those that a run has written."""
-    for place in range(count):
-        places.copy_of[place] = 1 - places.copy_of[place]
-
-
 @kernel(void(PLACES, INDICES_IN))
 def clear_places(places: StatePlaces, slots: np.ndarray) -> None:
     """Zero the states of these slots."""
@@ -148,12 +141,17 @@ def to_places(
 
 
 @kernel(void(PLACES, INDICES_IN, AUDIO, AUDIO))
-def from_places(
+def take_results(
     places: StatePlaces, slots: np.ndarray, placed: np.ndarray, signal: np.ndarray
 ) -> None:
-    """Copy the rows of ``placed`` of the places of these slots to the rows of ``signal``."""
+    """Take what a run has written for these slots, from their rows of ``placed`` to ``signal``.
+
+    Their states are from now on those in the copy that was written.
+    """
     for index in range(slots.shape[0]):
-        signal[slots[index]] = placed[places.place_of[slots[index]]]
+        place = places.place_of[slots[index]]
+        places.copy_of[place] = 1 - places.copy_of[place]
+        signal[slots[index]] = placed[place]
 
 
 @kernel(int64(ROWS, INDICES_IN, INDICES))

@@ -9,9 +9,8 @@ from rtsr.runtime.step_memory import HostMemory
 from rtsr_kernels.state_places import (
     bring_forward,
     clear_places,
-    from_places,
     state_places,
-    take_written,
+    take_results,
     to_places,
 )
 
@@ -69,8 +68,7 @@ class HostSlots:
         for signal, placed in self._inputs:
             to_places(places, due, signal, placed)
         self._memory.run(copy, count)
-        take_written(places, len(due))
-        from_places(places, due, *self._result)
+        take_results(places, due, *self._result)
 
     def warm_up(self) -> None:
         """See :class:`~rtsr.batch.slots.Slots`."""

@@ -51,10 +51,11 @@ _KEPT_STEPS = 1
 class BatchUpsampler(Closing):
     """Streams that come and go, all stepped by one run of the model.
 
-    The capacity is fixed, since a session has one static shape: a step costs the same whether one
-    slot is taken or all. Every stream has its own rate, channels, cutoff, gain and seed, and gives
-    what it would give alone in an :class:`~rtsr.upsampler.Upsampler`, but for the rounding of
-    matrix products whose size depends on the batch (below 1e-5; measured below 1e-6).
+    The capacity is fixed. On the CPU a step runs the slots that are due and no others; on a GPU,
+    where a session has one static shape, it costs the same whether one is due or all. Every stream
+    has its own rate, channels, cutoff, gain and seed, and gives what it would give alone in an
+    :class:`~rtsr.upsampler.Upsampler`, but for the rounding of matrix products, whose size is the
+    number of slots that are run (below 1e-5; measured below 1e-6).
 
     >>> with rtsr.BatchUpsampler(16) as batch:                   # doctest: +SKIP
     ...     call = batch.open(8000)
