@@ -66,6 +66,29 @@ def test_conceal(benchmark):
     benchmark(lose)
 
 
+@pytest.mark.parametrize("due", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("model", ["small", "small-int8"])
+def test_step_of_those_due(benchmark, model, due):
+    """So many calls of a batch of 16 have a hop waiting, others every time.
+
+    Processor time is what counts: --benchmark-timer=time.process_time.
+    """
+    from rtsr import BatchUpsampler
+
+    with BatchUpsampler(16, model=model, provider="cpu", overload="wait") as batch:
+        streams = [batch.open(48000) for _ in range(16)]
+        hop = (0.05 * np.random.default_rng(0).standard_normal(480)).astype(np.float32)
+
+        def push():
+            for stream in streams[:due]:
+                stream.pull()
+                stream.push(hop)
+            streams.extend(streams[:due])
+            del streams[:due]
+
+        assert benchmark.pedantic(batch.step, setup=push, rounds=100, warmup_rounds=16) == due
+
+
 @pytest.mark.parametrize("places", [8, 16])
 @pytest.mark.parametrize("models", [("small",), ("small", "small-int8")], ids="+".join)
 def test_step_full_batches(benchmark, models, places):

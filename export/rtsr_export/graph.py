@@ -20,6 +20,7 @@ from rtsr.model.generator import Generator, parameter_count
 from rtsr.model.streaming import flatten, unflatten
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 from rtsr_export.folding import fold_constants
+from rtsr_export.open_batch import open_batch
 
 OPSET = 20
 FORMAT = 1
@@ -125,6 +126,7 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
     model = _trace(generator.eval())
     _unite_conditions(model.graph)
     fold_constants(model)
+    open_batch(model.graph)
     model.producer_name = "rtsr"
     states = _state_shapes(generator)
     for value in model.graph.output:

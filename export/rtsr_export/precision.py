@@ -20,6 +20,7 @@ from rtsr_export.calibration import model_facts
 from rtsr_export.folding import fold_constants
 from rtsr_export.graph_file import write_graph
 from rtsr_export.half import to_float16, to_float32
+from rtsr_export.open_batch import open_batch
 from rtsr_export.products import find_products
 from rtsr_export.quantize import quantize
 from rtsr_export.recordings import Samples, band_limited, packaged_recordings
@@ -69,6 +70,8 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     if facts.precision == HALF:
         to_float32(converted)
     fold_constants(converted)
+    # Graphs of earlier versions ask for their batch.
+    open_batch(converted.graph)
     if precision != FULL:
         if not find_products(converted):
             raise ModelError(

@@ -1,30 +1,67 @@
 """One graph for many streams: each item of the batch is a slot that streams take and give back.
 
-The batch of a session is fixed, and one run steps every item in it. What keeps streams apart is
-what happens to their state around a run: a slot whose stream has nothing due gets back the state it
-had before, and a slot that a stream takes starts from zeros.
+What keeps streams apart is what happens to their states in a step: a slot whose stream has nothing
+due keeps the state that it has, and a slot that a stream takes starts from zeros. Here is the one
+place where the CPU and devices differ: the CPU runs what is due alone, a device one static shape.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
-from rtsr.batch.slot_states import DeviceStates, HostStates, Slots, SlotStates
-from rtsr.runtime.gpu_lock import GPU_LOCK
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsr.batch.device_slots import DeviceSlots
+from rtsr.batch.host_slots import HostSlots, row_counts
 from rtsr.runtime.models import Model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
+from rtsr.runtime.step_memory import HostMemory
+
+Array = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 
-class SlotStep(OnnxStep):
-    """A graph at one static shape whose batch items hold the states of unrelated streams.
+class Slots(Protocol):
+    """What either kind of memory does for :class:`SlotStep`.
 
-    The signals are those of :class:`~rtsr.runtime.session.OnnxStep`, row ``i`` belongs to slot
-    ``i``. A step is :meth:`run`, then :meth:`hold` for the slots that should not have taken part.
+    Attributes:
+        signals: inputs by name, row ``i`` belongs to slot ``i``.
+        high_band: the output, likewise.
+    """
+
+    signals: dict[str, Array]
+    high_band: Array
+
+    def run(self, due: Indices, held: Indices) -> None:
+        """Take a step of the slots in ``due``; those in ``held`` keep their states."""
+
+    def warm_up(self) -> None:
+        """Take the first steps, which are slow; the states are not worth anything then."""
+
+    def clear(self, slots: Indices) -> None:
+        """Zero the states of these slots."""
+
+    def reset(self) -> None:
+        """Zero all states."""
+
+    def state(self) -> dict[str, Array]:
+        """Copy the states as the next step will see them, by name, slots first."""
+
+
+class SlotStep:
+    """A graph whose batch items hold the states of unrelated streams.
 
     Args:
+        model, provider, hops_per_step, threads: as for :class:`~rtsr.runtime.session.OnnxStep`.
         slots: items of the batch; each takes one channel of audio.
-        model, provider, hops_per_step, threads: as for ``OnnxStep``.
+
+    Attributes:
+        audio, noise, f_prior, f_target, high_band: as those of ``OnnxStep``; row ``i`` belongs to
+            slot ``i``.
+        model, metadata, provider: likewise.
 
     Raises:
         ModelError, ProviderError, MissingDependencyError: as for ``OnnxStep``.
@@ -39,33 +76,53 @@ class SlotStep(OnnxStep):
         hops_per_step: int = 1,
         threads: int = 1,
     ) -> None:
-        super().__init__(
+        step = OnnxStep(
             model,
             provider=provider,
             batch=slots,
             hops_per_step=hops_per_step,
             threads=threads,
+            row_counts=row_counts(slots),
         )
-        self._rows: SlotStates = (
-            HostStates(self._states) if self._device == "cpu" else self._device_states()
+        self._step = step
+        self.model = step.model
+        self.metadata = step.metadata
+        self.provider = step.provider
+        self._slots: Slots = (
+            HostSlots(step.memory) if isinstance(step.memory, HostMemory) else DeviceSlots(step)
         )
+        signals = self._slots.signals
+        self.audio: Array = signals["audio"]
+        self.noise: Array = signals["noise"]
+        self.f_prior: Array = signals["f_prior"]
+        self.f_target: Array = signals["f_target"]
+        self.f_target.fill(self.metadata.f_target_default)
+        self.high_band: Array = self._slots.high_band
+        self._slots.warm_up()
+        self.reset()
 
-    def hold(self, slots: Slots) -> None:
-        """Give these slots back the states that they had before the last :meth:`run`."""
-        self._rows.hold(slots, self._buffer)
+    def run(self, due: Indices, held: Indices) -> Array:
+        """Take a step of some slots; returns :attr:`high_band`, where only their rows count.
 
-    def clear(self, slots: Slots) -> None:
+        Args:
+            due: those that take part, each once.
+            held: those that have a stream and do not; they keep their states.
+        """
+        self._slots.run(due, held)
+        return self.high_band
+
+    def clear(self, slots: Indices) -> None:
         """Zero the states of these slots: their next step is the first."""
-        self._rows.clear(slots, self._buffer)
+        self._slots.clear(slots)
 
-    def _device_states(self) -> DeviceStates:
-        shapes = {name: zero.shape for name, zero in self._zeros.items()}
-        with GPU_LOCK:
-            return DeviceStates(
-                providers.load_onnxruntime(),
-                self.provider,
-                self._device,
-                self._states,
-                shapes,
-                self.options,
-            )
+    def reset(self) -> None:
+        """Forget everything: the next step of every slot is the first."""
+        self._slots.reset()
+
+    def state(self) -> dict[str, Array]:
+        """Copy the states as the next step will see them, by name, slots first."""
+        return self._slots.state()
+
+    def prepare_thread(self) -> None:
+        """See :meth:`OnnxStep.prepare_thread <rtsr.runtime.session.OnnxStep.prepare_thread>`."""
+        self._step.prepare_thread()

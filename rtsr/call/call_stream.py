@@ -116,6 +116,11 @@ class CallStream:
         return self._stream is not None and self._stream.is_due
 
     @property
+    def has_finished(self) -> bool:
+        """Whether the batch has finished sound that was not taken yet."""
+        return self._stream is not None and self._stream.ready > 0
+
+    @property
     def waiting(self) -> int:
         """Samples at 48 kHz that were pushed and not taken yet."""
         return self._pushed - self._dry.start

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Protocol
 
-from rtsr.runtime.session import OnnxStep
+import numpy as np
+from numpy.typing import NDArray
+
 from rtsr_kernels.crossover import MAX_CHANNELS
 from rtsr_kernels.network_rows import VALUES, NetworkRows
 
 
-def network_rows(step: OnnxStep, streams: int) -> NetworkRows:
+class Signals(Protocol):
+    """What goes into a step of a network and what comes out, batch first."""
+
+    audio: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    f_prior: NDArray[np.float32]
+    f_target: NDArray[np.float32]
+    high_band: NDArray[np.float32]
+
+
+def network_rows(step: Signals, streams: int) -> NetworkRows:
     """Describe the arrays of a step's graph, in which ``streams`` streams take slots."""
     return NetworkRows(
         values=np.zeros(streams, VALUES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,8 @@ class OnnxStep:
         hops_per_step: hops of 480 samples that one step takes: 1, 2, 4, 8 or 16.
         threads: threads within one step, for the CPU provider.
         options: instead of options in ``provider``.
+        row_counts: numbers of first items of the batch that a run of :attr:`memory` may take
+            instead of all; for those who step it themselves, and only on the CPU.
 
     Attributes:
         audio: float32 ``(batch, 1, 480 * hops)``, band-limited input at 48 kHz.
@@ -50,6 +53,7 @@ class OnnxStep:
         provider: the provider the session really runs on.
         cuda_graph: whether steps replay a captured graph.
         notes: sentences on what could not be had, such as the reason for a missing graph.
+        memory: of the signals and the state; for those who change single items of it.
 
     Raises:
         ModelError: the model is not one of rtsr's, or its graph contradicts its metadata.
@@ -66,6 +70,7 @@ class OnnxStep:
         hops_per_step: int = 1,
         threads: int = 1,
         options: ProviderOptions | None = None,
+        row_counts: Sequence[int] = (),
     ) -> None:
         wanted, parsed = parse_provider(provider)
         self.options = options or parsed
@@ -76,32 +81,31 @@ class OnnxStep:
                 f"Model '{self.model.name}' is no network; use it through rtsr.Upsampler."
             )
         onnxruntime = providers.load_onnxruntime()
-        shape = SessionShape(batch, hops_per_step, threads)
-        opened, self._memory = self._start(onnxruntime, wanted, shape)
+        shape = SessionShape(batch, hops_per_step, threads, takes_fewer=bool(row_counts))
+        self._row_counts = tuple(row_counts)
+        opened, self.memory = self._start(onnxruntime, wanted, shape)
         self.provider = opened.provider
         self.cuda_graph = opened.graph
         self.notes = tuple(opened.notes)
 
-        signals = self._memory.signals
+        signals = self.memory.signals
         self.audio: Audio = signals["audio"]
         self.noise: Audio = signals["noise"]
         self.f_prior: Audio = signals["f_prior"]
         self.f_target: Audio = signals["f_target"]
         self.f_target.fill(self.metadata.f_target_default)
-        self.high_band: Audio = self._memory.high_band
-        # For those who change single rows of the state.
-        self._device = self._memory.device
-        self._states = self._memory.states
-        self._zeros = {
-            name: np.zeros((batch, *state_shape[1:]), np.float32)
-            for name, state_shape in self.metadata.states.items()
-        }
+        self.high_band: Audio = self.memory.high_band
         self._buffer = 0
+
+    @property
+    def buffer(self) -> int:
+        """Which copy of the state the next step reads, 0 or 1."""
+        return self._buffer
 
     def run(self) -> Audio:
         """Take one step from the arrays of this object; returns :attr:`high_band`."""
         buffer = self._buffer
-        self._memory.run(buffer)
+        self.memory.run(buffer)
         self._buffer = 1 - buffer
         return self.high_band
 
@@ -110,7 +114,7 @@ class OnnxStep:
 
         For a thread that is to step what another one has opened. On the CPU there is nothing to do.
         """
-        self._memory.prepare_thread(self._buffer)
+        self.memory.prepare_thread(self._buffer)
 
     def step(self, audio: Audio, noise: Audio, f_prior: Audio, f_target: Audio) -> Audio:
         """Copy the inputs, take one step; the result is overwritten by the next one."""
@@ -122,12 +126,12 @@ class OnnxStep:
 
     def reset(self) -> None:
         """Forget everything: the next step is the first."""
-        self._memory.reset()
+        self.memory.reset()
         self._buffer = 0
 
     def state(self) -> dict[str, Audio]:
         """Copy the state as the next step will see it, by name."""
-        return self._memory.read_state(self._buffer)
+        return self.memory.read_state(self._buffer)
 
     def _start(
         self, onnxruntime: ModuleType, wanted: str, shape: SessionShape
@@ -193,7 +197,7 @@ class OnnxStep:
             ) from None
         shapes = self._shapes(shape)
         if opened.stream is None:
-            return HostMemory(onnxruntime, opened.session, shapes)
+            return HostMemory(onnxruntime, opened.session, shapes, self._row_counts)
         return DeviceMemory(
             onnxruntime, opened.runs, opened.stream, shapes, device_id=self.options.device
         )

@@ -75,42 +75,71 @@ class StepMemory(Protocol):
 class HostMemory:
     """Plain memory, where ONNX Runtime reads and writes the arrays themselves.
 
+    A session whose batch is not fixed also runs the first rows alone, in the same memory.
+
     Args:
         onnxruntime: the module.
         session: on the CPU.
         shapes: of the step.
+        row_counts: numbers of first rows that a run may have instead of all.
+
+    Attributes:
+        copies: float32 ``(2, floats)``, the two copies of the state: in each its tensors lie behind
+            one another.
+        starts: where in a copy each tensor begins, by name.
     """
 
     device = "cpu"
 
-    def __init__(self, onnxruntime: ModuleType, session: Any, shapes: StepShapes) -> None:
+    def __init__(
+        self,
+        onnxruntime: ModuleType,
+        session: Any,
+        shapes: StepShapes,
+        row_counts: Sequence[int] = (),
+    ) -> None:
         self._session = session
-        self._zeros = {name: _zeros(shape) for name, shape in shapes.states.items()}
         self.signals = {name: _zeros(shape) for name, shape in shapes.signals.items()}
         self.high_band = _zeros(shapes.high_band)
-
-        def value(array: Audio) -> Any:
-            # It shares the array's memory, so writing the array is enough.
-            return onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
-
-        inputs = {name: value(array) for name, array in self.signals.items()}
-        self.states: list[State] = [
-            {name: value(zero.copy()) for name, zero in self._zeros.items()} for _ in range(2)
+        places, size = _places(shapes.states)
+        self.copies: Audio = np.zeros((2, size // _FLOAT), np.float32)
+        self.starts = {name: place // _FLOAT for name, place in places.items()}
+        tensors = [
+            {
+                name: _array_at(copy.view(np.uint8), places[name], shape)
+                for name, shape in shapes.states.items()
+            }
+            for copy in self.copies
         ]
-        self._bindings = []
-        for buffer in range(2):
-            binding = session.io_binding()
-            for name, signal in inputs.items():
-                binding.bind_ortvalue_input(name, signal)
-            bind_states(binding, self.states, buffer)
-            binding.bind_output(
-                HIGH_BAND, "cpu", 0, np.float32, shapes.high_band, self.high_band.ctypes.data
-            )
-            self._bindings.append(binding)
+        # They share the arrays' memory.
+        self.states: list[State] = [
+            {
+                name: onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
+                for name, array in copy.items()
+            }
+            for copy in tensors
+        ]
+        self._rows = shapes.high_band[0]
+        self._bindings = {
+            rows: [self._bind(tensors[buffer], tensors[1 - buffer], rows) for buffer in range(2)]
+            for rows in {*row_counts, self._rows}
+        }
 
-    def run(self, buffer: int) -> None:
-        """See :class:`StepMemory`."""
-        self._session.run_with_iobinding(self._bindings[buffer])
+    def _bind(self, before: Mapping[str, Audio], after: Mapping[str, Audio], rows: int) -> Any:
+        binding = self._session.io_binding()
+        inputs = {**self.signals, **{f"state.{name}": array for name, array in before.items()}}
+        outputs = {HIGH_BAND: self.high_band}
+        outputs |= {f"next.{name}": array for name, array in after.items()}
+        for bind, arrays in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, array in arrays.items():
+                shape = (rows, *array.shape[1:])
+                bind(name, self.device, 0, np.float32, shape, array.ctypes.data)
+        return binding
+
+    def run(self, buffer: int, rows: int | None = None) -> None:
+        """See :class:`StepMemory`; ``rows`` is one of the row counts, all if ``None``."""
+        rows = self._rows if rows is None else rows
+        self._session.run_with_iobinding(self._bindings[rows][buffer])
 
     def prepare_thread(self, buffer: int) -> None:
         """Do nothing: a session on the CPU is the same to every thread."""
@@ -121,9 +150,7 @@ class HostMemory:
 
     def reset(self) -> None:
         """See :class:`StepMemory`."""
-        for state in self.states:
-            for name, value in state.items():
-                value.update_inplace(self._zeros[name])
+        self.copies.fill(0.0)
 
 
 class Stream(Protocol):

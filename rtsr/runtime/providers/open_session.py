@@ -55,11 +55,13 @@ class SessionShape:
         batch: items of the graph's batch.
         hops: per step.
         threads: within one step, on the CPU.
+        takes_fewer: whether a run on the CPU may take fewer items than ``batch``.
     """
 
     batch: int
     hops: int
     threads: int = 1
+    takes_fewer: bool = False
 
 
 @dataclass
@@ -134,8 +136,10 @@ def open_session(
     )
 
 
-def session_options(onnxruntime: ModuleType, shape: SessionShape) -> Any:
-    """``SessionOptions`` for a graph at one static shape."""
+def session_options(
+    onnxruntime: ModuleType, shape: SessionShape, *, is_batch_fixed: bool = True
+) -> Any:
+    """``SessionOptions`` for a graph at one static shape, or one whose batch alone is open."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = shape.threads
     options.inter_op_num_threads = 1
@@ -145,7 +149,8 @@ def session_options(onnxruntime: ModuleType, shape: SessionShape) -> Any:
     # A decaying state runs into denormals in every pause, many times slower than other numbers.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Static shapes let the runtime plan its memory once.
-    options.add_free_dimension_override_by_name("batch", shape.batch)
+    if is_batch_fixed:
+        options.add_free_dimension_override_by_name("batch", shape.batch)
     options.add_free_dimension_override_by_name("frames", shape.hops)
     options.add_free_dimension_override_by_name("samples", HOP * shape.hops)
     return options
@@ -227,7 +232,7 @@ class _NoGraphError(ProviderError):
 def _open_on_cpu(
     onnxruntime: ModuleType, model: Model, shape: SessionShape, notes: list[str]
 ) -> OpenSession:
-    options = session_options(onnxruntime, shape)
+    options = session_options(onnxruntime, shape, is_batch_fixed=not shape.takes_fewer)
     with huge_pages_for_new_memory():
         session = create(onnxruntime, model.path, options, CPU, providers.onnx_providers(CPU))
     return OpenSession(CPU, [BufferRun(session, None)] * 2, notes=notes)

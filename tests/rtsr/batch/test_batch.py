@@ -26,10 +26,7 @@ from rtsr import (
     RtsrError,
     Upsampler,
 )
-from rtsr.batch.select_graph import select_graph
-from rtsr.batch.slots import SlotStep
 from rtsr.engine import ports
-from rtsr.runtime.session import OnnxStep
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 MakeSound = Callable[..., np.ndarray]
@@ -483,64 +480,6 @@ def test_what_is_closed_says_so(stand_in: Path) -> None:
     for use in (batch.step, lambda: batch.open(8000)):
         with pytest.raises(RtsrError, match="BatchUpsampler is closed"):
             use()
-
-
-@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
-def test_hold_and_clear_touch_their_slots_only(model: str, on_device: bool) -> None:
-    step = SlotStep(model, slots=4, provider="cpu")
-    if on_device:  # what a state in another memory needs, with the CPU as that device
-        step._rows = step._device_states()
-    random = np.random.default_rng(0)
-
-    def run() -> None:
-        step.audio[...] = 0.1 * random.standard_normal(step.audio.shape)
-        step.noise[...] = random.standard_normal(step.noise.shape)
-        step.f_prior.fill(4000.0)
-        step.run()
-
-    for _ in range(5):
-        run()
-    before = step.state()
-    run()
-    moved = step.state()
-    step.hold([1, 3])
-    after = step.state()
-    for name, state in after.items():
-        assert np.array_equal(state[[1, 3]], before[name][[1, 3]])
-        assert np.array_equal(state[[0, 2]], moved[name][[0, 2]])
-    assert any(np.abs(after[name][1] - moved[name][1]).max() > 0 for name in after)
-    step.clear([0])
-    for name, state in step.state().items():
-        assert not state[0].any()
-        assert np.array_equal(state[1:], after[name][1:])
-    step.hold([])
-    step.clear([])
-
-
-def test_graph_that_selects_rows_is_valid_onnx() -> None:
-    import onnx
-
-    model = onnx.load_from_string(select_graph({"a": (300, 1, 7), "b": (300, 4), "c.d": (300, 2)}))
-    onnx.checker.check_model(model, full_check=True)
-    assert [node.op_type for node in model.graph.node] == ["Where"] * 3
-    assert {value.name for value in model.graph.output} == {"result.a", "result.b", "result.c.d"}
-
-
-def test_slots_step_like_a_session_alone(model: str) -> None:
-    slots, alone = SlotStep(model, slots=3, provider="cpu"), OnnxStep(model, provider="cpu")
-    random = np.random.default_rng(1)
-    for step in range(60):
-        slots.audio[...] = 0.1 * random.standard_normal(slots.audio.shape)
-        slots.noise[...] = random.standard_normal(slots.noise.shape)
-        slots.f_prior.fill(5000.0)
-        slots.run()
-        if step % 3 == 2:  # every third is a stall of slot 1
-            slots.hold([1])
-            continue
-        expected = alone.step(
-            slots.audio[1:2], slots.noise[1:2], slots.f_prior[1:2], slots.f_target[1:2]
-        )
-        assert np.abs(slots.high_band[1:2] - expected).max() <= TOLERANCE
 
 
 def test_a_step_allocates_next_to_nothing(stand_in: Path, make_sound: MakeSound) -> None:

@@ -187,9 +187,9 @@ def slow(stand_in: Path) -> Iterator[tuple[BatchUpsampler, dict[str, float]]]:
     with BatchUpsampler(3, model=stand_in, buffer_ms=2000) as batch:
         run = batch._step.run
 
-        def slowly() -> Any:
+        def slowly(due: Any, held: Any) -> Any:
             time.sleep(delay["seconds"])
-            return run()
+            return run(due, held)
 
         batch._step.run = slowly
         yield batch, delay
@@ -263,7 +263,7 @@ def test_a_fade_of_levels_takes_one_hop(slow: tuple[BatchUpsampler, dict[str, fl
             return replica
 
     batch.open(48000, cutoff=4000.0)
-    batch._step.run = lambda: None
+    batch._step.run = lambda due, held: None
     batch._replicate = Replica()
     due, held = np.zeros(1, np.int64), np.zeros(0, np.int64)
     angle = np.pi / 2 * (np.arange(HOP) + 0.5) / HOP

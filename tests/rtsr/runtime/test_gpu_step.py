@@ -30,7 +30,7 @@ def test_a_step_on_cuda_sounds_like_one_on_the_cpu(
 ) -> None:
     on_gpu = OnnxStep(stand_in, provider=f"cuda{options}", batch=batch, hops_per_step=hops)
     on_cpu = OnnxStep(stand_in, provider="cpu", batch=batch, hops_per_step=hops)
-    assert (on_gpu.provider, on_gpu._device) == ("cuda", "cuda")
+    assert (on_gpu.provider, on_gpu.memory.device) == ("cuda", "cuda")
     assert on_gpu.cuda_graph is (options == "")
     parity = compare_steps(on_gpu, on_cpu)
     assert parity.hops == 200
@@ -116,15 +116,16 @@ def _in_a_thread(function: Callable[[], Any]) -> Any:
 def test_slots_keep_their_states_on_a_gpu(fake_gpu: Any, stand_in: Path) -> None:
     step = SlotStep(stand_in, slots=3, provider="cuda")
     random = np.random.default_rng(0)
+    everybody, nobody = np.arange(3), np.arange(0)
     for _ in range(3):
         step.audio[...] = random.standard_normal(step.audio.shape)
-        step.run()
+        step.run(everybody, nobody)
     before = step.state()
     step.audio[...] = random.standard_normal(step.audio.shape)
-    step.run()
+    step.run(np.array([0, 2]), np.array([1]))
     moved = step.state()
-    step.hold([1])
-    step.clear([2])
+    step.clear(np.array([2]))
+    assert any((moved[name][0] != before[name][0]).any() for name in before)
     for name, value in step.state().items():
         assert np.array_equal(value[0], moved[name][0])
         assert np.array_equal(value[1], before[name][1])
