@@ -123,7 +123,7 @@ def test_a_model_that_cannot_look_ahead_is_refused(
     rates: tuple[int, int], stand_in: Path, write_model: Callable[..., Path]
 ) -> None:
     octave = write_model(overlap=16, latency_samples=496)
-    with pytest.raises(ModelError, match="an overlap of 32 samples or more, .* has 16;"):
+    with pytest.raises(ModelError, match=r"an overlap of 32 samples or more, .* has 16;"):
         Upsampler(rates[0], model=stand_in, octave_model=octave, output_rate=rates[1])
 
 
