@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rtsr.engine.sources import HighBandSource
+from rtsr.errors import ModelError
 from rtsr.timing import HOP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
@@ -21,9 +22,6 @@ Audio = NDArray[np.float32]
 # The longer tells a steady tone from a floor, the shorter an onset from what was before it.
 _FRAMES = (1024, HOP)
 _WINDOWS = [np.hanning(frame + 1)[:frame].astype(np.float32)[:, None] for frame in _FRAMES]
-# A gain that falls has to be there before the sound that it is for, one that rises before an onset
-# is over; neither is a click above 24 kHz.
-_FADE_SAMPLES = 64
 #: Gain of what is made: sound at double speed, which stands for most of what octaves are learnt
 #: from, lacks what converters add beyond 24 kHz. Chords at 96 kHz of the training corpus lack 5 dB
 #: without it, its other recordings 1.6.
@@ -34,7 +32,8 @@ MOST_RATIO = 2.0
 MOST_INSTANT_RATIO = 4.0
 #: Samples that tell of an instant.
 INSTANT = 64
-#: Samples from one instant to the next.
+#: Samples from one instant to the next, in which a gain becomes another: an onset is not over by
+#: then, nor is it a click above 24 kHz.
 INSTANT_STEP = 16
 _LEAST_POWER = 1e-30
 _NYQUIST = SAMPLE_RATE / 2
@@ -53,9 +52,16 @@ class ProportionateSource:
     Args:
         source: makes the high band, 32 samples or more later than its input.
 
+    Raises:
+        ModelError: the source's overlap is shorter.
     """
 
     def __init__(self, source: HighBandSource) -> None:
+        if source.overlap < INSTANT // 2:
+            raise ModelError(
+                f"Beyond 48 kHz a model needs an overlap of {INSTANT // 2} samples or more, "
+                f"'{source.name}' has {source.overlap}; take another one."
+            )
         self._source = source
         self.name = source.name
         self.channels = source.channels
@@ -65,7 +71,7 @@ class ProportionateSource:
         self._heard: Audio = np.zeros((_FRAMES[0] + self.overlap, self.channels), np.float32)
         self._made: Audio = np.zeros((_FRAMES[0], self.channels), np.float32)
         self._instants = _InstantGains(self._heard, self.overlap)
-        self._ramp = np.minimum((np.arange(HOP, dtype=np.float32) + 1.0) / _FADE_SAMPLES, 1.0)
+        self._ramp = np.minimum((np.arange(HOP, dtype=np.float32) + 1.0) / INSTANT_STEP, 1.0)
         self.reset()
 
     @property
@@ -123,9 +129,10 @@ class ProportionateSource:
 class _InstantGains:
     """Gains 16 samples apart, each from the 64 samples of both bands around it.
 
-    Below, a Blackman window tells: of a tone of 1 kHz it sees 64 dB less there. A high band has
-    nothing else that could leak. The window reaches 32 samples beyond a hop, which the overlap has
-    to spare: nothing waits.
+    Power below is that under a Blackman window, which lets 64 dB less of a tone of 1 kHz through.
+    What is made holds the high band alone, so its power needs no spectrum. The window reaches 32
+    samples beyond the hop, and the overlap is longer: nothing waits. Of what is made only the
+    newest hop counts.
 
     Args:
         heard: ``(samples, channels)``, the newest input; it is read where it lies.
@@ -136,21 +143,21 @@ class _InstantGains:
         channels = heard.shape[1]
         before = INSTANT // 2 - INSTANT_STEP
         first = len(heard) - overlap - HOP - before
-        around = heard[first : first + before + HOP + INSTANT // 2]
-        # What follows the newest hop is not made yet, and stays zero.
-        self._made: Audio = np.zeros((len(around), channels), np.float32)
-        self._hop = slice(before, before + HOP)
-        self._heard_frames, self._made_frames = (
-            sliding_window_view(sound, INSTANT, axis=0)[::INSTANT_STEP]
-            for sound in (around, self._made)
-        )
+        samples = before + HOP + INSTANT // 2
+        self._heard_frames = sliding_window_view(heard[first : first + samples], INSTANT, axis=0)[
+            ::INSTANT_STEP
+        ]
+        self._frames: Audio = np.zeros(self._heard_frames.shape, np.float32)
         window = np.blackman(INSTANT + 1)[:INSTANT]
-        self._window = (window / np.sqrt(window @ window)).astype(np.float32)
-        is_made = np.zeros(len(around))
-        is_made[: self._hop.stop] = 1.0
-        weights = sliding_window_view(is_made, INSTANT)[::INSTANT_STEP] * window**2
+        window /= np.sqrt(window @ window)
+        transform = np.fft.rfft(window * np.eye(INSTANT)).astype(np.complex64)
+        self._cosines, self._sines = transform.real.copy(), transform.imag.copy()
+        weights = np.zeros((len(self._frames), samples))
+        for row, place in zip(weights, range(0, samples, INSTANT_STEP), strict=False):
+            row[place : place + INSTANT] = window**2
+        weights = weights[:, before : before + HOP]
         weights /= weights.sum(axis=1, keepdims=True)
-        self._weights = weights.astype(np.float32)[:, None]
+        self._weights = weights.astype(np.float32)
         instants = np.arange(HOP // INSTANT_STEP + 1)
         places = (np.arange(HOP) + 1.0) / INSTANT_STEP
         between = np.maximum(1.0 - np.abs(np.subtract.outer(places, instants)), 0.0)
@@ -159,18 +166,16 @@ class _InstantGains:
 
     def reset(self) -> None:
         """Forget the past."""
-        self._made.fill(0.0)
         self._gains.fill(1.0)
 
     def fade(self, high_band: Audio, cutoff_hz: float, f_target: float) -> None:
         """Bring a hop of the high band ``(480, channels)`` into proportion, in place."""
-        made, hop = self._made, self._hop
-        made[: hop.start] = made[hop.stop - hop.start : hop.stop]
-        made[hop] = high_band
         first, last = _octave_below(cutoff_hz, INSTANT)
-        spectra = np.fft.rfft(self._heard_frames * self._window)[..., first:last]
-        below = (spectra.real**2 + spectra.imag**2).mean(axis=-1)
-        above = (np.square(self._made_frames) * self._weights).sum(axis=-1)
+        np.copyto(self._frames, self._heard_frames)
+        below = np.square(self._frames @ self._cosines[:, first:last]).sum(axis=-1)
+        below += np.square(self._frames @ self._sines[:, first:last]).sum(axis=-1)
+        below /= last - first
+        above = self._weights @ np.square(high_band)
         above *= _NYQUIST / max(f_target - cutoff_hz, SAMPLE_RATE / INSTANT)
         gains = self._gains
         gains[0] = gains[-1]

@@ -118,6 +118,15 @@ def test_click_of_a_converted_input_is_within_a_sample(
     assert abs(late - round(at * output_rate / rate)) <= 1
 
 
+@pytest.mark.parametrize("rates", [(48000, 96000), (96000, 96000)])
+def test_a_model_that_cannot_look_ahead_is_refused(
+    rates: tuple[int, int], stand_in: Path, write_model: Callable[..., Path]
+) -> None:
+    octave = write_model(overlap=16, latency_samples=496)
+    with pytest.raises(ModelError, match=r"an overlap of 32 samples or more, .* has 16;"):
+        Upsampler(rates[0], model=stand_in, octave_model=octave, output_rate=rates[1])
+
+
 def test_whole_steps_wait_for_nothing(stand_in: Path) -> None:
     upsampler = Upsampler(48000, model=stand_in, output_rate=96000, blocks_are_hops=True, wet=0.0)
     click = np.zeros(960, np.float32)

@@ -131,3 +131,18 @@ def test_what_is_forgotten_makes_room_for_what_comes() -> None:
     assert sums.frames == pytest.approx(200.0)
     sums.add(*_measure(np.full(BANDS, -6.0), 8.0, 0.0))
     np.testing.assert_allclose(sums.means, -3.6)
+
+
+def test_however_long_a_sample_is_the_rest_may_differ_by_1_db() -> None:
+    sums = ErrorSums()
+    sums.add(*_measure(np.full(BANDS, 6.0), 600.0, 0.0))
+    np.testing.assert_allclose(sums.error_variances(), 1.0, atol=0.01)
+
+
+def test_a_band_with_next_to_no_frames_tells_nothing() -> None:
+    errors, measured = _measure(np.full(BANDS, 6.0), 10.0, 1.0)
+    errors[:, 20:] = -40.0
+    measured[95:, 20:] = False
+    assert (_estimate(errors, measured, 4000.0)[20:] > 1.0).all()
+    measured[:105, 20:] = True
+    assert (_estimate(errors, measured, 4000.0)[20:] < -1.0).all()

@@ -95,3 +95,22 @@ def test_all_wide_hops_are_counted() -> None:
     stream.go(100, 4000.0)
     stream.go(100, 8000.0, has_sound=False)
     assert stream.auto.heard_hops == 200
+
+
+@pytest.mark.parametrize(("sound_hops", "first"), [(29, NEW_HOPS), (30, 0)])
+def test_an_excerpt_with_little_sound_is_not_worth_the_work(sound_hops: int, first: int) -> None:
+    stream = Stream()
+    stream.go(EXCERPT_HOPS - sound_hops, 24000.0, has_sound=False)
+    stream.go(sound_hops, 24000.0)
+    assert stream.go(2 * EXCERPT_HOPS, 24000.0)[0] == (first, 24000.0)
+    assert stream.auto.skipped_hops == 0
+
+
+def test_of_many_excerpts_that_wait_for_sound_the_newest_is_counted_as_skipped() -> None:
+    stream = Stream()
+    stream.go(LEAD_IN_HOPS, 24000.0, has_sound=False)
+    for skipped in (0, 0, NEW_HOPS):
+        stream.go(NEW_HOPS - 30, 24000.0, has_sound=False)
+        assert stream.go(30, 24000.0) == []
+        assert stream.auto.skipped_hops == skipped
+    assert [begins for begins, _ in stream.go(90, 24000.0)] == [0, NEW_HOPS]

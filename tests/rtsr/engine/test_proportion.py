@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rtsr.engine.proportion import MOST_INSTANT_RATIO, MOST_RATIO, ProportionateSource
+from rtsr.errors import ModelError
 from rtsr.timing import HOP, OVERLAP
 
 #: 2 dB
@@ -52,7 +53,7 @@ def test_too_much_is_turned_down_from_the_onset_on() -> None:
     left = run(0.1)
     assert not left[:3].any()
     # But for the time in which the gain falls.
-    powers = np.mean(np.square(left[3:, 64:]), axis=1) / (MOST_RATIO * 0.01**2)
+    powers = np.mean(np.square(left[3:, 16:]), axis=1) / (MOST_RATIO * 0.01**2)
     assert np.all(powers[:, 0] < 1.6)
     assert powers[2:, 0] == pytest.approx(1.0, rel=0.5)
     # And above nothing there is nothing.
@@ -63,7 +64,7 @@ def test_what_is_in_proportion_is_only_raised() -> None:
     source = NoiseSource(0.002)
     audio = np.ones((HOP, 2), np.float32)
     expected = np.stack([source.generate(audio, np.zeros(1), 0.0) for _ in range(6)])
-    heard = slice(OVERLAP + 64, None)
+    heard = slice(OVERLAP + 32, None)
     assert np.array_equal(run(0.002)[3:, heard, 0], RAISED * expected[3:, heard, 0])
 
 
@@ -102,6 +103,70 @@ def test_what_a_source_spreads_over_a_hop_stays_with_its_burst(samples: int, pla
     assert kept == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.parametrize("place", [-4, 0, 4])
+def test_a_burst_that_begins_with_a_hop_is_whole_after_16_samples(place: int) -> None:
+    begins = 4 * HOP - OVERLAP + place
+    left, made = run_burst(600, begins)
+    burst = slice(begins + 16, begins + 64)
+    kept = np.mean(np.square(left[burst])) / np.mean(np.square(RAISED * made[burst]))
+    assert kept == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("cutoff_hz", "bins"), [(12000.0, (8, 16)), (6000.0, (4, 8))])
+def test_the_gain_of_an_instant_is_that_of_the_64_samples_around_it(
+    cutoff_hz: float, bins: tuple[int, int]
+) -> None:
+    kept, same = NoiseSource(0.1), NoiseSource(0.1)
+    source = ProportionateSource(kept)
+    audio = np.random.default_rng(0).normal(0.0, 0.03, (4, HOP, 2)).astype(np.float32)
+    cutoff = np.full(1, cutoff_hz, np.float32)
+    for hop in audio:
+        left = source.generate(hop, cutoff, 20000.0)
+        made = RAISED * same.generate(hop, cutoff, 20000.0)
+    # From 16 samples before the hop on.
+    heard = audio.reshape(-1, 2)[-HOP - OVERLAP - 16 :]
+    window = np.blackman(65)[:64, None]
+    wanted, found = [], []
+    for centre in range(16, HOP + 1, 16):
+        spectrum = np.fft.rfft(heard[centre - 16 : centre + 48] * window, axis=0)
+        below = np.square(np.abs(spectrum))[slice(*bins)].mean(axis=0) / np.sum(window**2)
+        # Of what is made only the newest hop counts.
+        first, last = max(centre - 32, 0), min(centre + 32, HOP)
+        weights = window[first - centre + 32 : last - centre + 32] ** 2
+        above = np.sum(np.square(made[first:last]) * weights, axis=0) / weights.sum()
+        ratio = MOST_INSTANT_RATIO * below / above * (20000 - cutoff_hz) / 24000
+        wanted.append(np.sqrt(np.minimum(ratio, 1.0)))
+        found.append(left[centre - 1] / made[centre - 1])
+    # What the longer looks leave is one gain for the whole hop.
+    steady = np.array(found) / np.array(wanted)
+    assert np.ptp(np.log(wanted), axis=0).min() > 0.5
+    np.testing.assert_allclose(steady, np.broadcast_to(steady[0], steady.shape), rtol=1e-4)
+
+
+def test_two_hops_at_once_are_two_hops() -> None:
+    audio = np.random.default_rng(0).normal(0.0, 0.01, (6 * HOP, 2)).astype(np.float32)
+    runs = []
+    for hops in (1, 2):
+        noise = NoiseSource(0.1)
+        noise.hops = hops
+        source = ProportionateSource(noise)
+        # The cutoff is another in each hop.
+        cutoffs = np.array([12000, 6000, 12000, 9000, 6000, 12000], np.float32).reshape(-1, hops)
+        steps = zip(audio.reshape(-1, hops * HOP, 2), cutoffs, strict=True)
+        runs.append(np.concatenate([source.generate(*one, 24000.0).copy() for one in steps]))
+    assert np.array_equal(*runs)
+
+
+def test_an_overlap_that_the_look_ahead_does_not_fit_into_is_refused() -> None:
+    source = NoiseSource(0.1)
+    source.overlap = 31
+    with pytest.raises(ModelError, match="overlap of 32 samples or more, 'noise' has 31"):
+        ProportionateSource(source)
+    source.overlap = 32
+    hop = np.ones((HOP, 2), np.float32)
+    assert ProportionateSource(source).generate(hop, np.full(1, 12000.0), 24000.0).any()
+
+
 @pytest.mark.parametrize("f_target", [15000.0, 24000.0])
 def test_beside_a_burst_an_instant_is_left_6_db_more_than_its_floor(f_target: float) -> None:
     # In the middle of a hop of the high band, of which the rest belongs to the floor of 0.01.
@@ -113,7 +178,7 @@ def test_beside_a_burst_an_instant_is_left_6_db_more_than_its_floor(f_target: fl
     assert 0.5 < np.mean(np.square(beside)) / wanted < 2.0
 
 
-def test_gains_are_there_within_64_samples() -> None:
+def test_gains_are_there_within_16_samples() -> None:
     kept, same = NoiseSource(0.002), NoiseSource(0.002)
     source = ProportionateSource(kept)
     chance = np.random.default_rng(0)
@@ -124,13 +189,13 @@ def test_gains_are_there_within_64_samples() -> None:
         kept.level = same.level = 0.1 if 4 <= hop < 7 else 0.002
         made.append(RAISED * same.generate(audio, cutoff, 24000.0))
         left.append(source.generate(audio, cutoff, 24000.0).copy())
-    powers = [np.mean(np.square(hop[64:])) for hop in left]
+    powers = [np.mean(np.square(hop[16:])) for hop in left]
     # Loud ones fall at once; what follows passes as soon as both looks are over them.
     assert max(powers[4:7]) < 1.6 * MOST_RATIO * 0.01**2
-    turned = [not np.array_equal(a[-64:], b[-64:]) for a, b in zip(left, made, strict=True)]
+    turned = [not np.array_equal(a[-16:], b[-16:]) for a, b in zip(left, made, strict=True)]
     back = 7 + turned[7:].index(False)
-    assert np.array_equal(left[back][64:], made[back][64:])
-    assert not np.array_equal(left[back][:64], made[back][:64])
+    assert np.array_equal(left[back][16:], made[back][16:])
+    assert not np.array_equal(left[back][:16], made[back][:16])
 
 
 class ToneSource(NoiseSource):

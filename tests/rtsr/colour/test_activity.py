@@ -1,0 +1,32 @@
+"""Which hops of a stream have sound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rtsr.colour.activity import SoundActivity
+
+
+def test_sound_is_within_40_db_of_the_loudest_hop() -> None:
+    activity = SoundActivity()
+    assert activity.hears(np.full(480, 1.0, np.float32))
+    assert activity.has_sound(-39.9)
+    assert not activity.has_sound(-40.1)
+
+
+@pytest.mark.parametrize(("pauses", "stands_for"), [(600, 1), (150, 4)])
+def test_one_loud_moment_does_not_keep_the_rest_out_for_ever(pauses: int, stands_for: int) -> None:
+    activity = SoundActivity()
+    activity.has_sound(0.0)
+    assert not activity.has_sound(-40.5)
+    for _ in range(pauses):
+        activity.has_sound(-60.0, stands_for)
+    assert activity.has_sound(-40.5)
+
+
+def test_what_is_silent_stays_silent_however_long_it_lasts() -> None:
+    activity = SoundActivity()
+    assert not activity.has_sound(-75.0, stands_for=100_000)
+    assert not activity.has_sound(-75.0)
+    assert activity.has_sound(-69.0)
