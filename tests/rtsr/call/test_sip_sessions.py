@@ -432,9 +432,10 @@ def test_who_has_left_answers_unread_keeps_no_connection_open(running, peer, mon
             socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
         )
         unread = visitor.writer.transport.get_write_buffer_size
-        while not unread():
+        # More than what the system takes on its way.
+        while unread() < 1 << 17:
             stream.sendall(100 * request)
-        running.until(lambda: not unread(), 8.0)
+        running.until(lambda: not unread(), 4.0)
 
 
 def test_who_asks_without_reading_the_answers_is_cut_off(running, peer, monkeypatch):
