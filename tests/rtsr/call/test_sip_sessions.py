@@ -416,26 +416,26 @@ def test_connections_are_limited_and_the_one_idle_for_longest_makes_room(
         stream.close()
 
 
-def test_who_has_left_answers_unread_keeps_no_connection_open(running, peer, monkeypatch):
+def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypatch):
     monkeypatch.setattr(transports, "IDLE_SECONDS", 0.3)
     monkeypatch.setattr(transports, "_SWEEP_SECONDS", 0.1)
-    transport = running.bridge._agent.tcp.transport
-    running.until(lambda: not transport._visitors, 6.0)
-    request = peer.request("OPTIONS").replace(b"/UDP", b"/TCP")
-    with socket.socket() as stream:
+    monkeypatch.setattr(transports, "_MOST_UNREAD_BYTES", 1 << 30)
+    with between(stand_in) as (peer, running, _), socket.socket() as stream:
+        request = peer.request("OPTIONS").replace(b"/UDP", b"/TCP")
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stream.connect(("127.0.0.1", running.port))
         stream.sendall(request)
-        running.until(lambda: transport._visitors)
-        (visitor,) = transport._visitors.values()
-        visitor.writer.transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
-        )
-        unread = visitor.writer.transport.get_write_buffer_size
+        visitors = running.bridge._agent.tcp.transport._visitors
+        running.until(lambda: visitors)
+        (visitor,) = visitors.values()
+        connection = visitor.writer.transport
+        buffer = connection.get_extra_info("socket")
+        buffer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         # More than what the system takes on its way.
-        while unread() < 1 << 17:
+        while connection.get_write_buffer_size() < 1 << 17:
             stream.sendall(100 * request)
-        running.until(lambda: not unread(), 4.0)
+            time.sleep(0.02)
+        running.until(lambda: not connection.get_write_buffer_size())
 
 
 def test_who_asks_without_reading_the_answers_is_cut_off(running, peer, monkeypatch):
