@@ -22,7 +22,7 @@ from aiosipua import (
     SipUAS,
     parse_uri,
 )
-from aiosipua.dialog import dialog_matches
+from aiosipua.dialog import DialogState, dialog_matches
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
@@ -278,8 +278,12 @@ class Agent:
         agent = self.tcp
         if agent is None or agent.uac is None:
             return False
-        return any(call.source_addr == address for call in agent._calls.values()) or any(
-            call.remote_addr == address for call in agent.uac._calls.values()
+        calls = [(call.source_addr, call.dialog) for call in agent._calls.values()]
+        calls += [(call.remote_addr, call.dialog) for call in agent.uac._calls.values()]
+        # Those that were refused, and are remembered for their copies, keep nothing open.
+        return any(
+            there == address and dialog.state is not DialogState.TERMINATED
+            for there, dialog in calls
         )
 
     @staticmethod
@@ -287,7 +291,21 @@ class Agent:
         agent = SipUAS(transport, user_agent=USER_AGENT, uac=Client(transport))
         for name, handler in handlers.items():
             setattr(agent, name, handler)
+        agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
         return agent
+
+
+def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
+    to = request.to_addr
+    if to is not None and to.tag:
+        # Who asks within a call wants to know whether it is still on (RFC 3261, 12.2.2).
+        _, dialog = agent._find_dialog(request.call_id or "")
+        if dialog is None or dialog.state is DialogState.TERMINATED:
+            agent._send_error(request, 481, "Call/Transaction Does Not Exist")
+            return
+        if not agent._validate_in_dialog(dialog, request):
+            return
+    agent._handle_options(request, address)
 
 
 def _take_update(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from aiosipua import (
     Dialog,
@@ -17,6 +17,7 @@ from aiosipua import (
     serialize_sdp,
     stringify_uri,
 )
+from aiosipua.auth import answer_challenge
 from aiosipua.transport import SipTransport
 from aiosipua.uac_responses import _send_ack
 
@@ -38,7 +39,9 @@ class _Question:
     dialog: Dialog
     address: Address
     on_answer: Callable[[SipResponse], None]
+    headers: dict[str, str] = field(default_factory=dict)
     is_answered: bool = False
+    has_password: bool = False
 
 
 class Client(SipUAC):
@@ -47,6 +50,7 @@ class Client(SipUAC):
     A CANCEL waits for the first response to its INVITE: without one, the other end may not know the
     call yet (RFC 3261, 9.1), nor one that is repeated with a password. Who answers a call that is
     not wanted any more, or that somebody else has answered, is acknowledged and hung up (13.2.2.4).
+    A request within a call that is refused for want of a password is repeated with it.
     """
 
     def __init__(self, transport: SipTransport) -> None:
@@ -109,8 +113,15 @@ class Client(SipUAC):
             content_type="" if offer is None else "application/sdp",
             extra_headers=headers,
         )
-        question = _Question(request, dialog, address, on_answer)
+        question = _Question(request, dialog, address, on_answer, headers or {})
         self._questions[dialog.call_id, dialog.local_cseq] = question
+
+    def send_bye(self, dialog: Dialog, remote_addr: Address) -> SipRequest:
+        """Hang a call up."""
+        bye = super().send_bye(dialog, remote_addr)
+        question = _Question(bye, dialog, remote_addr, lambda response: None)
+        self._questions[dialog.call_id, dialog.local_cseq] = question
+        return bye
 
     def waits_for_an_answer(self, call_id: str) -> bool:
         """Whether an INVITE within a call has not been answered yet."""
@@ -200,8 +211,35 @@ class Client(SipUAC):
         question.is_answered = True
         if question.request.method != "INVITE":
             del self._questions[key]
-        _checked_description(response)
-        question.on_answer(response)
+        if not self._ask_with_password(key, question, response):
+            _checked_description(response)
+            question.on_answer(response)
+
+    def _ask_with_password(
+        self, key: tuple[str, int], question: _Question, response: SipResponse
+    ) -> bool:
+        """Repeat a request that the other end wants a password with; return whether we have one."""
+        call, status, request = self._made.get(key[0]), response.status_code, question.request
+        if status not in (401, 407) or question.has_password or call is None or call._auth is None:
+            return False
+        credentials = answer_challenge(call._auth, response, status, request.method, request.uri)
+        if credentials is None:
+            return False
+        dialog, headers = question.dialog, {**question.headers, credentials[0]: credentials[1]}
+        repeated = self._send_in_dialog(
+            dialog,
+            request.method,
+            question.address,
+            body=request.text,
+            content_type=request.content_type or "",
+            contact=request.method != "BYE",
+            extra_headers=headers,
+        )
+        self._questions.pop(key, None)
+        self._questions[key[0], dialog.local_cseq] = replace(
+            question, request=repeated, is_answered=False, has_password=True
+        )
+        return True
 
     def _as_call(self, dialog: Dialog, invite: SipRequest, address: Address) -> OutgoingCall:
         return OutgoingCall(dialog, invite, transport=self.transport, remote_addr=address)

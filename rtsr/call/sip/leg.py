@@ -22,11 +22,14 @@ __all__ = ["Leg"]
 
 #: Who is silent and does not say within this that the call is still on has gone.
 ANSWER_SECONDS = 10.0
-# Answers of those who do not know the call, and of proxies that do not find its end.
-_GONE = frozenset({404, 408, 410, 480, 481, 502, 503, 504})
+# Answers of those who do not know the call, and of proxies that do not find its end. Who has too
+# much to do (503) does not say that.
+_GONE = frozenset({404, 408, 410, 480, 481, 502, 504})
 _NOT_SUPPORTED = frozenset({405, 501})
 # RFC 3261, 14.1: who made the call waits for longer.
 _GLARE_SECONDS = (2.1, 4.0)
+# A refresh that was refused is tried again after this part of the session's time.
+_TRY_AGAIN_AFTER = 1 / 8
 _MOST_DIGITS = 9
 
 
@@ -34,7 +37,8 @@ class Leg:
     """One end's media and its dialog: what was agreed, what it reports, how long it may be silent.
 
     An end that sends neither packets nor reports may have nothing to say: it is asked (OPTIONS
-    within the call), and has gone if it does not answer.
+    within the call), and has gone if it does not answer. One that has agreed to send nothing, as on
+    hold, is asked later and may go on so for as long as it answers.
 
     Args:
         on_gone: called with the reason when the end has vanished.
@@ -105,6 +109,8 @@ class Leg:
 
     def begin_session(self, terms: SessionTerms | None) -> None:
         """Begin the session anew; without terms nothing ends it."""
+        if self._again is not None:
+            self._again.cancel()
         if terms is not None:
             self._takes_update = terms.takes_update
         self._timer.start(terms)
@@ -141,7 +147,8 @@ class Leg:
 
     def _on_silence(self) -> None:
         assert self.line is not None
-        if self.line.is_held or self.line.silent_seconds > engine.HELD_SECONDS or self._way is None:
+        is_mute = self.line.silent_seconds > engine.HELD_SECONDS and not self.line.is_held
+        if is_mute or self._way is None:
             self._on_gone("silent")
             return
         client, dialog, address = self._way
@@ -192,11 +199,12 @@ class Leg:
         elif status in _NOT_SUPPORTED and self._takes_update:
             self._takes_update = False
             self._refresh()
-        elif status == 491:
-            loop = asyncio.get_running_loop()
-            self._again = loop.call_later(random.uniform(*_GLARE_SECONDS), self._refresh)
         elif status in (408, 481):
             self._on_gone("its session is over")
+        else:
+            is_glare = status == 491
+            wait = random.uniform(*_GLARE_SECONDS) if is_glare else terms.seconds * _TRY_AGAIN_AFTER
+            self._again = asyncio.get_running_loop().call_later(wait, self._refresh)
 
 
 def _shortest_in(response: SipResponse) -> int:

@@ -268,6 +268,8 @@ class TcpTransport(TcpSipTransport):
         try:
             await super()._handle_connection(reader, writer)
         finally:
+            # Who has closed may have left answers unread for good.
+            writer.transport.abort()
             if self._visitors.get(address) is visitor:
                 del self._visitors[address]
 
@@ -281,7 +283,8 @@ class TcpTransport(TcpSipTransport):
 
     def _dismiss(self, address: tuple[str, int]) -> None:
         self._connections.pop(address, None)
-        self._visitors.pop(address).writer.close()
+        # Closing would wait for answers to be read.
+        self._visitors.pop(address).writer.transport.abort()
 
     def _sweep_later(self) -> None:
         loop = asyncio.get_running_loop()

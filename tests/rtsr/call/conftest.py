@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,21 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
 
 
+@pytest.fixture(autouse=True)
+def servers_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the log that a test's server begins on stderr end with the test."""
+    for name in ("rtsr.call", "rtsr.page"):
+        logger = logging.getLogger(name)
+        for kept in ("handlers", "propagate", "level"):
+            monkeypatch.setattr(logger, kept, getattr(logger, kept))
+
+
 @pytest.fixture(scope="module")
 def batch() -> Iterator[object]:
-    """The shipped model with room for two calls."""
+    """The shipped model with room for two calls, which nothing sheds: their time is simulated."""
     from rtsr import BatchUpsampler
 
-    with BatchUpsampler(2, provider="cpu") as batch:
+    with BatchUpsampler(2, provider="cpu", overload="wait") as batch:
         yield batch
 
 

@@ -219,6 +219,8 @@ def test_everything_on_the_page_has_a_name_and_can_be_reached_by_key(server, mic
                 "Emulation.setDeviceMetricsOverride",
                 width=390, height=844, deviceScaleFactor=1, mobile=True,
             )  # fmt: skip
+            # The chart follows the window's width in its own time.
+            await browser.until(FITS)
             fits.append(await browser.run(FITS))
             await hang_up(browser)
         return reached, tree, fits

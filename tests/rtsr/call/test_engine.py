@@ -45,7 +45,11 @@ def test_calls_at_once_all_get_their_sound(quick):
             lines = [await opened(engine, out) for out in outs]
             await asyncio.gather(*(talk(line, 2.0) for line in lines))
             await asyncio.sleep(0.3)
-            assert all(99 <= len(out) <= 102 + 25 for out in outs)
+            for line, out in zip(lines, outs, strict=True):
+                # A machine that stands still makes packets late, which lengthens the wait.
+                counts = line.path.receiver.counts
+                assert len(out) >= 99 - counts.removed_seconds / 0.02
+                assert len(out) <= 102 + 25 + counts.inserted_seconds / 0.02
             totals = engine.totals()
             assert totals.received == 600
             assert totals.fallback_seconds == 0.0

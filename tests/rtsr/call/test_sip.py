@@ -612,6 +612,18 @@ def has_ipv6():
     return True
 
 
+def free_ports(host, count):
+    """Ports that nobody has at the moment, all of them different."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.ExitStack() as probes:
+        found = []
+        for _ in range(count):
+            probe = probes.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            probe.bind((host, 0))
+            found.append(str(probe.getsockname()[1]))
+    return found
+
+
 @pytest.mark.skipif(shutil.which("sipp") is None, reason="there is no sipp here")
 @pytest.mark.parametrize(
     ("host", "calls"),
@@ -623,19 +635,20 @@ def has_ipv6():
     ],
 )
 def test_sipp_makes_many_calls(stand_in, tmp_path, host, calls):
+    port, media_port, own_port, own_media_port = free_ports(host, 4)
     taker = subprocess.Popen(
-        ["sipp", "-sn", "uas", "-i", host, "-p", "25070", "-mp", "26000", "-nostdin"],
+        ["sipp", "-sn", "uas", "-i", host, "-p", port, "-mp", media_port, "-nostdin"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
     shown = f"[{host}]" if ":" in host else host
     try:
-        target = Target.parse(f"sip:service@{shown}:25070")
+        target = Target.parse(f"sip:service@{shown}:{port}")
         options = {"calls": 16, "target": target, "forms": (PCMU,), "host": host}
         with Running(str(stand_in), **options) as running:
             finished = subprocess.run(
                 ["sipp", "-sn", "uac", f"{shown}:{running.port}", "-i", host,
-                 "-p", "25060", "-mp", "27000", "-m", str(calls), "-r", "20", "-d", "300",
-                 "-l", "12", "-nostdin", "-timeout", "60"],
+                 "-p", own_port, "-mp", own_media_port, "-m", str(calls), "-r", "20",
+                 "-d", "300", "-l", "12", "-nostdin", "-timeout", "60"],
                 capture_output=True, text=True, cwd=tmp_path,
             )  # fmt: skip
             assert finished.returncode == 0, finished.stdout[-3000:]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 
 import pytest
-from sip_ends import OPUS_SDP, SDP, answered, between, hang_up, tag_of
+from sip_ends import OPUS_SDP, SDP, answered, between, hang_up, set_up, tag_of
 
 pytest.importorskip("aiosipua")
+
+from aiosipua import SipDigestAuth
 
 from rtsr.call import engine as engine_module
 from rtsr.call.sip import leg as leg_module
@@ -140,11 +143,69 @@ def test_we_refresh_the_called_ends_session_until_it_knows_the_call_no_more(stan
         called.answer(called.hear("BYE"), 481)
 
 
+def test_who_asks_for_the_password_within_a_call_gets_it(stand_in, short):
+    with between(stand_in, auth=SipDigestAuth("me", "secret")) as (peer, _, called):
+        to = call(peer, called, said="Session-Expires: 2\r\n")[1]
+        update = called.hear("UPDATE")
+        assert "Authorization" not in update
+        challenge = 'WWW-Authenticate: Digest realm="there", nonce="{}"\r\n'
+        called.answer(update, 401, more=challenge.format(1))
+        update = called.hear("UPDATE")
+        assert 'Authorization: Digest username="me"' in update
+        assert "Session-Expires: 2;refresher=uac\r\n" in update
+        called.answer(update, 200, more="Allow: INVITE\r\nSession-Expires: 2;refresher=uac\r\n")
+        called.answer(called.hear("UPDATE"), 405)
+        invite = called.hear("INVITE")
+        called.answer(invite, 401, more=challenge.format(2))
+        called.hear("ACK")
+        again = called.hear("INVITE")
+        assert 'Authorization: Digest username="me"' in again
+        assert origin(again) == origin(invite)
+        called.answer(again, 200, OPUS_SDP, "Session-Expires: 1800;refresher=uas\r\n")
+        called.hear("ACK")
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 407, more=challenge.format(3).replace("WWW", "Proxy"))
+        bye = called.hear("BYE")
+        while "Proxy-Authorization" not in bye:
+            bye = called.hear("BYE")
+        # Who is not content with it is not asked for ever.
+        called.answer(bye, 407, more=challenge.format(4).replace("WWW", "Proxy"))
+        with pytest.raises(TimeoutError):
+            called.hear("BYE", 0.3)
+
+
+def test_a_refresh_that_is_refused_is_tried_again(stand_in, short):
+    with between(stand_in) as (peer, _, called):
+        to = call(peer, called, TIMER.format("4;refresher=uas"))[1]
+        peer.answer(peer.asked("UPDATE"), 503)
+        peer.answer(peer.asked("UPDATE", 1.5), 200, more="Session-Expires: 1800;refresher=uas\r\n")
+        with pytest.raises(TimeoutError):
+            peer.asked("BYE", 1.5)
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_who_asks_within_a_call_hears_whether_it_is_still_on(running, peer):
+    _, _, to = set_up(peer)
+
+    def asked(number, to):
+        peer.send(peer.request("OPTIONS", to=to, number=number))
+        return peer.final()[0]
+
+    assert asked(2, to) == 200
+    assert asked(3, ";tag=another") == 481
+    assert asked(2, to) == 500
+    hang_up(peer, to, number=4)
+    assert asked(5, to) == 481
+    assert asked(6, "") == 200
+
+
 @pytest.fixture
 def impatient(monkeypatch):
-    """Who is silent for 0.5 s is asked whether it is there."""
-    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
-    monkeypatch.setattr(leg_module, "ANSWER_SECONDS", 0.5)
+    """Who is silent for 0.2 s is asked whether it is there."""
+    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(leg_module, "ANSWER_SECONDS", 0.8)
 
 
 @pytest.mark.parametrize("stays", ["caller", "called"])
@@ -153,10 +214,10 @@ def test_either_end_that_vanishes_frees_the_call_the_other_may_be_silent(
 ):
     with between(stand_in) as (peer, running, called):
         answered(peer, called)
-        for _ in range(12):
+        for _ in range(16):
             peer.stay()
             called.stay()
-            time.sleep(0.2)
+            time.sleep(0.1)
         assert running.bridge.calls == 1
         staying = peer if stays == "caller" else called
         hear = peer.asked if stays == "caller" else called.hear
@@ -174,6 +235,9 @@ def test_an_end_that_does_not_know_the_call_any_more_is_hung_up_at_once(
     monkeypatch.setattr(leg_module, "ANSWER_SECONDS", 30.0)
     with between(stand_in) as (peer, _, called):
         answered(peer, called)
+        peer.stay()
+        # Who has too much to do does not say that.
+        called.answer(called.hear("OPTIONS"), 503)
         called.answer(called.hear("OPTIONS"), 481)
         peer.answer(peer.asked("BYE"), 200)
         called.answer(called.hear("BYE"), 481)
@@ -188,6 +252,30 @@ def test_an_end_that_answers_and_is_silent_for_half_an_hour_is_hung_up(
         end = time.monotonic() + 4.0
         while running.bridge.calls and time.monotonic() < end:
             peer.stay()
+            called.stay()
+        assert running.bridge.calls == 0
+
+
+def test_an_end_on_hold_is_asked_after_half_an_hour_and_may_stay_there(
+    stand_in, impatient, monkeypatch
+):
+    monkeypatch.setattr(engine_module, "HELD_SECONDS", 0.6)
+    with between(stand_in) as (peer, running, called):
+        to = answered(peer, called, answer=OPUS_SDP + "a=sendonly\r\n")[2]
+        peer.send(peer.request("INVITE", body=SDP.replace("sendrecv", "inactive"), to=to, number=2))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=2))
+        questions = 0
+        end = time.monotonic() + 2.0
+        while time.monotonic() < end:
+            called.stay()
+            with contextlib.suppress(TimeoutError):
+                peer.answer(peer.asked("OPTIONS", 0.01), 200)
+                questions += 1
+        assert running.bridge.calls == 1
+        assert 2 <= questions <= 4
+        end = time.monotonic() + 4.0
+        while running.bridge.calls and time.monotonic() < end:
             called.stay()
         assert running.bridge.calls == 0
 
@@ -310,12 +398,44 @@ def test_connections_are_limited_and_the_one_idle_for_longest_makes_room(
     assert is_closed(streams[0], 1.0)
     assert is_closed(streams[1], 1.0)
     assert over_tcp(streams[2], peer.request("OPTIONS")) == "SIP/2.0 200 OK"
+    # Calls that are refused keep no connection open.
+    for name, stream in zip("de", streams[2:], strict=True):
+        refused = peer.request("INVITE", call=name, more="Require: precondition\r\n")
+        stream.sendall(refused.replace(b"/UDP", b"/TCP"))
+        text = ""
+        while "SIP/2.0 420" not in text:
+            text += stream.recv(65535).decode()
+    streams.append(socket.create_connection(("127.0.0.1", running.port), 5.0))
+    assert over_tcp(streams[4], peer.request("OPTIONS")) == "SIP/2.0 200 OK"
+    assert is_closed(streams[2], 1.0)
     monkeypatch.setattr(running.bridge._agent.tcp.transport, "carries_call", lambda address: True)
     with socket.create_connection(("127.0.0.1", running.port), 5.0) as refused:
         assert is_closed(refused, 1.0)
     assert over_tcp(streams[3], peer.request("OPTIONS")) == "SIP/2.0 200 OK"
     for stream in streams:
         stream.close()
+
+
+def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypatch):
+    monkeypatch.setattr(transports, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(transports, "_SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(transports, "_MOST_UNREAD_BYTES", 1 << 30)
+    with between(stand_in) as (peer, running, _), socket.socket() as stream:
+        request = peer.request("OPTIONS").replace(b"/UDP", b"/TCP")
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream.connect(("127.0.0.1", running.port))
+        stream.sendall(request)
+        visitors = running.bridge._agent.tcp.transport._visitors
+        running.until(lambda: visitors)
+        (visitor,) = visitors.values()
+        connection = visitor.writer.transport
+        buffer = connection.get_extra_info("socket")
+        buffer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        # More than what the system takes on its way.
+        while connection.get_write_buffer_size() < 1 << 17:
+            stream.sendall(100 * request)
+            time.sleep(0.02)
+        running.until(lambda: not connection.get_write_buffer_size())
 
 
 def test_who_asks_without_reading_the_answers_is_cut_off(running, peer, monkeypatch):
