@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from rtsr.errors import ArgumentError
 from rtsr.runtime.providers import select as providers
 from rtsr_bench.files import check_writable
+from rtsr_bench.machine import command_line
 from rtsr_bench.speed import external_model, matrix, order, run
 from rtsr_bench.speed.gpu_monitor import require_free
 from rtsr_bench.speed.measure import Protocol
@@ -178,9 +177,3 @@ def numbers(option: str, values: list[str] | None, default: tuple[int, ...]) -> 
         if not re.fullmatch(r"-?\d{1,9}", name):
             raise ArgumentError(f"{option} takes whole numbers, not {name!r}.")
     return list(dict.fromkeys(int(name) for name in found))
-
-
-def command_line() -> str:
-    """Write how it was asked for, without the folders of this machine."""
-    words = [re.sub(r"^(--[a-z-]+=)?[./~].*/", r"\1", word) for word in sys.argv[1:]]
-    return shlex.join(["rtsr", *words])
