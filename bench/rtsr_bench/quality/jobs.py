@@ -26,6 +26,7 @@ import rtsr_kernels
 from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
+from rtsr_bench.files import write_text
 from rtsr_bench.processes import environment, thread_limits
 from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
@@ -185,9 +186,7 @@ def _load(file: Path) -> Values | None:
 
 def _store(file: Path, values: Values) -> None:
     plain = {name: None if math.isnan(value) else value for name, value in values.items()}
-    beside = file.with_suffix(".partial")
-    beside.write_text(json.dumps(plain), encoding="utf-8")
-    beside.replace(file)
+    write_text(file, json.dumps(plain))
 
 
 def _key(kind: str, *parts: object) -> str:
