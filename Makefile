@@ -36,7 +36,7 @@ ENGINE := $(addprefix tests/kernels/test_,bandwidth_streams.py bandwidth_thresho
 test-engine: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ENGINE) -m "not slow"
 
-## test-all: the whole test suite: the above, the slow ones, and live sound and calls with real clients
+## test-all: the above, the slow ones, and live sound and calls with real clients
 # The first line is `make test` with the slow ones: what they share is imported and made once.
 test-all: $(VENV)/.dev
 	$(SHARED)

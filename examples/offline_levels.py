@@ -26,12 +26,13 @@ from rtsr.quality.evaluation import evaluate
 from rtsr_bench.corpus import (
     Clip,
     count_by_domain,
+    fit_length,
     list_clips,
     prepare_inputs,
     prepare_references,
 )
 from rtsr_bench.markdown import table
-from rtsr_bench.quality.baseline import fit_length, load_full_band
+from rtsr_bench.quality.baseline import load_full_band
 
 Array = NDArray[np.float64]
 

@@ -22,9 +22,16 @@ from scipy.signal.windows import hann
 
 from rtsr import enhance_file
 from rtsr.quality.compare import compare_files
-from rtsr_bench.corpus import Clip, list_clips, prepare_inputs, prepare_references, write_whole
+from rtsr_bench.corpus import (
+    Clip,
+    fit_length,
+    list_clips,
+    prepare_inputs,
+    prepare_references,
+    write_whole,
+)
 from rtsr_bench.markdown import table
-from rtsr_bench.quality.baseline import fit_length, high_edges, load_full_band
+from rtsr_bench.quality.baseline import high_edges, load_full_band
 from rtsr_bench.quality.scores import Scores, gather_scores
 
 Array = NDArray[np.float64]

@@ -116,10 +116,20 @@ def read_loudest(path: str | Path, seconds: float) -> tuple[Signal, int]:
     return loudest_part(samples, round(seconds * rate)), rate
 
 
+def fit_length(samples: Signal, length: int) -> Signal:
+    """Return ``samples`` cut, or filled up with zeros, to ``length``."""
+    return np.pad(samples[:length], (0, max(0, length - samples.size)))
+
+
+def rounded(samples: np.ndarray, bits: int = 16) -> np.ndarray:
+    """Return samples in [-1, 1] as a file of so many bits keeps them."""
+    steps = float(1 << (bits - 1))
+    return np.clip(np.rint(samples * steps), -steps, steps - 1.0) / steps
+
+
 def narrow_band(samples: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:
-    """Return ``samples`` at the rate 2 x cutoff, rounded to 16 bits (values stay in [-1, 1])."""
-    low = soxr.resample(samples, sample_rate, 2.0 * cutoff_hz, quality="HQ")
-    return np.clip(np.round(low * 32768.0), -32768, 32767) / 32768.0
+    """Return ``samples``, one channel or a column each, at the rate 2 x cutoff, in 16 bits."""
+    return rounded(soxr.resample(samples, sample_rate, 2.0 * cutoff_hz, quality="HQ"))
 
 
 def prepare_references(

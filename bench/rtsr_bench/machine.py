@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
+import shlex
+import sys
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import rtsr
-from rtsr_bench.probes import PackageEnergy, gpu_query
+from rtsr.errors import RtsrError
+from rtsr.runtime.providers import select as providers
+from rtsr_bench.probes import PackageEnergy, gpu_query, text_of
+from rtsr_bench.processes import output_of
 
 _CPU = Path("/sys/devices/system/cpu")
 _LIBRARIES = (
@@ -22,12 +27,8 @@ _LIBRARIES = (
     *("numpy", "scipy", "numba", "llvmlite", "soxr", "torch"),
 )
 _GPU_FIELDS = (
-    "name",
-    "driver_version",
-    "memory.total",
-    "power.limit",
-    "clocks.max.sm",
-    "mig.mode.current",
+    *("name", "driver_version", "memory.total"),
+    *("power.limit", "clocks.max.sm", "mig.mode.current"),
 )
 
 
@@ -40,12 +41,16 @@ def describe_machine() -> dict[str, Any]:
             "cores": _physical_cores(),
             "threads": os.cpu_count(),
             "usable_threads": _usable_threads(),
-            "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor"),
+            "governor": text_of(_CPU / "cpu0/cpufreq/scaling_governor"),
             "most_mhz": _megahertz(_CPU / "cpu0/cpufreq/cpuinfo_max_freq"),
             "virtual": _is_virtual(),
         },
         "memory_gb": _memory_gigabytes(),
-        "gpus": [dict(zip(_GPU_FIELDS, row, strict=True)) for row in _gpus()],
+        "gpus": [
+            dict(zip(_GPU_FIELDS, row, strict=True))
+            for row in gpu_query(*_GPU_FIELDS)
+            if len(row) == len(_GPU_FIELDS)
+        ],
         "system": f"{platform.system()} {_leading_version(platform.release())}",
         "load_average": load_average(),
         "power_counters": {
@@ -66,6 +71,12 @@ def describe_software() -> dict[str, Any]:
     }
 
 
+def command_line() -> str:
+    """Write how this program was asked for it, without the folders of this machine."""
+    words = [re.sub(r"^(--[a-z-]+=)?[./~].*/", r"\1", word) for word in sys.argv[1:]]
+    return shlex.join(["rtsr", *words])
+
+
 def load_average() -> float | None:
     """Programs that wanted to run over the last minute, one of them this one's parent."""
     try:
@@ -76,35 +87,16 @@ def load_average() -> float | None:
 
 def git_revision(folder: Path) -> str | None:
     """Return the commit of the source in that folder, with ``+`` where files differ from it."""
-    try:
-        revision = _git(folder, "rev-parse", "HEAD")
-        tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
+    git = partial(output_of, "git", "--no-optional-locks", "-C", str(folder))
+    revision = git("rev-parse", "HEAD")
+    tracked = git("ls-files", "--error-unmatch", "__init__.py")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    if revision is None or not tracked or changed is None:
         return None
-    return revision + ("+" if changed else "") if tracked else None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "--no-optional-locks", "-C", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
-    return done.stdout.strip()
-
-
-def _gpus() -> list[list[str]]:
-    rows = gpu_query(*_GPU_FIELDS)
-    return [row for row in rows if len(row) == len(_GPU_FIELDS)]
+    return revision + "+" * bool(changed)
 
 
 def _providers() -> list[str]:
-    from rtsr.errors import RtsrError
-    from rtsr.runtime.providers import select as providers
-
     try:
         return providers.available(providers.load_onnxruntime())
     except RtsrError:
@@ -119,34 +111,18 @@ def _version(distribution: str) -> str | None:
 
 
 def _cpu_info() -> dict[str, str]:
-    pairs = (line.partition(":") for line in (_text(Path("/proc/cpuinfo")) or "").splitlines())
+    pairs = (line.partition(":") for line in (text_of(Path("/proc/cpuinfo")) or "").splitlines())
     return {name.strip(): value.strip() for name, _, value in reversed(list(pairs))}
 
 
 def _cpu_model() -> str | None:
-    found = _cpu_info().get("model name")
-    if found:
-        return found
-    try:
-        done = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return platform.processor() or None
-    return done.stdout.strip() or None
+    found = _cpu_info().get("model name") or output_of("sysctl", "-n", "machdep.cpu.brand_string")
+    return found or platform.processor() or None
 
 
 def _physical_cores() -> int | None:
-    siblings = {
-        text
-        for file in _CPU.glob("cpu[0-9]*/topology/thread_siblings_list")
-        if (text := _text(file)) is not None
-    }
-    return len(siblings) or None
+    siblings = set(map(text_of, _CPU.glob("cpu[0-9]*/topology/thread_siblings_list")))
+    return len(siblings - {None}) or None
 
 
 def _usable_threads() -> int | None:
@@ -169,7 +145,7 @@ def _memory_gigabytes() -> float | None:
 
 
 def _megahertz(file: Path) -> float | None:
-    text = _text(file)
+    text = text_of(file)
     return None if text is None else float(text) / 1000.0
 
 
@@ -177,10 +153,3 @@ def _leading_version(release: str) -> str:
     """Without the name that whoever built a kernel gave it."""
     match = re.match(r"[0-9.]+", release)
     return match[0].rstrip(".") if match else release
-
-
-def _text(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None

@@ -6,10 +6,10 @@ Every reading that cannot be had is ``None``.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from rtsr_bench.processes import output_of
 
 _POWER_ZONES = Path("/sys/class/powercap")
 _MEGA = 1e6
@@ -35,21 +35,16 @@ def _most_resident_megabytes() -> float | None:
 
 def gpu_query(*fields: str, device: int = 0) -> list[list[str]]:
     """Rows that ``nvidia-smi`` answers for a session's GPU; empty where there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    command += ["-i", gpu_identifier(device)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
+    lines = (output_of(*gpu_command(*fields, device=device)) or "").splitlines()
+    return [[cell.strip() for cell in line.split(",")] for line in lines]
 
 
-def gpu_identifier(device: int = 0) -> str:
-    """Return the GPU that a session calls ``device``, as ``nvidia-smi -i`` takes it."""
+def gpu_command(*fields: str, device: int) -> list[str]:
+    """Return the command that asks for a session's GPU, whatever else it counts among its own."""
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return visible[device] if device < len(visible) and visible[device] else str(device)
+    name = visible[device] if device < len(visible) and visible[device] else str(device)
+    query = f"--query-gpu={','.join(fields)}"
+    return ["nvidia-smi", query, "--format=csv,noheader,nounits", "-i", name]
 
 
 class PackageEnergy:
@@ -59,7 +54,7 @@ class PackageEnergy:
         self._packages = [
             zone
             for zone in sorted(zones.glob("intel-rapl:*"))
-            if zone.name.count(":") == 1 and _read_text(zone / "name").startswith("package")
+            if zone.name.count(":") == 1 and (text_of(zone / "name") or "").startswith("package")
         ]
         self._before = self._read()
 
@@ -76,7 +71,7 @@ class PackageEnergy:
         total = 0.0
         for zone, before, after in zip(self._packages, self._before, now, strict=True):
             if after < before:
-                after += int(_read_text(zone / "max_energy_range_uj") or 0)
+                after += int(text_of(zone / "max_energy_range_uj") or 0)
             total += (after - before) / _MEGA
         return total
 
@@ -88,8 +83,9 @@ class PackageEnergy:
         return values or None
 
 
-def _read_text(path: Path) -> str:
+def text_of(file: Path) -> str | None:
+    """Return what a file of the system says, if it is there and may be read."""
     try:
-        return path.read_text().strip()
+        return file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return ""
+        return None

@@ -21,7 +21,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "bench/*.md", "bench/gpu/*.md", "bench/results/*.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "bench/*.md",
+        "bench/gpu/*.md",
+        "bench/results/*.md",
+        "examples/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 SCRIPTS = [

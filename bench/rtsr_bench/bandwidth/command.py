@@ -28,9 +28,6 @@ def bandwidth_command(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.progress import Progress
-
     from rtsr.errors import RtsrError
     from rtsr_bench.bandwidth.streams import full_band_clips
     from rtsr_bench.bandwidth.tracking import (
@@ -44,6 +41,7 @@ def bandwidth_command(
     )
     from rtsr_bench.corpus import list_clips
     from rtsr_bench.files import check_writable, write_json
+    from rtsr_bench.progress import shown_progress
 
     check_writable(json_file)
     clips = [clip for folder in corpora for clip in list_clips(folder)]
@@ -52,12 +50,7 @@ def bandwidth_command(
         raise RtsrError("No valid recording of speech or music in these corpora reaches 18 kHz.")
     switched: list[Switched] = []
     unchanged: list[Unchanged] = []
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
+    with shown_progress() as show:
         for domain, some in wanted.items():
             if some:
                 switched += track_switches(some[::every], domain, show=show)

@@ -18,6 +18,7 @@ from rtsr.errors import MissingDependencyError
 from rtsr.quality.align import find_lag
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.codecs import Coder, Signal, through_coder
+from rtsr_bench.corpus import fit_length, rounded
 
 FULL_BAND_HZ = 24000.0
 #: How far off a cutoff may be that is called right, as a share of it.
@@ -51,26 +52,16 @@ class Degradation:
         return np.abs(answers / self.start_hz - 1.0) <= TOLERANCE
 
 
-def rounded(sound: Signal) -> Signal:
-    """As 16-bit samples keep it."""
-    return np.clip(np.rint(sound * 32768.0), -32768, 32767) / 32768.0
-
-
-def fitted(sound: Signal, length: int) -> Signal:
-    """`length` samples of it, with silence where there are none."""
-    return np.pad(sound[:length], (0, max(0, length - sound.size)))
-
-
 def _through_soxr(sound: Signal, rate: int, quality: str) -> Signal:
     low = rounded(soxr.resample(sound, SAMPLE_RATE, rate, quality=quality))
-    return rounded(fitted(soxr.resample(low, rate, SAMPLE_RATE, quality=quality), sound.size))
+    return rounded(fit_length(soxr.resample(low, rate, SAMPLE_RATE, quality=quality), sound.size))
 
 
 def _through_polyphase(sound: Signal, rate: int) -> Signal:
     """Apply the short Kaiser filter of `scipy.signal.resample_poly`, both ways."""
     factor = SAMPLE_RATE // rate
     low = rounded(scipy.signal.resample_poly(sound, 1, factor))
-    return rounded(fitted(scipy.signal.resample_poly(low, factor, 1), sound.size))
+    return rounded(fit_length(scipy.signal.resample_poly(low, factor, 1), sound.size))
 
 
 def _through_swresample(sound: Signal, rate: int) -> Signal:
@@ -78,7 +69,7 @@ def _through_swresample(sound: Signal, rate: int) -> Signal:
     low = _swresample(rounded(sound), SAMPLE_RATE, rate)
     wide = _swresample(rounded(low), rate, SAMPLE_RATE)
     lag = find_lag(sound[: wide.size], wide[: sound.size], 0.4 * rate, SAMPLE_RATE)
-    return rounded(fitted(np.roll(wide, -lag), sound.size))
+    return rounded(fit_length(np.roll(wide, -lag), sound.size))
 
 
 def _swresample(sound: Signal, rate: int, new_rate: int) -> Signal:
@@ -101,7 +92,7 @@ def _through_coder(sound: Signal, rate: int, coder: Coder) -> Signal:
     decoded, decoded_rate = through_coder(rounded(low), rate, coder, 0.4 * rate)
     if decoded_rate != SAMPLE_RATE:
         decoded = soxr.resample(rounded(decoded), decoded_rate, SAMPLE_RATE, quality="HQ")
-    return rounded(fitted(decoded, sound.size))
+    return rounded(fit_length(decoded, sound.size))
 
 
 def _resampled(

@@ -12,9 +12,8 @@ import soxr
 
 from rtsr.errors import RtsrError
 from rtsr.timing import SAMPLE_RATE
-from rtsr_bench.bandwidth.degradations import fitted
 from rtsr_bench.codecs import Signal
-from rtsr_bench.corpus import Clip, read_first_channel
+from rtsr_bench.corpus import Clip, fit_length, read_first_channel
 
 #: Recordings that end lower have a limit of their own, and are no full band.
 FULL_FROM_HZ = 18000.0
@@ -62,7 +61,7 @@ def one_voice(clip: Clip, seconds: float, seed: int) -> Signal:
     while sum(part.size for part in parts) < length:
         parts += [sound, np.zeros(_samples(random.uniform(*PAUSES_SECONDS)))]
     gain = 10 ** (random.uniform(-LEVEL_RANGE_DB, LEVEL_RANGE_DB) / 20)
-    stream = gain * fitted(np.concatenate(parts), length)
+    stream = gain * fit_length(np.concatenate(parts), length)
     return _safe(stream + room_noise(length, random.choice(ROOMS_DB), random))
 
 
@@ -85,7 +84,7 @@ def programme(clips: Sequence[Clip], seconds: float, seed: int) -> Signal:
         pause = random.uniform(*PAUSES_SECONDS) if random.random() < 0.8 else 4.0
         part = np.concatenate([sound, np.zeros(_samples(pause))])
         parts.append(part + room_noise(part.size, random.choice(ROOMS_DB), random))
-    stream = fitted(np.concatenate(parts), length)
+    stream = fit_length(np.concatenate(parts), length)
     return _safe(stream * _level_changes(length, random))
 
 

@@ -7,7 +7,7 @@ so, and how often it moves though nothing has changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,13 @@ from rtsr_bench.bandwidth.streams import hops, one_voice, programme
 from rtsr_bench.codecs import Signal
 from rtsr_bench.corpus import Clip
 from rtsr_bench.markdown import table
+from rtsr_bench.progress import Show
 
 HOPS_PER_SECOND = 100
 SECONDS_BEFORE, SECONDS_AFTER = 8.0, 16.0
 #: Of one unchanging stream.
 STEADY_MINUTES = 3.0
 DOMAINS = ("speech", "music")
-
-#: Tells what is being done, how much of it is done, and how much there is.
-Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

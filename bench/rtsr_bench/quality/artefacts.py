@@ -89,9 +89,7 @@ def _stereo(enhancer: Enhancer, reference: np.ndarray, cutoff_hz: float, target:
     ):
         stereo = np.outer(part, gains)
         source = target.with_name(f"{target.stem}-{kind}-input.wav")
-        low = np.stack(
-            [narrow_band(stereo[:, channel], 48000, cutoff_hz) for channel in (0, 1)], axis=1
-        )
+        low = narrow_band(stereo, 48000, cutoff_hz)
         soundfile.write(source, low, round(2.0 * cutoff_hz), subtype="PCM_16")
         output = _enhanced(enhancer, source, target.with_name(f"{target.stem}-{kind}.wav"))
         values |= find_artefacts(stereo, output, cutoff_hz, names)

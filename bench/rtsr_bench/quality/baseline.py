@@ -22,7 +22,7 @@ from scipy import signal as filters
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.replicate import frame_matrix, solve_bands
-from rtsr_bench.corpus import narrow_band, read_first_channel, read_loudest
+from rtsr_bench.corpus import fit_length, narrow_band, read_first_channel, read_loudest
 
 ANALYSIS = 1024
 SYNTHESIS = 600
@@ -143,11 +143,6 @@ def load_full_band(path: str | Path, seconds: float) -> Array:
     """Return the loudest part of a file's first channel, at 48 kHz."""
     part, rate = read_loudest(path, seconds)
     return part if rate == SAMPLE_RATE else soxr.resample(part, rate, SAMPLE_RATE, quality="HQ")
-
-
-def fit_length(samples: Array, length: int) -> Array:
-    """Return ``samples`` cut, or filled up with zeros, to ``length``."""
-    return np.pad(samples[:length], (0, max(0, length - samples.size)))
 
 
 def baseline_path(folder: Path, cutoff_hz: float) -> Path:

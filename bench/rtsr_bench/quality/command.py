@@ -98,6 +98,7 @@ def quality_command(
     """
     import json
 
+    from rtsr_bench.machine import command_line
     from rtsr_bench.quality.make_report import CUTOFFS, Request, make_report
 
     asked = Request(
@@ -116,6 +117,7 @@ def quality_command(
         into_cards=into_cards,
         jobs=jobs,
         work=work,
+        command=command_line(),
     )
     report, page = make_report(asked)
     typer.echo(json.dumps(report, indent=1) if as_json else page)
@@ -176,13 +178,11 @@ def artefacts_command(
 
     Each artefact per domain: median (worst; clips beyond the limit / clips scored).
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from rtsr import enhance_file
     from rtsr.quality.evaluation import check_cutoff
     from rtsr_bench.corpus import first_clips, list_clips
     from rtsr_bench.files import check_writable, write_json
+    from rtsr_bench.progress import progress_bar
     from rtsr_bench.quality.artefacts import find_in_clips, markdown_table
     from rtsr_bench.quality.results import plain
 
@@ -194,13 +194,9 @@ def artefacts_command(
     for cutoff_hz in cutoff:
         for name in model:
             label = Path(name).stem
-
-            def enhance(source: Path, target: Path, name: str = name) -> None:
-                enhance_file(source, target, model=name)
-
-            with Progress(console=Console(stderr=True), transient=True) as bar:
+            with progress_bar() as bar:
                 found = find_in_clips(
-                    enhance,
+                    partial(enhance_file, model=name),
                     bar.track(clips, description=f"{label} at {cutoff_hz:g} Hz"),
                     work,
                     cutoff_hz,
@@ -231,11 +227,9 @@ def colour_command(
     json_file: _Json = None,
 ) -> None:
     """Say what a colour is worth: none, of the beginning, by itself, of a wrong source, oracle."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from rtsr.runtime.models import find_model
     from rtsr_bench.files import check_writable
+    from rtsr_bench.progress import progress_bar
     from rtsr_bench.quality import colour
 
     check_writable(picture, json_file)
@@ -243,7 +237,7 @@ def colour_command(
         recordings = colour.recorded(corpus)
     else:
         found = find_model(model)
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with progress_bar() as bar:
             recordings = colour.measure_corpus(corpus, found, rate, per_domain, bar)
         if json_file is not None:
             colour.record(json_file, found, rate, recordings)
@@ -270,11 +264,9 @@ def hires_command(
     json_file: _Json = None,
 ) -> None:
     """Say what octaves beyond 48 kHz are worth on recordings that have them."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from rtsr.runtime.models import find_model
     from rtsr_bench.files import check_writable
+    from rtsr_bench.progress import progress_bar
     from rtsr_bench.quality import hires
 
     check_writable(picture, json_file)
@@ -282,7 +274,7 @@ def hires_command(
     restorer = hires.Restorer(found, find_model(octave_model) if octave_model else None)
     recordings = hires.find_recordings(folder)[::every]
     scores = []
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress_bar() as bar:
         for path in bar.track(recordings, description=restorer.name):
             scores += hires.score_recording(path, folder, restorer)
     typer.echo(hires.table(scores))

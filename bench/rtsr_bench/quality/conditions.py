@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import soxr
 
 from rtsr_bench.codecs import MP3_24K, MP3_64K, OPUS_16K, Coder, Signal, through_coder
-from rtsr_bench.corpus import narrow_band, read_first_channel, write_whole
+from rtsr_bench.corpus import narrow_band, read_first_channel, rounded, write_whole
 
 CUTOFF_HZ = 4000.0
 _LOW_RATE, _FULL_RATE = 8000, 48000
@@ -58,7 +57,7 @@ def _coded_and_brought_back(narrow: Signal, coder: Coder) -> tuple[Signal, int, 
 
 
 def _eight_bits(narrow: Signal) -> tuple[Signal, int, str]:
-    return np.clip(np.rint(narrow * 128.0), -128, 127) / 128.0, _LOW_RATE, "PCM_16"
+    return rounded(narrow, 8), _LOW_RATE, "PCM_16"
 
 
 #: The first is what the others are compared with.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,10 @@ from rtsr_bench.corpus import (
     prepare_inputs,
     prepare_references,
 )
+from rtsr_bench.progress import Show
 
 #: What is shorter has no frames to score by once it is aligned.
 SHORTEST_SECONDS = 0.25
-
-#: Tells the progress bar what is being done, how much of it is done, and how much there is.
-Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_bench import markdown
-from rtsr_bench.corpus import read_loudest
+from rtsr_bench.corpus import fit_length, read_loudest
 from rtsr_bench.files import write_json
-from rtsr_bench.quality.baseline import RidgeBaseline, fit_length, high_edges, low_edges
+from rtsr_bench.quality.baseline import RidgeBaseline, high_edges, low_edges
 
 Array = NDArray[np.float64]
 Systems = Mapping[str, Callable[[Array], Array]]
@@ -165,33 +165,26 @@ def _resampled(samples: Array, factor: int) -> Array:
 
 def _cases(restorer: Restorer, rate: int) -> Iterator[tuple[str, int, Systems]]:
     """Yield the name, the narrow rate in Hz and the systems of each case at one full rate."""
+
+    def systems(narrow_rate: int) -> dict[str, Callable[[Array], Array]]:
+        return {
+            RESAMPLED: partial(_resampled, factor=rate // narrow_rate),
+            restorer.name: partial(restore, restorer, input_rate=narrow_rate, output_rate=rate),
+        }
+
+    def noise(narrow: Array) -> Array:
+        return flat_noise().enhance(_resampled(narrow, 2))
+
+    resampled, restored = systems(_PRIOR_RATE).items()
     if rate == 2 * _PRIOR_RATE:
-        baseline = flat_noise()
-        systems: dict[str, Callable[[Array], Array]] = {
-            RESAMPLED: partial(_resampled, factor=2),
-            FLAT_NOISE: lambda narrow: baseline.enhance(_resampled(narrow, 2)),
-            restorer.name: partial(restore, restorer, input_rate=_PRIOR_RATE, output_rate=rate),
-        }
-        yield "48 to 96", _PRIOR_RATE, systems
+        yield "48 to 96", _PRIOR_RATE, dict([resampled, (FLAT_NOISE, noise), restored])
         for narrow_rate in (16000, 8000):
-            systems = {
-                RESAMPLED: partial(_resampled, factor=rate // narrow_rate),
-                restorer.name: partial(restore, restorer, input_rate=narrow_rate, output_rate=rate),
-            }
-            yield f"{narrow_rate // 1000} to 48 to 96", narrow_rate, systems
+            yield f"{narrow_rate // 1000} to 48 to 96", narrow_rate, systems(narrow_rate)
     else:
-        at_once = partial(restore, restorer, input_rate=_PRIOR_RATE, output_rate=rate)
-        systems = {
-            RESAMPLED: partial(_resampled, factor=4),
-            f"{restorer.name}, at once": at_once,
-            f"{restorer.name}, in turns": partial(restore_in_turns, restorer),
-        }
-        yield "48 to 192", _PRIOR_RATE, systems
-        systems = {
-            RESAMPLED: partial(_resampled, factor=2),
-            restorer.name: partial(restore, restorer, input_rate=2 * _PRIOR_RATE, output_rate=rate),
-        }
-        yield "96 to 192", 2 * _PRIOR_RATE, systems
+        at_once = (f"{restorer.name}, at once", restored[1])
+        in_turns = (f"{restorer.name}, in turns", partial(restore_in_turns, restorer))
+        yield "48 to 192", _PRIOR_RATE, dict([resampled, at_once, in_turns])
+        yield "96 to 192", 2 * _PRIOR_RATE, systems(2 * _PRIOR_RATE)
 
 
 def octave_levels_db(samples: Array, rate: int) -> Array:

@@ -13,12 +13,10 @@ import json
 import logging
 import math
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,18 +26,14 @@ import rtsr_kernels
 from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
+from rtsr_bench.files import write_text
+from rtsr_bench.processes import environment, thread_limits
 from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
 from rtsr_bench.quality.systems import BASELINE, MODEL, System
 
 Values = dict[str, float]
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
 #: rooms of rtsr that no sample of a file passes through
 _NOT_IN_A_FILES_WAY = frozenset({"call", "cli", "live", "model", "train"})
 
@@ -147,21 +141,6 @@ def run_all(
     return [rows[place] for place in range(len(jobs))]
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Keep processes that are started here from starting threads against each other."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _run_in_processes(
     jobs: Sequence[Job], waiting: Sequence[int], workers: int
 ) -> Iterator[tuple[int, Values | Failed]]:
@@ -169,7 +148,8 @@ def _run_in_processes(
         return
     # Spawned, because a fork of a process that has run ONNX Runtime's threads may hang.
     context = multiprocessing.get_context("spawn")
-    with one_thread_each(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+    alone = environment(thread_limits(1))
+    with alone, ProcessPoolExecutor(workers, mp_context=context) as pool:
         futures = {pool.submit(_run, jobs[place]): place for place in waiting}
         try:
             for future in as_completed(futures):
@@ -206,9 +186,7 @@ def _load(file: Path) -> Values | None:
 
 def _store(file: Path, values: Values) -> None:
     plain = {name: None if math.isnan(value) else value for name, value in values.items()}
-    beside = file.with_suffix(".partial")
-    beside.write_text(json.dumps(plain), encoding="utf-8")
-    beside.replace(file)
+    write_text(file, json.dumps(plain))
 
 
 def _key(kind: str, *parts: object) -> str:

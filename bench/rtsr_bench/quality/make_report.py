@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from rtsr.errors import ArgumentError, RtsrError, RtsrWarning
 from rtsr.quality.evaluation import check_cutoff, check_metrics
 from rtsr_bench.corpus import MAX_SECONDS, count_by_domain
 from rtsr_bench.files import write_json, write_text
 from rtsr_bench.machine import describe_machine, describe_software
+from rtsr_bench.progress import Show, shown_progress
 from rtsr_bench.quality import conditions, pictures, report
 from rtsr_bench.quality.baseline import BASELINES
 from rtsr_bench.quality.card import write_cards
-from rtsr_bench.quality.corpora import Corpus, Show, prepare_corpora
-from rtsr_bench.quality.plan import degrade, score_everything
+from rtsr_bench.quality.corpora import Corpus, prepare_corpora
+from rtsr_bench.quality.plan import CLIPS, CONDITIONS, PROBES, degrade, score_everything
 from rtsr_bench.quality.probes import real_time_factor
-from rtsr_bench.quality.results import conditions_part, nest_probes, nest_scores, plain
+from rtsr_bench.quality.results import conditions_part, cutoffs_part, plain
 from rtsr_bench.quality.systems import (
     MODEL,
     System,
@@ -47,7 +44,7 @@ CONDITION_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: the options of ``rtsr bench quality``, see there."""
+    """What is asked for: the options of ``rtsr bench quality``, and how they were written."""
 
     data: Sequence[Path]
     out: Path
@@ -64,22 +61,7 @@ class Request:
     into_cards: bool = False
     jobs: int = 1
     work: Path = Path("validation")
-
-    def command(self, corpora: Sequence[Corpus]) -> str:
-        """Write the command again, without the folders of this machine."""
-        names = " ".join(corpus.name for corpus in corpora)
-        words = [f"rtsr bench quality {names} --out FOLDER"]
-        if tuple(self.cutoffs) != CUTOFFS:
-            words += [f"--cutoff {hz:g}" for hz in self.cutoffs]
-        words += [f"--model {Path(one).name}" for one in self.models or ()]
-        words += ["--baselines BASELINES"] if self.baselines else []
-        words += [f"--metrics {self.metrics}"] if self.metrics else []
-        words += [f"--domain {one}" for one in self.domains]
-        words += [f"--seconds {self.seconds:g}"] if self.seconds != MAX_SECONDS else []
-        words += [f"--limit {self.limit}"] if self.limit else []
-        words += ["--conditions"] if self.conditions else []
-        words += ["--tables-only"] if self.tables_only else []
-        return " ".join(words)
+    command: str = ""
 
 
 def make_report(asked: Request) -> tuple[dict[str, Any], str]:
@@ -105,7 +87,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
     if not asked.tables_only:
         pictures.check_drawing()
     _make_folder(asked.out)
-    with _progress() as show:
+    with shown_progress() as show:
         corpora = prepare_corpora(
             asked.data, cutoffs, asked.work, asked.seconds, asked.domains, asked.limit, show
         )
@@ -115,7 +97,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
             drawn = pictures.choose_clips(first.references, lowest, asked.pictures)
         facts = _describe(systems, first, show, is_timed=not asked.tables_only)
         part = min(asked.seconds, CONDITION_SECONDS)
-        scored = score_everything(
+        found, failed = score_everything(
             systems,
             corpora,
             names,
@@ -129,7 +111,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
             {
                 "format": FORMAT,
                 "date": datetime.date.today().isoformat(),
-                "command": asked.command(corpora),
+                "command": asked.command,
                 "machine": describe_machine(),
                 "software": describe_software(),
                 "seconds": asked.seconds,
@@ -140,13 +122,13 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
                         "name": corpus.name,
                         "clips": count_by_domain(corpus.clips),
                         "left_out": corpus.left_out,
-                        "cutoffs": nest_scores(scored.clips[corpus.name]),
+                        "cutoffs": cutoffs_part(found.get(CLIPS, {}).get(corpus.name, {})),
                     }
                     for corpus in corpora
                 ],
-                "failed": scored.failed,
-                "probes": nest_probes(scored.probes),
-                "conditions": conditions_part(scored.conditions, names, part),
+                "failed": failed,
+                "probes": found.get(PROBES, {}),
+                "conditions": conditions_part(found.get(CONDITIONS, {}), names, part),
                 "pictures": [],
             }
         )
@@ -215,11 +197,3 @@ def _describe(
             described = replace(described, real_time=speed)
         facts[system.name] = described
     return facts
-
-
-@contextmanager
-def _progress() -> Iterator[Show]:
-    """Show ``show(what, done, of)`` on the terminal's error stream."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("inputs", total=None)
-        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from rtsr.quality.spectrogram import save_spectrograms
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train.excerpt import loudest_start
 from rtsr_bench.corpus import DOMAINS
+from rtsr_bench.progress import Show
 from rtsr_bench.quality.systems import System
 
 Signal = NDArray[np.float64]
@@ -85,7 +86,7 @@ def save_spectrograms_of_clips(
     references: Mapping[str, Path],
     inputs: Mapping[str, Path],
     cutoff_hz: float,
-    show: Callable[[str, int, int], None] | None = None,
+    show: Show | None = None,
 ) -> list[dict[str, str]]:
     """Enhance the clips of these names once more and draw them: input, every system, reference.
 

@@ -5,52 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rtsr_bench.corpus import prepare_references
+from rtsr_bench.progress import Show
 from rtsr_bench.quality import conditions
-from rtsr_bench.quality.corpora import Corpus, Show
-from rtsr_bench.quality.jobs import ClipJob, Failed, Job, ProbeJob, Values, run_all
-from rtsr_bench.quality.results import CONDITION_METRICS, ClipRow, ProbeRow, known
+from rtsr_bench.quality.corpora import Corpus
+from rtsr_bench.quality.jobs import ClipJob, Failed, Job, ProbeJob, run_all
+from rtsr_bench.quality.results import CONDITION_METRICS, known, nest
 from rtsr_bench.quality.systems import MODEL, System, at_full_precision
 
 #: Reference and input of every clip, by condition and clip.
 Degraded = Mapping[str, Mapping[str, tuple[Path, Path]]]
 
-
-@dataclass(frozen=True)
-class Scored:
-    """What was measured.
-
-    Attributes:
-        clips: rows by cutoff, for each corpus by its name.
-        probes: rows by cutoff.
-        conditions: rows by condition.
-        failed: a sentence for each job that has no result.
-    """
-
-    clips: dict[str, list[ClipRow]]
-    probes: list[ProbeRow]
-    conditions: list[ClipRow]
-    failed: list[str]
-
-
-_CLIPS, _PROBES, _CONDITIONS = "clips", "probes", "conditions"
+CLIPS, PROBES, CONDITIONS = "clips", "probes", "conditions"
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A job and where its result belongs; ``place`` is a cutoff in Hz or a condition."""
+    """A job, where its result belongs, and what it is called where it has none."""
 
-    part: str
     job: Job
-    corpus: str
-    system: str
-    place: str
-    clip: str = ""
-
-    def failure(self, reason: str) -> str:
-        what = f"`{self.clip}` of {self.corpus}" if self.clip else "the probes"
-        return f"`{self.system}` at {self.place}, {what}: {reason}"
+    place: tuple[str, ...]
+    name: str
 
 
 def score_everything(
@@ -63,7 +40,7 @@ def score_everything(
     *,
     degraded: Degraded | None = None,
     is_probed: bool = True,
-) -> Scored:
+) -> tuple[dict[str, Any], list[str]]:
     """Run all systems over all inputs.
 
     Args:
@@ -75,6 +52,11 @@ def score_everything(
         show: told of the progress.
         degraded: from :func:`degrade`; its clips belong to the first corpus.
         is_probed: also probe the models, on inputs of the first corpus.
+
+    Returns:
+        what was measured: ``CLIPS`` by corpus, cutoff in Hz, system and clip, ``PROBES`` by cutoff
+        and system, ``CONDITIONS`` by system, condition and clip; and a sentence for each job that
+        has no result.
 
     Raises:
         RtsrError: nothing could be scored, or a process died.
@@ -90,27 +72,9 @@ def score_everything(
         processes,
         lambda done: show("scoring", done, len(queue)),
     )
-    found: list[tuple[_Entry, Values]] = []
-    failed = []
-    for entry, answer in zip(queue, answers, strict=True):
-        if isinstance(answer, Failed):
-            failed.append(entry.failure(answer.reason))
-        else:
-            found.append((entry, answer))
-
-    def rows(part: str, corpus: str) -> list[ClipRow]:
-        return [
-            (entry.system, entry.place, entry.clip, values)
-            for entry, values in found
-            if (entry.part, entry.corpus) == (part, corpus)
-        ]
-
-    return Scored(
-        clips={corpus.name: rows(_CLIPS, corpus.name) for corpus in corpora},
-        probes=[(entry.system, entry.place, v) for entry, v in found if entry.part == _PROBES],
-        conditions=rows(_CONDITIONS, corpora[0].name),
-        failed=failed,
-    )
+    pairs = list(zip(queue, answers, strict=True))
+    found = nest((entry.place, one) for entry, one in pairs if not isinstance(one, Failed))
+    return found, [f"{entry.name}: {one.reason}" for entry, one in pairs if isinstance(one, Failed)]
 
 
 def _of_clips(
@@ -121,7 +85,8 @@ def _of_clips(
             for system in systems:
                 for clip, source in files.items():
                     job = ClipJob(system, clip, corpus.references[clip], source, hz, metrics)
-                    yield _Entry(_CLIPS, job, corpus.name, system.name, f"{hz:g}", clip)
+                    name = f"`{system.name}` at {hz:g}, `{clip}` of {corpus.name}"
+                    yield _Entry(job, (CLIPS, corpus.name, f"{hz:g}", system.name, clip), name)
 
 
 def _of_probes(systems: Sequence[System], corpus: Corpus) -> Iterator[_Entry]:
@@ -129,7 +94,8 @@ def _of_probes(systems: Sequence[System], corpus: Corpus) -> Iterator[_Entry]:
         for system in systems:
             if system.kind == MODEL:
                 job = ProbeJob(system, _one_of_each_domain(files))
-                yield _Entry(_PROBES, job, corpus.name, system.name, f"{hz:g}")
+                name = f"`{system.name}` at {hz:g}, the probes"
+                yield _Entry(job, (PROBES, f"{hz:g}", system.name), name)
 
 
 def _of_conditions(
@@ -140,7 +106,8 @@ def _of_conditions(
         for key, pairs in degraded.items():
             for clip, (reference, source) in pairs.items():
                 job = ClipJob(system, clip, reference, source, hz, few)
-                yield _Entry(_CONDITIONS, job, corpus, system.name, key, clip)
+                name = f"`{system.name}` at {key}, `{clip}` of {corpus}"
+                yield _Entry(job, (CONDITIONS, system.name, key, clip), name)
 
 
 def _one_of_each_domain(files: Mapping[str, Path]) -> tuple[Path, ...]:

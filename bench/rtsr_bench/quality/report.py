@@ -34,7 +34,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     ]
     for corpus in report["corpora"]:
         for cutoff, rows in corpus["cutoffs"].items():
-            lines += ["", f"## {_title(corpus, cutoff)}", ""]
+            lines += ["", f"## {corpus['name']}, input cutoff {_kilohertz(cutoff)}", ""]
             lines += _domain_tables(rows, report["metrics"])
     lines += not_scored(report)
     lines += against_baselines(report)
@@ -153,10 +153,6 @@ def lsd_growth(ours: Mapping[str, Any], full: Mapping[str, Any]) -> float:
     return max(values["lsd"] - full[domain]["lsd"] for domain, values in ours.items())
 
 
-def _title(corpus: Mapping[str, Any], cutoff: str) -> str:
-    return f"{corpus['name']}, input cutoff {_kilohertz(cutoff)}"
-
-
 def _kilohertz(cutoff: str) -> str:
     return f"{float(cutoff) / 1000:g} kHz"
 
@@ -167,19 +163,19 @@ def _what_was_scored(report: Mapping[str, Any]) -> str:
         + ", ".join(f"{count} {domain}" for domain, count in corpus["clips"].items())
         for corpus in report["corpora"]
     )
-    cpu = report["machine"]["cpu"]
+    cpu, load = report["machine"]["cpu"], report["machine"]["load_average"]
     return (
         f"Medians over the valid clips ({corpora}), the loudest {report['seconds']:g} s of each. "
         "Inputs are 16-bit files at twice the cutoff; models stream them hop by hop and write "
         "16-bit files at 48 kHz. "
         f"Run on {cpu['model'] or cpu['architecture']} ({cpu['cores'] or '?'} cores, load "
-        f"{_dash(report['machine']['load_average'])} before)."
+        f"{NOTHING if load is None else load} before)."
     )
 
 
 def _systems_table(report: Mapping[str, Any]) -> Table:
-    rates = _rates(report)
-    kilohertz = " / ".join(f"{rate / 1000:g}" for rate in rates)
+    cutoffs = report["corpora"][0]["cutoffs"]
+    kilohertz = " / ".join(f"{2.0 * float(cutoff) / 1000:g}" for cutoff in cutoffs)
     rows = []
     for name, facts in report["systems"].items():
         rows.append(
@@ -286,10 +282,6 @@ def _legend(metrics: Sequence[str]) -> Table:
     return table(["metric", "meaning", "better"], rows)
 
 
-def _rates(report: Mapping[str, Any]) -> list[int]:
-    return [round(2.0 * float(cutoff)) for cutoff in report["corpora"][0]["cutoffs"]]
-
-
 def _each(values: Mapping[Any, float | None], form: str) -> str:
     """All figures, or one where all are the same."""
     texts = [NOTHING if value is None else form.format(value) for value in values.values()]
@@ -298,7 +290,3 @@ def _each(values: Mapping[Any, float | None], form: str) -> str:
 
 def _figure(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
-
-
-def _dash(value: object) -> str:
-    return NOTHING if value is None else str(value)

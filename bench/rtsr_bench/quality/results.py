@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rtsr_bench.quality import conditions
@@ -14,54 +15,46 @@ CONDITION_METRICS = (
     *("visqol", "lsd", "lsd_near", "mel_hf", "hf_bias_db", "hf_envelope_db", "lf_sisdr"),
 )
 
-#: System, cutoff in Hz or condition, clip, and what was measured.
-ClipRow = tuple[str, str, str, Values]
-#: System, cutoff in Hz, and what was measured.
-ProbeRow = tuple[str, str, Values]
-
 
 def known(names: Sequence[str], metrics: Sequence[str]) -> tuple[str, ...]:
     """Those names that are among the metrics: ViSQOL may not be installed."""
     return tuple(name for name in names if name in metrics)
 
 
-def nest_scores(rows: Sequence[ClipRow]) -> dict[str, dict[str, Any]]:
-    """Scores as JSON by cutoff and system."""
-    nested: dict[str, dict[str, dict[str, Values]]] = {}
-    for system, place, clip, values in rows:
-        nested.setdefault(place, {}).setdefault(system, {})[clip] = values
-    return {
-        place: {
-            system: gather_scores(float(place), clips).as_json()
-            for system, clips in by_system.items()
-        }
-        for place, by_system in nested.items()
-    }
-
-
-def nest_probes(rows: Sequence[ProbeRow]) -> dict[str, dict[str, Values]]:
-    """Probes by cutoff and system."""
-    nested: dict[str, dict[str, Values]] = {}
-    for system, place, values in rows:
-        nested.setdefault(place, {})[system] = values
+def nest(rows: Iterable[tuple[Sequence[str], Values]]) -> dict[str, Any]:
+    """Put values into dictionaries by the words of their places, the first word outermost."""
+    nested: dict[str, Any] = {}
+    for place, values in rows:
+        inner = nested
+        for word in place[:-1]:
+            inner = inner.setdefault(word, {})
+        inner[place[-1]] = values
     return nested
 
 
+def cutoffs_part(found: Mapping[str, Mapping[str, Mapping[str, Values]]]) -> dict[str, Any]:
+    """Return scores as JSON by cutoff and system, of values by cutoff in Hz, system and clip."""
+    return {
+        cutoff: {
+            system: asdict(gather_scores(float(cutoff), clips))
+            for system, clips in by_system.items()
+        }
+        for cutoff, by_system in found.items()
+    }
+
+
 def conditions_part(
-    rows: Sequence[ClipRow], metrics: Sequence[str], seconds: float
+    found: Mapping[str, Mapping[str, Mapping[str, Values]]], metrics: Sequence[str], seconds: float
 ) -> dict[str, Any]:
-    """Return the part on conditions: scores as JSON by system and condition; empty without rows.
+    """Return the part on conditions: scores as JSON by system and condition; empty without any.
 
     Args:
-        rows: (system, condition, clip, values).
+        found: values by system, condition and clip.
         metrics: all that were computed.
         seconds: of each clip.
     """
-    if not rows:
+    if not found:
         return {}
-    nested: dict[str, dict[str, dict[str, Values]]] = {}
-    for system, key, clip, values in rows:
-        nested.setdefault(system, {}).setdefault(key, {})[clip] = values
     return {
         "cutoff_hz": conditions.CUTOFF_HZ,
         "seconds": seconds,
@@ -69,10 +62,10 @@ def conditions_part(
         "titles": {one.key: one.title for one in conditions.CONDITIONS},
         "scores": {
             system: {
-                key: gather_scores(conditions.CUTOFF_HZ, clips).as_json()
+                key: asdict(gather_scores(conditions.CUTOFF_HZ, clips))
                 for key, clips in by_condition.items()
             }
-            for system, by_condition in nested.items()
+            for system, by_condition in found.items()
         },
     }
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from rtsr.quality.compare import medians
 from rtsr_bench.corpus import DOMAINS
@@ -17,10 +16,6 @@ class Scores:
     cutoff_hz: float
     by_domain: dict[str, dict[str, float]]
     clips: dict[str, dict[str, float]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return a plain object for ``json.dump``."""
-        return asdict(self)
 
 
 def gather_scores(cutoff_hz: float, clips: Mapping[str, Mapping[str, float]]) -> Scores:

@@ -49,7 +49,8 @@ def soak_command(
     from rich.console import Console
 
     from rtsr_bench.files import check_writable, write_text
-    from rtsr_bench.soak.run import Protocol, build_table, soak
+    from rtsr_bench.soak.protocol import Protocol
+    from rtsr_bench.soak.run import build_table, soak
 
     check_writable(json_file)
     protocol = Protocol(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from rtsr.errors import ArgumentError
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.soak.player import SoakPlayer
-from rtsr_bench.soak.server import Engine, PageReader, busy_programs, jack_server
+from rtsr_bench.soak.protocol import Protocol
+from rtsr_bench.soak.server import Engine, busy_programs, jack_server, page_reader
 from rtsr_bench.soak.sound import SoundScore, score_sound
 from rtsr_bench.soak.stalls import Stalls, StallWatch
 from rtsr_bench.soak.usage import Usage, usage_of
 
-CLIPS = ("speech", "music")
 # Half of the packaged recordings' rate.
 _CUTOFF_HZ = 4000.0
 _FADE = 480
 # What a session still loads and learns is over by then.
 _WARM_SECONDS = 3.0
-_SHORTEST_SECONDS = 10.0
 
 
 def load_clip(name: str, in_full_band: bool = False) -> NDArray[np.float32]:
@@ -53,35 +51,6 @@ def load_clip(name: str, in_full_band: bool = False) -> NDArray[np.float32]:
     return clip
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """Under what a soak runs.
-
-    Attributes:
-        seconds: how long.
-        gil_hog: whether the program's main thread spins in Python.
-        load: programs beside it that only take time.
-        model: the highest fallback level.
-        clip: what is played.
-        frames: of a cycle of the server.
-        realtime: whether the server asks for real-time priority.
-        screen: whether the screen is drawn.
-        page: whether its page is open.
-        colour: whether the clip is in full band and a colour is learnt of it.
-    """
-
-    seconds: float
-    gil_hog: bool
-    load: int
-    model: str
-    clip: str
-    frames: int
-    realtime: bool
-    screen: bool
-    page: bool = False
-    colour: bool = False
-
-
 def soak(protocol: Protocol) -> dict[str, Any]:
     """Play for a while; returns everything that was found out, for JSON.
 
@@ -89,61 +58,35 @@ def soak(protocol: Protocol) -> dict[str, Any]:
         ArgumentError: the protocol is none.
         RtsrError: JACK, the engine or a package that is needed is not there.
     """
-    if not protocol.seconds >= _SHORTEST_SECONDS:
-        raise ArgumentError(f"--minutes must be at least {_SHORTEST_SECONDS / 60.0:.2g}.")
-    if protocol.clip not in CLIPS:
-        raise ArgumentError(f"--clip must be one of {', '.join(CLIPS)}, not {protocol.clip!r}.")
-    if protocol.load < 0:
-        raise ArgumentError(f"--load must be 0 or more, not {protocol.load}.")
-    if protocol.gil_hog and protocol.screen:
-        raise ArgumentError(
-            "--gil-hog runs the engine in a program without a screen; leave out one."
-        )
-    if protocol.page and (protocol.gil_hog or protocol.screen):
-        # A terminal's screen shows the address, and no program reads it there.
-        raise ArgumentError("--page is measured alone; leave out --gil-hog and --screen.")
-    if protocol.colour and protocol.gil_hog:
-        raise ArgumentError("--colour is measured with rtsr live alone; leave out --gil-hog.")
+    protocol.check()
     clip = load_clip(protocol.clip, protocol.colour)
     with tempfile.TemporaryDirectory(prefix="rtsr-soak-") as name:
         folder = Path(name)
         recording = folder / "recorded.raw"
         with (
             jack_server(protocol.frames, protocol.realtime, folder / "jackd.log"),
-            Engine(
-                folder,
-                protocol.model,
-                protocol.gil_hog,
-                protocol.screen,
-                protocol.page,
-                protocol.colour,
-            ) as engine,
-            contextlib.ExitStack() as open_page,
+            Engine(folder, protocol) as engine,
+            contextlib.ExitStack() as beside,
         ):
             first = engine.first_figures()
-            reader = (
-                open_page.enter_context(PageReader(engine.page_address()))
-                if protocol.page
-                else None
-            )
-            with (
-                SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0") as player,
-                busy_programs(protocol.load),
-            ):
-                time.sleep(_WARM_SECONDS)
-                usage = [usage_of(engine.pid)]
-                started = time.monotonic()
-                with recording.open("wb") as file, StallWatch() as watch:
-                    origin = player.fetch(file)
-                    while (left := started + protocol.seconds - time.monotonic()) > 0.0:
-                        time.sleep(min(1.0, left))
-                        engine.check()
-                        player.fetch(file)
-                played = time.monotonic() - started
-                usage.append(usage_of(engine.pid))
-                looks = 0 if reader is None else reader.stop()
-                figures = engine.stop()
-                gaps, xruns = player.gaps, player.xruns
+            page = page_reader(engine.page_address()) if protocol.page else None
+            count_looks = beside.enter_context(page) if page else None
+            player = beside.enter_context(SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0"))
+            beside.enter_context(busy_programs(protocol.load))
+            time.sleep(_WARM_SECONDS)
+            before = usage_of(engine.pid)
+            started = time.monotonic()
+            with recording.open("wb") as file, StallWatch() as watch:
+                origin = player.fetch(file)
+                while (left := started + protocol.seconds - time.monotonic()) > 0.0:
+                    time.sleep(min(1.0, left))
+                    engine.check()
+                    player.fetch(file)
+            played = time.monotonic() - started
+            usage = _usage(before, usage_of(engine.pid), played)
+            looks = count_looks() if count_looks else 0
+            figures = engine.stop()
+            gaps, xruns = player.gaps, player.xruns
         recorded = np.memmap(recording, np.float32, mode="r")
         sound = score_sound(clip, recorded, origin, gaps, _CUTOFF_HZ)
     return {
@@ -155,7 +98,7 @@ def soak(protocol: Protocol) -> dict[str, Any]:
         "server": {"xruns": xruns, "lost_by_the_player": len(gaps)},
         "sound": asdict(sound),
         "stalls": asdict(watch.found),
-        "usage": _usage(usage[0], usage[1], played),
+        "usage": usage,
         "page_looks": looks,
     }
 
@@ -224,7 +167,10 @@ def build_table(results: dict[str, Any]) -> Table:
                 for level, time in figures["fallback_level_seconds"].items()
             ),
             ("changes of level", f"{len(figures['fallback_level_changes'])}"),
-            ("workers, devices restarted", _restarts(figures)),
+            (
+                "workers, devices restarted",
+                f"{figures['worker_restarts']}, {figures['device_restarts']}",
+            ),
         ],
         [
             ("latency stated", f"{stated:g} samples, {stated / 48.0:.2f} ms"),
@@ -247,7 +193,3 @@ def build_table(results: dict[str, Any]) -> Table:
             table.add_row(*row)
         table.add_section()
     return table
-
-
-def _restarts(figures: dict[str, Any]) -> str:
-    return f"{figures['worker_restarts']}, {figures['device_restarts']}"

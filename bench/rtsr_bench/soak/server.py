@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
+from rtsr_bench.processes import environment
+from rtsr_bench.soak.protocol import Protocol
 
 _START_SECONDS = 10.0
 _ENGINE_SECONDS = 60.0
@@ -35,15 +37,14 @@ def jack_server(period: int, realtime: bool, log: Path) -> Iterator[subprocess.P
     if shutil.which("jackd") is None:
         raise RtsrError("jackd is not installed; on Debian it is the package jackd2.")
     name = f"rtsr-soak-{uuid.uuid4().hex[:8]}"
-    before = {key: os.environ.get(key) for key in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")}
     command = ["jackd", "-n", name, "--realtime" if realtime else "--no-realtime"]
     command += ["-d", "dummy", "-r", "48000", "-p", str(period), "-C", "1", "-P", "1"]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
-        os.environ.update(JACK_DEFAULT_SERVER=name, JACK_NO_START_SERVER="1")
-        _wait_for_server(process, log)
-        yield process
+        with environment({"JACK_DEFAULT_SERVER": name, "JACK_NO_START_SERVER": "1"}):
+            _wait_for_server(process, log)
+            yield process
     finally:
         process.terminate()
         try:
@@ -51,8 +52,6 @@ def jack_server(period: int, realtime: bool, log: Path) -> Iterator[subprocess.P
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for key, value in before.items():
-            os.environ.pop(key, None) if value is None else os.environ.update({key: value})
 
 
 def _wait_for_server(process: subprocess.Popen[bytes], log: Path) -> None:
@@ -106,36 +105,28 @@ def _terminal() -> Iterator[int]:
         os.close(user)
 
 
-class PageReader:
-    """A program that has the page of a session open.
+@contextlib.contextmanager
+def page_reader(address: str) -> Iterator[Callable[[], int]]:
+    """Have the page of a session open, at the address that ``rtsr live`` prints.
 
-    Args:
-        address: as ``rtsr live`` prints it.
+    Yields a function that closes it and returns how often it was shown something.
     """
+    program = [sys.executable, "-m", "rtsr_bench.soak.page_reader", address]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
 
-    def __init__(self, address: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "rtsr_bench.soak.page_reader", address],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def stop(self) -> int:
-        """End it; returns how often it was shown something."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        words, _ = self._process.communicate(timeout=30.0)
+    def count_looks() -> int:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        words, _ = process.communicate(timeout=30.0)
         if not words.strip().isdecimal():
             raise RtsrError("The page could not be looked at.")
         return int(words)
 
-    def __enter__(self) -> PageReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
+    with process:
+        try:
+            yield count_looks
+        finally:
+            process.kill()
 
 
 class Engine:
@@ -145,26 +136,18 @@ class Engine:
         RtsrError: it ended, with its own words.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        model: str,
-        gil_hog: bool,
-        screen: bool,
-        page: bool = False,
-        colour: bool = False,
-    ) -> None:
+    def __init__(self, folder: Path, asked: Protocol) -> None:
         self._file = folder / "figures.json"
-        if gil_hog:
-            command = ["-m", "rtsr_bench.soak.hog", str(self._file), model]
+        if asked.gil_hog:
+            command = ["-m", "rtsr_bench.soak.hog", str(self._file), asked.model]
         else:
-            command = ["-m", "rtsr", "live", "--every", "--channels", "1", "--model", model]
-            command += [] if screen else ["--quiet"]
-            command += ["--colour", "auto"] if colour else []
-            command += ["--page", "--listen", "127.0.0.1:0"] if page else []
+            command = ["-m", "rtsr", "live", "--every", "--channels", "1", "--model", asked.model]
+            command += [] if asked.screen else ["--quiet"]
+            command += ["--colour", "auto"] if asked.colour else []
+            command += ["--page", "--listen", "127.0.0.1:0"] if asked.page else []
             command += ["--json-stats", str(self._file)]
         self._errors = folder / "engine.log"
-        on_screen = _terminal() if screen else contextlib.nullcontext()
+        on_screen = _terminal() if asked.screen else contextlib.nullcontext()
         with self._errors.open("wb") as errors, on_screen as terminal:
             self._process = subprocess.Popen(
                 [sys.executable, *command], stdin=terminal, stdout=terminal, stderr=errors
@@ -177,23 +160,25 @@ class Engine:
 
     def first_figures(self) -> dict[str, Any]:
         """Return what it says as soon as it plays."""
-        deadline = time.monotonic() + _ENGINE_SECONDS
-        while not (lines := self._lines()):
-            self.check()
-            if time.monotonic() > deadline:
-                raise RtsrError("The engine does not start.")
-            time.sleep(0.1)
+        lines: list[dict[str, Any]] = self._wait_for(self._lines, "does not start")
         return lines[0]
 
     def page_address(self) -> str:
         """Return where its page is, as it has said."""
+        found: re.Match[str] = self._wait_for(
+            lambda: _PAGE.search(self._errors.read_text(errors="replace")),
+            "does not say where its page is",
+        )
+        return found[0]
+
+    def _wait_for(self, look: Callable[[], Any], failure: str) -> Any:
         deadline = time.monotonic() + _ENGINE_SECONDS
-        while not (found := _PAGE.search(self._errors.read_text(errors="replace"))):
+        while not (found := look()):
             self.check()
             if time.monotonic() > deadline:
-                raise RtsrError("The engine does not say where its page is.")
+                raise RtsrError(f"The engine {failure}.")
             time.sleep(0.1)
-        return found[0]
+        return found
 
     def check(self) -> None:
         """Whether it still runs."""

@@ -20,6 +20,7 @@ _Texts = list[str] | None
 
 
 def speed_command(
+    context: typer.Context,
     provider: Annotated[
         _Texts,
         _matrix("--provider", help="cpu, cuda, tensorrt; several: cpu,cuda. All but tensorrt."),
@@ -130,33 +131,16 @@ def speed_command(
     """
     began = time.monotonic()
     from rtsr_bench.files import check_writable, write_json, write_text
+    from rtsr_bench.speed import matrix, options, order
     from rtsr_bench.speed.report import show_page, show_results
+    from rtsr_bench.speed.run import run_on_terminal
 
     if evidence is not None:
-        with_a_value = {
-            "--repetitions": repetitions, "--seconds": seconds, "--most-streams": most_streams,
-            "--out-rate": out_rate, "--against": against, "--against-input": against_input,
-            "--against-output": against_output, "--against-state": against_state,
-            "--against-ms": against_ms, "--compare": comparison, "--json": json_file,
-            "--html": html_file,
-        }  # fmt: skip
-        switches = {
-            "--paced": paced, "--quick": quick, "--no-search": not search,
-            "--no-references": not references,
-        }  # fmt: skip
-        given = [name for name, value in with_a_value.items() if value is not None]
-        given += [name for name, is_on in switches.items() if is_on]
-        if given:
-            raise ArgumentError(
-                f"--evidence has a protocol of its own; leave out {', '.join(given)}."
-            )
+        options.check_beside_evidence(context)
     check_writable(json_file, html_file)
     if comparison is not None:
         _compare(comparison, json_file, html_file)
         return
-    from rtsr_bench.speed import matrix, options, order
-    from rtsr_bench.speed.run import run_on_terminal
-
     few_streams = order.STREAMS if evidence is not None else (1,) if quick else (1, 4)
     axes = matrix.Axes(
         options.names("--provider", provider),

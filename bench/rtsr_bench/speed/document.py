@@ -107,9 +107,8 @@ def _on_page(part: Part) -> str:
         return (f"<h2>{escape(part.title)}</h2>" if part.title else "") + part.html
     if isinstance(part, Line):
         classes = " ".join([*["verdict"] * part.is_verdict, part.kind]).strip()
-        return f'<p class="{classes}">{escape(part.text)}</p>' if classes else (
-            f"<p>{escape(part.text)}</p>"
-        )  # fmt: skip
+        attribute = f' class="{classes}"' if classes else ""
+        return f"<p{attribute}>{escape(part.text)}</p>"
     return f"<h2>{escape(part.title)}</h2>{_table_html(part)}" if part.rows else ""
 
 

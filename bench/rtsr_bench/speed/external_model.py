@@ -18,9 +18,9 @@ import numpy as np
 
 from rtsr.errors import ArgumentError, ModelError, ProviderError
 from rtsr.runtime.providers import select as providers
-from rtsr_bench.speed.blocks import Blocks
+from rtsr.runtime.providers.open_session import one_reason
 from rtsr_bench.speed.matrix import EXTERNAL, Case
-from rtsr_bench.speed.target import Target
+from rtsr_bench.speed.target import Blocks, Target
 
 STREAMS = "N"
 _AS_IN_FILE = "as is"
@@ -164,7 +164,7 @@ class ExternalStep(Target):
             self._session.run_with_iobinding(binding)
         except Exception as error:  # its errors have no common base but Exception
             raise ModelError(
-                f"'{self._file.name}' does not run with the declared shapes ({_short(error)})."
+                f"'{self._file.name}' does not run with the declared shapes ({one_reason(error)})."
             ) from None
         values = dict(zip(self._order, binding.get_outputs(), strict=True))
         for before, after in self._states.items():
@@ -241,7 +241,8 @@ def _open(onnxruntime: Any, file: Path, provider: str, threads: int) -> Any:
         )
     except Exception as error:  # its errors have no common base but Exception
         raise ModelError(
-            f"ONNX Runtime cannot load '{file.name}' with provider {provider!r} ({_short(error)})."
+            f"ONNX Runtime cannot load '{file.name}' with provider {provider!r} "
+            f"({one_reason(error)})."
         ) from None
     if not providers.started(session, name):
         raise ProviderError(
@@ -256,7 +257,3 @@ def _described(inputs: dict[str, Any]) -> str:
         f"{name}:{'x'.join(str(size or '?') for size in value.shape)}"
         for name, value in inputs.items()
     )
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160].rstrip(". ")

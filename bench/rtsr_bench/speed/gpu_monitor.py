@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from rtsr.errors import RtsrError
-from rtsr_bench.probes import gpu_identifier, gpu_query
+from rtsr_bench.probes import gpu_command, gpu_query
 
 _FIELDS = ("power.draw", "memory.used", "utilization.gpu", "clocks.sm")
 _PERIOD_MS = 100
@@ -38,11 +38,7 @@ class GpuMonitor:
         if shutil.which("nvidia-smi") is None:
             return
         self._process = subprocess.Popen(
-            [
-                *("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}"),
-                *("--format=csv,noheader,nounits", "-i", gpu_identifier(device)),
-                *("-lms", str(_PERIOD_MS)),
-            ],
+            [*gpu_command(*_FIELDS, device=device), "-lms", str(_PERIOD_MS)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

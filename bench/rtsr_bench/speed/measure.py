@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtsr_bench.probes import PackageEnergy, resident_megabytes
 from rtsr_bench.speed import steady
 from rtsr_bench.speed.matrix import Case
+from rtsr_bench.speed.steady import Milliseconds
 from rtsr_bench.speed.targets import Target, make_target
-
-Milliseconds = NDArray[np.float64]
 
 MOST_STEPS = 20_000
 # A clock that is asked less often than this cannot be late by more.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
+
+import typer
 
 from rtsr.errors import ArgumentError
 from rtsr.runtime.providers import select as providers
 from rtsr_bench.files import check_writable
+from rtsr_bench.machine import command_line
 from rtsr_bench.speed import external_model, matrix, order, run
 from rtsr_bench.speed.gpu_monitor import require_free
 from rtsr_bench.speed.measure import Protocol
@@ -21,6 +22,9 @@ _QUICK_EXACT_UP_TO = 4
 #: A number of streams above 8 is found within an eighth of it.
 _EVIDENCE_EXACT_UP_TO = 8
 _LEAST_BUDGET_S, _DEFAULT_BUDGET_S, _MOST_BUDGET_S = 10.0, 270.0, 86_400.0
+_BESIDE_EVIDENCE = {
+    *("provider", "model", "precision", "hops", "streams", "threads", "evidence", "budget"),
+}
 #: Seconds of timed steps per item: this part of the budget, within limits.
 _PART_PER_ITEM, _LEAST_S, _MOST_S = 1 / 150, 0.05, 2.0
 
@@ -70,6 +74,19 @@ def build_plan(
         began=began,
         command=command_line(),
     )
+
+
+def check_beside_evidence(context: typer.Context) -> None:
+    """Raise :class:`ArgumentError` for given options that do not go with ``--evidence``."""
+    given = [
+        (option.secondary_opts if context.params[option.name] is False else option.opts)[0]
+        for option in context.command.params
+        if option.name is not None
+        and option.name not in _BESIDE_EVIDENCE
+        and getattr(context.get_parameter_source(option.name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise ArgumentError(f"--evidence has a protocol of its own; leave out {', '.join(given)}.")
 
 
 def build_evidence_plan(
@@ -178,9 +195,3 @@ def numbers(option: str, values: list[str] | None, default: tuple[int, ...]) -> 
         if not re.fullmatch(r"-?\d{1,9}", name):
             raise ArgumentError(f"{option} takes whole numbers, not {name!r}.")
     return list(dict.fromkeys(int(name) for name in found))
-
-
-def command_line() -> str:
-    """Write how it was asked for, without the folders of this machine."""
-    words = [re.sub(r"^(--[a-z-]+=)?[./~].*/", r"\1", word) for word in sys.argv[1:]]
-    return shlex.join(["rtsr", *words])

@@ -283,15 +283,6 @@ def _times(results: Entry, qualities: dict[str, str] | None = None) -> Table:
 
 
 def _resources(cases: Sequence[Entry]) -> Table:
-    headings = (
-        "cold start ms",
-        "first step ms",
-        "x real time",
-        "RSS MB",
-        "GPU MB",
-        "CPU W",
-        "GPU W",
-    )
     rows: list[list[Cell]] = []
     for case in cases:
         figures = case.get("figures")
@@ -300,7 +291,9 @@ def _resources(cases: Sequence[Entry]) -> Table:
         names = ("cold_start_ms", "first_step_ms", "real_time_factor")
         used = ("-" if figures[name] is None else f"{figures[name]:.0f}" for name in _USED)
         rows.append([*_head(case), *(three_digits(figures[name]) for name in names), *used])
-    return Table("start and resources", [*_HEAD, *headings], rows)
+    headings = ("cold start ms", "first step ms", "x real time")
+    used_headings = ("RSS MB", "GPU MB", "CPU W", "GPU W")
+    return Table("start and resources", [*_HEAD, *headings, *used_headings], rows)
 
 
 def _searches(searches: Sequence[Entry]) -> Table:

@@ -31,14 +31,12 @@ def read_results(path: Path) -> dict[str, Any]:
             f"'{path}' has format {results.get('format')!r}, this rtsr reads format {FORMAT}; "
             "measure again."
         )
-    cases = results.get("cases")
-    if not isinstance(cases, list) or not all(_is_case(entry) for entry in cases):
-        raise RtsrError(f"'{path}' is damaged: its cases are not what `rtsr bench speed` writes.")
-    searches = results.get("searches")
-    if not isinstance(searches, list) or not all(_is_search(entry) for entry in searches):
-        raise RtsrError(
-            f"'{path}' is damaged: its searches are not what `rtsr bench speed` writes."
-        )
+    for part, is_right in (("cases", _is_case), ("searches", _is_search)):
+        found = results.get(part)
+        if not isinstance(found, list) or not all(map(is_right, found)):
+            raise RtsrError(
+                f"'{path}' is damaged: its {part} are not what `rtsr bench speed` writes."
+            )
     return results
 
 

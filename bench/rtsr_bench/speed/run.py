@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr_bench import machine
+from rtsr_bench.progress import Show, shown_progress
 from rtsr_bench.speed import steady, summary
 from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REFERENCES, TF32, Case, counted
 from rtsr_bench.speed.measure import Protocol
@@ -39,7 +39,6 @@ _CONFIRMATION = 5
 #: What takes so many periods is not tried with more streams.
 _HOPELESS_PERIODS = 2.0
 
-Show = Callable[[str, int, int], None]
 Keep = Callable[[dict[str, Any]], None]
 Runner = Callable[[Case, Protocol, float], dict[str, Any]]
 
@@ -166,7 +165,7 @@ class _Run:
             self._is_whole = False
             return
         if item.kind == SEARCH:
-            self._searches.append(self._search(item.case, self._clock.share_of_next(searches)))
+            self._searches.append(self._search(item.case, place, searches))
             return
         # The first round is worth more than the searches, the others are not.
         is_repeated = bool(self._answers.get(item.case))
@@ -262,15 +261,16 @@ class _Run:
                 )
         return None
 
-    def _search(self, case: Case, share: float) -> dict[str, Any]:
+    def _search(self, case: Case, place: int, waiting: int) -> dict[str, Any]:
         plan, clock = self._plan, self._clock
+        share = clock.share_of_next(waiting)
         limit_ms = plan.share_of_period * case.period_ms
 
         def attempt(streams: int, long: bool) -> Trial:
             if not clock.has_room(share):
                 raise OutOfTimeError
             tried = case.with_streams(streams)
-            self._show(f"{SEARCH}: {tried.label}", 0, 0)
+            self._show(f"{SEARCH}: {tried.label}", place, len(plan.items))
             steps = trial_steps(plan.protocol.seconds) * (_CONFIRMATION if long else 1)
             protocol = replace(
                 plan.protocol,
@@ -296,7 +296,7 @@ class _Run:
         first = max(passed, default=1)
         found = find_most_streams(attempt, limit_ms, plan.most_streams, plan.exact_up_to, first)
         identity = {name: value for name, value in case.identity().items() if name != "streams"}
-        return {"label": case.search_label, **identity, **found.as_json()}
+        return {"label": case.search_label, **identity, **asdict(found)}
 
 
 def _card_metrics(cases: Sequence[Case]) -> dict[str, Any]:
@@ -384,15 +384,7 @@ def run_on_terminal(plan: Plan, keep: Keep = lambda results: None) -> dict[str, 
         RtsrError: nothing that was asked for could be measured.
     """
     columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(plan.items))
-
-        def show(what: str, done: int, total: int) -> None:
-            if total:
-                bar.update(task, completed=done, total=total, description=what)
-            else:
-                bar.update(task, description=what)
-
+    with shown_progress(*columns) as show:
         results = run_plan(plan, show, keep=keep)
     asked_for = [case for case in results["cases"] if case["kind"] not in REFERENCES]
     if not any(case["repetitions"] for case in asked_for):

@@ -9,8 +9,7 @@ to pass at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 SHARE_OF_PERIOD = 0.8
 # Above this many streams the gap is narrowed to a part of the number instead of to one stream.
@@ -51,10 +50,6 @@ class Search:
     finished: bool = False
     trials: list[Trial] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
-        """As it is written into results."""
-        return asdict(self)
-
 
 def find_most_streams(
     attempt: Attempt, limit_ms: float, most: int, exact_up_to: int = EXACT_UP_TO, first: int = 1
@@ -71,18 +66,15 @@ def find_most_streams(
     """
     search = Search(limit_ms)
     try:
-        _double(search, attempt, most, min(first, most))
+        streams = min(first, most)
+        while _passes(search, attempt, streams) and streams < most:
+            streams = min(2 * streams, most)
         while not search.finished:
             _bisect(search, attempt, exact_up_to)
             _confirm(search, attempt)
     except OutOfTimeError:
         pass
     return search
-
-
-def _double(search: Search, attempt: Attempt, most: int, streams: int) -> None:
-    while _passes(search, attempt, streams) and streams < most:
-        streams = min(2 * streams, most)
 
 
 def _bisect(search: Search, attempt: Attempt, exact_up_to: int) -> None:
@@ -113,8 +105,8 @@ def _confirm(search: Search, attempt: Attempt) -> None:
         return
     trial = attempt(search.streams, True)
     search.trials.append(trial)
+    search.finished = trial.passed
     if trial.passed:
-        search.finished = True
         return
     search.fails_at = search.streams
     passed = {trial.streams for trial in search.trials if trial.passed}

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Milliseconds = NDArray[np.float64]
+from rtsr_bench.speed.steady import Milliseconds
 
 # Where the distribution is kept, in per cent: dense where stalls hide.
 LEVELS = (

@@ -14,9 +14,8 @@ import numpy as np
 
 from rtsr.errors import MissingDependencyError
 from rtsr.timing import HOP
-from rtsr_bench.speed.blocks import Audio, Blocks
 from rtsr_bench.speed.matrix import EXTERNAL, MODEL, OCTAVES, REPLICATE, RESAMPLER, SOXR, Case
-from rtsr_bench.speed.target import Target
+from rtsr_bench.speed.target import Audio, Blocks, Target
 
 CUTOFF_HZ = 4000.0
 _INPUT_RATE = 8000

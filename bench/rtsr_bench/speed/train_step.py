@@ -178,20 +178,21 @@ def _is_one(event: Any) -> bool:
 
 def _converts_a_number(event: Any) -> bool:
     """Whether an operator brings a plain number to its operand's type, which a GPU is just told."""
-    above = event.cpu_parent
-    while above is not None and above.name in ("aten::_to_copy", "aten::copy_"):
-        above = above.cpu_parent
-    is_conversion = above is not None and above.name == "aten::to"
-    return is_conversion and above.cpu_parent is not None and _may_launch(above.cpu_parent)
+    copies = ("aten::_to_copy", "aten::copy_")
+    above = next((one for one in _above(event) if one.name not in copies), None)
+    if above is None or above.name != "aten::to":
+        return False
+    return above.cpu_parent is not None and _may_launch(above.cpu_parent)
 
 
 def _is_part_of_one(event: Any) -> bool:
-    above = event.cpu_parent
-    while above is not None:
-        if _is_one(above):
-            return True
-        above = above.cpu_parent
-    return False
+    return any(map(_is_one, _above(event)))
+
+
+def _above(event: Any) -> Iterator[Any]:
+    """Yield the operators that called this one, the nearest first."""
+    while (event := event.cpu_parent) is not None:
+        yield event
 
 
 def step_kinds(stage: str, settings: TrainSettings) -> dict[float, str]:

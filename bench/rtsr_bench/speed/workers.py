@@ -21,12 +21,12 @@ from typing import Any
 
 from rtsr.errors import RtsrError
 from rtsr.runtime.providers import select as providers
+from rtsr_bench.processes import thread_limits
 from rtsr_bench.speed.gpu_monitor import GpuMonitor, gpu_megabytes
 from rtsr_bench.speed.matrix import Case
 from rtsr_bench.speed.measure import Protocol
 
 LONGEST_SECONDS = 900.0
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _STOP_SECONDS = 2.0
 
 
@@ -138,7 +138,7 @@ class Workers:
             stderr=self._errors,
             text=True,
             # No library may start more threads than the case says.
-            env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(case.threads))},
+            env={**os.environ, **thread_limits(case.threads)},
         )
         self._process, self._answers = process, queue.Queue()
         threading.Thread(target=_read, args=(process, self._answers), daemon=True).start()

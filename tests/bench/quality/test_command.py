@@ -55,6 +55,7 @@ def run(corpus: Path, out: Path, *more: str) -> Any:
         # Baselines are looked for in the present folder if none are named.
         here.chdir(corpus.parent)
         words = ["bench", "quality", *arguments, "--seconds", str(SECONDS), *more]
+        here.setattr(sys, "argv", ["rtsr", *words])
         return CliRunner().invoke(application.app, words)
 
 
@@ -133,7 +134,10 @@ def test_no_path_of_the_machine_is_published(made: Path, corpus: Path) -> None:
         text = (made / name).read_text()
         assert str(corpus) not in text
         assert str(made.parent) not in text
-    assert "--cutoff 4000 --cutoff 8000 --model stand-in.onnx --seconds 1.5 --limit 1" in text
+        command = (
+            f"rtsr bench quality {corpus.name} --out report --work work --jobs 1 --seconds 1.5"
+        )
+        assert f"{command} --cutoff 4000 --cutoff 8000 --limit 1 --model stand-in.onnx" in text
 
 
 @pytest.mark.slow

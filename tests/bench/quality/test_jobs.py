@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from rtsr.errors import MissingDependencyError, RtsrError
+from rtsr_bench.processes import environment, thread_limits
 from rtsr_bench.quality import jobs as runs
-from rtsr_bench.quality.jobs import one_thread_each
 from rtsr_bench.quality.systems import BASELINE, INPUT, MODEL, System
 
 
@@ -167,7 +167,7 @@ def test_processes_give_what_one_process_gives(job: runs.ClipJob, tmp_path: Path
 def test_processes_are_started_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    with one_thread_each():
+    with environment(thread_limits(1)):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["NUMBA_NUM_THREADS"] == "1"
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "NUMBA_NUM_THREADS" not in os.environ

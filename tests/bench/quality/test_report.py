@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rtsr_bench.quality import report
-from rtsr_bench.quality.results import conditions_part, known, nest_probes, nest_scores, plain
+from rtsr_bench.quality.results import conditions_part, cutoffs_part, known, nest, plain
 
 
 @pytest.mark.parametrize(
@@ -34,19 +34,16 @@ def test_numbers_have_the_decimals_worth_reading() -> None:
 
 def test_results_become_medians_by_domain() -> None:
     rows = [
-        ("small", "4000", "speech/a", {"lsd": 1.0}),
-        ("small", "4000", "speech/b", {"lsd": 2.0}),
-        ("small", "4000", "speech/c", {"lsd": 9.0}),
-        ("small", "4000", "music/a", {"lsd": math.nan}),
-        ("input", "4000", "music/a", {"lsd": 5.0}),
+        (("4000", "small", "speech/a"), {"lsd": 1.0}),
+        (("4000", "small", "speech/b"), {"lsd": 2.0}),
+        (("4000", "small", "speech/c"), {"lsd": 9.0}),
+        (("4000", "small", "music/a"), {"lsd": math.nan}),
+        (("4000", "input", "music/a"), {"lsd": 5.0}),
     ]
-    found = nest_scores(rows)
+    found = cutoffs_part(nest(rows))
     assert found["4000"]["small"]["by_domain"]["speech"] == {"lsd": 2.0}
     assert math.isnan(found["4000"]["small"]["by_domain"]["music"]["lsd"])
     assert found["4000"]["input"]["cutoff_hz"] == 4000.0
-    assert nest_probes([("small", "4000", {"block 1": 0.0})]) == {
-        "4000": {"small": {"block 1": 0.0}}
-    }
     assert known(("visqol", "lsd"), ("lsd", "mel_hf")) == ("lsd",)
 
 
@@ -59,11 +56,11 @@ def test_plain_values_survive_json() -> None:
 def conditions(falls: dict[tuple[str, str], float]) -> dict[str, Any]:
     """One clip per domain, one system, lsd 1 where it does not fall by more."""
     rows = [
-        ("small", key, f"{domain}/a", {"lsd": 1.0 + falls.get((key, domain), 0.0)})
+        (("small", key, f"{domain}/a"), {"lsd": 1.0 + falls.get((key, domain), 0.0)})
         for key in ("8k", "opus-48k", "8-bit")
         for domain in ("speech", "music")
     ]
-    part = conditions_part(rows, ("lsd",), 3.0)
+    part = conditions_part(nest(rows), ("lsd",), 3.0)
     part["titles"] = {key: part["titles"][key] for key in ("8k", "opus-48k", "8-bit")}
     return part
 

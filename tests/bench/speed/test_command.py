@@ -19,7 +19,7 @@ from rich.console import Console
 from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr_bench.files import check_writable, write_json
-from rtsr_bench.speed.options import command_line
+from rtsr_bench.machine import command_line
 from rtsr_bench.speed.report import show_page, show_results, three_digits
 from rtsr_bench.speed.results import read_results
 

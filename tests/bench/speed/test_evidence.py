@@ -267,7 +267,7 @@ def test_a_page_survives_items_without_figures() -> None:
         (["--budget", "nan"], "more than a day"),
         (["--json", "x.json"], "a protocol of its own; leave out --json"),
         (["--paced", "--quick"], "leave out --paced, --quick"),
-        (["--no-search", "--most-streams", "4"], "leave out --most-streams, --no-search"),
+        (["--no-search", "--most-streams", "4"], "leave out --no-search, --most-streams"),
         (["--no-references"], "leave out --no-references"),
         (["--seconds", "0", "--repetitions", "0"], "leave out --repetitions, --seconds"),
         (

@@ -321,9 +321,12 @@ def test_a_gpu_is_described() -> None:
 
 def test_a_sessions_gpu_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [probes.gpu_identifier(device) for device in (0, 1)] == ["0", "1"]
+    assert [probes.gpu_command("name", device=device)[-2:] for device in (0, 1)] == [
+        ["-i", "0"],
+        ["-i", "1"],
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
-    assert [probes.gpu_identifier(device) for device in (0, 1)] == ["3", "GPU-5"]
+    assert [probes.gpu_command("name", device=device)[-1] for device in (0, 1)] == ["3", "GPU-5"]
 
 
 @pytest.mark.usefixtures("fake_gpu")

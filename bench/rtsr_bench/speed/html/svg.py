@@ -97,21 +97,18 @@ class Plot:
     def level(self, y: float, text: str) -> None:
         """Draw a horizontal rule with its meaning."""
         place = self._y(y)
-        self._inside.append(
-            f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" '
-            f'y1="{place:.1f}" y2="{place:.1f}"/>'
-            f'<text class="note" x="{_LEFT + 6}" y="{place - 5:.1f}">{escape(text)}</text>'
-        )
+        self._inside += [
+            _segment("rule", _LEFT, _WIDTH - _RIGHT, place, place),
+            _text(_LEFT + 6, place - 5, text, 'class="note"'),
+        ]
 
     def moment(self, x: float, text: str) -> None:
         """Draw a vertical rule with its meaning."""
         place = self._x(x)
-        self._inside.append(
-            f'<line class="rule" x1="{place:.1f}" x2="{place:.1f}" '
-            f'y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
-            f'<text class="note" text-anchor="end" x="{place - 5:.1f}" y="{_TOP + 12}">'
-            f"{escape(text)}</text>"
-        )
+        self._inside += [
+            _segment("rule", place, place, _TOP, _HEIGHT - _BOTTOM),
+            _text(place - 5, _TOP + 12, text, 'class="note" text-anchor="end"'),
+        ]
 
     def render(self) -> str:
         """Render the whole plot."""
@@ -122,34 +119,33 @@ class Plot:
         )
 
     def _axes(self) -> str:
-        right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+        right, bottom, middle = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, 'text-anchor="middle"'
         parts = []
         for value, text in self.x.ticks:
             place = self._x(value)
-            parts.append(
-                f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{bottom}"/>'
-                f'<text text-anchor="middle" x="{place:.1f}" y="{bottom + 16}">{text}</text>'
-            )
+            parts += [_segment("grid", place, place, _TOP, bottom)]
+            parts += [_text(place, bottom + 16, text, middle)]
         for value, text in self.y.ticks:
             place = self._y(value)
-            parts.append(
-                f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{place:.1f}" y2="{place:.1f}"/>'
-                f'<text text-anchor="end" x="{_LEFT - 6}" y="{place + 4:.1f}">{text}</text>'
-            )
-        middle = (_TOP + bottom) / 2
-        parts.append(
-            f'<text text-anchor="middle" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}">'
-            f"{escape(self.x_label)}</text>"
-            f'<text text-anchor="middle" transform="translate(14,{middle}) rotate(-90)">'
-            f"{escape(self.y_label)}</text>"
-        )
-        return "".join(parts)
+            parts += [_segment("grid", _LEFT, right, place, place)]
+            parts += [_text(_LEFT - 6, place + 4, text, 'text-anchor="end"')]
+        parts += [_text((_LEFT + right) / 2, _HEIGHT - 6, self.x_label, middle)]
+        turned = f'transform="translate(14,{(_TOP + bottom) / 2}) rotate(-90)"'
+        return "".join([*parts, _text(0, 0, self.y_label, f"{middle} {turned}")])
 
     def _x(self, value: float) -> float:
         return _LEFT + self.x.place(value) * (_WIDTH - _LEFT - _RIGHT)
 
     def _y(self, value: float) -> float:
         return _HEIGHT - _BOTTOM - self.y.place(value) * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _segment(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text {style} x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
 def series_class(series: int) -> str:

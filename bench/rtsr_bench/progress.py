@@ -1,0 +1,27 @@
+"""Progress of long work, on the terminal's error stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+#: told what is being done, how much of it is done, and how much there is
+Show = Callable[[str, int, int], None]
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Return a bar that goes when it is left as a context; without columns it is rich's own."""
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def shown_progress(*columns: ProgressColumn) -> Iterator[Show]:
+    """Give a function that moves a bar."""
+    with progress_bar(*columns) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total
+        )
