@@ -85,10 +85,10 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
         RtsrError: the graph is not one of this configuration, exported by this version.
     """
     numbered, places = _numbered(config)
-    values = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    values = {one.name: numpy_helper.to_array(one) for one in _floats(model)}
     values |= {name.removesuffix(HALF): value for name, value in values.items()}
     found = np.full(sum(value.numel() for value in places.values()), np.nan, np.float32)
-    layout = build_graph(numbered).graph.initializer
+    layout = _floats(build_graph(numbered))
     unnamed, theirs = _unnamed(one.name for one in layout), _unnamed(values)
     if len(unnamed) != len(theirs):
         raise _unknown_layout(model)
@@ -108,6 +108,11 @@ def restore(model: onnx.ModelProto, config: ModelConfig) -> Generator:
     generator = Generator(config)
     generator.load_state_dict({**numbered.state_dict(), **_with_scales(weights)})
     return generator.eval()
+
+
+def _floats(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Return the constants that may be weights; of others a conversion may leave some out."""
+    return [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
 
 
 def _unnamed(names: Iterable[str]) -> list[str]:

@@ -124,7 +124,7 @@ def test_links_lead_to_pages_of_the_site(
 @pytest.mark.parametrize(
     ("written", "shown"),
     [
-        pytest.param("[all](../examples)", "all", id="bare folder"),
+        pytest.param("[all](../tests)", "all", id="bare folder"),
         pytest.param("[x](https://example.org/a)", "[x](https://example.org/a)", id="address"),
         pytest.param("`[x](../LICENSE)`", "`[x](../LICENSE)`", id="code"),
         pytest.param("![p](../a.png)", "![p](repository/a.png)", id="picture"),

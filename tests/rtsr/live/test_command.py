@@ -253,7 +253,7 @@ def test_a_stop_leaves_nothing_behind(
     assert memory
     process.send_signal(number)
     out, errors = process.communicate(timeout=20)
-    assert (process.returncode, out, errors) == (code, b"", b"")
+    assert (process.returncode, out, errors) == (code, b"", b""), errors.decode()
     assert not any(os.path.exists(path) for path in memory)
     if "--test" not in options:
         assert json.loads(stats.read_text().splitlines()[-1])["callbacks"] > 0
