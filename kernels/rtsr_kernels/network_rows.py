@@ -8,7 +8,7 @@ import numpy as np
 from numba import boolean, float32, from_dtype, int64, types, void
 from numpy.typing import NDArray
 
-from .compiled import AUDIO, AUDIO_IN, INDICES_IN, SAMPLES, kernel
+from .compiled import AUDIO, AUDIO_IN, INDICES, INDICES_IN, SAMPLES, kernel
 from .noise import fill_noise_line
 
 # All channels of a stream share one noise, which keeps the stereo image above the cutoff.
@@ -167,3 +167,14 @@ def read_high_band(network: NetworkRows, row: int, out: np.ndarray) -> None:
         line = network.high_band[network.slots[row, channel], 0]
         for i in range(line.shape[0]):
             out[i, channel] = line[i]
+
+
+@kernel(int64(ROWS, INDICES_IN, INDICES))
+def list_slots(network: NetworkRows, rows: np.ndarray, slots: np.ndarray) -> int:
+    """Fill in the slots of all channels of these streams; returns how many they are."""
+    count = 0
+    for index in range(rows.shape[0]):
+        for channel in range(network.values[rows[index]].channels):
+            slots[count] = network.slots[rows[index], channel]
+            count += 1
+    return count

@@ -16,7 +16,6 @@ from numba import boolean, float32, int64, types, void
 from numpy.typing import NDArray
 
 from .compiled import AUDIO, INDICES, INDICES_IN, kernel
-from .network_rows import ROWS, NetworkRows
 
 
 class StatePlaces(NamedTuple):
@@ -152,14 +151,3 @@ def take_results(
         place = places.place_of[slots[index]]
         places.copy_of[place] = 1 - places.copy_of[place]
         signal[slots[index]] = placed[place]
-
-
-@kernel(int64(ROWS, INDICES_IN, INDICES))
-def list_slots(network: NetworkRows, rows: np.ndarray, slots: np.ndarray) -> int:
-    """Fill in the slots of all channels of these streams; returns how many they are."""
-    count = 0
-    for index in range(rows.shape[0]):
-        for channel in range(network.values[rows[index]].channels):
-            slots[count] = network.slots[rows[index], channel]
-            count += 1
-    return count

@@ -15,9 +15,7 @@ from rtsr.runtime.session import OnnxStep
 from rtsr.runtime.step_memory import State
 
 Array = NDArray[np.float32]
-Slots = NDArray[np.int64]
-
-_WARM_UP_STEPS = 4
+Indices = NDArray[np.int64]
 
 
 class DeviceSlots:
@@ -80,17 +78,12 @@ class DeviceSlots:
             # In place would be undefined: first into spare memory, then back.
             self._returns = [self._bind(never, blank, spare, states[buffer]) for buffer in range(2)]
 
-    def run(self, due: Slots, held: Slots) -> None:
+    def run(self, due: Indices, held: Indices) -> None:
         """See :class:`~rtsr.batch.slots.Slots`; who is neither due nor held has no stream."""
         self._step.run()
         self._change(held, self._holds)
 
-    def warm_up(self) -> None:
-        """See :class:`~rtsr.batch.slots.Slots`."""
-        for _ in range(_WARM_UP_STEPS):
-            self._step.run()
-
-    def clear(self, slots: Slots) -> None:
+    def clear(self, slots: Indices) -> None:
         """See :class:`~rtsr.batch.slots.Slots`."""
         self._change(slots, self._clears)
 
@@ -102,7 +95,7 @@ class DeviceSlots:
         """See :class:`~rtsr.batch.slots.Slots`."""
         return self._step.state()
 
-    def _change(self, slots: Slots, selects: list[Any]) -> None:
+    def _change(self, slots: Indices, selects: list[Any]) -> None:
         if not len(slots):
             return
         buffer = self._step.buffer

@@ -15,7 +15,7 @@ from rtsr_kernels.state_places import (
 )
 
 Array = NDArray[np.float32]
-Slots = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 # Up to so many every number of slots is run as it is, above that it is rounded up by at most so
 # much: every number that a run may have needs bindings of its own.
@@ -60,7 +60,7 @@ class HostSlots:
         counts = row_counts(slots)
         self._count_of = [counts[np.searchsorted(counts, due)] for due in range(slots + 1)]
 
-    def run(self, due: Slots, held: Slots) -> None:
+    def run(self, due: Indices, held: Indices) -> None:
         """See :class:`~rtsr.batch.slots.Slots`; all that are not due keep their states."""
         places = self._places
         count = self._count_of[len(due)]
@@ -70,14 +70,7 @@ class HostSlots:
         self._memory.run(copy, count)
         take_results(places, due, *self._result)
 
-    def warm_up(self) -> None:
-        """See :class:`~rtsr.batch.slots.Slots`."""
-        for count in sorted(set(self._count_of[1 : _EXACT + 1])):
-            self._memory.run(0, count)
-        for buffer in range(2):
-            self._memory.run(buffer)
-
-    def clear(self, slots: Slots) -> None:
+    def clear(self, slots: Indices) -> None:
         """See :class:`~rtsr.batch.slots.Slots`."""
         clear_places(self._places, slots)
 

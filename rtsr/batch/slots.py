@@ -23,6 +23,8 @@ from rtsr.runtime.step_memory import HostMemory
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
+_WARM_UP_STEPS = 4
+
 
 class Slots(Protocol):
     """What either kind of memory does for :class:`SlotStep`.
@@ -37,9 +39,6 @@ class Slots(Protocol):
 
     def run(self, due: Indices, held: Indices) -> None:
         """Take a step of the slots in ``due``; those in ``held`` keep their states."""
-
-    def warm_up(self) -> None:
-        """Take the first steps, which are slow; the states are not worth anything then."""
 
     def clear(self, slots: Indices) -> None:
         """Zero the states of these slots."""
@@ -98,7 +97,9 @@ class SlotStep:
         self.f_target: Array = signals["f_target"]
         self.f_target.fill(self.metadata.f_target_default)
         self.high_band: Array = self._slots.high_band
-        self._slots.warm_up()
+        everybody = np.arange(slots)
+        for _ in range(_WARM_UP_STEPS):
+            self.run(everybody, everybody[:0])
         self.reset()
 
     def run(self, due: Indices, held: Indices) -> Array:

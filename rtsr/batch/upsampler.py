@@ -27,7 +27,7 @@ from rtsr.engine.statistics import Statistics
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model
 from rtsr.timing import HOP, SAMPLE_RATE, Latency
-from rtsr_kernels.network_rows import check_rows, fill_rows
+from rtsr_kernels.network_rows import check_rows, fill_rows, list_slots
 from rtsr_kernels.ports import (
     emit_rows,
     find_due,
@@ -37,7 +37,6 @@ from rtsr_kernels.ports import (
     ring_capacity,
     take_rows,
 )
-from rtsr_kernels.state_places import list_slots
 
 Audio = NDArray[np.float32]
 

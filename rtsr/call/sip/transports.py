@@ -220,7 +220,7 @@ class UdpTransport(UdpSipTransport):
 
 
 @dataclass
-class _Visitor:
+class _Accepted:
     """A connection that others have opened."""
 
     writer: asyncio.StreamWriter
@@ -239,7 +239,9 @@ class TcpTransport(TcpSipTransport):
 
     carries_call: Callable[[tuple[str, int]], bool] = field(default=lambda address: False)
     transactions: _Transactions = field(init=False, repr=False)
-    _visitors: dict[tuple[str, int], _Visitor] = field(default_factory=dict, init=False, repr=False)
+    _accepted: dict[tuple[str, int], _Accepted] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _sweeper: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
     _opening: dict[tuple[str, int], list[bytes]] = field(
         default_factory=dict, init=False, repr=False
@@ -257,34 +259,34 @@ class TcpTransport(TcpSipTransport):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Serve a connection, if there is room for it; called by asyncio."""
-        if len(self._visitors) >= MOST_CONNECTIONS and not self._make_room():
+        if len(self._accepted) >= MOST_CONNECTIONS and not self._make_room():
             _log.info("a SIP connection was refused: too many carry calls")
             writer.close()
             return
         peer = writer.get_extra_info("peername") or ("0.0.0.0", 0)
         address = (str(peer[0]), int(peer[1]))
-        visitor = _Visitor(writer, asyncio.get_running_loop().time())
-        self._visitors[address] = visitor
+        accepted = _Accepted(writer, asyncio.get_running_loop().time())
+        self._accepted[address] = accepted
         try:
             await super()._handle_connection(reader, writer)
         finally:
             # Who has closed may have left answers unread for good.
             writer.transport.abort()
-            if self._visitors.get(address) is visitor:
-                del self._visitors[address]
+            if self._accepted.get(address) is accepted:
+                del self._accepted[address]
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for longest; return whether there was one."""
-        idle = [address for address in self._visitors if not self.carries_call(address)]
+        idle = [address for address in self._accepted if not self.carries_call(address)]
         if not idle:
             return False
-        self._dismiss(min(idle, key=lambda address: self._visitors[address].heard_at))
+        self._dismiss(min(idle, key=lambda address: self._accepted[address].heard_at))
         return True
 
     def _dismiss(self, address: tuple[str, int]) -> None:
         self._connections.pop(address, None)
         # Closing would wait for answers to be read.
-        self._visitors.pop(address).writer.transport.abort()
+        self._accepted.pop(address).writer.transport.abort()
 
     def _sweep_later(self) -> None:
         loop = asyncio.get_running_loop()
@@ -293,15 +295,15 @@ class TcpTransport(TcpSipTransport):
     def _sweep(self) -> None:
         self._sweep_later()
         now = asyncio.get_running_loop().time()
-        for address, visitor in list(self._visitors.items()):
-            longest = IDLE_SECONDS if visitor.has_spoken else FIRST_MESSAGE_SECONDS
-            if now - visitor.heard_at > longest and not self.carries_call(address):
+        for address, accepted in list(self._accepted.items()):
+            longest = IDLE_SECONDS if accepted.has_spoken else FIRST_MESSAGE_SECONDS
+            if now - accepted.heard_at > longest and not self.carries_call(address):
                 self._dismiss(address)
 
     def _dispatch(self, data: bytes, addr: tuple[str, int]) -> None:
-        visitor = self._visitors.get(addr)
-        if visitor is not None:
-            visitor.heard_at, visitor.has_spoken = asyncio.get_running_loop().time(), True
+        accepted = self._accepted.get(addr)
+        if accepted is not None:
+            accepted.heard_at, accepted.has_spoken = asyncio.get_running_loop().time(), True
         if data == b"\r\n\r\n":
             # Who asks so whether the connection still lives is told (RFC 5626, 3.5.1).
             self.write(b"\r\n", addr)

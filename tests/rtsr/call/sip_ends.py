@@ -180,6 +180,16 @@ class Running:
             time.sleep(0.02)
 
 
+def ring(peer, called):
+    """Have a peer call and the target ring; the target's INVITE, and the tag the peer was told."""
+    peer.send(peer.request("INVITE", body=SDP))
+    invite = called.hear("INVITE")
+    called.answer(invite, 180)
+    while (ringing := peer.hear())[0] < 180:
+        pass
+    return invite, tag_of(ringing[1])
+
+
 def tag_of(text):
     """The tag of the other end in a message, as requests within the call carry it in To."""
     return ";tag=" + text.split("\r\nTo: ")[1].split("\r\n")[0].partition(";tag=")[2]

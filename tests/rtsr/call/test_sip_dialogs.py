@@ -11,7 +11,7 @@ import time
 
 import pytest
 from network import packets, speech
-from sip_ends import OPUS_SDP, SDP, Peer, Running, answered, between, hang_up, set_up, tag_of
+from sip_ends import OPUS_SDP, SDP, Peer, Running, answered, between, hang_up, ring, set_up, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -556,12 +556,8 @@ def test_line_breaks_in_a_stream_are_answered_and_lose_no_message(running, peer)
 
 def test_a_call_that_ends_with_bye_before_it_is_answered_is_answered(stand_in):
     with between(stand_in) as (peer, _, called):
-        peer.send(peer.request("INVITE", body=SDP))
-        invite = called.hear("INVITE")
-        called.answer(invite, 180)
-        while (ringing := peer.hear())[0] < 180:
-            pass
-        peer.send(peer.request("BYE", to=tag_of(ringing[1]), number=2))
+        invite, to = ring(peer, called)
+        peer.send(peer.request("BYE", to=to, number=2))
         assert {peer.final()[0], peer.final()[0]} == {200, 487}
         called.answer(called.hear("CANCEL"), 200)
         called.answer(invite, 487)

@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from sip_ends import OPUS_SDP, SDP, answered, between, hang_up, set_up, tag_of
+from sip_ends import OPUS_SDP, SDP, answered, between, hang_up, ring, set_up, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -323,12 +323,7 @@ def test_who_answers_after_we_stopped_waiting_is_hung_up(stand_in):
 
 def test_a_change_before_the_answer_is_asked_to_come_later(stand_in):
     with between(stand_in) as (peer, _, called):
-        peer.send(peer.request("INVITE", body=SDP))
-        invite = called.hear("INVITE")
-        called.answer(invite, 180)
-        while (ringing := peer.hear())[0] < 180:
-            pass
-        to = tag_of(ringing[1])
+        invite, to = ring(peer, called)
         peer.send(peer.request("INVITE", body=SDP, to=to, number=2))
         status, text = peer.final()
         assert status == 500
@@ -425,10 +420,10 @@ def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypa
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stream.connect(("127.0.0.1", running.port))
         stream.sendall(request)
-        visitors = running.bridge._agent.tcp.transport._visitors
-        running.until(lambda: visitors)
-        (visitor,) = visitors.values()
-        connection = visitor.writer.transport
+        accepted = running.bridge._agent.tcp.transport._accepted
+        running.until(lambda: accepted)
+        (connected,) = accepted.values()
+        connection = connected.writer.transport
         buffer = connection.get_extra_info("socket")
         buffer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         # More than what the system takes on its way.
