@@ -23,7 +23,7 @@ from rtsr.model.generator import Generator, seeded
 from rtsr.runtime.metadata import ModelMetadata
 from rtsr.train.checkpoint import save_checkpoint
 from rtsr.train.grow import Weights, was_refined
-from rtsr.train.stages import REFINEMENT, STAGES
+from rtsr.train.schedule import REFINEMENT, STAGES
 from rtsr_export.graph import build_graph
 from rtsr_export.graph_file import read_graph
 from rtsr_export.half import HALF, to_float32

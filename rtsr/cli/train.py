@@ -171,7 +171,7 @@ def _counting(label: str) -> Iterator[Callable[[int, int], None]]:
 def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rtsr.train.stages import STAGES
+    from rtsr.train.schedule import STAGES
 
     columns = (
         TextColumn("{task.description}"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rtsr.model import single_frame
-from rtsr.model.bands import band_means
+from rtsr.model.bands import band_interpolation, band_means
 from rtsr.model.fourier import RealTransform
 from rtsr.model.streaming import State, StreamingModule, tensor
 from rtsr.timing import HOP, SAMPLE_RATE
@@ -149,11 +149,21 @@ class BandPower(nn.Module):
     """Mean power of a bin in each band: what levels are predicted from."""
 
     means: Tensor
+    sizes: Tensor
 
     def __init__(self, bands: int) -> None:
         super().__init__()
-        means = band_means(bands, ANALYSIS_FRAME // 2 + 1)
-        self.register_buffer("means", means, persistent=False)
+        bins = ANALYSIS_FRAME // 2 + 1
+        self.register_buffer("means", band_means(bands, bins), persistent=False)
+        sizes = band_interpolation(bands, bins).sum(dim=1, keepdim=True)
+        self.register_buffer("sizes", sizes * (2.0 / ANALYSIS_FRAME), persistent=False)
+
+    def energy(self, power: Tensor) -> Tensor:
+        """Return the mean square ``(batch, frames, 1)`` that :class:`SpectralEnergy` would find.
+
+        The bins at the ends, which stand for one and not for two, are counted as the others are.
+        """
+        return power @ self.sizes
 
     def forward(self, parts: Tensor) -> Tensor:
         """Map spectra ``(batch, frames, 2, 513)`` to ``(batch, frames, bands)``."""

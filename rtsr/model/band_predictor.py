@@ -4,14 +4,18 @@ It is a second opinion beside the decoder's gains and the level path, which are 
 with all the rest on what is synthesised. This one never hears a synthesised sample: its training
 compares energies, so that it sees many times as much sound in the same time
 (:mod:`rtsr.train.band_domain`). The mean of two estimates with different errors is nearer to the
-truth than either (Hansen and Salamon 1990, "Neural network ensembles"), where both are equally
-good: in speech. So it also tells speech from other sound, and what is none is left to the others.
+truth than either (Hansen and Salamon 1990, "Neural network ensembles"). One network for all sound
+is worse at speech than one for speech alone, so it also tells speech from other sound, and a small
+part of its own knows the levels of what is none.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from rtsr.model.analysis import below
 from rtsr.model.bands import band_centres
@@ -20,8 +24,10 @@ from rtsr.model.level_network import LevelNetwork
 from rtsr.model.level_path import Levels
 from rtsr.model.streaming import State, branch
 
-#: by how much the gains of speech move from where they are to the predicted level
+#: by how much the gains of speech, and of other sound, move from where they are to the predicted
+#: level
 SHARE = 0.5
+OTHER_SHARE = 0.5
 #: mean power of a bin that is added before logarithms; white noise of full scale has one
 LEAST_POWER = 1e-10
 #: initial level of every band in training relative to the input's, and the output's scale, in
@@ -30,8 +36,52 @@ FIRST_LEVEL = -4.6
 LEVEL_SCALE = 4.6
 
 
+class Prediction(NamedTuple):
+    """What the band predictor says of one block.
+
+    ``speech`` and ``other`` ``(batch, frames, bands)`` are the natural logarithm of the mean
+    amplitude of a bin in each band if the sound is speech, and if it is not; the latter is ``None``
+    where the model does not know. ``logit`` ``(batch, frames, 1)`` is that of the probability of
+    speech.
+    """
+
+    speech: Tensor
+    other: Tensor | None
+    logit: Tensor
+
+
+class OtherSound(nn.Module):
+    """Layers from what both level networks have heard to the levels of sound that is no speech.
+
+    They see memories that speech has shaped, and train without changing them: so what is predicted
+    for speech stays as it is.
+    """
+
+    def __init__(self, config: ModelConfig, features: int) -> None:
+        super().__init__()
+        heard = config.predictor_width + config.level_width + features
+        self.enter = nn.Linear(heard, config.predictor_other)
+        self.leave = nn.Linear(config.predictor_other, config.gain_bands)
+        self.straight = nn.Linear(features, config.gain_bands)
+        with torch.no_grad():
+            self.leave.weight.mul_(0.3)
+            self.leave.bias.fill_(FIRST_LEVEL / LEVEL_SCALE)
+            self.straight.weight.mul_(0.1)
+            self.straight.bias.zero_()
+
+    def forward(self, heard: list[Tensor], features: Tensor) -> Tensor:
+        """Return levels ``(batch, frames, bands)``, in the scale of the predictor's own values.
+
+        Args:
+            heard: hidden values of the band predictor and, where there is one, the level path.
+            features: of the band predictor.
+        """
+        hidden = functional.silu(self.enter(torch.cat([*heard, features], dim=2)))
+        return self.leave(hidden) + self.straight(features)
+
+
 class BandPredictor(LevelNetwork):
-    """Network from the energies of the input's bands to the levels of all bands of speech.
+    """Network from the energies of the input's bands to the levels of all bands.
 
     Unlike the level path's, its levels are relative to the present frame's own power in the input's
     band, so that they need no running level.
@@ -43,17 +93,24 @@ class BandPredictor(LevelNetwork):
     def __init__(self, config: ModelConfig) -> None:
         bands = config.gain_bands
         sizes = config.predictor_width, config.predictor_blocks, config.predictor_memory
-        super().__init__(config, sizes, 3 * bands + 1, bands + 1)
+        features = 3 * bands + 1
+        super().__init__(config, sizes, features, bands + 1)
         with torch.no_grad():
             self.head.bias[:bands] = FIRST_LEVEL / LEVEL_SCALE
             self.head.bias[bands:] = 0.0
+        self.other = OtherSound(config, features) if config.predictor_other else None
         self.register_buffer("centres", band_centres(bands), persistent=False)
         # A minimum lies below its energy: by one scale more to the same mean.
         centre = torch.tensor([1.0, 2.0]).repeat_interleave(bands)
         self.register_buffer("centre", centre, persistent=False)
 
     def step(
-        self, power: Tensor, level: Tensor, f_prior: Tensor, state: State
+        self,
+        power: Tensor,
+        level: Tensor,
+        f_prior: Tensor,
+        path: Tensor | None,
+        state: State,
     ) -> tuple[Levels, State]:
         """Predict the levels of one block.
 
@@ -61,30 +118,36 @@ class BandPredictor(LevelNetwork):
             power: of the masked spectrum, mean of a bin in each band, ``(batch, frames, bands)``.
             level: running level ``(batch, frames, 1)``.
             f_prior: where the input ends, Hz, ``(batch, frames, 1)``.
+            path: hidden values of the level path, if the model has one.
             state: see :meth:`initial_state`.
 
         Returns:
             The levels of all bands, including the input's, whose trust ``(batch, frames, 1)`` is
             the share by which the gains follow them, and the next state.
         """
-        (absolute, speech), following = self.predict(power, f_prior, state)
+        predicted, following = self.predict(power, f_prior, path, state)
         # Squared, so that a doubt counts for little: other sound is taken for speech by a sixth.
-        return Levels(absolute - level.log(), SHARE * speech.sigmoid().square()), following
+        trust = SHARE * predicted.logit.sigmoid().square()
+        absolute = predicted.speech
+        if predicted.other is not None:
+            of_other = OTHER_SHARE * (-predicted.logit).sigmoid().square()
+            speech, trust = trust, trust + of_other
+            absolute = (speech * absolute + of_other * predicted.other) / trust
+        return Levels(absolute - level.log(), trust), following
 
     def predict(
-        self, power: Tensor, f_prior: Tensor, state: State
-    ) -> tuple[tuple[Tensor, Tensor], State]:
+        self, power: Tensor, f_prior: Tensor, path: Tensor | None, state: State
+    ) -> tuple[Prediction, State]:
         """Predict from the mean power of a bin in each band.
 
         Args:
             power: ``(batch, frames, bands)``.
             f_prior: where the input ends, Hz, ``(batch, frames, 1)``.
+            path: hidden values of the level path ``(batch, frames, level_width)``, if there is one.
             state: see :meth:`initial_state`.
 
         Returns:
-            The natural logarithm of the mean amplitude of a bin in each band, ``(batch, frames,
-            bands)``, and the logit of the probability of speech, ``(batch, frames, 1)``; and the
-            next state.
+            The levels, and the next state.
         """
         with torch.autocast(power.device.type, enabled=False):
             is_input = below(f_prior, self.centres)
@@ -96,7 +159,15 @@ class BandPredictor(LevelNetwork):
             relative = relative * torch.cat([is_input, is_input], dim=2)
             # The mask of the input's bands also tells where the input ends.
             features = torch.cat([relative, is_input - 0.5, loudness / LEVEL_SCALE + 3.0], dim=2)
-        values, straight, blocks = self.through(features, state)
-        values, speech = values.split([self.bands, 1], dim=2)
-        level = 0.5 * (LEVEL_SCALE * (values + straight) + loudness)
-        return (level, speech), {"minimum": minimum, "blocks": blocks}
+        (values, straight, hidden), blocks = self.through(features, state)
+        values, logit = values.split([self.bands, 1], dim=2)
+        speech = self._absolute(values + straight, loudness)
+        other = None
+        if self.other is not None:
+            heard = [hidden.detach()] + ([] if path is None else [path.detach()])
+            other = self._absolute(self.other(heard, features).float(), loudness)
+        return Prediction(speech, other, logit), {"minimum": minimum, "blocks": blocks}
+
+    @staticmethod
+    def _absolute(values: Tensor, loudness: Tensor) -> Tensor:
+        return 0.5 * (LEVEL_SCALE * values + loudness)

@@ -31,7 +31,8 @@ class ModelConfig:
     ``level_width`` is the width of the level path (:mod:`rtsr.model.level_path`), which predicts
     the levels of the missing bands from those of the input; with 0, as in older models, there is
     none. ``predictor_width`` is that of the band predictor (:mod:`rtsr.model.band_predictor`); with
-    0 there is none.
+    0 there is none. ``predictor_other`` is the hidden width of its part for sound other than
+    speech; with 0, as in older models, it knows the levels of speech alone.
 
     ``decoder_free_bins``, off in the named sizes, lets the decoder also set magnitude and phase of
     every bin. Such phases hardly change from hop to hop, which is audible as lines at multiples of
@@ -68,6 +69,7 @@ class ModelConfig:
     predictor_width: int = 0
     predictor_blocks: int = 4
     predictor_memory: int = 64
+    predictor_other: int = 0
 
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
@@ -82,6 +84,8 @@ class ModelConfig:
                 raise ValueError(
                     f"{part}_width is 0 or more, {part}_blocks and {part}_memory are 1 or more"
                 )
+        if self.predictor_other < 0 or (self.predictor_other and not self.predictor_width):
+            raise ValueError("predictor_other is 0 or more, and 0 where predictor_width is")
         if self.decoder_noise < 0.0:
             raise ValueError(f"decoder_noise is {self.decoder_noise:g}; it cannot be negative")
 
@@ -108,7 +112,13 @@ class ModelConfig:
         return cls(**values)
 
 
-_SMALL = ModelConfig(name="small", decoder_free_bins=False, level_width=112, predictor_width=80)
+_SMALL = ModelConfig(
+    name="small",
+    decoder_free_bins=False,
+    level_width=112,
+    predictor_width=80,
+    predictor_other=160,
+)
 # Twice as wide everywhere but where levels are predicted, which does not profit from it, so that it
 # can be initialised from a trained `small` (`rtsr.train.grow`).
 _BASE = ModelConfig(
@@ -124,6 +134,7 @@ _BASE = ModelConfig(
     decoder_free_bins=False,
     level_width=112,
     predictor_width=80,
+    predictor_other=160,
 )
 CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}
 

@@ -15,7 +15,7 @@ from rtsr.model.analysis import (
     RunningLevel,
     SpectralEnergy,
 )
-from rtsr.model.band_predictor import BandPredictor
+from rtsr.model.band_predictor import BandPredictor, Prediction
 from rtsr.model.config import ModelConfig
 from rtsr.model.excitation import BINS, Excitation
 from rtsr.model.flow import VelocityNet, euler, start_point
@@ -104,13 +104,14 @@ class Generator(StreamingModule):
         if not with_levels:
             return conditioning, following
         power = self.band_power(parts)
+        hidden: Tensor | None = None
         if self.level_path is not None:
-            conditioning.levels, following["level_path"] = self.level_path.step(
+            (conditioning.levels, hidden), following["level_path"] = self.level_path.step(
                 power, level, f_prior, branch(state, "level_path")
             )
         if self.band_predictor is not None and with_prediction:
             conditioning.predicted, following["band_predictor"] = self.band_predictor.step(
-                power, level, f_prior, branch(state, "band_predictor")
+                power, level, f_prior, hidden, branch(state, "band_predictor")
             )
         return conditioning, following
 
@@ -124,8 +125,34 @@ class Generator(StreamingModule):
             raise ValueError(f"the model {self.config.name!r} has no level path")
         _, level, parts, _ = self._measure(audio, f_prior, state)
         power = self.band_power(parts)
-        levels, _ = self.level_path.step(power, level, f_prior, branch(state, "level_path"))
+        (levels, _), _ = self.level_path.step(power, level, f_prior, branch(state, "level_path"))
         return levels, level
+
+    def predict_from_bands(self, power: Tensor, f_prior: Tensor) -> Prediction:
+        """Return what the band predictor says of powers of bands, from its initial state.
+
+        Args:
+            power: mean of a bin in each band ``(batch, frames, bands)``.
+            f_prior: where the input ends, Hz, ``(batch, frames, 1)``.
+
+        Raises:
+            ValueError: the model has no band predictor.
+        """
+        if self.band_predictor is None:
+            raise ValueError(f"the model {self.config.name!r} has no band predictor")
+        fresh = self.initial_state(power.shape[0])
+        hidden: Tensor | None = None
+        if self.level_path is not None and self.band_predictor.other is not None:
+            with torch.no_grad():
+                energy = self.band_power.energy(power)
+                level, _ = self.level.step(energy, branch(fresh, "level"))
+                (_, hidden), _ = self.level_path.step(
+                    power, level, f_prior, branch(fresh, "level_path")
+                )
+        prediction, _ = self.band_predictor.predict(
+            power, f_prior, hidden, branch(fresh, "band_predictor")
+        )
+        return prediction
 
     def _measure(
         self, audio: Tensor, f_prior: Tensor, state: State

@@ -7,6 +7,7 @@ take band energies without fine structure, and their memory reaches back seconds
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +119,18 @@ def _recur_by_doubling(decay: Tensor, drive: Tensor, past: Tensor) -> Tensor:
     return drive + decay * past
 
 
+class Values(NamedTuple):
+    """What a network gives for one block: all ``(batch, frames, channels)``.
+
+    ``values`` of the blocks, those of the shortcut, ``straight``, and what both the values and a
+    further layer may be computed from, ``hidden``.
+    """
+
+    values: Tensor
+    straight: Tensor
+    hidden: Tensor
+
+
 class LevelNetwork(StreamingModule):
     """Base of networks from features of band energies to values per band.
 
@@ -158,9 +171,10 @@ class LevelNetwork(StreamingModule):
             self.straight.weight.mul_(0.1)
             self.straight.bias.zero_()
 
-    def through(self, features: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Return the values of the blocks, those of the shortcut, and the blocks' next state."""
+    def through(self, features: Tensor, state: State) -> tuple[Values, State]:
+        """Return the values of one block, and the blocks' next state."""
         x, blocks = self.blocks.step(self.enter(features), branch(state, "blocks"))
-        values = self.head(self.norm(x)).float()
+        hidden = self.norm(x)
+        values = self.head(hidden).float()
         with torch.autocast(features.device.type, enabled=False):
-            return values, self.straight(features), blocks
+            return Values(values, self.straight(features), hidden), blocks

@@ -54,7 +54,7 @@ class LevelPath(LevelNetwork):
 
     def step(
         self, power: Tensor, level: Tensor, f_prior: Tensor, state: State
-    ) -> tuple[Levels, State]:
+    ) -> tuple[tuple[Levels, Tensor], State]:
         """Predict the levels of one block.
 
         Args:
@@ -64,7 +64,8 @@ class LevelPath(LevelNetwork):
             state: see :meth:`initial_state`.
 
         Returns:
-            The levels of all bands, including the input's, and the next state.
+            The levels of all bands, including the input's, with the network's hidden values
+            ``(batch, frames, level_width)``, and the next state.
         """
         with torch.autocast(power.device.type, enabled=False):
             energy = (power + LEAST_POWER).log()
@@ -75,7 +76,8 @@ class LevelPath(LevelNetwork):
             relative = (0.15 * relative + 0.8) * torch.cat([is_input, is_input], dim=2)
             # The mask of the input's bands also tells where the input ends.
             features = torch.cat([relative, is_input, 0.1 * loudness + 1.0], dim=2)
-        values, straight, blocks = self.through(features, state)
+        (values, straight, hidden), blocks = self.through(features, state)
         predicted, trust = values.chunk(2, dim=2)
         following: State = {"minimum": minimum, "blocks": blocks}
-        return Levels(LEVEL_SCALE * (predicted + straight), trust.sigmoid()), following
+        levels = Levels(LEVEL_SCALE * (predicted + straight), trust.sigmoid())
+        return (levels, hidden), following

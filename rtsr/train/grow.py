@@ -22,7 +22,7 @@ from rtsr.model.excitation import BINS
 from rtsr.model.generator import Generator, seeded
 from rtsr.train.checkpoint import load_checkpoint
 from rtsr.train.discriminators import Discriminators
-from rtsr.train.stages import REFINEMENT, STAGES
+from rtsr.train.schedule import REFINEMENT, STAGES
 
 #: spread of the random split of a repeated channel's weight, relative to the weights' own
 SPLIT_NOISE = 0.3
@@ -138,6 +138,7 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
     parts = ["level"] if narrow.level_width else []
     parts += ["predictor"] if narrow.predictor_width and wide.predictor_width else []
     kept = [f"{part}_{size}" for part in parts for size in ("width", "blocks", "memory")]
+    kept += ["predictor_other"] if narrow.predictor_other and wide.predictor_width else []
     for name in (*kept, "latent", "flow_blocks", "expansion", "kernel", "gain_bands",
                  "envelope_points",
                  "level_window", "prior", "prior_scale"):  # fmt: skip

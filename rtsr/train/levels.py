@@ -129,6 +129,23 @@ class LevelLoss(nn.Module):
         weight[:, :FRESH_FRAMES] *= FRESH_WEIGHT
         return (_tilted(error, CELL_QUANTILE) * weight).sum() / (weight.sum() + 1e-3)
 
+    def mean_error(
+        self,
+        power: Tensor,
+        reference: Tensor,
+        limits: tuple[Tensor, Tensor],
+        noise_floor: Tensor,
+    ) -> Tensor:
+        """Compare powers band by band, loud or not; return the mean error in dB.
+
+        What is learnt is the median, so that nothing is made louder than it mostly is. Arguments as
+        for :meth:`cell_error`.
+        """
+        mask = band_mask(self.centres, *limits).expand_as(power).clone()
+        mask[:, :FRESH_FRAMES] *= FRESH_WEIGHT
+        error = DECIBEL * ((power + noise_floor).log() - (reference + noise_floor).log())
+        return (error.abs() * mask).sum() / (mask.sum() + 1e-3)
+
     @staticmethod
     def _error(power: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
         target = DECIBEL * reference.log()

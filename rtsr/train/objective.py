@@ -14,12 +14,9 @@ from rtsr.train.band_domain import Bands
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, SpectralLoss
+from rtsr.train.schedule import AUTOENCODER, FLOW, LEVELS, REFINEMENT
 from rtsr.train.settings import TrainSettings
 from rtsr.train.stages import (
-    AUTOENCODER,
-    FLOW,
-    LEVELS,
-    REFINEMENT,
     Batch,
     Pair,
     adversarial_losses,
@@ -123,11 +120,14 @@ class Objective:
         """Losses of a step in which the band predictor learns alone."""
         with self.autocast():
             terms = predictor_levels(generator, bands, self.levels)
-        return Losses(terms["predictor"] + SPEECH_WEIGHT * terms["is_speech"], terms)
+        total = terms.get("other_sound", terms["predictor"].new_zeros(()))
+        if not self.settings.other_sound_alone:
+            total = total + terms["predictor"] + SPEECH_WEIGHT * terms["is_speech"]
+        return Losses(total, terms)
 
     def is_of_predictor(self, generator: Generator, moment: Moment) -> bool:
         """Whether the band predictor learns alone, in the first part of the stage of levels."""
-        is_first = moment.stage == LEVELS and moment.fraction < self.settings.predictor_alone
+        is_first = moment.stage == LEVELS and moment.fraction < self.settings.predictor_share
         return is_first and generator.band_predictor is not None
 
     def part_done(self, generator: Generator, moment: Moment) -> float:
@@ -138,7 +138,7 @@ class Objective:
         """
         if moment.stage != LEVELS or generator.band_predictor is None:
             return moment.fraction
-        alone = self.settings.predictor_alone
+        alone = self.settings.predictor_share
         if moment.fraction < alone:
             return moment.fraction / alone
         return (moment.fraction - alone) / (1.0 - alone) if alone < 1.0 else 1.0
@@ -152,7 +152,7 @@ class Objective:
     def _level_losses(self, generator: Generator, batch: Batch, moment: Moment) -> Losses:
         has_path = generator.level_path is not None
         settings = self.settings
-        first = settings.predictor_alone if generator.band_predictor is not None else 0.0
+        first = settings.predictor_share if generator.band_predictor is not None else 0.0
         end = first + (1.0 - first) * settings.path_alone
         is_alone = moment.stage == LEVELS and moment.fraction < end
         with self.autocast():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-STAGE_COUNT = 4
+STAGES = ("autoencoder", "flow", "levels", "refinement")
+AUTOENCODER, FLOW, LEVELS, REFINEMENT = range(len(STAGES))
 
 
 class Schedule(Protocol):
@@ -33,7 +34,7 @@ class ByMinutes:
             # The shares leave out all that is left to do: the last stage takes everything.
             taken[-1] = 1.0
         self._borders = [
-            minutes * sum(taken[:stage]) / sum(taken) for stage in range(STAGE_COUNT + 1)
+            minutes * sum(taken[:stage]) / sum(taken) for stage in range(len(STAGES) + 1)
         ]
 
     def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
@@ -43,7 +44,7 @@ class ByMinutes:
 
     def has_more_after(self, stage: int) -> bool:
         """Say whether another stage follows."""
-        return stage < STAGE_COUNT - 1
+        return stage < len(STAGES) - 1
 
 
 class BySteps:

@@ -12,7 +12,7 @@ from rtsr.model.config import CONFIGURATIONS, ModelConfig
 from rtsr.train.corpus import DOMAIN_WEIGHTS
 from rtsr.train.degrade import DegradeConfig
 from rtsr.train.losses import LossWeights
-from rtsr.train.schedule import STAGE_COUNT
+from rtsr.train.schedule import LEVELS, STAGES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,8 +48,9 @@ class TrainSettings:
     the first ``path_alone`` of what is left only the level path, which is quick; then all else.
     In refinement they take turns with whole steps, one in ``levels_every`` (0: never), and whole
     steps add the error of levels in dB with the weight ``levels``. ``contours`` weighs how unlike
-    the contours of levels are (0 to 1) against decibels. ``domains`` are the shares in
-    which clips are drawn.
+    the contours of levels are (0 to 1) against decibels. With ``other_sound_alone`` nothing learns
+    but the part of the band predictor for sound other than speech, in the stage of levels.
+    ``domains`` are the shares in which clips are drawn.
     """
 
     model: str = "small"
@@ -78,6 +79,7 @@ class TrainSettings:
     teacher_steps: int = 4
     distribution: float = 0.3
     predictor_alone: float = 0.4
+    other_sound_alone: bool = False
     path_alone: float = 0.5
     levels: float = 0.1
     contours: float = 8.0
@@ -133,7 +135,19 @@ class TrainSettings:
                     f"The weight {name!r} is {getattr(self, name):g}; it must be 0, which "
                     "switches the loss off, or more."
                 )
-        self.model_config()
+        config = self.model_config()
+        if self.other_sound_alone:
+            taken = self.shares if self.steps is None else self.steps
+            if any(taken[:LEVELS] + taken[LEVELS + 1 :]) or not config.predictor_other:
+                raise ArgumentError(
+                    "With 'other_sound_alone' all of a run is the stage of levels (shares or steps "
+                    "such as [0, 0, 1, 0]), and the model has 'predictor_other'."
+                )
+
+    @property
+    def predictor_share(self) -> float:
+        """The share of the stage of levels in which only the band predictor learns."""
+        return 1.0 if self.other_sound_alone else self.predictor_alone
 
     def model_config(self) -> ModelConfig:
         """Return the configuration of the model that is trained.
@@ -165,7 +179,7 @@ def _check_stages(name: str, values: Any, kinds: tuple[type, ...]) -> None:
     """Refuse anything but one number per stage, none negative and one above zero."""
     is_fit = (
         isinstance(values, tuple)
-        and len(values) == STAGE_COUNT
+        and len(values) == len(STAGES)
         and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
         and min(values) >= 0
         and max(values) > 0

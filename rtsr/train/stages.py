@@ -21,9 +21,6 @@ from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, sliced_wasserstein
 from rtsr.train.settings import TrainSettings
 
-STAGES = ("autoencoder", "flow", "levels", "refinement")
-AUTOENCODER, FLOW, LEVELS, REFINEMENT = range(len(STAGES))
-
 
 @dataclass
 class Pair:
@@ -132,19 +129,23 @@ def predictor_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> dic
     Raises:
         ValueError: the model has no band predictor.
     """
-    predictor = generator.band_predictor
-    if predictor is None:
-        raise ValueError(f"the model {generator.config.name!r} has no band predictor")
     clips, frames, _ = bands.power.shape
     f_prior = bands.f_prior[:, None, None].expand(clips, frames, 1)
-    state = predictor.initial_state(clips)
-    (level, speech), _ = predictor.predict(bands.power, f_prior, state)
-    # Nothing of what is no speech is compared.
-    limits = bands.f_prior, bands.is_speech * bands.f_end
-    error = loss.cell_error((2.0 * level).exp(), bands.reference, limits, bands.noise_floor)
-    wanted = bands.is_speech[:, None, None].expand_as(speech)
-    doubt = functional.binary_cross_entropy_with_logits(speech.float(), wanted)
-    return {"predictor": error, "is_speech": doubt}
+    predicted = generator.predict_from_bands(bands.power, f_prior)
+    # Of speech only clips of speech are compared, and of other sound the others.
+    of_speech = bands.f_prior, bands.is_speech * bands.f_end
+    error = loss.cell_error(
+        (2.0 * predicted.speech).exp(), bands.reference, of_speech, bands.noise_floor
+    )
+    wanted = bands.is_speech[:, None, None].expand_as(predicted.logit)
+    doubt = functional.binary_cross_entropy_with_logits(predicted.logit.float(), wanted)
+    terms = {"predictor": error, "is_speech": doubt}
+    if predicted.other is not None:
+        of_other = bands.f_prior, (1.0 - bands.is_speech) * bands.f_end
+        terms["other_sound"] = loss.mean_error(
+            (2.0 * predicted.other).exp(), bands.reference, of_other, bands.noise_floor
+        )
+    return terms
 
 
 def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:

@@ -34,14 +34,18 @@ from rtsr.train.grow import load_start
 from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, SpectralLoss
 from rtsr.train.objective import Moment, Objective
-from rtsr.train.schedule import ByMinutes, BySteps, Schedule
-from rtsr.train.settings import TrainSettings
-from rtsr.train.stages import (
+from rtsr.train.schedule import (
     AUTOENCODER,
     FLOW,
     LEVELS,
     REFINEMENT,
     STAGES,
+    ByMinutes,
+    BySteps,
+    Schedule,
+)
+from rtsr.train.settings import TrainSettings
+from rtsr.train.stages import (
     Batch,
     Pair,
     all_levels,
@@ -294,8 +298,7 @@ class Trainer:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
 
     def _new_optimizers(self) -> None:
-        module = self.generator.velocity if self.stage == FLOW else self.generator
-        self.trained = list(module.parameters())
+        self.trained = list(self._part_that_learns().parameters())
         self.optimizer = torch.optim.AdamW(
             self.trained,
             lr=1e-3,
@@ -309,6 +312,16 @@ class Trainer:
             betas=(0.5, 0.9),
             fused=True,
         )
+
+    def _part_that_learns(self) -> nn.Module:
+        predictor = self.generator.band_predictor
+        if (
+            self.settings.other_sound_alone
+            and predictor is not None
+            and predictor.other is not None
+        ):
+            return predictor.other
+        return self.generator.velocity if self.stage == FLOW else self.generator
 
     def _set_rates(self, fraction: float) -> None:
         settings = self.settings

@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from rtsr.errors import ArgumentError
 from rtsr.train.corpus import Corpus
 from rtsr.train.objective import Moment
+from rtsr.train.schedule import AUTOENCODER, LEVELS, REFINEMENT, STAGES
 from rtsr.train.settings import TrainSettings
-from rtsr.train.stages import AUTOENCODER, LEVELS, REFINEMENT, STAGES
 from rtsr.train.trainer import Trainer
 
 _KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")

@@ -14,8 +14,8 @@ from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
 from rtsr.train.grow import grow  # noqa: E402
+from rtsr.train.schedule import LEVELS, REFINEMENT  # noqa: E402
 from rtsr.train.settings import TrainSettings  # noqa: E402
-from rtsr.train.stages import LEVELS, REFINEMENT  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 
 NARROW = {
