@@ -84,8 +84,8 @@ class ModelConfig:
                 raise ValueError(
                     f"{part}_width is 0 or more, {part}_blocks and {part}_memory are 1 or more"
                 )
-        if self.predictor_other < 0 or (self.predictor_other and not self.predictor_width):
-            raise ValueError("predictor_other is 0 or more, and 0 where predictor_width is")
+        if self.predictor_other < 0:
+            raise ValueError(f"predictor_other is {self.predictor_other}; it cannot be negative")
         if self.decoder_noise < 0.0:
             raise ValueError(f"decoder_noise is {self.decoder_noise:g}; it cannot be negative")
 

@@ -104,14 +104,14 @@ class Generator(StreamingModule):
         if not with_levels:
             return conditioning, following
         power = self.band_power(parts)
-        hidden: Tensor | None = None
+        heard: Tensor | None = None
         if self.level_path is not None:
-            (conditioning.levels, hidden), following["level_path"] = self.level_path.step(
+            (conditioning.levels, heard), following["level_path"] = self.level_path.step(
                 power, level, f_prior, branch(state, "level_path")
             )
         if self.band_predictor is not None and with_prediction:
             conditioning.predicted, following["band_predictor"] = self.band_predictor.step(
-                power, level, f_prior, hidden, branch(state, "band_predictor")
+                power, level, f_prior, heard, branch(state, "band_predictor")
             )
         return conditioning, following
 
@@ -141,16 +141,16 @@ class Generator(StreamingModule):
         if self.band_predictor is None:
             raise ValueError(f"the model {self.config.name!r} has no band predictor")
         fresh = self.initial_state(power.shape[0])
-        hidden: Tensor | None = None
+        heard: Tensor | None = None
         if self.level_path is not None and self.band_predictor.other is not None:
             with torch.no_grad():
                 energy = self.band_power.energy(power)
                 level, _ = self.level.step(energy, branch(fresh, "level"))
-                (_, hidden), _ = self.level_path.step(
+                (_, heard), _ = self.level_path.step(
                     power, level, f_prior, branch(fresh, "level_path")
                 )
         prediction, _ = self.band_predictor.predict(
-            power, f_prior, hidden, branch(fresh, "band_predictor")
+            power, f_prior, heard, branch(fresh, "band_predictor")
         )
         return prediction
 

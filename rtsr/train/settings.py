@@ -138,10 +138,12 @@ class TrainSettings:
         config = self.model_config()
         if self.other_sound_alone:
             taken = self.shares if self.steps is None else self.steps
-            if any(taken[:LEVELS] + taken[LEVELS + 1 :]) or not config.predictor_other:
+            has_part = bool(config.predictor_width and config.predictor_other)
+            if any(taken[:LEVELS] + taken[LEVELS + 1 :]) or not has_part:
                 raise ArgumentError(
                     "With 'other_sound_alone' all of a run is the stage of levels (shares or steps "
-                    "such as [0, 0, 1, 0]), and the model has 'predictor_other'."
+                    "such as [0, 0, 1, 0]), and the model has 'predictor_width' and "
+                    "'predictor_other'."
                 )
 
     @property

@@ -313,14 +313,10 @@ class Trainer:
             fused=True,
         )
 
-    def _part_that_learns(self) -> nn.Module:
+    def _part_that_learns(self) -> torch.nn.Module:
         predictor = self.generator.band_predictor
-        if (
-            self.settings.other_sound_alone
-            and predictor is not None
-            and predictor.other is not None
-        ):
-            return predictor.other
+        if self.settings.other_sound_alone and predictor is not None:
+            return predictor.other or predictor
         return self.generator.velocity if self.stage == FLOW else self.generator
 
     def _set_rates(self, fraction: float) -> None:

@@ -43,6 +43,7 @@ SIZES = {
     "level_width": 8,
     "predictor_width": 8,
     "predictor_blocks": 1,
+    "predictor_other": 8,
     "level_memory": 5,
 }
 FACTS = {"stage": "refinement", "minutes": 7.0}

@@ -200,7 +200,7 @@ def step_kinds(stage: str, settings: TrainSettings) -> dict[float, str]:
     if stage == STAGES[LEVELS]:
         return {
             0.0: ", the band predictor alone",
-            settings.predictor_alone: ", the level path alone",
+            settings.predictor_share: ", the level path alone",
             1.0: ", the level path and the decoder's gains",
         }
     if stage == STAGES[REFINEMENT]:

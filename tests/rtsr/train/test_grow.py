@@ -31,6 +31,7 @@ NARROW = {
     "level_width": 8,
     "predictor_width": 8,
     "predictor_blocks": 1,
+    "predictor_other": 8,
     "level_blocks": 2,
     "level_memory": 4,
 }
@@ -98,6 +99,7 @@ def test_repeated_channels_do_not_read_alike(narrow):
         ({"flow_blocks": 2}, "Growing keeps flow_blocks"),
         ({"level_width": 16}, "Growing keeps level_width: it is 8"),
         ({"level_memory": 8}, "Growing keeps level_memory"),
+        ({"predictor_other": 16}, "Growing keeps predictor_other"),
     ],
 )
 def test_what_cannot_be_grown_is_refused(narrow, change, says):
@@ -127,6 +129,22 @@ def test_a_band_predictor_can_be_left_out(narrow):
     grown = grow(narrow.state_dict(), narrow.config, without, seed=5)
     assert grown.band_predictor is None
     assert torch.equal(grown.state_dict()["level_path.head.bias"], narrow.level_path.head.bias)
+
+
+@torch.no_grad()
+def test_levels_of_other_sound_can_be_added_and_those_of_speech_stay(narrow):
+    without = configuration("small", **{**NARROW, "predictor_other": 0})
+    weights = {
+        name: value
+        for name, value in narrow.state_dict().items()
+        if not name.startswith("band_predictor.other.")
+    }
+    grown = grow(weights, without, narrow.config, seed=5)
+    power, cutoff = torch.rand(1, 20, 64), torch.full((1, 20, 1), 4000.0)
+    before, after = (one.predict_from_bands(power, cutoff) for one in (narrow, grown))
+    assert torch.equal(before.speech, after.speech)
+    assert torch.equal(before.logit, after.logit)
+    assert not torch.equal(before.other, after.other)
 
 
 def test_a_level_path_can_be_added_and_all_else_stays(narrow):

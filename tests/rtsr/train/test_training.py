@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
-from rtsr.train import stages  # noqa: E402
+from rtsr.train import schedule, stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
 from rtsr.train.data import Corpus  # noqa: E402
 from rtsr.train.degrade import (  # noqa: E402
@@ -40,6 +40,7 @@ PLAIN = DegradeConfig(
     analog_share=0.0,
     companding_share=0.0,
 )
+PREDICTOR_TERMS = {"predictor", "is_speech", "other_sound"}
 LEVEL_TERMS = {"levels", "path", "levels_contours", "path_contours"}
 TINY_CHANGES = {
     "encoder_width": 24,
@@ -53,6 +54,7 @@ TINY_CHANGES = {
     "predictor_width": 16,
     "predictor_blocks": 1,
     "predictor_memory": 8,
+    "predictor_other": 8,
 }
 TINY = TrainSettings(
     batch=2,
@@ -327,7 +329,7 @@ def at_levels(tmp_path, **changes):
     """A run about to take its first step on levels."""
     train = corpus()
     trainer = Trainer(replace(TINY, **changes), train, train, tmp_path, "cpu")
-    trainer.stage = stages.LEVELS
+    trainer.stage = schedule.LEVELS
     return trainer
 
 
@@ -342,13 +344,60 @@ def moved_parts(trainer, fraction):
 
 def test_levels_are_learnt_by_the_predictor_then_by_the_path_and_then_by_all_else(tmp_path):
     trainer = at_levels(tmp_path, predictor_alone=0.2, path_alone=0.5, weight_decay=0.0)
-    assert moved_parts(trainer, 0.1) == ({"band_predictor"}, {"predictor", "is_speech"})
+    assert moved_parts(trainer, 0.1) == ({"band_predictor"}, PREDICTOR_TERMS)
     # The predictor ends with the average of its weights.
     assert moved_parts(trainer, 0.4)[0] == {"level_path", "band_predictor"}
     assert moved_parts(trainer, 0.5) == ({"level_path"}, {"path", "path_contours"})
     parts, terms = moved_parts(trainer, 0.7)
     assert parts == {"level_path", "encoder", "velocity", "decoder"}
     assert terms == LEVEL_TERMS
+
+
+def test_other_sound_alone_changes_nothing_of_what_is_said_of_speech(tmp_path):
+    only = {"shares": (0.0, 0.0, 1.0, 0.0), "predictor_alone": 0.1}
+    trainer = at_levels(tmp_path, other_sound_alone=True, **only)
+    before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
+    for fraction in (0.0, 0.5, 0.99):
+        assert set(trainer.take_step(fraction)) == PREDICTOR_TERMS
+    after = trainer.generator.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    parts = ("enter.weight", "enter.bias", "leave.weight", "leave.bias", "straight.weight")
+    assert {f"band_predictor.other.{part}" for part in parts} <= changed
+    assert all(name.startswith("band_predictor.other.") for name in changed)
+
+
+def test_other_sound_learns_from_what_is_no_speech(tmp_path):
+    trainer = at_levels(tmp_path)
+    bands = trainer.draw_bands()
+    said = []
+    for is_speech in (0.0, 1.0):
+        bands.is_speech[:] = is_speech
+        terms = stages.predictor_levels(trainer.generator, bands, trainer.levels)
+        said.append((float(terms["predictor"]), float(terms["other_sound"])))
+    (of_speech, of_other), (speech, other) = said
+    assert of_speech == other == 0.0
+    assert speech > 1.0
+    assert of_other > 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "model_changes"),
+    [
+        ({"shares": (0.0, 0.0, 0.5, 0.5)}, {}),
+        ({"steps": (1, 0, 1, 0)}, {}),
+        ({"shares": (0.0, 0.0, 1.0, 0.0)}, {"predictor_other": 0}),
+        ({"shares": (0.0, 0.0, 1.0, 0.0)}, {"predictor_width": 0}),
+    ],
+    ids=["refined too", "steps of another stage", "no part for it", "no predictor"],
+)
+def test_other_sound_alone_needs_its_part_and_its_stage(changes, model_changes):
+    with pytest.raises(ArgumentError, match="With 'other_sound_alone' all of a run is the stage"):
+        replace(
+            TINY,
+            other_sound_alone=True,
+            model_changes={**TINY_CHANGES, **model_changes},
+            **changes,
+        )
 
 
 def test_without_a_predictor_the_path_learns_first(tmp_path):
@@ -360,14 +409,14 @@ def test_without_a_predictor_the_path_learns_first(tmp_path):
 
 def test_refinement_leaves_the_predictor_alone(tmp_path):
     trainer = at_levels(tmp_path, weight_decay=0.0, levels_every=0)
-    trainer.stage = stages.REFINEMENT
+    trainer.stage = schedule.REFINEMENT
     parts, _ = moved_parts(trainer, 0.5)
     assert parts == {"level_path", "encoder", "velocity", "decoder"}
 
 
 def test_each_part_of_the_levels_ends_with_the_lowest_rate(tmp_path):
     trainer = at_levels(tmp_path, predictor_alone=0.5, final_learning_rate=0.1)
-    trainer.steps[stages.LEVELS] = 10
+    trainer.steps[schedule.LEVELS] = 10
     rates = []
     for fraction in (0.0, 0.4999, 0.5, 1.0):
         trainer.take_step(fraction)
@@ -389,7 +438,7 @@ def test_the_predictor_ends_with_the_average_of_its_weights(tmp_path):
 def test_what_validates_a_part_is_what_it_learns(tmp_path):
     trainer = at_levels(tmp_path, predictor_alone=0.5)
     trainer.take_step(0.1)
-    assert set(trainer.validate()) == {"valid_predictor", "valid_is_speech"}
+    assert set(trainer.validate()) == {f"valid_{name}" for name in PREDICTOR_TERMS}
     trainer.take_step(0.9)
     assert set(trainer.validate()) == {f"valid_{name}" for name in LEVEL_TERMS}
 
@@ -457,7 +506,7 @@ def test_steps_on_levels_take_turns_with_whole_ones(tmp_path, every, of_levels):
     trainer = refining(tmp_path, levels_every=every)
     turns = []
     for step in range(4):
-        trainer.steps[stages.REFINEMENT] = step
+        trainer.steps[schedule.REFINEMENT] = step
         turns += [step] if set(trainer.take_step(0.0)) == LEVEL_TERMS else []
     assert turns == of_levels
 
@@ -515,7 +564,7 @@ def test_minutes_still_bound_a_run_of_counted_steps(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stopped", [1, 3, 5, 7], ids=stages.STAGES)
+@pytest.mark.parametrize("stopped", [1, 3, 5, 7], ids=schedule.STAGES)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, stopped):
     train = corpus()
     settings = replace(TINY, steps=(2, 2, 2, 2))
@@ -624,7 +673,7 @@ def refining(tmp_path, **weights):
     train = corpus()
     settings = replace(TINY, **{"distillation_every": 1, "levels_every": 0, **weights})
     trainer = Trainer(settings, train, train, tmp_path, "cpu")
-    trainer.stage, trainer.teacher = stages.REFINEMENT, trainer._freeze(trainer.generator)
+    trainer.stage, trainer.teacher = schedule.REFINEMENT, trainer._freeze(trainer.generator)
     return trainer
 
 
@@ -722,7 +771,7 @@ def test_learning_lowers_the_loss(tmp_path):
     train = corpus()
     settings = replace(TINY, adversarial_start=1.1, levels_every=0)
     trainer = Trainer(settings, train, train, tmp_path, "cpu")
-    trainer.stage = stages.REFINEMENT
+    trainer.stage = schedule.REFINEMENT
     trainer.teacher = trainer._freeze(trainer.generator)
     first = float(trainer.take_step(0.0)["smooth"])
     for _ in range(80):
