@@ -256,8 +256,8 @@ def make_generator() -> Callable[..., Any]:
         chance = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for name, parameter in generator.named_parameters():
-                # What the level path says is an exponent: large weights would magnify rounding.
-                size = 0.02 if name.startswith("level_path") else 0.2
+                # What predicts levels says exponents: large weights would magnify rounding.
+                size = 0.02 if name.startswith(("level_path", "band_predictor")) else 0.2
                 parameter.add_(size * torch.randn(parameter.shape, generator=chance))
         return generator
 

@@ -138,7 +138,9 @@ def _check(narrow: ModelConfig, wide: ModelConfig) -> None:
     parts = ["level"] if narrow.level_width else []
     parts += ["predictor"] if narrow.predictor_width and wide.predictor_width else []
     kept = [f"{part}_{size}" for part in parts for size in ("width", "blocks", "memory")]
-    kept += ["predictor_other"] if narrow.predictor_other and wide.predictor_width else []
+    # Its part for other sound takes what the level path has heard, too.
+    has_other = narrow.predictor_other and wide.predictor_width
+    kept += ["predictor_other", "level_width"] if has_other else []
     for name in (*kept, "latent", "flow_blocks", "expansion", "kernel", "gain_bands",
                  "envelope_points",
                  "level_window", "prior", "prior_scale"):  # fmt: skip

@@ -286,8 +286,8 @@ def test_levels_follow_the_sound_and_not_its_level(tiny):
         path.enter.weight[:, -1] = 0.0
         path.straight.weight[:, -1] = 0.0
         level = power.mean().sqrt().expand(1, FRAMES, 1)
-        soft, _ = path.step(power, level, cutoff, path.initial_state(1))
-        loud, _ = path.step(10.0 * power, 10**0.5 * level, cutoff, path.initial_state(1))
+        (soft, _), _ = path.step(power, level, cutoff, path.initial_state(1))
+        (loud, _), _ = path.step(10.0 * power, 10**0.5 * level, cutoff, path.initial_state(1))
     torch.testing.assert_close(soft.level, loud.level, atol=1e-3, rtol=1e-3)
 
 
@@ -298,8 +298,8 @@ def test_bands_above_the_cutoff_tell_nothing(tiny):
     other = power.clone()
     other[..., 36:] = 0.0
     with torch.no_grad():
-        one, _ = path.step(power, level, cutoff, path.initial_state(1))
-        two, _ = path.step(other, level, cutoff, path.initial_state(1))
+        (one, _), _ = path.step(power, level, cutoff, path.initial_state(1))
+        (two, _), _ = path.step(other, level, cutoff, path.initial_state(1))
     torch.testing.assert_close(one.level, two.level)
 
 

@@ -100,6 +100,7 @@ def test_repeated_channels_do_not_read_alike(narrow):
         ({"level_width": 16}, "Growing keeps level_width: it is 8"),
         ({"level_memory": 8}, "Growing keeps level_memory"),
         ({"predictor_other": 16}, "Growing keeps predictor_other"),
+        ({"level_width": 0}, "Growing keeps level_width"),
     ],
 )
 def test_what_cannot_be_grown_is_refused(narrow, change, says):
@@ -148,11 +149,11 @@ def test_levels_of_other_sound_can_be_added_and_those_of_speech_stay(narrow):
 
 
 def test_a_level_path_can_be_added_and_all_else_stays(narrow):
-    without = configuration("small", **{**NARROW, "level_width": 0})
+    without = configuration("small", **{**NARROW, "level_width": 0, "predictor_other": 0})
     weights = {
         name: value
         for name, value in narrow.state_dict().items()
-        if not name.startswith("level_path")
+        if not name.startswith(("level_path", "band_predictor.other"))
     }
     grown = grow(weights, without, narrow.config, seed=5)
     assert grown.level_path is not None
