@@ -302,11 +302,36 @@ class Agent:
 
     @staticmethod
     def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
-        agent = SipUAS(transport, user_agent=USER_AGENT, uac=Client(transport))
+        agent = _UserAgent(transport, user_agent=USER_AGENT, uac=Client(transport))
         for name, handler in handlers.items():
             setattr(agent, name, handler)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
         return agent
+
+
+class _UserAgent(SipUAS):
+    """Answers requests, and follows an end of a call to another connection."""
+
+    def _handle_request(self, request: SipRequest, addr: tuple[str, int]) -> None:
+        self._follow(request, addr)
+        super()._handle_request(request, addr)
+
+    def _follow(self, request: SipRequest, address: tuple[str, int]) -> None:
+        """Have requests within a call go where its end was heard last, if that is a connection.
+
+        Over UDP they go where the call was begun, whatever the port that an end's came from.
+        """
+        if not self.transport.reliable:
+            return
+        name = request.call_id or ""
+        call, dialog = self._find_dialog(name)
+        if dialog is None or not dialog_matches(dialog, request):
+            return
+        made = None if self.uac is None else self.uac.get_call(name)
+        if call is not None:
+            call.source_addr = address
+        elif made is not None:
+            made.remote_addr = address
 
 
 def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
