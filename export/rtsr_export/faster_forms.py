@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -133,9 +135,7 @@ def _attention(
     constants[f"{scores}.by_head"] = np.array([0, heads, -1, channels])
     axis, of_heads = f"{scores}.axis", f"{scores}.heads"
 
-    def node(
-        op_type: str, inputs: list[str], output: str, **attributes: int | list[int]
-    ) -> onnx.NodeProto:
+    def node(op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(op_type, inputs, [output], **attributes)
 
     return {
