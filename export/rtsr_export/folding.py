@@ -33,6 +33,13 @@ def fold_constants(model: onnx.ModelProto) -> None:
     _store(graph, _used(remaining, {one.name for one in graph.output}), values)
 
 
+def drop_unread(model: onnx.ModelProto) -> None:
+    """Remove, in place, nodes and constants that nothing reads any more."""
+    graph = model.graph
+    values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    _store(graph, _used(list(graph.node), {one.name for one in graph.output}), values)
+
+
 def _used(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
     """Return the nodes that something reads, directly or through others, in their order."""
     read, used = set(outputs), []

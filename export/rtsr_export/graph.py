@@ -19,6 +19,7 @@ from rtsr.model.config import LATENCY_SAMPLES
 from rtsr.model.generator import Generator, parameter_count
 from rtsr.model.streaming import flatten, unflatten
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
+from rtsr_export.faster_forms import use_faster_forms
 from rtsr_export.folding import fold_constants
 from rtsr_export.open_batch import open_batch
 
@@ -134,6 +135,7 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
             _set_shape(value, ["batch", *states[value.name.removeprefix("next.")][1:]])
     entry = model.metadata_props.add()
     entry.key, entry.value = "rtsr", json.dumps(metadata(generator, card or {}))
+    use_faster_forms(model)
     onnx.checker.check_model(model)
     return model
 

@@ -17,6 +17,7 @@ from rtsr.runtime.metadata import KEY
 from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_export.calibration import model_facts
+from rtsr_export.faster_forms import use_faster_forms
 from rtsr_export.folding import fold_constants
 from rtsr_export.graph_file import write_graph
 from rtsr_export.half import to_float16, to_float32
@@ -70,8 +71,9 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     if facts.precision == HALF:
         to_float32(converted)
     fold_constants(converted)
-    # Graphs of earlier versions ask for their batch.
+    # Graphs of earlier versions ask for their batch, and are slower.
     open_batch(converted.graph)
+    use_faster_forms(converted)
     if precision != FULL:
         if not find_products(converted):
             raise ModelError(

@@ -15,14 +15,19 @@ _PATIENCE = 5.0
 
 
 class MetricsServer:
-    """Answers ``GET /metrics`` and nothing else, one request a connection."""
+    """Answers ``GET /metrics`` and nothing else, one request a connection.
+
+    Attributes:
+        address: host and port that it listens on, from :meth:`start` on.
+    """
 
     def __init__(self, engine: CallEngine) -> None:
+        self.address = ("", 0)
         self._engine = engine
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Listen.
+        """Listen; port 0 takes a free one.
 
         Raises:
             RtsrError: the address is not available.
@@ -32,6 +37,8 @@ class MetricsServer:
         except OSError as error:
             reason = error.strerror or str(error)
             raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+        found = self._server.sockets[0].getsockname()
+        self.address = (str(found[0]), int(found[1]))
 
     async def stop(self) -> None:
         """Close the port."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import ipaddress
 import logging
@@ -40,6 +41,8 @@ _TIMER_H = 32.0
 _FIRST_ANSWER_SECONDS = 35.0
 _REGISTER_AGAIN_SECONDS = 30.0
 _UNREGISTER_SECONDS = 1.0
+# A port that is free over UDP may be taken over TCP, as by somebody's connection.
+_PORTS_TRIED = 16
 
 _log = logging.getLogger(__name__)
 
@@ -125,24 +128,35 @@ class Agent:
             RtsrError: the address is not available.
         """
         host, port = self._listen
-        try:
-            udp = UdpTransport(local_addr=(host, port))
-            self.udp = self._agent(udp, handlers)
-            await self.udp.start()
-            tcp = TcpTransport(
-                local_addr=(host, udp.local_addr[1]), carries_call=self._carries_call
-            )
-            self.tcp = self._agent(tcp, handlers)
-            await self.tcp.start()
-        except OSError as error:
-            await self.stop()
-            reason = error.strerror or str(error)
-            raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+        for left in reversed(range(1 if port else _PORTS_TRIED)):
+            try:
+                await self._bind(handlers)
+                break
+            except OSError as error:
+                await self.stop()
+                if error.errno == errno.EADDRINUSE and left:
+                    continue
+                reason = error.strerror or str(error)
+                raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
         for agent in self.agents:
             address = (self.host, self.port)
             agent.advertised_addr = address
             assert agent.uac is not None
             agent.uac.advertised_addr = address
+
+    async def _bind(self, handlers: dict[str, Any]) -> None:
+        """Listen over UDP, and over TCP on the same port.
+
+        Raises:
+            OSError: the port is taken over one of them.
+        """
+        host, port = self._listen
+        udp = UdpTransport(local_addr=(host, port))
+        self.udp = self._agent(udp, handlers)
+        await self.udp.start()
+        tcp = TcpTransport(local_addr=(host, udp.local_addr[1]), carries_call=self._carries_call)
+        self.tcp = self._agent(tcp, handlers)
+        await self.tcp.start()
 
     def on_update(self, handler: Callable[[IncomingCall], None]) -> None:
         """Have ``handler`` called with every UPDATE within a call (RFC 3311)."""
@@ -288,11 +302,36 @@ class Agent:
 
     @staticmethod
     def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
-        agent = SipUAS(transport, user_agent=USER_AGENT, uac=Client(transport))
+        agent = _UserAgent(transport, user_agent=USER_AGENT, uac=Client(transport))
         for name, handler in handlers.items():
             setattr(agent, name, handler)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
         return agent
+
+
+class _UserAgent(SipUAS):
+    """Answers requests, and follows an end of a call to another connection."""
+
+    def _handle_request(self, request: SipRequest, addr: tuple[str, int]) -> None:
+        self._follow(request, addr)
+        super()._handle_request(request, addr)
+
+    def _follow(self, request: SipRequest, address: tuple[str, int]) -> None:
+        """Have requests within a call go where its end was heard last, if that is a connection.
+
+        Over UDP they go where the call was begun, whatever the port that an end's came from.
+        """
+        if not self.transport.reliable:
+            return
+        name = request.call_id or ""
+        call, dialog = self._find_dialog(name)
+        if dialog is None or not dialog_matches(dialog, request):
+            return
+        made = None if self.uac is None else self.uac.get_call(name)
+        if call is not None:
+            call.source_addr = address
+        elif made is not None:
+            made.remote_addr = address
 
 
 def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:

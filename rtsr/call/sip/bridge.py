@@ -289,7 +289,7 @@ class _BridgedCall:
         self._caller = Leg(self.end, self._take_answer)
         self._callee = Leg(self.end, self._take_answer)
         client = agent.client_of(incoming.transport)
-        self._caller.reach(client, lambda: incoming.dialog, incoming.source_addr)
+        self._caller.reach(client, lambda: incoming.dialog, lambda: incoming.source_addr)
         self._over = asyncio.Event()
         self._ended = False
         self._started = 0.0
@@ -428,7 +428,7 @@ class _BridgedCall:
             headers={"Max-Forwards": str(_hops_left(self.incoming) - 1)},
         )
         self._outgoing = outgoing
-        self._callee.reach(client, lambda: outgoing.dialog, address)
+        self._callee.reach(client, lambda: outgoing.dialog, lambda: outgoing.remote_addr)
         self._bridge.remember(outgoing.call_id, self)
         outgoing.on_ringing = self._ringing
         answered: asyncio.Future[None] = asyncio.ensure_future(

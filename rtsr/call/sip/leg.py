@@ -66,7 +66,7 @@ class Leg:
         self._on_gone = on_gone
         self._on_answer = on_answer
         self._timer = SessionTimer(self._refresh, self._expire)
-        self._way: tuple[Client, Callable[[], Dialog], Address] | None = None
+        self._way: tuple[Client, Callable[[], Dialog], Callable[[], Address]] | None = None
         self._takes_update = True
         self._shortest = 0
         self._waiting: asyncio.TimerHandle | None = None
@@ -91,7 +91,9 @@ class Leg:
             self.socket.on_report = self.touch
             self.socket.set_peer(media.address, control, media.our_key, media.their_key)
 
-    def reach(self, client: Client, dialog: Callable[[], Dialog], address: Address) -> None:
+    def reach(
+        self, client: Client, dialog: Callable[[], Dialog], address: Callable[[], Address]
+    ) -> None:
         """Say how the end is reached within the call."""
         self._way = client, dialog, address
 
@@ -166,7 +168,7 @@ class Leg:
                 give_up()
 
         waiting = self._waiting = loop.call_later(ANSWER_SECONDS, give_up)
-        client.ask(dialog(), address, "OPTIONS", on_answer)
+        client.ask(dialog(), address(), "OPTIONS", on_answer)
 
     def _expire(self) -> None:
         self._on_gone("its session was not refreshed")
@@ -182,7 +184,7 @@ class Leg:
             headers["Min-SE"] = str(self._shortest)
         # An INVITE repeats the newest description: nothing is to be changed (RFC 4028, 7.4).
         method, offer = ("UPDATE", None) if self._takes_update else ("INVITE", self.described)
-        client.ask(dialog(), address, method, self._on_refreshed, headers, offer)
+        client.ask(dialog(), address(), method, self._on_refreshed, headers, offer)
 
     def _on_refreshed(self, response: SipResponse) -> None:
         terms, status = self._timer.terms, response.status_code

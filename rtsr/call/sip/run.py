@@ -41,7 +41,8 @@ def serve(
         advertise: the address by which others reach us, where they see another.
         register: a SIP address to register under, at its own host.
         metrics: host and port of ``/metrics``, if it is wanted.
-        announce: called with a line that names our address, once calls are accepted.
+        announce: called with a line that names our address, once calls are accepted, and with one
+            that names the address of ``/metrics``.
 
     Raises:
         ArgumentError: the target or the registrar cannot reach the address.
@@ -78,6 +79,7 @@ async def _run(
         bridge = Bridge(agent, engine, settings)
         await bridge.start()
         undo.push_async_callback(bridge.stop)
+        server = None
         if metrics is not None:
             server = MetricsServer(engine)
             await server.start(*metrics)
@@ -86,4 +88,6 @@ async def _run(
             await agent.register(registrar, settings.auth, _REGISTRATION_SECONDS)
         ours = format_addr(agent.host, agent.port)
         announce(f"rtsr call sip: sip:{ours} to {settings.target.uri}")
+        if server is not None:
+            announce(f"metrics: http://{format_addr(*server.address)}/metrics")
         await stopped.wait()

@@ -4,7 +4,7 @@ aiosipua 0.7 sends a request once and hands every copy of one on. Over UDP both 
 3261, 17): requests are repeated until something answers, repeated requests get the same answer
 again, refusals of an INVITE are acknowledged, and what cannot be read is answered with 400. Its UDP
 transport also refuses to start under CPython 3.11, whose transports are of another class, and its
-requests say UDP whatever carries them.
+requests say UDP whatever carries them. Over TCP it sends nothing where the connection is gone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from typing import Any
 
 from aiosipua import SipMessage, SipRequest, SipResponse
 from aiosipua.headers import CSeq, parse_via, stringify_cseq, stringify_via
-from aiosipua.transport import SipTransport, TcpSipTransport, UdpSipTransport, _stamp_via_received
+from aiosipua.transport import (
+    SipTransport,
+    TcpSipTransport,
+    UdpSipTransport,
+    _read_sip_message,
+    _stamp_via_received,
+)
+
+from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
 
 __all__ = ["TcpTransport", "UdpTransport", "resolved"]
 
@@ -38,6 +46,17 @@ _SWEEP_SECONDS = 5.0
 # Who asks and does not read the answers.
 _MOST_UNREAD_BYTES = 1 << 20
 _LONGEST_DATAGRAM = 65_507
+_CONNECT_SECONDS = 10.0
+
+
+@dataclass
+class _Answered:
+    """A request that came: from where, and its answer so far."""
+
+    at: float
+    source: tuple[str, int]
+    data: bytes | None = None
+    to: tuple[str, int] = ("", 0)
 
 
 class _Transactions:
@@ -47,7 +66,7 @@ class _Transactions:
         self._transport = transport
         self._asked: dict[tuple[str, str], tuple[SipRequest, tuple[str, int]]] = {}
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        self._answered: dict[tuple[str, str], tuple[float, bytes | None, tuple[str, int]]] = {}
+        self._answered: dict[tuple[str, str], _Answered] = {}
 
     def close(self) -> None:
         for timer in self._timers.values():
@@ -84,7 +103,7 @@ class _Transactions:
         left = max(0.1, deadline - time.monotonic())
         self._set_timer(key, min(longest, left), deadline, repeat)
 
-    def hear_answer(self, response: SipResponse) -> None:
+    def hear_answer(self, response: SipResponse, source: tuple[str, int]) -> None:
         """Stop repeating the request of a response that came, and acknowledge a refusal."""
         key = _key(response)
         if key is None:
@@ -95,28 +114,38 @@ class _Transactions:
         known = self._asked.get(key)
         if known is not None and key[1] == "INVITE" and response.status_code >= 300:
             request, to = known
+            # A connection over which something came lives.
+            to = source if self._transport.reliable else to
             self._write(bytes(_acknowledgement(request, response)), to)
 
-    def hear_request(self, request: SipRequest) -> bool:
+    def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
         key = _key(request)
         if key is None or request.method == "ACK":
             return True
         known = self._answered.get(key)
         if known is None:
-            self._answered[key] = (time.monotonic(), None, ("", 0))
+            self._answered[key] = _Answered(time.monotonic(), source)
             self._forget_old()
             return True
-        if known[1] is not None:
-            self._write(known[1], known[2])
+        known.source = source
+        if known.data is not None:
+            self._write(known.data, source if self._transport.reliable else known.to)
         return False
+
+    def source_of(self, response: SipResponse) -> tuple[str, int] | None:
+        """From where the newest copy of a response's request came, if that is remembered."""
+        key = _key(response)
+        known = None if key is None else self._answered.get(key)
+        return None if known is None else known.source
 
     def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
         """Remember a response that is sent: it answers every copy of its request."""
         _keep_one_tag(response)
         key = _key(response)
-        if key is not None and key in self._answered:
-            self._answered[key] = (time.monotonic(), bytes(response), to)
+        known = None if key is None else self._answered.get(key)
+        if known is not None:
+            known.at, known.data, known.to = time.monotonic(), bytes(response), to
 
     def _write(self, data: bytes, to: tuple[str, int]) -> None:
         try:
@@ -150,8 +179,8 @@ def _receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     transactions: _Transactions = transport.transactions
     try:
         if isinstance(message, SipResponse):
-            transactions.hear_answer(message)
-        elif not transactions.hear_request(message):
+            transactions.hear_answer(message, address)
+        elif not transactions.hear_request(message, address):
             return
         if transport.on_message is not None:
             transport.on_message(message, address)
@@ -310,40 +339,85 @@ class TcpTransport(TcpSipTransport):
             return
         _receive(self, data, addr)
 
+    async def _handle_incoming(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, addr: tuple[str, int]
+    ) -> None:
+        """Read from a connection that we have opened; called by aiosipua."""
+        try:
+            while (data := await _read_sip_message(reader)) is not None:
+                self._dispatch(data, addr)
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+            pass
+        finally:
+            writer.transport.abort()
+            known = self._connections.get(addr)
+            # There may be a newer one already.
+            if known is not None and known[1] is writer:
+                del self._connections[addr]
+
     def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
-        """Send a message; requests say that they came over TCP."""
+        """Send a message; requests say that they came over TCP.
+
+        A request within a call goes over the connection from or to ``addr``. If that is gone, it
+        goes to the far Contact, or the first proxy before it, and to ``addr`` where nobody is
+        there. A response goes back over the connection of its request, if that lives.
+        """
+        ways = [addr]
         if isinstance(message, SipRequest):
             _say_tcp(message)
-            self.transactions.ask(message, addr, repeat=False)
+            hop = next_hop(message) if is_within_call(message) else None
+            if hop is not None and not self._lives(addr):
+                ways.insert(0, hop)
+            self.transactions.ask(message, ways[0], repeat=False)
         else:
-            self.transactions.answer(message, addr)
-        self.write(bytes(message), addr)
+            source = self.transactions.source_of(message)
+            if source is not None:
+                ways = [source] if self._lives(source) else [sent_by(message) or addr]
+            self.transactions.answer(message, ways[0])
+        self.write(bytes(message), *ways)
 
-    def write(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Send bytes, over the connection from or to that address."""
-        known = self._connections.get(addr)
-        if known is not None:
-            if known[1].transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
-                known[1].transport.abort()
+    def write(self, data: bytes, *ways: tuple[str, int]) -> None:
+        """Send bytes over the connection from or to an address; without one, open it.
+
+        Args:
+            data: what is sent.
+            ways: addresses; the others are tried in turn where the first cannot be reached.
+        """
+        addr = ways[0]
+        if self._lives(addr):
+            writer = self._connections[addr][1]
+            if writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+                writer.transport.abort()
                 return
-            known[1].write(data)
-            self._spawn(self._flush(known[1], addr))
+            writer.write(data)
+            self._spawn(self._flush(writer, addr))
         elif addr in self._opening:
             self._opening[addr].append(data)
         else:
             self._opening[addr] = [data]
-            self._spawn(self._connect_and_send(addr))
+            self._spawn(self._connect_and_send(ways))
 
-    async def _connect_and_send(self, addr: tuple[str, int]) -> None:
-        try:
-            await asyncio.wait_for(self.connect(addr), 10.0)
-        except (OSError, asyncio.TimeoutError) as error:
-            # The transaction's timer reports that there was no answer.
-            _log.info("no SIP connection", extra={"reason": type(error).__name__})
-            self._opening.pop(addr, None)
-            return
-        for data in self._opening.pop(addr, []):
-            self.write(data, addr)
+    def _lives(self, address: tuple[str, int]) -> bool:
+        known = self._connections.get(address)
+        return known is not None and not known[1].is_closing()
+
+    async def _connect_and_send(self, ways: tuple[tuple[str, int], ...]) -> None:
+        found = None
+        for way in dict.fromkeys(ways):
+            try:
+                if not self._lives(way):
+                    await asyncio.wait_for(self.connect(way), _CONNECT_SECONDS)
+            except (OSError, ValueError, asyncio.TimeoutError) as error:
+                # What stands for a name may be none (ValueError). The transaction's timer reports
+                # that there was no answer.
+                _log.info("no SIP connection", extra={"reason": type(error).__name__})
+                continue
+            found = way
+            break
+        waiting = self._opening.pop(ways[0], [])
+        if found is not None:
+            for data in waiting:
+                self.write(data, found)
 
     async def stop(self) -> None:
         """Close all connections."""

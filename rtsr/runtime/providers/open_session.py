@@ -233,6 +233,9 @@ def _open_on_cpu(
     onnxruntime: ModuleType, model: Model, shape: SessionShape, notes: list[str]
 ) -> OpenSession:
     options = session_options(onnxruntime, shape, is_batch_fixed=not shape.takes_fewer)
+    # The next state is copied while what it is copied from is still in the cache. In the default
+    # order all states come last: a step of 48 streams took 4 to 5 % longer.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     with huge_pages_for_new_memory():
         session = create(onnxruntime, model.path, options, CPU, providers.onnx_providers(CPU))
     return OpenSession(CPU, [BufferRun(session, None)] * 2, notes=notes)

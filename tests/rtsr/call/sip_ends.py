@@ -286,11 +286,11 @@ OPUS_SDP = (
 
 
 @contextlib.contextmanager
-def between(stand_in, **options):
+def between(stand_in, caller=Peer, called=CalledEnd, **options):
     """A caller, a bridge and a called end, each of which a test steers."""
-    called = CalledEnd()
+    called = called()
     with Running(str(stand_in), target=called.target, **options) as running:
-        peer = Peer(running.port)
+        peer = caller(running.port)
         yield peer, running, called
         peer.close()
         running.until(lambda: running.bridge.calls == 0)
@@ -309,3 +309,105 @@ def answered(peer, called, body=SDP, answer=OPUS_SDP):
     to = tag_of(text)
     peer.send(peer.request("ACK", to=to))
     return invite, text, to
+
+
+class Stream:
+    """A TCP connection that gives one message at a time, as a datagram socket does."""
+
+    def __init__(self, connection):
+        self._connection, self._rest = connection, b""
+
+    def settimeout(self, seconds):
+        self._connection.settimeout(seconds)
+
+    def recv(self, _):
+        while b"\r\n\r\n" not in self._rest or len(self._rest) < self._length():
+            data = self._connection.recv(65535)
+            if not data:
+                raise ConnectionResetError("the other end has closed the connection")
+            self._rest += data
+        length = self._length()
+        message, self._rest = self._rest[:length], self._rest[length:]
+        return message
+
+    def _length(self):
+        head, _, _ = self._rest.partition(b"\r\n\r\n")
+        return len(head) + 4 + int(head.lower().partition(b"content-length:")[2].split()[0])
+
+    def recvfrom(self, size):
+        return self.recv(size), None
+
+    def sendto(self, data, _):
+        self._connection.sendall(data)
+
+    def close(self):
+        self._connection.close()
+
+
+def _over_tcp(data):
+    return data.replace(b"/UDP", b"/TCP").replace(b";rport", b"")
+
+
+class TcpPeer(Peer):
+    """A caller over TCP; its connection has another port than its Contact, where it listens."""
+
+    def __init__(self, port):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(5.0)
+        self.port = self.listener.getsockname()[1]
+        self._to = ("127.0.0.1", port)
+        self._branch = 0
+        self.connect()
+
+    def connect(self):
+        """Open another connection, and use it from now on."""
+        self._socket = Stream(socket.create_connection(self._to, 5.0))
+
+    def accept(self):
+        """Use the next connection that the bridge opens."""
+        self._socket = Stream(self.listener.accept()[0])
+
+    def drop(self):
+        """Close the connection."""
+        self._socket.close()
+
+    def send(self, data):
+        super().send(_over_tcp(data))
+
+    def close(self):
+        self._socket.close()
+        self.listener.close()
+
+
+class TcpCalledEnd(CalledEnd):
+    """The called end over TCP; it hears on the connection that it has opened or taken last."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(5.0)
+        self.port = self.listener.getsockname()[1]
+        self.target = Target.parse(f"sip:x@127.0.0.1:{self.port};transport=tcp")
+
+    def accept(self):
+        """Use the next connection that the bridge opens."""
+        self._socket = Stream(self.listener.accept()[0])
+
+    def connect(self, port):
+        """Open another connection, and use it from now on."""
+        self._socket = Stream(socket.create_connection(("127.0.0.1", port), 5.0))
+
+    def drop(self):
+        """Close the connection."""
+        self._socket.close()
+
+    def request(self, invite, method, number, body=""):
+        send, self._to = self._socket.sendto, None
+        self._socket.sendto = lambda data, to: send(_over_tcp(data), to)
+        try:
+            super().request(invite, method, number, body)
+        finally:
+            self._socket.sendto = send
+
+    def close(self):
+        self._socket.close()
+        self.listener.close()

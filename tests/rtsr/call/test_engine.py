@@ -63,6 +63,26 @@ def test_calls_at_once_all_get_their_sound(quick):
     asyncio.run(run())
 
 
+def test_finished_sound_leaves_before_anything_else_happens(quick, monkeypatch):
+    # Neither a timer nor another packet has the line look for it.
+    monkeypatch.setattr(engine_module.Line, "_set_timer", lambda line, loop: None)
+
+    async def run():
+        async with CallEngine(2, **quick) as engine:
+            out = []
+            line = await opened(engine, out)
+            await opened(engine)
+            line.receive(packets(speech(8000, 0.02))[0])
+            end = time.monotonic() + 10.0
+            while not out:
+                assert time.monotonic() < end, "it was not handed on"
+                await asyncio.sleep(0.005)
+            assert len(line.path.processing_ms) == 1
+            assert line.path.stream.fallback_seconds == 0.0
+
+    asyncio.run(run())
+
+
 def test_a_full_engine_refuses_and_a_call_that_ends_makes_room(quick):
     async def run():
         async with CallEngine(2, **quick) as engine:

@@ -9,7 +9,9 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import time
+import urllib.request
 
 import numpy as np
 import phones
@@ -702,3 +704,60 @@ def test_a_port_in_use_is_one_sentence(running):
 
     with pytest.raises(RtsrError, match="Address already in use"):
         asyncio.run(start())
+
+
+def udp_takes(monkeypatch, port, times):
+    """Have the system give the next UDP transports that take any port this one."""
+    start, left = UdpTransport.start, [port] * times
+
+    async def takes(transport):
+        if transport.local_addr[1] == 0 and left:
+            transport.local_addr = (transport.local_addr[0], left.pop())
+        await start(transport)
+
+    monkeypatch.setattr(UdpTransport, "start", takes)
+
+
+def test_a_free_port_is_free_over_udp_and_tcp(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        udp_takes(monkeypatch, port, 2)
+
+        async def start():
+            agent = Agent("127.0.0.1", 0)
+            await agent.start({})
+            try:
+                assert agent.port != port
+                assert [each.transport.local_addr[1] for each in agent.agents] == [agent.port] * 2
+                assert all(each.uac.advertised_addr[1] == agent.port for each in agent.agents)
+                # What was tried in vain is not kept.
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                    probe.bind(("127.0.0.1", port))
+            finally:
+                await agent.stop()
+
+        asyncio.run(start())
+
+
+def test_who_finds_no_port_that_is_free_over_both_gives_up(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        udp_takes(monkeypatch, taken.getsockname()[1], 1000)
+        with pytest.raises(RtsrError, match="in use"):
+            asyncio.run(Agent("127.0.0.1", 0).start({}))
+
+
+def test_the_addresses_that_were_found_are_said(stand_in):
+    command = [sys.executable, "-m", "rtsr", "call", "sip", "--to", "sip:x@127.0.0.1"]
+    command += ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--model", str(stand_in)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            sip, metrics = process.stdout.readline(), process.stdout.readline()
+            assert sip.startswith("rtsr call sip: sip:127.0.0.1:")
+            assert not sip.startswith("rtsr call sip: sip:127.0.0.1:0 ")
+            name, address = metrics.split()
+            assert name == "metrics:"
+            with urllib.request.urlopen(address, timeout=20) as response:
+                assert b"rtsr_calls 0.0" in response.read()
+        finally:
+            process.terminate()
+    assert process.returncode == 0

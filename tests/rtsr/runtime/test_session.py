@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from rtsr.errors import MissingDependencyError, ModelError, ProviderError
 from rtsr.runtime.metadata import CHECKSUM_KEY, check_checksum, read_metadata
 from rtsr.runtime.models import bundled, bundled_octaves, find_model
+from rtsr.runtime.providers import open_session
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
 
@@ -301,3 +303,17 @@ def test_files_without_a_checksum_are_taken(write_model: Callable[..., Path]) ->
     path = write_model()
     assert CHECKSUM_KEY.encode() not in path.read_bytes()
     check_checksum(path)
+
+
+def test_states_are_copied_while_they_are_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    given = []
+
+    def watched(*arguments: Any) -> Any:
+        given.append(arguments[2].execution_order)
+        return create(*arguments)
+
+    create = open_session.create
+    monkeypatch.setattr(open_session, "create", watched)
+    OnnxStep("small-int8", provider="cpu", batch=2, row_counts=(1,))
+    assert given == [onnxruntime.ExecutionOrder.PRIORITY_BASED]

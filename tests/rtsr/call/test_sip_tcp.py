@@ -1,0 +1,166 @@
+"""Calls over TCP whose ends close their connections and open others."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sip_ends import OPUS_SDP, SDP, CalledEnd, TcpCalledEnd, TcpPeer, answered, between, tag_of
+
+pytest.importorskip("aiosipua")
+
+from rtsr.call.sip import transports
+
+
+def test_answers_take_the_connection_of_the_request(stand_in):
+    with between(stand_in, caller=TcpPeer) as (peer, _, _):
+        # Neither the Via nor the Contact says the connection's port.
+        peer.send(peer.request("OPTIONS"))
+        assert peer.final()[0] == 200
+        # Whoever did not get the answer asks again, on another connection.
+        question = peer.request("OPTIONS", number=2)
+        peer.send(question)
+        first = peer.final()
+        peer.drop()
+        peer.connect()
+        peer.send(question)
+        assert peer.final() == first
+
+
+def test_an_answer_whose_connection_is_gone_goes_to_the_address_in_the_via(stand_in):
+    with between(stand_in, caller=TcpPeer) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        peer.drop()
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        peer.accept()
+        status, text = peer.final()
+        assert status == 200
+        to = tag_of(text)
+        peer.send(peer.request("ACK", to=to))
+        peer.send(peer.request("BYE", to=to, number=2))
+        assert peer.final()[0] == 200
+        called.answer(called.hear("BYE"), 200)
+
+
+@pytest.mark.parametrize("old", ["closed", "left"])
+def test_requests_go_over_the_connection_on_which_the_caller_was_heard_last(stand_in, old):
+    with between(stand_in, caller=TcpPeer) as (peer, _, called):
+        invite, _, to = answered(peer, called)
+        if old == "closed":
+            peer.drop()
+        left = peer._socket
+        peer.connect()
+        peer.send(peer.request("UPDATE", to=to, number=2))
+        assert peer.final()[0] == 200
+        called.request(invite, "BYE", 2)
+        peer.answer(peer.asked("BYE"), 200)
+        left.close()
+
+
+@pytest.mark.parametrize("wrong", ["to", "from"])
+def test_who_does_not_know_the_call_does_not_draw_it_to_another_connection(stand_in, wrong):
+    with between(stand_in, caller=TcpPeer) as (peer, _, called):
+        invite, _, to = answered(peer, called)
+        mine = peer._socket
+        peer.connect()
+        forged = peer.request("OPTIONS", to=";tag=guessed" if wrong == "to" else to, number=2)
+        peer.send(forged.replace(b";tag=a", b";tag=b") if wrong == "from" else forged)
+        assert peer.final()[0] == 481
+        peer.drop()
+        peer._socket = mine
+        called.request(invite, "BYE", 2)
+        peer.answer(peer.asked("BYE"), 200)
+
+
+def test_without_a_connection_requests_go_to_the_callers_contact(stand_in):
+    with between(stand_in, caller=TcpPeer) as (peer, running, called):
+        invite, _, _ = answered(peer, called)
+        peer.drop()
+        running.until(lambda: not running.bridge._agent.tcp.transport._accepted)
+        called.request(invite, "BYE", 2)
+        peer.accept()
+        bye = peer.asked("BYE")
+        assert f"sip:me@127.0.0.1:{peer.port}" in bye.split("\r\n")[0]
+        peer.answer(bye, 200)
+
+
+def test_a_connection_to_which_a_call_has_moved_stays(stand_in, monkeypatch):
+    monkeypatch.setattr(transports, "IDLE_SECONDS", 0.4)
+    monkeypatch.setattr(transports, "_SWEEP_SECONDS", 0.1)
+    with between(stand_in, caller=TcpPeer) as (peer, _, called):
+        invite, _, to = answered(peer, called)
+        peer.drop()
+        peer.connect()
+        peer.send(peer.request("UPDATE", to=to, number=2))
+        assert peer.final()[0] == 200
+        time.sleep(1.0)
+        called.request(invite, "BYE", 2)
+        peer.answer(peer.asked("BYE"), 200)
+
+
+def called_over_tcp(peer, called, contact=""):
+    """Set up a call to an end over TCP; its INVITE and the tag that the caller was told."""
+    peer.send(peer.request("INVITE", body=SDP))
+    called.accept()
+    invite = called.hear("INVITE")
+    called.answer(invite, 200, OPUS_SDP, contact)
+    called.hear("ACK")
+    status, text = peer.final()
+    assert status == 200
+    to = tag_of(text)
+    peer.send(peer.request("ACK", to=to))
+    return invite, to
+
+
+def test_a_called_end_that_has_closed_is_reached_at_its_contact(stand_in):
+    with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
+        # Another address than the one that was called, as behind a gateway.
+        other = TcpCalledEnd()
+        port, called.port = called.port, other.port
+        _, to = called_over_tcp(peer, called)
+        called.port = port
+        called.drop()
+        running.until(lambda: not running.bridge._agent.tcp.transport._connections)
+        peer.send(peer.request("BYE", to=to, number=2))
+        other.accept()
+        other.answer(other.hear("BYE"), 200)
+        other.close()
+
+
+def test_a_called_end_whose_contact_does_not_answer_is_reached_where_it_was_called(stand_in):
+    with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
+        nowhere = CalledEnd()
+        port, called.port = called.port, nowhere.port
+        _, to = called_over_tcp(peer, called)
+        called.port = port
+        called.drop()
+        running.until(lambda: not running.bridge._agent.tcp.transport._connections)
+        peer.send(peer.request("BYE", to=to, number=2))
+        called.accept()
+        called.answer(called.hear("BYE"), 200)
+        nowhere.close()
+
+
+def test_a_called_end_that_comes_back_is_heard_and_asked_on_its_new_connection(stand_in):
+    with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
+        invite, to = called_over_tcp(peer, called)
+        called.drop()
+        called.connect(running.port)
+        called.request(invite, "OPTIONS", 2)
+        assert "SIP/2.0 200" in called.hear("SIP")
+        peer.send(peer.request("BYE", to=to, number=2))
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_a_refusal_is_acknowledged_where_it_came_from(stand_in):
+    with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        called.accept()
+        invite = called.hear("INVITE")
+        called.drop()
+        called.connect(running.port)
+        called.answer(invite, 486)
+        called.hear("ACK")
+        assert peer.final()[0] == 486
