@@ -1,12 +1,12 @@
 """Writes two parts of a graph in forms that take a CPU less time and compute the same.
 
-* **Moving averages.** ONNX Runtime's ``AveragePool`` adds up each window number by number, 474 us
-  for the 2 x 301 windows of 13 of 48 streams. A convolution of each row with ones takes 70 us; with
-  one stream 5 us instead of 12.
+* **Moving averages.** ONNX Runtime's ``AveragePool`` adds up each window number by number: for 48
+  streams, each with 2 x 301 windows of 13 bins, 466 us by its own profile. A convolution of each
+  row with ones takes 85.
 * **Attention with all heads in a row.** To be multiplied head by head, the keys and values of all
   past frames are brought into another order in every step. Here the few queries are spread
   instead, with zeros where the channels of other heads lie, and keys and values are read as they
-  are. That is ``heads`` times the arithmetic, of which there is little.
+  are. That is ``heads`` times the arithmetic, which is little.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def use_faster_forms(model: onnx.ModelProto) -> None:
     replacements: Nodes = {}
     surroundings = _Surroundings(model.graph)
     for node in model.graph.node:
-        if node.op_type == "AveragePool":
+        if _is_centred_average(node):
             replacements |= _moving_average(node, constants)
         elif surroundings.by_head(node) is not None:
             heads, channels = configuration["attention_heads"], configuration["flow_middle"]
@@ -80,10 +80,21 @@ class _Surroundings:
             return None
         return reshape.input[0] if reshape.op_type == "Reshape" else None
 
-    def following(self, node: onnx.NodeProto, op_type: str) -> onnx.NodeProto:
-        """Return the next node of a type, where one thing is done after the other."""
-        (reader,) = self._readers[node.output[0]]
-        return reader if reader.op_type == op_type else self.following(reader, op_type)
+    def following(self, node: onnx.NodeProto | None, op_type: str) -> onnx.NodeProto | None:
+        """Return the next node of a type, where nothing else reads what lies between."""
+        readers = self._readers.get(node.output[0], []) if node is not None else []
+        if len(readers) != 1:
+            return None
+        return readers[0] if readers[0].op_type == op_type else self.following(readers[0], op_type)
+
+
+def _is_centred_average(node: onnx.NodeProto) -> bool:
+    """Whether a node averages what there is of a window around each bin."""
+    counts_padding = any(one.name == "count_include_pad" and one.i for one in node.attribute)
+    if node.op_type != "AveragePool" or counts_padding:
+        return False
+    width, pads = _attribute(node, "kernel_shape"), _attribute(node, "pads")
+    return bool(width and pads and len(width) == 1 and sum(pads) + 1 == width[0])
 
 
 def _moving_average(pool: onnx.NodeProto, constants: Constants) -> Nodes:
@@ -119,12 +130,15 @@ def _attention(
     added = around.following(product, "Add")
     softmax = around.following(added, "Softmax")
     mixing = around.following(softmax, "MatMul")
-    values = around.reordered(mixing.input[1], _BY_HEAD)
+    merging = around.following(around.following(mixing, "Transpose"), "Reshape")
     queries_and_keys = around.by_head(product)
+    if added is None or softmax is None or mixing is None or merging is None:
+        return {}
+    values = around.reordered(mixing.input[1], _BY_HEAD)
     if queries_and_keys is None or values is None:
         return {}
     queries, keys = queries_and_keys
-    merged = around.following(around.following(mixing, "Transpose"), "Reshape").output[0]
+    merged = merging.output[0]
     scores, sums, shares = product.output[0], added.output[0], softmax.output[0]
     scaled, bias = added.input
     constants[f"{scores}.heads"] = np.repeat(
@@ -162,5 +176,8 @@ def _attention(
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> list[int]:
-    (values,) = (list(one.ints) for one in node.attribute if one.name == name)
-    return values
+    """Return an attribute's numbers, none where it is absent."""
+    for one in node.attribute:
+        if one.name == name:
+            return list(one.ints)
+    return []

@@ -98,6 +98,11 @@ def train_command(
     if seed is not None:
         settings = replace(settings, seed=seed)
 
+    if settings.other_sound_alone and grow_from is None and not (out / CHECKPOINT).exists():
+        raise ArgumentError(
+            "'other_sound_alone' teaches a part of a model that is trained; name its checkpoint "
+            "with --grow-from."
+        )
     octave_rate = SAMPLE_RATE
     if octave_khz is not None:
         octave_rate = octave_rate_of(octave_khz)

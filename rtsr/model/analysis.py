@@ -163,7 +163,8 @@ class BandPower(nn.Module):
 
         The bins at the ends, which stand for one and not for two, are counted as the others are.
         """
-        return power @ self.sizes
+        with torch.autocast(power.device.type, enabled=False):
+            return power @ self.sizes
 
     def forward(self, parts: Tensor) -> Tensor:
         """Map spectra ``(batch, frames, 2, 513)`` to ``(batch, frames, bands)``."""

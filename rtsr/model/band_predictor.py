@@ -5,8 +5,8 @@ with all the rest on what is synthesised. This one never hears a synthesised sam
 compares energies, so that it sees many times as much sound in the same time
 (:mod:`rtsr.train.band_domain`). The mean of two estimates with different errors is nearer to the
 truth than either (Hansen and Salamon 1990, "Neural network ensembles"). One network for all sound
-is worse at speech than one for speech alone, so it also tells speech from other sound, and a small
-part of its own knows the levels of what is none.
+predicts speech worse than one that is trained on speech alone. So this one learns speech and says
+how likely the sound is speech, and a small further part predicts the levels of other sound.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Prediction(NamedTuple):
 class OtherSound(nn.Module):
     """Layers from what both level networks have heard to the levels of sound that is no speech.
 
-    They see memories that speech has shaped, and train without changing them: so what is predicted
-    for speech stays as it is.
+    Their inputs are detached, so that training them changes neither network: what is predicted for
+    speech stays as it is.
     """
 
     def __init__(self, config: ModelConfig, features: int) -> None:
@@ -77,7 +77,9 @@ class OtherSound(nn.Module):
             features: of the band predictor.
         """
         hidden = functional.silu(self.enter(torch.cat([*heard, features], dim=2)))
-        return self.leave(hidden) + self.straight(features)
+        values = self.leave(hidden).float()
+        with torch.autocast(features.device.type, enabled=False):
+            return values + self.straight(features)
 
 
 class BandPredictor(LevelNetwork):
@@ -165,7 +167,7 @@ class BandPredictor(LevelNetwork):
         other = None
         if self.other is not None:
             heard = [hidden.detach()] + ([] if path is None else [path.detach()])
-            other = self._absolute(self.other(heard, features).float(), loudness)
+            other = self._absolute(self.other(heard, features), loudness)
         return Prediction(speech, other, logit), {"minimum": minimum, "blocks": blocks}
 
     @staticmethod

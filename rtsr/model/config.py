@@ -32,7 +32,8 @@ class ModelConfig:
     the levels of the missing bands from those of the input; with 0, as in older models, there is
     none. ``predictor_width`` is that of the band predictor (:mod:`rtsr.model.band_predictor`); with
     0 there is none. ``predictor_other`` is the hidden width of its part for sound other than
-    speech; with 0, as in older models, it knows the levels of speech alone.
+    speech; with 0, as in older models, it knows the levels of speech alone. It counts only with a
+    band predictor.
 
     ``decoder_free_bins``, off in the named sizes, lets the decoder also set magnitude and phase of
     every bin. Such phases hardly change from hop to hop, which is audible as lines at multiples of

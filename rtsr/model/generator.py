@@ -140,17 +140,17 @@ class Generator(StreamingModule):
         """
         if self.band_predictor is None:
             raise ValueError(f"the model {self.config.name!r} has no band predictor")
-        fresh = self.initial_state(power.shape[0])
+        clips = power.shape[0]
         heard: Tensor | None = None
         if self.level_path is not None and self.band_predictor.other is not None:
             with torch.no_grad():
                 energy = self.band_power.energy(power)
-                level, _ = self.level.step(energy, branch(fresh, "level"))
+                level, _ = self.level.step(energy, self.level.initial_state(clips))
                 (_, heard), _ = self.level_path.step(
-                    power, level, f_prior, branch(fresh, "level_path")
+                    power, level, f_prior, self.level_path.initial_state(clips)
                 )
         prediction, _ = self.band_predictor.predict(
-            power, f_prior, heard, branch(fresh, "band_predictor")
+            power, f_prior, heard, self.band_predictor.initial_state(clips)
         )
         return prediction
 

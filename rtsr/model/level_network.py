@@ -122,8 +122,8 @@ def _recur_by_doubling(decay: Tensor, drive: Tensor, past: Tensor) -> Tensor:
 class Values(NamedTuple):
     """What a network gives for one block: all ``(batch, frames, channels)``.
 
-    ``values`` of the blocks, those of the shortcut, ``straight``, and what both the values and a
-    further layer may be computed from, ``hidden``.
+    ``values`` of the blocks, those of the shortcut, ``straight``, and the normalised activations
+    before the last layer, ``hidden``.
     """
 
     values: Tensor

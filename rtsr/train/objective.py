@@ -26,6 +26,7 @@ from rtsr.train.stages import (
     latent_losses,
     level_terms,
     one_step,
+    other_sound_levels,
     path_levels,
     predictor_levels,
 )
@@ -118,12 +119,17 @@ class Objective:
 
     def predictor_losses(self, generator: Generator, bands: Bands) -> Losses:
         """Losses of a step in which the band predictor learns alone."""
+        if self.settings.other_sound_alone:
+            return self.other_sound_losses(generator, bands)
         with self.autocast():
             terms = predictor_levels(generator, bands, self.levels)
-        total = terms.get("other_sound", terms["predictor"].new_zeros(()))
-        if not self.settings.other_sound_alone:
-            total = total + terms["predictor"] + SPEECH_WEIGHT * terms["is_speech"]
-        return Losses(total, terms)
+        return Losses(terms["predictor"] + SPEECH_WEIGHT * terms["is_speech"], terms)
+
+    def other_sound_losses(self, generator: Generator, bands: Bands) -> Losses:
+        """Losses of the band predictor's part for other sound."""
+        with self.autocast():
+            terms = other_sound_levels(generator, bands, self.levels)
+        return Losses(terms["other_sound"], terms)
 
     def is_of_predictor(self, generator: Generator, moment: Moment) -> bool:
         """Whether the band predictor learns alone, in the first part of the stage of levels."""

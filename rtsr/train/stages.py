@@ -132,20 +132,33 @@ def predictor_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> dic
     clips, frames, _ = bands.power.shape
     f_prior = bands.f_prior[:, None, None].expand(clips, frames, 1)
     predicted = generator.predict_from_bands(bands.power, f_prior)
-    # Of speech only clips of speech are compared, and of other sound the others.
-    of_speech = bands.f_prior, bands.is_speech * bands.f_end
+    # Nothing of what is no speech is compared.
+    limits = bands.f_prior, bands.is_speech * bands.f_end
     error = loss.cell_error(
-        (2.0 * predicted.speech).exp(), bands.reference, of_speech, bands.noise_floor
+        (2.0 * predicted.speech).exp(), bands.reference, limits, bands.noise_floor
     )
     wanted = bands.is_speech[:, None, None].expand_as(predicted.logit)
     doubt = functional.binary_cross_entropy_with_logits(predicted.logit.float(), wanted)
-    terms = {"predictor": error, "is_speech": doubt}
-    if predicted.other is not None:
-        of_other = bands.f_prior, (1.0 - bands.is_speech) * bands.f_end
-        terms["other_sound"] = loss.mean_error(
-            (2.0 * predicted.other).exp(), bands.reference, of_other, bands.noise_floor
-        )
-    return terms
+    return {"predictor": error, "is_speech": doubt}
+
+
+def other_sound_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> dict[str, Tensor]:
+    """Stage 3, all but its first part: train the band predictor's part for other sound.
+
+    It follows the level path, whose hidden values are its inputs and which it does not change.
+
+    Raises:
+        ValueError: the model has no such part.
+    """
+    clips, frames, _ = bands.power.shape
+    f_prior = bands.f_prior[:, None, None].expand(clips, frames, 1)
+    predicted = generator.predict_from_bands(bands.power, f_prior)
+    if predicted.other is None:
+        raise ValueError(f"the model {generator.config.name!r} has no part for other sound")
+    # Nothing of what is speech is compared.
+    limits = bands.f_prior, (1.0 - bands.is_speech) * bands.f_end
+    power = (2.0 * predicted.other).exp()
+    return {"other_sound": loss.mean_error(power, bands.reference, limits, bands.noise_floor)}
 
 
 def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:

@@ -189,8 +189,13 @@ class Trainer:
         else:
             if not self._is_settled:
                 self._settle_predictor()
-            batch = self.draw_batch(self.objective.is_of_levels(moment))
+            is_of_levels = self.objective.is_of_levels(moment)
+            batch = self.draw_batch(is_of_levels)
             losses = self.objective.losses(self.generator, self.teacher, batch, moment)
+            if is_of_levels and self._knows_other_sound:
+                other = self.objective.other_sound_losses(self.generator, self.draw_bands())
+                losses.total = losses.total + other.total
+                losses.terms.update(other.terms)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(
@@ -313,10 +318,17 @@ class Trainer:
             fused=True,
         )
 
+    @property
+    def _knows_other_sound(self) -> bool:
+        predictor = self.generator.band_predictor
+        return predictor is not None and predictor.other is not None
+
     def _part_that_learns(self) -> torch.nn.Module:
         predictor = self.generator.band_predictor
-        if self.settings.other_sound_alone and predictor is not None:
-            return predictor.other or predictor
+        if self.settings.other_sound_alone:
+            assert predictor is not None
+            assert predictor.other is not None
+            return predictor.other
         return self.generator.velocity if self.stage == FLOW else self.generator
 
     def _set_rates(self, fraction: float) -> None:
@@ -470,6 +482,12 @@ class Trainer:
                 f"{path} was trained in the stages {', '.join(stages)}, and this version has "
                 f"{', '.join(STAGES)}; begin a run with --grow-from {path}, if it reached its "
                 "refinement, or with another --out folder."
+            )
+        before = content["settings"].get("other_sound_alone", False)
+        if before != self.settings.other_sound_alone:
+            raise RtsrError(
+                f"{path} is a run with other_sound_alone = {str(before).lower()}; go on with that, "
+                "or choose another --out folder."
             )
         self.stage, self.steps = content["stage"], list(content["steps"])
         self.elapsed = content["elapsed"]

@@ -90,6 +90,22 @@ def test_a_graph_in_these_forms_stays_as_it_is(graphs):
     assert again == graphs[2]
 
 
+@pytest.mark.parametrize("readers", ["none", "two"])
+def test_attention_of_another_form_stays_as_it_is(graphs, readers):
+    """As an older graph may have it: scores that lead nowhere, or that something else reads."""
+    other = onnx.ModelProto.FromString(graphs[1].SerializeToString())
+    softmax = next(node for node in other.graph.node if node.op_type == "Softmax")
+    if readers == "two":
+        other.graph.node.add(op_type="Identity", input=[softmax.input[0]], output=["also"])
+        other.graph.output.add(name="also")
+    else:
+        softmax.input[0] = other.graph.input[0].name
+    use_faster_forms(other)
+    kinds = {node.op_type for node in other.graph.node}
+    assert "AveragePool" not in kinds
+    assert softmax.output[0] in {name for node in other.graph.node for name in node.output}
+
+
 def test_no_weight_is_changed(graphs):
     _, traced, rewritten = graphs
     before, after = (

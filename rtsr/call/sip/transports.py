@@ -335,7 +335,8 @@ class TcpTransport(TcpSipTransport):
             accepted.heard_at, accepted.has_spoken = asyncio.get_running_loop().time(), True
         if data == b"\r\n\r\n":
             # Who asks so whether the connection still lives is told (RFC 5626, 3.5.1).
-            self.write(b"\r\n", addr)
+            if self._lives(addr):
+                self.write(b"\r\n", addr)
             return
         _receive(self, data, addr)
 
@@ -415,8 +416,10 @@ class TcpTransport(TcpSipTransport):
             found = way
             break
         waiting = self._opening.pop(ways[0], [])
-        if found is not None:
-            for data in waiting:
+        for data in waiting:
+            # An end that closes at once is not called again and again: the transaction's timer
+            # reports that there was no answer.
+            if found is not None and self._lives(found):
                 self.write(data, found)
 
     async def stop(self) -> None:

@@ -394,6 +394,14 @@ def test_the_predictor_gives_the_levels_of_what_it_takes_the_sound_for(tiny, spe
     torch.testing.assert_close(given.level, getattr(said, names) - math.log(0.1))
 
 
+def test_powers_of_bands_add_up_to_the_energy_of_the_spectrum(tiny):
+    parts = torch.randn(2, FRAMES, 2, 513)
+    # What the ends have counts half there.
+    parts[..., [0, -1]] = 0.0
+    energy = tiny.band_power.energy(tiny.band_power(parts))
+    torch.testing.assert_close(energy, tiny.energy(parts))
+
+
 def test_powers_of_bands_tell_the_predictor_what_the_spectrum_does(tiny):
     """Training has powers alone; the running level and the level path come from them, too."""
     audio, _, f_prior, _ = signals(TINY)

@@ -39,6 +39,8 @@ MISSES: dict[tuple[str, str], dict[str, float]] = {
         "buzz_index": 0.250,
         "pumping_db": 5.01,
     },
+    # Half-way to what is predicted for music, which is quieter there.
+    ("music", "small"): {"edge_above_db": -2.02},
     ("speech", "replicate"): {
         "sibilant_level_db": -17.2,
         "pre_echo_db": 6.61,

@@ -138,6 +138,33 @@ def test_cells_beyond_the_end_or_below_the_floor_are_not_compared(loss):
     assert cell_error(loss, flat(-60.0), flat(-40.0), f_end=0.0) == 0.0
 
 
+def mean_error(loss, estimate, reference, f_end=24_000.0):
+    limits = torch.full((1,), 4000.0), torch.full((1,), f_end)
+    powers = (10.0 ** (x / 10.0) for x in (estimate, reference))
+    return float(loss.mean_error(*powers, limits, torch.full((1, 1, BANDS), 1e-14)))
+
+
+def test_plain_errors_are_in_decibels_whichever_way_and_however_loud(loss):
+    reference = flat(-40.0)
+    reference[:, :, 50:] = -90.0
+    for moved in (3.0, -3.0):
+        assert mean_error(loss, reference + moved, reference) == pytest.approx(3.0, rel=1e-2)
+    loud, quiet, early = (reference.clone() for _ in range(3))
+    loud[:, 40:60, 45:50] += 5.0
+    quiet[:, 40:60, 50:55] += 5.0
+    early[:, :20, 45:50] += 5.0
+    of_loud = mean_error(loss, loud, reference)
+    assert mean_error(loss, quiet, reference) == pytest.approx(of_loud, rel=1e-2)
+    assert mean_error(loss, early, reference) == pytest.approx(FRESH_WEIGHT * of_loud, rel=1e-2)
+
+
+def test_plain_errors_end_where_the_clip_does(loss):
+    wrong = flat(-40.0)
+    wrong[:, :, 58:] -= 20.0
+    assert mean_error(loss, wrong, flat(-40.0), f_end=15_000.0) == pytest.approx(0.0, abs=1e-3)
+    assert mean_error(loss, flat(-60.0), flat(-40.0), f_end=0.0) == 0.0
+
+
 def test_contours_are_alike_up_to_level_and_unlike_when_they_are_not_followed(loss):
     torch.manual_seed(0)
     slow = torch.randn(1, FRAMES // 10, BANDS).repeat_interleave(10, dim=1)

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
+from rtsr.cli.app import app  # noqa: E402
 from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
 from rtsr.train import schedule, stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
@@ -40,7 +42,7 @@ PLAIN = DegradeConfig(
     analog_share=0.0,
     companding_share=0.0,
 )
-PREDICTOR_TERMS = {"predictor", "is_speech", "other_sound"}
+PREDICTOR_TERMS = {"predictor", "is_speech"}
 LEVEL_TERMS = {"levels", "path", "levels_contours", "path_contours"}
 TINY_CHANGES = {
     "encoder_width": 24,
@@ -344,13 +346,23 @@ def moved_parts(trainer, fraction):
 
 def test_levels_are_learnt_by_the_predictor_then_by_the_path_and_then_by_all_else(tmp_path):
     trainer = at_levels(tmp_path, predictor_alone=0.2, path_alone=0.5, weight_decay=0.0)
+    trainer.train_corpus.domains = ["music"] * len(trainer.train_corpus.domains)
     assert moved_parts(trainer, 0.1) == ({"band_predictor"}, PREDICTOR_TERMS)
     # The predictor ends with the average of its weights.
     assert moved_parts(trainer, 0.4)[0] == {"level_path", "band_predictor"}
-    assert moved_parts(trainer, 0.5) == ({"level_path"}, {"path", "path_contours"})
+    speech = {
+        name: value.clone() for name, value in trainer.generator.band_predictor.state_dict().items()
+    }
+    with_other = {"level_path", "band_predictor"}
+    assert moved_parts(trainer, 0.5) == (with_other, {"path", "path_contours", "other_sound"})
     parts, terms = moved_parts(trainer, 0.7)
-    assert parts == {"level_path", "encoder", "velocity", "decoder"}
-    assert terms == LEVEL_TERMS
+    assert parts == {"encoder", "velocity", "decoder"} | with_other
+    assert terms == LEVEL_TERMS | {"other_sound"}
+    # The part for other sound follows the level path, and nothing else of the predictor does.
+    after = trainer.generator.band_predictor.state_dict()
+    changed = {name for name, value in speech.items() if not torch.equal(value, after[name])}
+    assert "other.enter.weight" in changed
+    assert all(name.startswith("other.") for name in changed)
 
 
 def test_other_sound_alone_changes_nothing_of_what_is_said_of_speech(tmp_path):
@@ -358,7 +370,7 @@ def test_other_sound_alone_changes_nothing_of_what_is_said_of_speech(tmp_path):
     trainer = at_levels(tmp_path, other_sound_alone=True, **only)
     before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
     for fraction in (0.0, 0.5, 0.99):
-        assert set(trainer.take_step(fraction)) == PREDICTOR_TERMS
+        assert set(trainer.take_step(fraction)) == {"other_sound"}
     after = trainer.generator.state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     parts = ("enter.weight", "enter.bias", "leave.weight", "leave.bias", "straight.weight")
@@ -372,7 +384,9 @@ def test_other_sound_learns_from_what_is_no_speech(tmp_path):
     said = []
     for is_speech in (0.0, 1.0):
         bands.is_speech[:] = is_speech
-        terms = stages.predictor_levels(trainer.generator, bands, trainer.levels)
+        with torch.no_grad():
+            terms = stages.predictor_levels(trainer.generator, bands, trainer.levels)
+            terms.update(stages.other_sound_levels(trainer.generator, bands, trainer.levels))
         said.append((float(terms["predictor"]), float(terms["other_sound"])))
     (of_speech, of_other), (speech, other) = said
     assert of_speech == other == 0.0
@@ -398,6 +412,22 @@ def test_other_sound_alone_needs_its_part_and_its_stage(changes, model_changes):
             model_changes={**TINY_CHANGES, **model_changes},
             **changes,
         )
+
+
+def test_a_run_of_other_sound_alone_goes_on_as_one(tmp_path):
+    train = corpus()
+    alone = replace(TINY, other_sound_alone=True, shares=(0.0, 0.0, 1.0, 0.0))
+    Trainer(TINY, train, train, tmp_path, "cpu").save()
+    with pytest.raises(RtsrError, match="is a run with other_sound_alone = false; go on with that"):
+        Trainer(alone, train, train, tmp_path, "cpu").resume()
+
+
+def test_other_sound_alone_has_a_model_to_be_taught_beside(tmp_path):
+    config = tmp_path / "alone.toml"
+    config.write_text("other_sound_alone = true\nshares = [0, 0, 1, 0]\n")
+    done = CliRunner().invoke(app, ["train", str(tmp_path), "--config", str(config)])
+    assert done.exit_code == 2
+    assert "name its checkpoint with --grow-from" in " ".join(done.output.split())
 
 
 def test_without_a_predictor_the_path_learns_first(tmp_path):
@@ -464,10 +494,16 @@ def test_parts_of_a_stage_are_shares(name, value):
 
 
 @pytest.mark.parametrize(
-    "change", [{"predictor_width": -3}, {"predictor_memory": 0}, {"level_blocks": 0}]
+    "change",
+    [
+        {"predictor_width": -3},
+        {"predictor_memory": 0},
+        {"level_blocks": 0},
+        {"predictor_other": -1},
+    ],
 )
 def test_sizes_that_cannot_be_are_refused(change):
-    with pytest.raises(ArgumentError, match="is 0 or more"):
+    with pytest.raises(ArgumentError, match=r"is 0 or more|cannot be negative"):
         TrainSettings(model_changes=change)
 
 
@@ -507,7 +543,8 @@ def test_steps_on_levels_take_turns_with_whole_ones(tmp_path, every, of_levels):
     turns = []
     for step in range(4):
         trainer.steps[schedule.REFINEMENT] = step
-        turns += [step] if set(trainer.take_step(0.0)) == LEVEL_TERMS else []
+        terms = set(trainer.take_step(0.0))
+        turns += [step] if terms == LEVEL_TERMS | {"other_sound"} else []
     assert turns == of_levels
 
 
