@@ -30,14 +30,14 @@ def fold_constants(model: onnx.ModelProto) -> None:
             None, {name: values[name] for name in node.input if name}
         )
         values.update(zip(node.output, map(np.asarray, results), strict=True))
-    _store(graph, _used(remaining, {one.name for one in graph.output}), values)
+    _store(graph, remaining, values)
 
 
 def drop_unread(model: onnx.ModelProto) -> None:
-    """Remove, in place, nodes and constants that nothing reads any more."""
+    """Remove, in place, nodes and constants that nothing reads any more; equal ones become one."""
     graph = model.graph
     values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    _store(graph, _used(list(graph.node), {one.name for one in graph.output}), values)
+    _store(graph, list(graph.node), values)
 
 
 def _used(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
@@ -54,7 +54,8 @@ def _used(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto
 def _store(
     graph: onnx.GraphProto, nodes: list[onnx.NodeProto], values: dict[str, np.ndarray]
 ) -> None:
-    """Make ``nodes`` the graph's, and those of ``values`` that they read its initialisers."""
+    """Make the graph's nodes those of ``nodes`` that something reads, and its constants theirs."""
+    nodes = _used(nodes, {one.name for one in graph.output})
     first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     constants: dict[str, np.ndarray] = {}
     for node in every_node(nodes):

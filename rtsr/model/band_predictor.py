@@ -138,7 +138,12 @@ class BandPredictor(LevelNetwork):
         return Levels(absolute - level.log(), trust), following
 
     def predict(
-        self, power: Tensor, f_prior: Tensor, path: Tensor | None, state: State
+        self,
+        power: Tensor,
+        f_prior: Tensor,
+        path: Tensor | None,
+        state: State,
+        with_other: bool = True,
     ) -> tuple[Prediction, State]:
         """Predict from the mean power of a bin in each band.
 
@@ -147,6 +152,7 @@ class BandPredictor(LevelNetwork):
             f_prior: where the input ends, Hz, ``(batch, frames, 1)``.
             path: hidden values of the level path ``(batch, frames, level_width)``, if there is one.
             state: see :meth:`initial_state`.
+            with_other: whether to predict the levels of other sound, if the model knows them.
 
         Returns:
             The levels, and the next state.
@@ -165,7 +171,7 @@ class BandPredictor(LevelNetwork):
         values, logit = values.split([self.bands, 1], dim=2)
         speech = self._absolute(values + straight, loudness)
         other = None
-        if self.other is not None:
+        if with_other and self.other is not None:
             heard = [hidden.detach()] + ([] if path is None else [path.detach()])
             other = self._absolute(self.other(heard, features), loudness)
         return Prediction(speech, other, logit), {"minimum": minimum, "blocks": blocks}

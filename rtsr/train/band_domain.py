@@ -65,6 +65,12 @@ class Bands:
     noise_floor: Tensor
     is_speech: Tensor
 
+    @property
+    def cutoffs(self) -> Tensor:
+        """``f_prior`` of every frame, ``(batch, frames, 1)``."""
+        clips, frames, _ = self.power.shape
+        return self.f_prior[:, None, None].expand(clips, frames, 1)
+
 
 class BandDomain:
     """Makes batches of band powers from full-band clips.

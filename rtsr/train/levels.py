@@ -125,9 +125,7 @@ class LevelLoss(nn.Module):
         loudest = (target - 1e3 * (1.0 - mask)).amax(dim=2)
         top = torch.quantile(loudest, 1.0 - LOUDEST_SHARE, dim=1)[:, None, None]
         nearness = ((target - top + CELL_RANGE_DB) / CELL_SLOPE_DB).sigmoid()
-        weight = mask * (nearness + LEAST_CELL_WEIGHT)
-        weight[:, :FRESH_FRAMES] *= FRESH_WEIGHT
-        return (_tilted(error, CELL_QUANTILE) * weight).sum() / (weight.sum() + 1e-3)
+        return _mean(_tilted(error, CELL_QUANTILE), mask * (nearness + LEAST_CELL_WEIGHT))
 
     def mean_error(
         self,
@@ -141,10 +139,8 @@ class LevelLoss(nn.Module):
         What is learnt is the median, so that nothing is made louder than it mostly is. Arguments as
         for :meth:`cell_error`.
         """
-        mask = band_mask(self.centres, *limits).expand_as(power).clone()
-        mask[:, :FRESH_FRAMES] *= FRESH_WEIGHT
         error = DECIBEL * ((power + noise_floor).log() - (reference + noise_floor).log())
-        return (error.abs() * mask).sum() / (mask.sum() + 1e-3)
+        return _mean(error.abs(), band_mask(self.centres, *limits).expand_as(power))
 
     @staticmethod
     def _error(power: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
@@ -154,8 +150,7 @@ class LevelLoss(nn.Module):
         range_db = loudest - loudest.amax(dim=1, keepdim=True) + QUIET_RANGE_DB
         steepness = (MOST_WEIGHT - LEAST_WEIGHT) / QUIET_RANGE_DB
         weight = mask * (LEAST_WEIGHT + steepness * range_db).clamp(min=LEAST_WEIGHT)
-        weight[:, :FRESH_FRAMES] *= FRESH_WEIGHT
-        return (_tilted(error, QUANTILE) * weight).sum() / (weight.sum() + 1e-3)
+        return _mean(_tilted(error, QUANTILE), weight)
 
     @staticmethod
     def _contours(power: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
@@ -164,6 +159,12 @@ class LevelLoss(nn.Module):
             smooth = nn.functional.avg_pool1d(one.transpose(1, 2), CONTOUR_FRAMES, CONTOUR_STEP)
             logs.append(smooth.transpose(1, 2).log())
         return dissimilarity(logs[0], logs[1], mask)
+
+
+def _mean(error: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean of ``(batch, frames, bands)``; fresh frames count less."""
+    weight = torch.cat([weight[:, :FRESH_FRAMES] * FRESH_WEIGHT, weight[:, FRESH_FRAMES:]], dim=1)
+    return (error * weight).sum() / (weight.sum() + 1e-3)
 
 
 def _tilted(error: Tensor, quantile: float) -> Tensor:

@@ -129,9 +129,7 @@ def predictor_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> dic
     Raises:
         ValueError: the model has no band predictor.
     """
-    clips, frames, _ = bands.power.shape
-    f_prior = bands.f_prior[:, None, None].expand(clips, frames, 1)
-    predicted = generator.predict_from_bands(bands.power, f_prior)
+    predicted = generator.predict_from_bands(bands.power, bands.cutoffs, with_other=False)
     # Nothing of what is no speech is compared.
     limits = bands.f_prior, bands.is_speech * bands.f_end
     error = loss.cell_error(
@@ -150,9 +148,7 @@ def other_sound_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> d
     Raises:
         ValueError: the model has no such part.
     """
-    clips, frames, _ = bands.power.shape
-    f_prior = bands.f_prior[:, None, None].expand(clips, frames, 1)
-    predicted = generator.predict_from_bands(bands.power, f_prior)
+    predicted = generator.predict_from_bands(bands.power, bands.cutoffs)
     if predicted.other is None:
         raise ValueError(f"the model {generator.config.name!r} has no part for other sound")
     # Nothing of what is speech is compared.

@@ -1,11 +1,13 @@
-"""What tests of Triton share: the published schema, and the example's client."""
+"""What tests of graphs and of Triton share: sessions, the published schema, the example's client."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -37,3 +39,24 @@ def schema() -> ModuleType:
 def client() -> ModuleType:
     """The example."""
     return _load("triton_client", EXAMPLE)
+
+
+@pytest.fixture(scope="session")
+def open_graph() -> Callable[..., Any]:
+    """Opens a graph in memory for three streams as the run-time does.
+
+    ``path`` is where to write what ONNX Runtime has made of it; ``fixed`` goes on to the options.
+    """
+    import onnxruntime
+
+    from rtsr.runtime.providers.open_session import SessionShape, session_options
+
+    def open_it(model: Any, hops: int, path: str = "", **fixed: bool) -> Any:
+        options = session_options(onnxruntime, SessionShape(batch=3, hops=hops), **fixed)
+        if path:
+            options.optimized_model_filepath = path
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    return open_it

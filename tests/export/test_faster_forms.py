@@ -13,7 +13,6 @@ import rtsr_export.graph as exporter
 from rtsr.model.config import CONFIGURATIONS
 from rtsr.model.generator import seeded
 from rtsr.runtime.models import find_model
-from rtsr.runtime.providers.open_session import SessionShape, session_options
 from rtsr_export.faster_forms import use_faster_forms
 from rtsr_export.graph import build_graph, example_inputs
 
@@ -36,21 +35,10 @@ def graphs() -> tuple:
     return generator, traced, rewritten
 
 
-def _session(model: onnx.ModelProto, hops: int, path: str = ""):
-    import onnxruntime
-
-    options = session_options(onnxruntime, SessionShape(batch=3, hops=hops), is_batch_fixed=False)
-    if path:
-        options.optimized_model_filepath = path
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
 @pytest.mark.parametrize("hops", [1, 2, 16])
-def test_all_outputs_and_states_are_the_same(graphs, hops):
+def test_all_outputs_and_states_are_the_same(graphs, hops, open_graph):
     generator, traced, rewritten = graphs
-    before, after = _session(traced, hops), _session(rewritten, hops)
+    before, after = (open_graph(model, hops, is_batch_fixed=False) for model in (traced, rewritten))
     names = [one.name for one in before.get_inputs()]
     random = np.random.default_rng(hops)
     for rows in (1, 3):
@@ -68,7 +56,7 @@ def test_all_outputs_and_states_are_the_same(graphs, hops):
             assert np.abs(ours - theirs).max() <= TOLERANCE * scale
 
 
-def test_windows_are_not_pooled_and_the_past_is_not_reordered(graphs, tmp_path):
+def test_windows_are_not_pooled_and_the_past_is_not_reordered(graphs, tmp_path, open_graph):
     path = tmp_path / "opened.onnx"
     _, traced, rewritten = graphs
 
@@ -77,7 +65,7 @@ def test_windows_are_not_pooled_and_the_past_is_not_reordered(graphs, tmp_path):
         return node.op_type == "AveragePool" or (reorders and "transform" not in node.name)
 
     def slow_nodes(model: onnx.ModelProto) -> list[str]:
-        _session(model, 1, str(path))
+        open_graph(model, 1, str(path), is_batch_fixed=False)
         return [node.op_type for node in onnx.load(path).graph.node if is_slow(node)]
 
     assert sorted(set(slow_nodes(traced))) == ["AveragePool", "Transpose"]

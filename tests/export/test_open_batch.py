@@ -12,7 +12,6 @@ from onnx import TensorProto, helper
 import rtsr_export.graph as exporter
 from rtsr.model.config import CONFIGURATIONS
 from rtsr.model.generator import seeded
-from rtsr.runtime.providers.open_session import SessionShape, session_options
 from rtsr_export.graph import build_graph, example_inputs
 from rtsr_export.open_batch import open_batch
 
@@ -34,22 +33,11 @@ def graphs() -> tuple:
     return generator, asking, opened
 
 
-def _session(model: onnx.ModelProto, hops: int, path: str = "", **fixed: bool):
-    import onnxruntime
-
-    options = session_options(onnxruntime, SessionShape(batch=3, hops=hops), **fixed)
-    if path:
-        options.optimized_model_filepath = path
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
 @pytest.mark.parametrize("hops", [1, 2, 4])
-def test_an_open_batch_gives_the_same_numbers_at_every_size(graphs, hops):
+def test_an_open_batch_gives_the_same_numbers_at_every_size(graphs, hops, open_graph):
     generator, asking, opened = graphs
-    fixed = _session(asking, hops)
-    open_one = _session(opened, hops, is_batch_fixed=False)
+    fixed = open_graph(asking, hops)
+    open_one = open_graph(opened, hops, is_batch_fixed=False)
     names = [one.name for one in fixed.get_inputs()]
     first = dict(
         zip(names, (one.numpy() for one in example_inputs(generator, 3, hops)), strict=True)
@@ -67,13 +55,13 @@ def test_an_open_batch_gives_the_same_numbers_at_every_size(graphs, hops):
                 assert np.abs(ours - theirs[:rows]).max() <= TOLERANCE * scale
 
 
-def test_a_session_that_leaves_the_batch_open_asks_nothing(graphs, tmp_path):
+def test_a_session_that_leaves_the_batch_open_asks_nothing(graphs, tmp_path, open_graph):
     path = tmp_path / "opened.onnx"
-    _session(graphs[2], 1, str(path), is_batch_fixed=False)
+    open_graph(graphs[2], 1, str(path), is_batch_fixed=False)
     operators = [node.op_type for node in onnx.load(path).graph.node]
     assert "If" not in operators
     assert operators.count("Shape") <= 1
-    _session(graphs[1], 1, str(path), is_batch_fixed=False)
+    open_graph(graphs[1], 1, str(path), is_batch_fixed=False)
     assert "If" in [node.op_type for node in onnx.load(path).graph.node], "there was something"
 
 

@@ -232,6 +232,9 @@ class CalledEnd:
         self.port = self._socket.getsockname()[1]
         self.target = Target.parse(f"sip:x@127.0.0.1:{self.port}")
 
+    def accept(self):
+        """Over UDP there is no connection to be taken."""
+
     def hear(self, method, seconds=5.0):
         """The next message that begins with a method, or with "SIP"; others are passed over."""
         end = time.monotonic() + seconds
@@ -298,11 +301,15 @@ def between(stand_in, caller=Peer, called=CalledEnd, **options):
     called.close()
 
 
-def answered(peer, called, body=SDP, answer=OPUS_SDP):
-    """Set a call up; the called end's INVITE, the caller's 200 and the tag of the bridge."""
-    peer.send(peer.request("INVITE", body=body))
+def answered(peer, called, body=SDP, answer=OPUS_SDP, asked="", said=""):
+    """Set a call up; the called end's INVITE, the caller's 200 and the tag of the bridge.
+
+    ``asked`` and ``said`` are more headers of the INVITE and of the called end's answer.
+    """
+    peer.send(peer.request("INVITE", body=body, more=asked))
+    called.accept()
     invite = called.hear("INVITE")
-    called.answer(invite, 200, answer)
+    called.answer(invite, 200, answer, said)
     called.hear("ACK")
     status, text = peer.final()
     assert status == 200

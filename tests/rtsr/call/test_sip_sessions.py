@@ -34,15 +34,7 @@ TIMER = "Supported: timer\r\nSession-Expires: {}\r\n"
 
 def call(peer, called, asked="", said=""):
     """A call with a session timer on either leg; the caller's answer and the tag of the bridge."""
-    peer.send(peer.request("INVITE", body=SDP, more=asked))
-    invite = called.hear("INVITE")
-    called.answer(invite, 200, OPUS_SDP, more=said)
-    called.hear("ACK")
-    status, text = peer.final()
-    assert status == 200
-    to = tag_of(text)
-    peer.send(peer.request("ACK", to=to))
-    return text, to
+    return answered(peer, called, asked=asked, said=said)[1:]
 
 
 @pytest.mark.parametrize(

@@ -100,26 +100,12 @@ def test_a_connection_to_which_a_call_has_moved_stays(stand_in, monkeypatch):
         peer.answer(peer.asked("BYE"), 200)
 
 
-def called_over_tcp(peer, called, contact=""):
-    """Set up a call to an end over TCP; its INVITE and the tag that the caller was told."""
-    peer.send(peer.request("INVITE", body=SDP))
-    called.accept()
-    invite = called.hear("INVITE")
-    called.answer(invite, 200, OPUS_SDP, contact)
-    called.hear("ACK")
-    status, text = peer.final()
-    assert status == 200
-    to = tag_of(text)
-    peer.send(peer.request("ACK", to=to))
-    return invite, to
-
-
 def test_a_called_end_that_has_closed_is_reached_at_its_contact(stand_in):
     with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
         # Another address than the one that was called, as behind a gateway.
         other = TcpCalledEnd()
         port, called.port = called.port, other.port
-        _, to = called_over_tcp(peer, called)
+        _, _, to = answered(peer, called)
         called.port = port
         called.drop()
         running.until(lambda: not running.bridge._agent.tcp.transport._connections)
@@ -133,7 +119,7 @@ def test_a_called_end_whose_contact_does_not_answer_is_reached_where_it_was_call
     with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
         nowhere = CalledEnd()
         port, called.port = called.port, nowhere.port
-        _, to = called_over_tcp(peer, called)
+        _, _, to = answered(peer, called)
         called.port = port
         called.drop()
         running.until(lambda: not running.bridge._agent.tcp.transport._connections)
@@ -145,7 +131,7 @@ def test_a_called_end_whose_contact_does_not_answer_is_reached_where_it_was_call
 
 def test_a_called_end_that_comes_back_is_heard_and_asked_on_its_new_connection(stand_in):
     with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
-        invite, to = called_over_tcp(peer, called)
+        invite, _, to = answered(peer, called)
         called.drop()
         called.connect(running.port)
         called.request(invite, "OPTIONS", 2)
