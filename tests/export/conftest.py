@@ -1,4 +1,4 @@
-"""What tests of graphs and of Triton share: sessions, the published schema, the example's client."""
+"""What tests of graphs and of Triton share: sessions, the schema, the example's client."""
 
 from __future__ import annotations
 
