@@ -93,7 +93,7 @@ def main() -> None:
         if count < 1:
             parser.error("a call has at least one packet of 20 ms")
         with (
-            Upsampler(RATE, model=arguments.model) as upsampler,
+            Upsampler(RATE, model=arguments.model, blocks_are_hops=True) as upsampler,
             soundfile.SoundFile(arguments.output, "w", 48000, 1, "PCM_16") as play,
         ):
             # What was made so far stays: the collector need not look through it during the call.

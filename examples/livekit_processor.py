@@ -1,6 +1,6 @@
 """LiveKit: enhance what a participant says, with a frame processor for ``AudioStream``.
 
-    pip install "rtsr[cpu]" livekit
+    pip install -e ".[cpu]" livekit
     python examples/livekit_processor.py call.wav enhanced.wav     your own mono recording at 8 kHz
 
 In an agent the processor goes where noise cancellation goes; telephone callers (SIP participants)

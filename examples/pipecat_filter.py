@@ -1,6 +1,6 @@
 """Pipecat: enhance what a caller says before anything of the pipeline hears it.
 
-    pip install "rtsr[cpu]" pipecat-ai
+    pip install -e ".[cpu]" pipecat-ai
     python examples/pipecat_filter.py call.wav enhanced.wav     mono, 16 or 48 kHz, from a telephone
 
 In a bot the filter goes into the transport's parameters; telephone callers are narrow-band there,

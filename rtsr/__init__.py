@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rtsr.errors import (
     ArgumentError,
     AudioFormatError,
+    BatchFullError,
     MissingDependencyError,
     ModelError,
     ProviderError,
@@ -38,6 +39,7 @@ __all__ = [
     "ArgumentError",
     "AudioFormatError",
     "AutoColour",
+    "BatchFullError",
     "BatchStream",
     "BatchUpsampler",
     "Colour",

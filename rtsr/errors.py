@@ -22,6 +22,10 @@ class AudioFormatError(RtsrError):
     """The audio cannot be processed: its rate, channel count, sample format or container."""
 
 
+class BatchFullError(RtsrError):
+    """No slots of a batch are free for another stream."""
+
+
 class ModelError(RtsrError):
     """A model is unknown, unreadable, or not one that rtsr exported."""
 

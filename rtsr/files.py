@@ -22,7 +22,7 @@ from rtsr.engine.statistics import StepTimes
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, Latency, engine_rate
 from rtsr.upsampler import Upsampler
-from rtsr_kernels.resample import StreamingResampler
+from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler
 
 HOPS_OF_BLOCK_MS = {10 * hops: hops for hops in HOPS_PER_STEP}
 
@@ -76,7 +76,11 @@ class EnhanceReport:
             return content
         if self.cutoff_hz >= FULL_BAND_HZ * self.input_rate / SAMPLE_RATE:
             return f"{content}: full band"
-        return f"{content}: {2 * self.cutoff_hz:.0f} Hz would hold all of it"
+        rates = (*SUPPORTED_RATES, *HIGH_RATES)
+        enough = min(
+            (rate for rate in rates if rate >= 2 * self.cutoff_hz), default=self.input_rate
+        )
+        return f"{content}: a rate of {enough} Hz would hold all of it"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as an object for ``json.dumps``."""

@@ -62,7 +62,7 @@ class Upsampler(Closing):
         input_rate: Hz, one of 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200,
             96000, 176400, 192000.
         model: name of a bundled model, ``replicate`` (no network: spectral band replication at a
-            fifth of the time), path of an ``.onnx`` file that rtsr exported, or a
+            tenth of the time), path of an ``.onnx`` file that rtsr exported, or a
             :class:`~rtsr.runtime.models.Model`.
         provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         channels: 1 to 8.

@@ -24,7 +24,7 @@ from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.network_rows import network_rows, start_rows
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.statistics import Statistics
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import ArgumentError, BatchFullError, RtsrError
 from rtsr.runtime.models import Model
 from rtsr.timing import HOP, SAMPLE_RATE, Latency
 from rtsr_kernels.network_rows import check_rows, fill_rows, list_slots
@@ -192,7 +192,8 @@ class BatchUpsampler(Closing):
         Raises:
             AudioFormatError: a rate or channel count that is not accepted.
             ArgumentError: a value is out of its range.
-            RtsrError: no slots are free, or the batch is closed.
+            BatchFullError: not enough slots are free.
+            RtsrError: the batch is closed.
         """
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
@@ -386,7 +387,7 @@ class BatchUpsampler(Closing):
 
     def _take(self, channels: int) -> tuple[int, list[int]]:
         if channels > len(self._free):
-            raise RtsrError(
+            raise BatchFullError(
                 f"A stream of {channels} {_plural('channel', channels)} does not fit: "
                 f"{len(self._free)} of {self.capacity} slots are free; close a stream or make "
                 "a larger batch."

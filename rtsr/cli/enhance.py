@@ -37,6 +37,9 @@ def enhance_command(
             "the same names.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", "-y", help="Replace the file OUT if it exists.")
+    ] = False,
     model: options.Model = "small",
     provider: options.Provider = "auto",
     block_ms: options.BlockMs = 160,
@@ -75,7 +78,7 @@ def enhance_command(
 
       rtsr enhance recordings enhanced
     """
-    from rtsr.cli.enhance_files import make_folder, plan_jobs
+    from rtsr.cli.enhance_files import check_is_new, make_folder, plan_jobs
 
     options.check_band(cutoff, ceiling)
     if as_json:
@@ -97,6 +100,8 @@ def enhance_command(
     }
     into_folder = out_dir is not None or paths[0].is_dir()
     jobs = plan_jobs(paths, out_dir)
+    if not (into_folder or overwrite):
+        check_is_new(jobs[0])
     failed = 0
     for job in jobs:
         try:
@@ -147,7 +152,8 @@ def _print_report(job: Job, report: EnhanceReport) -> None:
         f"{report.output_rate} Hz, {report.bandwidth()}"
     )
     typer.echo(
-        f"{report.real_time_factor:.1f}x real time, step p50 {report.step_ms.p50:.2f} ms, "
+        f"{report.real_time_factor:.1f}x real time, step of {report.block_ms:g} ms "
+        f"p50 {report.step_ms.p50:.2f} ms, "
         f"p99.9 {report.step_ms.p99_9:.2f} ms, "
         f"latency of the stream {report.latency.algorithmic_ms:.1f} ms (compensated)"
     )

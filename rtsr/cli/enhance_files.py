@@ -106,3 +106,18 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RtsrError(f"Folder '{folder}' cannot be made: {error.strerror or error}.") from None
+
+
+def check_is_new(job: Job) -> None:
+    """Refuse to replace a file, which may be a second recording to enhance.
+
+    Raises:
+        ArgumentError: the result's file exists.
+    """
+    source, target = job.source, job.target
+    # A source that is missing, or the target itself, is refused with a sentence of its own.
+    if target.is_file() and source.exists() and not os.path.samefile(source, target):
+        raise ArgumentError(
+            f"'{target}' exists already; --overwrite replaces it, and --out-dir DIR enhances "
+            "both files into a folder."
+        )

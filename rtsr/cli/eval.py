@@ -93,6 +93,8 @@ def eval_command(
         raise ArgumentError(
             "--plot draws one pair of files; give two files instead of two folders."
         )
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise ArgumentError(f"--plot draws a PNG; give a name that ends in .png, not '{plot}'.")
     if plot is not None and not plot.absolute().parent.is_dir():
         raise RtsrError(f"There is no folder {plot.absolute().parent} to write the picture into.")
     if cutoff is None:
@@ -126,9 +128,25 @@ def eval_command(
         _print_table(result, cutoff, names is None, before)
         if artefacts:
             _print_artefacts(result)
+    if not folders and (end := _end_of(reference)) < 1.1 * cutoff:
+        typer.echo(
+            f"warning: {reference} ends at {end:.0f} Hz itself, so nothing above the cutoff is "
+            "right; give the full-band original first",
+            err=True,
+        )
     for pair in result.files:
         for mismatch in pair.mismatches:
             typer.echo(f"warning: {pair.name} is {mismatch}", err=True)
+
+
+def _end_of(reference: Path) -> float:
+    """Return where an original's content ends in Hz; infinity for a silent one."""
+    from rtsr.quality.cutoff import measure_file_cutoff
+
+    try:
+        return measure_file_cutoff(reference)
+    except RtsrError:
+        return math.inf
 
 
 def _split(metrics: str) -> list[str]:

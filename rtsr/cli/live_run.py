@@ -204,7 +204,7 @@ def _keep_colour(session: LiveSession, path: Path, say: Callable[[str], None]) -
 
     colour = session.colour
     if not isinstance(colour, AutoColour) or not colour.learnt_hops or colour.learnt is None:
-        say(f"nothing was learnt of the input's colour; '{path}' is as it was.")
+        say(f"nothing was learnt of the input's colour; '{path}' is not written.")
         return
     try:
         colour.learnt.save(path)

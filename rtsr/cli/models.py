@@ -75,7 +75,7 @@ def _sentences(card: dict[str, Any]) -> list[str]:
         steps = sum(training["steps"].values())
         machine = card.get("machine", training["device"])
         lines.append(
-            f"Training: {training['minutes']:.0f} minutes and {steps} steps on {machine}, "
+            f"Last training: {training['minutes']:.0f} minutes and {steps} steps on {machine}, "
             f"{training['hours']:.1f} hours of recordings."
         )
     return lines

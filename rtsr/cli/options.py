@@ -150,9 +150,15 @@ def read_colour_option(colour: str | None) -> LearntColour | str | None:
 
     Raises:
         RtsrError: the file cannot be read, or holds no colour.
+        ArgumentError: what is learnt is to be kept in a file.
     """
     from rtsr.colour.colour import read_colour
 
+    if colour is not None and colour.startswith(_KEPT):
+        raise ArgumentError(
+            f"Only `rtsr live` keeps what it learns in a file; give auto, or the file, not "
+            f"'{colour}'."
+        )
     return colour if colour is None or colour == "auto" else read_colour(colour)
 
 

@@ -69,10 +69,10 @@ def warm_up_command() -> None:
 def _run_models() -> Iterator[str]:
     import numpy as np
 
-    from rtsr.runtime.models import names
+    from rtsr.runtime.models import bundled_octaves, names
     from rtsr.upsampler import Upsampler
 
-    for name in names():
+    for name in (*names(), *bundled_octaves()):
         with Upsampler(8000, model=name) as upsampler:
             upsampler.process(np.zeros((800, 1), np.float32))
         yield name

@@ -207,9 +207,8 @@ class BlockPort:
             raise AudioFormatError(
                 f"Blocks are floating-point samples in [-1, 1] or 16-bit integers, not {kind}."
             )
-        self._integers = integers
-        self._flat = audio.ndim == 1 and self.channels == 1
-        if self._flat:
+        flat = audio.ndim == 1 and self.channels == 1
+        if flat:
             audio = audio[:, None]
         elif self._channels_first and audio.ndim == 2:
             audio = audio.T
@@ -220,6 +219,8 @@ class BlockPort:
                 f"A block of shape {np.shape(block)} does not fit; "
                 f"{self._taker} takes {one}{order.format(self.channels)}."
             )
+        # Not before: a block that is refused must not change what the next output looks like.
+        self._integers, self._flat = integers, flat
         if integers or kind == _FLOAT32:
             return audio
         with np.errstate(over="ignore"):

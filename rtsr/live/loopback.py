@@ -74,8 +74,9 @@ class LatencyResult:
         beyond = self.measured_samples - self.engine_samples
         return (
             f"measured {self.measured_ms:.2f} ms ({self.measured_samples} samples), "
-            f"stated {self.stated_ms:.2f} ms; {beyond:.0f} samples of it are devices and cable, "
-            f"stated as {self.stated_samples - self.engine_samples:.0f}"
+            f"stated {self.stated_ms:.2f} ms; {1000.0 * self.engine_samples / self.rate:.2f} ms of "
+            f"it are rtsr, the other {beyond:.0f} samples devices and cable, stated as "
+            f"{self.stated_samples - self.engine_samples:.0f}"
         )
 
 

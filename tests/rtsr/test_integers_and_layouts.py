@@ -39,6 +39,29 @@ KINDS = pytest.mark.parametrize("kind", ["upsampler", "batch"])
 
 
 @KINDS
+def test_a_block_that_is_refused_changes_nothing(kind: str, stand_in: Path) -> None:
+    whole = np.zeros(800, np.int16)
+    wrong = np.zeros((80, 2), np.float32)
+    if kind == "upsampler":
+        with Upsampler(8000, model=stand_in) as upsampler:
+            upsampler.process(whole)
+            with pytest.raises(AudioFormatError):
+                upsampler.process(wrong)
+            rest = upsampler.flush()
+    else:
+        with BatchUpsampler(1, model=stand_in) as batch:
+            stream = batch.open(8000)
+            stream.push(whole)
+            with pytest.raises(AudioFormatError):
+                stream.push(wrong)
+            while batch.step():
+                pass
+            rest = stream.pull()
+    assert rest.dtype == np.int16
+    assert rest.ndim == 1
+
+
+@KINDS
 @pytest.mark.parametrize("channels_first", [False, True])
 @pytest.mark.parametrize("output_rate", [48000, 44100, 16000])
 def test_integers_are_the_rounded_floats(

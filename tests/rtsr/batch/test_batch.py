@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rtsr import (
     ArgumentError,
     AudioFormatError,
+    BatchFullError,
     BatchStream,
     BatchUpsampler,
     ModelError,
@@ -394,7 +395,7 @@ def test_capacity_counts_channels(stand_in: Path) -> None:
             batch.open(8000, channels=2)
         mono = batch.open(8000)
         assert batch.streams == (stereo, mono)
-        with pytest.raises(RtsrError, match="1 channel does not fit: 0 of 3"):
+        with pytest.raises(BatchFullError, match="1 channel does not fit: 0 of 3"):
             batch.open(8000)
         mono.close()
         mono.close()

@@ -110,7 +110,7 @@ def test_too_short_file_is_refused(tmp_path: Path, runner: CliRunner) -> None:
 
 def test_cutoff_beyond_the_input_is_said(tmp_path: Path, stand_in: Path, runner: CliRunner) -> None:
     soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
-    arguments = ["enhance", str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "--quiet"]
+    arguments = ["enhance", str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "--quiet", "-y"]
     arguments += ["--model", str(stand_in), "--cutoff"]
     result = runner.invoke(application.app, [*arguments, "12000"])
     assert result.exit_code == 0

@@ -100,6 +100,28 @@ def test_several_files_go_into_one_folder(
     assert sorted(path.name for path in out.iterdir()) == ["a.wav", "b.flac"]
 
 
+def test_a_second_recording_is_not_taken_for_the_output(
+    runner: CliRunner, tmp_path: Path, stand_in: Path
+) -> None:
+    first, second = _sound(tmp_path / "a.wav"), _sound(tmp_path / "b.wav")
+    before = second.read_bytes()
+    command = ["enhance", str(first), str(second), "--model", str(stand_in)]
+    refused = runner.invoke(application.app, command)
+    assert refused.exit_code == 2
+    assert "exists already; --overwrite replaces it" in refused.stderr
+    assert second.read_bytes() == before
+    assert runner.invoke(application.app, [*command, "-y"]).exit_code == 0
+    assert soundfile.info(second).samplerate == 48000
+
+
+def test_a_file_to_keep_what_is_learnt_in_is_for_live(runner: CliRunner, tmp_path: Path) -> None:
+    source, out = _sound(tmp_path / "a.wav"), tmp_path / "b.wav"
+    command = ["enhance", str(source), str(out), "--colour", "auto:me.json"]
+    refused = runner.invoke(application.app, command)
+    assert refused.exit_code == 2
+    assert "Only `rtsr live` keeps what it learns" in refused.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are any bytes on Linux only")
 def test_a_name_that_is_not_utf_8_is_a_name(tmp_path: Path, stand_in: Path) -> None:
@@ -138,7 +160,7 @@ def test_a_ceiling_within_the_measured_band_is_reported(
     tmp_path: Path, stand_in: Path, runner: CliRunner
 ) -> None:
     files = [str(_sound(tmp_path / "in.wav")), str(tmp_path / "out.wav")]
-    arguments = ["enhance", *files, "--model", str(stand_in), "--quiet", "--ceiling"]
+    arguments = ["enhance", *files, "--model", str(stand_in), "-qy", "--ceiling"]
     result = runner.invoke(application.app, [*arguments, "3000"])
     assert result.exit_code == 0
     assert "nothing was added" in result.stderr

@@ -48,7 +48,7 @@ def test_after_a_warm_up_nothing_is_left_to_compile() -> None:
 
     warm_up()
     again = warm_up()
-    assert again.startswith("Found all compiled, ran small-int8, small, replicate, in ")
+    assert again.startswith("Found all compiled, ran small-int8, small, replicate, octave, in ")
     import rtsr_kernels.ring
 
     assert rtsr_kernels.ring.ring_write.stats.cache_path in again

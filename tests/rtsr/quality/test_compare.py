@@ -235,6 +235,12 @@ def test_files_that_do_not_belong_together_are_pointed_out(
     assert "warning" not in invoke(reference, narrow, "--cutoff", 4000, "--metrics", "lsd").stderr
 
 
+def test_an_original_that_is_narrow_itself_is_pointed_out(pair: tuple[Path, Path]) -> None:
+    reference, narrow = pair
+    result = invoke(narrow, reference, "--cutoff", 4000, "--metrics", "lsd")
+    assert "Hz itself, so nothing above the cutoff is right" in result.stderr
+
+
 def test_a_delay_a_gain_and_a_lost_low_band_are_told_apart() -> None:
     reference = band(2.0)[:, np.newaxis]
     late = np.concatenate([np.zeros((4000, 1)), 0.1 * reference])
@@ -271,6 +277,7 @@ def test_every_metric_has_a_meaning_that_stands_alone() -> None:
         (("--cutoff", 100), "must lie between"),
         (("--cutoff", 4000, "--metrics", "loudness"), "no metric named 'loudness'"),
         (("--cutoff", 4000, "--plot", "/nowhere/at/all.png"), "no folder"),
+        (("--cutoff", 4000, "--plot", "picture.foo"), "ends in .png"),
     ],
 )
 def test_command_refuses_in_one_sentence(
