@@ -89,6 +89,32 @@ def test_step_of_those_due(benchmark, model, due):
         assert benchmark.pedantic(batch.step, setup=push, rounds=100, warmup_rounds=16) == due
 
 
+@pytest.mark.parametrize("runs", [1, 2], ids=["at once", "one by one"])
+@pytest.mark.parametrize("calls", [1, 4, 16, 48])
+@pytest.mark.parametrize("model", ["small", "small-int8"])
+def test_packet_of_two_hops(benchmark, model, calls, runs):
+    """Two hops of so many calls, which wait together or come one after the other.
+
+    Processor time is what counts: --benchmark-timer=time.process_time.
+    """
+    from rtsr import BatchUpsampler
+
+    with BatchUpsampler(calls, model=model, provider="cpu", overload="wait") as batch:
+        streams = [batch.open(8000) for _ in range(calls)]
+        packet = (0.05 * np.random.default_rng(0).standard_normal(160)).astype(np.float32)
+
+        def serve():
+            for part in np.split(packet, runs):
+                for stream in streams:
+                    stream.push(part)
+                assert batch.step() == calls
+            for stream in streams:
+                stream.pull()
+
+        benchmark.pedantic(serve, rounds=60, warmup_rounds=5)
+        assert batch.statistics.steps == 65 * runs
+
+
 @pytest.mark.parametrize("places", [8, 16])
 @pytest.mark.parametrize("models", [("small",), ("small", "small-int8")], ids="+".join)
 def test_step_full_batches(benchmark, models, places):

@@ -42,7 +42,7 @@ def test_step_of_many_streams_with_colours(benchmark, monkeypatch, is_coloured):
     benchmark.extra_info["budget_ms"] = 10.0
     colour = _colour() if is_coloured else None
     with BatchUpsampler(STREAMS, model=MODEL, provider="cpu", overload="wait") as batch:
-        monkeypatch.setattr(batch._step, "run", lambda due, held: None)
+        monkeypatch.setattr(batch._step, "run", lambda due, held, steps: None)
         calls = [batch.open(8000, cutoff=4000.0, colour=colour) for _ in range(STREAMS)]
 
         def feed() -> None:

@@ -42,7 +42,7 @@ def test_step_of_many_streams_beside_the_network(benchmark, monkeypatch, streams
     benchmark.name = f"{streams} streams, cutoff {'given' if cutoff else 'measured'}"
     benchmark.extra_info["budget_ms"] = 10.0
     with BatchUpsampler(streams, model="small-int8", provider="cpu", overload="wait") as batch:
-        monkeypatch.setattr(batch._step, "run", lambda due, held: None)
+        monkeypatch.setattr(batch._step, "run", lambda due, held, steps: None)
         calls = [batch.open(8000, seed=seed, cutoff=cutoff) for seed in range(streams)]
 
         def feed() -> None:
@@ -60,7 +60,7 @@ def test_push_and_pull_of_many_streams(benchmark, monkeypatch, streams):
     benchmark.group = "push and pull of a batch's streams, 10 ms packets of 8 kHz"
     benchmark.name = f"{streams} streams"
     with BatchUpsampler(streams, model="small-int8", provider="cpu", overload="wait") as batch:
-        monkeypatch.setattr(batch._step, "run", lambda due, held: None)
+        monkeypatch.setattr(batch._step, "run", lambda due, held, steps: None)
         calls = [batch.open(8000, seed=seed, cutoff=4000.0) for seed in range(streams)]
 
         def packets() -> None:

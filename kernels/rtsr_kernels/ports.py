@@ -58,7 +58,7 @@ VALUES = np.dtype(
 """Scalars of one stream.
 
 The taps of its output's conversion begin at ``table``; ``emitted`` counts finished samples,
-``steps`` the steps that it took part in, ``held_steps`` those during which it waited,
+``steps`` the steps of its own sound, ``held_steps`` those of others during which it waited,
 ``degraded_hops`` the hops whose result was not finite, ``replicate_hops`` and ``dry_hops`` those
 played at that fallback level because there was no time for the network, ``limited`` the samples
 that the limiter reduced.
@@ -344,6 +344,46 @@ def find_due(ports: Ports, step_samples: int, due: np.ndarray, held: np.ndarray)
             elif ports.values[row].is_open:
                 ports.values[row].held_steps += 1
     return due_count, held_count
+
+
+@kernel(boolean(PORTS, int64, int64))
+def _has_two_steps(ports: Ports, row: int, step_samples: int) -> bool:
+    """Say whether a stream that is due has two steps waiting, and room for the results."""
+    if ports.finished_data.shape[1] - readable(ports.finished[row]) < 2 * step_samples:
+        return False
+    # In this order for the reason given in `is_row_due`.
+    waits = readable(ports.waiting[row])
+    end = get_end(ports.waiting[row])
+    # One step puts out no more than that; an ended stream must have more to put out behind it.
+    goes_on = end < 0 or ports.values[row].emitted + step_samples < end
+    return goes_on and waits >= 2 * step_samples
+
+
+@kernel(int64(PORTS, int64, INDICES, INDICES))
+def put_two_steps_first(ports: Ports, step_samples: int, due: np.ndarray, spare: np.ndarray) -> int:
+    """Put the streams that have two steps waiting before the others, in order; return how many.
+
+    For those the second one is counted, too.
+
+    Args:
+        ports: of `make_ports`.
+        step_samples: samples of one step at 48 kHz.
+        due: rows, of `find_due`; they are reordered.
+        spare: scratch memory, no shorter than `due`.
+    """
+    first, others = 0, 0
+    for index in range(due.shape[0]):
+        row = due[index]
+        if _has_two_steps(ports, row, step_samples):
+            ports.values[row].steps += 1
+            due[first] = row
+            first += 1
+        else:
+            spare[others] = row
+            others += 1
+    for index in range(others):
+        due[first + index] = spare[index]
+    return first
 
 
 @kernel(int64(PORTS, INDICES_IN))

@@ -42,6 +42,8 @@ PLACES = types.NamedTuple(
     StatePlaces,
 )
 """numba's type of `StatePlaces`."""
+_PARTS = types.Array(float32, 4, "C")
+_PLACED = types.Array(float32, 3, "C")
 
 
 def state_places(
@@ -130,24 +132,44 @@ def clear_places(places: StatePlaces, slots: np.ndarray) -> None:
             copy[first : first + size] = float32(0.0)
 
 
-@kernel(void(PLACES, INDICES_IN, AUDIO, AUDIO))
+@kernel(void(PLACES, INDICES_IN, _PARTS, _PLACED))
 def to_places(
-    places: StatePlaces, slots: np.ndarray, signal: np.ndarray, placed: np.ndarray
+    places: StatePlaces, slots: np.ndarray, parts: np.ndarray, placed: np.ndarray
 ) -> None:
-    """Copy the rows of ``signal`` of these slots to the rows of ``placed`` of their places."""
+    """Copy a signal of these slots to their places.
+
+    Args:
+        places: of `state_places`.
+        slots: each once.
+        parts: ``(steps, slots, channels, samples)``, a signal of one step or of several in turn.
+        placed: ``(places, channels, steps * samples)``, where they lie behind one another.
+    """
+    steps, _, channels, samples = parts.shape
     for index in range(slots.shape[0]):
-        placed[places.place_of[slots[index]]] = signal[slots[index]]
+        slot = slots[index]
+        place = places.place_of[slot]
+        for step in range(steps):
+            first = step * samples
+            for channel in range(channels):
+                for i in range(samples):
+                    placed[place, channel, first + i] = parts[step, slot, channel, i]
 
 
-@kernel(void(PLACES, INDICES_IN, AUDIO, AUDIO))
+@kernel(void(PLACES, INDICES_IN, _PLACED, _PARTS))
 def take_results(
-    places: StatePlaces, slots: np.ndarray, placed: np.ndarray, signal: np.ndarray
+    places: StatePlaces, slots: np.ndarray, placed: np.ndarray, parts: np.ndarray
 ) -> None:
-    """Take what a run has written for these slots, from their rows of ``placed`` to ``signal``.
+    """Take what a run has written for these slots, from ``placed`` to ``parts``, see `to_places`.
 
     Their states are from now on those in the copy that was written.
     """
+    steps, _, channels, samples = parts.shape
     for index in range(slots.shape[0]):
-        place = places.place_of[slots[index]]
+        slot = slots[index]
+        place = places.place_of[slot]
         places.copy_of[place] = 1 - places.copy_of[place]
-        signal[slots[index]] = placed[place]
+        for step in range(steps):
+            first = step * samples
+            for channel in range(channels):
+                for i in range(samples):
+                    parts[step, slot, channel, i] = placed[place, channel, first + i]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.batch.part import Part
 from rtsr.batch.select_graph import CHOSEN, OTHER, RESULT, mask_name, select_graph
 from rtsr.runtime.gpu_lock import GPU_LOCK
 from rtsr.runtime.providers import select as providers
@@ -28,14 +29,13 @@ class DeviceSlots:
         step: whose states lie in the memory of a device; of the CPU for a test.
 
     Attributes:
-        signals: inputs by name, row ``i`` belongs to slot ``i``.
-        high_band: the output, likewise.
+        parts: see :class:`~rtsr.batch.slots.Slots`; one.
     """
 
     def __init__(self, step: OnnxStep) -> None:
         self._step = step
-        self.signals = step.memory.signals
-        self.high_band: Array = step.memory.high_band
+        memory = step.memory
+        self.parts: tuple[Part, ...] = (Part(**memory.signals, high_band=memory.high_band),)
         onnxruntime = providers.load_onnxruntime()
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
@@ -59,7 +59,7 @@ class DeviceSlots:
                     providers=providers.onnx_providers(runs_on, step.options),
                     enable_fallback=0,
                 )
-            batch = self.high_band.shape[0]
+            batch = memory.high_band.shape[0]
             ranks = sorted({len(shape) for shape in shapes.values()})
             self._mask = np.zeros(batch, bool)
             self._masks = {
@@ -78,7 +78,7 @@ class DeviceSlots:
             # In place would be undefined: first into spare memory, then back.
             self._returns = [self._bind(never, blank, spare, states[buffer]) for buffer in range(2)]
 
-    def run(self, due: Indices, held: Indices) -> None:
+    def run(self, due: Indices, held: Indices, steps: int = 1, first: int = 0) -> None:
         """See :class:`~rtsr.batch.slots.Slots`; who is neither due nor held has no stream."""
         self._step.run()
         self._change(held, self._holds)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.batch.part import Part
 from rtsr.runtime.step_memory import HostMemory
 from rtsr_kernels.state_places import (
     bring_forward,
@@ -34,18 +37,29 @@ class HostSlots:
     """Runs the first rows of the batch, where it has put the states of the slots that are due.
 
     Args:
-        memory: of a session that takes each of :func:`row_counts`.
+        memories: of sessions that take one step, two, and so on, each for any of
+            :func:`row_counts`; they share one state.
 
     Attributes:
-        signals: inputs by name, row ``i`` belongs to slot ``i``.
-        high_band: the output, likewise.
+        parts: see :class:`~rtsr.batch.slots.Slots`; as many as there are sessions.
     """
 
-    def __init__(self, memory: HostMemory) -> None:
-        self._memory = memory
+    def __init__(self, memories: Sequence[HostMemory]) -> None:
+        self._memories = tuple(memories)
+        memory, most = memories[0], len(memories)
         slots = memory.high_band.shape[0]
-        self.signals = {name: np.zeros_like(placed) for name, placed in memory.signals.items()}
-        self.high_band: Array = np.zeros_like(memory.high_band)
+        signals = {
+            name: np.zeros((most, *placed.shape), np.float32)
+            for name, placed in memory.signals.items()
+        }
+        high_band = np.zeros((most, *memory.high_band.shape), np.float32)
+        self.parts = tuple(
+            Part(
+                **{name: signal[part] for name, signal in signals.items()},
+                high_band=high_band[part],
+            )
+            for part in range(most)
+        )
         self._shapes = {name: value.shape() for name, value in memory.states[0].items()}
         self._places = state_places(
             memory.copies,
@@ -54,21 +68,22 @@ class HostSlots:
             slots,
         )
         self._inputs = [
-            (_rows(self.signals[name]), _rows(placed)) for name, placed in memory.signals.items()
+            [(signals[name], placed) for name, placed in of.signals.items()] for of in memories
         ]
-        self._result = (_rows(memory.high_band), _rows(self.high_band))
+        self._high_band = high_band
         counts = row_counts(slots)
         self._count_of = [counts[np.searchsorted(counts, due)] for due in range(slots + 1)]
 
-    def run(self, due: Indices, held: Indices) -> None:
+    def run(self, due: Indices, held: Indices, steps: int = 1, first: int = 0) -> None:
         """See :class:`~rtsr.batch.slots.Slots`; all that are not due keep their states."""
         places = self._places
         count = self._count_of[len(due)]
         copy = bring_forward(places, due, count)
-        for signal, placed in self._inputs:
-            to_places(places, due, signal, placed)
-        self._memory.run(copy, count)
-        take_results(places, due, *self._result)
+        for parts, placed in self._inputs[steps - 1]:
+            to_places(places, due, parts[first : first + steps], placed)
+        self._memories[steps - 1].run(copy, count)
+        placed = self._memories[steps - 1].high_band
+        take_results(places, due, placed, self._high_band[first : first + steps])
 
     def clear(self, slots: Indices) -> None:
         """See :class:`~rtsr.batch.slots.Slots`."""
@@ -76,18 +91,14 @@ class HostSlots:
 
     def reset(self) -> None:
         """See :class:`~rtsr.batch.slots.Slots`."""
-        self._memory.reset()
+        self._memories[0].reset()
 
     def state(self) -> dict[str, Array]:
         """See :class:`~rtsr.batch.slots.Slots`."""
         places = self._places
-        copies = [self._memory.read_state(copy) for copy in range(2)]
+        copies = [self._memories[0].read_state(copy) for copy in range(2)]
         chosen = np.stack([places.copy_of, np.arange(len(places.copy_of))])[:, places.place_of]
         return {
             name: np.stack([copies[copy][name][place] for copy, place in chosen.T])
             for name in self._shapes
         }
-
-
-def _rows(signal: Array) -> Array:
-    return signal.reshape(signal.shape[0], -1)

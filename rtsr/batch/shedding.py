@@ -14,7 +14,7 @@ NETWORK, REPLICATE, DRY = "network", "replicate", "dry"
 LEVELS = (NETWORK, REPLICATE, DRY)
 
 #: A network that starts from nothing is 2 dB too quiet at first; after 20 hops it is right within
-#: 0.7 dB. So many steps it takes before it is faded in.
+#: 0.7 dB. So many hops it takes before it is faded in.
 PREROLL_HOPS = 20
 HOP_MS = 1000.0 * HOP / SAMPLE_RATE
 #: Sound that may wait, in ms, before steps are shed.
@@ -49,12 +49,16 @@ class Plan:
         """Whether the replication runs."""
         return REPLICATE in (self.before, self.after)
 
+    @property
+    def settled(self) -> Plan:
+        """The same for a step behind this one, where nothing is cross-faded any more."""
+        return Plan(self.after, self.after, self.network)
+
 
 class Shedding:
     """Chooses the level of each step of a batch.
 
     Args:
-        step_ms: sound that one step is worth.
         replicate_ms: time that the replication of one hop of one channel takes.
         is_allowed: whether anything may be shed at all.
 
@@ -62,53 +66,55 @@ class Shedding:
         level: what is put out.
     """
 
-    def __init__(self, step_ms: float, replicate_ms: float, is_allowed: bool = True) -> None:
-        self._step_ms = step_ms
+    def __init__(self, replicate_ms: float, is_allowed: bool = True) -> None:
         self._replicate_ms = replicate_ms
         self._is_allowed = is_allowed
-        self._preroll = max(1, round(PREROLL_HOPS * HOP_MS / step_ms))
+        self._step_ms = HOP_MS
         self.level = NETWORK
         self._load = 0.0
         self._on_time_ms = 0.0
         self._patience_ms = PATIENCE_MS
         self._steady_ms = MOST_PATIENCE_MS
-        self._fed = 0
+        self._fed_ms = 0.0
 
-    def plan(self, waiting_ms: float, channels: int) -> Plan:
+    def plan(self, waiting_ms: float, channels: int, step_ms: float) -> Plan:
         """Choose what the next step runs.
 
         Args:
             waiting_ms: sound of the stream that is furthest behind.
             channels: that take part.
+            step_ms: sound that the step is worth, the mean of the streams that take part.
         """
+        self._step_ms = step_ms
         if not self._is_allowed:
             return Plan(NETWORK, NETWORK, network=True)
         # A step waits for all that it takes; the limits count one hop of that.
-        waiting_ms -= self._step_ms - HOP_MS
+        waiting_ms -= step_ms - HOP_MS
         behind = waiting_ms > BEHIND_MS and self._load > LOAD
         if self.level == NETWORK:
             if not behind:
-                self._steady_ms += self._step_ms
+                self._steady_ms += step_ms
                 return Plan(NETWORK, NETWORK, network=True)
-            fits = channels * self._replicate_ms * self._step_ms / 10.0 < LOAD * self._step_ms
+            fits = channels * self._replicate_ms < LOAD * HOP_MS
             return self._move(REPLICATE if fits else DRY)
         if behind:
             # Not even this keeps up, or the network that is being tried beside it.
-            if self._fed:
+            if self._fed_ms:
                 self._give_up()
             elif self.level == REPLICATE:
                 return self._move(DRY)
-        self._on_time_ms = self._on_time_ms + self._step_ms if waiting_ms <= ON_TIME_MS else 0.0
-        if not self._fed and self._on_time_ms < self._patience_ms:
+        self._on_time_ms = self._on_time_ms + step_ms if waiting_ms <= ON_TIME_MS else 0.0
+        if not self._fed_ms and self._on_time_ms < self._patience_ms:
             return Plan(self.level, self.level, network=False)
-        self._fed += 1
-        if self._fed <= self._preroll:
-            return Plan(self.level, self.level, network=True, starts=self._fed == 1)
+        if self._fed_ms < PREROLL_HOPS * HOP_MS:
+            starts = not self._fed_ms
+            self._fed_ms += step_ms
+            return Plan(self.level, self.level, network=True, starts=starts)
         plan = Plan(self.level, NETWORK, network=True)
         self.level = NETWORK
         self._load = 0.0
         self._steady_ms = 0.0
-        self._fed = 0
+        self._fed_ms = 0.0
         return plan
 
     def record(self, elapsed_ms: float) -> None:
@@ -129,7 +135,7 @@ class Shedding:
         return plan
 
     def _give_up(self) -> None:
-        self._fed = 0
+        self._fed_ms = 0.0
         self._on_time_ms = 0.0
         self._load = 0.0
         self._patience_ms = min(2.0 * self._patience_ms, MOST_PATIENCE_MS)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rtsr.batch.device_slots import DeviceSlots
 from rtsr.batch.host_slots import HostSlots, row_counts
+from rtsr.batch.part import Part
 from rtsr.runtime.models import Model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
@@ -30,15 +31,13 @@ class Slots(Protocol):
     """What either kind of memory does for :class:`SlotStep`.
 
     Attributes:
-        signals: inputs by name, row ``i`` belongs to slot ``i``.
-        high_band: the output, likewise.
+        parts: signals of each of the steps that one run may take in turn.
     """
 
-    signals: dict[str, Array]
-    high_band: Array
+    parts: tuple[Part, ...]
 
-    def run(self, due: Indices, held: Indices) -> None:
-        """Take a step of the slots in ``due``; those in ``held`` keep their states."""
+    def run(self, due: Indices, held: Indices, steps: int = 1, first: int = 0) -> None:
+        """Take steps of the slots in ``due``; those in ``held`` keep their states."""
 
     def clear(self, slots: Indices) -> None:
         """Zero the states of these slots."""
@@ -58,9 +57,10 @@ class SlotStep:
         slots: items of the batch; each takes one channel of audio.
 
     Attributes:
-        audio, noise, f_prior, f_target, high_band: as those of ``OnnxStep``; row ``i`` belongs to
-            slot ``i``.
-        model, metadata, provider: likewise.
+        parts: signals of each of the steps that one run may take in turn: two on the CPU where a
+            step is one hop, else one.
+        slots: how many there are.
+        model, metadata, provider: as those of ``OnnxStep``.
 
     Raises:
         ModelError, ProviderError, MissingDependencyError: as for ``OnnxStep``.
@@ -84,33 +84,53 @@ class SlotStep:
             row_counts=row_counts(slots),
         )
         self._step = step
+        self.slots = slots
         self.model = step.model
         self.metadata = step.metadata
         self.provider = step.provider
-        self._slots: Slots = (
-            HostSlots(step.memory) if isinstance(step.memory, HostMemory) else DeviceSlots(step)
-        )
-        signals = self._slots.signals
-        self.audio: Array = signals["audio"]
-        self.noise: Array = signals["noise"]
-        self.f_prior: Array = signals["f_prior"]
-        self.f_target: Array = signals["f_target"]
-        self.f_target.fill(self.metadata.f_target_default)
-        self.high_band: Array = self._slots.high_band
+        self._slots: Slots
+        if isinstance(step.memory, HostMemory):
+            memories = [step.memory]
+            if hops_per_step == 1:
+                memories.append(self._longer(step, slots, threads))
+            self._slots = HostSlots(memories)
+        else:
+            self._slots = DeviceSlots(step)
+        self.parts = self._slots.parts
+        for part in self.parts:
+            part.f_target.fill(self.metadata.f_target_default)
         everybody = np.arange(slots)
-        for _ in range(_WARM_UP_STEPS):
-            self.run(everybody, everybody[:0])
+        for steps in range(1, len(self.parts) + 1):
+            for _ in range(_WARM_UP_STEPS):
+                self.run(everybody, everybody[:0], steps)
         self.reset()
 
-    def run(self, due: Indices, held: Indices) -> Array:
-        """Take a step of some slots; returns :attr:`high_band`, where only their rows count.
+    @staticmethod
+    def _longer(step: OnnxStep, slots: int, threads: int) -> HostMemory:
+        """Open the session that takes two hops at once, on the state of the one that takes one."""
+        assert isinstance(step.memory, HostMemory)
+        longer = OnnxStep(
+            step.model,
+            provider=providers.CPU,
+            batch=slots,
+            hops_per_step=2,
+            threads=threads,
+            row_counts=row_counts(slots),
+            state_of=step.memory,
+        )
+        assert isinstance(longer.memory, HostMemory)
+        return longer.memory
+
+    def run(self, due: Indices, held: Indices, steps: int = 1, first: int = 0) -> None:
+        """Take steps of some slots, from and into their rows of as many :attr:`parts`.
 
         Args:
             due: those that take part, each once.
             held: those that have a stream and do not; they keep their states.
+            steps: how many each of them takes.
+            first: number of the first one's part.
         """
-        self._slots.run(due, held)
-        return self.high_band
+        self._slots.run(due, held, steps, first)
 
     def clear(self, slots: Indices) -> None:
         """Zero the states of these slots: their next step is the first."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.arguments import check_arguments, check_audio_format
-from rtsr.batch.replicate import BatchReplicate
-from rtsr.batch.shedding import DRY, NETWORK, REPLICATE, Plan, Shedding
+from rtsr.batch.high_bands import HighBands
+from rtsr.batch.shedding import DRY, NETWORK, Plan, Shedding
 from rtsr.batch.slots import SlotStep
 from rtsr.batch.stream import RESERVED_FRAMES, BatchStream
 from rtsr.closing import Closing
@@ -21,19 +21,19 @@ from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
 from rtsr.engine.hop_engine import HopEngine
-from rtsr.engine.network_rows import network_rows, start_rows
+from rtsr.engine.network_rows import start_rows
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import ArgumentError, BatchFullError, RtsrError
 from rtsr.runtime.models import Model
-from rtsr.timing import HOP, SAMPLE_RATE, Latency
-from rtsr_kernels.network_rows import check_rows, fill_rows, list_slots
+from rtsr.timing import SAMPLE_RATE, Latency
 from rtsr_kernels.ports import (
     emit_rows,
     find_due,
     is_row_due,
     longest_wait,
     make_ports,
+    put_two_steps_first,
     ring_capacity,
     take_rows,
 )
@@ -111,28 +111,28 @@ class BatchUpsampler(Closing):
         self._step: SlotStep | None = step
         self.model = step.model
         self.provider = step.provider
-        self.step_samples = step.audio.shape[2]
+        self._parts: list[Audio] = [part.audio[:, 0] for part in step.parts]
+        self.step_samples = self._parts[0].shape[1]
         self.engine = HopEngine(
-            self.capacity, self.capacity, int(hops_per_step), step.metadata.overlap
+            self.capacity,
+            self.capacity,
+            int(hops_per_step),
+            step.metadata.overlap,
+            ahead=len(step.parts),
         )
         #: Held during a step; a stream's cutoff is set under it.
         self.lock = threading.Lock()
-        self._network = network_rows(step, self.capacity)
+        self._high_bands = HighBands(step, self.capacity)
         waiting = SAMPLE_RATE * int(buffer_ms) // 1000 + 2 * self.step_samples + RESERVED_FRAMES
         self._ports = make_ports(
             self.capacity, self.capacity, self.step_samples, ring_capacity(waiting)
         )
-        self._audio: Audio = step.audio[:, 0]
-        self._high_band: Audio = step.high_band[:, 0]
-        self._out: Audio = np.zeros_like(self._audio)
-        self._silence: Audio = np.zeros_like(self._audio)
+        self._out: Audio = np.zeros_like(self._parts[0])
         self._due = np.zeros(self.capacity, np.int64)
+        self._spare = np.zeros(self.capacity, np.int64)
         self._held = np.zeros(self.capacity, np.int64)
-        self._slots = np.zeros(self.capacity, np.int64)
-        self._replicate = BatchReplicate(self._network)
         self._shedding = Shedding(
-            1000.0 * self.step_samples / SAMPLE_RATE,
-            self._replicate.ms_per_hop() if overload == "shed" else 0.0,
+            self._high_bands.replicate.ms_per_hop() if overload == "shed" else 0.0,
             is_allowed=overload == "shed",
         )
         # The lowest free one last, for pop.
@@ -226,19 +226,18 @@ class BatchUpsampler(Closing):
                 expected_cutoff=expected_cutoff,
                 colour=found,
             )
-            start_rows(self._network, row, slots, int(seed), f_target)
-            # Their states are those of others, or of nobody.
-            step.clear(np.array(slots, np.int64))
-            self._replicate.clear(slots)
+            start_rows(self._high_bands.network, row, slots, int(seed), f_target)
+            self._high_bands.clear(slots)
             stream = BatchStream(self, row, slots, port, statistics, alignment)
             self._streams[row] = stream
         return stream
 
     def step(self) -> int:
-        """Advance by one step every stream that has a whole one waiting; returns how many.
+        """Advance every stream that has a whole step waiting; returns how many.
 
-        A stream that has none keeps its state as it is. Where streams arrive in step, call it once
-        per hop; where several hops may wait, call it until it returns 0.
+        By one step or, on the CPU, by two where two wait and a step is one hop, as after a packet
+        of 20 ms: one run of the network for two hops is shorter than two runs. A stream that has
+        none keeps its state as it is. Where more may wait, call it until it returns 0.
 
         Raises:
             RtsrError: the batch is closed.
@@ -246,23 +245,26 @@ class BatchUpsampler(Closing):
         with self.lock:
             step = self._running()
             started = time.perf_counter_ns()
-            count, held = find_due(self._ports, self.step_samples, self._due, self._held)
+            count, held_count = find_due(self._ports, self.step_samples, self._due, self._held)
             if not count:
                 return 0
-            due = self._due[:count]
+            due, held = self._due[:count], self._held[:held_count]
             waiting = longest_wait(self._ports, due)
-            take_rows(self._ports, due, self._audio)
-            f_prior = self.engine.begin_rows(due, self._audio)
+            two = 0
+            if len(self._parts) > 1:
+                two = put_two_steps_first(self._ports, self.step_samples, due, self._spare)
             plan = self._shedding.plan(
                 1000.0 * waiting / SAMPLE_RATE,
-                int(self._network.values["channels"][due].sum()),
+                int(self._high_bands.values["channels"][due].sum()),
+                1000.0 * self.step_samples / SAMPLE_RATE * (count + two) / count,
             )
-            high_band = self._generate(step, plan, due, self._held[:held], f_prior)
+            if plan.starts:
+                step.reset()
             # What another level makes is not what a colour was learnt for.
             self.engine.set_coloured(plan.after == NETWORK)
-            self.engine.set_silent(due, plan.before == plan.after == DRY)
-            self.engine.finish_rows(due, self._audio, high_band, self._out)
-            emit_rows(self._ports, due, self._out, self.engine.adds)
+            for rows, steps in ((due[:two], 2), (due[two:], 1)):
+                if len(rows):
+                    self._advance(plan, rows, held, steps)
             elapsed = time.perf_counter_ns() - started
             self._shedding.record(elapsed * 1e-6)
             self.statistics.record_step(elapsed)
@@ -305,15 +307,15 @@ class BatchUpsampler(Closing):
     def set_target(self, row: int, f_target: float) -> None:
         """Set where a row's output should end, in Hz; for its stream."""
         self.engine.set_target(row, f_target)
-        self._network.values["f_target"][row] = f_target
+        self._high_bands.values["f_target"][row] = f_target
 
     def seed_of(self, row: int) -> int:
         """Return the seed of a row's noise; for its stream."""
-        return int(self._network.values["seed"][row])
+        return int(self._high_bands.values["seed"][row])
 
     def set_seed(self, row: int, seed: int) -> None:
         """Set the seed of a row's noise; for its stream."""
-        self._network.values["seed"][row] = seed
+        self._high_bands.values["seed"][row] = seed
 
     def counted(self, row: int) -> NDArray[Any]:
         """Return what was counted of a row, see `rtsr_kernels.ports.VALUES`; for its stream."""
@@ -331,7 +333,8 @@ class BatchUpsampler(Closing):
             self.engine.set_colour(row, None)
             self._ports.values["is_open"][row] = False
             # A device goes on running them.
-            self._audio[slots] = 0.0
+            for part in self._parts:
+                part[slots] = 0.0
             self._free.extend(reversed(slots))
             self._free_rows.append(row)
 
@@ -340,50 +343,26 @@ class BatchUpsampler(Closing):
             raise RtsrError("This BatchUpsampler is closed; make a new one.")
         return self._step
 
-    def _generate(
-        self,
-        step: SlotStep,
-        plan: Plan,
-        due: NDArray[np.int64],
-        held: NDArray[np.int64],
-        f_prior: Audio,
-    ) -> Audio:
-        """Make the high band of a step at the level that was planned for it."""
-        bands = {DRY: self._silence}
-        if plan.replicate:
-            bands[REPLICATE] = self._replicate.run(due, f_prior)
-        if plan.network:
-            if plan.starts:
-                step.reset()
-            fill_rows(self._network, due, f_prior)
-            step.run(self._slots[: list_slots(self._network, due, self._slots)], held)
-            if check_rows(self._network, due):
-                self._drop_unusable(step, due)
-            bands[NETWORK] = self._high_band
-        else:
-            self._network.values["frame"][due] += self.engine.hops
-        if plan.before == plan.after:
-            high_band = bands[plan.after]
-        else:
-            # Two levels' bands are alike in level but not in detail: powers add. Against nothing,
-            # amplitudes.
-            angle = np.pi / 2 * np.minimum((np.arange(self.step_samples) + 0.5) / HOP, 1.0)
-            fall, rise = np.cos(angle), np.sin(angle)
-            if DRY in (plan.before, plan.after):
-                fall, rise = fall**2, rise**2
-            faded = fall * bands[plan.before] + rise * bands[plan.after]
-            high_band = faded.astype(np.float32)
-        if plan.after != NETWORK:
-            self._ports.values[plan.after + "_hops"][due] += self.engine.hops
-        return high_band
-
-    def _drop_unusable(self, step: SlotStep, due: NDArray[np.int64]) -> None:
-        """Let networks begin anew whose result was no sound."""
-        for row in due[self._network.values["is_unusable"][due]]:
-            count = self._network.values["channels"][row]
-            step.clear(self._network.slots[row, :count])
-            self.engine.clear_filter(int(row))
-            self._ports.values["degraded_hops"][row] += self.engine.hops
+    def _advance(
+        self, plan: Plan, rows: NDArray[np.int64], held: NDArray[np.int64], steps: int
+    ) -> None:
+        """Advance the streams in ``rows`` by so many steps, for which the network runs once."""
+        plans = (plan, plan.settled)[:steps]
+        for number, (each, part) in enumerate(zip(plans, self._parts, strict=False)):
+            take_rows(self._ports, rows, part)
+            f_prior = self.engine.begin_rows(rows, part, number)
+            self._high_bands.prepare(each, rows, f_prior, number)
+        self._high_bands.run(plan, rows, held, steps)
+        for number, (each, part) in enumerate(zip(plans, self._parts, strict=False)):
+            high_band, unusable = self._high_bands.finish(each, number)
+            for row in unusable.tolist():
+                self.engine.clear_filter(row)
+                self._ports.values["degraded_hops"][row] += self.engine.hops
+            if plan.after != NETWORK:
+                self._ports.values[plan.after + "_hops"][rows] += self.engine.hops
+            self.engine.set_silent(rows, each.before == each.after == DRY)
+            self.engine.finish_rows(rows, part, high_band, self._out, number)
+            emit_rows(self._ports, rows, self._out, self.engine.adds)
 
     def _take(self, channels: int) -> tuple[int, list[int]]:
         if channels > len(self._free):

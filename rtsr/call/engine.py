@@ -45,9 +45,6 @@ HELD_SECONDS = 1800.0
 _SHORTEST_REST, _LONGEST_REST = 0.0005, 0.002
 _REST = 0.5
 _WATCH_SECONDS = 1.0
-# Two are a packet of 20 ms. Under too much load there is always a next one, and who wants to join,
-# leave or send audio must have a turn.
-_MOST_STEPS = 2
 
 
 class BusyError(RtsrError):
@@ -445,10 +442,9 @@ class CallEngine:
             self._work.clear()
             started = time.perf_counter()
             try:
-                for _ in range(_MOST_STEPS):
-                    if self._stopping or not self._step():
-                        break
-                else:
+                # Under too much load there is always a next one; who wants to join, leave or send
+                # audio has a turn before it.
+                if self._step():
                     self._work.set()
             except Exception:
                 if self._stopping:

@@ -36,16 +36,27 @@ class HopEngine:
         hops: of 480 samples that one step takes.
         overlap: samples by which the high band is later than the input, beside the step.
         channels: the most that one stream has.
+        ahead: steps of many streams that may be begun before the first of them is finished.
     """
 
     def __init__(
-        self, streams: int, slots: int, hops: int, overlap: int, channels: int = 8
+        self,
+        streams: int,
+        slots: int,
+        hops: int,
+        overlap: int,
+        channels: int = 8,
+        ahead: int = 1,
     ) -> None:
         self.hops = hops
         self.step_samples = HOP * hops
         self.overlap = overlap
         self._crossover = crossover.crossover_state(streams, slots, hops, overlap)
-        self._cutoffs = cutoffs.cutoff_state(streams, hops, channels)
+        first = cutoffs.cutoff_state(streams, hops, channels)
+        # Of each step that is begun, what was measured; all else goes on from step to step.
+        self._begun = [first] + [
+            first._replace(f_prior=np.zeros_like(first.f_prior)) for _ in range(ahead - 1)
+        ]
         self._scratch = crossover.crossover_scratch(hops)
         self._cutoff_scratch = cutoffs.cutoff_scratch()
         self._is_new = np.zeros(streams, np.bool_)
@@ -59,7 +70,8 @@ class HopEngine:
         # Whether any stream has, or ever had, a colour.
         self._equalises = False
         self._mixing = self._crossover.values
-        self._values = self._cutoffs.values
+        self._values = first.values
+        self._detectors = first.detectors
 
     @property
     def slots(self) -> NDArray[np.int64]:
@@ -71,11 +83,6 @@ class HopEngine:
         """``(streams,)``: whether the last step added anything to the dry signal."""
         adds: NDArray[np.bool_] = self._mixing["adds"]
         return adds
-
-    @property
-    def f_prior(self) -> Audio:
-        """``(streams, hops)``: Hz where the content of each hop of the last step ends."""
-        return self._cutoffs.f_prior
 
     def join(
         self,
@@ -121,7 +128,7 @@ class HopEngine:
         self._values["given_hz"][row] = np.nan if cutoff is None else cutoff
         native = float(self._values["native_hz"][row])
         start = native if expected_cutoff is None else expected_cutoff
-        start_bandwidth(self._cutoffs.detectors, row, start, native)
+        start_bandwidth(self._detectors, row, start, native)
 
     def native_hz(self, row: int) -> float:
         """Return half of the rate of a row's input in Hz, see :meth:`set_native`."""
@@ -204,7 +211,7 @@ class HopEngine:
 
     def is_missing(self, row: int) -> bool:
         """Whether something is missing above the cutoff of the newest hop."""
-        return bool(cutoffs.is_band_missing(self.f_prior[row, -1], self.target(row)))
+        return bool(cutoffs.is_band_missing(self._begun[0].f_prior[row, -1], self.target(row)))
 
     def given_cutoff(self, row: int) -> float | None:
         """Return the cutoff that was given, in Hz; ``None`` where it is measured."""
@@ -226,42 +233,54 @@ class HopEngine:
         Returns:
             Hz ``(hops,)`` where the content of each hop ends; the next step overwrites it.
         """
-        cutoffs.measure_block(self._cutoffs, 0, audio, self._cutoff_scratch.detector)
-        if self._colours and not self._colours[0].may_skip(self.hops):
-            self._hear(0, audio)
-        return self.f_prior[0]
+        begun = self._begun[0]
+        cutoffs.measure_block(begun, 0, audio, self._cutoff_scratch.detector)
+        return begun.f_prior[0]
 
     def finish(self, audio: Audio, high_band: Audio, out: Audio) -> None:
         """Finish the step of row 0 that was begun: the delayed input and the high band above it.
 
         All arrays are ``(480 * hops, channels)``; ``high_band`` is coloured in place.
         """
-        self._plan(self._first)
+        begun = self._begun[0]
+        if self._colours and not self._colours[0].may_skip(self.hops):
+            self._hear(0, audio, begun.f_prior[0])
+        self._plan(self._first, begun)
         if self._equalises:
             self._equalise(self._first, high_band.T)
         crossover.finish_block(self._crossover, 0, audio, high_band, out, self._scratch)
 
-    def begin_rows(self, rows: Rows, audio: Audio) -> Audio:
-        """Measure a step of the streams in ``rows``; ``audio`` is ``(slots, 480 * hops)``.
+    def begin_rows(self, rows: Rows, audio: Audio, number: int = 0) -> Audio:
+        """Measure a step of the streams in ``rows``.
+
+        Args:
+            rows: of the streams.
+            audio: ``(slots, 480 * hops)``.
+            number: of the step among those that are begun before the first is finished.
 
         Returns:
-            Hz ``(streams, hops)``, where the content of each hop ends; see :attr:`f_prior`.
+            Hz ``(streams, hops)``, where the content of each hop ends; the next step of that number
+            overwrites it.
         """
-        cutoffs.measure_rows(self._cutoffs, rows, self.slots, audio, self._cutoff_scratch)
+        begun = self._begun[number]
+        cutoffs.measure_rows(begun, rows, self.slots, audio, self._cutoff_scratch)
+        return begun.f_prior
+
+    def finish_rows(
+        self, rows: Rows, audio: Audio, high_band: Audio, out: Audio, number: int = 0
+    ) -> None:
+        """Finish the step of that number; all arrays are ``(slots, 480 * hops)``.
+
+        ``high_band`` is filtered in place.
+        """
+        begun = self._begun[number]
         if self._colours:
             for row in rows.tolist():
                 colour = self._colours.get(row)
                 if colour is not None and not colour.may_skip(self.hops):
                     slots = self.slots[row, : self._mixing["channels"][row]]
-                    self._hear(row, audio[slots].T)
-        return self.f_prior
-
-    def finish_rows(self, rows: Rows, audio: Audio, high_band: Audio, out: Audio) -> None:
-        """Finish a step of the streams in ``rows``; all arrays are ``(slots, 480 * hops)``.
-
-        ``high_band`` is filtered in place.
-        """
-        self._plan(rows)
+                    self._hear(row, audio[slots].T, begun.f_prior[row])
+        self._plan(rows, begun)
         if self._equalises:
             self._equalise(rows, high_band)
         crossover.finish_rows(self._crossover, rows, audio, high_band, out, self._scratch)
@@ -277,10 +296,10 @@ class HopEngine:
             self._equaliser_scratch,
         )
 
-    def _plan(self, rows: Rows) -> None:
+    def _plan(self, rows: Rows, begun: cutoffs.CutoffState) -> None:
         """Find the crossover of each hop, and design the high-passes that are new."""
         state = self._crossover
-        cutoffs.crossover_hz(self._cutoffs, rows, state.hz)
+        cutoffs.crossover_hz(begun, rows, state.hz)
         count = crossover.find_new_cutoffs(state, rows, self._is_new)
         if self._recoloured:
             for row in self._recoloured.intersection(rows.tolist()):
@@ -297,9 +316,9 @@ class HopEngine:
             if state.hz[row, 0] == self._mixing["mixed_hz"][row]:
                 state.sos[row, 0] = state.sos[row, 1]
 
-    def _hear(self, row: int, audio: Audio) -> None:
+    def _hear(self, row: int, audio: Audio, f_prior: Audio) -> None:
         """Let a row's colour listen to the input ``(480 * hops, channels)`` of its step."""
-        if self._colours[row].hear(audio, self.f_prior[row]):
+        if self._colours[row].hear(audio, f_prior):
             self._recoloured.add(row)
 
     def _design_colour(self, row: int) -> None:

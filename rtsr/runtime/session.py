@@ -43,6 +43,7 @@ class OnnxStep:
         options: instead of options in ``provider``.
         row_counts: numbers of first items of the batch that a run of :attr:`memory` may take
             instead of all; for those who step it themselves, and only on the CPU.
+        state_of: memory of another one on the CPU, whose state this one shares.
 
     Attributes:
         audio: float32 ``(batch, 1, 480 * hops)``, band-limited input at 48 kHz.
@@ -71,6 +72,7 @@ class OnnxStep:
         threads: int = 1,
         options: ProviderOptions | None = None,
         row_counts: Sequence[int] = (),
+        state_of: HostMemory | None = None,
     ) -> None:
         wanted, parsed = parse_provider(provider)
         self.options = options or parsed
@@ -83,6 +85,7 @@ class OnnxStep:
         onnxruntime = providers.load_onnxruntime()
         shape = SessionShape(batch, hops_per_step, threads, takes_fewer=bool(row_counts))
         self._row_counts = tuple(row_counts)
+        self._state_of = state_of
         opened, self.memory = self._start(onnxruntime, wanted, shape)
         self.provider = opened.provider
         self.cuda_graph = opened.graph
@@ -197,7 +200,7 @@ class OnnxStep:
             ) from None
         shapes = self._shapes(shape)
         if opened.stream is None:
-            return HostMemory(onnxruntime, opened.session, shapes, self._row_counts)
+            return HostMemory(onnxruntime, opened.session, shapes, self._row_counts, self._state_of)
         return DeviceMemory(
             onnxruntime, opened.runs, opened.stream, shapes, device_id=self.options.device
         )

@@ -82,6 +82,7 @@ class HostMemory:
         session: on the CPU.
         shapes: of the step.
         row_counts: numbers of first rows that a run may have instead of all.
+        state_of: another session's, whose state this one goes on from and writes.
 
     Attributes:
         copies: float32 ``(2, floats)``, the two copies of the state: in each its tensors lie behind
@@ -97,12 +98,15 @@ class HostMemory:
         session: Any,
         shapes: StepShapes,
         row_counts: Sequence[int] = (),
+        state_of: HostMemory | None = None,
     ) -> None:
         self._session = session
         self.signals = {name: _zeros(shape) for name, shape in shapes.signals.items()}
         self.high_band = _zeros(shapes.high_band)
         places, size = _places(shapes.states)
-        self.copies: Audio = np.zeros((2, size // _FLOAT), np.float32)
+        self.copies: Audio = (
+            np.zeros((2, size // _FLOAT), np.float32) if state_of is None else state_of.copies
+        )
         self.starts = {name: place // _FLOAT for name, place in places.items()}
         tensors = [
             {

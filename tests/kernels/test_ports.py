@@ -19,6 +19,7 @@ from rtsr_kernels.ports import (
     make_ports,
     pull_block,
     push_block,
+    put_two_steps_first,
     readable,
     ring_capacity,
     set_end,
@@ -170,6 +171,25 @@ def test_a_step_needs_room_behind() -> None:
     assert not is_row_due(ports, 0, STEP)
     rows[0].pull(1)
     assert is_row_due(ports, 0, STEP)
+
+
+def test_who_has_two_steps_waiting_and_room_for_them_comes_first() -> None:
+    ports, rows = make([1, 2, 1, 1, 1, 1])
+    # Two steps, one, three; two of a stream with room for one; an end within one step, and within
+    # two.
+    while CAPACITY - readable(ports.finished[3]) >= 2 * STEP:
+        rows[3].push(noise(STEP, 1))
+        step(ports)
+    for row, end in ((4, STEP), (5, STEP + 1)):
+        set_end(ports.waiting[row], end, 2 * STEP)
+    for row, count in zip(rows, (960, 959, 1440, 960, 960, 960), strict=True):
+        row.push(noise(count, row.channels))
+    before = ports.values["steps"].copy()
+    due, spare = np.array([0, 1, 2, 3, 4, 5]), np.zeros(6, np.int64)
+    assert put_two_steps_first(ports, STEP, due, spare) == 3
+    assert due.tolist() == [0, 2, 5, 1, 3, 4]
+    assert (ports.values["steps"] - before).tolist() == [1, 0, 1, 0, 0, 1]
+    assert put_two_steps_first(ports, STEP, due[:0], spare) == 0
 
 
 def test_the_longest_wait_is_that_of_the_rows_asked_for() -> None:

@@ -141,6 +141,101 @@ def test_streams_that_come_and_go_equal_streams_alone(
         assert np.abs(result - expected).max(initial=0.0) <= TOLERANCE
 
 
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_packets_of_any_length_give_what_a_stream_gives_alone(
+    model: str, make_sound: MakeSound, data: st.DataObject
+) -> None:
+    """Some have one hop waiting, some two, and which do changes from round to round."""
+    count = data.draw(st.integers(2, 4))
+    rates = [data.draw(st.sampled_from([8000, 16000, 48000])) for _ in range(count)]
+    cutoffs = [data.draw(st.sampled_from([None, 3600.0])) for _ in range(count)]
+    sounds = [
+        make_sound(rate, 0.16, cutoff=3500, level=0.3, seed=index)[:, 0]
+        for index, rate in enumerate(rates)
+    ]
+    # ms of each stream's packets in each round.
+    rounds = data.draw(
+        st.lists(st.lists(st.sampled_from([0, 5, 10, 20, 20, 30]), min_size=4, max_size=4))
+    )
+    rounds += [[20, 10, 20, 15], [10, 20, 20, 20]]
+    with BatchUpsampler(4, model=model, buffer_ms=500, overload="wait") as batch:
+        streams = [
+            batch.open(rate, cutoff=cutoff, seed=index)
+            for index, (rate, cutoff) in enumerate(zip(rates, cutoffs, strict=True))
+        ]
+        parts: list[list[np.ndarray]] = [[] for _ in streams]
+        sent = [0] * count
+        now = 0
+        while not all(stream.is_done for stream in streams):
+            lengths = rounds[now % len(rounds)]
+            for index, stream in enumerate(streams):
+                length = lengths[index] * rates[index] // 1000
+                if sent[index] < len(sounds[index]):
+                    stream.push(sounds[index][sent[index] : sent[index] + length])
+                    sent[index] += length
+                else:
+                    stream.finish()
+            while any(stream.is_due for stream in streams):
+                due = sum(stream.is_due for stream in streams)
+                assert batch.step() == due
+            assert batch.step() == 0
+            # Nobody waits for a second hop.
+            assert all(stream.is_done or stream.waiting_ms < 10.0 for stream in streams)
+            for stream, part in zip(streams, parts, strict=True):
+                part.append(stream.pull())
+            now += 1
+            assert now < 500
+    for index, part in enumerate(parts):
+        expected = _alone(sounds[index], rates[index], 1, model, cutoff=cutoffs[index], seed=index)
+        result = np.concatenate(part)
+        assert result.shape == expected.shape
+        assert np.abs(result - expected).max() <= TOLERANCE
+
+
+def test_a_packet_of_two_hops_is_one_run_of_the_network(
+    stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(48000, 0.06, cutoff=3500)[:, 0]
+    runs: list[tuple[int, int]] = []
+    with BatchUpsampler(4, model=stand_in, overload="wait") as batch:
+        run = batch._step.run
+
+        def noted(due: np.ndarray, held: np.ndarray, steps: int) -> None:
+            runs.append((len(due), steps))
+            run(due, held, steps)
+
+        batch._step.run = noted
+        stereo, *others = batch.open(48000, channels=2), batch.open(48000), batch.open(48000)
+        stereo.push(np.repeat(sound[:960, None], 2, axis=1))
+        others[0].push(sound[:480])
+        others[1].push(sound[:1440])
+        assert batch.step() == 3
+        assert runs == [(3, 2), (1, 1)]
+        assert [stream.ready for stream in batch.streams] == [960, 480, 960]
+        assert [stream.statistics.steps for stream in batch.streams] == [2, 1, 2]
+        assert batch.step() == 1
+        assert batch.step() == 0
+        assert runs[2:] == [(1, 1)]
+        assert [stream.held_steps for stream in batch.streams] == [1, 1, 0]
+        assert batch.statistics.steps == 2
+
+
+def test_latency_is_that_of_one_hop_whether_or_not_hops_come_in_twos(stand_in: Path) -> None:
+    click = np.zeros(960, np.float32)
+    click[700] = 1.0
+    with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
+        stream = batch.open(48000, wet=0.0)
+        assert stream.latency.hop == 480
+        stream.push(click)
+        batch.step()
+        out = stream.pull()
+        assert len(out) == 960
+        assert np.argmax(out) == 700 + stream.delay_samples
+
+
 def test_a_stalled_stream_keeps_its_state(model: str, make_sound: MakeSound) -> None:
     sound = make_sound(48000, 0.4, cutoff=3500)[:, 0]
     with BatchUpsampler(3, model=model, buffer_ms=500, overload="wait") as batch:
@@ -484,14 +579,14 @@ def test_what_is_closed_says_so(stand_in: Path) -> None:
 
 
 def test_a_step_allocates_next_to_nothing(stand_in: Path, make_sound: MakeSound) -> None:
-    sound = make_sound(8000, 0.01)[:, 0]
-    out = np.empty((480, 1), np.float32)
+    sound = make_sound(8000, 0.02)[:, 0]
+    out = np.empty((960, 1), np.float32)
     with BatchUpsampler(4, model=stand_in, overload="wait") as batch:
         streams = [batch.open(8000, cutoff=3600.0) for _ in range(4)]
 
-        def hop(pushing: list[BatchStream]) -> None:
-            for stream in pushing:
-                stream.push(sound)
+        def hop(pushing: list[BatchStream], in_twos: int = 0) -> None:
+            for index, stream in enumerate(pushing):
+                stream.push(sound if index < in_twos else sound[:80])
             batch.step()
             for stream in streams:
                 stream.pull_into(out)
@@ -500,12 +595,14 @@ def test_a_step_allocates_next_to_nothing(stand_in: Path, make_sound: MakeSound)
         # cache of lookups keeps up to 4096 of them: it is filled before anything is counted.
         tracemalloc.start()
         for _ in range(1000):
-            hop(streams)
+            hop(streams, 2)
         tracemalloc.reset_peak()
         start = tracemalloc.get_traced_memory()[0]
         for _ in range(100):
             hop(streams)
             hop(streams[1:])
+            hop(streams, 2)
+            hop(streams, 4)
         kept, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert kept - start < 20_000

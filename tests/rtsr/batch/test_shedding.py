@@ -26,11 +26,16 @@ HOP = 480
 
 
 def _run(
-    shedding: Shedding, steps: int, waiting: float, took: float, channels: int = 10
+    shedding: Shedding,
+    steps: int,
+    waiting: float,
+    took: float,
+    channels: int = 10,
+    step_ms: float = 10.0,
 ) -> list[Plan]:
     plans = []
     for _ in range(steps):
-        plans.append(shedding.plan(waiting, channels))
+        plans.append(shedding.plan(waiting, channels, step_ms))
         shedding.record(took)
     return plans
 
@@ -45,20 +50,20 @@ def _overload(shedding: Shedding, channels: int = 10) -> list[Plan]:
 
 
 def test_a_batch_that_keeps_up_keeps_its_network() -> None:
-    plans = _run(Shedding(10.0, 0.1), 1000, 10.0, 9.0)
+    plans = _run(Shedding(0.1), 1000, 10.0, 9.0)
     assert set(plans) == {Plan(NETWORK, NETWORK, network=True)}
 
 
 def test_much_at_once_is_no_overload() -> None:
-    assert all(plan.after == NETWORK for plan in _run(Shedding(10.0, 0.1), 500, 5000.0, 9.0))
+    assert all(plan.after == NETWORK for plan in _run(Shedding(0.1), 500, 5000.0, 9.0))
 
 
 def test_slow_steps_are_none_while_nothing_waits() -> None:
-    assert all(plan.after == NETWORK for plan in _run(Shedding(10.0, 0.1), 500, BEHIND_MS, 15.0))
+    assert all(plan.after == NETWORK for plan in _run(Shedding(0.1), 500, BEHIND_MS, 15.0))
 
 
 def test_overload_goes_to_replication_with_a_fade() -> None:
-    shedding = Shedding(10.0, 0.1)
+    shedding = Shedding(0.1)
     plans = _overload(shedding)
     # The average needs some steps: one slow step is none.
     assert 3 <= len(plans) <= 8
@@ -66,21 +71,21 @@ def test_overload_goes_to_replication_with_a_fade() -> None:
     assert plans[-1].replicate
     assert not plans[0].replicate
     assert shedding.level == REPLICATE
-    assert shedding.plan(10.0, 10) == Plan(REPLICATE, REPLICATE, network=False)
+    assert shedding.plan(10.0, 10, 10.0) == Plan(REPLICATE, REPLICATE, network=False)
 
 
 def test_replication_that_would_not_fit_is_not_tried() -> None:
-    assert _overload(Shedding(10.0, 0.1), channels=96)[-1] == Plan(NETWORK, DRY, network=True)
-    assert _overload(Shedding(10.0, 0.1), channels=94)[-1].after == REPLICATE
+    assert _overload(Shedding(0.1), channels=96)[-1] == Plan(NETWORK, DRY, network=True)
+    assert _overload(Shedding(0.1), channels=94)[-1].after == REPLICATE
     # A hop of a step of 40 ms takes four times as long and has four times the time.
     assert _overload_of_40_ms(96).after == DRY
     assert _overload_of_40_ms(94).after == REPLICATE
 
 
 def _overload_of_40_ms(channels: int) -> Plan:
-    shedding = Shedding(40.0, 0.1)
+    shedding = Shedding(0.1)
     for _ in range(30):
-        plan = shedding.plan(130.0, channels)
+        plan = shedding.plan(130.0, channels, 40.0)
         shedding.record(80.0)
         if plan.before != plan.after:
             return plan
@@ -88,7 +93,7 @@ def _overload_of_40_ms(channels: int) -> Plan:
 
 
 def test_replication_that_does_not_keep_up_goes_dry() -> None:
-    shedding = Shedding(10.0, 0.1)
+    shedding = Shedding(0.1)
     _overload(shedding)
     assert _overload(shedding)[-1] == Plan(REPLICATE, DRY, network=False)
     assert all(plan == Plan(DRY, DRY, network=False) for plan in _run(shedding, 200, 100.0, 20.0))
@@ -96,18 +101,18 @@ def test_replication_that_does_not_keep_up_goes_dry() -> None:
 
 @pytest.mark.parametrize("step_ms", [10.0, 40.0, 160.0])
 def test_network_comes_back_after_a_second_and_a_preroll(step_ms: float) -> None:
-    shedding = Shedding(step_ms, 0.1)
+    shedding = Shedding(0.1)
     for _ in range(30):
         # A step is worth so much sound, which waits in any case.
-        if shedding.plan(step_ms + 90.0, 10).after != NETWORK:
+        if shedding.plan(step_ms + 90.0, 10, step_ms).after != NETWORK:
             break
         shedding.record(2 * step_ms)
-    plans = _run(shedding, 300, step_ms, 0.5 * step_ms)
+    plans = _run(shedding, 300, step_ms, 0.5 * step_ms, step_ms=step_ms)
     quiet = [plan for plan in plans if not plan.network]
     assert len(quiet) == -(-PATIENCE_MS // step_ms) - 1
     begin = plans[len(quiet)]
     assert begin == Plan(REPLICATE, REPLICATE, network=True, starts=True)
-    preroll = max(1, round(PREROLL_HOPS * 10 / step_ms))
+    preroll = int(-(-PREROLL_HOPS * 10 // step_ms))
     fed = plans[len(quiet) : len(quiet) + preroll]
     assert [plan.starts for plan in fed] == [True] + [False] * (preroll - 1)
     assert all(plan.network and plan.after == REPLICATE for plan in fed)
@@ -117,7 +122,7 @@ def test_network_comes_back_after_a_second_and_a_preroll(step_ms: float) -> None
 
 
 def test_arrears_begin_the_second_anew() -> None:
-    shedding = Shedding(10.0, 0.1)
+    shedding = Shedding(0.1)
     _overload(shedding)
     _run(shedding, 90, 10.0, 5.0)
     _run(shedding, 1, 40.0, 5.0)
@@ -126,7 +131,7 @@ def test_arrears_begin_the_second_anew() -> None:
 
 
 def test_patience_doubles_where_the_network_fails_again() -> None:
-    shedding = Shedding(10.0, 0.1)
+    shedding = Shedding(0.1)
     waits = []
     for _ in range(7):
         _overload(shedding)
@@ -142,7 +147,7 @@ def test_patience_doubles_where_the_network_fails_again() -> None:
 
 def _replayed(waits: list[int]) -> Shedding:
     """A policy that failed so many times already, each time right after it had come back."""
-    shedding = Shedding(10.0, 0.1)
+    shedding = Shedding(0.1)
     for wait in waits:
         _overload(shedding)
         _run(shedding, wait + PREROLL_HOPS + 1, 10.0, 5.0)
@@ -158,10 +163,10 @@ def test_patience_is_forgotten_after_half_a_minute() -> None:
 
 
 def test_a_preroll_that_is_too_much_is_given_up() -> None:
-    shedding = Shedding(10.0, 0.1)
+    shedding = Shedding(0.1)
     _overload(shedding)
     _run(shedding, 105, 10.0, 5.0)
-    assert shedding.plan(10.0, 10).network
+    assert shedding.plan(10.0, 10, 10.0).network
     tried = 0
     while _run(shedding, 1, 100.0, 20.0)[0].network:
         tried += 1
@@ -172,7 +177,7 @@ def test_a_preroll_that_is_too_much_is_given_up() -> None:
 
 
 def test_who_has_time_sheds_nothing() -> None:
-    shedding = Shedding(10.0, 0.1, is_allowed=False)
+    shedding = Shedding(0.1, is_allowed=False)
     plans = _run(shedding, 200, 1e6, 1e6)
     assert set(plans) == {Plan(NETWORK, NETWORK, network=True)}
 
@@ -187,9 +192,10 @@ def slow(stand_in: Path) -> Iterator[tuple[BatchUpsampler, dict[str, float]]]:
     with BatchUpsampler(3, model=stand_in, buffer_ms=2000) as batch:
         run = batch._step.run
 
-        def slowly(due: Any, held: Any) -> Any:
-            time.sleep(delay["seconds"])
-            return run(due, held)
+        def slowly(due: Any, held: Any, steps: int) -> None:
+            # Each hop takes so long, however many a run has.
+            time.sleep(steps * delay["seconds"])
+            run(due, held, steps)
 
         batch._step.run = slowly
         yield batch, delay
@@ -213,9 +219,9 @@ def test_an_overloaded_batch_sheds_and_comes_back(
             block = sound[start * HOP : (start + count) * HOP, None]
             stream.push(np.repeat(block, stream.channels, axis=1))
         while batch.step():
-            levels.append(batch.level)
             for out, stream in zip(outs, streams, strict=True):
                 out.append(stream.pull())
+            levels.extend([batch.level] * (len(outs[0][-1]) // HOP))
 
     for hop in range(10):
         take(hop, 1)
@@ -256,22 +262,26 @@ def test_a_fade_of_levels_takes_one_hop(slow: tuple[BatchUpsampler, dict[str, fl
     batch, _ = slow
     high = np.where(np.arange(HOP) % 2, -1.0, 1.0).astype(np.float32)
     replica = np.full((3, HOP), 2.0, np.float32)
-    batch._high_band[:] = high
+    for part in batch._step.parts:
+        part.high_band[:] = high
 
     class Replica:
-        def run(self, rows: Any, f_prior: Any) -> np.ndarray:
+        def run(self, rows: Any, f_prior: Any, number: int) -> np.ndarray:
             return replica
 
     batch.open(48000, cutoff=4000.0)
-    batch._step.run = lambda due, held: None
-    batch._replicate = Replica()
-    due, held = np.zeros(1, np.int64), np.zeros(0, np.int64)
+    batch._step.run = lambda due, held, steps: None
+    bands = batch._high_bands
+    bands.replicate = Replica()
+    row, held = np.zeros(1, np.int64), np.zeros(0, np.int64)
     angle = np.pi / 2 * (np.arange(HOP) + 0.5) / HOP
     cutoffs = np.full((3, 1), 4000.0, np.float32)
 
     def generate(before: str, after: str) -> np.ndarray:
         plan = Plan(before, after, network=NETWORK in (before, after))
-        return batch._generate(batch._step, plan, due, held, cutoffs)[0]
+        bands.prepare(plan, row, cutoffs, 0)
+        bands.run(plan, row, held, 1)
+        return bands.finish(plan, 0)[0][0]
 
     assert generate(NETWORK, DRY) == pytest.approx(high * np.cos(angle) ** 2, abs=1e-6)
     assert generate(DRY, NETWORK) == pytest.approx(high * np.sin(angle) ** 2, abs=1e-6)
@@ -279,15 +289,42 @@ def test_a_fade_of_levels_takes_one_hop(slow: tuple[BatchUpsampler, dict[str, fl
         high * np.cos(angle) + 2.0 * np.sin(angle), abs=1e-6
     )
     assert np.array_equal(generate(REPLICATE, REPLICATE), replica[0])
-    counted = batch.counted(0)
-    assert (counted["replicate_hops"], counted["dry_hops"]) == (2, 1)
+
+
+def test_levels_change_alike_for_hops_that_come_alone_or_in_twos(
+    slow: tuple[BatchUpsampler, dict[str, float]],
+) -> None:
+    batch, _ = slow
+    levels = [NETWORK, REPLICATE, DRY, REPLICATE, NETWORK, DRY, NETWORK]
+    sound = _tone(2 * len(levels))
+    outs = []
+    for hops in (1, 2):
+        stream = batch.open(48000, cutoff=4000.0)
+        before = NETWORK
+        for start in range(0, 2 * len(levels), hops):
+            after = levels[start // 2]
+            # The network runs all along, so that its past is the same.
+            plan = Plan(before, after, network=True)
+            batch._shedding.plan = lambda *_, plan=plan: plan
+            stream.push(sound[start * HOP : (start + hops) * HOP])
+            assert batch.step() == 1
+            assert batch.step() == 0
+            before = after
+        counted = stream.statistics
+        assert (counted.replicate_hops, counted.dry_hops, counted.steps) == (4, 4, 14)
+        outs.append(stream.pull())
+        stream.close()
+    assert len(outs[0]) == len(sound)
+    assert np.abs(outs[0] - outs[1]).max() <= 1e-6
+    added = outs[0][120:] - sound[:-120]
+    assert np.abs(added[:HOP]).max() > 1e-3
 
 
 def test_dry_streams_pass_bit_for_bit(slow: tuple[BatchUpsampler, dict[str, float]]) -> None:
     batch, _ = slow
     stream = batch.open(48000, cutoff=4000.0)
     sound = _tone(30)
-    batch._shedding.plan = lambda waiting, channels: Plan(DRY, DRY, False)
+    batch._shedding.plan = lambda *_: Plan(DRY, DRY, False)
     stream.push(sound)
     while batch.step():
         pass
@@ -343,6 +380,38 @@ def test_a_slot_is_fresh_for_the_next_stream_at_every_level(
     assert np.array_equal(*outs)
 
 
+def test_a_step_is_worth_the_mean_of_what_its_streams_take(
+    slow: tuple[BatchUpsampler, dict[str, float]],
+) -> None:
+    batch, _ = slow
+    packets, single = batch.open(48000), batch.open(48000)
+    worth = []
+    plan = batch._shedding.plan
+
+    def note(waiting_ms: float, channels: int, step_ms: float) -> Plan:
+        worth.append((waiting_ms, channels, step_ms))
+        return plan(waiting_ms, channels, step_ms)
+
+    batch._shedding.plan = note
+    for hops in ((1, 1), (2, 1), (2, 2), (0, 3), (0, 0)):
+        for stream, count in zip((packets, single), hops, strict=True):
+            stream.push(_tone(count))
+        batch.step()
+    assert worth == [
+        (10.0, 2, 10.0), (20.0, 2, 15.0), (20.0, 2, 20.0), (30.0, 1, 20.0), (10.0, 1, 10.0)
+    ]  # fmt: skip
+    assert (packets.statistics.steps, single.statistics.steps) == (5, 7)
+    assert (packets.held_steps, single.held_steps) == (2, 0)
+
+
+def test_steps_of_two_hops_are_slow_beyond_their_own_20_ms() -> None:
+    def last(took: float) -> str:
+        return _run(Shedding(0.1), 50, 100.0, took, step_ms=20.0)[-1].after
+
+    assert last(18.0) == NETWORK
+    assert last(22.0) != NETWORK
+
+
 def test_a_network_that_is_tried_again_starts_from_nothing(
     slow: tuple[BatchUpsampler, dict[str, float]],
 ) -> None:
@@ -359,12 +428,12 @@ def test_a_network_that_is_tried_again_starts_from_nothing(
         batch._shedding.plan = lambda *_, plan=plan: plan
         stream.push(np.full(HOP, 0.3, np.float32))
         batch.step()
-        begins.append(float(np.abs(batch._high_band[0, :120]).max()))
+        begins.append(float(np.abs(batch._step.parts[0].high_band[0, 0, :120]).max()))
     assert begins[2] == 0.0
     assert begins[3] > 0.0
 
 
 @pytest.mark.parametrize("step_ms", [10.0, 40.0, 160.0])
 def test_a_slow_step_without_arrears_sheds_nothing(step_ms: float) -> None:
-    plans = _run(Shedding(step_ms, 0.1), 50, step_ms, 1.5 * step_ms)
+    plans = _run(Shedding(0.1), 50, step_ms, 1.5 * step_ms, step_ms=step_ms)
     assert all(plan == Plan(NETWORK, NETWORK, network=True) for plan in plans)

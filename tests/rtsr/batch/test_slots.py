@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtsr.batch.device_slots import DeviceSlots
-from rtsr.batch.host_slots import HostSlots, row_counts
+from rtsr.batch.host_slots import row_counts
+from rtsr.batch.part import Part
 from rtsr.batch.select_graph import select_graph
 from rtsr.batch.slots import Slots, SlotStep
 from rtsr.runtime.session import OnnxStep
@@ -28,15 +29,15 @@ def _indices(*slots: int) -> np.ndarray:
 def _slots_of(model: str, on_device: bool, count: int) -> Slots:
     if on_device:  # what a state in another memory needs, with the CPU as that device
         return DeviceSlots(OnnxStep(model, provider="cpu", batch=count))
-    step = OnnxStep(model, provider="cpu", batch=count, row_counts=row_counts(count))
-    return HostSlots(step.memory)  # type: ignore[arg-type]
+    return SlotStep(model, provider="cpu", slots=count)
 
 
 def _fill(slots: Slots, random: np.random.Generator) -> None:
-    slots.signals["audio"][...] = 0.1 * random.standard_normal(slots.signals["audio"].shape)
-    slots.signals["noise"][...] = random.standard_normal(slots.signals["noise"].shape)
-    slots.signals["f_prior"].fill(4000.0)
-    slots.signals["f_target"].fill(20000.0)
+    for part in slots.parts:
+        part.audio[...] = 0.1 * random.standard_normal(part.audio.shape)
+        part.noise[...] = random.standard_normal(part.noise.shape)
+        part.f_prior.fill(4000.0)
+        part.f_target.fill(20000.0)
 
 
 @pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
@@ -63,10 +64,14 @@ def test_a_step_and_a_clearing_touch_their_slots_only(model: str, on_device: boo
     assert not any(state.any() for state in slots.state().values())
 
 
+def _inputs(part: Part) -> tuple[np.ndarray, ...]:
+    return part.audio, part.noise, part.f_prior, part.f_target
+
+
 @st.composite
 def _schedule(draw: st.DrawFn, count: int) -> list[tuple[str, list[int]]]:
     some = st.lists(st.integers(0, count - 1), unique=True, min_size=1, max_size=count)
-    one = st.tuples(st.sampled_from(["run", "run", "run", "clear"]), some)
+    one = st.tuples(st.sampled_from(["run", "run", "run two", "clear"]), some)
     return draw(st.lists(one, min_size=1, max_size=25))
 
 
@@ -96,11 +101,12 @@ def test_any_order_of_steps_and_clearings_is_each_slot_alone(
                 alone[slot].reset()
             continue
         _fill(slots, random)
-        slots.run(_indices(*chosen), _indices(*(set(range(SLOTS)) - set(chosen))))
+        steps = min(2, len(slots.parts)) if action == "run two" else 1
+        slots.run(_indices(*chosen), _indices(*(set(range(SLOTS)) - set(chosen))), steps)
         for slot in chosen:
-            signals = (value[slot : slot + 1] for value in slots.signals.values())
-            expected = alone[slot].step(*signals)
-            assert np.abs(slots.high_band[slot] - expected[0]).max() <= TOLERANCE
+            for part in slots.parts[:steps]:
+                expected = alone[slot].step(*(value[slot : slot + 1] for value in _inputs(part)))
+                assert np.abs(part.high_band[slot] - expected[0]).max() <= TOLERANCE
     for name, state in slots.state().items():
         for slot in range(SLOTS):
             assert np.abs(state[slot] - alone[slot].state()[name][0]).max() <= TOLERANCE
@@ -109,23 +115,29 @@ def test_any_order_of_steps_and_clearings_is_each_slot_alone(
 def test_slots_step_like_a_session_alone(model: str) -> None:
     slots, alone = SlotStep(model, slots=3, provider="cpu"), OnnxStep(model, provider="cpu")
     random = np.random.default_rng(1)
+    assert len(slots.parts) == 2
     for step in range(60):
-        slots.audio[...] = 0.1 * random.standard_normal(slots.audio.shape)
-        slots.noise[...] = random.standard_normal(slots.noise.shape)
-        slots.f_prior.fill(5000.0)
+        _fill(slots, random)
         # Every third is a stall of slot 1, and the others come and go as well.
         due = (
             {0: [0, 1], 1: [1], 2: [0, 2]}[step % 3]
             if step < 30
             else [[2, 1], [1, 0, 2], [0]][step % 3]
         )
-        slots.run(_indices(*due), _indices(*({0, 1, 2} - set(due))))
+        steps = 1 + step % 5 % 2
+        slots.run(_indices(*due), _indices(*({0, 1, 2} - set(due))), steps)
         if 1 not in due:
             continue
-        expected = alone.step(
-            slots.audio[1:2], slots.noise[1:2], slots.f_prior[1:2], slots.f_target[1:2]
-        )
-        assert np.abs(slots.high_band[1:2] - expected).max() <= TOLERANCE
+        for part in slots.parts[:steps]:
+            expected = alone.step(*(value[1:2] for value in _inputs(part)))
+            assert np.abs(part.high_band[1:2] - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(("hops", "parts"), [(1, 2), (2, 1), (4, 1)])
+def test_only_steps_of_one_hop_are_taken_two_at_once(hops: int, parts: int, stand_in: Any) -> None:
+    slots = SlotStep(stand_in, provider="cpu", slots=2, hops_per_step=hops)
+    assert len(slots.parts) == parts
+    assert all(part.audio.shape == (2, 1, 480 * hops) for part in slots.parts)
 
 
 def test_many_slots_are_rounded_up_and_nobody_else_moves_on(stand_in: Any) -> None:
@@ -140,10 +152,10 @@ def test_many_slots_are_rounded_up_and_nobody_else_moves_on(stand_in: Any) -> No
     random = np.random.default_rng(2)
     last: dict[int, int] = {}
     before = slots.state()
-    for step in range(12):
+    for step in range(20):
         due = random.permutation(count)[: random.integers(60, 200)]
         _fill(slots, random)
-        slots.run(due.astype(np.int64), _indices())
+        slots.run(due.astype(np.int64), _indices(), 1 + step % 2)
         after = slots.state()
         others = np.setdiff1d(np.arange(count), due)
         for name, state in after.items():

@@ -239,3 +239,26 @@ def test_a_band_that_another_model_makes_is_not_coloured(
     # A hop fades, and the high-pass has a memory.
     steady[[0, 1, 10, 11, 12, 30, 31]] = False
     np.testing.assert_allclose(np.array(levels)[steady], expected[steady], rtol=0.02)
+
+
+def test_hops_that_a_batch_takes_two_at_once_are_coloured_as_in_a_stream_alone(
+    make_colour: MakeColour, make_sound: MakeSound
+) -> None:
+    """What is heard in the second hop counts from the second hop on."""
+    colour = make_colour(9.0, "small", (0.0, 6.0, 5.0, 4.0, 0.0, -3.0, -3.0, -3.0, -3.0, -3.0))
+    sound = make_sound(48000, 1.2, cutoff=3500, level=0.2)[:, 0]
+    shares = []
+    with BatchUpsampler(1, buffer_ms=500, overload="wait") as batch:
+        stream = batch.open(48000, cutoff=3600.0, colour=colour)
+        parts = []
+        # One hop ahead, so that a comparison falls on the second of two.
+        for start, end in [(0, 480), *((at, at + 960) for at in range(480, len(sound), 960))]:
+            stream.push(sound[start:end])
+            assert batch.step() == 1
+            parts.append(stream.pull())
+            shares.append(stream.colour_share)
+        result = np.concatenate(parts)
+    assert len(set(shares)) > 3, "the share moves"
+    with Upsampler(48000, cutoff=3600.0, colour=colour) as upsampler:
+        expected = np.concatenate([upsampler.process(sound), upsampler.flush()])[480:]
+    assert np.abs(result - expected[: len(result)]).max() <= 1e-5

@@ -117,11 +117,12 @@ def test_slots_keep_their_states_on_a_gpu(fake_gpu: Any, stand_in: Path) -> None
     step = SlotStep(stand_in, slots=3, provider="cuda")
     random = np.random.default_rng(0)
     everybody, nobody = np.arange(3), np.arange(0)
+    (part,) = step.parts
     for _ in range(3):
-        step.audio[...] = random.standard_normal(step.audio.shape)
+        part.audio[...] = random.standard_normal(part.audio.shape)
         step.run(everybody, nobody)
     before = step.state()
-    step.audio[...] = random.standard_normal(step.audio.shape)
+    part.audio[...] = random.standard_normal(part.audio.shape)
     step.run(np.array([0, 2]), np.array([1]))
     moved = step.state()
     step.clear(np.array([2]))
