@@ -257,6 +257,14 @@ class _Accepted:
     has_spoken: bool = False
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A message that waits for a connection, and where else it may go."""
+
+    data: bytes
+    others: tuple[tuple[str, int], ...]
+
+
 @dataclass
 class TcpTransport(TcpSipTransport):
     """SIP over TCP; connects where there is no connection yet.
@@ -272,7 +280,7 @@ class TcpTransport(TcpSipTransport):
         default_factory=dict, init=False, repr=False
     )
     _sweeper: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
-    _opening: dict[tuple[str, int], list[bytes]] = field(
+    _opening: dict[tuple[str, int], list[_Waiting]] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -384,7 +392,7 @@ class TcpTransport(TcpSipTransport):
             data: what is sent.
             ways: addresses; the others are tried in turn where the first cannot be reached.
         """
-        addr = ways[0]
+        addr, *others = dict.fromkeys(ways)
         if self._lives(addr):
             writer = self._connections[addr][1]
             if writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
@@ -392,35 +400,36 @@ class TcpTransport(TcpSipTransport):
                 return
             writer.write(data)
             self._spawn(self._flush(writer, addr))
-        elif addr in self._opening:
-            self._opening[addr].append(data)
+            return
+        waiting = _Waiting(data, tuple(others))
+        if addr in self._opening:
+            self._opening[addr].append(waiting)
         else:
-            self._opening[addr] = [data]
-            self._spawn(self._connect_and_send(ways))
+            self._opening[addr] = [waiting]
+            self._spawn(self._connect_and_send(addr))
 
     def _lives(self, address: tuple[str, int]) -> bool:
         known = self._connections.get(address)
         return known is not None and not known[1].is_closing()
 
-    async def _connect_and_send(self, ways: tuple[tuple[str, int], ...]) -> None:
-        found = None
-        for way in dict.fromkeys(ways):
-            try:
-                if not self._lives(way):
-                    await asyncio.wait_for(self.connect(way), _CONNECT_SECONDS)
-            except (OSError, ValueError, asyncio.TimeoutError) as error:
-                # What stands for a name may be none (ValueError). The transaction's timer reports
-                # that there was no answer.
-                _log.info("no SIP connection", extra={"reason": type(error).__name__})
-                continue
-            found = way
-            break
-        waiting = self._opening.pop(ways[0], [])
-        for data in waiting:
+    async def _connect_and_send(self, way: tuple[str, int]) -> None:
+        """Open a connection and send what waits for it; each message has other ways of its own."""
+        try:
+            if not self._lives(way):
+                await asyncio.wait_for(self.connect(way), _CONNECT_SECONDS)
+            failed = False
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            # What stands for a name may be none (ValueError). Where there is no other way, the
+            # transaction's timer reports that there was no answer.
+            _log.info("no SIP connection", extra={"reason": type(error).__name__})
+            failed = True
+        for waiting in self._opening.pop(way, []):
             # An end that closes at once is not called again and again: the transaction's timer
             # reports that there was no answer.
-            if found is not None and self._lives(found):
-                self.write(data, found)
+            if self._lives(way):
+                self.write(waiting.data, way)
+            elif failed and waiting.others:
+                self.write(waiting.data, *waiting.others)
 
     async def stop(self) -> None:
         """Close all connections."""

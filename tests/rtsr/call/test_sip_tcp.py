@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import time
 
 import pytest
@@ -10,6 +13,7 @@ from sip_ends import OPUS_SDP, SDP, CalledEnd, TcpCalledEnd, TcpPeer, answered, 
 pytest.importorskip("aiosipua")
 
 from rtsr.call.sip import transports
+from rtsr.call.sip.transports import TcpTransport
 
 
 def test_answers_take_the_connection_of_the_request(stand_in):
@@ -150,3 +154,36 @@ def test_a_refusal_is_acknowledged_where_it_came_from(stand_in):
         called.answer(invite, 486)
         called.hear("ACK")
         assert peer.final()[0] == 486
+
+
+def test_what_waits_for_a_connection_goes_its_own_other_way_where_that_fails():
+    async def run():
+        heard = []
+
+        async def take(reader, writer):
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    heard.append(await reader.readuntil(b"."))
+            writer.close()
+
+        server = await asyncio.start_server(take, "127.0.0.1", 0)
+        there = server.sockets[0].getsockname()[:2]
+        nobody = socket.socket()
+        nobody.bind(("127.0.0.1", 0))
+        gone = nobody.getsockname()
+        transport = TcpTransport(local_addr=("127.0.0.1", 0))
+        await transport.start()
+        # The first one, which opens the connection, has nowhere else to go.
+        transport.write(b"first.", gone)
+        transport.write(b"second.", gone, there)
+        transport.write(b"third.", gone, gone, there)
+        for _ in range(100):
+            if len(heard) == 2:
+                break
+            await asyncio.sleep(0.02)
+        await transport.stop()
+        server.close()
+        nobody.close()
+        return heard
+
+    assert asyncio.run(run()) == [b"second.", b"third."]
