@@ -28,7 +28,7 @@ from aiosipua.transport import (
 
 from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
 
-__all__ = ["TcpTransport", "UdpTransport", "resolved"]
+__all__ = ["TcpTransport", "UdpTransport", "resolved", "transaction_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class _Transactions:
 
     def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
         """Watch over a request that is sent."""
-        key = _key(request)
+        key = transaction_key(request)
         if request.method == "ACK" or key is None:
             return
         self._asked[key] = (request, to)
@@ -105,7 +105,7 @@ class _Transactions:
 
     def hear_answer(self, response: SipResponse, source: tuple[str, int]) -> None:
         """Stop repeating the request of a response that came, and acknowledge a refusal."""
-        key = _key(response)
+        key = transaction_key(response)
         if key is None:
             return
         timer = self._timers.pop(key, None)
@@ -120,7 +120,7 @@ class _Transactions:
 
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
-        key = _key(request)
+        key = transaction_key(request)
         if key is None or request.method == "ACK":
             return True
         known = self._answered.get(key)
@@ -135,14 +135,14 @@ class _Transactions:
 
     def source_of(self, response: SipResponse) -> tuple[str, int] | None:
         """From where the newest copy of a response's request came, if that is remembered."""
-        key = _key(response)
+        key = transaction_key(response)
         known = None if key is None else self._answered.get(key)
         return None if known is None else known.source
 
     def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
         """Remember a response that is sent: it answers every copy of its request."""
         _keep_one_tag(response)
-        key = _key(response)
+        key = transaction_key(response)
         known = None if key is None else self._answered.get(key)
         if known is not None:
             known.at, known.data, known.to = time.monotonic(), bytes(response), to
@@ -178,6 +178,8 @@ def _receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
         return
     transactions: _Transactions = transport.transactions
     try:
+        if transport.reliable:
+            transport.on_heard(message, address)
         if isinstance(message, SipResponse):
             transactions.hear_answer(message, address)
         elif not transactions.hear_request(message, address):
@@ -272,9 +274,18 @@ class TcpTransport(TcpSipTransport):
     Attributes:
         carries_call: tells whether the connection from an address belongs to a call; such a one may
             be idle for as long as the call lasts.
+        on_heard: called with every message that comes, copies included, and the address of its
+            connection, before anything else is done with it.
+        newest: tells the address from which the call that a message belongs to was heard last.
     """
 
     carries_call: Callable[[tuple[str, int]], bool] = field(default=lambda address: False)
+    on_heard: Callable[[SipRequest | SipResponse, tuple[str, int]], None] = field(
+        default=lambda message, address: None
+    )
+    newest: Callable[[SipRequest | SipResponse], tuple[str, int] | None] = field(
+        default=lambda message: None
+    )
     transactions: _Transactions = field(init=False, repr=False)
     _accepted: dict[tuple[str, int], _Accepted] = field(
         default_factory=dict, init=False, repr=False
@@ -367,21 +378,30 @@ class TcpTransport(TcpSipTransport):
     def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
         """Send a message; requests say that they came over TCP.
 
-        A request within a call goes over the connection from or to ``addr``. If that is gone, it
-        goes to the far Contact, or the first proxy before it, and to ``addr`` where nobody is
-        there. A response goes back over the connection of its request, if that lives.
+        A request within a call goes over the connection from or to ``addr``, a response over that
+        of its request (RFC 3261, 18.2.2). If that is gone, either takes the connection on which the
+        end of the call was heard last, since behind an address translator no other can be opened.
+        Without one, a request goes to the far Contact, or the first proxy before it, and to
+        ``addr`` where nobody is there; a response goes to the address in its Via.
         """
-        ways = [addr]
         if isinstance(message, SipRequest):
             _say_tcp(message)
-            hop = next_hop(message) if is_within_call(message) else None
-            if hop is not None and not self._lives(addr):
-                ways.insert(0, hop)
+            own: tuple[str, int] | None = addr
+            other = next_hop(message) if is_within_call(message) else None
+        else:
+            own = self.transactions.source_of(message)
+            other = None if own is None else sent_by(message)
+        living = [way for way in (own, self.newest(message)) if way is not None]
+        living = [way for way in living if self._lives(way)]
+        if living:
+            ways = living[:1]
+        elif isinstance(message, SipRequest):
+            ways = [addr] if other is None else [other, addr]
+        else:
+            ways = [other or addr]
+        if isinstance(message, SipRequest):
             self.transactions.ask(message, ways[0], repeat=False)
         else:
-            source = self.transactions.source_of(message)
-            if source is not None:
-                ways = [source] if self._lives(source) else [sent_by(message) or addr]
             self.transactions.answer(message, ways[0])
         self.write(bytes(message), *ways)
 
@@ -463,7 +483,7 @@ def _keep_one_tag(response: SipResponse) -> None:
         response.headers.set_single("To", f"{address};tag={tags[0]}")
 
 
-def _key(message: SipMessage) -> tuple[str, str] | None:
+def transaction_key(message: SipMessage) -> tuple[str, str] | None:
     """Return a transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
     try:
         via, cseq = message.via, message.cseq
