@@ -32,7 +32,7 @@ from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
 from aiosipua.utils import format_addr
 
-from rtsr.call.sip.client import Client
+from rtsr.call.sip.client import Client, refresh_target
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved, transaction_key
 from rtsr.errors import ArgumentError, RtsrError
@@ -315,7 +315,18 @@ class Agent:
 
 
 class _UserAgent(SipUAS):
-    """Follows an end of a call to another connection."""
+    """Follows the ends of calls: to their Contacts, through proxies, to other connections."""
+
+    def _handle_request(self, request: SipRequest, addr: tuple[str, int]) -> None:
+        dialog = self._find_dialog(request.call_id or "")[1]
+        if dialog is not None and dialog_matches(dialog, request):
+            refresh_target(dialog, request)
+        super()._handle_request(request, addr)
+        call = self.get_call(request.call_id or "")
+        if call is not None and call.invite is request and call.dialog is not dialog:
+            # Who is called takes the proxies in the order of the request (RFC 3261, 12.1.1), not
+            # the other way round, as aiosipua has them.
+            call.dialog.route_set = request.headers.get("record-route")
 
     def follow(self, message: SipRequest | SipResponse, address: tuple[str, int]) -> None:
         """Have messages of a call go where its end was heard last; called by a TCP transport.

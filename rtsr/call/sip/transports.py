@@ -26,7 +26,7 @@ from aiosipua.transport import (
     _stamp_via_received,
 )
 
-from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
+from rtsr.call.sip.destinations import datagram_hop, is_within_call, next_hop, sent_by
 
 __all__ = ["TcpTransport", "UdpTransport", "resolved", "transaction_key"]
 
@@ -51,10 +51,11 @@ _CONNECT_SECONDS = 10.0
 
 @dataclass
 class _Answered:
-    """A request that came: from where, and its answer so far."""
+    """A request that came: from where, through which proxies, and its answer so far."""
 
     at: float
     source: tuple[str, int]
+    proxies: list[str]
     data: bytes | None = None
     to: tuple[str, int] = ("", 0)
 
@@ -125,7 +126,9 @@ class _Transactions:
             return True
         known = self._answered.get(key)
         if known is None:
-            self._answered[key] = _Answered(time.monotonic(), source)
+            self._answered[key] = _Answered(
+                time.monotonic(), source, request.headers.get("record-route")
+            )
             self._forget_old()
             return True
         known.source = source
@@ -145,6 +148,8 @@ class _Transactions:
         key = transaction_key(response)
         known = None if key is None else self._answered.get(key)
         if known is not None:
+            if key is not None and key[1] == "INVITE" and 100 < response.status_code < 300:
+                _name_proxies(response, known.proxies)
             known.at, known.data, known.to = time.monotonic(), bytes(response), to
 
     def _write(self, data: bytes, to: tuple[str, int]) -> None:
@@ -231,8 +236,14 @@ class UdpTransport(UdpSipTransport):
         self.local_addr = (self.local_addr[0], transport.get_extra_info("sockname")[1])
 
     def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
-        """Send a message, and a request again until it is answered."""
+        """Send a message, and a request again until it is answered.
+
+        A request within a call goes to the far Contact, or the first proxy before it, and to
+        ``addr`` where those cannot be reached from here.
+        """
         if isinstance(message, SipRequest):
+            if is_within_call(message):
+                addr = datagram_hop(message, addr)
             self.transactions.ask(message, addr, repeat=True)
         else:
             self.transactions.answer(message, addr)
@@ -481,6 +492,13 @@ def _keep_one_tag(response: SipResponse) -> None:
     address, *tags = (response.headers.get_first("to") or "").split(";tag=")
     if len(tags) > 1:
         response.headers.set_single("To", f"{address};tag={tags[0]}")
+
+
+def _name_proxies(response: SipResponse, proxies: list[str]) -> None:
+    """Repeat the proxies that want to stay on a call's way (RFC 3261, 12.1.1)."""
+    if not response.headers.get("record-route"):
+        for proxy in proxies:
+            response.headers.append("Record-Route", proxy)
 
 
 def transaction_key(message: SipMessage) -> tuple[str, str] | None:
