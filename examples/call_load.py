@@ -3,21 +3,28 @@
     python examples/call_load.py                      16 calls, 10 seconds
     python examples/call_load.py --calls 8 --seconds 3600 --call-seconds 30
 
-Every call sends a packet of speech every 20 ms, at its own moment, into one engine, as the SIP and
-WebRTC servers do. With --call-seconds callers hang up after about so long and others come. Printed
-is what a server would have seen: how long a packet took from its arrival to the last packet that
-holds its sound, and what was lost, late or without the new band.
+The callers are a process of their own. Each sends a packet of speech every 20 ms, at its own
+moment, over UDP to a socket of its own here, as the SIP bridge has them, and gets Opus back. All of
+them go into one engine. With --call-seconds callers hang up after about so long and others come.
+
+Printed is what happens in this process: how long a packet took from its arrival at the socket to
+the last packet that holds its sound; the same without its wait in the jitter buffer, which is as
+long as the callers were late at times; and what was lost, late or without the new band.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import collections
 import gc
+import multiprocessing
 import resource
 import time
 from array import array
+from collections.abc import MutableSequence
 from importlib import resources
+from multiprocessing.connection import Connection
 
 import numpy as np
 import soundfile
@@ -25,11 +32,19 @@ import soundfile
 from rtsr.call.encoders import open_encoder
 from rtsr.call.engine import CallEngine
 from rtsr.call.formats import OPUS, PCMU, Packet
-from rtsr.call.receiver import Receiver
+from rtsr.call.receiver import Chunk, Origin, Receiver
+from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
+from rtsr.call.sip.control import ReportWriter
+from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 
+HOST = "127.0.0.1"
 PERIOD = 0.020
+OPUS_TYPE = 111
+# A caller's newest packets whose times are remembered: five seconds of them.
+REMEMBERED = 256
 
 
 def voice() -> list[bytes]:
@@ -40,29 +55,125 @@ def voice() -> list[bytes]:
     return [encoder.encode(sound[i : i + 160, None]) for i in range(0, len(sound) - 159, 160)]
 
 
-async def call(
-    engine: CallEngine, payloads: list[bytes], seconds: float, times: array[float]
+async def open_socket(take) -> MediaSocket:
+    """Return an end of a call on a free port, as the SIP bridge has one for each of its two."""
+    reports = ReportWriter(FarReports())
+    reports.formats = {0: PCMU, OPUS_TYPE: OPUS}
+    return await MediaSocket.open(HOST, take, reports)
+
+
+# The callers' process.
+
+
+def callers(orders: Connection, sent_at: MutableSequence[float]) -> None:
+    """Make the calls that are ordered, until there are no more orders."""
+    asyncio.run(make_calls(orders, sent_at))
+
+
+async def make_calls(orders: Connection, sent_at: MutableSequence[float]) -> None:
+    """Begin each ordered call at once, and say when there is nothing left to prepare."""
+    payloads = voice()
+    orders.send("ready")
+    calls = set()
+    while (order := await asyncio.to_thread(orders.recv)) is not None:
+        calls.add(asyncio.create_task(speak(*order, payloads, sent_at)))
+    await asyncio.gather(*calls)
+
+
+async def speak(
+    number: int, port: int, packets: int, payloads: list[bytes], sent_at: MutableSequence[float]
 ) -> None:
-    """One call from its beginning to its end."""
-    sent: list[Packet] = []
-    line = await engine.open(Receiver({0: PCMU}), Sender(OPUS, 111), sent.append)
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    for index in range(round(seconds / PERIOD)):
-        await asyncio.sleep(max(0.0, start + PERIOD * index - loop.time()))
+    """One caller's part of a call; what comes back is taken and not listened to."""
+    socket = await open_socket(lambda packet: None)
+    socket.set_peer((HOST, port), None, None, None)
+    start = time.monotonic()
+    for index in range(packets):
+        await asyncio.sleep(max(0.0, start + PERIOD * index - time.monotonic()))
         payload = payloads[index % len(payloads)]
-        line.receive(Packet(0, index % 2**16, 160 * index % 2**32, payload, ssrc=1))
-        sent.clear()
-        if index % 1000 == 999:
-            times.extend(line.path.processing_ms)
-            line.path.processing_ms.clear()
-    await asyncio.sleep(0.1)
-    times.extend(line.path.processing_ms)
+        packet = Packet(0, index % 2**16, 160 * index % 2**32, payload, ssrc=1)
+        # On this machine what is sent has arrived.
+        sent_at[number * REMEMBERED + index % REMEMBERED] = time.monotonic()
+        socket.send(packet)
+    socket.close()
+
+
+# The process that is measured.
+
+
+class TimedReceiver(Receiver):
+    """A receiver that knows where in its sound that of each packet ends.
+
+    Attributes:
+        ends: index of the first sample behind a packet's sound, when the packet arrived, and how
+            many seconds of jitter buffer it then had.
+    """
+
+    def __init__(self, number: int, sent_at: MutableSequence[float]) -> None:
+        super().__init__({0: PCMU})
+        self.ends: collections.deque[tuple[int, float, float]] = collections.deque()
+        self._number, self._sent_at = number, sent_at
+        self._arrived: dict[float, float] = {}
+        self._samples = 0
+
+    def receive(self, packet: Packet, now: float) -> None:
+        """Take a packet that was read from its socket at ``now`` and had come there before."""
+        place = packet.sequence_number % REMEMBERED
+        self._arrived[now] = self._sent_at[self._number * REMEMBERED + place]
+        super().receive(packet, now)
+
+    def poll(self, now: float) -> list[Chunk]:
+        """Return the sound that is due."""
+        chunks = super().poll(now)
+        for chunk in chunks:
+            if chunk.origin is not Origin.TAIL:
+                self._samples += len(chunk.sound) * SAMPLE_RATE // chunk.rate
+            if chunk.arrival is not None:
+                arrived = self._arrived.pop(chunk.arrival)
+                self.ends.append((self._samples, arrived, now - chunk.arrival))
+        return chunks
+
+
+class Times:
+    """What packets took, in ms: all in all, and without the jitter buffer."""
+
+    def __init__(self) -> None:
+        # Four bytes each: a list would take 32, some 80 MB in an hour of eight calls.
+        self.whole, self.without_wait = array("f"), array("f")
+
+
+class TimedSender(Sender):
+    """A sender that notes how old a packet is whose sound is complete in what is sent."""
+
+    def __init__(self, receiver: TimedReceiver, times: Times) -> None:
+        super().__init__(OPUS, OPUS_TYPE)
+        self._ends, self._times = receiver.ends, times
+        self._samples = 0
+
+    def push(self, sound) -> list[Packet]:
+        """Return the packets that are complete."""
+        packets = super().push(sound)
+        self._samples += len(sound)
+        while self._ends and self._ends[0][0] <= self._samples - self.waiting:
+            _, arrived, waited = self._ends.popleft()
+            took = time.monotonic() - arrived
+            self._times.whole.append(1e3 * took)
+            self._times.without_wait.append(1e3 * (took - waited))
+        return packets
+
+
+async def call(engine, orders, sent_at, number, seconds, times) -> None:
+    """One call from its beginning to its end."""
+    receiver = TimedReceiver(number, sent_at)
+    socket = await open_socket(lambda packet: line.receive(packet))
+    line = await engine.open(receiver, TimedSender(receiver, times), socket.send)
+    orders.send((number, socket.address[1], round(seconds / PERIOD)))
+    await asyncio.sleep(seconds + 0.1)
     line.close()
+    socket.close()
 
 
-async def caller(engine, payloads, number, arguments, times) -> None:
-    """Somebody who calls again and again until the time is over."""
+async def place(engine, orders, sent_at, number, arguments, times) -> None:
+    """Take call after call until the time is over."""
     chance = np.random.default_rng(number)
     await asyncio.sleep(PERIOD * number / arguments.calls)
     end = time.monotonic() + arguments.seconds
@@ -70,7 +181,7 @@ async def caller(engine, payloads, number, arguments, times) -> None:
         length = (
             arguments.call_seconds * chance.uniform(0.5, 1.5) if arguments.call_seconds else left
         )
-        await call(engine, payloads, min(left, length), times)
+        await call(engine, orders, sent_at, number, min(left, length), times)
 
 
 def memory_mb() -> float:
@@ -84,24 +195,41 @@ async def memory_after(seconds: float) -> float:
     return memory_mb()
 
 
+def spread(times: array[float]) -> str:
+    """Return how times in ms are distributed."""
+    p50, p99, p999, longest = np.percentile(times, [50, 99, 99.9, 100])
+    return f"p50 {p50:.2f}, p99 {p99:.2f}, p99.9 {p999:.2f}, max {longest:.2f} ms"
+
+
 async def run(arguments: argparse.Namespace) -> None:
     """Carry the calls and print how it went."""
-    # Four bytes each: a list would take 32, some 40 MB in an hour of eight calls.
-    times: array[float] = array("f")
+    times = Times()
     options = {"model": arguments.model, "threads": arguments.threads}
     async with CallEngine(arguments.calls, **options) as engine:
-        payloads = voice()
+        # A fresh process, as a fork would share the engine's memory and threads.
+        fresh = multiprocessing.get_context("spawn")
+        sent_at = fresh.RawArray("d", arguments.calls * REMEMBERED)
+        orders, theirs = fresh.Pipe()
+        process = fresh.Process(target=callers, args=(theirs, sent_at), daemon=True)
+        process.start()
+        # Without an end of it here, callers that have failed are noticed.
+        theirs.close()
+        await asyncio.to_thread(orders.recv)
         cpu, start = time.process_time(), time.monotonic()
         early = asyncio.create_task(memory_after(arguments.seconds / 4.0))
-        callers = (caller(engine, payloads, n, arguments, times) for n in range(arguments.calls))
-        await asyncio.gather(*callers)
+        numbers = range(arguments.calls)
+        await asyncio.gather(
+            *(place(engine, orders, sent_at, n, arguments, times) for n in numbers)
+        )
         busy = (time.process_time() - cpu) / (time.monotonic() - start)
+        orders.send(None)
+        await asyncio.to_thread(process.join)
         totals = engine.totals()
         gc.collect()
         memory, grown = memory_mb(), memory_mb() - await early
-        p50, p99, p999, longest = np.percentile(times, [50, 99, 99.9, 100])
         print(f"{arguments.calls} calls at once, {engine.taken} in all, {totals.received} packets")
-        print(f"a packet     p50 {p50:.2f}, p99 {p99:.2f}, p99.9 {p999:.2f}, max {longest:.2f} ms")
+        print(f"a packet     {spread(times.whole)}")
+        print(f"without wait {spread(times.without_wait)}")
         step = engine.step_seconds / engine.steps
         print(f"the batch    {engine.steps} steps, {1e3 * step:.2f} ms in the mean")
         print(f"this process {100 * busy:.0f} % of a core")

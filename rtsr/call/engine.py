@@ -62,6 +62,7 @@ class Totals:
     late: int = 0
     duplicates: int = 0
     malformed: int = 0
+    keys: int = 0
     concealed_seconds: float = 0.0
     fallback_seconds: float = 0.0
     missed: int = 0
@@ -85,6 +86,7 @@ class Totals:
         self.late += counts.late
         self.duplicates += path.receiver.duplicates
         self.malformed += counts.malformed
+        self.keys += path.keys
         self.concealed_seconds += counts.concealed_seconds
         self.fallback_seconds += path.stream.fallback_seconds
         self.missed += path.missed

@@ -56,6 +56,7 @@ class _Collector:
             ("rtsr_packets_late", "RTP packets that came after their time.", totals.late),
             ("rtsr_packets_duplicate", "RTP packets that came twice.", totals.duplicates),
             ("rtsr_packets_malformed", "RTP packets that were not usable.", totals.malformed),
+            ("rtsr_keys", "Keys that were pressed (RFC 4733).", totals.keys),
             ("rtsr_concealed_seconds", "Sound that was made up.", totals.concealed_seconds),
             ("rtsr_fallback_seconds", "Sound without new band.", totals.fallback_seconds),
             ("rtsr_deadlines_missed", "Deadlines that the batch missed.", totals.missed),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
+from rtsr.call.keys import KeyReader
 from rtsr.call.receiver import Origin, Receiver
 from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
@@ -50,6 +51,8 @@ class MediaPath:
         sheds: how often the call was left out of the batch.
         far: what the far end reports of what it hears.
         event_rates: as given; another description of the sender changes them.
+        keys: how many were pressed (telephone events) whose time has come.
+        on_key: called with each of them: "0" to "9", "*", "#", "A" to "D".
     """
 
     def __init__(
@@ -68,6 +71,9 @@ class MediaPath:
         self.missed = 0
         self.sheds = 0
         self.far = FarReports()
+        self.keys = 0
+        self.on_key: Callable[[str], None] | None = None
+        self._key_reader = KeyReader()
         self._send = send
         self.event_rates = event_rates or {}
         self._deadline = deadline
@@ -106,6 +112,11 @@ class MediaPath:
                 self._pushed.append((self._total, now))
         events, self.receiver.events = self.receiver.events, []
         for event in events:
+            key = self._key_reader.read(event)
+            if key is not None:
+                self.keys += 1
+                if self.on_key is not None:
+                    self.on_key(key)
             if self.sender is not None:
                 rate = self.event_rates.get(event.payload_type, 8000)
                 self._hand_on(self.sender.event(event, rate))

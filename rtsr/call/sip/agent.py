@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiosipua import (
+    Dialog,
     IncomingCall,
+    OutgoingCall,
     Registration,
     SdpMessage,
     SipDigestAuth,
     SipRequest,
+    SipResponse,
     SipUAS,
     parse_uri,
 )
@@ -29,9 +32,9 @@ from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
 from aiosipua.utils import format_addr
 
-from rtsr.call.sip.client import Client
+from rtsr.call.sip.client import Client, refresh_target
 from rtsr.call.sip.description import description_in
-from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved
+from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved, transaction_key
 from rtsr.errors import ArgumentError, RtsrError
 
 __all__ = ["Agent", "Target", "check_reach", "is_wildcard", "own_address"]
@@ -303,6 +306,8 @@ class Agent:
     @staticmethod
     def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
         agent = _UserAgent(transport, user_agent=USER_AGENT, uac=Client(transport))
+        if isinstance(transport, TcpTransport):
+            transport.on_heard, transport.newest = agent.follow, agent.newest
         for name, handler in handlers.items():
             setattr(agent, name, handler)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
@@ -310,28 +315,64 @@ class Agent:
 
 
 class _UserAgent(SipUAS):
-    """Answers requests, and follows an end of a call to another connection."""
+    """Follows the ends of calls: to their Contacts, through proxies, to other connections."""
 
     def _handle_request(self, request: SipRequest, addr: tuple[str, int]) -> None:
-        self._follow(request, addr)
+        dialog = self._find_dialog(request.call_id or "")[1]
+        if dialog is not None and dialog_matches(dialog, request):
+            refresh_target(dialog, request)
         super()._handle_request(request, addr)
+        call = self.get_call(request.call_id or "")
+        if call is not None and call.invite is request and call.dialog is not dialog:
+            # Who is called takes the proxies in the order of the request (RFC 3261, 12.1.1), not
+            # the other way round, as aiosipua has them.
+            call.dialog.route_set = request.headers.get("record-route")
 
-    def _follow(self, request: SipRequest, address: tuple[str, int]) -> None:
-        """Have requests within a call go where its end was heard last, if that is a connection.
+    def follow(self, message: SipRequest | SipResponse, address: tuple[str, int]) -> None:
+        """Have messages of a call go where its end was heard last; called by a TCP transport.
 
         Over UDP they go where the call was begun, whatever the port that an end's came from.
         """
-        if not self.transport.reliable:
+        call, made = self._ends_of(message)
+        dialog = call.dialog if call is not None else None if made is None else made.dialog
+        if dialog is None:
             return
-        name = request.call_id or ""
-        call, dialog = self._find_dialog(name)
-        if dialog is None or not dialog_matches(dialog, request):
+        if isinstance(message, SipResponse):
+            belongs = _answers_within(dialog, message)
+        else:
+            # A copy of the INVITE itself names no dialog yet.
+            key = transaction_key(message)
+            is_copy = call is not None and key is not None and key == transaction_key(call.invite)
+            belongs = is_copy or dialog_matches(dialog, message)
+        if not belongs:
             return
-        made = None if self.uac is None else self.uac.get_call(name)
         if call is not None:
             call.source_addr = address
         elif made is not None:
             made.remote_addr = address
+
+    def newest(self, message: SipRequest | SipResponse) -> tuple[str, int] | None:
+        """Return from where the end of the call that a message belongs to was heard last."""
+        call, made = self._ends_of(message)
+        if call is not None:
+            return call.source_addr
+        return None if made is None else made.remote_addr
+
+    def _ends_of(
+        self, message: SipRequest | SipResponse
+    ) -> tuple[IncomingCall | None, OutgoingCall | None]:
+        """Return the call that came, or that was made, under a message's name."""
+        name = message.call_id or ""
+        call = self.get_call(name)
+        return call, None if call is not None or self.uac is None else self.uac.get_call(name)
+
+
+def _answers_within(dialog: Dialog, response: SipResponse) -> bool:
+    """Whether a response is of the other end of a dialog, which may not have named itself yet."""
+    ours, theirs = response.from_addr, response.to_addr
+    if ours is None or theirs is None or ours.tag != dialog.local_tag:
+        return False
+    return not dialog.remote_tag or theirs.tag == dialog.remote_tag
 
 
 def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:

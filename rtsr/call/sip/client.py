@@ -24,7 +24,7 @@ from aiosipua.uac_responses import _send_ack
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
 
-__all__ = ["Address", "Client"]
+__all__ = ["Address", "Client", "refresh_target"]
 
 Address = tuple[str, int]
 
@@ -203,6 +203,8 @@ class Client(SipUAC):
     ) -> None:
         if response.status_code < 200:
             return
+        if response.status_code < 300:
+            refresh_target(question.dialog, response)
         if question.request.method == "INVITE" and response.status_code < 300:
             call = self._as_call(question.dialog, question.request, question.address)
             _send_ack(self, call, response)
@@ -265,6 +267,16 @@ class Client(SipUAC):
         self._hung_up = {each for each in self._hung_up if each[0] != call_id}
         for key in [each for each in self._questions if each[0] == call_id]:
             del self._questions[key]
+
+
+def refresh_target(dialog: Dialog, message: SipRequest | SipResponse) -> None:
+    """Take note of an end's new Contact in what may change it (RFC 3261, 12.2; RFC 3311, 5)."""
+    cseq = message.cseq
+    if cseq is None or cseq.method not in ("INVITE", "UPDATE") or not message.contact:
+        return
+    # A request that is older than the newest one is refused.
+    if isinstance(message, SipResponse) or cseq.seq > (dialog.remote_cseq or 0):
+        dialog.remote_target = stringify_uri(message.contact[0].uri)
 
 
 def _dialog_with(dialog: Dialog, response: SipResponse, tag: str) -> Dialog:

@@ -26,9 +26,9 @@ from aiosipua.transport import (
     _stamp_via_received,
 )
 
-from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
+from rtsr.call.sip.destinations import datagram_hop, is_within_call, next_hop, sent_by
 
-__all__ = ["TcpTransport", "UdpTransport", "resolved"]
+__all__ = ["TcpTransport", "UdpTransport", "resolved", "transaction_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +51,11 @@ _CONNECT_SECONDS = 10.0
 
 @dataclass
 class _Answered:
-    """A request that came: from where, and its answer so far."""
+    """A request that came: from where, through which proxies, and its answer so far."""
 
     at: float
     source: tuple[str, int]
+    proxies: list[str]
     data: bytes | None = None
     to: tuple[str, int] = ("", 0)
 
@@ -75,7 +76,7 @@ class _Transactions:
 
     def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
         """Watch over a request that is sent."""
-        key = _key(request)
+        key = transaction_key(request)
         if request.method == "ACK" or key is None:
             return
         self._asked[key] = (request, to)
@@ -105,7 +106,7 @@ class _Transactions:
 
     def hear_answer(self, response: SipResponse, source: tuple[str, int]) -> None:
         """Stop repeating the request of a response that came, and acknowledge a refusal."""
-        key = _key(response)
+        key = transaction_key(response)
         if key is None:
             return
         timer = self._timers.pop(key, None)
@@ -120,12 +121,14 @@ class _Transactions:
 
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
-        key = _key(request)
+        key = transaction_key(request)
         if key is None or request.method == "ACK":
             return True
         known = self._answered.get(key)
         if known is None:
-            self._answered[key] = _Answered(time.monotonic(), source)
+            self._answered[key] = _Answered(
+                time.monotonic(), source, request.headers.get("record-route")
+            )
             self._forget_old()
             return True
         known.source = source
@@ -135,16 +138,18 @@ class _Transactions:
 
     def source_of(self, response: SipResponse) -> tuple[str, int] | None:
         """From where the newest copy of a response's request came, if that is remembered."""
-        key = _key(response)
+        key = transaction_key(response)
         known = None if key is None else self._answered.get(key)
         return None if known is None else known.source
 
     def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
         """Remember a response that is sent: it answers every copy of its request."""
         _keep_one_tag(response)
-        key = _key(response)
+        key = transaction_key(response)
         known = None if key is None else self._answered.get(key)
         if known is not None:
+            if key is not None and key[1] == "INVITE" and 100 < response.status_code < 300:
+                _name_proxies(response, known.proxies)
             known.at, known.data, known.to = time.monotonic(), bytes(response), to
 
     def _write(self, data: bytes, to: tuple[str, int]) -> None:
@@ -178,6 +183,8 @@ def _receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
         return
     transactions: _Transactions = transport.transactions
     try:
+        if transport.reliable:
+            transport.on_heard(message, address)
         if isinstance(message, SipResponse):
             transactions.hear_answer(message, address)
         elif not transactions.hear_request(message, address):
@@ -229,8 +236,14 @@ class UdpTransport(UdpSipTransport):
         self.local_addr = (self.local_addr[0], transport.get_extra_info("sockname")[1])
 
     def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
-        """Send a message, and a request again until it is answered."""
+        """Send a message, and a request again until it is answered.
+
+        A request within a call goes to the far Contact, or the first proxy before it, and to
+        ``addr`` where those cannot be reached from here.
+        """
         if isinstance(message, SipRequest):
+            if is_within_call(message):
+                addr = datagram_hop(message, addr)
             self.transactions.ask(message, addr, repeat=True)
         else:
             self.transactions.answer(message, addr)
@@ -257,6 +270,14 @@ class _Accepted:
     has_spoken: bool = False
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A message that waits for a connection, and where else it may go."""
+
+    data: bytes
+    others: tuple[tuple[str, int], ...]
+
+
 @dataclass
 class TcpTransport(TcpSipTransport):
     """SIP over TCP; connects where there is no connection yet.
@@ -264,15 +285,24 @@ class TcpTransport(TcpSipTransport):
     Attributes:
         carries_call: tells whether the connection from an address belongs to a call; such a one may
             be idle for as long as the call lasts.
+        on_heard: called with every message that comes, copies included, and the address of its
+            connection, before anything else is done with it.
+        newest: tells the address from which the call that a message belongs to was heard last.
     """
 
     carries_call: Callable[[tuple[str, int]], bool] = field(default=lambda address: False)
+    on_heard: Callable[[SipRequest | SipResponse, tuple[str, int]], None] = field(
+        default=lambda message, address: None
+    )
+    newest: Callable[[SipRequest | SipResponse], tuple[str, int] | None] = field(
+        default=lambda message: None
+    )
     transactions: _Transactions = field(init=False, repr=False)
     _accepted: dict[tuple[str, int], _Accepted] = field(
         default_factory=dict, init=False, repr=False
     )
     _sweeper: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
-    _opening: dict[tuple[str, int], list[bytes]] = field(
+    _opening: dict[tuple[str, int], list[_Waiting]] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -359,21 +389,30 @@ class TcpTransport(TcpSipTransport):
     def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
         """Send a message; requests say that they came over TCP.
 
-        A request within a call goes over the connection from or to ``addr``. If that is gone, it
-        goes to the far Contact, or the first proxy before it, and to ``addr`` where nobody is
-        there. A response goes back over the connection of its request, if that lives.
+        A request within a call goes over the connection from or to ``addr``, a response over that
+        of its request (RFC 3261, 18.2.2). If that is gone, either takes the connection on which the
+        end of the call was heard last, since behind an address translator no other can be opened.
+        Without one, a request goes to the far Contact, or the first proxy before it, and to
+        ``addr`` where nobody is there; a response goes to the address in its Via.
         """
-        ways = [addr]
         if isinstance(message, SipRequest):
             _say_tcp(message)
-            hop = next_hop(message) if is_within_call(message) else None
-            if hop is not None and not self._lives(addr):
-                ways.insert(0, hop)
+            own: tuple[str, int] | None = addr
+            other = next_hop(message) if is_within_call(message) else None
+        else:
+            own = self.transactions.source_of(message)
+            other = None if own is None else sent_by(message)
+        living = [way for way in (own, self.newest(message)) if way is not None]
+        living = [way for way in living if self._lives(way)]
+        if living:
+            ways = living[:1]
+        elif isinstance(message, SipRequest):
+            ways = [addr] if other is None else [other, addr]
+        else:
+            ways = [other or addr]
+        if isinstance(message, SipRequest):
             self.transactions.ask(message, ways[0], repeat=False)
         else:
-            source = self.transactions.source_of(message)
-            if source is not None:
-                ways = [source] if self._lives(source) else [sent_by(message) or addr]
             self.transactions.answer(message, ways[0])
         self.write(bytes(message), *ways)
 
@@ -384,7 +423,7 @@ class TcpTransport(TcpSipTransport):
             data: what is sent.
             ways: addresses; the others are tried in turn where the first cannot be reached.
         """
-        addr = ways[0]
+        addr, *others = dict.fromkeys(ways)
         if self._lives(addr):
             writer = self._connections[addr][1]
             if writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
@@ -392,35 +431,36 @@ class TcpTransport(TcpSipTransport):
                 return
             writer.write(data)
             self._spawn(self._flush(writer, addr))
-        elif addr in self._opening:
-            self._opening[addr].append(data)
+            return
+        waiting = _Waiting(data, tuple(others))
+        if addr in self._opening:
+            self._opening[addr].append(waiting)
         else:
-            self._opening[addr] = [data]
-            self._spawn(self._connect_and_send(ways))
+            self._opening[addr] = [waiting]
+            self._spawn(self._connect_and_send(addr))
 
     def _lives(self, address: tuple[str, int]) -> bool:
         known = self._connections.get(address)
         return known is not None and not known[1].is_closing()
 
-    async def _connect_and_send(self, ways: tuple[tuple[str, int], ...]) -> None:
-        found = None
-        for way in dict.fromkeys(ways):
-            try:
-                if not self._lives(way):
-                    await asyncio.wait_for(self.connect(way), _CONNECT_SECONDS)
-            except (OSError, ValueError, asyncio.TimeoutError) as error:
-                # What stands for a name may be none (ValueError). The transaction's timer reports
-                # that there was no answer.
-                _log.info("no SIP connection", extra={"reason": type(error).__name__})
-                continue
-            found = way
-            break
-        waiting = self._opening.pop(ways[0], [])
-        for data in waiting:
+    async def _connect_and_send(self, way: tuple[str, int]) -> None:
+        """Open a connection and send what waits for it; each message has other ways of its own."""
+        try:
+            if not self._lives(way):
+                await asyncio.wait_for(self.connect(way), _CONNECT_SECONDS)
+            failed = False
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            # What stands for a name may be none (ValueError). Where there is no other way, the
+            # transaction's timer reports that there was no answer.
+            _log.info("no SIP connection", extra={"reason": type(error).__name__})
+            failed = True
+        for waiting in self._opening.pop(way, []):
             # An end that closes at once is not called again and again: the transaction's timer
             # reports that there was no answer.
-            if found is not None and self._lives(found):
-                self.write(data, found)
+            if self._lives(way):
+                self.write(waiting.data, way)
+            elif failed and waiting.others:
+                self.write(waiting.data, *waiting.others)
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -454,7 +494,14 @@ def _keep_one_tag(response: SipResponse) -> None:
         response.headers.set_single("To", f"{address};tag={tags[0]}")
 
 
-def _key(message: SipMessage) -> tuple[str, str] | None:
+def _name_proxies(response: SipResponse, proxies: list[str]) -> None:
+    """Repeat the proxies that want to stay on a call's way (RFC 3261, 12.1.1)."""
+    if not response.headers.get("record-route"):
+        for proxy in proxies:
+            response.headers.append("Record-Route", proxy)
+
+
+def transaction_key(message: SipMessage) -> tuple[str, str] | None:
     """Return a transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
     try:
         via, cseq = message.via, message.cseq

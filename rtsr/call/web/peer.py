@@ -19,6 +19,7 @@ from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
 from rtsr.call.web.received_packets import take_packets
+from rtsr.call.web.telephone_events import accept_events
 from rtsr.call.web.track import PacketTrack
 from rtsr.errors import RtsrError
 
@@ -152,6 +153,7 @@ class WebCall:
         receiving.direction = "sendrecv" if receiving is sending else "recvonly"
         if receiving is not sending:
             sending.direction = "sendonly"
+        accept_events(receiving, offer.media[speaking])
         self._peer.on("connectionstatechange", self._on_state)
         answer = await self._peer.createAnswer()
         formats = _formats(SessionDescription.parse(answer.sdp).media[speaking])

@@ -84,6 +84,7 @@ class CallSubject:
             "lost": counts.lost,
             "lost_share": round(counts.lost / expected, 4) if expected else 0.0,
             "late": counts.late,
+            "keys": path.keys,
             "sent": 0 if sender is None else sender.sent,
             "unsent_seconds": round(sender.unsent_seconds, 2) if sender and sender.dtx else None,
             "concealed_seconds": round(counts.concealed_seconds, 2),

@@ -267,7 +267,10 @@ def _main() -> None:
     with open(0, "rb", buffering=0, closefd=False) as orders:
         if _CAN_FORK:
             _ForkServer(orders, answers).run()
-            return
+            sys.stderr.flush()
+            # The session waits for this end. The interpreter's own would first take down all that
+            # was imported, which nobody needs.
+            os._exit(0)
         line = orders.readline()
         if line:
             _answer(answers, {"started": os.getpid()})

@@ -10,6 +10,7 @@ const view = new View({
     ["Packets lost", `${now.lost} (${(100 * now.lost_share).toFixed(1)} %)`],
     ["Packets too late", now.late],
     ["Packets sent", now.sent],
+    ["Keys pressed", now.keys],
     ["Silence not sent", now.unsent_seconds === null ? "all of it is sent" : `${now.unsent_seconds} s`],
     ["Jitter", `${now.jitter_ms} ms`],
     ["Sound made up", `${now.concealed_seconds} s`],
@@ -77,8 +78,10 @@ function end(sentence = "The call is over.", kind = "") {
 
 function prefer(transceiver, name) {
   const all = RTCRtpReceiver.getCapabilities("audio").codecs;
-  const wanted = all.filter((codec) => codec.mimeType.toLowerCase() === `audio/${name}`.toLowerCase());
-  if (wanted.length) transceiver.setCodecPreferences(wanted);
+  const named = (kind) => all.filter((codec) => codec.mimeType.toLowerCase() === `audio/${kind}`.toLowerCase());
+  const wanted = named(name);
+  // Keys go beside every codec.
+  if (wanted.length) transceiver.setCodecPreferences([...wanted, ...named("telephone-event")]);
 }
 
 function gathered(connection) {

@@ -292,6 +292,47 @@ def test_silence_is_not_sent_in_either_direction_and_words_are_as_without_dtx(se
         assert abs(levels[0] - levels[1]) < within_db
 
 
+# What a page's own script does to press keys: the browser sends them in place of its sound.
+PRESS = """
+new Promise((done, failed) => {
+  const { dtmf } = made.getSenders().find((each) => each.track);
+  if (!dtmf.canInsertDTMF) failed(new Error('no keys were agreed on'));
+  dtmf.ontonechange = ({ tone }) => tone || done();
+  dtmf.insertDTMF('%s', 200, 100);
+})
+"""
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("codec", ["PCMU", "opus"])
+def test_keys_of_a_browser_are_counted_and_disturb_no_sound(server, microphone, codec):
+    async def run():
+        async with Browser(microphone) as browser:
+            await browser.send("Page.addScriptToEvaluateOnNewDocument", source=ASK_FOR_DTX)
+            await browser.open(f"{server.address}/?token={TOKEN}")
+            await browser.run(f"document.getElementById('codec').value = '{codec}'")
+            await browser.run("document.getElementById('call').click()")
+            await browser.until(f"{STATE} === 'The call is on.'")
+            await asyncio.sleep(2.0)
+            before = json.loads(await browser.run("JSON.stringify(lookedAt)"))
+            recording, _ = await browser.run(f"Promise.all([{RECORD % 5000}, {PRESS % '1155*#A'}])")
+            await browser.until("lookedAt.keys === 7")
+            now = json.loads(await browser.run("JSON.stringify(lookedAt)"))
+            facts = await browser.run("document.getElementById('health').innerText")
+            await hang_up(browser)
+        return decoded(recording), before, now, facts
+
+    pressed = server.metric("rtsr_keys_total")
+    sound, before, now, facts = asyncio.run(run())
+    assert before["keys"] == 0
+    assert "Keys pressed\n7" in facts
+    assert server.metric("rtsr_keys_total") - pressed == 7
+    # Seven keys of 200 ms: their time is neither lost nor made up as if it were.
+    assert now["lost"] == before["lost"]
+    assert now["concealed_seconds"] - before["concealed_seconds"] < 0.2
+    assert np.abs(sound).max() < 1.2 * np.abs(speech(48000)).max()
+
+
 @pytest.mark.alone
 def test_every_click_is_heard_and_timed(server, tmp_path):
     microphone = tmp_path / "clicks.wav"

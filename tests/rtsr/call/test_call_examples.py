@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,15 @@ def test_load(stand_in):
     text = run(
         "call_load.py", "--calls", 2, "--seconds", 2, "--call-seconds", 1, "--model", stand_in
     )
-    assert "2 calls at once" in text
+    counts = re.match(r"2 calls at once, (\d+) in all, (\d+) packets\n", text)
+    assert counts is not None
+    # The callers are another process: what they send comes over the network, for as long as they
+    # were told to.
+    calls, packets = map(int, counts.groups())
+    assert calls >= 3
+    assert 100 <= packets <= 200
+    whole, without_wait = (float(each) for each in re.findall(r"p50 ([\d.]+)", text))
+    assert 0.0 < without_wait <= whole < 1000.0
     assert "0 calls, 2 places free" in text
 
 

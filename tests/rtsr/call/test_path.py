@@ -355,6 +355,34 @@ def test_a_key_goes_out_with_the_clock_of_the_other_side():
     assert set(numbers) == {1}
 
 
+def test_each_press_of_a_key_is_counted_and_reported_once():
+    path = MediaPath(Receiver(FORMATS), CallStream(None), None, lambda packet: None)
+    pressed = []
+    path.on_key = pressed.append
+    stream = sent(packets(speech(8000, 1.0)))
+    number, time = stream[-1][1].sequence_number, stream[-1][1].timestamp
+    # Event, its time, flags and marker. A press ends three times; one that is too long for the
+    # counter goes on under another time; one whose packets are too short or that is no key counts
+    # as none.
+    events = [
+        (5, 160, 0, True), (5, 160, 0, False), *[(5, 160, 128, False)] * 3,
+        (5, 960, 0, False), (5, 960, 128, False),
+        (11, 1600, 0, True), (11, 67135, 0, False), (11, 67135, 128, False),
+        (15, 67295, 0, True), (5, 68000, 0, True), (16, 68800, 0, True),
+    ]  # fmt: skip
+    keys = [
+        (stream[-1][0] + 0.02 * (i + 1), Packet(101, (number + 1 + i) % 2**16,
+         (time + at) % 2**32, bytes([event, flags, 0, 80]), marker, ssrc=7))
+        for i, (event, at, flags, marker) in enumerate(events)
+    ]  # fmt: skip
+    keys.append(
+        (keys[-1][0] + 0.02, Packet(101, (number + 1 + len(keys)) % 2**16, 0, b"\1\0\0", ssrc=7))
+    )
+    call(path, stream + keys, after=10.0)
+    assert pressed == ["5", "5", "#", "D", "5"]
+    assert path.keys == 5
+
+
 def test_a_pause_moves_the_timestamps_of_what_follows():
     out = []
     path = MediaPath(Receiver(FORMATS), CallStream(None), Sender(OPUS, 111), out.append)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import time
 
 import pytest
-from sip_ends import OPUS_SDP, SDP, CalledEnd, TcpCalledEnd, TcpPeer, answered, between, tag_of
+from sip_ends import (
+    OPUS_SDP,
+    SDP,
+    CalledEnd,
+    TcpCalledEnd,
+    TcpPeer,
+    answered,
+    between,
+    ring,
+    tag_of,
+)
 
 pytest.importorskip("aiosipua")
 
 from rtsr.call.sip import transports
+from rtsr.call.sip.transports import TcpTransport
 
 
 def test_answers_take_the_connection_of_the_request(stand_in):
@@ -150,3 +164,90 @@ def test_a_refusal_is_acknowledged_where_it_came_from(stand_in):
         called.answer(invite, 486)
         called.hear("ACK")
         assert peer.final()[0] == 486
+
+
+def test_a_caller_whose_call_came_again_on_another_connection_is_reached_there(stand_in):
+    with between(stand_in, caller=TcpPeer) as (peer, _, called):
+        message = peer.request("INVITE", body=SDP)
+        peer.send(message)
+        invite = called.hear("INVITE")
+        peer.drop()
+        peer.connect()
+        peer.send(message)
+        assert peer.hear()[0] == 100
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        assert peer.final()[0] == 200
+        # Not at the Contact, where this end listens, too.
+        called.request(invite, "BYE", 2)
+        peer.answer(peer.asked("BYE"), 200)
+
+
+def test_an_answer_takes_the_newest_connection_of_its_call_where_its_own_is_gone(stand_in):
+    with between(stand_in, caller=TcpPeer) as (peer, running, called):
+        invite, to = ring(peer, called)
+        peer.drop()
+        running.until(lambda: not running.bridge._agent.tcp.transport._accepted)
+        peer.connect()
+        peer.send(peer.request("OPTIONS", to=to, number=2))
+        assert peer.final()[0] == 200
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        # Not at the address in the Via, where this end listens, too.
+        status, text = peer.final()
+        assert (status, "INVITE" in text) == (200, True)
+        peer.send(peer.request("ACK", to=to))
+        peer.send(peer.request("BYE", to=to, number=3))
+        assert peer.final()[0] == 200
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_a_called_end_that_answers_on_another_connection_is_reached_there(stand_in):
+    with between(stand_in, called=TcpCalledEnd) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        called.accept()
+        invite = called.hear("INVITE")
+        called.drop()
+        running.until(lambda: not running.bridge._agent.tcp.transport._connections)
+        called.connect(running.port)
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        to = tag_of(text)
+        peer.send(peer.request("ACK", to=to))
+        peer.send(peer.request("BYE", to=to, number=2))
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_what_waits_for_a_connection_goes_its_own_other_way_where_that_fails():
+    async def run():
+        heard = []
+
+        async def take(reader, writer):
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    heard.append(await reader.readuntil(b"."))
+            writer.close()
+
+        server = await asyncio.start_server(take, "127.0.0.1", 0)
+        there = server.sockets[0].getsockname()[:2]
+        nobody = socket.socket()
+        nobody.bind(("127.0.0.1", 0))
+        gone = nobody.getsockname()
+        transport = TcpTransport(local_addr=("127.0.0.1", 0))
+        await transport.start()
+        # The first one, which opens the connection, has nowhere else to go.
+        transport.write(b"first.", gone)
+        transport.write(b"second.", gone, there)
+        transport.write(b"third.", gone, gone, there)
+        for _ in range(100):
+            if len(heard) == 2:
+                break
+            await asyncio.sleep(0.02)
+        await transport.stop()
+        server.close()
+        nobody.close()
+        return heard
+
+    assert asyncio.run(run()) == [b"second.", b"third."]

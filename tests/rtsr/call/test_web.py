@@ -21,7 +21,13 @@ from server import BEARER, TOKEN, running_server
 
 pytest.importorskip("aiortc")
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import MediaStreamError
 
@@ -114,6 +120,51 @@ def test_aiortc_still_has_what_is_replaced_in_it():
     code = inspect.getsource(RTCRtpReceiver._handle_rtp_packet)
     assert "pli_flag, encoded_frame = self.__jitter_buffer.add(packet)" in code
     assert "if encoded_frame is not None" in code
+    # Telephone events are added to what one transceiver has agreed to, behind its codecs.
+    code = inspect.getsource(RTCPeerConnection.setRemoteDescription)
+    assert "transceiver._codecs = common" in code
+    code = inspect.getsource(RTCPeerConnection._RTCPeerConnection__remoteRtp)
+    assert "codecs=transceiver._codecs," in code
+    code = inspect.getsource(RTCRtpSender.send)
+    assert "self._run_rtp(parameters.codecs[0])" in code
+
+
+def test_telephone_events_of_an_offer_are_accepted_beside_its_codecs(server):
+    async def run():
+        client = Client()
+        offer = await client.offer()
+        speaks, _ = re.split(r"(?=m=audio)", offer["sdp"])[1:]
+        # As of Chromium, which offers everything; and an event with a clock that nothing here has.
+        events = "a=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n"
+        events += "a=rtpmap:113 telephone-event/16000\r\na=rtpmap:112 opus/48000/2\r\n"
+        with_events = speaks.replace("SAVPF 0", "SAVPF 0 112 110 113 126").replace(
+            "a=rtpmap:0 ", events + "a=rtpmap:0 "
+        )
+        assert with_events != speaks
+        answers = []
+        for kept in (with_events, with_events.replace("a=rtpmap:112 opus/48000/2\r\n", "")):
+            sdp = offer["sdp"].replace(speaks, kept)
+            status, _, body = await asyncio.to_thread(
+                server.ask, "POST", "/calls", {"type": "offer", "sdp": sdp}
+            )
+            answer = json.loads(body)
+            assert status == 200, answer
+            answers.append(re.split(r"(?=m=audio)", answer["sdp"])[1:])
+            await asyncio.to_thread(server.ask, "DELETE", f"/calls/{answer['call']}")
+        await client.close()
+        return answers
+
+    both, without_opus = asyncio.run(run())
+    assert re.findall(r"a=rtpmap:(\d+ \S+)", both[0])[2:] == [
+        "110 telephone-event/48000",
+        "126 telephone-event/8000",
+    ]
+    assert re.findall(r"a=rtpmap:(\d+ \S+)", without_opus[0]) == [
+        "0 PCMU/8000",
+        "126 telephone-event/8000",
+    ]
+    # What only goes to the browser has none, as none are sent there.
+    assert "telephone-event" not in both[1] + without_opus[1]
 
 
 def _new_peer():

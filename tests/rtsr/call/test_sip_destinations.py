@@ -1,0 +1,186 @@
+"""Where requests within calls go over UDP: Contacts, proxies that stay, address translators."""
+
+from __future__ import annotations
+
+import pytest
+from sip_ends import OPUS_SDP, SDP, CalledEnd, answered, between, ring, tag_of
+
+pytest.importorskip("aiosipua")
+
+from aiosipua import SipMessage
+
+from rtsr.call.sip import session_timer
+from rtsr.call.sip.destinations import datagram_hop
+
+
+def moved(message, peer, contact):
+    """A message of a peer's with another Contact, ``HOST:PORT`` with parameters."""
+    own = f"Contact: <sip:me@127.0.0.1:{peer.port}>".encode()
+    assert own in message
+    return message.replace(own, f"Contact: <sip:me@{contact}>".encode())
+
+
+def connected(peer, called, message):
+    """Set a call up that begins with a message; the called end's INVITE, and the 200's text."""
+    peer.send(message)
+    invite = called.hear("INVITE")
+    called.answer(invite, 200, OPUS_SDP)
+    called.hear("ACK")
+    status, text = peer.final()
+    assert status == 200
+    peer.send(peer.request("ACK", to=tag_of(text)))
+    return invite, text
+
+
+def test_a_callers_contact_is_asked_not_where_the_call_came_from(stand_in):
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        message = moved(peer.request("INVITE", body=SDP), peer, f"127.0.0.1:{other.port}")
+        invite, _ = connected(peer, called, message)
+        called.request(invite, "BYE", 2)
+        bye = other.hear("BYE")
+        assert bye.startswith(f"BYE sip:me@127.0.0.1:{other.port} SIP/2.0\r\n")
+        other.answer(bye, 200)
+        other.close()
+
+
+# A private address of another network than the caller's, as behind an address translator; a name;
+# an address of the other kind; another transport.
+@pytest.mark.parametrize(
+    "contact",
+    [
+        "10.1.2.3:5060",
+        "127.0.0.9:5060",
+        "phone.invalid",
+        "[2606:4700::1]",
+        "127.0.0.1;transport=tcp",
+    ],
+)
+def test_a_contact_that_says_nothing_here_is_not_followed(stand_in, contact):
+    with between(stand_in) as (peer, _, called):
+        message = moved(peer.request("INVITE", body=SDP), peer, contact)
+        invite, _ = connected(peer, called, message)
+        called.request(invite, "BYE", 2)
+        bye = peer.asked("BYE")
+        assert bye.startswith(f"BYE sip:me@{contact} SIP/2.0\r\n")
+        peer.answer(bye, 200)
+
+
+def test_a_called_ends_contact_gets_the_acknowledgement_and_what_follows(stand_in):
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        own, called.port = called.port, other.port
+        called.answer(invite, 200, OPUS_SDP)
+        called.port = own
+        other.hear("ACK")
+        _, text = peer.final()
+        to = tag_of(text)
+        peer.send(peer.request("ACK", to=to))
+        peer.send(peer.request("BYE", to=to, number=2))
+        other.answer(other.hear("BYE"), 200)
+        other.close()
+
+
+def test_proxies_that_stay_are_named_in_the_answer_and_asked_in_their_order(stand_in):
+    with between(stand_in) as (peer, _, called):
+        near, far = CalledEnd(), CalledEnd()
+        routes = [f"<sip:127.0.0.1:{each.port};lr>" for each in (near, far)]
+        lines = f"Record-Route: {routes[0]}\r\nRecord-Route: {routes[1]}\r\n"
+        message = peer.request("INVITE", body=SDP, more=lines)
+        invite, text = connected(peer, called, message)
+        assert lines in text
+        called.request(invite, "BYE", 2)
+        bye = near.hear("BYE")
+        assert bye.startswith(f"BYE sip:me@127.0.0.1:{peer.port} SIP/2.0\r\n")
+        assert [line for line in bye.split("\r\n") if line.startswith("Route:")] == [
+            f"Route: {route}" for route in routes
+        ]
+        near.answer(bye, 200)
+        near.close()
+        far.close()
+
+
+def test_a_ringing_answer_names_the_proxies_and_a_refusal_does_not(stand_in):
+    with between(stand_in) as (peer, _, called):
+        line = "Record-Route: <sip:127.0.0.1:5999;lr>\r\n"
+        peer.send(peer.request("INVITE", body=SDP, more=line))
+        invite = called.hear("INVITE")
+        called.answer(invite, 180)
+        while (ringing := peer.hear())[0] < 180:
+            pass
+        assert line in ringing[1]
+        called.answer(invite, 486)
+        status, text = peer.final()
+        assert (status, line in text) == (486, False)
+
+
+@pytest.mark.parametrize(("number", "is_new"), [(2, True), (1, False)])
+def test_a_contact_that_changes_within_the_call_is_followed(stand_in, number, is_new):
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        invite, _, to = answered(peer, called)
+        update = peer.request("UPDATE", to=to, number=number)
+        peer.send(moved(update, peer, f"127.0.0.1:{other.port}"))
+        # One that is older than the call's newest request is refused and changes nothing.
+        assert peer.final()[0] == (200 if is_new else 500)
+        called.request(invite, "BYE", 2)
+        if is_new:
+            other.answer(other.hear("BYE"), 200)
+        else:
+            peer.answer(peer.asked("BYE"), 200)
+        other.close()
+
+
+def test_a_contact_that_changes_before_the_answer_is_followed(stand_in):
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        invite, to = ring(peer, called)
+        peer.send(moved(peer.request("UPDATE", to=to, number=2), peer, f"127.0.0.1:{other.port}"))
+        peer.final()
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to))
+        called.request(invite, "BYE", 2)
+        other.answer(other.hear("BYE"), 200)
+        other.close()
+
+
+def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, monkeypatch):
+    monkeypatch.setattr(session_timer, "SHORTEST_SECONDS", 2)
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        asked = "Supported: timer\r\nSession-Expires: 2;refresher=uas\r\n"
+        invite, _, _ = answered(peer, called, asked=asked)
+        refresh = peer.asked("UPDATE")
+        own, peer.port = peer.port, other.port
+        peer.answer(refresh, 200, more="Session-Expires: 1800;refresher=uac\r\n")
+        peer.port = own
+        called.request(invite, "BYE", 2)
+        other.answer(other.hear("BYE"), 200)
+        other.close()
+
+
+@pytest.mark.parametrize(
+    ("contact", "known", "expected"),
+    [
+        # Both ends are on the Internet: the Contact, also of another machine behind a proxy.
+        ("8.8.8.8:5070", ("1.1.1.1", 6000), ("8.8.8.8", 5070)),
+        ("1.1.1.1", ("1.1.1.1", 6000), ("1.1.1.1", 5060)),
+        # One network: the Contact. Two private ones: where the call came from.
+        ("10.0.0.4:5070", ("10.0.0.4", 6000), ("10.0.0.4", 5070)),
+        ("10.0.0.5:5070", ("10.0.0.4", 6000), ("10.0.0.4", 6000)),
+        ("192.168.1.2:5070", ("1.1.1.1", 6000), ("1.1.1.1", 6000)),
+        ("100.64.0.2:5070", ("1.1.1.1", 6000), ("1.1.1.1", 6000)),
+        ("0.0.0.0:5070", ("1.1.1.1", 6000), ("1.1.1.1", 6000)),
+        ("224.0.1.75:5070", ("1.1.1.1", 6000), ("1.1.1.1", 6000)),
+        ("8.8.8.8:99999", ("1.1.1.1", 6000), ("1.1.1.1", 6000)),
+        ("[2606:4700::2]:5070", ("2606:4700::1", 6000), ("2606:4700::2", 5070)),
+        ("[fd00::2]:5070", ("2606:4700::1", 6000), ("2606:4700::1", 6000)),
+    ],
+)
+def test_private_addresses_of_other_networks_are_told_from_the_rest(contact, known, expected):
+    text = f"BYE sip:me@{contact} SIP/2.0\r\nVia: SIP/2.0/UDP 1.1.1.1;branch=z9hG4bK1\r\n\r\n"
+    assert datagram_hop(SipMessage.parse(text.encode()), known) == expected
