@@ -353,8 +353,11 @@ class _BridgedCall:
         self._caller.watch()
         self._callee.watch()
         self._started = asyncio.get_running_loop().time()
-        forms = f"{self._caller.media.form.name} {self._callee.media.form.name}"
-        _log.info("sip call taken", extra={"call": self.name, "codec": forms})
+        ends = self._caller.media.form, self._callee.media.form
+        codecs = {"call": self.name, "codec": " ".join(form.name for form in ends)}
+        _log.info("sip call taken", extra=codecs)
+        if all(form.sample_rate == PCMU.sample_rate for form in ends):
+            _log.warning("sip call has no codec that carries a wider band", extra=codecs)
         return True
 
     async def _offer_to_caller(self, preferred: Sequence[PayloadFormat]) -> bool:

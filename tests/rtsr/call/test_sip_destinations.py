@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sip_ends import OPUS_SDP, SDP, CalledEnd, answered, between, ring, tag_of
+from sip_ends import OPUS_SDP, SDP, CalledEnd, answered, between, hang_up, ring, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -184,3 +184,13 @@ def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, monk
 def test_private_addresses_of_other_networks_are_told_from_the_rest(contact, known, expected):
     text = f"BYE sip:me@{contact} SIP/2.0\r\nVia: SIP/2.0/UDP 1.1.1.1;branch=z9hG4bK1\r\n\r\n"
     assert datagram_hop(SipMessage.parse(text.encode()), known) == expected
+
+
+@pytest.mark.parametrize(("answer", "warned"), [(OPUS_SDP, False), (SDP, True)])
+def test_a_call_without_a_wider_codec_is_warned_of(stand_in, caplog, answer, warned):
+    with between(stand_in) as (peer, running, called):
+        _, _, to = answered(peer, called, answer=answer)
+        running.until(lambda: running.bridge.calls == 1)
+        hang_up(peer, to)
+    warnings = [record for record in caplog.records if "no codec that carries" in record.message]
+    assert bool(warnings) == warned
