@@ -216,7 +216,7 @@ def _values(repetitions: list[dict[str, Any]], figure: str) -> list[float]:
 
 
 def _by_label(results: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
-    return {entry["label"]: entry for entry in results.get(kind, [])}
+    return {entry["label"]: entry for entry in results[kind]}
 
 
 def _circumstances(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
