@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,25 +93,19 @@ def measure_step(trainer: Trainer, fraction: float, steps: int) -> StepCost:
     for _ in range(2):
         trainer.take_step(fraction)
     wait()
-    times = []
-    for _ in range(steps):
-        began = time.perf_counter()
-        trainer.take_step(fraction)
-        wait()
-        times.append(time.perf_counter() - began)
-    data = []
-    for _ in range(steps):
-        began = time.perf_counter()
-        _draw(trainer, fraction)
-        wait()
-        data.append(time.perf_counter() - began)
+
+    def median_ms(act: Callable[[Trainer, float], object]) -> float:
+        times = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            act(trainer, fraction)
+            wait()
+            times.append(time.perf_counter() - began)
+        return 1000.0 * float(np.median(times))
+
+    whole_ms, data_ms = median_ms(Trainer.take_step), median_ms(_draw)
     waits = _waits(trainer, fraction) if device.type == "cuda" else None
-    return StepCost(
-        count_launches(trainer, fraction),
-        1000.0 * float(np.median(times)),
-        1000.0 * float(np.median(data)),
-        waits,
-    )
+    return StepCost(count_launches(trainer, fraction), whole_ms, data_ms, waits)
 
 
 def _draw(trainer: Trainer, fraction: float) -> None:
