@@ -86,7 +86,7 @@ def save_spectrograms_of_clips(
     references: Mapping[str, Path],
     inputs: Mapping[str, Path],
     cutoff_hz: float,
-    show: Show | None = None,
+    show: Show = lambda what, done, total: None,
 ) -> list[dict[str, str]]:
     """Enhance the clips of these names once more and draw them: input, every system, reference.
 
@@ -95,8 +95,7 @@ def save_spectrograms_of_clips(
     """
     pictures = []
     for done, name in enumerate(chosen):
-        if show:
-            show("drawing", done, len(chosen))
+        show("drawing", done, len(chosen))
         panels = []
         with tempfile.TemporaryDirectory() as folder:
             for system in systems:
