@@ -28,8 +28,11 @@ from rtsr.train.trainer import Trainer
 
 _KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
 _COPY_CALLS = ("cudaMemcpyAsync", "cudaMemsetAsync")
-#: Operators that give memory without content, or bring a number to the host.
-_NO_KERNEL = ("aten::empty", "aten::new_empty", "aten::resize_", "aten::_local_scalar_dense")
+#: Operators beside views that launch nothing: memory without content, a number for the host.
+_NO_KERNEL = (
+    *("aten::empty", "aten::new_empty", "aten::resize_"),
+    *("aten::_unsafe_view", "aten::_local_scalar_dense"),
+)
 
 
 @dataclass(frozen=True)
