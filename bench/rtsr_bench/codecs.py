@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.quality.align import find_lag
+from rtsr_bench.corpus import fit_length
 
 Signal = NDArray[np.float64]
 
@@ -69,7 +70,9 @@ def through_coder(samples: Signal, rate: int, coder: Coder, cutoff_hz: float) ->
     if decoded_rate != rate:
         original = soxr.resample(samples, rate, decoded_rate, quality="HQ")
     lag = find_lag(original, decoded, cutoff_hz, decoded_rate)
-    return _moved(decoded, lag, original.size), decoded_rate
+    # Moved to an earlier time; zeros where there is nothing.
+    moved = np.pad(decoded[max(lag, 0) :], (max(-lag, 0), 0))
+    return fit_length(moved, original.size), decoded_rate
 
 
 def _encode(av: Any, file: io.BytesIO, samples: Signal, rate: int, coder: Coder) -> None:
@@ -92,12 +95,3 @@ def _decode(av: Any, file: io.BytesIO) -> tuple[Signal, int]:
         ]
     decoded = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
     return decoded.astype(np.float64), int(stream.rate)
-
-
-def _moved(samples: Signal, earlier: int, length: int) -> Signal:
-    """Move ``samples`` to an earlier time; ``length`` of them, zeros where there are none."""
-    moved = np.zeros(length)
-    source = samples[max(earlier, 0) :][: length - max(-earlier, 0)]
-    begin = max(-earlier, 0)
-    moved[begin : begin + source.size] = source
-    return moved

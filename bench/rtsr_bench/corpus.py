@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -135,18 +136,38 @@ def narrow_band(samples: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.n
 def prepare_references(
     clips: Sequence[Clip], folder: str | Path, max_seconds: float = MAX_SECONDS
 ) -> dict[str, Path]:
-    """Write the loudest part of each clip as 16-bit FLAC at its own rate; existing files are kept.
+    """Write the loudest part of each clip as 16-bit FLAC at its own rate, see `prepare`."""
+    sources = {clip.name: clip.path for clip in clips}
+    return prepare(sources, folder, ".flac", partial(read_loudest, seconds=max_seconds))
+
+
+def prepare_inputs(
+    references: Mapping[str, Path], folder: str | Path, cutoff_hz: float
+) -> dict[str, Path]:
+    """Write the 16-bit narrow-band version of each reference, see `prepare`."""
+
+    def narrowed(reference: Path) -> tuple[Signal, int]:
+        return narrow_band(*read_first_channel(reference), cutoff_hz), round(2.0 * cutoff_hz)
+
+    return prepare(references, folder, ".wav", narrowed)
+
+
+def prepare(
+    sources: Mapping[str, Path],
+    folder: str | Path,
+    suffix: str,
+    make: Callable[[Path], tuple[Any, ...]],
+) -> dict[str, Path]:
+    """Write what ``make`` gives of each source, as `write_whole` takes it; keep existing files.
 
     Returns:
-        the written file of each clip, by the clip's name.
+        the written file of each source, by the source's name.
     """
-    references = {}
-    for clip in clips:
-        path = Path(folder) / f"{clip.name}.flac"
+    written = {name: Path(folder) / f"{name}{suffix}" for name in sources}
+    for name, path in written.items():
         if not path.exists():
-            write_whole(path, *read_loudest(clip.path, max_seconds))
-        references[clip.name] = path
-    return references
+            write_whole(path, *make(sources[name]))
+    return written
 
 
 def write_whole(path: Path, samples: np.ndarray, rate: int, subtype: str = "PCM_16") -> None:
@@ -155,20 +176,6 @@ def write_whole(path: Path, samples: np.ndarray, rate: int, subtype: str = "PCM_
     beside = path.with_name(f".partial-{path.name}")
     soundfile.write(beside, samples, rate, subtype=subtype)
     beside.replace(path)
-
-
-def prepare_inputs(
-    references: dict[str, Path], folder: str | Path, cutoff_hz: float
-) -> dict[str, Path]:
-    """Write the 16-bit narrow-band version of each reference; existing files are kept."""
-    inputs = {}
-    for name, reference in references.items():
-        path = Path(folder) / f"{name}.wav"
-        if not path.exists():
-            narrow = narrow_band(*read_first_channel(reference), cutoff_hz)
-            write_whole(path, narrow, round(2.0 * cutoff_hz))
-        inputs[name] = path
-    return inputs
 
 
 def first_clips(clips: Sequence[Clip], most: int | None) -> list[Clip]:

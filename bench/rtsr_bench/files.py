@@ -1,8 +1,9 @@
-"""Files that appear under their names only when they are whole."""
+"""Files that appear under their names only when they are whole, and the JSON in them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ def read_json(path: Path, what: str) -> Any:
         raise RtsrError(f"'{path}' cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError):
         raise RtsrError(f"'{path}' is not JSON; {what} writes such files.") from None
+
+
+def flat(value: Any, *place: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the single values of nested JSON, and lists of them, each with its place."""
+    if isinstance(value, Mapping):
+        parts: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        parts = enumerate(value)
+    else:
+        yield place, value
+        return
+    for name, part in parts:
+        yield from flat(part, *place, str(name))
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -39,7 +39,8 @@ def plan_jobs(paths: Sequence[Path], folder: Path | None) -> list[Job]:
         folder: of ``--out-dir``, if it is given.
 
     Raises:
-        ArgumentError: the paths do not say where to write, or two results would have one name.
+        ArgumentError: the paths do not say where to write, a new folder would be called as a
+            sound file is, or two results would have one name.
         AudioFormatError: a folder holds no sound file.
     """
     if folder is None:
@@ -60,6 +61,11 @@ def plan_jobs(paths: Sequence[Path], folder: Path | None) -> list[Job]:
 def _jobs_of(sources: Sequence[Path], folder: Path) -> list[Job]:
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'{folder}' is not a folder; --out-dir names one to write into.")
+    if folder.suffix.lower() in SUFFIXES and not folder.exists():
+        raise ArgumentError(
+            f"'{folder}' would be a folder with the name of a sound file; to enhance a folder or "
+            "several files, name a folder to write into."
+        )
     jobs: dict[Path, Job] = {}
     for source in sources:
         for path, name in _named(source, folder):

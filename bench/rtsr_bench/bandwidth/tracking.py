@@ -99,7 +99,7 @@ def track_switches(
     clips: Sequence[Clip],
     domain: str,
     switches: Sequence[tuple[str, str]] = SWITCHES,
-    show: Show | None = None,
+    show: Show = lambda what, done, total: None,
 ) -> list[Switched]:
     """Let a detector follow every clip that changes its bandwidth, for each pair both ways.
 
@@ -112,8 +112,7 @@ def track_switches(
     change = round(SECONDS_BEFORE * SAMPLE_RATE)
     results = []
     for number, clip in enumerate(clips):
-        if show:
-            show(f"changing {domain}", number, len(clips))
+        show(f"changing {domain}", number, len(clips))
         sound = one_voice(clip, SECONDS_BEFORE + SECONDS_AFTER, number)
         degraded: dict[str, Signal] = {}
         for pair in switches:
@@ -138,7 +137,7 @@ def track_unchanged(
     domain: str,
     minutes: float,
     degradations: Sequence[str] = STEADY,
-    show: Show | None = None,
+    show: Show = lambda what, done, total: None,
 ) -> list[Unchanged]:
     """Let a detector follow programmes of the clips that keep their bandwidth.
 
@@ -153,8 +152,7 @@ def track_unchanged(
     seconds = 60.0 * minutes / streams
     results = []
     for number in range(streams):
-        if show:
-            show(f"unchanging {domain}", number, streams)
+        show(f"unchanging {domain}", number, streams)
         # Every second stream is full band: that is what most streams are.
         others = degradations[1:] or degradations
         key = degradations[0] if number % 2 == 0 else others[number // 2 % len(others)]

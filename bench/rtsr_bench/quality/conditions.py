@@ -10,7 +10,7 @@ from pathlib import Path
 import soxr
 
 from rtsr_bench.codecs import MP3_24K, MP3_64K, OPUS_16K, Coder, Signal, through_coder
-from rtsr_bench.corpus import narrow_band, read_first_channel, rounded, write_whole
+from rtsr_bench.corpus import narrow_band, prepare, read_first_channel, rounded
 
 CUTOFF_HZ = 4000.0
 _LOW_RATE, _FULL_RATE = 8000, 48000
@@ -80,25 +80,19 @@ def prepare_condition(
     references: Mapping[str, Path],
     folder: Path,
 ) -> dict[str, Path]:
-    """Write each reference as the condition degrades it; existing files are kept.
+    """Write each reference as the condition degrades it, see :func:`~rtsr_bench.corpus.prepare`.
 
     Args:
         condition: which.
         references: full-band files by clip, of any rate.
         folder: gets one file per clip.
 
-    Returns:
-        the written file of each clip.
-
     Raises:
         MissingDependencyError, RtsrError: a coder cannot be had, see
             :func:`~rtsr_bench.codecs.through_coder`.
     """
-    inputs = {}
-    for name, reference in references.items():
-        path = folder / f"{name}.wav"
-        if not path.exists():
-            narrow = narrow_band(*read_first_channel(reference), CUTOFF_HZ)
-            write_whole(path, *condition.degrade(narrow))
-        inputs[name] = path
-    return inputs
+
+    def degraded(reference: Path) -> tuple[Signal, int, str]:
+        return condition.degrade(narrow_band(*read_first_channel(reference), CUTOFF_HZ))
+
+    return prepare(references, folder, ".wav", degraded)

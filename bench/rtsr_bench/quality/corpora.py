@@ -46,51 +46,39 @@ class Corpus:
     left_out: dict[str, str]
 
 
-def prepare_corpora(
-    sources: Sequence[Path],
+def check_names(sources: Sequence[Path]) -> None:
+    """Raise :class:`ArgumentError` where two corpora of a report would be called alike."""
+    for name, times in Counter(source.resolve().name for source in sources).items():
+        if times > 1:
+            raise ArgumentError(
+                f"Two corpora of the report would be called {name!r}; rename one of the folders."
+            )
+
+
+def prepare_corpus(
+    source: Path,
     cutoffs: Sequence[float],
     work: Path,
     seconds: float,
     domains: Sequence[str] = (),
     limit: int | None = None,
-    show: Show | None = None,
-) -> list[Corpus]:
+    show: Show = lambda what, done, total: None,
+) -> Corpus:
     """Write references and inputs of the chosen clips; files that are there already are kept.
 
     Args:
-        sources: folders as :func:`~rtsr_bench.corpus.list_clips` takes them.
+        source: folder as :func:`~rtsr_bench.corpus.list_clips` takes it.
         cutoffs: of the inputs in Hz.
-        work: gets one folder for each corpus.
+        work: gets a folder for the corpus.
         seconds: of each clip, its loudest part.
         domains: to score; all if there are none.
         limit: clips of each domain.
         show: told of the progress.
 
     Raises:
-        RtsrError: a folder is no corpus, two are called alike, or nothing is left of one.
+        RtsrError: the folder is no corpus, or nothing is left of it.
     """
-    names = [source.resolve().name for source in sources]
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise ArgumentError(
-                f"Two corpora of the report would be called {name!r}; rename one of the folders."
-            )
-    return [
-        _prepare(name, source, cutoffs, work, seconds, domains, limit, show)
-        for name, source in zip(names, sources, strict=True)
-    ]
-
-
-def _prepare(
-    name: str,
-    source: Path,
-    cutoffs: Sequence[float],
-    work: Path,
-    seconds: float,
-    domains: Sequence[str],
-    limit: int | None,
-    show: Show | None,
-) -> Corpus:
+    name = source.resolve().name
     listed = list_clips(source)
     chosen = first_clips([c for c in listed if not domains or c.domain in domains], limit)
     if not chosen:
@@ -103,8 +91,7 @@ def _prepare(
     references: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     for done, clip in enumerate(chosen):
-        if show:
-            show(f"clips of {name}", done, len(chosen))
+        show(f"clips of {name}", done, len(chosen))
         try:
             references |= _prepare_reference(clip, folder / f"references-{seconds:g}s", seconds)
         # The first is what soundfile raises for what it cannot decode.
@@ -115,8 +102,7 @@ def _prepare(
         raise RtsrError(f"No clip of the corpus {name!r} can be scored; {first}: {why}.")
     inputs = {}
     for done, hz in enumerate(cutoffs):
-        if show:
-            show(f"inputs of {name}", done, len(cutoffs))
+        show(f"inputs of {name}", done, len(cutoffs))
         inputs[hz] = prepare_inputs(references, folder / f"inputs-{seconds:g}s" / f"{hz:g}", hz)
     scored = [clip for clip in chosen if clip.name in references]
     return Corpus(name, folder, scored, references, inputs, left_out)

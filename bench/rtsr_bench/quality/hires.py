@@ -27,6 +27,7 @@ from rtsr.engine.open_source import open_source
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import RtsrError
+from rtsr.quality.audio import to_rate
 from rtsr.quality.metrics import lsd, lsd_hf
 from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import HOP, SAMPLE_RATE
@@ -117,8 +118,7 @@ def find_recordings(folder: Path) -> list[Path]:
 def read_at(path: Path, rate: int) -> Array:
     """Return the loudest 5 s of a recording's first channel, at ``rate`` Hz."""
     part, own_rate = read_loudest(path, MOST_SECONDS)
-    if own_rate != rate:
-        part = soxr.resample(part, own_rate, rate, quality="VHQ")
+    part = to_rate(part, own_rate, rate)
     return part[: part.size // 12 * 12]
 
 

@@ -75,11 +75,7 @@ class ClipJob:
     def run(self) -> Values:
         """Return the metrics of one clip, by name."""
         with tempfile.TemporaryDirectory() as folder:
-            output = self.source
-            enhance = self.system.enhancer(self.cutoff_hz)
-            if enhance is not None:
-                output = Path(folder) / "output.wav"
-                enhance(self.source, output)
+            output = self.system.enhance(self.source, Path(folder), self.cutoff_hz)
             return compare_files(self.reference, output, self.cutoff_hz, self.metrics).metrics
 
 

@@ -23,7 +23,7 @@ from rtsr_bench.progress import Show, shown_progress
 from rtsr_bench.quality import conditions, pictures, report
 from rtsr_bench.quality.baseline import BASELINES
 from rtsr_bench.quality.card import write_cards
-from rtsr_bench.quality.corpora import Corpus, prepare_corpora
+from rtsr_bench.quality.corpora import Corpus, check_names, prepare_corpus
 from rtsr_bench.quality.plan import CLIPS, CONDITIONS, PROBES, degrade, score_everything
 from rtsr_bench.quality.probes import real_time_factor
 from rtsr_bench.quality.results import conditions_part, cutoffs_part, plain
@@ -78,6 +78,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
         raise ArgumentError(
             "With --tables-only nothing is drawn; leave out --picture or --tables-only."
         )
+    check_names(asked.data)
     cards = [Path(one) for one in asked.models or ()]
     if asked.into_cards and not (cards and all(file.is_file() for file in cards)):
         raise ArgumentError("--into-cards writes into files; name them with --model FILE.onnx.")
@@ -88,9 +89,12 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
         pictures.check_drawing()
     _make_folder(asked.out)
     with shown_progress() as show:
-        corpora = prepare_corpora(
-            asked.data, cutoffs, asked.work, asked.seconds, asked.domains, asked.limit, show
-        )
+        corpora = [
+            prepare_corpus(
+                source, cutoffs, asked.work, asked.seconds, asked.domains, asked.limit, show
+            )
+            for source in asked.data
+        ]
         first, lowest = corpora[0], min(cutoffs)
         drawn = []
         if not asked.tables_only:

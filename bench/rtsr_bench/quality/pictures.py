@@ -86,7 +86,7 @@ def save_spectrograms_of_clips(
     references: Mapping[str, Path],
     inputs: Mapping[str, Path],
     cutoff_hz: float,
-    show: Show | None = None,
+    show: Show = lambda what, done, total: None,
 ) -> list[dict[str, str]]:
     """Enhance the clips of these names once more and draw them: input, every system, reference.
 
@@ -95,17 +95,12 @@ def save_spectrograms_of_clips(
     """
     pictures = []
     for done, name in enumerate(chosen):
-        if show:
-            show("drawing", done, len(chosen))
-        panels = []
+        show("drawing", done, len(chosen))
         with tempfile.TemporaryDirectory() as folder:
-            for system in systems:
-                output = inputs[name]
-                enhance = system.enhancer(cutoff_hz)
-                if enhance is not None:
-                    output = Path(folder) / f"{system.name}.wav"
-                    enhance(inputs[name], output)
-                panels.append((system.name, _mono(output)))
+            panels = [
+                (system.name, _mono(system.enhance(inputs[name], Path(folder), cutoff_hz)))
+                for system in systems
+            ]
         panels.append(("reference", _mono(references[name])))
         file = f"spectrogram-{name.replace('/', '-')}.png"
         title = f"{name}, input up to {cutoff_hz / 1000:g} kHz"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rtsr.cli.metric_meanings import HIGHER, LOWER, MEANINGS, NEAR_ZERO, Meaning
@@ -99,17 +99,21 @@ def against_baselines(report: Mapping[str, Any]) -> Table:
     lines: Table = []
     for baseline in baselines:
         rows = []
-        for corpus in report["corpora"]:
-            for cutoff, scored in corpus["cutoffs"].items():
-                for name, row in scored.items():
-                    if kinds[name] == MODEL and baseline in scored:
-                        won = _wins(
-                            row["by_domain"], scored[baseline]["by_domain"], report["metrics"]
-                        )
-                        rows.append([corpus["name"], _kilohertz(cutoff), name, *won])
+        for place, name, row, scored in _scored(report):
+            if kinds[name] == MODEL and baseline in scored:
+                theirs = scored[baseline]["by_domain"]
+                rows.append([*place, name, *_wins(row["by_domain"], theirs, report["metrics"])])
         lines += ["", f"## Better than `{baseline}`", "", "Medians won, of so many domains:", ""]
         lines += table(["corpus", "cutoff", "system", *report["metrics"]], rows)
     return lines
+
+
+def _scored(report: Mapping[str, Any]) -> Iterator[tuple[list[str], str, Any, Mapping[str, Any]]]:
+    """Yield corpus and cutoff, a system, what it reached there, and what all did."""
+    for corpus in report["corpora"]:
+        for cutoff, scored in corpus["cutoffs"].items():
+            for name, row in scored.items():
+                yield [corpus["name"], _kilohertz(cutoff)], name, row, scored
 
 
 def _wins(
@@ -129,15 +133,12 @@ def _wins(
 def _precisions(report: Mapping[str, Any]) -> Table:
     """Say by how much models of less precision lose LSD against the same in full."""
     rows = []
-    for corpus in report["corpora"]:
-        for cutoff, scored in corpus["cutoffs"].items():
-            for name, row in scored.items():
-                original = original_of(name, list(scored))
-                if original is not None and "lsd" in report["metrics"]:
-                    growth = lsd_growth(row["by_domain"], scored[original]["by_domain"])
-                    verdict = "ship" if growth <= MOST_LSD_GROWTH else "**do not ship**"
-                    place = [corpus["name"], _kilohertz(cutoff)]
-                    rows.append([*place, name, f"{growth:+.4f}", verdict])
+    for place, name, row, scored in _scored(report):
+        original = original_of(name, list(scored))
+        if original is not None and "lsd" in report["metrics"]:
+            growth = lsd_growth(row["by_domain"], scored[original]["by_domain"])
+            verdict = "ship" if growth <= MOST_LSD_GROWTH else "**do not ship**"
+            rows.append([*place, name, f"{growth:+.4f}", verdict])
     if not rows:
         return []
     note = (

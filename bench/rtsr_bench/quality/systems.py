@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from rtsr import enhance_file
@@ -13,7 +12,6 @@ from rtsr.errors import ArgumentError
 from rtsr.runtime import models
 from rtsr.runtime.providers import select as providers
 from rtsr.upsampler import Upsampler
-from rtsr_bench.corpus import Enhancer
 from rtsr_bench.quality.baseline import BASELINES, RidgeBaseline, baseline_path
 
 SMALLER_PRECISIONS = ("fp16", "int8")
@@ -38,16 +36,18 @@ class System:
     source: str = ""
     digest: str = ""
 
-    def enhancer(self, cutoff_hz: float) -> Enhancer | None:
-        """Return what turns an input file into an output file; ``None`` for the input itself."""
+    def enhance(self, file: Path, folder: Path, cutoff_hz: float) -> Path:
+        """Write what this makes of an input file into a folder; returns that file or the input."""
+        output = folder / f"{self.name}.wav"
+        if self.kind == INPUT:
+            return file
         if self.kind == MODEL:
-            return partial(enhance_file, model=self.source, provider=providers.CPU)
-        if self.kind == BASELINE:
+            enhance_file(file, output, model=self.source, provider=providers.CPU)
+        else:
             baseline = RidgeBaseline.load(baseline_path(Path(self.source), cutoff_hz))
-            return (
-                replace(baseline, level=0.0) if self.name == BARE_NAME else baseline
-            ).enhance_file
-        return None
+            level = 0.0 if self.name == BARE_NAME else baseline.level
+            replace(baseline, level=level).enhance_file(file, output)
+        return output
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
-_PROC = Path("/proc")
+from rtsr.errors import MissingDependencyError
+
+try:
+    import psutil
+except ImportError as error:
+    raise MissingDependencyError("Saying what the engine takes", "dev") from error
 
 
 @dataclass(frozen=True)
@@ -30,56 +34,22 @@ class Usage:
 
 
 def usage_of(pid: int) -> Usage:
-    """Of that process and its descendants, as Linux tells.
+    """Of that process and its descendants.
 
     Raises:
-        FileNotFoundError: there is no such process, or no ``/proc``.
+        psutil.NoSuchProcess: there is no such process.
     """
-    threads = {
-        int(path.name): _seconds(path / "stat") for path in (_PROC / str(pid) / "task").iterdir()
-    }
-    main = threads.get(pid, 0.0)
-    whole = _seconds(_PROC / str(pid) / "stat")
-    children = _descendants(pid)
-    worker = sum(_seconds(_PROC / str(child) / "stat", ended=True) for child in children)
-    family = (pid, *children)
-    memory = sum(_megabytes(process, "smaps_rollup", "Pss:") for process in family)
-    anonymous = sum(_megabytes(process, "status", "RssAnon:") for process in family)
-    return Usage(main, max(0.0, whole - main), worker, memory, anonymous)
-
-
-def _descendants(pid: int) -> list[int]:
-    parents: dict[int, int] = {}
-    for path in _PROC.iterdir():
-        if path.name.isdigit():
-            fields = _fields(path / "stat")
-            if fields:
-                parents[int(path.name)] = int(fields[1])
-    found = [pid]
-    for known in found:
-        found += [child for child, parent in parents.items() if parent == known]
-    return found[1:]
-
-
-def _fields(path: Path) -> list[str]:
-    """Return the fields of a ``stat`` file from the state on; none if the process has gone."""
-    try:
-        # The name before them is in parentheses and may hold anything.
-        return path.read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _seconds(path: Path, ended: bool = False) -> float:
-    fields = _fields(path)
-    wanted = fields[11:15] if ended else fields[11:13]
-    return sum(map(int, wanted)) / os.sysconf("SC_CLK_TCK")
-
-
-def _megabytes(pid: int, file: str, name: str) -> float:
-    try:
-        lines = (_PROC / str(pid) / file).read_text().splitlines()
-        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith(name))
-    except (OSError, StopIteration):
-        return 0.0
-    return kilobytes * 1.024e-3
+    program = psutil.Process(pid)
+    main = sum(one.user_time + one.system_time for one in program.threads() if one.id == pid)
+    whole = program.cpu_times()
+    worker = memory = anonymous = 0.0
+    for one in (program, *program.children(recursive=True)):
+        # A process that has gone takes nothing.
+        with contextlib.suppress(psutil.Error), one.oneshot():
+            took, used = one.cpu_times(), one.memory_info()
+            memory += one.memory_full_info().pss
+            anonymous += used.rss - used.shared
+            if one != program:
+                worker += took.user + took.system + took.children_user + took.children_system
+    others = max(0.0, whole.user + whole.system - main)
+    return Usage(main, others, worker, memory / 1e6, anonymous / 1e6)

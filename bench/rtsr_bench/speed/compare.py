@@ -24,26 +24,19 @@ from typing import Any
 
 import numpy as np
 
+from rtsr_bench.files import flat
 from rtsr_bench.speed.matrix import counted
 
 SMALLEST_NOISE = 0.02
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "within noise", "cannot tell"
 
-# Figure, its unit, and whether more of it is better.
+# Figure and its unit; of all of them less is better.
 FIGURES = {
-    "cold_start_ms": ("ms", False),
-    "first_step_ms": ("ms", False),
-    "p50_ms": ("ms", False),
-    "p95_ms": ("ms", False),
-    "p99_ms": ("ms", False),
-    "p99_9_ms": ("ms", False),
-    "max_ms": ("ms", False),
-    "jitter_ms": ("ms", False),
-    "missed_percent": ("%", False),
-    "rss_mb": ("MB", False),
-    "device_mb": ("MB", False),
-    "cpu_power_w": ("W", False),
-    "gpu_power_w": ("W", False),
+    **dict.fromkeys(("cold_start_ms", "first_step_ms", "p50_ms", "p95_ms", "p99_ms"), "ms"),
+    **dict.fromkeys(("p99_9_ms", "max_ms", "jitter_ms"), "ms"),
+    "missed_percent": "%",
+    **dict.fromkeys(("rss_mb", "device_mb"), "MB"),
+    **dict.fromkeys(("cpu_power_w", "gpu_power_w"), "W"),
 }
 
 
@@ -110,10 +103,10 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
             continue
         sides = case["repetitions"], second[label]["repetitions"]
         counts.append((len(sides[0]), len(sides[1])))
-        for figure, (unit, more_is_better) in FIGURES.items():
+        for figure, unit in FIGURES.items():
             values = [_values(side, figure) for side in sides]
             if values[0] and values[1]:
-                changes.append(_verdict(label, figure, unit, more_is_better, *values))
+                changes.append(_verdict(label, figure, unit, *values))
     searches = _by_label(before, "searches"), _by_label(after, "searches")
     for label in searches[0]:
         if label in searches[1]:
@@ -171,14 +164,7 @@ def chance_of_separation(before: int, after: int) -> float:
     return min(2.0 / math.comb(before + after, before), 1.0)
 
 
-def _verdict(
-    label: str,
-    figure: str,
-    unit: str,
-    more_is_better: bool,
-    before: list[float],
-    after: list[float],
-) -> Change:
+def _verdict(label: str, figure: str, unit: str, before: list[float], after: list[float]) -> Change:
     medians = float(np.median(before)), float(np.median(after))
     if len(before) < 2 or len(after) < 2:
         return Change(label, figure, unit, *medians, None, UNKNOWN)
@@ -186,7 +172,7 @@ def _verdict(
     rose, fell = min(after) > max(before), max(after) < min(before)
     verdict = SAME
     if (rose or fell) and abs(medians[1] - medians[0]) > noise:
-        verdict = BETTER if rose == more_is_better else WORSE
+        verdict = WORSE if rose else BETTER
     return Change(label, figure, unit, *medians, float(noise), verdict)
 
 
@@ -216,16 +202,13 @@ def _values(repetitions: list[dict[str, Any]], figure: str) -> list[float]:
 
 
 def _by_label(results: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
-    return {entry["label"]: entry for entry in results.get(kind, [])}
+    return {entry["label"]: entry for entry in results[kind]}
 
 
 def _circumstances(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    parts = ("machine", "software", "protocol")
     sides = [
-        {
-            name: value
-            for part in ("machine", "software", "protocol")
-            for name, value in _flat(part, results.get(part))
-        }
+        {".".join(place): value for part in parts for place, value in flat(results.get(part), part)}
         for results in (before, after)
     ]
     names = dict.fromkeys([*sides[0], *sides[1]])
@@ -234,9 +217,3 @@ def _circumstances(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[
         for name in names
         if sides[0].get(name) != sides[1].get(name) and not name.endswith("load_average")
     ]
-
-
-def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [pair for key, inner in value.items() for pair in _flat(f"{name}.{key}", inner)]
-    return [(name, value)]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
 
+from rtsr_bench.files import flat
 from rtsr_bench.speed.html.style import STYLE
 
 GOOD, BAD, SOFT = "good", "bad", "soft"
@@ -142,25 +143,17 @@ def _cell(cell: Cell) -> str:
 
 
 def facts_table(facts: Mapping[str, Any], title: str = "") -> str:
-    """Write facts as HTML: a table of names and values, one level of a nested fact per row."""
+    """Write facts as HTML: a table of names and values, one row for each of a nested fact."""
     rows = "".join(
-        f'<tr><td class="text">{escape(name)}</td><td class="text">{escape(value)}</td></tr>'
-        for name, value in _flat(facts)
+        f'<tr><td class="text">{escape(", ".join(place).replace("_", " "))}</td>'
+        f'<td class="text">{escape(_fact(value))}</td></tr>'
+        for place, value in flat(facts)
     )
     heading = f"<h3>{escape(title)}</h3>" if title else ""
     return f'{heading}<table class="facts"><tbody>{rows}</tbody></table>'
 
 
-def _flat(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in facts.items():
-        name = f"{before}{str(key).replace('_', ' ')}"
-        nested = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else []
-        if any(isinstance(one, Mapping) for one in nested):
-            for index, one in enumerate(nested):
-                rows += _flat(one, f"{name}, " if one is value else f"{name} {index}, ")
-        elif isinstance(value, list):
-            rows.append((name, ", ".join(map(str, value)) or "none"))
-        else:
-            rows.append((name, "unknown" if value is None else str(value)))
-    return rows
+def _fact(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Watches the GPU from outside, over a whole run: power, memory, how busy it is, its clock."""
+"""Watches the GPU from outside, over a whole run: power and memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from statistics import fmean
 
 from rtsr.errors import RtsrError
 from rtsr_bench.probes import gpu_command, gpu_query
 
-_FIELDS = ("power.draw", "memory.used", "utilization.gpu", "clocks.sm")
+_FIELDS = ("power.draw", "memory.used")
 _PERIOD_MS = 100
 _MEGA = 1.048576
 #: What somebody else leaves of a GPU that counts as free.
@@ -25,8 +26,6 @@ class Sample:
     moment: float
     power_w: float | None
     memory_mb: float | None
-    busy_percent: float | None
-    clock_mhz: float | None
 
 
 class GpuMonitor:
@@ -47,14 +46,13 @@ class GpuMonitor:
         self._reader.start()
 
     def between(self, began: float, ended: float) -> dict[str, float | None]:
-        """Mean power and clock, and the most memory, of what was seen in between."""
+        """Mean power, and the most memory, of what was seen in between."""
         seen = [sample for sample in self.samples if began <= sample.moment <= ended]
+        powers = [sample.power_w for sample in seen if sample.power_w is not None]
+        memories = [sample.memory_mb for sample in seen if sample.memory_mb is not None]
         return {
-            "gpu_power_w": _mean([sample.power_w for sample in seen]),
-            "gpu_memory_mb": max(
-                (sample.memory_mb for sample in seen if sample.memory_mb is not None), default=None
-            ),
-            "gpu_clock_mhz": _mean([sample.clock_mhz for sample in seen]),
+            "gpu_power_w": fmean(powers) if powers else None,
+            "gpu_memory_mb": max(memories, default=None),
         }
 
     def stop(self) -> None:
@@ -70,9 +68,9 @@ class GpuMonitor:
         for line in self._process.stdout:
             values = [_number(cell) for cell in line.split(",")]
             if len(values) == len(_FIELDS):
-                power, memory, busy, clock = values
+                power, memory = values
                 memory = None if memory is None else memory * _MEGA
-                self.samples.append(Sample(time.time(), power, memory, busy, clock))
+                self.samples.append(Sample(time.time(), power, memory))
 
 
 def gpu_megabytes(device: int) -> float | None:
@@ -110,8 +108,3 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:  # "[N/A]"
         return None
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

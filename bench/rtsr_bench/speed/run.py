@@ -347,18 +347,14 @@ _MEDIANS = (
     *("cold_start_ms", "launch_ms", "load_ms", "first_step_ms"),
     *("rss_mb", "rss_added_mb", "device_mb", "cpu_power_w", "gpu_power_w"),
 )
+_KEPT = ("missed_by_the_clock", "warm_up_steps", "warm_up_settled", "warm_up_timeline_ms")
 
 
 def _repetition(answer: dict[str, Any], period_ms: float) -> dict[str, Any]:
     times = np.array(answer["times_ms"])
-    kept = {name: answer[name] for name in _MEDIANS}
     return {
-        **kept,
+        **{name: answer[name] for name in (*_MEDIANS, *_KEPT)},
         **summary.step_figures(times, period_ms),
-        "missed_by_the_clock": answer["missed_by_the_clock"],
-        "warm_up_steps": answer["warm_up_steps"],
-        "warm_up_settled": answer["warm_up_settled"],
-        "warm_up_timeline_ms": answer["warm_up_timeline_ms"],
         "timeline_ms": steady.timeline(times),
         "drift": steady.drift(times),
         "steady": bool(answer["warm_up_settled"]) and steady.is_steady(times),

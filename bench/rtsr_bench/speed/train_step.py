@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtsr.errors import ArgumentError
 from rtsr.train.corpus import Corpus
@@ -27,18 +28,11 @@ from rtsr.train.trainer import Trainer
 
 _KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
 _COPY_CALLS = ("cudaMemcpyAsync", "cudaMemsetAsync")
-#: Operators that give a new view of old memory, or memory without content.
-_NO_KERNEL = frozenset((
-    "view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided", "expand", "expand_as",
-    "permute", "transpose", "t", "unsqueeze", "squeeze", "slice", "select", "narrow", "split",
-    "split_with_sizes", "chunk", "unbind", "unfold", "flatten", "unflatten", "detach", "alias",
-    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_",
-    "view_as_real", "view_as_complex", "real", "imag", "set_", "lift_fresh", "result_type",
-    "to", "contiguous", "as_strided_", "numel", "size", "stride", "is_nonzero", "resolve_conj",
-    "resolve_neg", "detach_", "_nested_tensor_from_mask", "movedim", "mT", "T", "diagonal",
-    "numpy_T", "swapaxes", "narrow_copy", "record_stream", "item", "broadcast_tensors",
-    "view_as", "moveaxis", "conj", "_conj",
-))  # fmt: skip
+#: Operators beside views that launch nothing: memory without content, a number for the host.
+_NO_KERNEL = (
+    *("aten::empty", "aten::new_empty", "aten::resize_"),
+    *("aten::_unsafe_view", "aten::_local_scalar_dense"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,25 +96,19 @@ def measure_step(trainer: Trainer, fraction: float, steps: int) -> StepCost:
     for _ in range(2):
         trainer.take_step(fraction)
     wait()
-    times = []
-    for _ in range(steps):
-        began = time.perf_counter()
-        trainer.take_step(fraction)
-        wait()
-        times.append(time.perf_counter() - began)
-    data = []
-    for _ in range(steps):
-        began = time.perf_counter()
-        _draw(trainer, fraction)
-        wait()
-        data.append(time.perf_counter() - began)
+
+    def median_ms(act: Callable[[Trainer, float], object]) -> float:
+        times = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            act(trainer, fraction)
+            wait()
+            times.append(time.perf_counter() - began)
+        return 1000.0 * float(np.median(times))
+
+    whole_ms, data_ms = median_ms(Trainer.take_step), median_ms(_draw)
     waits = _waits(trainer, fraction) if device.type == "cuda" else None
-    return StepCost(
-        count_launches(trainer, fraction),
-        1000.0 * float(np.median(times)),
-        1000.0 * float(np.median(data)),
-        waits,
-    )
+    return StepCost(count_launches(trainer, fraction), whole_ms, data_ms, waits)
 
 
 def _draw(trainer: Trainer, fraction: float) -> None:
@@ -144,55 +132,33 @@ def _waits(trainer: Trainer, fraction: float) -> bool:
     return False
 
 
-def count_launches(trainer: Trainer, fraction: float, steps: int = 4) -> float:
-    """Return launches per step: on a GPU as its runtime saw them, else operators that would launch.
+class _Launches(TorchDispatchMode):
+    """Counts the operators that would launch something on a GPU; a view of old memory does not.
 
-    An operator that consists of others counts as them, one on many tensors at once as one.
+    What consists of others is seen as them, one on many tensors at once as one.
     """
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, operator: Any, _: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        is_view = operator.is_view or torch.Tag.inplace_view in operator.tags
+        self.count += not (is_view or operator.name().startswith(_NO_KERNEL))
+        return operator(*arguments, **(named or {}))
+
+
+def count_launches(trainer: Trainer, fraction: float, steps: int = 4) -> float:
+    """Return launches per step: on a GPU as its runtime saw them, else as they would be there."""
     on_gpu = trainer.device.type == "cuda"
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
-    with profile(activities=activities) as profiled:
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities) if on_gpu else _Launches() as seen:
         for _ in range(steps):
             trainer.take_step(fraction)
-    if on_gpu:
-        wanted = (*_KERNEL_CALLS, *_COPY_CALLS)
-        return sum(event.name in wanted for event in profiled.events()) / steps
-    return sum(_launches(event) for event in profiled.events()) / steps
-
-
-def _launches(event: Any) -> bool:
-    """Whether an operator of a profile would be a launch of its own."""
-    if not _may_launch(event) or _is_part_of_one(event) or _converts_a_number(event):
-        return False
-    return _is_one(event) or not any(_may_launch(child) for child in event.cpu_children)
-
-
-def _may_launch(event: Any) -> bool:
-    return event.name.startswith("aten::") and event.name.removeprefix("aten::") not in _NO_KERNEL
-
-
-def _is_one(event: Any) -> bool:
-    """Whether it is one on a GPU, though a CPU takes it in parts."""
-    return event.name.removeprefix("aten::").startswith(("_foreach_", "_fused_"))
-
-
-def _converts_a_number(event: Any) -> bool:
-    """Whether an operator brings a plain number to its operand's type, which a GPU is just told."""
-    copies = ("aten::_to_copy", "aten::copy_")
-    above = next((one for one in _above(event) if one.name not in copies), None)
-    if above is None or above.name != "aten::to":
-        return False
-    return above.cpu_parent is not None and _may_launch(above.cpu_parent)
-
-
-def _is_part_of_one(event: Any) -> bool:
-    return any(map(_is_one, _above(event)))
-
-
-def _above(event: Any) -> Iterator[Any]:
-    """Yield the operators that called this one, the nearest first."""
-    while (event := event.cpu_parent) is not None:
-        yield event
+    if isinstance(seen, _Launches):
+        return seen.count / steps
+    wanted = (*_KERNEL_CALLS, *_COPY_CALLS)
+    return sum(event.name in wanted for event in seen.events()) / steps
 
 
 def step_kinds(stage: str, settings: TrainSettings) -> dict[float, str]:

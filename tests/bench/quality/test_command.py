@@ -298,11 +298,11 @@ def test_the_floor_stands_in_front_of_what_must_beat_it(corpus: Path, tmp_path: 
     assert [system.kind for system in systems[:3]] == [INPUT, BASELINE, BASELINE]
     assert [system.name for system in systems[1:3]] == ["ridge", "ridge-bare"]
     assert systems[1].digest != systems[2].digest
-    baseline = systems[1]
-    enhance = baseline.enhancer(4000.0)
-    assert enhance is not None
-    enhance(DEMO / "speech_8k.wav", tmp_path / "out.wav")
-    assert (tmp_path / "out.wav").stat().st_size > 48000
+    narrow = DEMO / "speech_8k.wav"
+    outputs = [system.enhance(narrow, tmp_path, 4000.0) for system in systems[:3]]
+    assert outputs[0] == narrow
+    assert outputs[1].stat().st_size > 48000
+    assert outputs[1].read_bytes() != outputs[2].read_bytes()
     with pytest.raises(RtsrError, match="is not a baseline"):
         choose_systems([], tmp_path, [4000.0, 8000.0])
 

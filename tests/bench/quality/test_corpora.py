@@ -11,7 +11,7 @@ import soundfile
 pytest.importorskip("soxr")
 
 from rtsr.errors import RtsrError
-from rtsr_bench.quality.corpora import prepare_corpora
+from rtsr_bench.quality.corpora import check_names, prepare_corpus
 
 RATE = 48000
 
@@ -31,14 +31,14 @@ def write_corpus(folder: Path, *clips: str) -> Path:
 
 def test_parts_of_a_corpus_share_their_files(tmp_path: Path) -> None:
     source = write_corpus(tmp_path / "wide", "speech/a", "speech/b", "music/c")
-    (whole,) = prepare_corpora([source], [4000.0, 8000.0], tmp_path / "work", 2.0)
+    whole = prepare_corpus(source, [4000.0, 8000.0], tmp_path / "work", 2.0)
     assert list(whole.references) == ["speech/a", "speech/b", "music/c"]
     assert {hz: list(files) for hz, files in whole.inputs.items()} == {
         4000.0: list(whole.references),
         8000.0: list(whole.references),
     }
     assert soundfile.info(whole.inputs[4000.0]["music/c"]).samplerate == 8000
-    (part,) = prepare_corpora([source], [4000.0], tmp_path / "work", 2.0, ["speech"], 1)
+    part = prepare_corpus(source, [4000.0], tmp_path / "work", 2.0, ["speech"], 1)
     assert part.references == {"speech/a": whole.references["speech/a"]}
     assert [clip.name for clip in part.clips] == ["speech/a"]
     assert part.left_out == {}
@@ -46,7 +46,7 @@ def test_parts_of_a_corpus_share_their_files(tmp_path: Path) -> None:
 
 def test_corpora_do_not_share_files_of_one_name(tmp_path: Path) -> None:
     sources = [write_corpus(tmp_path / name, "speech/a") for name in ("one", "two")]
-    first, second = prepare_corpora(sources, [4000.0], tmp_path / "work", 2.0)
+    first, second = (prepare_corpus(source, [4000.0], tmp_path / "work", 2.0) for source in sources)
     assert (first.name, second.name) == ("one", "two")
     assert first.references["speech/a"] != second.references["speech/a"]
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_judged_is_left_out_with_its_reason(tmp_path: Path) -> No
     (source / "b.flac").write_text("not audio")
     (source / "c.flac").unlink()
     soundfile.write(source / "d.flac", np.zeros(RATE // 10), RATE)
-    (found,) = prepare_corpora([source], [4000.0], tmp_path / "work", 2.0)
+    found = prepare_corpus(source, [4000.0], tmp_path / "work", 2.0)
     assert list(found.references) == ["speech/a"]
     assert found.left_out == {
         "speech/b": "the file cannot be read as audio",
@@ -64,12 +64,12 @@ def test_what_cannot_be_judged_is_left_out_with_its_reason(tmp_path: Path) -> No
         "music/d": "0.10 s long, at least 0.25 s are needed",
     }
     with pytest.raises(RtsrError, match=r"No clip of the corpus 'wide' .*music/c: the file is mis"):
-        prepare_corpora([source], [4000.0], tmp_path / "work", 2.0, ["music"])
+        prepare_corpus(source, [4000.0], tmp_path / "work", 2.0, ["music"])
 
 
 def test_corpora_that_cannot_be_told_apart_or_are_empty_are_refused(tmp_path: Path) -> None:
     twins = [write_corpus(tmp_path / name / "same", "speech/a") for name in ("one", "two")]
     with pytest.raises(RtsrError, match="would be called 'same'"):
-        prepare_corpora(twins, [4000.0], tmp_path / "work", 2.0)
+        check_names(twins)
     with pytest.raises(RtsrError, match="no valid clips of music or effects"):
-        prepare_corpora(twins[:1], [4000.0], tmp_path / "work", 2.0, ["music", "effects"])
+        prepare_corpus(twins[0], [4000.0], tmp_path / "work", 2.0, ["music", "effects"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rtsr_bench.quality import report
 from rtsr_bench.quality.results import conditions_part, cutoffs_part, known, nest, plain
+
+RESULTS = Path(__file__).parents[3] / "bench" / "results"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,16 @@ def test_numbers_have_the_decimals_worth_reading() -> None:
     assert report.number("visqol", 3.14159) == "3.14"
     assert report.number("lf_gain_db", -0.0214) == "-0.021"
     assert report.number("lsd", None) == report.number("lsd", math.nan) == "-"
+
+
+@pytest.mark.parametrize("folder", ["quality", "quality-0.4.0"])
+def test_published_results_still_make_their_tables(folder: str) -> None:
+    published = RESULTS / folder
+    results = json.loads((published / "quality.json").read_text(encoding="utf-8"))
+    page = report.markdown(results)
+    medians = [line for line in page.splitlines() if line.startswith(("| input |", "| small |"))]
+    assert len(medians) > 2 * 3 * len(results["corpora"][0]["cutoffs"])
+    assert set(medians) <= set((published / "quality.md").read_text().splitlines())
 
 
 def test_results_become_medians_by_domain() -> None:

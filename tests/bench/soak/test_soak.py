@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -10,11 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from rtsr.cli.app import app
-from rtsr.errors import RtsrError
+from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.soak.run import load_clip
 from rtsr_bench.soak.sound import measure_latency, score_sound
@@ -114,8 +116,15 @@ def test_usage_of_a_program_and_its_children() -> None:
     assert usage.memory_mb > 1.0
     assert usage.anonymous_mb > 1.0
     assert usage_of(os.getpid()).main_s > 0.0
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(psutil.NoSuchProcess):
         usage_of(process.pid)
+
+
+def test_without_psutil_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.delitem(sys.modules, "rtsr_bench.soak.usage")
+    with pytest.raises(MissingDependencyError, match=r"rtsr\[dev\]"):
+        importlib.import_module("rtsr_bench.soak.usage")
 
 
 def soak(*arguments: str) -> subprocess.CompletedProcess[str]:

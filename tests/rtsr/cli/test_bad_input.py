@@ -50,7 +50,7 @@ def _write(path: Path, content: bytes) -> Path:
 
 INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "nowhere.wav", "does not exist"),
-    "folder": (lambda folder: folder, "holds no sound file"),
+    "folder": (lambda folder: folder, "name of a sound file"),
     "empty": (lambda folder: _write(folder / "in.wav", b""), "is empty"),
     "text": (lambda folder: _write(folder / "in.wav", b"hello\n" * 99), "not a sound file"),
     "picture": (lambda folder: _write(folder / "in.mp3", b"\x89PNG\r\n" * 99), "not a sound file"),

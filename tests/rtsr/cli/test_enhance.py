@@ -67,6 +67,15 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         plan_jobs([file], file)
 
 
+def test_no_folder_is_made_with_the_name_of_a_sound_file(tmp_path: Path) -> None:
+    file, named = _sound(tmp_path / "in/a.wav"), tmp_path / "x.wav"
+    for arguments in (([tmp_path / "in", named], None), ([file], named)):
+        with pytest.raises(ArgumentError, match="would be a folder with the name"):
+            plan_jobs(*arguments)
+    named.mkdir()
+    assert plan_jobs([tmp_path / "in", named], None)[0].target == named / "a.wav"
+
+
 def test_a_file_that_fails_does_not_stop_the_others(
     tmp_path: Path, stand_in: Path, runner: CliRunner
 ) -> None:
