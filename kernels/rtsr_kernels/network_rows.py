@@ -29,7 +29,8 @@ VALUES = np.dtype(
 """Scalars of one stream.
 
 ``frame`` is the index of its next hop, of which the noise is a function; ``are_alike`` says that
-its channels have been identical so far, ``is_unusable`` that the last step's result was not finite.
+its channels have been identical in all that was filled in so far, ``is_unusable`` that the last
+step's result was not finite.
 """
 SIGNALS = types.Array(float32, 3, "C")
 
@@ -53,6 +54,8 @@ class NetworkRows(NamedTuple):
     """``(slots, 1, 480 * hops)``: the network's output."""
     line: NDArray[np.float32]
     """``(noise channels,)``: scratch memory where a step has several hops."""
+    alike: NDArray[np.bool_]
+    """``(streams,)``: whether channels have been identical up to the end of this step."""
 
 
 ROWS = types.NamedTuple(
@@ -65,6 +68,7 @@ ROWS = types.NamedTuple(
         SIGNALS,
         SIGNALS,
         SAMPLES,
+        types.Array(boolean, 1, "C"),
     ],
     NetworkRows,
 )
@@ -113,6 +117,7 @@ def fill_rows(network: NetworkRows, rows: np.ndarray, f_prior: np.ndarray) -> No
                 # been the same so far must stay so to the last bit, or mono in two channels would
                 # not be mono.
                 values.are_alike = values.are_alike and _is_like_first(network, row, channel)
+        network.alike[row] = values.are_alike
         values.frame += hops
 
 
@@ -146,7 +151,7 @@ def check_rows(network: NetworkRows, rows: np.ndarray) -> int:
             slot = network.slots[row, channel]
             if values.is_unusable:
                 network.high_band[slot, 0, :] = np.float32(0.0)
-            elif channel and values.are_alike:
+            elif channel and network.alike[row]:
                 network.high_band[slot, 0] = network.high_band[first, 0]
     return unusable
 

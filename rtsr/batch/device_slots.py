@@ -80,6 +80,7 @@ class DeviceSlots:
 
     def run(self, due: Indices, held: Indices, steps: int = 1, first: int = 0) -> None:
         """See :class:`~rtsr.batch.slots.Slots`; who is neither due nor held has no stream."""
+        assert (steps, first) == (1, 0), "a device has one part"
         self._step.run()
         self._change(held, self._holds)
 

@@ -26,8 +26,10 @@ class HighBands:
         streams: that the batch has at most.
 
     Attributes:
+        network: signals of the first of these steps.
         values: scalars of each stream, see `rtsr_kernels.network_rows.VALUES`.
         slots: of its channels.
+        replicate: what stands for the network where there is no time for it.
     """
 
     def __init__(self, step: SlotStep, streams: int) -> None:
@@ -85,6 +87,12 @@ class HighBands:
         """Run the network, if it is to run, for all the steps of ``rows`` that were prepared.
 
         Where it gives what is no sound, the step is silent and the next one begins anew.
+
+        Args:
+            plan: of the first of these steps.
+            rows: of the streams that take them.
+            held: slots that have a stream and do not.
+            steps: that each of ``rows`` takes.
         """
         self._unusable = [rows[:0]] * steps
         if not plan.network:

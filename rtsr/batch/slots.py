@@ -58,7 +58,7 @@ class SlotStep:
 
     Attributes:
         parts: signals of each of the steps that one run may take in turn: two on the CPU where a
-            step is one hop, else one.
+            step is one hop and has one thread, else one.
         slots: how many there are.
         model, metadata, provider: as those of ``OnnxStep``.
 
@@ -91,7 +91,8 @@ class SlotStep:
         self._slots: Slots
         if isinstance(step.memory, HostMemory):
             memories = [step.memory]
-            if hops_per_step == 1:
+            # With more threads a session has a pool of its own, and two of them would take turns.
+            if hops_per_step == threads == 1:
                 memories.append(self._longer(step, slots, threads))
             self._slots = HostSlots(memories)
         else:

@@ -448,6 +448,9 @@ class CallEngine:
                 # audio has a turn before it.
                 if self._step():
                     self._work.set()
+                    # A packet of 20 ms is two hops, which a device takes one by one.
+                    if self.batch.most_hops == 1 and not self._stopping:
+                        self._step()
             except Exception:
                 if self._stopping:
                     return

@@ -38,7 +38,13 @@ def enhance_command(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", help="Replace the file OUT if it exists.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            "-y",
+            help="Replace the file OUT if it exists. In a folder to write into files are always "
+            "replaced.",
+        ),
     ] = False,
     model: options.Model = "small",
     provider: options.Provider = "auto",

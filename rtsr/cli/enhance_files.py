@@ -66,18 +66,21 @@ def _jobs_of(sources: Sequence[Path], folder: Path) -> list[Job]:
             f"'{folder}' would be a folder with the name of a sound file; to enhance a folder or "
             "several files, name a folder to write into."
         )
+    named = [each for source in sources for each in _named(source, folder)]
+    kept = {name for _, name in named}
     jobs: dict[Path, Job] = {}
-    for source in sources:
-        for path, name in _named(source, folder):
-            target = folder / name
-            if target.suffix.lower() in _READ_ONLY:
-                target = target.with_suffix(".flac")
-            if target in jobs:
-                raise ArgumentError(
-                    f"'{jobs[target].source}' and '{path}' would both be written to '{target}'; "
-                    "enhance them into different folders."
-                )
-            jobs[target] = Job(path, target)
+    for path, name in named:
+        if name.suffix.lower() in _READ_ONLY:
+            flac = name.with_suffix(".flac")
+            # Beside a.flac, a.m4a becomes a.m4a.flac.
+            name = flac if flac not in kept else name.with_name(f"{name.name}.flac")
+        target = folder / name
+        if target in jobs:
+            raise ArgumentError(
+                f"'{jobs[target].source}' and '{path}' would both be written to '{target}'; "
+                "enhance them into different folders."
+            )
+        jobs[target] = Job(path, target)
     return list(jobs.values())
 
 

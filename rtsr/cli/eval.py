@@ -130,8 +130,8 @@ def eval_command(
             _print_artefacts(result)
     if not folders and (end := _end_of(reference)) < 1.1 * cutoff:
         typer.echo(
-            f"warning: {reference} ends at {end:.0f} Hz itself, so nothing above the cutoff is "
-            "right; give the full-band original first",
+            f"warning: {reference} holds nothing above {end:.0f} Hz, so that the scores mean "
+            "nothing; the first file must be the full-band original",
             err=True,
         )
     for pair in result.files:

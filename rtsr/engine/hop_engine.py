@@ -211,7 +211,7 @@ class HopEngine:
 
     def is_missing(self, row: int) -> bool:
         """Whether something is missing above the cutoff of the newest hop."""
-        return bool(cutoffs.is_band_missing(self._begun[0].f_prior[row, -1], self.target(row)))
+        return bool(cutoffs.is_band_missing(self.cutoff_hz(row), self.target(row)))
 
     def given_cutoff(self, row: int) -> float | None:
         """Return the cutoff that was given, in Hz; ``None`` where it is measured."""

@@ -32,6 +32,7 @@ def network_rows(step: Signals, streams: int) -> NetworkRows:
         f_target=step.f_target,
         high_band=step.high_band,
         line=np.zeros(step.noise.shape[1], np.float32),
+        alike=np.ones(streams, np.bool_),
     )
 
 

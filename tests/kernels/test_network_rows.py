@@ -33,6 +33,7 @@ def network(hops: int = 2) -> NetworkRows:
         .standard_normal((slots, 1, HOP * hops))
         .astype(np.float32),
         line=np.zeros(NOISE, np.float32),
+        alike=np.ones(3, np.bool_),
     )
     rows.slots[0, :1], rows.slots[1, :2], rows.slots[2, :3] = [6], [2, 0], [5, 1, 4]
     for row in range(3):

@@ -27,6 +27,7 @@ def test_streams_get_what_each_would_alone(hops: int) -> None:
         f_target=np.zeros((slots, 1, hops), np.float32),
         high_band=np.zeros((slots, 1, HOP * hops), np.float32),
         line=np.zeros(4, np.float32),
+        alike=np.ones(3, np.bool_),
     )
     rows.slots[0, :2], rows.slots[1, :1], rows.slots[2, :1] = [4, 1], [0], [3]
     targets = [20000.0, 16000.0, 22000.0]

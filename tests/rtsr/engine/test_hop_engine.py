@@ -218,8 +218,9 @@ def test_one_bad_hop_between_good_ones(
     """What rings of the hop before, in the filter and in the graph, is dropped."""
     sound = np.abs(make_sound(48000, 0.15, cutoff=3500, channels=channels, level=0.3)) + 0.01
     sound = sound.astype(np.float32)
-    sound[7 * HOP + 100] = -0.2
-    sound[11 * HOP + 479] = -0.2
+    # A batch takes two hops at once: the first of two, the second, and both.
+    for hop, place in ((4, 0), (7, 100), (10, 3), (11, 479)):
+        sound[hop * HOP + place] = -0.2
     settings: dict[str, Any] = {"channels": channels, "cutoff": 3500.0}
     engine = plain.PlainEngine(
         _source(plain, failing_model, channels, 0, 1),
@@ -230,7 +231,7 @@ def test_one_bad_hop_between_good_ones(
     upsampler = Upsampler(48000, model=failing_model, **settings)
     alone = upsampler.process(sound)[HOP:]
     assert np.array_equal(alone, expected[: len(alone)])
-    assert upsampler.statistics.degraded_blocks == engine.source.degraded == 2
+    assert upsampler.statistics.degraded_blocks == engine.source.degraded == 4
     with BatchUpsampler(3, model=failing_model, overload="wait") as batch:
         batch.open(48000)
         stream = batch.open(48000, **settings)
@@ -238,7 +239,7 @@ def test_one_bad_hop_between_good_ones(
         while batch.step():
             pass
         got = stream.pull()
-        assert stream.statistics.degraded_blocks == 2
+        assert stream.statistics.degraded_blocks == 4
     assert np.array_equal(got, expected[: len(got)])
     loud = np.abs(expected[OVERLAP:] - sound[:-OVERLAP]).reshape(-1)
     assert loud.max() > 0.0
