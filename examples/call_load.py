@@ -9,8 +9,8 @@ them go into one engine. With --call-seconds callers hang up after about so long
 
 Printed is what happens in this process: how long a packet took from its arrival at the socket to
 the Opus packet of its place, in which its sound is 3.85 ms later; the same without its wait in the
-jitter buffer, which is as long as the callers were late at times; and what was lost, late or without
-the new band.
+jitter buffer, which is as long as the callers were late at times; and what was lost, late or
+without the new band.
 """
 
 from __future__ import annotations

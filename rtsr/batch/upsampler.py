@@ -74,8 +74,8 @@ class BatchUpsampler(Closing):
         overload: ``shed``: where steps take longer than the sound they are worth and more than
             60 ms of it wait beyond what the step takes, the batch does without its network until it
             has caught up: first with ``replicate``, then dry, cross-faded and counted in every
-            stream's ``statistics``; after a second without arrears the network is tried again. ``wait``: it never does, as for
-            files, which have time.
+            stream's ``statistics``; after a second without arrears the network is tried again.
+            ``wait``: it never does, as for files, which have time.
 
     Attributes:
         statistics: times of whole steps, all streams together.
