@@ -108,10 +108,10 @@ def test_the_budget_is_kept(stand_in: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     done = bench(
         *("--provider", "cpu", "--model", str(stand_in)),
-        *("--evidence", str(tmp_path / "found.json"), "--budget", "10"),
+        *("--evidence", str(tmp_path / "found.json"), "--budget", "20"),
     )
     assert done.exit_code == 0, done.stderr
-    assert time.monotonic() - began < 20.0
+    assert time.monotonic() - began < 40.0
     results = json.loads((tmp_path / "found.json").read_text())
     assert not results["finished"]
     assert results["cases"]

@@ -301,7 +301,7 @@ def fake_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text(
         "#!/bin/sh\n"
         'case "$*" in\n'
-        '  *-lms*) while :; do echo "123.5, [N/A], 7, 900"; echo "[N/A]"; sleep 0.02; done ;;\n'
+        '  *-lms*) while :; do echo "123.5, [N/A]"; echo "[N/A]"; sleep 0.02; done ;;\n'
         "  *name,driver*) echo 'Some GPU, 999.1, 1000, 300.00, 1500, [N/A]' ;;\n"
         "  *memory.used*) echo 500 ;;\n"
         "  *power.draw*) echo 123.5 ;;\n"

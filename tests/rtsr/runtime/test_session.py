@@ -112,7 +112,9 @@ def test_a_file_that_is_no_onnx_model_is_refused(content: bytes, tmp_path: Path)
 
 def test_damaged_graph_is_refused(stand_in: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(stand_in.read_bytes().replace(b"ReduceMax", b"ReduceFox"))
+    graph = stand_in.read_bytes()
+    assert b"ReduceMean" in graph
+    path.write_bytes(graph.replace(b"ReduceMean", b"ReduceFoxx"))
     with pytest.raises(ModelError, match="cannot load"):
         OnnxStep(path)
 
