@@ -41,6 +41,7 @@ class HighBands:
                 f_prior=part.f_prior,
                 f_target=part.f_target,
                 high_band=part.high_band,
+                alike=np.ones(streams, np.bool_),
             )
             for part in step.parts[1:]
         ]

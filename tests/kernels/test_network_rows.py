@@ -70,7 +70,7 @@ def test_every_slot_gets_the_noise_and_cutoffs_of_its_stream(hops: int) -> None:
 @pytest.mark.parametrize("place", [0, 479, 959])
 def test_what_is_no_sound_silences_its_stream_only(broken: float, place: int) -> None:
     rows = network()
-    rows.values["are_alike"] = False
+    rows.alike[:] = False
     before = rows.high_band.copy()
     rows.high_band[1, 0, place] = broken
     assert check_rows(rows, np.arange(3)) == 1
