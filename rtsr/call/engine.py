@@ -76,7 +76,8 @@ class Totals:
     skipped_seconds: float = 0.0
 
     def add(self, path: MediaPath) -> None:
-        """Add what has happened on a path."""
+        """Add what has happened on a path that enhances."""
+        self.add_plain(path)
         counts = path.receiver.counts
         self.received += counts.received
         if path.sender is not None:
@@ -86,19 +87,18 @@ class Totals:
         self.late += counts.late
         self.duplicates += path.receiver.duplicates
         self.malformed += counts.malformed
-        self.keys += path.keys
         self.concealed_seconds += counts.concealed_seconds
         self.fallback_seconds += path.stream.fallback_seconds
         self.missed += path.missed
         self.sheds += path.sheds
-        self.add_far(path)
         colour = path.stream.colour
         if isinstance(colour, AutoColour):
             self.learnt_seconds += colour.learnt_hops * HOP / SAMPLE_RATE
             self.skipped_seconds += colour.skipped_hops * HOP / SAMPLE_RATE
 
-    def add_far(self, path: MediaPath) -> None:
-        """Add what a path's far end has reported."""
+    def add_plain(self, path: MediaPath) -> None:
+        """Add what counts on every path: its end's keys, and what its far end has reported."""
+        self.keys += path.keys
         self.far_reports += path.far.count
         self.far_lost += path.far.lost
         self.far_jitter_seconds += path.far.jitter_seconds
@@ -386,12 +386,12 @@ class CallEngine:
         return line
 
     def totals(self) -> Totals:
-        """Return sums over all enhancing lines so far, and what all far ends have reported."""
+        """Return sums over all enhancing lines so far; keys and far ends' reports of all lines."""
         totals = Totals(**{each.name: getattr(self._past, each.name) for each in fields(Totals)})
         for line in self.lines:
             totals.add(line.path)
         for line in self._plain:
-            totals.add_far(line.path)
+            totals.add_plain(line.path)
         return totals
 
     def forget_sound(self, line: SoundLine) -> None:
@@ -403,7 +403,7 @@ class CallEngine:
         """Forget a line that has ended; called by it."""
         if line in self._plain:
             self._plain.remove(line)
-            self._past.add_far(line.path)
+            self._past.add_plain(line.path)
         if line in self.lines:
             self.lines.remove(line)
             self._past.add(line.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 from collections.abc import Callable, Mapping
 
 from rtsr.call.call_stream import CallStream
@@ -14,6 +15,8 @@ from rtsr.call.sender import Sender
 from rtsr.timing import HOP, SAMPLE_RATE
 
 __all__ = ["MediaPath"]
+
+_log = logging.getLogger(__name__)
 
 #: Seconds after which what the batch has not finished is played without its new band.
 DEADLINE = 0.040
@@ -52,7 +55,9 @@ class MediaPath:
         far: what the far end reports of what it hears.
         event_rates: as given; another description of the sender changes them.
         keys: how many were pressed (telephone events) whose time has come.
-        on_key: called with each of them: "0" to "9", "*", "#", "A" to "D".
+        on_key: called with each of them: "0" to "9", "*", "#", "A" to "D". It is called in the
+            thread that calls :meth:`receive` and :meth:`advance`, the event loop's for a line, and
+            the call's sound waits for it. What it raises is logged.
     """
 
     def __init__(
@@ -115,8 +120,7 @@ class MediaPath:
             key = self._key_reader.read(event)
             if key is not None:
                 self.keys += 1
-                if self.on_key is not None:
-                    self.on_key(key)
+                self._report(key)
             if self.sender is not None:
                 rate = self.event_rates.get(event.payload_type, 8000)
                 self._hand_on(self.sender.event(event, rate))
@@ -143,6 +147,15 @@ class MediaPath:
     def close(self) -> None:
         """Give the place in the batch back. May be called twice."""
         self.stream.close()
+
+    def _report(self, key: str) -> None:
+        if self.on_key is None:
+            return
+        try:
+            self.on_key(key)
+        except Exception:
+            # Neither the keys after it nor the sound are lost by that.
+            _log.exception("a key was not taken")
 
     def _look_for_excess(self) -> None:
         """Find whether a hop of sound is always late by a packet that it is not needed for.

@@ -32,8 +32,9 @@ from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
 from aiosipua.utils import format_addr
 
-from rtsr.call.sip.client import Client, refresh_target
+from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
+from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved, transaction_key
 from rtsr.errors import ArgumentError, RtsrError
 
@@ -305,33 +306,28 @@ class Agent:
 
     @staticmethod
     def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
-        agent = _UserAgent(transport, user_agent=USER_AGENT, uac=Client(transport))
+        client = Client(transport)
+        agent = _UserAgent(transport, user_agent=USER_AGENT, uac=client)
         if isinstance(transport, TcpTransport):
             transport.on_heard, transport.newest = agent.follow, agent.newest
+        else:
+            transport.has_made = client.has_made
         for name, handler in handlers.items():
             setattr(agent, name, handler)
+        if agent.on_invite is not None:
+            agent.on_invite = functools.partial(_take_invite, agent.on_invite)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
         return agent
 
 
 class _UserAgent(SipUAS):
-    """Follows the ends of calls: to their Contacts, through proxies, to other connections."""
-
-    def _handle_request(self, request: SipRequest, addr: tuple[str, int]) -> None:
-        dialog = self._find_dialog(request.call_id or "")[1]
-        if dialog is not None and dialog_matches(dialog, request):
-            refresh_target(dialog, request)
-        super()._handle_request(request, addr)
-        call = self.get_call(request.call_id or "")
-        if call is not None and call.invite is request and call.dialog is not dialog:
-            # Who is called takes the proxies in the order of the request (RFC 3261, 12.1.1), not
-            # the other way round, as aiosipua has them.
-            call.dialog.route_set = request.headers.get("record-route")
+    """Follows the ends of calls to their other connections."""
 
     def follow(self, message: SipRequest | SipResponse, address: tuple[str, int]) -> None:
         """Have messages of a call go where its end was heard last; called by a TCP transport.
 
-        Over UDP they go where the call was begun, whatever the port that an end's came from.
+        Over UDP they go to the end's proxies or Contact, or where the call was begun
+        (``datagram_hop``), whatever the port that later messages came from.
         """
         call, made = self._ends_of(message)
         dialog = call.dialog if call is not None else None if made is None else made.dialog
@@ -373,6 +369,14 @@ def _answers_within(dialog: Dialog, response: SipResponse) -> bool:
     if ours is None or theirs is None or ours.tag != dialog.local_tag:
         return False
     return not dialog.remote_tag or theirs.tag == dialog.remote_tag
+
+
+def _take_invite(handler: Callable[[IncomingCall], None], call: IncomingCall) -> None:
+    # Who is called takes the proxies in the order of the request (RFC 3261, 12.1.1), not the other
+    # way round, as aiosipua has them, and a Contact as it comes.
+    call.dialog.route_set = call.invite.headers.get("record-route")
+    call.dialog.remote_target = contact_in(call.invite) or ""
+    handler(call)
 
 
 def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:

@@ -20,7 +20,6 @@ from aiosipua import (
     SipRequest,
     parse_uri,
     serialize_sdp,
-    stringify_uri,
 )
 
 from rtsr.call.engine import BusyError, CallEngine
@@ -28,6 +27,7 @@ from rtsr.call.formats import G722, OPUS, PCMA, PCMU, PayloadFormat
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
 from rtsr.call.sip.agent import USER_AGENT, Agent, Target
+from rtsr.call.sip.client import refresh_target
 from rtsr.call.sip.description import (
     KEY_BYTES,
     Media,
@@ -529,7 +529,7 @@ class _BridgedCall:
         """One end says that the call is still on (UPDATE without a description)."""
         mine = self._leg_of(leg)
         mine.touch()
-        mine.accept(leg, None, terms)
+        self._accept(mine, leg, None, terms)
 
     def change(self, leg: IncomingCall, terms: SessionTerms | None) -> None:
         """One end wants something else within the call: other codecs, another address, a pause."""
@@ -543,7 +543,7 @@ class _BridgedCall:
         if not leg.invite.body:
             # It asks what we propose: what was agreed, without a pause (RFC 3261, 14.2).
             self._proposed_to[leg.call_id] = mine
-            mine.accept(leg, self._answer(mine, replace(old, direction="sendrecv")), terms)
+            self._accept(mine, leg, self._answer(mine, replace(old, direction="sendrecv")), terms)
             return
         proposal = description_in(leg.invite)
         if proposal is None:
@@ -559,13 +559,25 @@ class _BridgedCall:
             # The refusal is of the change; the call goes on.
             leg.dialog.state = DialogState.CONFIRMED
             return
-        dialog = self.incoming.dialog if mine is self._caller else self._callee_dialog
-        if leg.invite.contact:
-            # Requests within the call go there from now on (RFC 3261, 12.2.2).
-            dialog.remote_target = stringify_uri(leg.invite.contact[0].uri)
         mine.watch()
-        mine.accept(leg, self._answer(mine, media), terms)
+        self._accept(mine, leg, self._answer(mine, media), terms)
         _log.info("sip call changed", extra={"call": self.name, "codec": media.form.name})
+
+    def _accept(
+        self,
+        mine: Leg,
+        leg: IncomingCall,
+        description: SdpMessage | None,
+        terms: SessionTerms | None,
+    ) -> None:
+        """Answer a request within the call with 200; what we ask goes to its Contact from now on.
+
+        A request that is refused moves nothing (RFC 3261, 12.2.2).
+        """
+        mine.accept(leg, description, terms)
+        refresh_target(
+            self.incoming.dialog if mine is self._caller else self._callee_dialog, leg.invite
+        )
 
     def _agree(self, mine: Leg, media: Media) -> None:
         """Go by another description of one end.

@@ -15,13 +15,13 @@ from aiosipua import (
     SipResponse,
     SipUAC,
     serialize_sdp,
-    stringify_uri,
 )
 from aiosipua.auth import answer_challenge
 from aiosipua.transport import SipTransport
 from aiosipua.uac_responses import _send_ack
 
 from rtsr.call.sip.description import description_in
+from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
 
 __all__ = ["Address", "Client", "refresh_target"]
@@ -87,6 +87,10 @@ class Client(SipUAC):
         )
         self._made[call.call_id] = call
         return call
+
+    def has_made(self, call_id: str) -> bool:
+        """Whether a call is one that we have made."""
+        return call_id in self._made
 
     def terms_of(self, call_id: str) -> SessionTerms | None:
         """Return how long the session is that the answer to a call has begun."""
@@ -203,7 +207,8 @@ class Client(SipUAC):
     ) -> None:
         if response.status_code < 200:
             return
-        if response.status_code < 300:
+        if response.status_code < 300 and not question.is_answered:
+            # A copy of an older answer does not take a newer one's Contact back.
             refresh_target(question.dialog, response)
         if question.request.method == "INVITE" and response.status_code < 300:
             call = self._as_call(question.dialog, question.request, question.address)
@@ -270,18 +275,19 @@ class Client(SipUAC):
 
 
 def refresh_target(dialog: Dialog, message: SipRequest | SipResponse) -> None:
-    """Take note of an end's new Contact in what may change it (RFC 3261, 12.2; RFC 3311, 5)."""
-    cseq = message.cseq
-    if cseq is None or cseq.method not in ("INVITE", "UPDATE") or not message.contact:
-        return
-    # A request that is older than the newest one is refused.
-    if isinstance(message, SipResponse) or cseq.seq > (dialog.remote_cseq or 0):
-        dialog.remote_target = stringify_uri(message.contact[0].uri)
+    """Take note of an end's new Contact in what may change it (RFC 3261, 12.2; RFC 3311, 5).
+
+    That is a 2xx to a request of ours, or the other end's request that we answer with 2xx: what is
+    refused changes nothing (RFC 3261, 12.2.2). A Contact that cannot be used changes nothing.
+    """
+    cseq, contact = message.cseq, contact_in(message)
+    if cseq is not None and cseq.method in ("INVITE", "UPDATE") and contact is not None:
+        dialog.remote_target = contact
 
 
 def _dialog_with(dialog: Dialog, response: SipResponse, tag: str) -> Dialog:
     """Return the dialog that an answer opens (RFC 3261, 12.1.2)."""
-    target = stringify_uri(response.contact[0].uri) if response.contact else dialog.remote_target
+    target = contact_in(response) or dialog.remote_target
     route = list(reversed(response.headers.get("record-route")))
     return replace(dialog, remote_tag=tag, remote_target=target, route_set=route)
 

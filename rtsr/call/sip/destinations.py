@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
-from aiosipua import SipRequest, SipResponse, SipUri, parse_uri
+from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
 
-__all__ = ["datagram_hop", "is_within_call", "next_hop", "sent_by"]
+__all__ = ["contact_in", "datagram_hop", "is_within_call", "next_hop", "sent_by"]
 
 _SIP_PORT = 5060
+# With or without a name before it (RFC 3261, 20.10).
+_CONTACT = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^<>]*)>|([^\s;<>]+)')
+_HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
 def is_within_call(request: SipRequest) -> bool:
     """Whether a request names a call that both ends know."""
     to = request.to_addr
     return to is not None and bool(to.tag)
+
+
+def contact_in(message: SipRequest | SipResponse) -> str | None:
+    """Return the address of a message's Contact.
+
+    ``None`` without one, or if that is no SIP address with a host: ``*``, a telephone number.
+    """
+    values = message.headers.get("contact")
+    found = _CONTACT.match(values[0].strip()) if values else None
+    text = (found[1] or found[2] or "").strip() if found else ""
+    if not text.lower().startswith(("sip:", "sips:")):
+        return None
+    try:
+        uri = parse_uri(text)
+    except ValueError:
+        return None
+    return stringify_uri(uri) if _HOST.fullmatch(uri.host) else None
 
 
 def next_hop(request: SipRequest) -> tuple[str, int] | None:
@@ -26,16 +47,26 @@ def next_hop(request: SipRequest) -> tuple[str, int] | None:
     return None if uri is None else _address(uri.host, uri.port)
 
 
-def datagram_hop(request: SipRequest, known: tuple[str, int]) -> tuple[str, int]:
+def datagram_hop(
+    request: SipRequest, known: tuple[str, int], *, has_come: bool = True
+) -> tuple[str, int]:
     """Return where a request within a call goes over UDP.
 
     That is its next hop (RFC 3261, 12.2.1.1), unless its address says nothing here: a private one
     that is not the one from which the end is known, as of who sits behind an address translator and
     knows only its own network; a name, which would have to be looked up; or another transport.
 
+    Nor is a Contact followed to another port of the public address from which the call came: who
+    has learnt the address of its translator may not know the port there. A proxy that stays knows
+    its own, and the end that was called is not known by a port that it sent from.
+
+    A global address is followed from everywhere, also from a private one: it needs no translator to
+    be reached. The parameter ``maddr`` is passed over: the host is what counts.
+
     Args:
         request: what is asked.
         known: from where the call came, or where it was made to.
+        has_come: which of both.
     """
     uri = _next_uri(request)
     if uri is None or uri.scheme.lower() != "sip":
@@ -48,7 +79,8 @@ def datagram_hop(request: SipRequest, known: tuple[str, int]) -> tuple[str, int]
     except ValueError:
         return known
     if address == source:
-        return hop
+        names_a_proxy = bool(request.headers.get("route"))
+        return known if has_come and address.is_global and not names_a_proxy else hop
     is_reachable = address.version == source.version and address.is_global
     return hop if is_reachable and not address.is_multicast else known
 

@@ -221,8 +221,13 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 @dataclass
 class UdpTransport(UdpSipTransport):
-    """SIP over UDP."""
+    """SIP over UDP.
 
+    Attributes:
+        has_made: tells whether we have made the call of that name; else it came.
+    """
+
+    has_made: Callable[[str], bool] = field(default=lambda name: False)
     transactions: _Transactions = field(init=False, repr=False)
 
     async def start(self) -> None:
@@ -243,7 +248,8 @@ class UdpTransport(UdpSipTransport):
         """
         if isinstance(message, SipRequest):
             if is_within_call(message):
-                addr = datagram_hop(message, addr)
+                has_come = not self.has_made(message.call_id or "")
+                addr = datagram_hop(message, addr, has_come=has_come)
             self.transactions.ask(message, addr, repeat=True)
         else:
             self.transactions.answer(message, addr)

@@ -12,7 +12,7 @@ from network import packets, speech
 
 from rtsr.call import engine as engine_module
 from rtsr.call.engine import BusyError, CallEngine
-from rtsr.call.formats import OPUS, PCMU, Packet
+from rtsr.call.formats import OPUS, PCMU, TELEPHONE_EVENT, Packet
 from rtsr.call.metrics import exposition
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
@@ -222,6 +222,26 @@ def test_metrics_are_what_prometheus_reads(quick):
     assert values["rtsr_packets_received_total"] == 25
     assert values["rtsr_fallback_seconds_total"] == 0
     assert values["rtsr_steps_total"] == values["rtsr_step_seconds_count"] > 10
+
+
+def test_keys_of_both_ends_are_counted(quick):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            formats = {0: PCMU, 101: TELEPHONE_EVENT}
+            line = await engine.open(Receiver(formats), None, lambda packet: None)
+            plain = engine.open_plain(Receiver(formats), None, lambda packet: None)
+            for each, presses in ((line, 1), (plain, 2)):
+                for i in range(presses):
+                    each.receive(Packet(101, i, 1600 * i, bytes([i, 128, 0, 80]), True, ssrc=7))
+                each.receive(Packet(0, presses, 1600 * presses, bytes([255]) * 160, ssrc=7))
+            await asyncio.sleep(1.0)
+            assert (line.path.keys, plain.path.keys) == (1, 2)
+            assert engine.totals().keys == 3
+            plain.close()
+            line.close()
+            assert engine.totals().keys == 3
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
 from rtsr.call.dry_path import DELAY_SAMPLES, RESAMPLING_SAMPLES, DryPath
 from rtsr.call.formats import G722, OPUS, PCMU, TELEPHONE_EVENT, Packet
+from rtsr.call.keys import KeyReader
 from rtsr.call.path import DEADLINE, MediaPath
 from rtsr.call.receiver import Chunk, Origin, Receiver
 from rtsr.call.sender import Sender
@@ -381,6 +382,48 @@ def test_each_press_of_a_key_is_counted_and_reported_once():
     call(path, stream + keys, after=10.0)
     assert pressed == ["5", "5", "#", "D", "5"]
     assert path.keys == 5
+
+
+def test_a_late_packet_of_an_older_press_is_no_press():
+    reader = KeyReader()
+
+    def read(event, time, flags=0, ssrc=7):
+        return reader.read(Packet(101, 0, time % 2**32, bytes([event, flags, 0, 80]), ssrc=ssrc))
+
+    # The clock wraps around between the two presses.
+    assert [read(1, -80), read(1, -80, 128), read(2, 800)] == ["1", None, "2"]
+    assert [read(1, -80, 128), read(2, 880 - 80), read(2, 800, 128)] == [None] * 3
+    assert read(2, 1600) == "2"
+    # Who counts anew is not late, be it by another name or far behind.
+    assert read(3, 800, ssrc=8) == "3"
+    assert read(4, 800 - 2**30, ssrc=8) == "4"
+
+
+def test_an_error_in_who_is_told_of_a_key_loses_neither_keys_nor_sound(caplog):
+    out, told = [], []
+    path = MediaPath(
+        Receiver(FORMATS), CallStream(None), Sender(OPUS, 111, event_type=110), out.append
+    )
+
+    def fail(key):
+        told.append(key)
+        raise ValueError("no such menu")
+
+    path.on_key = fail
+    stream = sent(packets(speech(8000, 1.0)))
+    number, time = stream[-1][1].sequence_number + 1, stream[-1][1].timestamp + 160
+    at = stream[-1][0] + 0.02
+    # Both come at once.
+    keys = [
+        (at, Packet(101, (number + i) % 2**16, (time + 80 * i) % 2**32, bytes([i, 128, 0, 80]),
+         True, ssrc=7))
+        for i in range(2)
+    ]  # fmt: skip
+    call(path, stream + keys, after=0.5)
+    assert told == ["0", "1"]
+    assert len([packet for packet in out if packet.payload_type == 110]) == 2
+    assert path.keys == 2
+    assert [record.message for record in caplog.records] == ["a key was not taken"] * 2
 
 
 def test_a_pause_moves_the_timestamps_of_what_follows():

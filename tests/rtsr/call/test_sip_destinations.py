@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from sip_ends import OPUS_SDP, SDP, CalledEnd, answered, between, hang_up, ring, tag_of
+from sip_ends import OPUS_SDP, SDP, CalledEnd, Peer, answered, between, hang_up, ring, tag_of
 
 pytest.importorskip("aiosipua")
 
 from aiosipua import SipMessage
 
-from rtsr.call.sip import session_timer
-from rtsr.call.sip.destinations import datagram_hop
+from rtsr.call.sip import destinations, session_timer
+from rtsr.call.sip.agent import Agent
+from rtsr.call.sip.destinations import contact_in, datagram_hop
 
 
 def moved(message, peer, contact):
@@ -168,7 +171,12 @@ def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, monk
     [
         # Both ends are on the Internet: the Contact, also of another machine behind a proxy.
         ("8.8.8.8:5070", ("1.1.1.1", 6000), ("8.8.8.8", 5070)),
-        ("1.1.1.1", ("1.1.1.1", 6000), ("1.1.1.1", 5060)),
+        # A translator's address is known, and the port is the one that the call came from.
+        ("1.1.1.1", ("1.1.1.1", 6000), ("1.1.1.1", 6000)),
+        ("1.1.1.1:5070", ("1.1.1.1", 6000), ("1.1.1.1", 6000)),
+        # A global address is followed from everywhere, whatever else is named.
+        ("8.8.8.8:5070", ("10.0.0.4", 6000), ("8.8.8.8", 5070)),
+        ("8.8.8.8:5070;maddr=9.9.9.9", ("1.1.1.1", 6000), ("8.8.8.8", 5070)),
         # One network: the Contact. Two private ones: where the call came from.
         ("10.0.0.4:5070", ("10.0.0.4", 6000), ("10.0.0.4", 5070)),
         ("10.0.0.5:5070", ("10.0.0.4", 6000), ("10.0.0.4", 6000)),
@@ -184,6 +192,175 @@ def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, monk
 def test_private_addresses_of_other_networks_are_told_from_the_rest(contact, known, expected):
     text = f"BYE sip:me@{contact} SIP/2.0\r\nVia: SIP/2.0/UDP 1.1.1.1;branch=z9hG4bK1\r\n\r\n"
     assert datagram_hop(SipMessage.parse(text.encode()), known) == expected
+
+
+@pytest.mark.parametrize(
+    ("route", "has_come", "expected"),
+    [
+        ("", True, 6000),
+        ("", False, 5070),
+        ("Route: <sip:1.1.1.1:5080;lr>\r\n", True, 5080),
+        ("Route: <sip:1.1.1.1:5080;lr>\r\n", False, 5080),
+    ],
+)
+def test_another_port_of_the_same_public_address(route, has_come, expected):
+    text = f"BYE sip:me@1.1.1.1:5070 SIP/2.0\r\nVia: SIP/2.0/UDP 2.2.2.2;branch=z9hG4bK1\r\n{route}"
+    request = SipMessage.parse(f"{text}\r\n".encode())
+    assert datagram_hop(request, ("1.1.1.1", 6000), has_come=has_come) == ("1.1.1.1", expected)
+
+
+def test_who_calls_from_a_public_address_is_asked_there_and_who_is_called_at_the_contact(
+    stand_in, monkeypatch
+):
+    # The loopback stands for the Internet.
+    monkeypatch.setattr(destinations.ipaddress.IPv4Address, "is_global", True)
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        peer.send(moved(peer.request("INVITE", body=SDP), peer, "127.0.0.1:9"))
+        invite = called.hear("INVITE")
+        own, called.port = called.port, other.port
+        called.answer(invite, 200, OPUS_SDP)
+        called.port = own
+        other.hear("ACK")
+        _, text = peer.final()
+        peer.send(peer.request("ACK", to=tag_of(text)))
+        called.request(invite, "BYE", 2)
+        bye = peer.asked("BYE")
+        assert bye.startswith("BYE sip:me@127.0.0.1:9 SIP/2.0\r\n")
+        peer.answer(bye, 200)
+        other.close()
+
+
+_UNUSABLE = [
+    "*",
+    "<bad",
+    "<>",
+    "<sip:>",
+    "<sip:me@>",
+    "<tel:+12>",
+    "<mailto:me@127.0.0.1>",
+    "<sip:me@[::1>",
+    '"sip:me@127.0.0.1"',
+]
+
+
+@pytest.mark.parametrize(
+    ("contact", "expected"),
+    [
+        ("<sip:me@1.1.1.1:5070>", "sip:me@1.1.1.1:5070"),
+        ("SIP:me@1.1.1.1;expires=60", "sip:me@1.1.1.1"),
+        (
+            '"a \\" <sip:no@8.8.8.8>" <sips:me@[2606:4700::1]:5071>;q=1',
+            "sips:me@[2606:4700::1]:5071",
+        ),
+        ('Me <sip:a.test;ob>;+sip.instance="<urn:uuid:1>"', "sip:a.test;ob"),
+        *[(each, None) for each in _UNUSABLE],
+    ],
+)
+def test_a_contact_is_a_sip_address_with_a_host(contact, expected):
+    text = (
+        f"BYE sip:x@y SIP/2.0\r\nVia: SIP/2.0/UDP 1.1.1.1;branch=z9\r\nContact: {contact}\r\n\r\n"
+    )
+    assert contact_in(SipMessage.parse(text.encode())) == expected
+
+
+@pytest.mark.parametrize("contact", ["*", "<tel:+12>"])
+def test_an_unusable_contact_moves_nobody(stand_in, contact):
+    with between(stand_in) as (peer, _, called):
+        invite, _, to = answered(peer, called)
+        own = f"Contact: <sip:me@127.0.0.1:{peer.port}>".encode()
+        update = peer.request("UPDATE", to=to, number=2)
+        peer.send(update.replace(own, f"Contact: {contact}".encode()))
+        assert peer.final()[0] == 200
+        called.request(invite, "BYE", 2)
+        bye = peer.asked("BYE")
+        assert bye.startswith(f"BYE sip:me@127.0.0.1:{peer.port} SIP/2.0\r\n")
+        peer.answer(bye, 200)
+
+
+def test_an_unusable_contact_in_an_answer_leaves_the_target_that_was_called(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        own, called.port = called.port, "x>, <tel:+12"
+        called.answer(invite, 200, OPUS_SDP)
+        called.port = own
+        assert called.hear("ACK").startswith(f"ACK sip:x@127.0.0.1:{own} SIP/2.0\r\n")
+        _, text = peer.final()
+        hang_up(peer, tag_of(text))
+        called.answer(called.hear("BYE"), 200)
+
+
+@pytest.mark.parametrize("method", ["UPDATE", "INVITE"])
+def test_a_change_that_is_refused_moves_nobody(stand_in, method):
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        invite, _, to = answered(peer, called)
+        strange = SDP.replace(" 0 101", " 18").replace("a=rtpmap:0 PCMU/8000\r\n", "")
+        change = peer.request(method, to=to, number=2, body=strange)
+        peer.send(moved(change, peer, f"127.0.0.1:{other.port}"))
+        assert peer.final()[0] == 488
+        called.request(invite, "BYE", 2)
+        peer.answer(peer.asked("BYE"), 200)
+        other.close()
+
+
+def test_a_change_that_is_accepted_moves_the_end(stand_in):
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        invite, _, to = answered(peer, called)
+        change = peer.request("INVITE", to=to, number=2, body=SDP)
+        peer.send(moved(change, peer, f"127.0.0.1:{other.port}"))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=2))
+        called.request(invite, "BYE", 2)
+        other.answer(other.hear("BYE"), 200)
+        other.close()
+
+
+def test_a_copy_of_an_older_answer_takes_no_newer_contact_back(stand_in, monkeypatch):
+    monkeypatch.setattr(session_timer, "SHORTEST_SECONDS", 2)
+    with between(stand_in) as (peer, _, called):
+        other = CalledEnd()
+        asked = "Supported: timer\r\nSession-Expires: 2;refresher=uas\r\nAllow: INVITE, BYE\r\n"
+        invite, _, to = answered(peer, called, asked=asked)
+        refresh = peer.asked("INVITE")
+        more = "Session-Expires: 1800;refresher=uac\r\n"
+        peer.answer(refresh, 200, SDP, more)
+        peer.asked("ACK")
+        peer.send(moved(peer.request("UPDATE", to=to, number=2), peer, f"127.0.0.1:{other.port}"))
+        assert peer.final()[0] == 200
+        # Its ACK was lost.
+        peer.answer(refresh, 200, SDP, more)
+        other.hear("ACK")
+        called.request(invite, "BYE", 2)
+        other.answer(other.hear("BYE"), 200)
+        other.close()
+
+
+def test_who_takes_a_call_sees_its_proxies_in_their_order():
+    seen = []
+
+    async def run():
+        agent = Agent("127.0.0.1", 0)
+        heard = asyncio.Event()
+
+        def take(call):
+            seen.append((list(call.dialog.route_set), call.dialog.remote_target))
+            call.reject(480)
+            heard.set()
+
+        await agent.start({"on_invite": take})
+        peer = Peer(agent.port)
+        lines = "Record-Route: <sip:a.test;lr>\r\nRecord-Route: <sip:b.test;lr>\r\n"
+        own = f"Contact: <sip:me@127.0.0.1:{peer.port}>".encode()
+        peer.send(peer.request("INVITE", body=SDP, more=lines).replace(own, b"Contact: *"))
+        await asyncio.wait_for(heard.wait(), 5.0)
+        peer.close()
+        await agent.stop()
+
+    asyncio.run(run())
+    assert seen == [(["<sip:a.test;lr>", "<sip:b.test;lr>"], "")]
 
 
 @pytest.mark.parametrize(("answer", "warned"), [(OPUS_SDP, False), (SDP, True)])
