@@ -23,6 +23,13 @@ def moved(message, peer, contact):
     return message.replace(own, f"Contact: <sip:me@{contact}>".encode())
 
 
+def hear_the_end(other, called, invite):
+    """The called end hangs up, and the bridge says so to another end than the call began with."""
+    called.request(invite, "BYE", 2)
+    other.answer(other.hear("BYE"), 200)
+    other.close()
+
+
 def connected(peer, called, message):
     """Set a call up that begins with a message; the called end's INVITE, and the 200's text."""
     peer.send(message)
@@ -146,9 +153,7 @@ def test_a_contact_that_changes_before_the_answer_is_followed(stand_in):
         called.hear("ACK")
         assert peer.final()[0] == 200
         peer.send(peer.request("ACK", to=to))
-        called.request(invite, "BYE", 2)
-        other.answer(other.hear("BYE"), 200)
-        other.close()
+        hear_the_end(other, called, invite)
 
 
 def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, monkeypatch):
@@ -161,9 +166,7 @@ def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, monk
         own, peer.port = peer.port, other.port
         peer.answer(refresh, 200, more="Session-Expires: 1800;refresher=uac\r\n")
         peer.port = own
-        called.request(invite, "BYE", 2)
-        other.answer(other.hear("BYE"), 200)
-        other.close()
+        hear_the_end(other, called, invite)
 
 
 @pytest.mark.parametrize(
@@ -313,9 +316,7 @@ def test_a_change_that_is_accepted_moves_the_end(stand_in):
         peer.send(moved(change, peer, f"127.0.0.1:{other.port}"))
         assert peer.final()[0] == 200
         peer.send(peer.request("ACK", to=to, number=2))
-        called.request(invite, "BYE", 2)
-        other.answer(other.hear("BYE"), 200)
-        other.close()
+        hear_the_end(other, called, invite)
 
 
 def test_a_copy_of_an_older_answer_takes_no_newer_contact_back(stand_in, monkeypatch):
@@ -333,9 +334,7 @@ def test_a_copy_of_an_older_answer_takes_no_newer_contact_back(stand_in, monkeyp
         # Its ACK was lost.
         peer.answer(refresh, 200, SDP, more)
         other.hear("ACK")
-        called.request(invite, "BYE", 2)
-        other.answer(other.hear("BYE"), 200)
-        other.close()
+        hear_the_end(other, called, invite)
 
 
 def test_who_takes_a_call_sees_its_proxies_in_their_order():
