@@ -300,14 +300,15 @@ def test_memory_does_not_grow_with_the_stream(stand_in: Path) -> None:
     block = np.full(80, 0.1, np.float32)
     held = []
     tracemalloc.start()
-    # The first blocks fill what Python keeps once, some 60 kB of it with Python 3.13.
-    for blocks in (300, 3000):
-        for _ in range(blocks):
+    # What Python keeps once, and what other threads of the test's process take, is in some of the
+    # readings; a leak is in every one.
+    for _ in range(4):
+        for _ in range(1000):
             upsampler.process(block)
         gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert held[1] - held[0] < 32_000
+    assert np.diff(held).min() < 8_000
 
 
 @pytest.mark.parametrize("hops", [2, 4])
