@@ -34,15 +34,9 @@ class HighBands:
 
     def __init__(self, step: SlotStep, streams: int) -> None:
         first = network_rows(step.parts[0], streams)
+        # The streams of all of them are the same; what a step has found of them is its own.
         self._networks = [first] + [
-            first._replace(
-                audio=part.audio,
-                noise=part.noise,
-                f_prior=part.f_prior,
-                f_target=part.f_target,
-                high_band=part.high_band,
-                alike=np.ones(streams, np.bool_),
-            )
+            network_rows(part, streams)._replace(values=first.values, slots=first.slots)
             for part in step.parts[1:]
         ]
         self._step = step

@@ -93,7 +93,7 @@ class SlotStep:
             memories = [step.memory]
             # With more threads a session has a pool of its own, and two of them would take turns.
             if hops_per_step == threads == 1:
-                memories.append(self._longer(step, slots, threads))
+                memories.append(self._longer(step, slots))
             self._slots = HostSlots(memories)
         else:
             self._slots = DeviceSlots(step)
@@ -107,7 +107,7 @@ class SlotStep:
         self.reset()
 
     @staticmethod
-    def _longer(step: OnnxStep, slots: int, threads: int) -> HostMemory:
+    def _longer(step: OnnxStep, slots: int) -> HostMemory:
         """Open the session that takes two hops at once, on the state of the one that takes one."""
         assert isinstance(step.memory, HostMemory)
         longer = OnnxStep(
@@ -115,7 +115,6 @@ class SlotStep:
             provider=providers.CPU,
             batch=slots,
             hops_per_step=2,
-            threads=threads,
             row_counts=row_counts(slots),
             state_of=step.memory,
         )

@@ -239,9 +239,10 @@ class BatchUpsampler(Closing):
     def step(self) -> int:
         """Advance every stream that has a whole step waiting; returns how many.
 
-        By one step or, on the CPU, by two where two wait and a step is one hop, as after a packet
-        of 20 ms: one run of the network for two hops is shorter than two runs. A stream that has
-        none keeps its state as it is. Where more may wait, call it until it returns 0.
+        By one step or, on one thread of a CPU, by two where two wait and a step is one hop, as
+        after a packet of 20 ms: one run of the network for two hops is shorter than two runs. A
+        stream that has none keeps its state as it is. Where more may wait, call it until it
+        returns 0.
 
         Raises:
             RtsrError: the batch is closed.

@@ -330,7 +330,8 @@ class _UserAgent(SipUAS):
         (``datagram_hop``), whatever the port that later messages came from.
         """
         call, made = self._ends_of(message)
-        dialog = call.dialog if call is not None else None if made is None else made.dialog
+        end = made if call is None else call
+        dialog = None if end is None else end.dialog
         if dialog is None:
             return
         if isinstance(message, SipResponse):

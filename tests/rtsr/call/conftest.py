@@ -50,3 +50,11 @@ def peer(running: Any) -> Iterator[Any]:
     peer.close()
     running.until(lambda: running.bridge.calls == 0)
     assert running.engine.batch.free == 2
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SIP sessions be as short as 2 s."""
+    from rtsr.call.sip import session_timer
+
+    monkeypatch.setattr(session_timer, "SHORTEST_SECONDS", 2)

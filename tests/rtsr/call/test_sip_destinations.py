@@ -11,7 +11,7 @@ pytest.importorskip("aiosipua")
 
 from aiosipua import SipMessage
 
-from rtsr.call.sip import destinations, session_timer
+from rtsr.call.sip import destinations
 from rtsr.call.sip.agent import Agent
 from rtsr.call.sip.destinations import contact_in, datagram_hop
 
@@ -156,8 +156,7 @@ def test_a_contact_that_changes_before_the_answer_is_followed(stand_in):
         hear_the_end(other, called, invite)
 
 
-def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, monkeypatch):
-    monkeypatch.setattr(session_timer, "SHORTEST_SECONDS", 2)
+def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, short):
     with between(stand_in) as (peer, _, called):
         other = CalledEnd()
         asked = "Supported: timer\r\nSession-Expires: 2;refresher=uas\r\n"
@@ -319,8 +318,7 @@ def test_a_change_that_is_accepted_moves_the_end(stand_in):
         hear_the_end(other, called, invite)
 
 
-def test_a_copy_of_an_older_answer_takes_no_newer_contact_back(stand_in, monkeypatch):
-    monkeypatch.setattr(session_timer, "SHORTEST_SECONDS", 2)
+def test_a_copy_of_an_older_answer_takes_no_newer_contact_back(stand_in, short):
     with between(stand_in) as (peer, _, called):
         other = CalledEnd()
         asked = "Supported: timer\r\nSession-Expires: 2;refresher=uas\r\nAllow: INVITE, BYE\r\n"

@@ -15,18 +15,12 @@ from aiosipua import SipDigestAuth
 
 from rtsr.call import engine as engine_module
 from rtsr.call.sip import leg as leg_module
-from rtsr.call.sip import session_timer, transports
+from rtsr.call.sip import transports
 
 
 def origin(text):
     """The line of a description that says which version of it this is."""
     return text.split("\r\no=")[1].split("\r\n")[0]
-
-
-@pytest.fixture
-def short(monkeypatch):
-    """Sessions may be as short as 2 s."""
-    monkeypatch.setattr(session_timer, "SHORTEST_SECONDS", 2)
 
 
 TIMER = "Supported: timer\r\nSession-Expires: {}\r\n"
