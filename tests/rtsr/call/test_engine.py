@@ -42,14 +42,15 @@ def test_calls_at_once_all_get_their_sound(quick):
     async def run():
         async with CallEngine(6, **quick) as engine:
             outs = [[] for _ in range(6)]
+            began = engine.loop.time()
             lines = [await opened(engine, out) for out in outs]
             await asyncio.gather(*(talk(line, 2.0) for line in lines))
             await asyncio.sleep(0.3)
+            # What a machine that stands still makes late is concealed, as what follows the last is.
+            most = (engine.loop.time() - began) / 0.02 + 2
             for line, out in zip(lines, outs, strict=True):
-                # A machine that stands still makes packets late, which lengthens the wait.
-                counts = line.path.receiver.counts
-                assert len(out) >= 99 - counts.removed_seconds / 0.02
-                assert len(out) <= 102 + 25 + counts.inserted_seconds / 0.02
+                removed = line.path.receiver.counts.removed_seconds
+                assert 99 - removed / 0.02 <= len(out) <= most
             totals = engine.totals()
             assert totals.received == 600
             assert totals.fallback_seconds == 0.0
