@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from livekit import rtc
 
 from rtsr import Upsampler
 from rtsr.errors import RtsrError
+
+# A track that has given nothing for so long gives nothing more.
+SILENT_SECONDS = 2.0
 
 
 class UpsamplingProcessor(rtc.FrameProcessor[rtc.AudioFrame]):
@@ -89,10 +93,12 @@ async def through_a_track(voice: np.ndarray, processor: UpsamplingProcessor) -> 
 
     speaking = asyncio.ensure_future(speak())
     received: list[np.ndarray] = []
-    async for event in stream:
-        received.append(np.frombuffer(event.frame.data, np.int16).copy())
-        if speaking.done() and sum(map(len, received)) >= 6 * (len(voice) - 320):
-            break
+    # A track has no end of its own, and one that runs late leaves frames out.
+    with contextlib.suppress(asyncio.TimeoutError):
+        while not speaking.done() or sum(map(len, received)) < 6 * (len(voice) - 320):
+            event = await asyncio.wait_for(anext(stream), SILENT_SECONDS)
+            received.append(np.frombuffer(event.frame.data, np.int16).copy())
+    speaking.cancel()
     await stream.aclose()
     await source.aclose()
     return np.concatenate(received)

@@ -112,7 +112,7 @@ class Phone:
         """What it has said."""
         return (self.folder / "log").read_text(errors="replace")
 
-    def wait_for(self, words: str, seconds: float = 15.0) -> None:
+    def wait_for(self, words: str, seconds: float = 30.0) -> None:
         """Wait until it says something."""
         end = time.monotonic() + seconds
         while words not in self.log:

@@ -31,14 +31,14 @@ class Peer:
     def send(self, data):
         self._socket.sendto(data, self._to)
 
-    def hear(self, seconds=5.0):
+    def hear(self, seconds=20.0):
         """Status and text of the next response; a BYE that is repeated is none."""
         self._socket.settimeout(seconds)
         while not (text := self._socket.recv(65535).decode()).startswith("SIP/2.0"):
             pass
         return int(text.split()[1]), text
 
-    def asked(self, method, seconds=5.0):
+    def asked(self, method, seconds=20.0):
         """The next request of that method that the bridge sends."""
         end = time.monotonic() + seconds
         while True:
@@ -173,7 +173,7 @@ class Running:
         self._thread.join(20)
         assert not self._thread.is_alive()
 
-    def until(self, condition, seconds=5.0):
+    def until(self, condition, seconds=20.0):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it did not happen"
@@ -235,7 +235,7 @@ class CalledEnd:
     def accept(self):
         """Over UDP there is no connection to be taken."""
 
-    def hear(self, method, seconds=5.0):
+    def hear(self, method, seconds=20.0):
         """The next message that begins with a method, or with "SIP"; others are passed over."""
         end = time.monotonic() + seconds
         while True:

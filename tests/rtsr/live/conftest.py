@@ -195,7 +195,7 @@ class LiveProgram:
         self.file.unlink(missing_ok=True)
         command = [sys.executable, "-X", "faulthandler", *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 90.0
         while not self.figures():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < deadline, f"it does not start:\n{self.stacks()}"
@@ -215,7 +215,7 @@ class LiveProgram:
         return [json.loads(line) for line in lines if line[-1:] == "\n"]
 
     def wait_for(
-        self, condition: Callable[[dict[str, Any]], bool], seconds: float = 15.0
+        self, condition: Callable[[dict[str, Any]], bool], seconds: float = 30.0
     ) -> dict[str, Any]:
         """The first figures that fulfil a condition."""
         assert self.process is not None

@@ -330,7 +330,7 @@ def test_what_was_learnt_is_kept_also_where_the_figures_cannot_be_written(tmp_pa
 
 
 def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 90.0
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

@@ -35,7 +35,7 @@ CUTOFF = 4000.0
 QUIET = LiveSettings(model="replicate", cutoff_hz=CUTOFF, raise_priority=False)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -83,7 +83,7 @@ def guard(memory: LiveMemory, host: Host) -> WorkerGuard:
     return guard
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

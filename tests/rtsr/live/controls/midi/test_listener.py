@@ -96,6 +96,7 @@ def test_knobs_move_controls(
     controls = listening(board)
     assert controls.connected
     assert controls.port_name == "desk:knobs"
+    assert _moves(desk, board, 127)
     desk.send(0xB0, 21, 64)
     assert _until(lambda: board.get("wet") == 0.5)
     # Another channel, a note, and a knob that is not in the map move nothing.
