@@ -259,7 +259,7 @@ def sip_command(
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     deadline_ms: DeadlineMs = 40.0,
-    colour: options.Colour = None,
+    colour: options.CallersColours = None,
 ) -> None:
     """Bridge telephone calls: narrow-band on one side, full-band Opus on the other.
 
@@ -273,10 +273,12 @@ def sip_command(
     from rtsr.call.sip.run import serve
     from rtsr.call.sip.settings import settings_from
 
+    colours = options.kept_colours_folder(colour)
+    shared = colour if colours is None else "auto"
     serve(
-        lambda: _engine(calls, channels, model, provider, threads, deadline_ms, colour),
+        lambda: _engine(calls, channels, model, provider, threads, deadline_ms, shared),
         host_and_port(listen),
-        settings_from(to, codecs, bitrate, srtp, user, ring_seconds, ports, dtx),
+        settings_from(to, codecs, bitrate, srtp, user, ring_seconds, ports, dtx, colours),
         advertise=advertise,
         register=register,
         metrics=None if metrics is None else host_and_port(metrics),

@@ -115,6 +115,16 @@ KeptColour = Annotated[
         rich_help_panel=_SOUND,
     ),
 ]
+CallersColours = Annotated[
+    str | None,
+    typer.Option(
+        "--colour",
+        metavar="auto[:FOLDER]|FILE.json",
+        help=f"{_COLOUR_HELP}, for all callers; auto learns each caller's own while their band is "
+        "wide, auto:FOLDER keeps each in a file there from call to call.",
+        rich_help_panel=_SOUND,
+    ),
+]
 OutRate = Annotated[
     int | None,
     typer.Option(
@@ -156,8 +166,8 @@ def read_colour_option(colour: str | None) -> LearntColour | str | None:
 
     if colour is not None and colour.startswith(_KEPT):
         raise ArgumentError(
-            f"Only `rtsr live` keeps what it learns in a file; give auto, or the file, not "
-            f"'{colour}'."
+            f"Only `rtsr live` and `rtsr call sip` keep what they learn; give auto, or the file, "
+            f"not '{colour}'."
         )
     return colour if colour is None or colour == "auto" else read_colour(colour)
 
@@ -170,14 +180,28 @@ def kept_colour_file(colour: str | None) -> Path | None:
     """
     from rtsr.whole_file import check_writable
 
+    path = _kept_in(colour, "the file to keep it in, as in auto:me.json")
+    if path is not None:
+        check_writable(path)
+    return path
+
+
+def kept_colours_folder(colour: str | None) -> Path | None:
+    """Return the folder in which ``--colour auto:FOLDER`` keeps what is learnt of each caller.
+
+    Raises:
+        ArgumentError: no folder is named.
+    """
+    return _kept_in(colour, "the folder to keep them in, as in auto:colours")
+
+
+def _kept_in(colour: str | None, needed: str) -> Path | None:
     if colour is None or not colour.startswith(_KEPT):
         return None
     name = colour.removeprefix(_KEPT)
     if not name:
-        raise ArgumentError("--colour auto: needs the file to keep it in, as in auto:me.json.")
-    path = Path(name)
-    check_writable(path)
-    return path
+        raise ArgumentError(f"--colour auto: needs {needed}.")
+    return Path(name)
 
 
 def describe_learning(colour: LearntColour | AutoColour | None) -> str | None:

@@ -24,6 +24,7 @@ from aiosipua import (
 
 from rtsr.call.engine import BusyError, CallEngine
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, PayloadFormat
+from rtsr.call.kept_colours import KeptColours
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
 from rtsr.call.sip.agent import USER_AGENT, Agent, Target
@@ -41,6 +42,7 @@ from rtsr.call.sip.description import (
 from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
+from rtsr.colour.auto import AutoColour
 from rtsr.errors import AudioFormatError, RtsrError
 
 __all__ = ["Bridge", "BridgeSettings"]
@@ -96,6 +98,7 @@ class BridgeSettings:
         ports: where sound comes in; ``None`` leaves it to the system.
         bind: the address of those ports, where it is not the advertised one.
         dtx: whether Opus sends no silence; ``None`` does as each end asks.
+        kept_colours: where the colour of whoever's sound is enhanced outlasts the call.
     """
 
     target: Target
@@ -107,6 +110,7 @@ class BridgeSettings:
     ports: range | None = None
     bind: str | None = None
     dtx: bool | None = None
+    kept_colours: KeptColours | None = None
 
     def sends_dtx(self, media: Media) -> bool:
         """Whether silence is not sent to an end with this description."""
@@ -297,6 +301,8 @@ class _BridgedCall:
         self._early_answer: SdpMessage | None = None
         self._acknowledged = asyncio.Event()
         self._caller_answer: SdpMessage | None = None
+        # Whose sound is enhanced, and what is learnt of it, where that outlasts the call.
+        self._colour: tuple[str | None, AutoColour] | None = None
         #: Legs that were sent a proposal of ours, by the call's name; the answer is in the ACK.
         self._proposed_to: dict[str, Leg] = {}
 
@@ -319,6 +325,7 @@ class _BridgedCall:
             # What was opened after the call had been given up.
             self._caller.close()
             self._callee.close()
+            await self._keep_colour()
 
     async def _set_up(self) -> bool:
         """Connect the two ends; return whether it worked, else the caller got the reason."""
@@ -516,14 +523,38 @@ class _BridgedCall:
         receiver = Receiver(source.media.formats, channels)
         options: dict[str, Any] = {"name": self.name, "event_rates": source.media.event_rates}
         if enhance and channels == self._engine.channels:
+            colour = await self._known_colour(source)
             source.line = await self._engine.open(
-                receiver, sender, sink.socket.send, rate=source.media.form.sample_rate, **options
+                receiver,
+                sender,
+                sink.socket.send,
+                rate=source.media.form.sample_rate,
+                colour=colour,
+                **options,
             )
         else:
             source.line = self._engine.open_plain(receiver, sender, sink.socket.send, **options)
         source.line.path.far = sink.far
         if self._ended:
             source.line.close()
+
+    async def _known_colour(self, leg: Leg) -> AutoColour | None:
+        """Return what is known of the person at an end; ``None`` leaves it to the engine."""
+        kept = self._bridge.settings.kept_colours
+        if kept is None:
+            return None
+        if leg is self._caller:
+            address = _person(self.incoming.caller)
+        else:
+            address = _person(self._bridge.settings.target.uri)
+        colour = await asyncio.to_thread(kept.of, address, self._engine.batch.model.metadata)
+        self._colour = (address, colour)
+        return colour
+
+    async def _keep_colour(self) -> None:
+        kept = self._bridge.settings.kept_colours
+        if kept is not None and self._colour is not None:
+            await asyncio.to_thread(kept.keep, *self._colour)
 
     def refresh(self, leg: IncomingCall, terms: SessionTerms | None) -> None:
         """One end says that the call is still on (UPDATE without a description)."""
@@ -679,6 +710,15 @@ class _BridgedCall:
 def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None = None) -> None:
     incoming._send_response(status, _REASONS.get(status, "Refused"), extra_headers=headers)
     incoming.dialog.terminate()
+
+
+def _person(uri: str) -> str | None:
+    """Return whose address it is, without what changes from call to call; nobody's is ``None``."""
+    found = parse_uri(uri)
+    # RFC 3323, 4.1.1.3: who does not want to be known.
+    if not found.user or found.user.lower() == "anonymous" or found.host.endswith(".invalid"):
+        return None
+    return f"{found.user}@{found.host.lower()}"
 
 
 def _hops_left(incoming: IncomingCall) -> int:

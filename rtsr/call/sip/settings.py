@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from aiosipua import SipDigestAuth
 
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU
+from rtsr.call.kept_colours import KeptColours
 from rtsr.call.sip.agent import Target
 from rtsr.call.sip.bridge import BridgeSettings
 from rtsr.errors import ArgumentError
@@ -28,11 +30,13 @@ def settings_from(
     ring_seconds: float,
     ports: str | None,
     dtx: bool | None,
+    colours: Path | None,
 ) -> BridgeSettings:
     """Check the arguments and return the settings of a bridge.
 
     Raises:
         ArgumentError: one of them is not accepted.
+        RtsrError: colours cannot be kept in that folder.
     """
     names = [name.strip().lower() for name in codecs.split(",")]
     unknown = [name for name in names if name not in _FORMS]
@@ -56,6 +60,7 @@ def settings_from(
         ring_seconds=ring_seconds,
         ports=_ports(ports),
         dtx=dtx,
+        kept_colours=None if colours is None else KeptColours(colours),
     )
 
 

@@ -140,7 +140,7 @@ def test_a_file_to_keep_what_is_learnt_in_is_for_live(runner: CliRunner, tmp_pat
     command = ["enhance", str(source), str(out), "--colour", "auto:me.json"]
     refused = runner.invoke(application.app, command)
     assert refused.exit_code == 2
-    assert "Only `rtsr live` keeps what it learns" in refused.stderr
+    assert "Only `rtsr live` and `rtsr call sip` keep what they learn" in refused.stderr
 
 
 @pytest.mark.slow
