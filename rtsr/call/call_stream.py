@@ -106,6 +106,7 @@ class CallStream:
                 seed=seed,
                 # The new band is what this differs from the dry sound by; their sum is limited.
                 limiter=False,
+                colour=colour,
             )
             self._stream.native_rate = rate
             self._wide.start = OVERLAP - self._stream.delay_samples

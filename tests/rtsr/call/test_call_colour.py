@@ -39,10 +39,11 @@ class Ear:
         raise AssertionError("nobody pauses")
 
 
-def hear(batch, arrivals, colour):
+def hear(batch, arrivals, colour, is_given_later=False):
     ear = Ear()
-    stream = CallStream(batch)
-    stream.colour = colour
+    stream = CallStream(batch, colour=None if is_given_later else colour)
+    if is_given_later:
+        stream.colour = colour
     path = MediaPath(Receiver(FORMATS), stream, ear, print)
     waiting = list(arrivals)
     now, end = waiting[0][0], waiting[-1][0] + 0.01
@@ -65,13 +66,16 @@ def level_db(sound, low, high):
     return 10 * np.log10(spectrum[(frequency >= low) & (frequency < high)].sum() + 1e-12)
 
 
-def test_a_caller_keeps_a_colour_when_the_codec_changes(batch):
+@pytest.mark.parametrize("is_given_later", [False, True], ids=["at the start", "later"])
+def test_a_caller_keeps_a_colour_when_the_codec_changes(batch, is_given_later):
     facts = batch.model.metadata
     colour = Colour(facts.name, facts.weights_sha256, 10.0, ((-9.0,) * 24,) * 4)
     first = packets(speech(8000, 1.0))
     second = packets(speech(16000, 1.0), G722, 9, first_number=65530 + 50,
                      first_time=2**32 - 1600 + 50 * 160)  # fmt: skip
-    plain, coloured = (hear(batch, sent(first + second), one) for one in (None, colour))
+    plain, coloured = (
+        hear(batch, sent(first + second), one, is_given_later) for one in (None, colour)
+    )
     for part, low in ((slice(9600, 48000), 4500), (slice(57600, 96000), 8500)):
         lower = level_db(plain[part], low, 16000) - level_db(coloured[part], low, 16000)
         assert lower == pytest.approx(9.0, abs=0.5)
@@ -88,8 +92,7 @@ def test_a_caller_keeps_what_was_learnt_when_the_call_falls_to_a_telephones_code
     auto = AutoColour(waits=True)
     with BatchUpsampler(1, model=stand_in, provider="cpu", overload="wait") as batch:
         for name, colour in (("plain", None), ("auto", auto)):
-            stream = CallStream(batch)
-            stream.colour = colour
+            stream = CallStream(batch, colour=colour)
             parts = []
             for sound, rate, cutoff in ((wide, 48000, None), (narrow, 8000, 4000.0)):
                 for start in range(0, len(sound), rate // 50):
