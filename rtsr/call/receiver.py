@@ -291,6 +291,7 @@ class Receiver:
             if self._late_in_a_row >= _MOST_LATE:
                 behind = (self._position - first.at) / UNITS
                 self._offset += behind
+                self.counts.inserted_seconds += behind
                 self._position = first.at + first.units
                 self._late_in_a_row = 0
         return []

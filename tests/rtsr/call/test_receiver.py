@@ -140,9 +140,14 @@ def test_a_route_that_becomes_longer_costs_no_packet_for_long():
     stream = packets(speech(8000, 20.0))
     arrivals = [(at + (0.15 if i > 400 else 0.0), p) for i, (at, p) in enumerate(sent(stream))]
     receiver = Receiver(FORMATS)
-    heard(receiver, arrivals)
-    assert receiver.counts.late < 20
+    played = heard(receiver, arrivals)
+    counts = receiver.counts
+    assert counts.late < 20
     assert receiver.wait_ms < 20.0  # the new route is what counts now
+    # What was inserted and not removed is by how much longer the sound is on its way.
+    now, last = decoded(played)[-1]
+    longer = 0.15 + now - last.arrival
+    assert counts.inserted_seconds - counts.removed_seconds == pytest.approx(longer, abs=0.002)
 
 
 def test_order_and_doubles_do_not_matter():
