@@ -442,25 +442,6 @@ class Trainer:
         self._restore(content, path)
         return True
 
-    def branch_from(self, path: Path) -> None:
-        """Begin where the run of another checkpoint stands, to train on with other settings.
-
-        Its weights, teacher and data order are taken over, and its steps and minutes count as this
-        run's. The configurations are the same, but for the prior where no flow was trained yet.
-
-        Raises:
-            RtsrError: the checkpoint cannot be read, or is of another configuration.
-        """
-        content = load_checkpoint(path, str(self.device))
-        free = {"prior", "prior_scale"} if not content.get("steps", [0, 1])[1] else set()
-        differing = sorted(self._differences(content, path) - free)
-        if differing:
-            raise RtsrError(
-                f"{path} was trained with another {', '.join(differing)}; only a prior can still "
-                "be changed, before the flow is trained."
-            )
-        self._restore(content, path)
-
     def _differences(self, content: dict[str, Any], path: Path) -> set[str]:
         """Names of the model's settings in which a checkpoint differs; absent ones are defaults."""
         try:
