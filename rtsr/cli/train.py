@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
+
+if TYPE_CHECKING:
+    from rtsr.train.trainer import Trainer
 
 MOST_WORKERS = 256
 
@@ -157,7 +160,7 @@ def train_command(
                 "The free bins of that decoder are left out; what they carried is to be learnt "
                 "again. [model_changes] decoder_free_bins = true keeps them."
             )
-    _run(trainer, minutes)
+    run_until_stopped(trainer, minutes)
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
 
 
@@ -173,7 +176,8 @@ def _counting(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
+def run_until_stopped(trainer: Trainer, minutes: float) -> None:
+    """Train with a bar on the terminal; whoever stops it finds what was trained so far."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rtsr.train.schedule import STAGES
@@ -185,9 +189,10 @@ def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defin
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task("starting", total=minutes, completed=trainer.elapsed)
+        task = bar.add_task("starting", total=minutes)
+        bar.update(task, completed=trainer.elapsed)
 
-        def show(trainer: "Trainer", terms: dict[str, float]) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
+        def show(trainer: Trainer, terms: dict[str, float]) -> None:
             values = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             stage = STAGES[trainer.stage]
             step = trainer.steps[trainer.stage]
