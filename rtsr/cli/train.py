@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,6 +87,7 @@ def train_command(
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("Training", "train") from error
+    from rtsr.cli.progress import counting
     from rtsr.timing import SAMPLE_RATE
     from rtsr.train.data import load_corpus
     from rtsr.train.octave import octave_rate_of, octave_settings
@@ -115,7 +114,7 @@ def train_command(
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
     coded = settings.degrade.codec_share > 0.0
-    with _counting("reading train") as show:
+    with counting("reading train") as show:
         train_corpus = load_corpus(
             data,
             "train",
@@ -132,7 +131,7 @@ def train_command(
             "nothing, so noise floors and quiet top bands will not be learnt.",
             err=True,
         )
-    with _counting("reading valid") as show:
+    with counting("reading valid") as show:
         valid_corpus = load_corpus(
             data,
             "valid",
@@ -162,18 +161,6 @@ def train_command(
             )
     run_until_stopped(trainer, minutes)
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
-
-
-@contextmanager
-def _counting(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal's stderr for what takes minutes with hours of recordings."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def run_until_stopped(trainer: Trainer, minutes: float) -> None:
