@@ -168,15 +168,7 @@ class Upsampler(Closing):
             "statistics": self.statistics,
         }
         self._factor = octave_factor(int(input_rate), self.output_rate)
-        octave = model if octave_model is None else octave_model
-        if self.output_rate > SAMPLE_RATE:
-            if octave_model is None:
-                octave = find_octave_model(model, 2 if self._factor == 4 else 1)
-        elif octave_model is not None:
-            raise ArgumentError(
-                f"An output of {self.output_rate} Hz has no octave beyond 48 kHz for octave_model "
-                "to make; leave it out, or ask for 96000 or 192000 Hz."
-            )
+        octave = self._choose_octave_model(model, octave_model)
         source = open_source(model if self._clock == 1.0 else octave, **options)
         self.model = source.model
         self.provider = source.provider
@@ -206,6 +198,28 @@ class Upsampler(Closing):
         elif self.output_rate > SAMPLE_RATE and (self._clock > 1.0 or source.model.is_network):
             # Up to 48 kHz `replicate` goes no further than it does by itself.
             self._engine.f_target = MAX_CUTOFF_HZ
+        self._make_buffers(step, input_rate, limiter, channels_first)
+        self.latency: Latency = self._latency()
+        self.reset()
+
+    def _choose_octave_model(
+        self, model: Model | str | Path, given: Model | str | Path | None
+    ) -> Model | str | Path:
+        """Return what makes the octaves beyond 48 kHz, where the output has any."""
+        if self.output_rate > SAMPLE_RATE:
+            octaves = 2 if self._factor == 4 else 1
+            return find_octave_model(model, octaves) if given is None else given
+        if given is not None:
+            raise ArgumentError(
+                f"An output of {self.output_rate} Hz has no octave beyond 48 kHz for octave_model "
+                "to make; leave it out, or ask for 96000 or 192000 Hz."
+            )
+        return model
+
+    def _make_buffers(
+        self, step: int, input_rate: int, limiter: bool, channels_first: bool
+    ) -> None:
+        """Make everything that a step of ``step`` samples is computed in, and the port around."""
         self._audio: Audio = np.zeros((step, self.channels), np.float32)
         self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
         self._adds = np.zeros(1, np.bool_)
@@ -227,8 +241,6 @@ class Upsampler(Closing):
             bool(channels_first),
             "this Upsampler",
         )
-        self.latency: Latency = self._latency()
-        self.reset()
 
     @property
     def input_rate(self) -> int:

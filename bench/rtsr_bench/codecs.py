@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.quality.align import find_lag
-from rtsr_bench.corpus import fit_length
+from rtsr_bench.corpus import fit_length, resampled
 
 Signal = NDArray[np.float64]
 
@@ -66,9 +65,7 @@ def through_coder(samples: Signal, rate: int, coder: Coder, cutoff_hz: float) ->
             f"The coder {coder.encoder} of this PyAV failed at {rate} Hz ({error}); "
             "install a build of PyAV that has it."
         ) from error
-    original = samples
-    if decoded_rate != rate:
-        original = soxr.resample(samples, rate, decoded_rate, quality="HQ")
+    original = resampled(samples, rate, decoded_rate)
     lag = find_lag(original, decoded, cutoff_hz, decoded_rate)
     # Moved to an earlier time; zeros where there is nothing.
     moved = np.pad(decoded[max(lag, 0) :], (max(-lag, 0), 0))

@@ -122,6 +122,13 @@ def fit_length(samples: Signal, length: int) -> Signal:
     return np.pad(samples[:length], (0, max(0, length - samples.size)))
 
 
+def resampled(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
+    """Return samples at another rate, in line; the very same where the rates are."""
+    if rate == new_rate:
+        return samples
+    return np.asarray(soxr.resample(samples, rate, new_rate, quality="HQ"))
+
+
 def rounded(samples: np.ndarray, bits: int = 16) -> np.ndarray:
     """Return samples in [-1, 1] as a file of so many bits keeps them."""
     steps = float(1 << (bits - 1))

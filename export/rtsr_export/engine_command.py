@@ -6,7 +6,6 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from rtsr.cli.progress import ShownWhile
 from rtsr.errors import ArgumentError
 from rtsr.runtime.models import find_model
 from rtsr.runtime.providers.options import TENSORRT, parse_provider
@@ -48,7 +47,7 @@ def summary(built: BuiltEngine) -> str:
     return "\n".join(lines)
 
 
-class BuildProgress(ShownWhile):
+class BuildProgress:
     """The phase and its seconds: in one moving line on a terminal, else a line per phase."""
 
     def __init__(self, label: str) -> None:
@@ -58,7 +57,15 @@ class BuildProgress(ShownWhile):
         self._status: Status | None = None
         if self._console.is_terminal:
             self._status = self._console.status(label)
-        super().__init__(self._status)
+
+    def __enter__(self) -> BuildProgress:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
 
     def show(self, phase: str, seconds: float) -> None:
         """Take note of the phase and how long it has lasted."""

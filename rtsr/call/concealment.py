@@ -64,11 +64,6 @@ class Concealer:
         """Milliseconds that have been made up since the last real sound."""
         return 1000.0 * self._concealed / self.rate
 
-    @property
-    def has_faded(self) -> bool:
-        """Whether the synthesised sound has faded to silence."""
-        return self.concealed_ms >= _FADE_TO_MS
-
     def continue_sound(self, samples: int, comfort: Audio | None = None) -> Audio:
         """Synthesise the next ``samples``, ``(samples, channels)``, from the past.
 

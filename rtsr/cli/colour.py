@@ -46,9 +46,7 @@ def learn_command(
     The sound is made narrow and enhanced again, and how far each new band is from
     its own on the whole becomes a gain. The file holds band gains and no sound.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from rtsr.cli.progress import counting
     from rtsr.colour.learn import learn_colour
     from rtsr.errors import RtsrError
     from rtsr.whole_file import check_writable
@@ -58,16 +56,8 @@ def learn_command(
     check_writable(output)
     if any(output.exists() and output.samefile(one) for one in recordings if one.exists()):
         raise RtsrError(f"Recording and output are the same file '{output}'; give another name.")
-    console = Console(stderr=True)
-    hidden = as_json or quiet or not console.is_terminal
-    with Progress(console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("learning", total=None)
-        colour = learn_colour(
-            recordings,
-            model=model,
-            provider=provider,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with counting("learning", enabled=not (as_json or quiet)) as show:
+        colour = learn_colour(recordings, model=model, provider=provider, progress=show)
     colour.save(output)
     if as_json:
         typer.echo(json.dumps(colour.to_json()))

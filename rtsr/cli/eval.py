@@ -83,6 +83,7 @@ def eval_command(
     octave1 to octave3 are the octaves above the cutoff.
     """
     # Imported here: scipy and soundfile would slow down every other command's start.
+    from rtsr.cli.progress import counting
     from rtsr.quality.compare import FolderComparison, compare_files, compare_folders
     from rtsr.quality.cutoff import measure_file_cutoff
     from rtsr.quality.evaluation import check_cutoff, check_metrics
@@ -111,10 +112,8 @@ def eval_command(
 
     before: dict[str, float] | None = None
     if folders:
-        with _Progress(enabled=not as_json) as progress:
-            result = compare_folders(
-                reference, estimate, cutoff, names, progress.show, artefacts=artefacts
-            )
+        with counting("evaluating", enabled=not as_json) as show:
+            result = compare_folders(reference, estimate, cutoff, names, show, artefacts=artefacts)
     else:
         pair = compare_files(reference, estimate, cutoff, names, artefacts=artefacts)
         result = FolderComparison([pair])
@@ -178,28 +177,6 @@ def _check_lengths(*places: Path) -> None:
                     f"'{path}' is shorter than {_SHORTEST_SECONDS * 1000:.0f} ms "
                     f"({info.frames} samples at {info.samplerate} Hz), too short to be evaluated."
                 )
-
-
-class _Progress:
-    """A progress bar on the terminal, and nothing where there is none."""
-
-    def __init__(self, enabled: bool) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._bar = Progress(console=console, transient=True, disable=not enabled)
-        self._task = self._bar.add_task("evaluating", total=None)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
 
 
 def _plot(

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.status import Status
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 _REDRAW_SECONDS = 0.1
 
-_Shown = TypeVar("_Shown", bound="ShownWhile")
+
+@contextmanager
+def counting(label: str, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many things are done of how many, on a terminal's stderr."""
+    console = Console(stderr=True)
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TimeRemainingColumn(),
+    )
+    hidden = not (enabled and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class ShownWhile:
-    """Shows something of rich's while a block runs, or nothing if it is ``None``."""
-
-    def __init__(self, shown: Progress | Status | None) -> None:
-        self._shown = shown
-
-    def __enter__(self: _Shown) -> _Shown:
-        if self._shown is not None:
-            self._shown.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-
-
-class AudioProgress(ShownWhile):
+class AudioProgress:
     """Shows seconds of audio done and the speed, on a terminal's stderr; elsewhere nothing."""
 
     def __init__(self, label: str, rate: int | None = None, enabled: bool = True) -> None:
@@ -52,11 +48,17 @@ class AudioProgress(ShownWhile):
             transient=True,
             disable=not self._enabled,
         )
-        super().__init__(self._bar)
         self._task = self._bar.add_task(label, total=None, speed="")
         self._rate = rate
         self._started = time.perf_counter()
         self._drawn = 0.0
+
+    def __enter__(self) -> AudioProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def show(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` samples are processed."""

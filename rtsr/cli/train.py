@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
+
+if TYPE_CHECKING:
+    from rtsr.train.trainer import Trainer
 
 MOST_WORKERS = 256
 
@@ -86,6 +87,7 @@ def train_command(
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("Training", "train") from error
+    from rtsr.cli.progress import counting
     from rtsr.timing import SAMPLE_RATE
     from rtsr.train.data import load_corpus
     from rtsr.train.octave import octave_rate_of, octave_settings
@@ -112,7 +114,7 @@ def train_command(
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
     coded = settings.degrade.codec_share > 0.0
-    with _counting("reading train") as show:
+    with counting("reading train") as show:
         train_corpus = load_corpus(
             data,
             "train",
@@ -129,7 +131,7 @@ def train_command(
             "nothing, so noise floors and quiet top bands will not be learnt.",
             err=True,
         )
-    with _counting("reading valid") as show:
+    with counting("reading valid") as show:
         valid_corpus = load_corpus(
             data,
             "valid",
@@ -157,23 +159,12 @@ def train_command(
                 "The free bins of that decoder are left out; what they carried is to be learnt "
                 "again. [model_changes] decoder_free_bins = true keeps them."
             )
-    _run(trainer, minutes)
+    run_until_stopped(trainer, minutes)
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
 
 
-@contextmanager
-def _counting(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal's stderr for what takes minutes with hours of recordings."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
+def run_until_stopped(trainer: Trainer, minutes: float) -> None:
+    """Train with a bar on the terminal; whoever stops it finds what was trained so far."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rtsr.train.schedule import STAGES
@@ -185,9 +176,10 @@ def _run(trainer: "Trainer", minutes: float) -> None:  # type: ignore[name-defin
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task("starting", total=minutes, completed=trainer.elapsed)
+        task = bar.add_task("starting", total=minutes)
+        bar.update(task, completed=trainer.elapsed)
 
-        def show(trainer: "Trainer", terms: dict[str, float]) -> None:  # type: ignore[name-defined] # noqa: F821, UP037
+        def show(trainer: Trainer, terms: dict[str, float]) -> None:
             values = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             stage = STAGES[trainer.stage]
             step = trainer.steps[trainer.stage]

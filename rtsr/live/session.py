@@ -168,11 +168,6 @@ class LiveSession:
         return self._colour
 
     @property
-    def worker_pid(self) -> int:
-        """Process of the worker; 0 for a thread."""
-        return self._host.pid
-
-    @property
     def latency(self) -> StreamLatency:
         """The latency in parts, as the configuration and the devices give it at this moment."""
         # JACK's connections change it while the sound runs.

@@ -12,9 +12,9 @@ def _mel(hz: Tensor) -> Tensor:
     return 2595.0 * torch.log10(1.0 + hz / 700.0)
 
 
-def band_interpolation(bands: int, bins: int, highest_hz: float = NYQUIST) -> Tensor:
+def band_interpolation(bands: int, bins: int) -> Tensor:
     """Return triangles on the mel scale (O'Shaughnessy 1987) that sum to one, ``(bands, bins)``."""
-    position = _mel(torch.linspace(0.0, highest_hz, bins)) / _mel(torch.tensor(highest_hz))
+    position = _mel(torch.linspace(0.0, NYQUIST, bins)) / _mel(torch.tensor(NYQUIST))
     distance = position[None] * (bands - 1) - torch.arange(bands)[:, None]
     return (1.0 - distance.abs()).clamp(min=0.0)
 

@@ -95,12 +95,12 @@ class ConvNeXtBlock(Layer):
 class ResidualBlock(StreamingModule):
     """Causal ResNet block whose second half is shifted by a condition of the same width."""
 
-    def __init__(self, channels: int, kernel: int = 3) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm_in = FrameNorm(channels)
-        self.conv_in = CausalConv1d(channels, channels, kernel)
+        self.conv_in = CausalConv1d(channels, channels, 3)
         self.norm_out = FrameNorm(channels)
-        self.conv_out = CausalConv1d(channels, channels, kernel)
+        self.conv_out = CausalConv1d(channels, channels, 3)
 
     def step(self, x: Tensor, condition: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``(batch, frames, channels)`` and a condition of that shape to the same shape."""

@@ -42,11 +42,10 @@ def find_lag(
     estimate: Signal,
     cutoff_hz: float,
     sample_rate: int = 48000,
-    max_lag_seconds: float = MAX_LAG_SECONDS,
 ) -> int:
     """Return by how many samples ``estimate`` comes later than ``reference`` (negative: earlier).
 
-    The lag, within +-``max_lag_seconds``, with the largest cross-correlation of the two signals'
+    The lag, within +-``MAX_LAG_SECONDS``, with the largest cross-correlation of the two signals'
     bands between 50 Hz and 0.85 x cutoff, summed over channels; of equals, the one nearest to zero.
 
     Args:
@@ -54,9 +53,8 @@ def find_lag(
         estimate: same rank and channels, any length.
         cutoff_hz: where the shared content ends, in Hz.
         sample_rate: of both, in Hz.
-        max_lag_seconds: largest lag to either direction.
     """
-    limit = round(max_lag_seconds * sample_rate)
+    limit = round(MAX_LAG_SECONDS * sample_rate)
     low = band_limit(_columns(reference), 50.0, 0.85 * cutoff_hz, sample_rate)
     shared = band_limit(_columns(estimate), 50.0, 0.85 * cutoff_hz, sample_rate)
     length = fft.next_fast_len(max(low.shape[0], shared.shape[0]) + limit + 1, real=True)

@@ -74,7 +74,7 @@ def mel_hf(
     """
     distances = []
     for n_fft, bands in _MEL_SIZES:
-        weights, centres = _mel_filters(n_fft, bands, sample_rate)
+        weights, centres = mel_filters(n_fft, bands, sample_rate)
         weights = weights[:, centres > cutoff_hz] * (4.0 / n_fft)
         total, values = 0.0, 0
         for expected, actual in paired_power_chunks(reference, estimate, n_fft, n_fft // 4):
@@ -198,7 +198,7 @@ def _high_band_level(signal: Signal, cutoff_hz: float, sample_rate: int) -> Sign
 
 
 @functools.lru_cache(maxsize=16)
-def _mel_filters(n_fft: int, bands: int, sample_rate: int) -> tuple[Signal, Signal]:
+def mel_filters(n_fft: int, bands: int, sample_rate: int) -> tuple[Signal, Signal]:
     """Triangular weights (bins, bands) of peak 1, and the bands' centres in Hz."""
     top = 2595.0 * math.log10(1.0 + sample_rate / 2.0 / 700.0)
     edges = 700.0 * (10.0 ** (np.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)

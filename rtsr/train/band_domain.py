@@ -29,11 +29,11 @@ from rtsr.train.degrade import (
     draw_floor,
     draw_knots,
     frequency_axis,
-    low_pass_gains,
     mix,
 )
 from rtsr.train.device import placed
 from rtsr.train.levels import LevelLoss
+from rtsr.train.low_passes import low_pass_gains
 
 BINS = ANALYSIS_FRAME // 2 + 1
 #: range of gains in dB, on recordings near full scale and on quieter ones

@@ -7,7 +7,7 @@ waits for a disk; degrading, filtering and everything else is done on the traini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,7 @@ from rtsr.train.listing import Listed, list_recordings
 
 __all__ = ["DEMO_SOURCES", "DOMAIN_WEIGHTS", "SAMPLE_RATE", "Corpus", "load_corpus"]
 
-#: The recordings, or the collections, that the demo clips are from: never trained on, so that the
-#: demo is honest.
+#: The recordings that the demo clips are from: never trained on, so that the demo is honest.
 DEMO_SOURCES: tuple[str, ...] = (
     "train/speech/nabucasa-pt_BR-cadu_48k_00.ogg",
     "train/effects/sonicpi-oneshots_44k_00.ogg",
@@ -40,7 +39,6 @@ def load_corpus(
     *,
     workers: int = 2,
     limit: int | None = None,
-    exclude: Sequence[str] = (),
     cache: Path | None = None,
     codec: bool = False,
     octave_rate: int = SAMPLE_RATE,
@@ -53,14 +51,13 @@ def load_corpus(
     every wav, flac, ogg and mp3 below `source` is used, its domain is ``unknown``, and a hash of
     its folder's and its own name puts about one file in twenty into ``valid``, the same one
     every time. The cutoff of every file is measured; a manifest's value can only lower it.
+    `DEMO_SOURCES` are left out of ``train``.
 
     Args:
         source: the folder.
         split: ``train`` or ``valid``.
         workers: threads that decode.
         limit: largest number of files, taken evenly from the list.
-        exclude: paths relative to `source`, or shell patterns of them, to leave out;
-            `DEMO_SOURCES` are always left out of ``train``.
         cache: an ``.npz`` file to keep the decoded split in; it is used again as long as the
             files and their sizes are the same, and rewritten otherwise.
         codec: also prepare codec-degraded versions, as inputs; they are stored beside `cache`, as
@@ -74,7 +71,7 @@ def load_corpus(
         RtsrError: the folder, the manifest or the split holds nothing that can be used.
     """
     source = Path(source)
-    left_out = tuple(exclude) + (DEMO_SOURCES if split == "train" else ())
+    left_out = DEMO_SOURCES if split == "train" else ()
     listed = list_recordings(source, split, exclude=left_out, limit=limit)
     key = kept_audio.key_of(source, listed, octave_rate)
     versions = None

@@ -9,22 +9,20 @@ that no real file holds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy import signal
 from torch import Tensor
 
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train.codec_versions import CodecRows
 from rtsr.train.device import placed
-from rtsr.train.g711 import a_law, mu_law
+from rtsr.train.g711 import telephone
+from rtsr.train.low_passes import analog_responses, draw_low_passes, low_pass_gains
 from rtsr.train.room import draw_rooms
 
-#: Telephone coders work at 8 kHz: one of their samples per this many at 48 kHz.
-TELEPHONE_STEP = 6
 TELEPHONE_HZ = 4000.0
 #: the end that is given where none is known
 OPEN_END_HZ = SAMPLE_RATE / 2
@@ -34,8 +32,6 @@ LOSSLESS_NOISE_FLOOR = 10.0**-10.5
 LOSSY_NOISE_FLOOR = 10.0**-8.5
 #: of an equaliser
 KNOTS = 8
-#: poles of the steepest analog filter
-MOST_POLES = 10
 
 
 @dataclass(frozen=True)
@@ -92,17 +88,6 @@ class Degraded:
 
 
 @lru_cache(maxsize=256)
-def _prototype(kind: str, order: int, ripple: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Zeros, poles and gain of an analog low-pass with its band edge at 1 rad/s."""
-    if kind == "butterworth":
-        return signal.buttap(order)
-    if kind == "bessel":
-        return signal.besselap(order, norm="mag")
-    if kind == "chebyshev":
-        return signal.cheb1ap(order, ripple)
-    return signal.ellipap(order, ripple, 50.0 + 10.0 * order % 40)
-
-
 @lru_cache(maxsize=8)
 def frequency_axis(samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return what all spectra of one length share, on the device.
@@ -161,18 +146,6 @@ def draw_cutoffs(ends: np.ndarray, config: DegradeConfig, rng: np.random.Generat
     return cutoffs
 
 
-def _telephone(audio: Tensor, is_a_law: Tensor) -> Tensor:
-    """Eight bits at 8 kHz (ITU-T G.711) of audio ``(batch, samples)`` that ends below 4 kHz.
-
-    What comes out is not filtered yet: it still has images above 4 kHz.
-    """
-    samples = audio[:, ::TELEPHONE_STEP]
-    coded = torch.zeros_like(audio)
-    decoded = torch.where(is_a_law[:, None], a_law(samples), mu_law(samples))
-    coded[:, ::TELEPHONE_STEP] = TELEPHONE_STEP * decoded
-    return coded
-
-
 def _quantise(audio: Tensor, bits: Tensor, dither: Tensor) -> Tensor:
     """Round to ``bits`` with triangular dither of two steps, as ``(batch, samples)``."""
     step = 2.0 ** (1.0 - bits)[:, None]
@@ -200,40 +173,15 @@ def degrade(
         lossy: ``(batch,)`` bool, clips whose recording was lossy already; none if absent.
     """
     batch, samples = clips.shape
-    device = clips.device
     ends = np.array(ends, dtype=np.float64)
-    frequencies, octaves, hats = frequency_axis(samples, device)
+    coded = None
     is_codec_row = np.zeros(batch, bool)
     if codec_rows is not None:
         is_codec_row[codec_rows.rows] = True
+        coded = _Coded(_rows(codec_rows.rows, clips.device), placed(codec_rows.audio, clips.device))
     lossy = np.zeros(batch, bool) if lossy is None else lossy
     clips, ends, lossy = mix(clips, ends, lossy, config, rng, ~is_codec_row)
-
-    knots = np.zeros((batch, KNOTS))
-    tilts, floors_db = np.zeros(batch), np.full(batch, -np.inf)
-    for row in np.flatnonzero(~is_codec_row):
-        if rng.random() < config.equalizer_share:
-            knots[row] = draw_knots(rng)
-        if rng.random() < config.floor_share:
-            tilts[row], floors_db[row] = draw_floor(rng)
-    spectrum = torch.fft.rfft(clips) * amplitude(placed(knots, device) @ hats)
-    in_rooms = np.flatnonzero(~is_codec_row & (rng.random(batch) < config.room_share))
-    if len(in_rooms):
-        rows = torch.from_numpy(in_rooms).to(device, non_blocking=True)
-        spectrum[rows] = spectrum[rows] * draw_rooms(len(in_rooms), samples, rng, device)
-    noise = torch.fft.rfft(torch.randn(batch, samples, device=device))
-    peak = _peak(torch.fft.irfft(spectrum, samples))
-    if codec_rows is not None:
-        rows = torch.from_numpy(codec_rows.rows).to(device, non_blocking=True)
-        degraded = placed(codec_rows.audio, device)
-        # A coder overshoots, and neither side may be clipped.
-        peak[rows] = torch.maximum(peak[rows], _peak(degraded))
-    loudest_db, end, tilt, floor_db = placed(
-        np.stack([rng.uniform(-30.0, -0.5, batch), ends, tilts, floors_db])[:, :, None], device
-    )
-    gain = (amplitude(loudest_db) / peak.clamp(min=1e-3)).clamp(max=8.0)
-    floors = amplitude(floor_db + tilt * octaves) * (frequencies < end)
-    spectrum = spectrum * gain + noise * floors
+    spectrum, gain = _recorded(clips, ends, config, rng, is_codec_row, coded)
     reference = torch.fft.irfft(spectrum, samples)
 
     cutoffs = draw_cutoffs(ends, config, rng)
@@ -241,32 +189,15 @@ def degrade(
     if codec_rows is not None:
         cutoffs[codec_rows.rows] = codec_rows.cutoffs_hz
         jitter[codec_rows.rows] = 1.0
-    filters = _draw_filters(cutoffs, is_codec_row, config, rng)
-    bits = rng.choice([8.0, 12.0, 14.0, 16.0, 24.0], batch, p=[0.04, 0.06, 0.1, 0.6, 0.2])
-    is_call = (
-        (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_codec_row
-    )
-    low_pass = low_pass_gains(frequencies, cutoffs, filters.slope_starts)
-    narrow_spectrum = spectrum * low_pass
-    if filters.rows:
-        analog = torch.from_numpy(np.array(filters.rows)).to(device, non_blocking=True)
-        narrow_spectrum[analog] = narrow_spectrum[analog] * _analog(frequencies, filters)
-    narrow = torch.fft.irfft(narrow_spectrum, samples)
-    dither = torch.rand(batch, samples, device=device) - torch.rand(batch, samples, device=device)
-    rounded = _quantise(narrow, placed(bits, device), dither)
-    if is_call.any():
-        calls = torch.from_numpy(np.flatnonzero(is_call)).to(device, non_blocking=True)
-        is_a_law = torch.from_numpy(rng.random(len(calls)) < 0.5).to(device, non_blocking=True)
-        rounded[calls] = _telephone(narrow[calls], is_a_law)
-    if codec_rows is not None:
-        rounded[rows] = degraded * gain[rows]
-    narrow = torch.fft.irfft(torch.fft.rfft(rounded) * (low_pass > 0.0), samples)
+    if coded is not None:
+        coded.audio = coded.audio * gain[coded.rows]
+    narrow = _narrowed(spectrum, samples, cutoffs, config, rng, is_codec_row, coded)
 
     given_ends = np.where(rng.random(batch) < config.told_share, ends, OPEN_END_HZ)
     unreliable = np.where(lossy, LOSSY_NOISE_FLOOR, LOSSLESS_NOISE_FLOOR)
     given_cutoffs = (cutoffs * jitter).astype(np.float32)
     f_prior, f_target, f_end, noise_floor = placed(
-        np.stack([given_cutoffs, given_ends, ends, unreliable]), device
+        np.stack([given_cutoffs, given_ends, ends, unreliable]), clips.device
     )
     return Degraded(
         reference=reference[:, None],
@@ -280,70 +211,91 @@ def degrade(
 
 
 @dataclass
-class _Filters:
-    """The random filters of a batch.
+class _Coded:
+    """Rows of a batch on the device, and their coded versions ``(rows, samples)``."""
 
-    ``slope_starts`` ``(batch,)`` Hz where each clip's low-pass begins to fall, its cutoff for one
-    without a slope; of the ``rows`` that an analog filter is before: its ``edges`` in Hz and its
-    zeros, poles and gain at 1 rad/s.
+    rows: Tensor
+    audio: Tensor
+
+
+def _recorded(
+    clips: Tensor,
+    ends: np.ndarray,
+    config: DegradeConfig,
+    rng: np.random.Generator,
+    is_codec_row: np.ndarray,
+    coded: _Coded | None,
+) -> tuple[Tensor, Tensor]:
+    """Record clips with another microphone, room, noise floor and level.
+
+    Returns:
+        the spectra of the references, ``(batch, bins)``, and each clip's gain ``(batch, 1)``.
     """
-
-    slope_starts: np.ndarray
-    rows: list[int] = field(default_factory=list)
-    edges: list[float] = field(default_factory=list)
-    prototypes: list[tuple[np.ndarray, np.ndarray, float]] = field(default_factory=list)
-
-
-def _draw_filters(
-    cutoffs: np.ndarray, is_codec_row: np.ndarray, config: DegradeConfig, rng: np.random.Generator
-) -> _Filters:
-    filters = _Filters(cutoffs.copy())
+    batch, samples = clips.shape
+    device = clips.device
+    frequencies, octaves, hats = frequency_axis(samples, device)
+    knots = np.zeros((batch, KNOTS))
+    tilts, floors_db = np.zeros(batch), np.full(batch, -np.inf)
     for row in np.flatnonzero(~is_codec_row):
-        filters.slope_starts[row] = cutoffs[row] * rng.uniform(0.84, 0.97)
-        if rng.random() < config.analog_share:
-            filters.rows.append(int(row))
-            filters.edges.append(cutoffs[row] * rng.uniform(0.8, 1.05))
-            kind = str(rng.choice(["butterworth", "bessel", "chebyshev", "elliptic"]))
-            ripple = float(rng.choice([0.05, 0.2, 0.5, 1.0]))
-            filters.prototypes.append(_prototype(kind, int(rng.integers(2, 11)), ripple))
-    return filters
-
-
-def low_pass_gains(frequencies: Tensor, cutoffs: np.ndarray, starts: np.ndarray) -> Tensor:
-    """Return gains ``(batch, bins)`` of linear-phase low-passes that reach zero at the cutoff."""
-    start, cutoff = placed(np.stack([starts, cutoffs])[:, :, None], frequencies.device)
-    # A low-pass without a slope has no width to divide by; the comparison below is all of it.
-    position = ((frequencies - start) / (cutoff - start).clamp(min=1e-3)).clamp(0.0, 1.0)
-    return (0.5 + 0.5 * (math.pi * position).cos()) * (frequencies < cutoff)
-
-
-def _analog(frequencies: Tensor, filters: _Filters) -> Tensor:
-    """Responses ``(rows, bins)`` of the analog filters, all at once.
-
-    A factor per pole, ``(a s + b) / (s - p)``: ``a s + b`` is ``s - z`` where there is a zero and
-    one where there is none, and both sides are ``s + 1`` where there is no pole.
-    """
-    count = len(filters.rows)
-    slopes = np.ones((count, MOST_POLES), np.complex64)
-    offsets = np.ones((count, MOST_POLES), np.complex64)
-    poles = np.full((count, MOST_POLES), -1.0, np.complex64)
-    gains = np.empty(count)
-    for row, (zeros, own, gain) in enumerate(filters.prototypes):
-        slopes[row, : len(own)] = 0.0
-        slopes[row, : len(zeros)] = 1.0
-        offsets[row, : len(zeros)] = -np.asarray(zeros)
-        poles[row, : len(own)] = own
-        gains[row] = gain
-    device = frequencies.device
-    slope, offset, pole = torch.from_numpy(np.stack([slopes, offsets, poles])).to(
-        device, non_blocking=True
+        if rng.random() < config.equalizer_share:
+            knots[row] = draw_knots(rng)
+        if rng.random() < config.floor_share:
+            tilts[row], floors_db[row] = draw_floor(rng)
+    spectrum = torch.fft.rfft(clips) * amplitude(placed(knots, device) @ hats)
+    in_rooms = np.flatnonzero(~is_codec_row & (rng.random(batch) < config.room_share))
+    if len(in_rooms):
+        rows = _rows(in_rooms, device)
+        spectrum[rows] = spectrum[rows] * draw_rooms(len(in_rooms), samples, rng, device)
+    noise = torch.fft.rfft(torch.randn(batch, samples, device=device))
+    peak = _peak(torch.fft.irfft(spectrum, samples))
+    if coded is not None:
+        # A coder overshoots, and neither side may be clipped.
+        peak[coded.rows] = torch.maximum(peak[coded.rows], _peak(coded.audio))
+    loudest_db, end, tilt, floor_db = placed(
+        np.stack([rng.uniform(-30.0, -0.5, batch), ends, tilts, floors_db])[:, :, None], device
     )
-    scale, gain = placed(np.stack([1.0 / np.array(filters.edges), gains])[:, :, None], device)
-    s = torch.complex(torch.zeros((), device=device), frequencies * scale)
-    response = torch.complex(gain.expand_as(s), torch.zeros((), device=device))
-    for k in range(max(len(own) for _, own, _ in filters.prototypes)):
-        response = response * (slope[:, k, None] * s + offset[:, k, None]) / (s - pole[:, k, None])
-    return response
+    gain = (amplitude(loudest_db) / peak.clamp(min=1e-3)).clamp(max=8.0)
+    floors = amplitude(floor_db + tilt * octaves) * (frequencies < end)
+    return spectrum * gain + noise * floors, gain
+
+
+def _narrowed(
+    spectrum: Tensor,
+    samples: int,
+    cutoffs: np.ndarray,
+    config: DegradeConfig,
+    rng: np.random.Generator,
+    is_codec_row: np.ndarray,
+    coded: _Coded | None,
+) -> Tensor:
+    """Take spectra ``(batch, bins)`` down to their cutoffs and few bits; ``(batch, samples)``."""
+    batch, device = len(cutoffs), spectrum.device
+    frequencies, _, _ = frequency_axis(samples, device)
+    low_passes = draw_low_passes(cutoffs, ~is_codec_row, config.analog_share, rng)
+    bits = rng.choice([8.0, 12.0, 14.0, 16.0, 24.0], batch, p=[0.04, 0.06, 0.1, 0.6, 0.2])
+    is_call = (
+        (cutoffs <= TELEPHONE_HZ) & (rng.random(batch) < config.companding_share) & ~is_codec_row
+    )
+    gains = low_pass_gains(frequencies, cutoffs, low_passes.slope_starts)
+    narrow_spectrum = spectrum * gains
+    if low_passes.rows:
+        analog = _rows(np.array(low_passes.rows), device)
+        responses = analog_responses(frequencies, low_passes)
+        narrow_spectrum[analog] = narrow_spectrum[analog] * responses
+    narrow = torch.fft.irfft(narrow_spectrum, samples)
+    dither = torch.rand(batch, samples, device=device) - torch.rand(batch, samples, device=device)
+    rounded = _quantise(narrow, placed(bits, device), dither)
+    if is_call.any():
+        calls = _rows(np.flatnonzero(is_call), device)
+        is_a_law = torch.from_numpy(rng.random(len(calls)) < 0.5).to(device, non_blocking=True)
+        rounded[calls] = telephone(narrow[calls], is_a_law)
+    if coded is not None:
+        rounded[coded.rows] = coded.audio
+    return torch.fft.irfft(torch.fft.rfft(rounded) * (gains > 0.0), samples)
+
+
+def _rows(places: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(places).to(device, non_blocking=True)
 
 
 def _peak(audio: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +24,6 @@ REPLICA_SHARE = 0.7
 PENALTY = 1e-3
 
 
-def _is_demo(path: str) -> bool:
-    """Tell whether the demo clips are from it: the demo shows nothing that was learned by heart."""
-    return any(fnmatchcase(path, pattern) for pattern in DEMO_SOURCES)
-
-
 def fit_command(
     data: Annotated[Path, typer.Argument(help="The corpus: the folder of manifest.csv.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("replicate.npz"),
@@ -39,8 +33,7 @@ def fit_command(
     every: Annotated[int, typer.Option(min=1, help="Use every n-th file only.")] = 1,
 ) -> None:
     """Fit the regression on the corpus's train split (two minutes on one core)."""
-    listed = list_recordings(data, "train")
-    recordings = [one for one in listed if not _is_demo(one.path)][::every]
+    recordings = list_recordings(data, "train", exclude=DEMO_SOURCES)[::every]
     start = time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as bar:
         loading = bar.add_task("loading", total=len(recordings))

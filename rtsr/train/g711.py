@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Telephone coders work at 8 kHz: one of their samples per this many at 48 kHz.
+TELEPHONE_STEP = 6
 #: Full scale of the two laws' magnitudes (G.711, tables 1a and 2a).
 A_LAW_SCALE = 4096.0
 MU_LAW_SCALE = 8192.0
@@ -31,6 +33,18 @@ def mu_law(audio: Tensor) -> Tensor:
     step = torch.exp2(_octave(biased) - 4.0)
     decoded = (biased / step).floor() * step + 0.5 * step - MU_LAW_BIAS
     return audio.sign() * decoded / MU_LAW_SCALE
+
+
+def telephone(audio: Tensor, is_a_law: Tensor) -> Tensor:
+    """Code and decode at 8 kHz the audio ``(batch, samples)`` at 48 kHz, which ends below 4 kHz.
+
+    What comes out is not filtered yet: it still has images above 4 kHz.
+    """
+    samples = audio[:, ::TELEPHONE_STEP]
+    coded = torch.zeros_like(audio)
+    decoded = torch.where(is_a_law[:, None], a_law(samples), mu_law(samples))
+    coded[:, ::TELEPHONE_STEP] = TELEPHONE_STEP * decoded
+    return coded
 
 
 def _octave(values: Tensor) -> Tensor:

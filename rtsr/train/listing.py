@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fnmatch
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ def list_recordings(
     Args:
         source: a folder, with or without a manifest.
         split: ``train`` or ``valid``.
-        exclude: relative paths or shell patterns of them.
+        exclude: relative paths.
         limit: largest number of files, taken evenly from the list.
 
     Raises:
@@ -56,11 +55,7 @@ def list_recordings(
         )
     manifest = source / MANIFEST
     listed = _from_manifest(manifest, split) if manifest.is_file() else _from_folder(source, split)
-    listed = [
-        entry
-        for entry in listed
-        if not any(entry.path == one or fnmatch.fnmatchcase(entry.path, one) for one in exclude)
-    ]
+    listed = [entry for entry in listed if entry.path not in exclude]
     if not listed:
         raise RtsrError(
             f"{source} has no recordings for the split '{split}'; "

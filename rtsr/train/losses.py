@@ -20,6 +20,8 @@ from rtsr.train.loudness import loudness_error
 from rtsr.train.similarity import dissimilarity
 
 LEAST_POWER = 1e-10
+#: Random projections of `sliced_wasserstein`.
+DIRECTIONS = 32
 
 TERMS = ("bins", "mel", "loudness", "smooth", "level", "shape", "tonality", "hop")
 
@@ -121,18 +123,14 @@ class SpectralLoss(nn.Module):
         return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
 
     def forward(
-        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, noise_floor: Tensor | None = None
+        self, spectra: Powers, f_prior: Tensor, f_end: Tensor, noise_floor: Tensor
     ) -> dict[str, Tensor]:
         """Compare spectra from :meth:`powers`; returns every term unweighted, and ``total``.
 
         ``noise_floor`` is the power below which the reference is not reliable, ``(batch,)``: it is
         added to both signals, so that levels below it are equal.
         """
-        floors = (
-            LEAST_POWER
-            if noise_floor is None
-            else noise_floor.clamp(min=LEAST_POWER)[:, None, None]
-        )
+        floors = noise_floor.clamp(min=LEAST_POWER)[:, None, None]
         terms = {name: f_prior.new_zeros(()) for name in TERMS}
         for n_fft, bands in self.RESOLUTIONS:
             powers = spectra[n_fft]
@@ -181,15 +179,14 @@ class SpectralLoss(nn.Module):
         }
 
 
-def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 32) -> Tensor:
+def sliced_wasserstein(a: Tensor, b: Tensor) -> Tensor:
     """Distance of two sets of latent frames as distributions (Bonneel et al. 2015, eq. 9).
 
     Args:
         a: latents ``(batch, frames, latent)``.
         b: likewise.
-        directions: number of random projections.
     """
     channels = a.shape[2]
-    random = functional.normalize(torch.randn(channels, directions, device=a.device), dim=0)
+    random = functional.normalize(torch.randn(channels, DIRECTIONS, device=a.device), dim=0)
     flat = [x.reshape(-1, channels).float() @ random for x in (a, b)]
     return (flat[0].sort(0).values - flat[1].sort(0).values).abs().mean()

@@ -73,6 +73,11 @@ def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(terms, values, strict=True))
 
 
+def frozen(generator: Generator) -> Generator:
+    """Return a copy that learns no further."""
+    return copy.deepcopy(generator).eval().requires_grad_(False)
+
+
 def _fused(state: dict[str, Any]) -> dict[str, Any]:
     """Return an optimiser's state for the fused implementation, whichever one wrote it."""
     groups = [{**group, "fused": True, "foreach": None} for group in state["param_groups"]]
@@ -155,7 +160,7 @@ class Trainer:
             if done >= 1.0:
                 if not schedule.has_more_after(self.stage):
                     break
-                self._next_stage()
+                self.next_stage()
                 continue
             terms = self.take_step(max(done, 0.0))
             now = time.monotonic()
@@ -339,11 +344,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rates[self.stage] * decay * warm_up
 
-    def _next_stage(self) -> None:
+    def next_stage(self) -> None:
         """Continue from the averaged weights; the flow's result becomes the teacher."""
         self.generator.load_state_dict(self.average.values)
         if self.stage == FLOW:
-            self.teacher = self._freeze(self.generator)
+            self.teacher = frozen(self.generator)
         self.stage += 1
         self.average = MovingAverage(self.generator, self.settings.ema_decay)
         self._new_optimizers()
@@ -361,17 +366,13 @@ class Trainer:
         start = load_start(path, self.generator.config, self.settings.seed)
         self.generator.load_state_dict(start.generator.state_dict())
         if start.teacher is not None:
-            self.teacher = self._freeze(start.teacher).to(self.device)
+            self.teacher = frozen(start.teacher).to(self.device)
         if start.discriminators is not None:
             self.discriminators.load_state_dict(start.discriminators)
         self.grown_from = start.facts
         self.stage = LEVELS
         self.average = MovingAverage(self.generator, self.settings.ema_decay)
         self._new_optimizers()
-
-    @staticmethod
-    def _freeze(generator: Generator) -> Generator:
-        return copy.deepcopy(generator).eval().requires_grad_(False)
 
     def averaged(self) -> Generator:
         """Return a copy of the generator with the averaged weights."""
@@ -428,6 +429,12 @@ class Trainer:
         if not path.exists():
             return False
         content = load_checkpoint(path, str(self.device))
+        self._check_is_of_this_run(content, path)
+        self._restore(content)
+        return True
+
+    def _check_is_of_this_run(self, content: dict[str, Any], path: Path) -> None:
+        """Raise :class:`RtsrError` where a checkpoint is none to go on with."""
         if differing := sorted(self._differences(content, path)):
             raise RtsrError(
                 f"{path} was trained with another model configuration ({', '.join(differing)}); "
@@ -439,38 +446,6 @@ class Trainer:
                 f"{path} is trained for sound up to {theirs // 2} Hz, not {self.octave_rate // 2} "
                 "Hz; go on with its --stage, or choose another --out folder."
             )
-        self._restore(content, path)
-        return True
-
-    def branch_from(self, path: Path) -> None:
-        """Begin where the run of another checkpoint stands, to train on with other settings.
-
-        Its weights, teacher and data order are taken over, and its steps and minutes count as this
-        run's. The configurations are the same, but for the prior where no flow was trained yet.
-
-        Raises:
-            RtsrError: the checkpoint cannot be read, or is of another configuration.
-        """
-        content = load_checkpoint(path, str(self.device))
-        free = {"prior", "prior_scale"} if not content.get("steps", [0, 1])[1] else set()
-        differing = sorted(self._differences(content, path) - free)
-        if differing:
-            raise RtsrError(
-                f"{path} was trained with another {', '.join(differing)}; only a prior can still "
-                "be changed, before the flow is trained."
-            )
-        self._restore(content, path)
-
-    def _differences(self, content: dict[str, Any], path: Path) -> set[str]:
-        """Names of the model's settings in which a checkpoint differs; absent ones are defaults."""
-        try:
-            theirs = ModelConfig.from_dict(content["model_config"]).to_dict()
-        except (TypeError, ValueError) as error:
-            raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
-        ours = self.generator.config.to_dict()
-        return {name for name, value in ours.items() if value != theirs[name]}
-
-    def _restore(self, content: dict[str, Any], path: Path) -> None:
         if "optimizer" not in content:
             raise RtsrError(
                 f"{path} was restored from an exported graph and is no run to go on with; move it "
@@ -489,6 +464,17 @@ class Trainer:
                 f"{path} is a run with other_sound_alone = {str(before).lower()}; go on with that, "
                 "or choose another --out folder."
             )
+
+    def _differences(self, content: dict[str, Any], path: Path) -> set[str]:
+        """Names of the model's settings in which a checkpoint differs; absent ones are defaults."""
+        try:
+            theirs = ModelConfig.from_dict(content["model_config"]).to_dict()
+        except (TypeError, ValueError) as error:
+            raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
+        ours = self.generator.config.to_dict()
+        return {name for name, value in ours.items() if value != theirs[name]}
+
+    def _restore(self, content: dict[str, Any]) -> None:
         self.stage, self.steps = content["stage"], list(content["steps"])
         self.elapsed = content["elapsed"]
         self.grown_from = content["facts"].get("grown_from")
@@ -499,7 +485,7 @@ class Trainer:
         self.discriminators.load_state_dict(content["discriminators"])
         self.discriminator_optimizer.load_state_dict(_fused(content["discriminator_optimizer"]))
         if content["teacher"] is not None:
-            self.teacher = self._freeze(self.generator)
+            self.teacher = frozen(self.generator)
             self.teacher.load_state_dict(content["teacher"])
         self.rng.bit_generator.state = content["rng"]
         if "torch_rng" in content:

@@ -136,8 +136,6 @@ def test_it_is_no_run_to_go_on_with(graph_file, tmp_path, noise_corpus):
     )
     with pytest.raises(RtsrError, match="begin one with --grow-from"):
         trainer.resume()
-    with pytest.raises(RtsrError, match="begin one with --grow-from"):
-        trainer.branch_from(tmp_path / CHECKPOINT)
 
 
 def exported(*arguments):

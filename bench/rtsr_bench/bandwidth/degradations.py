@@ -18,7 +18,7 @@ from rtsr.errors import MissingDependencyError
 from rtsr.quality.align import find_lag
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.codecs import Coder, Signal, through_coder
-from rtsr_bench.corpus import fit_length, rounded
+from rtsr_bench.corpus import fit_length, resampled, rounded
 
 FULL_BAND_HZ = 24000.0
 #: How far off a cutoff may be that is called right, as a share of it.
@@ -88,10 +88,9 @@ def _swresample(sound: Signal, rate: int, new_rate: int) -> Signal:
 
 def _through_coder(sound: Signal, rate: int, coder: Coder) -> Signal:
     """Coded at its own rate; what the decoder gives at another rate is brought to 48 kHz."""
-    low = sound if rate == SAMPLE_RATE else soxr.resample(sound, SAMPLE_RATE, rate, quality="HQ")
-    decoded, decoded_rate = through_coder(rounded(low), rate, coder, 0.4 * rate)
-    if decoded_rate != SAMPLE_RATE:
-        decoded = soxr.resample(rounded(decoded), decoded_rate, SAMPLE_RATE, quality="HQ")
+    low = rounded(resampled(sound, SAMPLE_RATE, rate))
+    decoded, decoded_rate = through_coder(low, rate, coder, 0.4 * rate)
+    decoded = resampled(rounded(decoded), decoded_rate, SAMPLE_RATE)
     return rounded(fit_length(decoded, sound.size))
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import soxr
 
 from rtsr.errors import RtsrError
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.codecs import Signal
-from rtsr_bench.corpus import Clip, fit_length, read_first_channel
+from rtsr_bench.corpus import Clip, fit_length, read_first_channel, resampled
 
 #: Recordings that end lower have a limit of their own, and are no full band.
 FULL_FROM_HZ = 18000.0
@@ -42,8 +41,7 @@ def read_clip(clip: Clip) -> Signal:
         RtsrError: it cannot be read, or is silent.
     """
     sound, rate = read_first_channel(clip.path)
-    if rate != SAMPLE_RATE:
-        sound = soxr.resample(sound, rate, SAMPLE_RATE, quality="HQ")
+    sound = resampled(sound, rate, SAMPLE_RATE)
     whole = sound[: sound.size // 480 * 480].reshape(-1, 480)
     if not whole.any():
         raise RtsrError(f"The recording {clip.name} is silent.")

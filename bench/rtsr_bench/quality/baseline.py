@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 from scipy import signal as filters
 
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.replicate import frame_matrix, solve_bands
-from rtsr_bench.corpus import fit_length, narrow_band, read_first_channel, read_loudest
+from rtsr_bench.corpus import fit_length, narrow_band, read_first_channel, read_loudest, resampled
 
 ANALYSIS = 1024
 SYNTHESIS = 600
@@ -136,13 +135,12 @@ def degrade(full: Array, cutoff_hz: float) -> Array:
         cutoff_hz: where the result's content ends.
     """
     low = narrow_band(full, SAMPLE_RATE, cutoff_hz)
-    return fit_length(soxr.resample(low, 2.0 * cutoff_hz, SAMPLE_RATE, quality="HQ"), full.size)
+    return fit_length(resampled(low, 2.0 * cutoff_hz, SAMPLE_RATE), full.size)
 
 
 def load_full_band(path: str | Path, seconds: float) -> Array:
     """Return the loudest part of a file's first channel, at 48 kHz."""
-    part, rate = read_loudest(path, seconds)
-    return part if rate == SAMPLE_RATE else soxr.resample(part, rate, SAMPLE_RATE, quality="HQ")
+    return resampled(*read_loudest(path, seconds), SAMPLE_RATE)
 
 
 def baseline_path(folder: Path, cutoff_hz: float) -> Path:
@@ -263,9 +261,8 @@ class RidgeBaseline:
     def enhance_file(self, source: str | Path, target: str | Path) -> None:
         """Read a low-rate or band-limited file, write the 48 kHz float file (first channel)."""
         narrow, rate = read_first_channel(source)
-        if rate != SAMPLE_RATE:
-            length = round(narrow.size * SAMPLE_RATE / rate)
-            narrow = fit_length(soxr.resample(narrow, rate, SAMPLE_RATE, quality="HQ"), length)
+        length = round(narrow.size * SAMPLE_RATE / rate)
+        narrow = fit_length(resampled(narrow, rate, SAMPLE_RATE), length)
         soundfile.write(target, self.enhance(narrow), SAMPLE_RATE, subtype="FLOAT")
 
     def save(self, path: str | Path) -> None:

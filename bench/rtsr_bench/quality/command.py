@@ -278,11 +278,6 @@ def hires_command(
         for path in bar.track(recordings, description=restorer.name):
             scores += hires.score_recording(path, folder, restorer)
     typer.echo(hires.table(scores))
-    base, above = hires.step_times_ms(restorer)
-    typer.echo(
-        f"\nstep of one hop: {base:.2f} ms at 48 kHz, {above:.2f} ms of an octave "
-        f"({above / base:.2f} times), medians of CPU time"
-    )
     if json_file is not None:
         hires.write_scores(json_file, restorer, scores)
     if picture is not None:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import soxr
-
 from rtsr_bench.codecs import MP3_24K, MP3_64K, OPUS_16K, Coder, Signal, through_coder
-from rtsr_bench.corpus import narrow_band, prepare, read_first_channel, rounded
+from rtsr_bench.corpus import narrow_band, prepare, read_first_channel, resampled, rounded
 
 CUTOFF_HZ = 4000.0
 _LOW_RATE, _FULL_RATE = 8000, 48000
@@ -33,7 +31,7 @@ def _as_it_is(narrow: Signal) -> tuple[Signal, int, str]:
 
 
 def _at_full_rate(narrow: Signal) -> tuple[Signal, int, str]:
-    return soxr.resample(narrow, _LOW_RATE, _FULL_RATE, quality="HQ"), _FULL_RATE, "PCM_16"
+    return resampled(narrow, _LOW_RATE, _FULL_RATE), _FULL_RATE, "PCM_16"
 
 
 def _companded(narrow: Signal, law: str) -> tuple[Signal, int, str]:
@@ -53,7 +51,7 @@ def _coded_at_full_rate(narrow: Signal, coder: Coder) -> tuple[Signal, int, str]
 def _coded_and_brought_back(narrow: Signal, coder: Coder) -> tuple[Signal, int, str]:
     """As :func:`_coded`, without what the decoder's own resampler leaves above the cutoff."""
     decoded, rate, _ = _coded(narrow, coder)
-    return soxr.resample(decoded, rate, _LOW_RATE, quality="HQ"), _LOW_RATE, "PCM_16"
+    return resampled(decoded, rate, _LOW_RATE), _LOW_RATE, "PCM_16"
 
 
 def _eight_bits(narrow: Signal) -> tuple[Signal, int, str]:

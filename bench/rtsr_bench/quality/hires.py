@@ -10,7 +10,6 @@ at 96 kHz count as 48 kHz sound, so 24 kHz is what 12 kHz is there.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,15 +21,11 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from rtsr.engine.octaves import Octaves
-from rtsr.engine.open_source import open_source
-from rtsr.engine.statistics import Statistics
-from rtsr.engine.stream_engine import Engine
 from rtsr.errors import RtsrError
 from rtsr.quality.audio import to_rate
 from rtsr.quality.metrics import lsd, lsd_hf
-from rtsr.runtime.models import Model, find_octave_model
-from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.runtime.models import Model
+from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_bench import markdown
 from rtsr_bench.corpus import fit_length, read_loudest
@@ -49,7 +44,6 @@ _PRIOR_RATE = 48000
 _SLOW_PRIOR_HZ = 12000.0
 _SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf")
 _FULL_SCALE_24 = float(1 << 23)
-_TIMED_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -239,42 +233,6 @@ def table(scores: list[Score]) -> str:
         rows.append([case, group, len(chosen), system, *cells])
     lines = markdown.table([*head, "level of 12-24, 24-48, 48-96 kHz in dB"], rows)
     return "\n".join(lines)
-
-
-def step_times_ms(restorer: Restorer) -> tuple[float, float]:
-    """Time steps of one hop in turns: the medians at 48 kHz, and of an octave beyond.
-
-    It is the thread's own time, which does not count what else the machine does. Conversion and
-    proportion are part of the octave's.
-    """
-    statistics = Statistics()
-    octave_model = restorer.octave_model or find_octave_model(restorer.model)
-    sources = [
-        open_source(
-            model,
-            provider="auto",
-            channels=1,
-            hops_per_step=1,
-            threads=1,
-            seed=0,
-            statistics=statistics,
-        )
-        for model in (restorer.model, octave_model)
-    ]
-    engine = Engine(sources[0], 4000.0, SAMPLE_RATE / 2, 1.0, statistics, cutoff=4000.0)
-    octave = Octaves(sources[1], HOP, 2, 1.0, statistics)
-    chance = np.random.default_rng(0)
-    out = np.zeros((HOP, 1), np.float32)
-    times = np.zeros((2, _TIMED_STEPS))
-    for step in range(_TIMED_STEPS):
-        audio = chance.normal(0.0, 0.1, (HOP, 1)).astype(np.float32)
-        started = time.thread_time()
-        engine.step(audio, out)
-        between = time.thread_time()
-        octave.step(audio)
-        times[:, step] = between - started, 0.5 * (time.thread_time() - between)
-    base, above = np.median(times, axis=1) * 1000.0
-    return float(base), float(above)
 
 
 def plot(path: Path, restorer: Restorer, picture: Path) -> None:

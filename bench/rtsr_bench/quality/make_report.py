@@ -74,14 +74,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
     cutoffs = _check_cutoffs(asked.cutoffs)
     given = asked.metrics
     names = check_metrics(None if given is None else [m.strip() for m in given.split(",")])
-    if asked.tables_only and asked.pictures:
-        raise ArgumentError(
-            "With --tables-only nothing is drawn; leave out --picture or --tables-only."
-        )
-    check_names(asked.data)
-    cards = [Path(one) for one in asked.models or ()]
-    if asked.into_cards and not (cards and all(file.is_file() for file in cards)):
-        raise ArgumentError("--into-cards writes into files; name them with --model FILE.onnx.")
+    _check(asked)
     needed = [*cutoffs, conditions.CUTOFF_HZ] if asked.conditions else cutoffs
     needed = list(dict.fromkeys(needed))
     systems = choose_systems(asked.models, asked.baselines or _usual_baselines(needed), needed)
@@ -99,43 +92,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
         drawn = []
         if not asked.tables_only:
             drawn = pictures.choose_clips(first.references, lowest, asked.pictures)
-        facts = _describe(systems, first, show, is_timed=not asked.tables_only)
-        part = min(asked.seconds, CONDITION_SECONDS)
-        found, failed = score_everything(
-            systems,
-            corpora,
-            names,
-            asked.work / "quality-results",
-            asked.jobs,
-            show,
-            degraded=degrade(first, part, show) if asked.conditions else None,
-            is_probed=not asked.tables_only,
-        )
-        content = plain(
-            {
-                "format": FORMAT,
-                "date": datetime.date.today().isoformat(),
-                "command": asked.command,
-                "machine": describe_machine(),
-                "software": describe_software(),
-                "seconds": asked.seconds,
-                "metrics": names,
-                "systems": {name: asdict(one) for name, one in facts.items()},
-                "corpora": [
-                    {
-                        "name": corpus.name,
-                        "clips": count_by_domain(corpus.clips),
-                        "left_out": corpus.left_out,
-                        "cutoffs": cutoffs_part(found.get(CLIPS, {}).get(corpus.name, {})),
-                    }
-                    for corpus in corpora
-                ],
-                "failed": failed,
-                "probes": found.get(PROBES, {}),
-                "conditions": conditions_part(found.get(CONDITIONS, {}), names, part),
-                "pictures": [],
-            }
-        )
+        content = _score(asked, systems, corpora, names, show)
         # From here on the report's files are replaced one by one; it is whole when this is back.
         (asked.out / "quality.md").unlink(missing_ok=True)
         if not asked.tables_only:
@@ -146,8 +103,72 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
     write_json(asked.out / "quality.json", content)
     write_text(asked.out / "quality.md", page)
     if asked.into_cards:
-        write_cards(content, cards)
+        write_cards(content, _files(asked.models))
     return content, page
+
+
+def _check(asked: Request) -> None:
+    """Refuse what contradicts itself before anything takes time."""
+    if asked.tables_only and asked.pictures:
+        raise ArgumentError(
+            "With --tables-only nothing is drawn; leave out --picture or --tables-only."
+        )
+    check_names(asked.data)
+    cards = _files(asked.models)
+    if asked.into_cards and not (cards and all(file.is_file() for file in cards)):
+        raise ArgumentError("--into-cards writes into files; name them with --model FILE.onnx.")
+
+
+def _files(models: Sequence[str] | None) -> list[Path]:
+    return [Path(one) for one in models or ()]
+
+
+def _score(
+    asked: Request,
+    systems: Sequence[System],
+    corpora: Sequence[Corpus],
+    names: tuple[str, ...],
+    show: Show,
+) -> dict[str, Any]:
+    """Measure everything, and return it as the report's object without pictures."""
+    facts = _describe(systems, corpora[0], show, is_timed=not asked.tables_only)
+    part = min(asked.seconds, CONDITION_SECONDS)
+    found, failed = score_everything(
+        systems,
+        corpora,
+        names,
+        asked.work / "quality-results",
+        asked.jobs,
+        show,
+        degraded=degrade(corpora[0], part, show) if asked.conditions else None,
+        is_probed=not asked.tables_only,
+    )
+    content: dict[str, Any] = plain(
+        {
+            "format": FORMAT,
+            "date": datetime.date.today().isoformat(),
+            "command": asked.command,
+            "machine": describe_machine(),
+            "software": describe_software(),
+            "seconds": asked.seconds,
+            "metrics": names,
+            "systems": {name: asdict(one) for name, one in facts.items()},
+            "corpora": [
+                {
+                    "name": corpus.name,
+                    "clips": count_by_domain(corpus.clips),
+                    "left_out": corpus.left_out,
+                    "cutoffs": cutoffs_part(found.get(CLIPS, {}).get(corpus.name, {})),
+                }
+                for corpus in corpora
+            ],
+            "failed": failed,
+            "probes": found.get(PROBES, {}),
+            "conditions": conditions_part(found.get(CONDITIONS, {}), names, part),
+            "pictures": [],
+        }
+    )
+    return content
 
 
 def _usual_baselines(cutoffs: Sequence[float]) -> Path | None:

@@ -119,26 +119,39 @@ def _usage(before: Usage, after: Usage, seconds: float) -> dict[str, float]:
 
 def build_table(results: dict[str, Any]) -> Table:
     """Build a table of what a person wants to know of it."""
-    protocol, figures, usage = results["protocol"], results["figures"], results["usage"]
-    sound, server = SoundScore(**results["sound"]), results["server"]
-    circumstances = "main thread spinning" if protocol["gil_hog"] else "main thread idle"
-    circumstances += ", screen on" if protocol["screen"] else ""
-    if protocol["colour"]:
-        circumstances += f", colour learnt from {figures['colour']['learnt_seconds']:.0f} s"
-    circumstances += f", page open ({results['page_looks']} looks)" if protocol["page"] else ""
-    title = (
-        f"{protocol['seconds'] / 60.0:.1f} minutes, {protocol['model']}, "
-        f"{protocol['frames']} frames, {circumstances}, {protocol['load']} busy programs"
+    table = Table(
+        title=_circumstances(results), caption=results["machine"]["cpu"]["model"], show_header=False
     )
-    table = Table(title=title, caption=results["machine"]["cpu"]["model"], show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    stated = figures["latency"]["total_samples"]
-    engine = usage["other_threads_percent"] + usage["worker_percent"]
-    if not protocol["gil_hog"]:
-        engine += usage["main_thread_percent"]
-    step, call = figures["step_ms"], figures["callback_us"]
-    groups: list[list[tuple[str, str]]] = [
+    for group in (*_of_the_sound(results), *_of_the_engine(results)):
+        for row in group:
+            table.add_row(*row)
+        table.add_section()
+    return table
+
+
+def _circumstances(results: dict[str, Any]) -> str:
+    protocol = results["protocol"]
+    parts = [
+        f"{protocol['seconds'] / 60.0:.1f} minutes",
+        protocol["model"],
+        f"{protocol['frames']} frames",
+        f"main thread {'spinning' if protocol['gil_hog'] else 'idle'}",
+    ]
+    parts += ["screen on"] * protocol["screen"]
+    if protocol["colour"]:
+        learnt = results["figures"]["colour"]["learnt_seconds"]
+        parts.append(f"colour learnt from {learnt:.0f} s")
+    parts += [f"page open ({results['page_looks']} looks)"] * protocol["page"]
+    return ", ".join([*parts, f"{protocol['load']} busy programs"])
+
+
+def _of_the_sound(results: dict[str, Any]) -> list[list[tuple[str, str]]]:
+    """List what was lost: by the engine's own count, by the machine, and in the recording."""
+    figures, server = results["figures"], results["server"]
+    sound = SoundScore(**results["sound"])
+    return [
         [
             ("callbacks", f"{figures['callbacks']}"),
             ("late callbacks", f"{figures['late_callbacks']}"),
@@ -155,6 +168,20 @@ def build_table(results: dict[str, Any]) -> Table:
             ("not scored, beside lost cycles", f"{sound.excused}"),
             ("longest break", f"{sound.longest_broken_ms:.0f} ms"),
         ],
+    ]
+
+
+def _of_the_engine(results: dict[str, Any]) -> list[list[tuple[str, str]]]:
+    """List times, levels, latency, and what it took of the machine."""
+    figures, usage = results["figures"], results["usage"]
+    sound, stated = SoundScore(**results["sound"]), figures["latency"]["total_samples"]
+    engine = usage["other_threads_percent"] + usage["worker_percent"]
+    if not results["protocol"]["gil_hog"]:
+        engine += usage["main_thread_percent"]
+    step, call = figures["step_ms"], figures["callback_us"]
+    levels = figures["fallback_level_seconds"].items()
+    restarts = f"{figures['worker_restarts']}, {figures['device_restarts']}"
+    return [
         [
             ("callback p50", f"{call['p50']:.0f} us"),
             ("callback p99.9", f"{call['p99_9']:.0f} us"),
@@ -162,15 +189,9 @@ def build_table(results: dict[str, Any]) -> Table:
             ("step p99.9", f"{step['p99_9']:.2f} ms"),
         ],
         [
-            *(
-                (f"on {level}", f"{time:.1f} s")
-                for level, time in figures["fallback_level_seconds"].items()
-            ),
+            *((f"on {level}", f"{seconds:.1f} s") for level, seconds in levels),
             ("changes of level", f"{len(figures['fallback_level_changes'])}"),
-            (
-                "workers, devices restarted",
-                f"{figures['worker_restarts']}, {figures['device_restarts']}",
-            ),
+            ("workers, devices restarted", restarts),
         ],
         [
             ("latency stated", f"{stated:g} samples, {stated / 48.0:.2f} ms"),
@@ -188,8 +209,3 @@ def build_table(results: dict[str, Any]) -> Table:
             ("memory growth", f"{usage['memory_growth_mb']:+.1f} MB"),
         ],
     ]
-    for group in groups:
-        for row in group:
-            table.add_row(*row)
-        table.add_section()
-    return table

@@ -178,7 +178,7 @@ def speed_command(
         if html_file is not None:
             write_text(html_file, show_page(results))
 
-    if plan.by_worth:
+    if plan.may_be_cut_short:
         # Whatever ends the run has left a whole answer to what came before.
         results = run_on_terminal(plan, keep)
     else:

@@ -129,13 +129,13 @@ def build_evidence_plan(
         raise ArgumentError("Evidence is about networks; name one with --model.")
     seconds = min(max(_PART_PER_ITEM * budget_s, _LEAST_S), _MOST_S)
     return run.Plan(
-        order.by_worth(order.with_tf32(networks), axes.hops, axes.streams),
+        order.most_valuable_first(order.with_tf32(networks), axes.hops, axes.streams),
         Protocol(seconds=seconds, warm_up_seconds=0.3 * seconds),
         exact_up_to=_EVIDENCE_EXACT_UP_TO,
         share_of_period=1.0,
         budget_seconds=budget_s,
         began=began,
-        by_worth=True,
+        may_be_cut_short=True,
         command=command_line(),
     )
 

@@ -57,7 +57,7 @@ def with_tf32(cases: Iterable[Case]) -> list[Case]:
     return found
 
 
-def by_worth(
+def most_valuable_first(
     networks: Sequence[Case], hops: Sequence[int], streams: Sequence[int] = STREAMS
 ) -> list[Item]:
     """All items, each once, the most valuable first.

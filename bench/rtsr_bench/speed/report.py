@@ -19,7 +19,7 @@ from rtsr_bench.speed.compare import (
     remarks,
 )
 from rtsr_bench.speed.document import BAD, GOOD, SOFT, Cell, Line, Part, Picture, Table
-from rtsr_bench.speed.html.plots import latency_plots, steadiness, streams_plots
+from rtsr_bench.speed.html.plots import latency_plots, streams_plots
 from rtsr_bench.speed.matrix import MODEL, REFERENCES, counted
 from rtsr_bench.speed.parity import holds
 from rtsr_bench.speed.results import LEFT_OUT
@@ -366,13 +366,12 @@ def _repetitions(cases: Sequence[Entry]) -> Table:
             drift = max((repetition["drift"] for repetition in repetitions), key=abs)
             rows.append([
                 case["label"],
-                Picture(steadiness(case)),
                 "yes" if case["steady"] else Line("no", BAD),
                 ", ".join(str(repetition["warm_up_steps"]) for repetition in repetitions),
                 f"{100 * drift:+.1f} %",
                 *(_spread(repetitions, name) for name in ("p50_ms", "p99_ms", "p99_9_ms")),
             ])  # fmt: skip
-    headings = ("case", "runs", "steady", "warm-up steps", "largest drift", "p50", "p99", "p99.9")
+    headings = ("case", "steady", "warm-up steps", "largest drift", "p50", "p99", "p99.9")
     return Table("repetitions and steady state", headings, rows)
 
 

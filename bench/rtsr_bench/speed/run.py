@@ -57,8 +57,8 @@ class Plan:
             as it takes.
         began: ``time.monotonic()`` from which the budget counts; ``None``: when the plan is carried
             out.
-        by_worth: whether the budget may end before the items do: then one process measures all of
-            them, and what fewer streams have shown to be hopeless is left out.
+        may_be_cut_short: whether the budget may end before the items do: then one process measures
+            all of them, and a case that fewer streams have shown to be far too slow is left out.
         command: how it was asked for.
     """
 
@@ -69,7 +69,7 @@ class Plan:
     share_of_period: float = SHARE_OF_PERIOD
     budget_seconds: float | None = None
     began: float | None = None
-    by_worth: bool = False
+    may_be_cut_short: bool = False
     command: str = "rtsr bench"
 
     def cases(self, kind: str) -> list[Case]:
@@ -133,7 +133,7 @@ def run_plan(
     Returns:
         the results, as :func:`~rtsr_bench.speed.results.read_results` reads them.
     """
-    with Workers(kept=plan.by_worth) as workers:
+    with Workers(kept=plan.may_be_cut_short) as workers:
         run = _Run(plan, show, runner or workers.measure, workers)
         for place in range(len(plan.items)):
             run.take(place)
@@ -161,7 +161,7 @@ class _Run:
         item = self._plan.items[place]
         searches = sum(one.kind == SEARCH for one in self._plan.items[place:])
         self._show(item.label, place, len(self._plan.items))
-        if self._plan.by_worth and not self._clock.has_room():
+        if self._plan.may_be_cut_short and not self._clock.has_room():
             self._is_whole = False
             return
         if item.kind == SEARCH:
@@ -184,7 +184,7 @@ class _Run:
     def results(self) -> dict[str, Any]:
         """Everything that is known, as it is written to a file."""
         plan, cases = self._plan, self._plan.cases(STEPS)
-        if plan.by_worth:
+        if plan.may_be_cut_short:
             cases = [case for case in cases if case in self._entries]
         wanted = dict.fromkeys(cases, 0)
         for item in plan.items:
@@ -203,7 +203,7 @@ class _Run:
                 "seconds": plan.protocol.seconds,
                 "warm_up_seconds": plan.protocol.warm_up_seconds,
                 "paced": bool(cases) and all(case.paced for case in cases),
-                "fresh_processes": not plan.by_worth,
+                "fresh_processes": not plan.may_be_cut_short,
                 "exact_up_to": plan.exact_up_to,
                 "budget_seconds": plan.budget_seconds,
             },
@@ -251,7 +251,7 @@ class _Run:
 
     def _why_hopeless(self, case: Case) -> str | None:
         """Say why a case is not worth its time, after what is known."""
-        for entry in self._alike(case) if self._plan.by_worth else ():
+        for entry in self._alike(case) if self._plan.may_be_cut_short else ():
             p50, streams = entry["figures"]["p50_ms"], entry["streams"]
             fewer = streams < case.streams or (case.paced and streams == case.streams)
             if fewer and p50 > _HOPELESS_PERIODS * case.period_ms:
@@ -385,6 +385,6 @@ def run_on_terminal(plan: Plan, keep: Keep = lambda results: None) -> dict[str, 
     asked_for = [case for case in results["cases"] if case["kind"] not in REFERENCES]
     if not any(case["repetitions"] for case in asked_for):
         reasons = [entry["error"] for entry in (*results["parity"], *asked_for) if entry["error"]]
-        if reasons or plan.by_worth:
+        if reasons or plan.may_be_cut_short:
             raise RtsrError(reasons[0] if reasons else "There was no time for anything.")
     return results

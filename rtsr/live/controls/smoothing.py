@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from rtsr.live.controls.board import CONTROLS, ControlBoard
+from rtsr.timing import HOP, SAMPLE_RATE
 
 __all__ = ["SmoothedControls"]
+
+_HOP_MS = 1000.0 * HOP / SAMPLE_RATE
 
 
 class SmoothedControls:
@@ -14,10 +17,10 @@ class SmoothedControls:
     on at once. ``log`` controls move in equal ratios.
     """
 
-    def __init__(self, board: ControlBoard, hop_ms: float = 10.0) -> None:
+    def __init__(self, board: ControlBoard) -> None:
         self._array = board.array
         self._hops = [
-            max(1, round(control.smoothing_ms / hop_ms))
+            max(1, round(control.smoothing_ms / _HOP_MS))
             if control.kind in ("linear", "log", "switch")
             else 1
             for control in CONTROLS

@@ -344,10 +344,7 @@ class DeviceStream:
         return self.request.block
 
     def _suggested_latency(self, device: Device) -> float | str:
-        suggested = self.request.suggested_latency
-        if device.is_sound_server and suggested == "low":
-            return _SERVER_LATENCY
-        return suggested
+        return _SERVER_LATENCY if device.is_sound_server else "low"
 
     @property
     def _sounds(self) -> bool:

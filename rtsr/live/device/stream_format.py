@@ -36,7 +36,6 @@ class StreamRequest:
         input_channels: to capture; as many as the engine has if `None`.
         output_channels: to play; as many as the engine has, or two for a mono engine, if `None`.
         allowance_ms: time that a step of the engine may take; part of the latency.
-        suggested_latency: seconds, or `low` or `high`, for PortAudio.
     """
 
     input_device: int | str | None = None
@@ -48,7 +47,6 @@ class StreamRequest:
     input_channels: int | None = None
     output_channels: int | None = None
     allowance_ms: float = DEFAULT_ALLOWANCE_MS
-    suggested_latency: float | str = "low"
 
     def check(self) -> None:
         """Raise `ArgumentError` for what no device could do."""

@@ -92,11 +92,6 @@ class WorkerProcess:
             self._fork_server.stdin.flush()
 
     @property
-    def pid(self) -> int:
-        """Of the newest worker; 0 while it is being started."""
-        return self._pid
-
-    @property
     def ended(self) -> bool:
         """Whether the newest worker has come to its end."""
         with self._changed:

@@ -20,21 +20,19 @@ class SwitchedSource:
 
     Args:
         source: makes the high band.
-        preroll_hops: hops that it is fed with before it is heard again.
 
     Attributes:
         is_wanted: may be changed between two steps.
         sounds: whether the last step was not silence.
     """
 
-    def __init__(self, source: HighBandSource, preroll_hops: int = PREROLL_HOPS) -> None:
+    def __init__(self, source: HighBandSource) -> None:
         self._source = source
         self.name = source.name
         self.channels = source.channels
         self.hops = source.hops
         self.overlap = source.overlap
         self.is_wanted = True
-        self._preroll_hops = preroll_hops
         samples = HOP * source.hops
         self._silence: Audio = np.zeros((samples, source.channels), np.float32)
         self._rise = ((np.arange(samples) + 1.0) / samples).astype(np.float32)[:, None]
@@ -84,7 +82,7 @@ class SwitchedSource:
         if self._is_on:
             high_band *= self._fall
             self._is_on, self._fed = False, 0
-        elif self._fed < self._preroll_hops:
+        elif self._fed < PREROLL_HOPS:
             self._fed += self.hops
             return self._silence
         else:

@@ -27,8 +27,6 @@ class WorkerThread:
         on_hop: see :class:`~rtsr.live.worker.worker.Worker`.
     """
 
-    pid = 0
-
     def __init__(
         self,
         memory: LiveMemory,

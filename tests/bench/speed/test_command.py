@@ -91,7 +91,7 @@ def test_the_report_is_self_contained(measured: Path) -> None:
     page = (measured / "one.html").read_text()
     assert not re.search(r"(src|href)\s*=|url\(|@import|<script|<link|<img|https?://", page)
     pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(pictures) > 10
+    assert len(pictures) >= 5
     for picture in pictures:
         ElementTree.fromstring(picture)
         for numbers in re.findall(r'(?:points|c[xy]|[xy][12]?)="([^"]*)"', picture):

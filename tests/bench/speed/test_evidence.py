@@ -20,7 +20,7 @@ from rtsr.errors import RtsrError
 from rtsr_bench.speed import gpu_monitor
 from rtsr_bench.speed.matrix import MODEL, Case
 from rtsr_bench.speed.measure import Protocol
-from rtsr_bench.speed.order import PARITY, SEARCH, STEPS, Item, by_worth, with_tf32
+from rtsr_bench.speed.order import PARITY, SEARCH, STEPS, Item, most_valuable_first, with_tf32
 from rtsr_bench.speed.report import doubts, show_page, verdict
 from rtsr_bench.speed.results import read_results
 from rtsr_bench.speed.run import Plan, run_plan
@@ -146,7 +146,7 @@ def worker_pids() -> list[int]:
 
 
 def test_the_most_valuable_comes_first() -> None:
-    items = by_worth(with_tf32([ON_CUDA, HALF]), (1, 2, 4))
+    items = most_valuable_first(with_tf32([ON_CUDA, HALF]), (1, 2, 4))
     assert [item.kind for item in items[:3]] == [PARITY, STEPS, STEPS]
     assert [(item.case.streams, item.case.whole) for item in items[1:3]] == [(1, False), (1, True)]
     assert len(set(items)) == len({(item.kind, item.case) for item in items}) == len(items)
@@ -194,7 +194,7 @@ def test_what_is_hopeless_is_left_out() -> None:
     }  # fmt: skip
     runner = Runner(30.0)
     items = [Item(STEPS, case) for case in (first, *others.values())]
-    results = run_plan(Plan(items, by_worth=True), runner=runner)
+    results = run_plan(Plan(items, may_be_cut_short=True), runner=runner)
     assert runner.taken == [first, others["longer"], others["whole"], others["fewer"]]
     errors = {case["label"]: case["error"] for case in results["cases"]}
     assert errors[others["more"].label] == "Left out: 16 streams took 30 ms, far above 10."
@@ -210,7 +210,7 @@ def test_what_is_hopeless_is_left_out() -> None:
 def test_what_was_not_reached_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(
         [Item(STEPS, replace(ON_CUDA, streams=streams)) for streams in (1, 2)],
-        budget_seconds=0.0, by_worth=True,
+        budget_seconds=0.0, may_be_cut_short=True,
     )  # fmt: skip
     results = run_plan(plan, runner=Runner(1.0))
     assert (results["cases"], results["finished"]) == ([], False)
@@ -225,7 +225,7 @@ def test_a_model_that_does_not_start_ends_it_at_once(tmp_path: Path, write_model
 
 
 def _results(*parity: dict[str, Any]) -> dict[str, Any]:
-    plan = Plan([Item(STEPS, ON_CUDA)], by_worth=True)
+    plan = Plan([Item(STEPS, ON_CUDA)], may_be_cut_short=True)
     return {**run_plan(plan, runner=Runner(0.4)), "parity": list(parity)}
 
 

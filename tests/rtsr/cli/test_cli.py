@@ -218,10 +218,13 @@ def test_plug_ins_add_commands(monkeypatch: pytest.MonkeyPatch, runner: CliRunne
     assert "no torch" in result.stderr
 
 
-def test_plug_ins_come_from_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plug_ins_come_from_entry_points(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point = metadata.EntryPoint("shout", "module:function", application.PLUG_INS)
     monkeypatch.setattr(metadata, "entry_points", lambda group: metadata.EntryPoints([point]))
-    assert application._plug_ins() == {"shout": point}
+    assert "shout" in runner.invoke(application.app, ["--help"]).stdout
+    assert runner.invoke(application.app, ["shout"]).exit_code == 2
 
 
 def test_demo_names_what_is_left_out_and_nothing_else(

@@ -20,8 +20,8 @@ from rtsr.train.codec_versions import CodecRows, CodecVersions, prepare_codec_ve
 from rtsr.train.codecs import FAMILIES, CodecSetting, code, draw_setting, lag  # noqa: E402
 from rtsr.train.corpus import Corpus  # noqa: E402
 from rtsr.train.data import load_corpus  # noqa: E402
-from rtsr.train.degrade import DegradeConfig, _telephone, degrade  # noqa: E402
-from rtsr.train.g711 import a_law, mu_law  # noqa: E402
+from rtsr.train.degrade import DegradeConfig, degrade  # noqa: E402
+from rtsr.train.g711 import a_law, mu_law, telephone  # noqa: E402
 
 RATE = 48000
 SETTINGS = [setting for _, settings in FAMILIES.values() for setting in settings]
@@ -173,7 +173,7 @@ def test_companding_noise_on_the_fly_lies_in_the_telephone_band() -> None:
     frequency = torch.fft.rfftfreq(len(audio), 1 / RATE)
     spectrum[frequency > 3800.0] = 0.0
     narrow = torch.fft.irfft(spectrum, len(audio))[None]
-    coded = _telephone(narrow, torch.tensor([True]))
+    coded = telephone(narrow, torch.tensor([True]))
     degraded = torch.fft.irfft(torch.fft.rfft(coded) * (frequency < 4000.0), narrow.shape[1])
     # 8-bit companding is known for 37-38 dB over a wide range of levels (G.711, appendix).
     assert 33.0 < match_db(degraded[0].numpy(), narrow[0].numpy(), 50.0, 4000.0) < 42.0

@@ -18,7 +18,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rtsr.cli.app import app  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
-from rtsr.train import degrade as degrade_module  # noqa: E402
+from rtsr.train import low_passes  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
 from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
@@ -143,15 +143,15 @@ def test_a_slim_checkpoint_is_enough_to_export_and_to_grow_from(
 )
 def test_analog_filters_are_those_of_the_textbook(kind: str, design: Any) -> None:
     orders = {"butterworth": 7, "bessel": 4, "chebyshev": 3, "elliptic": 10}
-    other = degrade_module._prototype("butterworth", 2, 0.5)
-    filters = degrade_module._Filters(
+    other = low_passes.analog_prototype("butterworth", 2, 0.5)
+    filters = low_passes.LowPasses(
         np.array([4000.0, 8000.0]),
         [0, 1],
         [4000.0, 8000.0],
-        [degrade_module._prototype(kind, orders[kind], 0.5), other],
+        [low_passes.analog_prototype(kind, orders[kind], 0.5), other],
     )
     hz = torch.arange(0.0, 24_000.0, 50.0)
-    found = degrade_module._analog(hz, filters).numpy()
+    found = low_passes.analog_responses(hz, filters).numpy()
     for row, (edge, (b, a)) in enumerate(
         [(4000.0, design()), (8000.0, scipy.signal.butter(2, 1.0, analog=True))]
     ):
@@ -161,9 +161,7 @@ def test_analog_filters_are_those_of_the_textbook(kind: str, design: Any) -> Non
 
 def test_a_low_pass_is_zero_from_its_cutoff_on_also_without_a_slope() -> None:
     hz = torch.arange(0.0, 24_000.0, 100.0)
-    gains = degrade_module.low_pass_gains(
-        hz, np.array([8000.0, 8000.0]), np.array([7000.0, 8000.0])
-    )
+    gains = low_passes.low_pass_gains(hz, np.array([8000.0, 8000.0]), np.array([7000.0, 8000.0]))
     assert gains[:, hz <= 7000.0].eq(1.0).all()
     assert gains[:, hz >= 8000.0].eq(0.0).all()
     assert gains[0, hz == 7500.0].item() == pytest.approx(0.5, abs=1e-6)

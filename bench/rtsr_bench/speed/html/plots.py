@@ -1,4 +1,4 @@
-"""The report's plots, from results: distribution, streams against p99.9, steadiness."""
+"""The report's plots, from results: the distribution, and p99.9 against streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from rtsr_bench.speed.html.svg import NINES, Plot, log_scale, series_class, sparkline
+from rtsr_bench.speed.html.svg import NINES, Plot, log_scale, series_class
 from rtsr_bench.speed.summary import LEVELS
 
 #: Colours times kinds of dashes: of more, no line could be told from another.
@@ -81,15 +81,6 @@ def _streams_plot(limit: float, searches: Sequence[dict[str, Any]]) -> str:
         text = f"{trial['streams']} streams: {trial['p99_9_ms']:.3g} ms"
         plot.marker(trial["streams"], trial["p99_9_ms"], index, text, trial["passed"])
     return f"<div>{plot.render()}{_legend([search['label'] for search in searches])}</div>"
-
-
-def steadiness(case: dict[str, Any]) -> str:
-    """How the repetitions of one case went: warm-up left of the rule, timed steps right of it."""
-    runs = [
-        (repetition["warm_up_timeline_ms"], repetition["timeline_ms"])
-        for repetition in case["repetitions"]
-    ]
-    return sparkline(runs, f"{case['label']}: medians over each run, warm-up left of the rule")
 
 
 def _legend(labels: Sequence[str]) -> str:

@@ -35,11 +35,10 @@ svg text {{ font:11px system-ui,sans-serif; fill:var(--soft); }}
 svg .note {{ fill:var(--ink); }}
 polyline {{ fill:none; stroke:var(--c); stroke-width:1.8; stroke-linejoin:round; }}
 polyline.dash-1 {{ stroke-dasharray:7 4; }} polyline.dash-2 {{ stroke-dasharray:2 3; }}
-polyline.faint {{ opacity:.45; }}
 .grid {{ stroke:var(--line); }} .rule {{ stroke:var(--ink); stroke-dasharray:3 3; opacity:.6; }}
 .dot {{ fill:var(--c); stroke:var(--c); }} .ring {{ fill:var(--paper); stroke:var(--c); }}
 .pair {{ display:grid; grid-template-columns:repeat(auto-fit,minmax(420px,1fr)); gap:1rem; }}
 .legend {{ list-style:none; display:flex; flex-wrap:wrap; gap:.2rem 1.4rem; padding:0; }}
-svg.key {{ width:24px; margin-right:.4rem; }} svg.spark {{ width:240px; }}
+svg.key {{ width:24px; margin-right:.4rem; }}
 code {{ background:var(--band); padding:.1rem .3rem; }}
 """

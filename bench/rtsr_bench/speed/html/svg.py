@@ -24,13 +24,13 @@ class Scale:
     Attributes:
         low, high: values at the ends.
         ticks: (value, text) of the marks.
-        kind: ``linear``, ``log``, or ``nines``: equal steps from 90 to 99 to 99.9 per cent.
+        kind: ``log``, or ``nines``: equal steps from 90 to 99 to 99.9 per cent.
     """
 
     low: float
     high: float
     ticks: Sequence[tuple[float, str]]
-    kind: str = "linear"
+    kind: str
 
     def place(self, value: float) -> float:
         """Where a value lies; beyond an end, at the end."""
@@ -38,11 +38,9 @@ class Scale:
         return min(max((here - low) / (high - low), 0.0), 1.0)
 
     def _bend(self, value: float) -> float:
-        if self.kind == "log":
-            return math.log10(max(value, 1e-12))
         if self.kind == "nines":
             return -math.log10(max(1.0 - value / 100.0, 1e-9))
-        return value
+        return math.log10(max(value, 1e-12))
 
 
 def log_scale(values: Iterable[float], unit_ticks: Sequence[int] = (1, 2, 5)) -> Scale:
@@ -152,30 +150,3 @@ def series_class(series: int) -> str:
     """Colour by index; when the colours are used up, the lines are dashed."""
     dash = series // COLOURS % 3
     return f"series-{series % COLOURS}" + (f" dash-{dash}" if dash else "")
-
-
-def sparkline(runs: Sequence[tuple[Sequence[float], Sequence[float]]], title: str) -> str:
-    """Small curves of (warm-up, timed) values on one scale, one per repetition."""
-    width, height, split = 240, 54, 60
-    values = [value for warm, timed in runs for value in (*warm, *timed)]
-    # A first slow window must not press the rest flat: the scale ends at twice the middle.
-    middle = sorted(values)[len(values) // 2] if values else 1.0
-    scale = Scale(0.0, 2.0 * middle, [])
-
-    def curve(part: Sequence[float], left: float, right: float) -> str:
-        step = (right - left) / max(len(part) - 1, 1)
-        return " ".join(
-            f"{left + index * step:.1f},{height - 2 - (height - 4) * scale.place(value):.1f}"
-            for index, value in enumerate(part)
-        )
-
-    lines = "".join(
-        f'<polyline class="faint {series_class(index)}" points="{curve(warm, 1, split)}"/>'
-        f'<polyline class="{series_class(index)}" points="{curve(timed, split, width - 1)}"/>'
-        for index, (warm, timed) in enumerate(runs)
-    )
-    return (
-        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(title)}"><title>{escape(title)}</title>'
-        f'<line class="rule" x1="{split}" x2="{split}" y1="0" y2="{height}"/>{lines}</svg>'
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -34,8 +33,6 @@ class MidiControls(Closing):
         system: MIDI system to look for it in: ``auto`` for all, ``alsa``, ``jack``, ``coremidi``,
             ``winmm``.
         poll_seconds: how often to check whether the device is there.
-        on_change: called, in the listening thread, with name and value after a knob moved a
-            control.
 
     Raises:
         MissingDependencyError: python-rtmidi is not installed.
@@ -50,11 +47,9 @@ class MidiControls(Closing):
         *,
         system: str = "auto",
         poll_seconds: float = 1.0,
-        on_change: Callable[[str, float], None] | None = None,
     ) -> None:
         self._board = board
         self._poll_seconds = poll_seconds
-        self._on_change = on_change
         self._learning: SimpleQueue[tuple[int, int] | None] | None = None
         chosen = port if isinstance(port, MidiPort) else choose_port(port, system)
         self._reader = PortReader(chosen)
@@ -164,8 +159,5 @@ class MidiControls(Closing):
             learning.put((channel, cc))
             return
         for knob in self._knobs:
-            if not knob.binding.is_moved_by(channel, cc):
-                continue
-            value = knob.turned(message[2])
-            if value is not None and self._on_change is not None:
-                self._on_change(knob.binding.name, value)
+            if knob.binding.is_moved_by(channel, cc):
+                knob.turned(message[2])

@@ -352,7 +352,7 @@ def test_the_fork_server_ends_with_the_session(
     guard = WorkerGuard(memory, host, settings)
     guard.start_worker()
     guard.wait_until_ready(30.0)
-    pid = host.pid
+    pid = int(memory.worker["pid"])
     os.kill(pid, 0)
     host.close()
     with pytest.raises(ProcessLookupError):

@@ -108,13 +108,15 @@ def test_knobs_move_controls(
 
 
 def test_a_whole_sweep_arrives_in_order(plug: Callable[[str], Desk]) -> None:
-    desk, board = plug("desk"), ControlBoard()
     heard: list[tuple[str, float]] = []
-    with MidiControls(
-        board,
-        parse_map(MAP, "map"),
-        on_change=lambda name, value: heard.append((name, value)),
-    ):
+
+    class ListeningBoard(ControlBoard):
+        def from_unit(self, name: str, *place: float) -> float:
+            heard.append((name, super().from_unit(name, *place)))
+            return heard[-1][1]
+
+    desk = plug("desk")
+    with MidiControls(ListeningBoard(), parse_map(MAP, "map")):
         for value in range(128):
             desk.send(0xB5, 21, value)
         assert _until(lambda: len(heard) == 128)
