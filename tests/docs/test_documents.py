@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from rtsr.errors import MissingDependencyError
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
@@ -281,7 +283,11 @@ def test_python_code_compiles_and_imports_what_there_is(document: Path) -> None:
         )
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rtsr"):
-                module = importlib.import_module(str(node.module))
+                try:
+                    module = importlib.import_module(str(node.module))
+                except MissingDependencyError as error:
+                    # The extra "call" needs a newer Python than the rest.
+                    pytest.skip(str(error))
                 for name in node.names:
                     assert hasattr(module, name.name), f"{node.module} has no {name.name}"
 

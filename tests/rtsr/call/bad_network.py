@@ -24,6 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("aiosipua", reason='calls need the extra "call", and Python 3.11 or newer')
+
 from aiosipua import SipUAS, parse_sdp
 from network import heard, packets, sent, sound_of, speech
 from scipy.signal import fftconvolve, resample_poly

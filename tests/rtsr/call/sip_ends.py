@@ -8,6 +8,10 @@ import socket
 import threading
 import time
 
+import pytest
+
+pytest.importorskip("aiosipua", reason='calls need the extra "call", and Python 3.11 or newer')
+
 from aiortc.rtp import RtpPacket
 from aiosipua import SipUAC, SipUAS, parse_sdp
 
