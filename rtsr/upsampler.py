@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from rtsr.arguments import (
     MAX_CUTOFF_HZ,
     MIN_CUTOFF_HZ,
     check_arguments,
+    check_expected_cutoff,
     check_frequency,
     check_stream_format,
     check_wet,
@@ -32,6 +32,7 @@ from rtsr.engine.stream_engine import Engine
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
+from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.ports import emit_rows, make_ports, ring_capacity, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
 
@@ -152,8 +153,7 @@ class Upsampler(Closing):
         # How much faster than 48 kHz the engine runs: its 1 Hz stands for so many.
         self._clock = engine_rate(int(input_rate)) / SAMPLE_RATE
         self._check_band(cutoff, ceiling)
-        if expected_cutoff is not None and not math.isfinite(expected_cutoff):
-            raise ArgumentError(f"The expected cutoff must be Hz, not {expected_cutoff}.")
+        check_expected_cutoff(expected_cutoff, LOWEST_CUTOFF_HZ * self._clock)
         self.channels = int(channels)
         self.statistics = Statistics()
         self._blocks_are_hops = bool(blocks_are_hops)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_arguments, check_audio_format
+from rtsr.arguments import check_arguments, check_audio_format, check_expected_cutoff
 from rtsr.batch.high_bands import HighBands
 from rtsr.batch.shedding import DRY, NETWORK, Plan, Shedding
 from rtsr.batch.slots import SlotStep
@@ -201,6 +201,8 @@ class BatchUpsampler(Closing):
         """
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
+        # Else it is the step that fails, and with it those of all other streams.
+        check_expected_cutoff(expected_cutoff)
         found = resolve_colour(colour, self.model)
         with self.lock:
             step = self._running()

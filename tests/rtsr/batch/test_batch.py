@@ -540,6 +540,9 @@ def test_replicate_is_no_batch(stand_in: Path) -> None:
         (8000, {"wet": 2.0}, "between 0 and 1"),
         (8000, {"cutoff": 10.0}, "cutoff must lie between"),
         (8000, {"seed": "x"}, "seed must be an integer"),
+        (8000, {"expected_cutoff": 0.0}, "expected cutoff must lie at 20 Hz or above"),
+        (8000, {"expected_cutoff": float("nan")}, "expected cutoff must lie at 20 Hz or above"),
+        (8000, {"expected_cutoff": "x"}, "expected cutoff must be a number"),
     ],
 )
 def test_stream_arguments(
