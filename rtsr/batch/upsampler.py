@@ -333,17 +333,16 @@ class BatchUpsampler(Closing):
         """Whether the next step takes a row along; for its stream."""
         return bool(is_row_due(self._ports, row, self.step_samples))
 
-    def remove(self, stream: BatchStream, row: int, slots: list[int]) -> None:
-        """Free a row and its slots; for its stream."""
-        with self.lock:
-            del self._streams[row]
-            self.engine.set_colour(row, None)
-            self._ports.values["is_open"][row] = False
-            # A device goes on running them.
-            for part in self._parts:
-                part[slots] = 0.0
-            self._free.extend(reversed(slots))
-            self._free_rows.append(row)
+    def remove(self, row: int, slots: list[int]) -> None:
+        """Free a row and its slots; for its stream, which holds the lock."""
+        del self._streams[row]
+        self.engine.set_colour(row, None)
+        self._ports.values["is_open"][row] = False
+        # A device goes on running them.
+        for part in self._parts:
+            part[slots] = 0.0
+        self._free.extend(reversed(slots))
+        self._free_rows.append(row)
 
     def _running(self) -> SlotStep:
         if self._step is None:
