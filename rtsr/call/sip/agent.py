@@ -35,7 +35,7 @@ from aiosipua.utils import format_addr
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
-from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved, transaction_key
+from rtsr.call.sip.transports import METHODS, TcpTransport, UdpTransport, resolved, transaction_key
 from rtsr.errors import ArgumentError, RtsrError
 
 __all__ = ["Agent", "Target", "check_reach", "is_wildcard", "own_address"]
@@ -317,6 +317,8 @@ class Agent:
         if agent.on_invite is not None:
             agent.on_invite = functools.partial(_take_invite, agent.on_invite)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
+        # aiosipua takes more, as transfers, that a bridge does nothing about.
+        agent._handlers = {name: agent._handlers[name] for name in METHODS}
         return agent
 
 

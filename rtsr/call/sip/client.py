@@ -23,12 +23,17 @@ from aiosipua.uac_responses import _send_ack
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
+from rtsr.call.sip.transports import METHODS, SUPPORTED
 
 __all__ = ["Address", "Client", "refresh_target"]
 
 Address = tuple[str, int]
 
-_TIMER = {"Supported": "100rel, timer", "Session-Expires": str(SESSION_SECONDS)}
+_ABILITIES = {
+    "Allow": ", ".join(METHODS),
+    "Supported": SUPPORTED,
+    "Session-Expires": str(SESSION_SECONDS),
+}
 
 
 @dataclass
@@ -80,7 +85,7 @@ class Client(SipUAC):
             address,
             offer,
             # aiosipua itself names the timer in repeated requests only.
-            extra_headers={**headers, **_TIMER},
+            extra_headers={**headers, **_ABILITIES},
             user_agent=user_agent,
             auth=auth,
             session_expires=SESSION_SECONDS,

@@ -384,6 +384,33 @@ def test_requests_outside_a_call(peer, method, status):
     assert peer.final()[0] == status
 
 
+def test_what_may_be_asked_of_us_is_named(running, peer):
+    methods = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE"
+
+    def said(text, name):
+        return [line for line in text.split("\r\n") if line.startswith(f"{name}: ")]
+
+    peer.send(peer.request("OPTIONS"))
+    text = peer.final()[1]
+    assert said(text, "Allow") == [f"Allow: {methods}"]
+    assert said(text, "Accept") == ["Accept: application/sdp"]
+    _, text, to = set_up(peer)
+    assert said(text, "Allow") == [f"Allow: {methods}"]
+    assert said(text, "Supported") == ["Supported: 100rel, timer"]
+    invite = running.callee.calls[-1].invite
+    assert ", ".join(invite.headers.get("allow")) == methods
+    assert ", ".join(invite.headers.get("supported")) == "100rel, timer"
+    # What is not there is refused with what is (RFC 3261, 8.2.1), and the call goes on.
+    for number, method in enumerate(("INFO", "REFER", "NOTIFY", "MESSAGE"), 2):
+        peer.send(
+            peer.request(method, to=to, number=number, more="Refer-To: <sip:y@127.0.0.1>\r\n")
+        )
+        status, text = peer.final()
+        assert status == 405
+        assert said(text, "Allow") == [f"Allow: {methods}"]
+    hang_up(peer, to, number=9)
+
+
 def test_who_is_not_there_is_said_so(stand_in):
     for refusal, status in ((486, 486), (603, 603), (401, 502)):
         with Running(str(stand_in), callee=Callee(refuse=refusal)) as running:
