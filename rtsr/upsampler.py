@@ -313,7 +313,7 @@ class Upsampler(Closing):
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
-        self._check_band(None, value)
+        self._check_ceiling(value)
         self._set_ceiling(float(value))
 
     @property
@@ -473,11 +473,15 @@ class Upsampler(Closing):
 
     def _check_band(self, cutoff: float | None, ceiling: float | None) -> None:
         """Raise :class:`ArgumentError` unless these are frequencies that the engines can take."""
-        lowest = MIN_CUTOFF_HZ * self._clock
         if cutoff is not None:
-            check_frequency("cutoff", cutoff, lowest, MAX_CUTOFF_HZ * self._clock)
+            lowest, highest = MIN_CUTOFF_HZ * self._clock, MAX_CUTOFF_HZ * self._clock
+            check_frequency("cutoff", cutoff, lowest, highest)
         if ceiling is not None:
-            check_frequency("ceiling", ceiling, lowest, max(MAX_CUTOFF_HZ, self.output_rate / 2))
+            self._check_ceiling(ceiling)
+
+    def _check_ceiling(self, hz: float) -> None:
+        highest = max(MAX_CUTOFF_HZ, self.output_rate / 2)
+        check_frequency("ceiling", hz, MIN_CUTOFF_HZ * self._clock, highest)
 
     def _resolve_colour(
         self, colour: Colour | AutoColour | str | None

@@ -352,6 +352,7 @@ def test_closed_upsampler_says_so(stand_in: Path) -> None:
         ({"threads": 100_000}, "threads on this machine, not 100000"),
         ({"seed": 2**64}, "64-bit"),
         ({"model": "huge"}, "unknown; bundled"),
+        ({"model": 3}, "given by its name or path, not as 3"),
         ({"model": "nowhere/huge.onnx"}, "does not exist"),
         ({"provider": "npu"}, "unknown; choose one of auto"),
         ({"input_rate": "8000"}, "sample rate must be an integer, not '8000'"),
