@@ -507,7 +507,7 @@ class _BridgedCall:
             media.form,
             media.payload_type,
             channels,
-            self._bridge.settings.bitrate,
+            media.bitrate(self._bridge.settings.bitrate),
             media.event_type,
             media.event_rate,
             self._bridge.settings.sends_dtx(media),
@@ -596,6 +596,7 @@ class _BridgedCall:
             self._bridge.settings.sends_dtx(media),
             event_type=media.event_type,
             event_rate=media.event_rate,
+            bitrate=media.bitrate(self._bridge.settings.bitrate),
         )
         sender.is_held = not media.hears
         mine.agree(media)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import ipaddress
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from aiosipua import MediaDescription, SdpMessage, SipRequest, SipResponse, pars
 from aiosipua.sdp import ConnectionData, Origin
 
 from rtsr.call.dtx import wants_dtx
+from rtsr.call.encoders import HIGHEST_BITRATE, LOWEST_BITRATE
 from rtsr.call.formats import (
     COMFORT_NOISE,
     FORMATS,
@@ -41,6 +43,8 @@ KEY_BYTES = 30
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
 _FIRST_DYNAMIC, _FIRST_EVENTS = 96, 101
 _HIGHEST_CLOCK = 192_000
+# Out of range it counts as absent.
+_MOST_BITS = re.compile(r"(?:^|;)\s*maxaveragebitrate\s*=\s*(\d{1,9})\s*(?:;|$)", re.I | re.ASCII)
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _WITHOUT_SENDING_TO = {"sendrecv": "sendonly", "recvonly": "inactive"}
 
@@ -64,6 +68,7 @@ class Media:
         control: where the other end takes reports (RTCP).
         shares_port: whether reports go with the packets (RFC 5761).
         dtx_types: payload types in which the other end would rather not be sent silence (RFC 7587).
+        bitrates: the most bits per second that the other end takes, by payload types of Opus.
     """
 
     address: tuple[str, int]
@@ -78,6 +83,7 @@ class Media:
     control: tuple[str, int] | None = None
     shares_port: bool = False
     dtx_types: frozenset[int] = frozenset()
+    bitrates: dict[int, int] = field(default_factory=dict)
 
     @property
     def payload_type(self) -> int:
@@ -118,6 +124,10 @@ class Media:
     def wants_dtx(self) -> bool:
         """Whether the other end would rather not be sent silence."""
         return self.payload_type in self.dtx_types
+
+    def bitrate(self, wanted: int) -> int:
+        """Return the bits per second of Opus to be sent, where ``wanted`` are, and fewer if told."""
+        return min(wanted, self.bitrates.get(self.payload_type, wanted))
 
     @property
     def is_secure(self) -> bool:
@@ -262,8 +272,8 @@ def _read_audio(sdp: SdpMessage, index: int) -> Media:
         elif form.channels == 1 and codec.channels not in (None, 1):
             continue
         media.formats[codec.payload_type] = form
-        if form is OPUS and wants_dtx(codec.fmtp or ""):
-            media.dtx_types |= {codec.payload_type}
+        if form is OPUS:
+            _read_wishes(codec.fmtp or "", codec.payload_type, media)
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
     # What is said of the whole session counts for its audio, too (RFC 8866, 6.7).
@@ -276,6 +286,15 @@ def _read_audio(sdp: SdpMessage, index: int) -> Media:
     media.control = _control(audio, media.address)
     _read_key(audio, media)
     return media
+
+
+def _read_wishes(parameters: str, payload_type: int, media: Media) -> None:
+    """Read how the other end would be sent Opus (RFC 7587, 6.1)."""
+    if wants_dtx(parameters):
+        media.dtx_types |= {payload_type}
+    found = _MOST_BITS.search(parameters)
+    if found and LOWEST_BITRATE <= int(found[1]) <= HIGHEST_BITRATE:
+        media.bitrates[payload_type] = int(found[1])
 
 
 def _without_scope(text: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 
+import numpy as np
 import pytest
+from sip_ends import OPUS_SDP, SDP, answered, between, hang_up
 
 pytest.importorskip("aiosipua")
 
@@ -88,3 +90,45 @@ def test_keys_that_change_packets_are_passed_over(passed_over, taken):
 def test_g711_in_stereo_is_another_codec():
     sdp = described("m=audio 40000 RTP/AVP 97 0", "a=rtpmap:97 PCMA/8000/2")
     assert read_offer(sdp).formats == {0: PCMU}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "bitrate"),
+    [
+        ("maxaveragebitrate=20000", 20000),
+        ("minptime=10; MaxAverageBitrate = 6000 ;useinbandfec=1", 6000),
+        ("maxaveragebitrate=510000", 64000),
+        # What is out of range counts as absent (RFC 7587, 6.1), as what is no number.
+        ("maxaveragebitrate=5999", 64000),
+        ("maxaveragebitrate=0", 64000),
+        ("maxaveragebitrate=510001", 64000),
+        ("maxaveragebitrate=20000k", 64000),
+        ("x-maxaveragebitrate=20000", 64000),
+        ("maxaveragebitrate", 64000),
+    ],
+)
+def test_how_much_opus_the_other_end_takes(parameters, bitrate):
+    lines = ("a=rtpmap:96 opus/48000/2", f"a=fmtp:96 {parameters}")
+    assert read_offer(described("m=audio 40000 RTP/AVP 96", *lines)).bitrate(64000) == bitrate
+    # Another codec than the one that is sent says nothing.
+    media = read_offer(described("m=audio 40000 RTP/AVP 97 96", "a=rtpmap:97 opus/48000/2", *lines))
+    assert media.bitrate(64000) == 64000
+
+
+def test_an_end_is_sent_no_more_opus_than_it_takes(stand_in):
+    def bits_per_second(running):
+        (call,) = set(running.bridge._calls.values())
+        noise = np.random.default_rng(0).uniform(-0.3, 0.3, (48000, 1)).astype(np.float32)
+        packets = call._caller.line.path.sender.push(noise)
+        return 8 * sum(len(packet.payload) for packet in packets)
+
+    limit = OPUS_SDP + "a=fmtp:96 maxaveragebitrate={}\r\n"
+    with between(stand_in) as (peer, running, called):
+        invite, _, to = answered(peer, called, SDP, limit.format(16000))
+        assert bits_per_second(running) < 18000
+        # It says something else within the call.
+        called.request(invite, "INVITE", 1, limit.format(40000))
+        called.hear("SIP/2.0 200")
+        assert 36000 < bits_per_second(running) < 44000
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
