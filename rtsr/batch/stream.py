@@ -32,9 +32,9 @@ class BatchStream:
     what comes out is what an :class:`~rtsr.upsampler.Upsampler` with the same arguments gives,
     without the ``hop`` of zeros that this begins with.
 
-    One thread may push and another pull while a third steps the batch. What belongs to the sound
-    raises :class:`~rtsr.errors.RtsrError` once the stream is closed, for its place may be another's;
-    ``statistics`` stay.
+    One thread may push and another pull while a third steps the batch. Once the stream is closed
+    its place may be another's: what is asked of its sound raises
+    :class:`~rtsr.errors.RtsrError`, ``statistics`` stay.
 
     Attributes:
         output_rate: Hz of what is pulled.

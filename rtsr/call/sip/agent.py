@@ -37,6 +37,7 @@ from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.transports import METHODS, TcpTransport, UdpTransport, resolved, transaction_key
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.listening import cannot_listen
 
 __all__ = ["Agent", "Target", "check_reach", "is_wildcard", "own_address"]
 
@@ -140,8 +141,7 @@ class Agent:
                 await self.stop()
                 if error.errno == errno.EADDRINUSE and left:
                     continue
-                reason = error.strerror or str(error)
-                raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+                raise cannot_listen(host, port, error) from None
         for agent in self.agents:
             address = (self.host, self.port)
             agent.advertised_addr = address

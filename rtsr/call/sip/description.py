@@ -126,7 +126,7 @@ class Media:
         return self.payload_type in self.dtx_types
 
     def bitrate(self, wanted: int) -> int:
-        """Return the bits per second of Opus to be sent, where ``wanted`` are, and fewer if told."""
+        """Return the bits per second to be sent: as ``wanted``, or what the other end takes."""
         return min(wanted, self.bitrates.get(self.payload_type, wanted))
 
     @property
@@ -267,9 +267,9 @@ def _read_audio(sdp: SdpMessage, index: int) -> Media:
             if not 0 < rate <= _HIGHEST_CLOCK:
                 continue
             media.event_rates[codec.payload_type] = rate
-        elif codec.clock_rate not in (0, form.clock_rate):
-            continue
-        elif form.channels == 1 and codec.channels not in (None, 1):
+        elif codec.clock_rate not in (0, form.clock_rate) or (
+            form.channels == 1 and codec.channels not in (None, 1)
+        ):
             continue
         media.formats[codec.payload_type] = form
         if form is OPUS:

@@ -42,8 +42,8 @@ class UpsampledTrack(MediaStreamTrack):
     ...         peer.addTrack(UpsampledTrack(track, await engine.open_sound(8000)))
 
     Args:
-        source: gives audio frames, 16-bit ones as aiortc's decoders do or of any other PCM format of
-            FFmpeg; their rate may change.
+        source: gives audio frames, 16-bit as aiortc's decoders do or of another PCM format; their
+            rate may change.
         stream: from :meth:`~rtsr.call.engine.CallEngine.open_sound`; closed with the track.
     """
 

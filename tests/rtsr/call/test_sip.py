@@ -30,6 +30,7 @@ from aiosipua import SipDigestAuth, SipResponse, SipUAS, parse_sdp, serialize_sd
 
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT
 from rtsr.call.metrics import exposition
+from rtsr.call.metrics_server import MetricsServer
 from rtsr.call.reports import FarReports
 from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import media_socket
@@ -729,8 +730,22 @@ def test_a_port_in_use_is_one_sentence(running):
     async def start():
         await Agent("127.0.0.1", running.port).start({})
 
-    with pytest.raises(RtsrError, match="Address already in use"):
+    sentence = r"Cannot listen on 127\.0\.0\.1:\d+: Address already in use\.$"
+    with pytest.raises(RtsrError, match=sentence):
         asyncio.run(start())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_that_is_in_use_over_tcp_alone_is_the_same_sentence(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        for server in (Agent(host, port).start({}), MetricsServer(None).start(host, port)):
+            with pytest.raises(RtsrError) as refused:
+                asyncio.run(server)
+            expected = f"Cannot listen on {shown}:{port}: Address already in use."
+            assert str(refused.value) == expected
 
 
 def udp_takes(monkeypatch, port, times):
