@@ -584,7 +584,9 @@ class _BridgedCall:
 
         Raises:
             AudioFormatError: its codec does not carry the call's channels.
+            Unacceptable: our packets do not reach its address.
         """
+        mine.check(media)
         other = self._callee if mine is self._caller else self._caller
         assert mine.line is not None
         assert other.line is not None

@@ -132,3 +132,25 @@ def test_an_end_is_sent_no_more_opus_than_it_takes(stand_in):
         assert 36000 < bits_per_second(running) < 44000
         hang_up(peer, to)
         called.answer(called.hear("BYE"), 200)
+
+
+def test_an_address_that_packets_do_not_reach_is_refused_and_the_call_goes_on(stand_in):
+    elsewhere = SDP.replace("c=IN IP4 127.0.0.1", "c=IN IP6 ::1")
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=elsewhere, call="c0"))
+        assert peer.final()[0] == 488
+        peer.send(peer.request("ACK", call="c0"))
+        _, _, to = answered(peer, called)
+        (call,) = set(running.bridge._calls.values())
+        before = call._caller.media
+        peer.send(peer.request("INVITE", to=to, number=2, body=elsewhere))
+        assert peer.final()[0] == 488
+        peer.send(peer.request("ACK", to=to, number=2))
+        assert call._caller.media is before
+        assert call._callee.line.path.sender.format.name == "PCMU"
+        # An end that holds may say that it is nowhere, in either version.
+        nowhere = SDP.replace("c=IN IP4 127.0.0.1", "c=IN IP6 ::")
+        peer.send(peer.request("INVITE", to=to, number=3, body=nowhere))
+        assert peer.final()[0] == 200
+        hang_up(peer, to, number=4)
+        called.answer(called.hear("BYE"), 200)
