@@ -32,6 +32,7 @@ from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
 from aiosipua.utils import format_addr
 
+from rtsr.call.sip.binding import Binding
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
@@ -215,7 +216,7 @@ class Agent:
         client = self.by(target.transport).uac
         assert client is not None
         address = await self.find(target)
-        registration = Registration(
+        registration = Binding(
             client, target.uri, address, auth=auth, expires=expires, user_agent=USER_AGENT
         )
         self._registration = registration

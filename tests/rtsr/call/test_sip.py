@@ -566,8 +566,11 @@ def test_an_offer_and_its_answer_fit(stand_in):
         read_answer(parse_sdp(serialize_sdp(made)), None)
 
 
-async def registered(statuses, expires=60, seconds=0.0, then=lambda registration: None):
-    """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last."""
+async def registered(statuses, expires=60, seconds=0.0, then=lambda registration: None, kept=None):
+    """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last.
+
+    ``kept`` makes the headers of a success, Contact and Expires, of our Contact.
+    """
     transport = UdpTransport(local_addr=("127.0.0.1", 0))
     agent, seen, left = SipUAS(transport), [], list(statuses)
 
@@ -583,6 +586,11 @@ async def registered(statuses, expires=60, seconds=0.0, then=lambda registration
         if status == 401:
             challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
             response.headers.set_single("WWW-Authenticate", challenge)
+        if status == 200 and kept is not None and request.get_header("expires") != "0":
+            response.headers.remove("Contact")
+            response.headers.remove("Expires")
+            for name, value in kept(request.get_header("contact")):
+                response.headers.append(name, value)
         transport.send_reply(response)
 
     agent._handlers["REGISTER"] = on_register
@@ -611,6 +619,35 @@ def test_registers_with_a_password_and_takes_it_back_at_the_end():
 def test_a_registrar_that_refuses_is_an_error():
     with pytest.raises(RtsrError, match=r"127\.0\.0\.1 does not take us: 403"):
         asyncio.run(registered([403]))
+
+
+@pytest.mark.parametrize(
+    ("kept", "seconds"),
+    [
+        (lambda ours: [("Contact", f"<sip:other@192.0.2.9>;expires=5, {ours};expires=45")], 45),
+        (lambda ours: [("Contact", f"<sip:a@192.0.2.9>;expires=0, {ours};expires=50")], 50),
+        # Behind an address translator a registrar may write another one; the shorter time is safe.
+        (lambda _: [("Contact", "<sip:a@192.0.2.8>;expires=70, <sip:b@192.0.2.9>;expires=40")], 40),
+        (lambda ours: [("Contact", ours), ("Expires", "30")], 30),
+        (lambda ours: [("Expires", "30")], 30),
+        (lambda ours: [("Expires", "soon")], 60),
+        (lambda ours: [("Contact", f"{ours};expires=later"), ("Expires", "9" * 400)], 60),
+        (lambda ours: [], 60),
+    ],
+)  # fmt: skip
+def test_a_registration_lasts_as_long_as_our_own_contact(kept, seconds):
+    found = []
+    asyncio.run(registered([200], kept=kept, then=lambda each: found.append(each.granted_expires)))
+    assert found == [seconds]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [lambda ours: [("Expires", "0")], lambda ours: [("Contact", f"{ours};expires=0")]],
+)
+def test_a_registrar_that_keeps_nothing_refuses(kept):
+    with pytest.raises(RtsrError, match="does not take us: 200 whatever, for 0 s"):
+        asyncio.run(registered([200], kept=kept))
 
 
 def test_a_registrar_that_was_away_is_asked_again(monkeypatch):
