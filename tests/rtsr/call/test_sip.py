@@ -840,3 +840,21 @@ def test_the_addresses_that_were_found_are_said(stand_in):
         finally:
             process.terminate()
     assert process.returncode == 0
+
+
+def test_a_bridge_whose_registrar_is_silent_ends_at_once(stand_in):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as registrar:
+        registrar.bind(("127.0.0.1", 0))
+        registrar.settimeout(60)
+        command = [sys.executable, "-m", "rtsr", "call", "sip", "--to", "sip:x@127.0.0.1"]
+        command += ["--listen", "127.0.0.1:0", "--model", str(stand_in)]
+        command += ["--register", f"sip:me@127.0.0.1:{registrar.getsockname()[1]}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert registrar.recv(65535).startswith(b"REGISTER")
+            finally:
+                process.terminate()
+            # It waits for the registrar's first answer for 35 s, and to be taken back for one.
+            _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
+    assert process.returncode == 0
