@@ -566,10 +566,13 @@ def test_an_offer_and_its_answer_fit(stand_in):
         read_answer(parse_sdp(serialize_sdp(made)), None)
 
 
-async def registered(statuses, expires=60, seconds=0.0, then=lambda registration: None, kept=None):
+async def registered(
+    statuses, expires=60, seconds=0.0, then=lambda registration: None, kept=None, first=()
+):
     """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last.
 
-    ``kept`` makes the headers of a success, Contact and Expires, of our Contact.
+    ``kept`` makes the headers of a success, Contact and Expires, of our Contact; ``first`` are
+    challenges before its own.
     """
     transport = UdpTransport(local_addr=("127.0.0.1", 0))
     agent, seen, left = SipUAS(transport), [], list(statuses)
@@ -585,7 +588,8 @@ async def registered(statuses, expires=60, seconds=0.0, then=lambda registration
             response.headers.set_single(name, request.headers.get_first(name))
         if status == 401:
             challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
-            response.headers.set_single("WWW-Authenticate", challenge)
+            for each in (*first, challenge):
+                response.headers.append("WWW-Authenticate", each)
         if status == 200 and kept is not None and request.get_header("expires") != "0":
             response.headers.remove("Contact")
             response.headers.remove("Expires")
@@ -614,6 +618,21 @@ def test_registers_with_a_password_and_takes_it_back_at_the_end():
     assert "secret" not in seen[1][0]
     assert [expires for _, expires in seen] == ["60", "60", "0", "0"]
     assert 'username="alice"' in seen[3][0]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        'Digest realm="here", nonce="m", qop="auth", algorithm=SHA-512-256',
+        'Digest realm="here", nonce="m", qop="auth-int", algorithm=MD5',
+        "Negotiate bm90aGluZw==",
+        "",
+    ],
+)
+def test_of_several_challenges_one_that_we_know_is_answered(first):
+    seen = asyncio.run(registered([200], first=(first, first)))
+    assert seen[0][0] is None
+    assert 'nonce="n"' in seen[1][0]
 
 
 def test_a_registrar_that_refuses_is_an_error():
