@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import os
@@ -12,6 +13,7 @@ from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.models import Model
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, engine_rate
+from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
 
@@ -141,6 +143,20 @@ def check_frequency(
         raise ArgumentError(
             f"The {name} must lie between {lowest:.0f} and {highest:.0f} Hz, "
             f"not at {frequency:g} Hz."
+        )
+
+
+def check_expected_cutoff(frequency: float | None, lowest: float = LOWEST_CUTOFF_HZ) -> None:
+    """Raise :class:`ArgumentError` unless a measurement can start there; ``None`` starts anywhere.
+
+    Beyond half of the input's rate it starts at that half.
+    """
+    if frequency is None:
+        return
+    _check_real("expected cutoff", frequency)
+    if not lowest <= frequency < math.inf:
+        raise ArgumentError(
+            f"The expected cutoff must lie at {lowest:g} Hz or above, not at {frequency:g} Hz."
         )
 
 

@@ -50,6 +50,10 @@ class MissingDependencyError(RtsrError):
         self.what_for = what_for
         self.extras = extras
 
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, tuple[str, ...]]]:
+        # A pool of processes pickles what its workers raise, and dies of what it cannot rebuild.
+        return type(self), (self.what_for, self.extras)
+
 
 class RtsrWarning(UserWarning):
     """Something runs otherwise than it could, and slower; one complete sentence.

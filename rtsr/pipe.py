@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ def run_pipe(
     report = PipeReport()
     early = upsampler.latency.algorithmic_samples if drop_latency else 0
     rest = b""
-    while data := os.read(source, _READ_BYTES):
+    while data := _read(source):
         if not report.received and not rest and data.startswith(_HEADERS):
             raise AudioFormatError(
                 "The input is a sound file with a header, and a pipe takes raw samples only; use "
@@ -101,6 +102,18 @@ def check_format(name: str) -> np.dtype[Any]:
     return FORMATS[name]
 
 
+def _read(source: int) -> bytes:
+    """Read what there is, or wait for it, also where another program has said not to wait.
+
+    A descriptor that one program has made non-blocking is that for all who share it, as a terminal.
+    """
+    while True:
+        try:
+            return os.read(source, _READ_BYTES)
+        except BlockingIOError:
+            select.select([source], [], [])
+
+
 def _to_float(samples: NDArray[Any]) -> NDArray[np.float32]:
     if samples.dtype.kind == "i":
         return samples.astype(np.float32) / np.float32(_FULL_SCALE)
@@ -116,5 +129,8 @@ def _send(sink: int, block: NDArray[np.float32], dtype: np.dtype[Any], report: P
         block = np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1)
     remaining = memoryview(block.astype(dtype).tobytes())
     while remaining:
-        remaining = remaining[os.write(sink, remaining) :]
+        try:
+            remaining = remaining[os.write(sink, remaining) :]
+        except BlockingIOError:
+            select.select([], [sink], [])
     report.sent += len(block)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from rtsr.arguments import (
     MAX_CUTOFF_HZ,
     MIN_CUTOFF_HZ,
     check_arguments,
+    check_expected_cutoff,
     check_frequency,
     check_stream_format,
     check_wet,
@@ -32,12 +32,32 @@ from rtsr.engine.stream_engine import Engine
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.models import Model, find_octave_model
 from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
+from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.ports import emit_rows, make_ports, ring_capacity, take_rows
 from rtsr_kernels.resample import CHUNK_FRAMES, SUPPORTED_RATES
 
 Audio = NDArray[np.float32]
 
 _ROW = np.zeros(1, np.int64)
+
+
+class _OneThread:
+    """A lock that refuses a second thread instead of letting it wait."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RtsrError(
+                "This Upsampler is in use by another thread; give every thread its own, or use "
+                "BatchUpsampler for many streams."
+            )
+
+    def __exit__(self, *failure: object) -> None:
+        self._lock.release()
 
 
 class Upsampler(Closing):
@@ -152,12 +172,11 @@ class Upsampler(Closing):
         # How much faster than 48 kHz the engine runs: its 1 Hz stands for so many.
         self._clock = engine_rate(int(input_rate)) / SAMPLE_RATE
         self._check_band(cutoff, ceiling)
-        if expected_cutoff is not None and not math.isfinite(expected_cutoff):
-            raise ArgumentError(f"The expected cutoff must be Hz, not {expected_cutoff}.")
+        check_expected_cutoff(expected_cutoff, LOWEST_CUTOFF_HZ * self._clock)
         self.channels = int(channels)
         self.statistics = Statistics()
         self._blocks_are_hops = bool(blocks_are_hops)
-        self._busy = threading.Lock()
+        self._busy = _OneThread()
 
         options: dict[str, Any] = {
             "provider": provider,
@@ -200,7 +219,7 @@ class Upsampler(Closing):
             self._engine.f_target = MAX_CUTOFF_HZ
         self._make_buffers(step, input_rate, limiter, channels_first)
         self.latency: Latency = self._latency()
-        self.reset()
+        self._begin(self._engine)
 
     def _choose_octave_model(
         self, model: Model | str | Path, given: Model | str | Path | None
@@ -248,7 +267,8 @@ class Upsampler(Closing):
 
         What was pushed before is finished first. A measured cutoff begins anew from half of the new
         rate. Where the new rate's conversion has a longer delay, ``latency`` grows by as much.
-        Rates above 48 kHz have an engine of their own clock and cannot be changed.
+        Rates above 48 kHz have an engine of their own clock and cannot be changed. Set it in the
+        thread that calls ``process``; ``cutoff``, ``wet`` and ``ceiling`` may be set in any.
         """
         return round(self._port.conversion.rate * self._clock)
 
@@ -263,9 +283,10 @@ class Upsampler(Closing):
                 f"An Upsampler of {self.input_rate} Hz cannot go on at {value} Hz, for beyond "
                 "48 kHz the rate is its engine's clock; make another one."
             )
-        self._port.change_rate(int(value))
-        engine.native_hz = value / 2
-        self.latency = self._latency(self.latency.alignment)
+        with self._busy:
+            self._port.change_rate(int(value))
+            engine.native_hz = value / 2
+            self.latency = self._latency(self.latency.alignment)
 
     @property
     def cutoff_hz(self) -> float:
@@ -304,7 +325,7 @@ class Upsampler(Closing):
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
-        self._check_band(None, value)
+        self._check_ceiling(value)
         self._set_ceiling(float(value))
 
     @property
@@ -334,18 +355,12 @@ class Upsampler(Closing):
         Raises:
             AudioFormatError: the block has another shape or holds other integers, or, with
                 ``blocks_are_hops``, is not a whole number of steps long.
-            RtsrError: the upsampler is closed, or another thread is in ``process``.
+            RtsrError: the upsampler is closed, or another thread is in ``process``, ``flush`` or
+                ``reset``, or changes ``input_rate``.
         """
         engine = self._running()
-        if not self._busy.acquire(blocking=False):
-            raise RtsrError(
-                "This Upsampler is in use by another thread; give every thread its own, or use "
-                "BatchUpsampler for many streams."
-            )
-        try:
+        with self._busy:
             return self._process(engine, self._port.frames(block))
-        finally:
-            self._busy.release()
 
     def flush(self) -> NDArray[Any]:
         """Return what is still inside and start anew.
@@ -354,30 +369,32 @@ class Upsampler(Closing):
         samples do not make a whole number of output samples): without the first
         ``algorithmic_samples``, a whole stream is ``round(n * output_rate / input_rate)`` long and
         aligned with its input. Rank and kind of number are those of the last block.
+
+        Raises:
+            RtsrError: as for :meth:`process`.
         """
         engine = self._running()
-        missing = self.latency.algorithmic_samples + self._port.whole - self._emitted
-        rest, frames = self._port.empty(missing)
-        silence = np.zeros((self.input_rate // 100, self.channels), np.float32)
-        done = 0
-        while done < missing:
-            self._port.push(silence)
-            self._run(engine)
-            done += self._port.pull_into(frames[done:])
-        self.reset()
+        with self._busy:
+            missing = self.latency.algorithmic_samples + self._port.whole - self._emitted
+            rest, frames = self._port.empty(missing)
+            silence = np.zeros((self.input_rate // 100, self.channels), np.float32)
+            done = 0
+            while done < missing:
+                self._port.push(silence)
+                self._run(engine)
+                done += self._port.pull_into(frames[done:])
+            self._begin(engine)
         return rest
 
     def reset(self) -> None:
-        """Forget the past: the next block starts a new stream. The statistics go on."""
-        self._running().reset()
-        if self._octaves is not None:
-            self._octaves.reset()
-        self._port.reset()
-        self.latency = self._latency()
-        # Output begins with silence for the latency's parts that no sample has passed.
-        waiting = 0 if self._blocks_are_hops else self._audio.shape[0]
-        self._port.emit_silence((self.latency.alignment + waiting) * self._factor)
-        self._emitted = 0
+        """Forget the past: the next block starts a new stream. The statistics go on.
+
+        Raises:
+            RtsrError: as for :meth:`process`.
+        """
+        engine = self._running()
+        with self._busy:
+            self._begin(engine)
 
     def close(self) -> None:
         """Let go of the model; the upsampler cannot be used after that."""
@@ -388,6 +405,18 @@ class Upsampler(Closing):
         if self._engine is None:
             raise RtsrError("This Upsampler is closed; make a new one.")
         return self._engine
+
+    def _begin(self, engine: Engine) -> None:
+        """Start a new stream."""
+        engine.reset()
+        if self._octaves is not None:
+            self._octaves.reset()
+        self._port.reset()
+        self.latency = self._latency()
+        # Output begins with silence for the latency's parts that no sample has passed.
+        waiting = 0 if self._blocks_are_hops else self._audio.shape[0]
+        self._port.emit_silence((self.latency.alignment + waiting) * self._factor)
+        self._emitted = 0
 
     def _process(self, engine: Engine, audio: NDArray[Any]) -> NDArray[Any]:
         port = self._port
@@ -456,11 +485,15 @@ class Upsampler(Closing):
 
     def _check_band(self, cutoff: float | None, ceiling: float | None) -> None:
         """Raise :class:`ArgumentError` unless these are frequencies that the engines can take."""
-        lowest = MIN_CUTOFF_HZ * self._clock
         if cutoff is not None:
-            check_frequency("cutoff", cutoff, lowest, MAX_CUTOFF_HZ * self._clock)
+            lowest, highest = MIN_CUTOFF_HZ * self._clock, MAX_CUTOFF_HZ * self._clock
+            check_frequency("cutoff", cutoff, lowest, highest)
         if ceiling is not None:
-            check_frequency("ceiling", ceiling, lowest, max(MAX_CUTOFF_HZ, self.output_rate / 2))
+            self._check_ceiling(ceiling)
+
+    def _check_ceiling(self, hz: float) -> None:
+        highest = max(MAX_CUTOFF_HZ, self.output_rate / 2)
+        check_frequency("ceiling", hz, MIN_CUTOFF_HZ * self._clock, highest)
 
     def _resolve_colour(
         self, colour: Colour | AutoColour | str | None

@@ -32,7 +32,9 @@ class BatchStream:
     what comes out is what an :class:`~rtsr.upsampler.Upsampler` with the same arguments gives,
     without the ``hop`` of zeros that this begins with.
 
-    One thread may push and another pull while a third steps the batch.
+    One thread may push and another pull while a third steps the batch. Once the stream is closed
+    its place may be another's: what is asked of its sound raises
+    :class:`~rtsr.errors.RtsrError`, ``statistics`` stay.
 
     Attributes:
         output_rate: Hz of what is pulled.
@@ -98,6 +100,7 @@ class BatchStream:
         Settable, for a caller who follows changes of rate by himself: a measured cutoff lies within
         half of it, and begins anew from there.
         """
+        self._check_open()
         return round(2.0 * self._batch.engine.native_hz(self._row))
 
     @native_rate.setter
@@ -133,6 +136,7 @@ class BatchStream:
     @property
     def cutoff_hz(self) -> float:
         """Hz where the content of the newest step ends, as given or as measured."""
+        self._check_open()
         return self._batch.engine.cutoff_hz(self._row)
 
     @property
@@ -141,6 +145,7 @@ class BatchStream:
 
         Settable; a change is faded over 10 ms.
         """
+        self._check_open()
         return self._batch.engine.given_cutoff(self._row)
 
     @cutoff.setter
@@ -154,6 +159,7 @@ class BatchStream:
     @property
     def wet(self) -> float:
         """Gain of the generated band, 0 to 1; a change is faded over 10 ms."""
+        self._check_open()
         return self._batch.engine.wet(self._row)
 
     @wet.setter
@@ -168,6 +174,7 @@ class BatchStream:
 
         Where ``auto`` was given it is an :class:`~rtsr.colour.auto.AutoColour`.
         """
+        self._check_open()
         return self._batch.engine.colour(self._row)
 
     @colour.setter
@@ -180,11 +187,13 @@ class BatchStream:
     @property
     def colour_share(self) -> float:
         """How much of the colour is used, 0 to 1: as far as the stream resembles its source."""
+        self._check_open()
         return self._batch.engine.colour_share(self._row)
 
     @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
+        self._check_open()
         return self._batch.engine.target(self._row)
 
     @ceiling.setter
@@ -196,6 +205,7 @@ class BatchStream:
     @property
     def seed(self) -> int:
         """Of the noise; a change counts from the next step on."""
+        self._check_open()
         return self._batch.seed_of(self._row)
 
     @seed.setter
@@ -218,17 +228,18 @@ class BatchStream:
     @property
     def held_steps(self) -> int:
         """Steps of the batch that this stream sat out, having nothing due."""
+        self._check_open()
         return int(self._batch.counted(self._row)["held_steps"])
 
     @property
     def waiting_ms(self) -> float:
         """Milliseconds of sound that were pushed and not stepped yet."""
-        return 1000.0 * self._port.waiting / SAMPLE_RATE
+        return 0.0 if self._closed else 1000.0 * self._port.waiting / SAMPLE_RATE
 
     @property
     def ready(self) -> int:
         """Samples that can be pulled."""
-        return self._port.ready
+        return 0 if self._closed else self._port.ready
 
     @property
     def is_due(self) -> bool:
@@ -238,7 +249,7 @@ class BatchStream:
     @property
     def is_done(self) -> bool:
         """Whether :meth:`finish` was called and the last sample can be pulled."""
-        return self._port.is_done
+        return not self._closed and self._port.is_done
 
     @property
     def is_closed(self) -> bool:
@@ -327,11 +338,13 @@ class BatchStream:
 
     def close(self) -> None:
         """Leave the batch: the place is free for another stream, what was not pulled is lost."""
-        if not self._closed:
+        with self._batch.lock:
+            if self._closed:
+                return
             # Once more, for those who ask later.
             _ = self.statistics
             self._closed = True
-            self._batch.remove(self, self._row, self._slots)
+            self._batch.remove(self._row, self._slots)
 
     def __reduce__(self) -> Any:
         raise RtsrError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_arguments, check_audio_format
+from rtsr.arguments import check_arguments, check_audio_format, check_expected_cutoff
 from rtsr.batch.high_bands import HighBands
 from rtsr.batch.shedding import DRY, NETWORK, Plan, Shedding
 from rtsr.batch.slots import SlotStep
@@ -201,6 +201,8 @@ class BatchUpsampler(Closing):
         """
         check_audio_format(input_rate, output_rate, channels)
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
+        # Else it is the step that fails, and with it those of all other streams.
+        check_expected_cutoff(expected_cutoff)
         found = resolve_colour(colour, self.model)
         with self.lock:
             step = self._running()
@@ -331,17 +333,16 @@ class BatchUpsampler(Closing):
         """Whether the next step takes a row along; for its stream."""
         return bool(is_row_due(self._ports, row, self.step_samples))
 
-    def remove(self, stream: BatchStream, row: int, slots: list[int]) -> None:
-        """Free a row and its slots; for its stream."""
-        with self.lock:
-            del self._streams[row]
-            self.engine.set_colour(row, None)
-            self._ports.values["is_open"][row] = False
-            # A device goes on running them.
-            for part in self._parts:
-                part[slots] = 0.0
-            self._free.extend(reversed(slots))
-            self._free_rows.append(row)
+    def remove(self, row: int, slots: list[int]) -> None:
+        """Free a row and its slots; for its stream, which holds the lock."""
+        del self._streams[row]
+        self.engine.set_colour(row, None)
+        self._ports.values["is_open"][row] = False
+        # A device goes on running them.
+        for part in self._parts:
+            part[slots] = 0.0
+        self._free.extend(reversed(slots))
+        self._free_rows.append(row)
 
     def _running(self) -> SlotStep:
         if self._step is None:

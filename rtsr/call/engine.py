@@ -284,7 +284,13 @@ class CallEngine:
         await self.stop()
 
     def start(self) -> None:
-        """Begin to step; called on the event loop that the calls will live on."""
+        """Begin to step; called on the event loop that the calls will live on.
+
+        Raises:
+            RtsrError: it was started before.
+        """
+        if self._thread is not None or self._stopping:
+            raise RtsrError("A CallEngine is started once; make another one.")
         self.loop = asyncio.get_running_loop()
         # What was made so far stays; the collector need not scan it during calls.
         gc.collect()
@@ -294,15 +300,15 @@ class CallEngine:
         self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
 
     async def stop(self) -> None:
-        """End all lines and the thread."""
+        """End all lines and the thread. May be called twice, and without a start."""
         for line in [*self.lines, *self._plain]:
             line.close()
         for sound in list(self.sounds):
             sound.close()
         self._stopping = True
-        self._watch.cancel()
         self._work.set()
         if self._thread is not None:
+            self._watch.cancel()
             await asyncio.to_thread(self._thread.join)
         self.batch.close()
 
@@ -334,6 +340,7 @@ class CallEngine:
 
         Raises:
             BusyError: all slots are taken.
+            RtsrError: the engine does not run.
             ArgumentError: the colour was learnt for another model.
         """
         stream = await self._take_place(rate, seed, wet, colour)
@@ -353,6 +360,7 @@ class CallEngine:
         event_rates: Mapping[int, int] | None = None,
     ) -> Line:
         """Open a direction that is only transcoded, as back to the telephone; it takes no slot."""
+        self._check_runs()
         stream = CallStream(None, channels=receiver.channels)
         line = Line(
             self, MediaPath(receiver, stream, sender, send, event_rates, self.deadline), name
@@ -378,6 +386,7 @@ class CallEngine:
 
         Raises:
             BusyError: all slots are taken.
+            RtsrError: the engine does not run.
             AudioFormatError: a rate that is not accepted.
             ArgumentError: the colour was learnt for another model.
         """
@@ -416,6 +425,7 @@ class CallEngine:
     async def _take_place(
         self, rate: int, seed: int, wet: float, colour: Colour | AutoColour | str | None
     ) -> CallStream:
+        self._check_runs()
         # A refusal must not cost a place.
         found = resolve_colour(self._colour if colour is None else colour, self.batch.model)
         if len(self.lines) + len(self.sounds) + self._opening >= self.capacity:
@@ -437,6 +447,13 @@ class CallEngine:
             self._opening -= 1
         self.taken += 1
         return stream
+
+    def _check_runs(self) -> None:
+        if self._thread is None or self._stopping:
+            raise RtsrError(
+                "This CallEngine does not run; open calls within `async with CallEngine(...)`, or "
+                "between start() and stop()."
+            )
 
     def _run(self) -> None:
         while not self._stopping:

@@ -6,7 +6,7 @@ import asyncio
 
 from rtsr.call.engine import CallEngine
 from rtsr.call.metrics import CONTENT_TYPE, exposition
-from rtsr.errors import RtsrError
+from rtsr.listening import cannot_listen
 
 __all__ = ["MetricsServer"]
 
@@ -35,8 +35,7 @@ class MetricsServer:
         try:
             self._server = await asyncio.start_server(self._answer, host, port, limit=_LONGEST_LINE)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+            raise cannot_listen(host, port, error) from None
         found = self._server.sockets[0].getsockname()
         self.address = (str(found[0]), int(found[1]))
 

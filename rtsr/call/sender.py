@@ -120,6 +120,7 @@ class Sender:
         *,
         event_type: int | None = None,
         event_rate: int = 8000,
+        bitrate: int | None = None,
     ) -> None:
         """Send another codec, or the same under another number, from the next frame on.
 
@@ -129,11 +130,15 @@ class Sender:
             dtx: whether silence is not sent, where the codec is Opus.
             event_type: payload type of telephone events, if the far end takes some.
             event_rate: Hz of their clock.
+            bitrate: bits per second, for Opus; as before if ``None``.
 
         Raises:
             AudioFormatError: the codec does not support this number of channels.
         """
-        if form is not self.format:
+        bitrate = self._bitrate if bitrate is None else bitrate
+        is_other = form is not self.format or (form is OPUS and bitrate != self._bitrate)
+        self._bitrate = bitrate
+        if is_other:
             self._begin(form)
             self._marker = True
         self._event_type, self._event_rate = event_type, event_rate

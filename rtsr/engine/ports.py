@@ -202,7 +202,8 @@ class BlockPort:
         """
         audio = np.asarray(block)
         kind = audio.dtype
-        integers = kind == _INT16
+        # In either order of bytes: RTP's and AIFF's samples begin with the upper one.
+        integers = kind.kind == "i" and kind.itemsize == _INT16.itemsize
         if not integers and kind.kind != "f":
             raise AudioFormatError(
                 f"Blocks are floating-point samples in [-1, 1] or 16-bit integers, not {kind}."
@@ -221,10 +222,11 @@ class BlockPort:
             )
         # Not before: a block that is refused must not change what the next output looks like.
         self._integers, self._flat = integers, flat
-        if integers or kind == _FLOAT32:
+        wanted = _INT16 if integers else _FLOAT32
+        if kind == wanted:
             return audio
         with np.errstate(over="ignore"):
-            return audio.astype(np.float32)
+            return audio.astype(wanted)
 
     def push(self, audio: Block) -> None:
         """Append ``(samples, channels)`` of :meth:`frames` to what waits; there must be room."""

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.listening import cannot_listen
 from rtsr.page.access import Access
 
 __all__ = ["PageThread", "access_for", "address_of", "bind", "check_certificate", "server_for"]
@@ -50,7 +51,7 @@ def bind(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _no_address(host, port, error) from None
+        raise cannot_listen(host, port, error) from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
@@ -58,12 +59,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.listen()
     except OSError as error:
         bound.close()
-        raise _no_address(host, port, error) from None
+        raise cannot_listen(host, port, error) from None
     return bound
-
-
-def _no_address(host: str, port: int, error: OSError) -> RtsrError:
-    return RtsrError(f"Cannot listen on {host}:{port}: {error.strerror or error}.")
 
 
 def address_of(bound: socket.socket, access: Access, scheme: str = "http", name: str = "") -> str:

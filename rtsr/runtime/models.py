@@ -52,6 +52,8 @@ def find_model(name_or_path: str | Path) -> Model:
     Raises:
         ModelError: no such model, or the file is not one of rtsr's.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise ModelError(f"A model is given by its name or path, not as {name_or_path!r}.")
     text = str(name_or_path)
     networks = {**bundled(), **bundled_octaves()}
     if text in networks:

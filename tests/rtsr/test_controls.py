@@ -187,6 +187,7 @@ def test_the_ceiling_reaches_the_network(begin: Callable[..., Any], make_sound: 
         ("wet", None),
         ("ceiling", 100.0),
         ("ceiling", float("inf")),
+        ("ceiling", None),
         ("input_rate", 1234),
         ("input_rate", 96000),
         ("input_rate", 8000.5),

@@ -188,6 +188,22 @@ def test_output_rates_are_aligned_and_as_long_as_due(
 
 
 @KINDS
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_the_order_of_bytes_makes_no_difference(
+    kind: str, dtype: Any, stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(8000, 0.1)[:, 0] * (10_000 if dtype is np.int16 else 1)
+    native = sound.astype(dtype)
+    blocks = [native[:300], native[300:]]
+    # As RTP carries them in L16 (RFC 3551, 4.5.11).
+    swapped = [block.astype(block.dtype.newbyteorder()) for block in blocks]
+    expected, _ = _run(kind, stand_in, 8000, blocks)
+    got, _ = _run(kind, stand_in, 8000, swapped)
+    assert got.dtype == np.dtype(dtype)
+    assert np.array_equal(got, expected)
+
+
+@KINDS
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.uint16, np.complex64, np.bool_, object])
 def test_other_kinds_of_number_are_refused(kind: str, dtype: Any, stand_in: Path) -> None:
     with pytest.raises(AudioFormatError, match=r"floating-point samples in .* or 16-bit integers"):

@@ -31,13 +31,22 @@ def test_a_second_thread_in_process_is_refused(stand_in: Path) -> None:
     thread = threading.Thread(target=lambda: first.append(upsampler.process(np.ones(80, "f4"))))
     thread.start()
     assert inside.wait(20)
-    with pytest.raises(RtsrError, match="in use by another thread") as caught:
-        upsampler.process(np.ones(80, np.float32))
-    assert str(caught.value).count(".") == 1
+    for use in (
+        lambda: upsampler.process(np.ones(80, np.float32)),
+        upsampler.flush,
+        upsampler.reset,
+        lambda: setattr(upsampler, "input_rate", 16000),
+    ):
+        with pytest.raises(RtsrError, match="in use by another thread") as caught:
+            use()
+        assert str(caught.value).count(".") == 1
+    # What is only looked at from time to time may be set at any time.
+    upsampler.wet, upsampler.cutoff, upsampler.ceiling = 0.5, 3500.0, 16000.0
     go_on.set()
     thread.join(20)
     # The first is unharmed, and so is what follows, also after an error.
     assert len(first[0]) == 480
+    assert upsampler.input_rate == 8000
     with pytest.raises(RtsrError):
         upsampler.process(np.ones((80, 2), np.float32))
     assert len(upsampler.process(np.ones(80, np.float32))) == 480

@@ -143,6 +143,44 @@ def test_sound_comes_out_while_more_goes_in(stand_in: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there, pipes have no such mode")
+@pytest.mark.skipif(sys.platform == "win32", reason="there, nothing tells when a pipe is ready")
+def test_descriptors_that_do_not_wait_are_waited_for(stand_in: Path, make_sound: MakeSound) -> None:
+    data = (make_sound(8000, 2.0)[:, 0] * 32767).astype("<i2").tobytes()
+    expected, _ = _through(Upsampler(8000, model=stand_in), data)
+    source, feeding = os.pipe()
+    draining, sink = os.pipe()
+    os.set_blocking(source, False)
+    os.set_blocking(sink, False)
+    out: list[bytes] = []
+
+    def feed() -> None:
+        # At first there is nothing to read, and there is a time without more.
+        for part in (data[:999], data[999:]):
+            time.sleep(0.2)
+            os.write(feeding, part)
+        os.close(feeding)
+
+    def drain() -> None:
+        # By then the pipe, which holds less than comes out, is full.
+        time.sleep(1.0)
+        while got := os.read(draining, 65536):
+            out.append(got)
+
+    threads = [threading.Thread(target=feed), threading.Thread(target=drain)]
+    for thread in threads:
+        thread.start()
+    try:
+        report = run_pipe(Upsampler(8000, model=stand_in), source, sink)
+    finally:
+        os.close(sink)
+        for thread in threads:
+            thread.join()
+        os.close(source)
+    assert b"".join(out) == expected
+    assert report.received == 16000
+
+
 def test_reader_that_leaves_ends_quietly(stand_in: Path) -> None:
     process = subprocess.Popen(
         [*RTSR, "pipe", "--rate", "8000", "--model", str(stand_in)],

@@ -32,11 +32,13 @@ from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_update
 from aiosipua.utils import format_addr
 
+from rtsr.call.sip.binding import Binding
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
-from rtsr.call.sip.transports import TcpTransport, UdpTransport, resolved, transaction_key
+from rtsr.call.sip.transports import METHODS, TcpTransport, UdpTransport, resolved, transaction_key
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.listening import cannot_listen
 
 __all__ = ["Agent", "Target", "check_reach", "is_wildcard", "own_address"]
 
@@ -140,8 +142,7 @@ class Agent:
                 await self.stop()
                 if error.errno == errno.EADDRINUSE and left:
                     continue
-                reason = error.strerror or str(error)
-                raise RtsrError(f"Cannot listen on {host}:{port}: {reason}.") from None
+                raise cannot_listen(host, port, error) from None
         for agent in self.agents:
             address = (self.host, self.port)
             agent.advertised_addr = address
@@ -215,7 +216,7 @@ class Agent:
         client = self.by(target.transport).uac
         assert client is not None
         address = await self.find(target)
-        registration = Registration(
+        registration = Binding(
             client, target.uri, address, auth=auth, expires=expires, user_agent=USER_AGENT
         )
         self._registration = registration
@@ -317,6 +318,8 @@ class Agent:
         if agent.on_invite is not None:
             agent.on_invite = functools.partial(_take_invite, agent.on_invite)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
+        # aiosipua takes more, as transfers, that a bridge does nothing about.
+        agent._handlers = {name: agent._handlers[name] for name in METHODS}
         return agent
 
 

@@ -514,7 +514,7 @@ class _BridgedCall:
             media.form,
             media.payload_type,
             channels,
-            self._bridge.settings.bitrate,
+            media.bitrate(self._bridge.settings.bitrate),
             media.event_type,
             media.event_rate,
             self._bridge.settings.sends_dtx(media),
@@ -615,7 +615,9 @@ class _BridgedCall:
 
         Raises:
             AudioFormatError: its codec does not carry the call's channels.
+            Unacceptable: our packets do not reach its address.
         """
+        mine.check(media)
         other = self._callee if mine is self._caller else self._caller
         assert mine.line is not None
         assert other.line is not None
@@ -627,6 +629,7 @@ class _BridgedCall:
             self._bridge.settings.sends_dtx(media),
             event_type=media.event_type,
             event_rate=media.event_rate,
+            bitrate=media.bitrate(self._bridge.settings.bitrate),
         )
         sender.is_held = not media.hears
         mine.agree(media)

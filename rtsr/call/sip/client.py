@@ -16,19 +16,25 @@ from aiosipua import (
     SipUAC,
     serialize_sdp,
 )
-from aiosipua.auth import answer_challenge
+from aiosipua.auth import answer_challenge, build_credentials
+from aiosipua.headers import parse_auth
 from aiosipua.transport import SipTransport
 from aiosipua.uac_responses import _send_ack
 
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
+from rtsr.call.sip.transports import METHODS, SUPPORTED
 
 __all__ = ["Address", "Client", "refresh_target"]
 
 Address = tuple[str, int]
 
-_TIMER = {"Supported": "100rel, timer", "Session-Expires": str(SESSION_SECONDS)}
+_ABILITIES = {
+    "Allow": ", ".join(METHODS),
+    "Supported": SUPPORTED,
+    "Session-Expires": str(SESSION_SECONDS),
+}
 
 
 @dataclass
@@ -80,7 +86,7 @@ class Client(SipUAC):
             address,
             offer,
             # aiosipua itself names the timer in repeated requests only.
-            extra_headers={**headers, **_TIMER},
+            extra_headers={**headers, **_ABILITIES},
             user_agent=user_agent,
             auth=auth,
             session_expires=SESSION_SECONDS,
@@ -141,6 +147,7 @@ class Client(SipUAC):
 
     def handle_response(self, response: SipResponse, addr: Address) -> None:
         """Take a response to one of our requests."""
+        _put_known_challenge_first(response)
         cseq, name = response.cseq, response.call_id or ""
         question = None if cseq is None else self._questions.get((name, cseq.seq))
         if question is not None and cseq is not None and cseq.method == question.request.method:
@@ -283,6 +290,26 @@ def refresh_target(dialog: Dialog, message: SipRequest | SipResponse) -> None:
     cseq, contact = message.cseq, contact_in(message)
     if cseq is not None and cseq.method in ("INVITE", "UPDATE") and contact is not None:
         dialog.remote_target = contact
+
+
+def _put_known_challenge_first(response: SipResponse) -> None:
+    """Let aiosipua, which reads the first challenge alone, read one that it can answer.
+
+    Servers name their strongest one first, and the older ones behind it (RFC 8760, 2.4).
+    """
+    for name in ("WWW-Authenticate", "Proxy-Authenticate"):
+        challenges = response.headers.get(name)
+        known = next((each for each in challenges if _can_be_answered(each)), None)
+        if known is not None and len(challenges) > 1:
+            response.headers.set_single(name, known)
+
+
+def _can_be_answered(challenge: str) -> bool:
+    try:
+        found = build_credentials(SipDigestAuth("", ""), parse_auth(challenge), "INVITE", "sip:x")
+    except ValueError:
+        return False
+    return found is not None
 
 
 def _dialog_with(dialog: Dialog, response: SipResponse, tag: str) -> Dialog:

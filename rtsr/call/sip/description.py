@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import ipaddress
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from aiosipua import MediaDescription, SdpMessage, SipRequest, SipResponse, pars
 from aiosipua.sdp import ConnectionData, Origin
 
 from rtsr.call.dtx import wants_dtx
+from rtsr.call.encoders import HIGHEST_BITRATE, LOWEST_BITRATE
 from rtsr.call.formats import (
     COMFORT_NOISE,
     FORMATS,
@@ -41,6 +43,9 @@ KEY_BYTES = 30
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
 _FIRST_DYNAMIC, _FIRST_EVENTS = 96, 101
 _HIGHEST_CLOCK = 192_000
+# Out of range it counts as absent.
+_MOST_BITS = re.compile(r"(?:^|;)\s*maxaveragebitrate\s*=\s*(\d{1,9})\s*(?:;|$)", re.I | re.ASCII)
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _WITHOUT_SENDING_TO = {"sendrecv": "sendonly", "recvonly": "inactive"}
 
 
@@ -63,6 +68,7 @@ class Media:
         control: where the other end takes reports (RTCP).
         shares_port: whether reports go with the packets (RFC 5761).
         dtx_types: payload types in which the other end would rather not be sent silence (RFC 7587).
+        bitrates: the most bits per second that the other end takes, by payload types of Opus.
     """
 
     address: tuple[str, int]
@@ -77,6 +83,7 @@ class Media:
     control: tuple[str, int] | None = None
     shares_port: bool = False
     dtx_types: frozenset[int] = frozenset()
+    bitrates: dict[int, int] = field(default_factory=dict)
 
     @property
     def payload_type(self) -> int:
@@ -117,6 +124,10 @@ class Media:
     def wants_dtx(self) -> bool:
         """Whether the other end would rather not be sent silence."""
         return self.payload_type in self.dtx_types
+
+    def bitrate(self, wanted: int) -> int:
+        """Return the bits per second to be sent: as ``wanted``, or what the other end takes."""
+        return min(wanted, self.bitrates.get(self.payload_type, wanted))
 
     @property
     def is_secure(self) -> bool:
@@ -221,11 +232,20 @@ def answer(
 
 
 def _read(sdp: SdpMessage | None) -> Media:
+    """Read the first audio that we can take: who offers two has a plain one behind the better."""
     if sdp is None:
         raise Unacceptable("There is no description of the sound.")
-    index = next((i for i, each in enumerate(sdp.media) if each.media == "audio" and each.port), -1)
-    if index < 0:
-        raise Unacceptable("There is no audio.")
+    refusals: list[Unacceptable] = []
+    for index, each in enumerate(sdp.media):
+        if each.media == "audio" and each.port:
+            try:
+                return _read_audio(sdp, index)
+            except Unacceptable as refusal:
+                refusals.append(refusal)
+    raise refusals[0] if refusals else Unacceptable("There is no audio.")
+
+
+def _read_audio(sdp: SdpMessage, index: int) -> Media:
     audio = sdp.media[index]
     connection = audio.connection or sdp.connection
     if connection is None or not 0 < audio.port < 65536:
@@ -247,14 +267,18 @@ def _read(sdp: SdpMessage | None) -> Media:
             if not 0 < rate <= _HIGHEST_CLOCK:
                 continue
             media.event_rates[codec.payload_type] = rate
-        elif codec.clock_rate not in (0, form.clock_rate):
+        elif codec.clock_rate not in (0, form.clock_rate) or (
+            form.channels == 1 and codec.channels not in (None, 1)
+        ):
             continue
         media.formats[codec.payload_type] = form
-        if form is OPUS and wants_dtx(codec.fmtp or ""):
-            media.dtx_types |= {codec.payload_type}
+        if form is OPUS:
+            _read_wishes(codec.fmtp or "", codec.payload_type, media)
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
-    media.direction = audio.direction
+    # What is said of the whole session counts for its audio, too (RFC 8866, 6.7).
+    said = [*audio.attributes, *sdp.attributes, "sendrecv"]
+    media.direction = next(each for each in said if each in _DIRECTIONS)
     if not media.has_address:
         # How calls were put on hold before there were directions (RFC 3264, 8.4).
         media.direction = _WITHOUT_SENDING_TO.get(media.direction, media.direction)
@@ -262,6 +286,15 @@ def _read(sdp: SdpMessage | None) -> Media:
     media.control = _control(audio, media.address)
     _read_key(audio, media)
     return media
+
+
+def _read_wishes(parameters: str, payload_type: int, media: Media) -> None:
+    """Read how the other end would be sent Opus (RFC 7587, 6.1)."""
+    if wants_dtx(parameters):
+        media.dtx_types |= {payload_type}
+    found = _MOST_BITS.search(parameters)
+    if found and LOWEST_BITRATE <= int(found[1]) <= HIGHEST_BITRATE:
+        media.bitrates[payload_type] = int(found[1])
 
 
 def _without_scope(text: str) -> str:
@@ -299,6 +332,8 @@ def _read_key(audio: MediaDescription, media: Media) -> None:
         parts = line.split()
         if len(parts) < 3 or parts[1] != SUITE or not parts[2].startswith("inline:"):
             continue
+        if _changes_packets(parts[2], parts[3:]):
+            continue
         try:
             key = base64.b64decode(parts[2][7:].split("|")[0], validate=True)
         except (binascii.Error, ValueError):
@@ -307,6 +342,18 @@ def _read_key(audio: MediaDescription, media: Media) -> None:
             media.their_key, media.crypto_tag = key, parts[0]
             return
     raise Unacceptable(f"Encrypted sound needs a key for {SUITE}.")
+
+
+def _changes_packets(key: str, parameters: Sequence[str]) -> bool:
+    """Whether packets under an offered key would not be those that we read and write.
+
+    Behind an identifier of the key (MKI, which alone has a colon; several keys need it) there is
+    one more field in each, and parameters of the session leave encryption out, for example. What
+    is not followed must not be accepted (RFC 4568, 6.1 and 6.3); the size of a window against
+    replays, and what begins with a minus, may be passed over.
+    """
+    has_identifier = ":" in key.removeprefix("inline:")
+    return has_identifier or any(not each.startswith(("WSH=", "-")) for each in parameters)
 
 
 def _written(

@@ -14,7 +14,7 @@ from rtsr.call.formats import Packet
 from rtsr.call.reports import FarReports
 from rtsr.call.sip.client import Address, Client
 from rtsr.call.sip.control import ReportWriter
-from rtsr.call.sip.description import Media, Session, description_in
+from rtsr.call.sip.description import Media, Session, Unacceptable, description_in
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.session_timer import SessionTerms, SessionTimer, answered
 
@@ -82,8 +82,23 @@ class Leg:
         if self.line is not None:
             self.line.touch()
 
+    def check(self, media: Media) -> None:
+        """Raise :class:`Unacceptable` where packets from here do not reach a description's address.
+
+        A socket of IPv4 sends nothing to an address of IPv6, nor the other way round.
+        """
+        ours = "" if self.socket is None else self.socket.address[0]
+        theirs = media.address[0]
+        if ours and media.has_address and (":" in ours) != (":" in theirs):
+            raise Unacceptable(f"Sound comes from {ours} and does not reach {theirs}.")
+
     def agree(self, media: Media) -> None:
-        """Packets go by this description from now on."""
+        """Packets go by this description from now on.
+
+        Raises:
+            Unacceptable: as for :meth:`check`.
+        """
+        self.check(media)
         self.media = media
         self.reports.formats = media.formats
         if self.socket is not None and media.has_address:

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from aiosipua.utils import format_addr
 
@@ -85,9 +86,29 @@ async def _run(
             await server.start(*metrics)
             undo.push_async_callback(server.stop)
         if registrar is not None:
-            await agent.register(registrar, settings.auth, _REGISTRATION_SECONDS)
+            registering = asyncio.ensure_future(
+                agent.register(registrar, settings.auth, _REGISTRATION_SECONDS)
+            )
+            if not await _done_before(stopped, registering):
+                return
         ours = format_addr(agent.host, agent.port)
         announce(f"rtsr call sip: sip:{ours} to {settings.target.uri}")
         if server is not None:
             announce(f"metrics: http://{format_addr(*server.address)}/metrics")
         await stopped.wait()
+
+
+async def _done_before(stopped: asyncio.Event, work: asyncio.Future[Any]) -> bool:
+    """Wait for some work, or give it up when the program is to end; return whether it was done.
+
+    Raises:
+        RtsrError: the work has failed.
+    """
+    stopping = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        work.cancel()
+        return False
+    stopping.cancel()
+    work.result()
+    return True

@@ -28,9 +28,14 @@ from aiosipua.transport import (
 
 from rtsr.call.sip.destinations import datagram_hop, is_within_call, next_hop, sent_by
 
-__all__ = ["TcpTransport", "UdpTransport", "resolved", "transaction_key"]
+__all__ = ["METHODS", "SUPPORTED", "TcpTransport", "UdpTransport", "resolved", "transaction_key"]
 
 _log = logging.getLogger(__name__)
+
+#: What may be asked of us, as headers name it.
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")
+#: Extensions that calls may use.
+SUPPORTED = "100rel, timer"
 
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
@@ -145,6 +150,7 @@ class _Transactions:
     def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
         """Remember a response that is sent: it answers every copy of its request."""
         _keep_one_tag(response)
+        _name_abilities(response)
         key = transaction_key(response)
         known = None if key is None else self._answered.get(key)
         if known is not None:
@@ -498,6 +504,21 @@ def _keep_one_tag(response: SipResponse) -> None:
     address, *tags = (response.headers.get_first("to") or "").split(";tag=")
     if len(tags) > 1:
         response.headers.set_single("To", f"{address};tag={tags[0]}")
+
+
+def _name_abilities(response: SipResponse) -> None:
+    """Say what may be asked of us, as answers to INVITE and OPTIONS should and 405 must.
+
+    RFC 3261, 8.2.1, 11.2 and 13.3.1.4.
+    """
+    method = response.cseq.method.upper() if response.cseq is not None else ""
+    accepts = 200 <= response.status_code < 300 and method in ("INVITE", "OPTIONS")
+    if accepts or response.status_code == 405:
+        response.headers.set_single("Allow", ", ".join(METHODS))
+    if accepts:
+        response.headers.set_single("Supported", SUPPORTED)
+    if accepts and method == "OPTIONS":
+        response.headers.set_single("Accept", "application/sdp")
 
 
 def _name_proxies(response: SipResponse, proxies: list[str]) -> None:

@@ -23,6 +23,12 @@ Audio = NDArray[np.float32]
 _FRAME = 960
 _TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 _INT16 = 32768.0
+#: Of integers, by their size in bytes: the value of silence, and the largest step from it.
+_FULL_SCALE = {
+    1: (np.float32(128.0), np.float32(128.0)),
+    2: (np.float32(0.0), np.float32(_INT16)),
+    4: (np.float32(0.0), np.float32(2.0**31)),
+}
 # A track without a listener stores half a second.
 _MOST_WAITING = 25
 
@@ -36,7 +42,8 @@ class UpsampledTrack(MediaStreamTrack):
     ...         peer.addTrack(UpsampledTrack(track, await engine.open_sound(8000)))
 
     Args:
-        source: gives 16-bit audio frames, as aiortc's decoders do; their rate may change.
+        source: gives audio frames, 16-bit as aiortc's decoders do or of another PCM format; their
+            rate may change.
         stream: from :meth:`~rtsr.call.engine.CallEngine.open_sound`; closed with the track.
     """
 
@@ -133,9 +140,14 @@ class PacketTrack(MediaStreamTrack):
 
 
 def _as_sound(frame: av.AudioFrame, channels: int) -> Audio:
-    """Return the samples ``(samples, channels)`` in [-1, 1] of a packed 16-bit frame."""
-    samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
-    sound = samples.astype(np.float32) / np.float32(_INT16)
+    """Return the samples ``(samples, channels)`` in [-1, 1] of a frame of any PCM format."""
+    samples = frame.to_ndarray()
+    # Planar frames have a row for each channel, packed ones a row for all.
+    samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
+    sound = samples.astype(np.float32)
+    if samples.dtype.kind != "f":
+        middle, full_scale = _FULL_SCALE[samples.dtype.itemsize]
+        sound = (sound - middle) / full_scale
     if sound.shape[1] == channels:
         return sound
     return np.repeat(sound.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)

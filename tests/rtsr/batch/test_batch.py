@@ -540,6 +540,9 @@ def test_replicate_is_no_batch(stand_in: Path) -> None:
         (8000, {"wet": 2.0}, "between 0 and 1"),
         (8000, {"cutoff": 10.0}, "cutoff must lie between"),
         (8000, {"seed": "x"}, "seed must be an integer"),
+        (8000, {"expected_cutoff": 0.0}, "expected cutoff must lie at 20 Hz or above"),
+        (8000, {"expected_cutoff": float("nan")}, "expected cutoff must lie at 20 Hz or above"),
+        (8000, {"expected_cutoff": "x"}, "expected cutoff must be a number"),
     ],
 )
 def test_stream_arguments(
@@ -584,6 +587,63 @@ def test_what_is_closed_says_so(stand_in: Path) -> None:
     for use in (batch.step, lambda: batch.open(8000)):
         with pytest.raises(RtsrError, match="BatchUpsampler is closed"):
             use()
+
+
+def test_a_closed_stream_does_not_tell_of_the_next_one_in_its_place(stand_in: Path) -> None:
+    with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
+        first = batch.open(8000)
+        first.push(np.zeros(80, np.float32))
+        batch.step()
+        first.close()
+        second = batch.open(16000, wet=0.25, seed=9, cutoff=3000.0)
+        second.push(np.zeros(1600, np.float32))
+        batch.step()
+        second.finish()
+        while not second.is_done:
+            batch.step()
+        assert second.ready
+        assert (first.ready, first.waiting_ms, first.is_done, first.is_due) == (
+            0,
+            0.0,
+            False,
+            False,
+        )
+        assert first.statistics.steps == 1
+        for name in (
+            "wet", "seed", "cutoff", "cutoff_hz", "ceiling", "native_rate", "held_steps",
+            "colour", "colour_share",
+        ):  # fmt: skip
+            with pytest.raises(RtsrError, match="stream is closed"):
+                getattr(first, name)
+
+
+def test_threads_that_close_a_stream_at_once_free_one_place(stand_in: Path) -> None:
+    problems: list[BaseException] = []
+
+    def close(stream: BatchStream, together: threading.Barrier) -> None:
+        together.wait(20)
+        try:
+            stream.close()
+        except BaseException as error:
+            problems.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
+            for _ in range(150):
+                stream, together = batch.open(8000), threading.Barrier(3)
+                threads = [
+                    threading.Thread(target=close, args=(stream, together)) for _ in range(3)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(20)
+                assert batch.free == 1
+    finally:
+        sys.setswitchinterval(before)
+    assert problems == []
 
 
 def test_a_step_allocates_next_to_nothing(stand_in: Path, make_sound: MakeSound) -> None:

@@ -350,3 +350,34 @@ def test_a_rate_that_is_not_accepted_costs_no_place(quick, rate):
                 line.rate = rate
 
     asyncio.run(run())
+
+
+def test_an_engine_runs_from_its_start_to_its_end_and_says_so(quick):
+    async def run():
+        engine = CallEngine(1, **quick)
+
+        async def refused():
+            for opening in (opened(engine), engine.open_sound(8000)):
+                with pytest.raises(RtsrError, match="does not run; open calls within"):
+                    await opening
+            with pytest.raises(RtsrError, match="does not run"):
+                engine.open_plain(Receiver({0: PCMU}), None, [].append)
+
+        await refused()
+        engine.start()
+        with pytest.raises(RtsrError, match="started once; make another one"):
+            engine.start()
+        line = await opened(engine)
+        await engine.stop()
+        assert line.is_closed
+        await engine.stop()
+        await refused()
+        with pytest.raises(RtsrError, match="started once"):
+            engine.start()
+        # One that never began is closed all the same.
+        idle = CallEngine(1, **quick)
+        await idle.stop()
+        with pytest.raises(RtsrError, match="closed"):
+            idle.batch.open(8000)
+
+    asyncio.run(run())

@@ -30,6 +30,7 @@ from aiosipua import SipDigestAuth, SipResponse, SipUAS, parse_sdp, serialize_sd
 
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT
 from rtsr.call.metrics import exposition
+from rtsr.call.metrics_server import MetricsServer
 from rtsr.call.reports import FarReports
 from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import media_socket
@@ -384,6 +385,33 @@ def test_requests_outside_a_call(peer, method, status):
     assert peer.final()[0] == status
 
 
+def test_what_may_be_asked_of_us_is_named(running, peer):
+    methods = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE"
+
+    def said(text, name):
+        return [line for line in text.split("\r\n") if line.startswith(f"{name}: ")]
+
+    peer.send(peer.request("OPTIONS"))
+    text = peer.final()[1]
+    assert said(text, "Allow") == [f"Allow: {methods}"]
+    assert said(text, "Accept") == ["Accept: application/sdp"]
+    _, text, to = set_up(peer)
+    assert said(text, "Allow") == [f"Allow: {methods}"]
+    assert said(text, "Supported") == ["Supported: 100rel, timer"]
+    invite = running.callee.calls[-1].invite
+    assert ", ".join(invite.headers.get("allow")) == methods
+    assert ", ".join(invite.headers.get("supported")) == "100rel, timer"
+    # What is not there is refused with what is (RFC 3261, 8.2.1), and the call goes on.
+    for number, method in enumerate(("INFO", "REFER", "NOTIFY", "MESSAGE"), 2):
+        peer.send(
+            peer.request(method, to=to, number=number, more="Refer-To: <sip:y@127.0.0.1>\r\n")
+        )
+        status, text = peer.final()
+        assert status == 405
+        assert said(text, "Allow") == [f"Allow: {methods}"]
+    hang_up(peer, to, number=9)
+
+
 def test_who_is_not_there_is_said_so(stand_in):
     for refusal, status in ((486, 486), (603, 603), (401, 502)):
         with Running(str(stand_in), callee=Callee(refuse=refusal)) as running:
@@ -538,8 +566,14 @@ def test_an_offer_and_its_answer_fit(stand_in):
         read_answer(parse_sdp(serialize_sdp(made)), None)
 
 
-async def registered(statuses, expires=60, seconds=0.0, then=lambda registration: None):
-    """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last."""
+async def registered(
+    statuses, expires=60, seconds=0.0, then=lambda registration: None, kept=None, first=()
+):
+    """Register at a registrar that answers so, one after another; what it saw, ``Expires`` last.
+
+    ``kept`` makes the headers of a success, Contact and Expires, of our Contact; ``first`` are
+    challenges before its own.
+    """
     transport = UdpTransport(local_addr=("127.0.0.1", 0))
     agent, seen, left = SipUAS(transport), [], list(statuses)
 
@@ -554,7 +588,13 @@ async def registered(statuses, expires=60, seconds=0.0, then=lambda registration
             response.headers.set_single(name, request.headers.get_first(name))
         if status == 401:
             challenge = 'Digest realm="here", nonce="n", qop="auth", algorithm=MD5'
-            response.headers.set_single("WWW-Authenticate", challenge)
+            for each in (*first, challenge):
+                response.headers.append("WWW-Authenticate", each)
+        if status == 200 and kept is not None and request.get_header("expires") != "0":
+            response.headers.remove("Contact")
+            response.headers.remove("Expires")
+            for name, value in kept(request.get_header("contact")):
+                response.headers.append(name, value)
         transport.send_reply(response)
 
     agent._handlers["REGISTER"] = on_register
@@ -580,9 +620,53 @@ def test_registers_with_a_password_and_takes_it_back_at_the_end():
     assert 'username="alice"' in seen[3][0]
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        'Digest realm="here", nonce="m", qop="auth", algorithm=SHA-512-256',
+        'Digest realm="here", nonce="m", qop="auth-int", algorithm=MD5',
+        "Negotiate bm90aGluZw==",
+        "",
+    ],
+)
+def test_of_several_challenges_one_that_we_know_is_answered(first):
+    seen = asyncio.run(registered([200], first=(first, first)))
+    assert seen[0][0] is None
+    assert 'nonce="n"' in seen[1][0]
+
+
 def test_a_registrar_that_refuses_is_an_error():
     with pytest.raises(RtsrError, match=r"127\.0\.0\.1 does not take us: 403"):
         asyncio.run(registered([403]))
+
+
+@pytest.mark.parametrize(
+    ("kept", "seconds"),
+    [
+        (lambda ours: [("Contact", f"<sip:other@192.0.2.9>;expires=5, {ours};expires=45")], 45),
+        (lambda ours: [("Contact", f"<sip:a@192.0.2.9>;expires=0, {ours};expires=50")], 50),
+        # Behind an address translator a registrar may write another one; the shorter time is safe.
+        (lambda _: [("Contact", "<sip:a@192.0.2.8>;expires=70, <sip:b@192.0.2.9>;expires=40")], 40),
+        (lambda ours: [("Contact", ours), ("Expires", "30")], 30),
+        (lambda ours: [("Expires", "30")], 30),
+        (lambda ours: [("Expires", "soon")], 60),
+        (lambda ours: [("Contact", f"{ours};expires=later"), ("Expires", "9" * 400)], 60),
+        (lambda ours: [], 60),
+    ],
+)  # fmt: skip
+def test_a_registration_lasts_as_long_as_our_own_contact(kept, seconds):
+    found = []
+    asyncio.run(registered([200], kept=kept, then=lambda each: found.append(each.granted_expires)))
+    assert found == [seconds]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [lambda ours: [("Expires", "0")], lambda ours: [("Contact", f"{ours};expires=0")]],
+)
+def test_a_registrar_that_keeps_nothing_refuses(kept):
+    with pytest.raises(RtsrError, match="does not take us: 200 whatever, for 0 s"):
+        asyncio.run(registered([200], kept=kept))
 
 
 def test_a_registrar_that_was_away_is_asked_again(monkeypatch):
@@ -702,8 +786,22 @@ def test_a_port_in_use_is_one_sentence(running):
     async def start():
         await Agent("127.0.0.1", running.port).start({})
 
-    with pytest.raises(RtsrError, match="Address already in use"):
+    sentence = r"Cannot listen on 127\.0\.0\.1:\d+: Address already in use\.$"
+    with pytest.raises(RtsrError, match=sentence):
         asyncio.run(start())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_that_is_in_use_over_tcp_alone_is_the_same_sentence(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        for server in (Agent(host, port).start({}), MetricsServer(None).start(host, port)):
+            with pytest.raises(RtsrError) as refused:
+                asyncio.run(server)
+            expected = f"Cannot listen on {shown}:{port}: Address already in use."
+            assert str(refused.value) == expected
 
 
 def udp_takes(monkeypatch, port, times):
@@ -760,4 +858,22 @@ def test_the_addresses_that_were_found_are_said(stand_in):
                 assert b"rtsr_calls 0.0" in response.read()
         finally:
             process.terminate()
+    assert process.returncode == 0
+
+
+def test_a_bridge_whose_registrar_is_silent_ends_at_once(stand_in):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as registrar:
+        registrar.bind(("127.0.0.1", 0))
+        registrar.settimeout(60)
+        command = [sys.executable, "-m", "rtsr", "call", "sip", "--to", "sip:x@127.0.0.1"]
+        command += ["--listen", "127.0.0.1:0", "--model", str(stand_in)]
+        command += ["--register", f"sip:me@127.0.0.1:{registrar.getsockname()[1]}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert registrar.recv(65535).startswith(b"REGISTER")
+            finally:
+                process.terminate()
+            # It waits for the registrar's first answer for 35 s, and to be taken back for one.
+            _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
     assert process.returncode == 0

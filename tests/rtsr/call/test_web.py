@@ -450,9 +450,10 @@ class Frames(MediaStreamTrack):
 
     kind = "audio"
 
-    def __init__(self, rate):
+    def __init__(self, rate, form="s16", layout="mono"):
         super().__init__()
         self._sound, self._rate = speech(rate, 2.0), rate
+        self._form, self._layout = form, layout
         self._at = 0
 
     async def recv(self):
@@ -460,8 +461,18 @@ class Frames(MediaStreamTrack):
             self.stop()
             raise MediaStreamError
         size = self._rate // 50
-        part = (self._sound[self._at : self._at + size] * 32767).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(part[None], format="s16", layout="mono")
+        part = self._sound[self._at : self._at + size].astype(np.float64)[None]
+        if self._layout == "stereo":
+            # Half of what is on the left is on the right.
+            part = np.concatenate([part, part / 2])
+        kind, offset, scale = {
+            "u8": (np.uint8, 128, 127), "s16": (np.int16, 0, 32767),
+            "s32": (np.int32, 0, 2**31 - 1), "flt": (np.float32, 0, 1), "dbl": (np.float64, 0, 1),
+        }[self._form.removesuffix("p")]  # fmt: skip
+        part = (part * scale + offset).astype(kind)
+        part = part if self._form.endswith("p") else part.T.reshape(1, -1)
+        part = np.ascontiguousarray(part)
+        frame = av.AudioFrame.from_ndarray(part, format=self._form, layout=self._layout)
         frame.sample_rate, frame.pts = self._rate, self._at
         frame.time_base = fractions.Fraction(1, self._rate)
         self._at += size
@@ -488,3 +499,22 @@ def test_upsampled_track_is_a_track_for_any_application(rate):
     sound = np.concatenate([f.to_ndarray()[0] for f in frames]) / 32768
     assert band_db(sound, 4500, 8000) > band_db(sound, 300, 3000) - 40
     assert PCMU.sample_rate == 8000
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+@pytest.mark.parametrize("form", ["u8", "s16", "s16p", "s32", "flt", "fltp", "dblp"])
+def test_an_upsampled_track_takes_every_kind_of_sample(form, layout, stand_in):
+    async def run():
+        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
+        async with CallEngine(1, **options) as engine:
+            track = UpsampledTrack(
+                Frames(48000, form, layout), await engine.open_sound(48000, wet=0.0)
+            )
+            frames = [await track.recv() for _ in range(50)]
+            track.stop()
+        return np.concatenate([frame.to_ndarray()[0] for frame in frames]) / 32768
+
+    heard = asyncio.run(run())[185:]
+    said = speech(48000, 2.0)[: len(heard)] * (0.75 if layout == "stereo" else 1.0)
+    # Of 8 bits there are 256 steps.
+    assert np.abs(heard - said).max() < (0.02 if form == "u8" else 1e-3)

@@ -1,0 +1,45 @@
+"""A registration at a registrar, for as long as that keeps ours and not another telephone's."""
+
+from __future__ import annotations
+
+import contextlib
+
+from aiosipua import Registration, SipResponse, SipUri, parse_uri
+
+__all__ = ["Binding"]
+
+
+class Binding(Registration):
+    """aiosipua's registration, which takes the first Contact of an answer for its own.
+
+    An answer lists all telephones that are registered under an address, each with its own time (RFC
+    3261, 10.2.4). And an answer may keep nothing at all, which would be asked for without a pause.
+    """
+
+    def _on_success(self, response: SipResponse) -> None:
+        granted = self._granted_expires(response)
+        if granted < 1 and not self._unregistering:
+            self._fail(response.status_code, f"{response.reason_phrase}, for {granted} s")
+            return
+        super()._on_success(response)
+
+    def _granted_expires(self, response: SipResponse) -> int:
+        """Return how many seconds our Contact is kept; without one of ours, the shortest time."""
+        times, ours = [], _place(parse_uri(self.contact_uri))
+        for contact in response.contact:
+            with contextlib.suppress(ValueError):
+                seconds = int(contact.params.get("expires") or "")
+                if _place(contact.uri) == ours:
+                    return seconds
+                times.append(seconds)
+        # What others are told to forget is no time of ours.
+        shortest = min((each for each in times if each > 0), default=None)
+        if shortest is not None:
+            return shortest
+        header = (response.get_header("expires") or "").strip()
+        return int(header) if header.isdecimal() and len(header) < 10 else self.expires
+
+
+def _place(uri: SipUri) -> tuple[str | None, str, int]:
+    """Return what names a Contact: the user, the host and the port, whatever its parameters."""
+    return uri.user, uri.host.strip("[]").lower(), uri.port or 5060
