@@ -36,6 +36,16 @@ class ShownWhile:
             self._shown.stop()
 
 
+class Waiting(ShownWhile):
+    """Says on a terminal's stderr what is being waited for, and takes it away; elsewhere nothing."""
+
+    def __init__(self, label: str, enabled: bool = True) -> None:
+        console = Console(stderr=True)
+        shown = enabled and console.is_terminal and not console.is_dumb_terminal
+        # Rarely drawn: where a model runs in a thread it waits meanwhile.
+        super().__init__(console.status(label, refresh_per_second=2) if shown else None)
+
+
 class AudioProgress(ShownWhile):
     """Shows seconds of audio done and the speed, on a terminal's stderr; elsewhere nothing."""
 

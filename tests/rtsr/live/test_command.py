@@ -215,6 +215,36 @@ main()
 
 
 @posix
+@pytest.mark.parametrize(
+    ("options", "waited_for"),
+    [
+        ([], "loading the model, opening devices"),
+        (["--test"], "sending a click from the output to the input"),
+        (["--quiet"], ""),
+    ],
+    ids=["playing", "measuring", "quiet"],
+)
+def test_a_terminal_says_what_is_waited_for_until_there_is_more(
+    options: list[str], waited_for: str
+) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = [*LIVE[:-1], "--input", "no device", *options]
+    server = {"TERM": "xterm", "JACK_DEFAULT_SERVER": "none", "JACK_NO_START_SERVER": "1"}
+    with subprocess.Popen(
+        command, stderr=theirs, stdout=subprocess.DEVNULL, env={**os.environ, **server}
+    ) as process:
+        assert process.wait(60) == 2
+    os.close(theirs)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    meanwhile, _, sentence = said.rpartition("\x1b[2K")
+    assert waited_for in meanwhile
+    assert bool(meanwhile) == bool(waited_for)
+    assert re.fullmatch(r"rtsr: (There is no|No) device.*\r\n", sentence)
+
+
+@posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_a_code_remains_where_a_sentence_cannot_be_written() -> None:
     with open("/dev/full", "w") as full:
