@@ -37,7 +37,7 @@ class ShownWhile:
 
 
 class Waiting(ShownWhile):
-    """Says on a terminal's stderr what is being waited for, and takes it away; elsewhere nothing."""
+    """Says on a terminal's stderr what is waited for, then takes it away; elsewhere nothing."""
 
     def __init__(self, label: str, enabled: bool = True) -> None:
         console = Console(stderr=True)

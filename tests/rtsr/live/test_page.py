@@ -260,16 +260,15 @@ def test_names_of_facts_keep_their_width_and_buttons_have_one(
     async def look() -> tuple[dict[str, float], set[int]]:
         async with Browser(None) as browser:
             await browser.open(f"http://{page.netloc}/?token={TOKEN}")
-            await browser.until("document.getElementById('health').textContent.includes('+3.0 dB')")
-            lines = await browser.run(
-                "JSON.stringify(Object.fromEntries([...document.querySelectorAll('#health dt')].map("
-                "(term) => [term.textContent, term.offsetHeight / parseFloat(getComputedStyle(term)"
-                ".lineHeight)])))"
-            )
+            health = "document.getElementById('health').textContent"
+            await browser.until(f"{health}.includes('+3.0 dB')")
+            height = "term.offsetHeight / parseFloat(getComputedStyle(term).lineHeight)"
+            terms = "[...document.querySelectorAll('#health dt')]"
+            pairs = await browser.run(f"{terms}.map((term) => [term.textContent, {height}])")
             widths = await browser.run(
                 "[...document.querySelectorAll('.learn')].map((button) => button.offsetWidth)"
             )
-            return dict(json.loads(lines)), set(widths)
+            return dict(pairs), set(widths)
 
     page.start("--colour", str(tmp_path / "me.json"))
     lines, widths = asyncio.run(look())
