@@ -307,6 +307,15 @@ def test_the_last_words_say_how_it_went() -> None:
 
 @pytest.mark.usefixtures("jack_server")
 @on_jack
+def test_on_jack_the_period_of_the_server_is_the_block(tmp_path: Path) -> None:
+    stats = tmp_path / "stats.json"
+    command = [*LIVE, "--frames", "64", "--seconds", "0.2", "--json-stats", str(stats)]
+    subprocess.run(command, check=True, timeout=60)
+    assert json.loads(stats.read_text())["block"] == 128
+
+
+@pytest.mark.usefixtures("jack_server")
+@on_jack
 def test_both_sides_of_a_stereo_device_are_taken(tmp_path: Path) -> None:
     stats = tmp_path / "stats.json"
     command = [*LIVE, "--seconds", "0.5", "--json-stats", str(stats)]
