@@ -2,6 +2,7 @@
 # What a stream hears: the sound of any program, through rtsr, into OBS (PipeWire or PulseAudio).
 #
 #   examples/monitor_in_obs.sh               options go to `rtsr live`, for example --midi desk
+#                                            (with PulseAudio to `rtsr pipe`, as --colour me.json)
 #   HEAR=1 examples/monitor_in_obs.sh        and to your own headphones as well
 #
 # It makes two virtual cables and takes them away when it ends (Ctrl-C):
@@ -46,10 +47,9 @@ case $server in
     ;;
 *)
     # PulseAudio itself is late (see docs/live.md); for a stream a pipe is as good and needs no JACK.
-    [ $# -eq 0 ] || echo "monitor_in_obs: without PipeWire, '$*' has no effect." >&2
     echo "to-rtsr -> rtsr pipe -> from-rtsr, Ctrl-C ends it" >&2
     parec -d to_rtsr.monitor --latency-msec=20 --rate=48000 --channels=1 --format=s16le |
-        rtsr pipe --rate 48000 |
+        rtsr pipe --rate 48000 "$@" |
         pacat -d from_rtsr --latency-msec=20 --rate=48000 --channels=1 --format=s16le
     ;;
 esac

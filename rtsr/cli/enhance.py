@@ -118,7 +118,7 @@ def enhance_command(
             if not into_folder:
                 raise
             failed += 1
-            typer.echo(f"rtsr: {sentence_of(error)}", err=True)
+            typer.echo(f"rtsr: {_of_several(job, sentence_of(error))}", err=True)
             continue
         _print_warnings(job, report, cutoff, ceiling, several=into_folder)
         if as_json:
@@ -142,14 +142,19 @@ def _enhance(job: Job, settings: dict[str, Any], shown: bool) -> EnhanceReport:
 def _print_warnings(
     job: Job, report: EnhanceReport, cutoff: float | None, ceiling: float | None, several: bool
 ) -> None:
-    subject = f"'{job.source}': " if several else ""
     sentences = [
         options.cutoff_warning(cutoff, report.input_rate),
         options.ceiling_warning(ceiling, report.cutoff_hz),
         *report.warnings(),
     ]
     for sentence in filter(None, sentences):
-        typer.echo(f"rtsr: {subject}{sentence}", err=True)
+        typer.echo(f"rtsr: {_of_several(job, sentence) if several else sentence}", err=True)
+
+
+def _of_several(job: Job, sentence: str) -> str:
+    """Return a sentence about one of several files, with the file's name where it has none."""
+    names = f"'{job.source}'", f"'{job.target}'"
+    return sentence if any(name in sentence for name in names) else f"{names[0]}: {sentence}"
 
 
 def _print_report(job: Job, report: EnhanceReport) -> None:

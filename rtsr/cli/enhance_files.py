@@ -51,6 +51,8 @@ def plan_jobs(paths: Sequence[Path], folder: Path | None) -> list[Job]:
             )
         source, target = paths
         if not source.is_dir():
+            if target.is_dir():
+                raise ArgumentError(f"'{target}' is a folder; --out-dir '{target}' writes into it.")
             return [Job(source, target)]
         if target.exists() and not target.is_dir():
             raise ArgumentError(f"'{source}' is a folder and '{target}' is not; give two folders.")

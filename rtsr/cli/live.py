@@ -57,7 +57,8 @@ def live_command(
         int,
         typer.Option(
             "--frames",
-            help="Frames per device block; fewer is sooner. 0: what the device likes.",
+            help="Frames per device block; fewer is sooner. 0: what the device likes. JACK has its "
+            "own period.",
             rich_help_panel=_DEVICES,
         ),
     ] = 128,

@@ -79,22 +79,29 @@ def play(
         RtsrError: the session, the MIDI port or the file of figures cannot be opened; or the colour
             cannot be written.
     """
+    from rtsr.cli.progress import waiting
     from rtsr.live.monitor.stats_file import STDOUT, StatsFile
     from rtsr.live.session import LiveSession
     from rtsr.live.shared.native_messages import stderr_for_python_alone
 
-    with StatsFile(json_stats) as stats, stderr_for_python_alone():
+    watched = not quiet and json_stats != STDOUT
+    with (
+        StatsFile(json_stats) as stats,
+        stderr_for_python_alone(),
+        contextlib.ExitStack() as starting,
+    ):
+        starting.enter_context(waiting("rtsr: loading the model, opening devices", watched))
         session = LiveSession(settings)
         if stopped.is_set():
             # Loading takes a second or two; whoever stopped it meanwhile wants no sound any more.
             raise KeyboardInterrupt
-        watched = not quiet and json_stats != STDOUT
         with (
             contextlib.ExitStack() as afterwards,
             session,
             knobs.connect(session.controls) as midi,
             contextlib.ExitStack() as shown,
         ):
+            starting.close()
             if kept_colour is not None:
                 # However the session ends, and before its figures, which may not be writable.
                 say_kept = _say if watched else lambda sentence: None
@@ -127,11 +134,13 @@ def measure(settings: LiveSettings, json_stats: str | None) -> None:
     Raises:
         RtsrError: see :func:`rtsr.live.loopback.measure_latency`.
     """
+    from rtsr.cli.progress import waiting
     from rtsr.live.loopback import measure_latency
     from rtsr.live.monitor.stats_file import STDOUT, StatsFile
 
     with StatsFile(json_stats) as stats:
-        result = measure_latency(settings)
+        with waiting("rtsr: sending a click from the output to the input"):
+            result = measure_latency(settings)
         stats.write(result.as_dict())
     typer.echo(result.sentence(), err=json_stats == STDOUT)
 

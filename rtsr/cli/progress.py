@@ -32,6 +32,18 @@ def counting(label: str, enabled: bool = True) -> Iterator[Callable[[int, int], 
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def waiting(label: str, enabled: bool = True) -> Iterator[None]:
+    """Say on a terminal's stderr what is waited for, then take it away; elsewhere nothing."""
+    console = Console(stderr=True)
+    if not enabled or not console.is_terminal or console.is_dumb_terminal:
+        yield
+        return
+    # Rarely drawn: where a model runs in a thread it waits meanwhile.
+    with console.status(label, refresh_per_second=2):
+        yield
+
+
 class AudioProgress:
     """Shows seconds of audio done and the speed, on a terminal's stderr; elsewhere nothing."""
 

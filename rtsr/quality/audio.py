@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rtsr.audio.reader import native_name
-from rtsr.errors import AudioFormatError, MissingDependencyError
+from rtsr.audio.reader import native_name, open_input
+from rtsr.errors import AudioFormatError, MissingDependencyError, RtsrError
 from rtsr.spectra.stft import Signal
 from rtsr.timing import SAMPLE_RATE
 
@@ -24,15 +24,26 @@ def read_native(path: str | Path) -> tuple[Signal, int]:
         raise AudioFormatError(f"There is no file {path}; give the path of an audio file.")
     try:
         samples, rate = soundfile.read(native_name(path), dtype="float64", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioFormatError(
-            f"{path} cannot be read as audio; convert it to WAV or FLAC first."
-        ) from error
+    except (soundfile.LibsndfileError, RuntimeError):
+        samples, rate = _decoded(path)
     if samples.shape[0] == 0:
         raise AudioFormatError(f"{path} holds no samples, so there is nothing to read.")
     if not np.isfinite(samples).all():
         raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be used.")
     return samples, int(rate)
+
+
+def _decoded(path: Path) -> tuple[Signal, int]:
+    """Read what libsndfile does not, as `rtsr enhance` does."""
+    try:
+        with open_input(path) as file:
+            blocks: list[Signal] = [np.zeros((0, file.channels))]
+            blocks += [block.astype(np.float64) for block in file.blocks()]
+            return np.concatenate(blocks), file.rate
+    except RtsrError as error:
+        raise AudioFormatError(
+            f"{path} cannot be read as audio; convert it to WAV or FLAC first."
+        ) from error
 
 
 def to_rate(samples: Signal, rate: int, new_rate: int = SAMPLE_RATE) -> Signal:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.quality.artefacts import find_artefacts
 from rtsr.quality.audio import read_audio
 from rtsr.quality.evaluation import check_cutoff, check_metrics, evaluate
@@ -68,7 +68,7 @@ def compare_files(
     """Evaluate one file against another; both are brought to 48 kHz first.
 
     Args:
-        reference: the original, any rate and container that soundfile reads.
+        reference: the original, any rate and format that `rtsr enhance` reads.
         estimate: the processed file; the same number of channels.
         cutoff_hz: where the content of the processed system's input ended, in Hz.
         metrics: as for :func:`rtsr.quality.evaluate`.
@@ -79,6 +79,12 @@ def compare_files(
         MissingDependencyError: ``visqol`` was asked for and its package is not installed.
     """
     reference_audio, estimate_audio = read_audio(reference), read_audio(estimate)
+    counts = reference_audio.shape[1], estimate_audio.shape[1]
+    if counts[0] != counts[1]:
+        raise ArgumentError(
+            f"'{reference}' has {counts[0]} channel(s) and '{estimate}' {counts[1]}; they must "
+            "have the same number."
+        )
     values = evaluate(reference_audio, estimate_audio, cutoff_hz, metrics, SAMPLE_RATE)
     found = find_artefacts(reference_audio, estimate_audio, cutoff_hz) if artefacts else {}
     return Comparison(

@@ -108,7 +108,8 @@ class Picture:
         glyphs = Glyphs(options.ascii_only)
         width = options.max_width
         rows = list(self._rows(glyphs, width, _SPECTRUM_ROWS))
-        height = options.height if options.height is not None else len(rows)
+        # Within another renderable, as rich's full screen is, `options.height` is always `None`.
+        height = options.height if options.height is not None else options.size.height
         if len(rows) > height:
             # A low terminal loses the empty lines and the parts of the latency, then height of the
             # spectrum and the step times: what can be turned is there as long as possible.

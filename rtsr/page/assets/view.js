@@ -8,6 +8,8 @@ const words = {
   cutoff_hz: "Input ends at",
 };
 const SETTLED_MS = 400;
+// A fact of more characters has a line to itself, and leaves the names of the others their width.
+const SHORT_FACT = 20;
 // The newest message, for whoever looks with the browser's console.
 globalThis.lookedAt = null;
 
@@ -141,8 +143,10 @@ export class View {
       list.replaceChildren(...facts.flatMap(() => [element("dt", {}), element("dd", {})]));
     }
     facts.forEach(([name, value], i) => {
-      text(list.children[2 * i], name);
-      text(list.children[2 * i + 1], String(value));
+      const [term, fact] = [list.children[2 * i], list.children[2 * i + 1]];
+      text(term, name);
+      text(fact, String(value));
+      for (const node of [term, fact]) node.classList.toggle("long", fact.textContent.length > SHORT_FACT);
     });
   }
 

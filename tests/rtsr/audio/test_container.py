@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 from rtsr.audio.container import ContainerFile
@@ -15,6 +16,7 @@ from rtsr.cli import app as application
 from rtsr.colour.learn import learn_colour
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.files import enhance_file
+from rtsr.quality import compare_files
 
 av = pytest.importorskip("av")
 
@@ -94,6 +96,14 @@ def test_a_folder_with_an_m4a_gives_a_flac(tmp_path: Path) -> None:
     arguments = ["enhance", *folders, "--model", "replicate", "--quiet"]
     assert CliRunner().invoke(application.app, arguments).exit_code == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["call.flac"]
+
+
+def test_an_m4a_is_evaluated_as_the_sound_that_it_holds(tmp_path: Path) -> None:
+    sound = _sound(2)
+    soundfile.write(tmp_path / "same.wav", sound.T, RATE, subtype="PCM_16")
+    path = _write(tmp_path / "in.m4a", "alac", sound)
+    compared = compare_files(path, tmp_path / "same.wav", 4000.0, ["lf_gain_db", "lsd"])
+    assert compared.metrics == {"lf_gain_db": pytest.approx(0.0, abs=1e-9), "lsd": 0.0}
 
 
 def test_a_colour_is_not_learnt_from_a_narrow_m4a(tmp_path: Path) -> None:

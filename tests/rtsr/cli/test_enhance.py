@@ -77,6 +77,8 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         plan_jobs([tmp_path / "empty", file], None)
     with pytest.raises(ArgumentError, match="names one to write into"):
         plan_jobs([file], file)
+    with pytest.raises(ArgumentError, match="empty' is a folder; --out-dir"):
+        plan_jobs([file, tmp_path / "empty"], None)
 
 
 def test_no_folder_is_made_with_the_name_of_a_sound_file(tmp_path: Path) -> None:
@@ -108,6 +110,19 @@ def test_a_file_that_fails_does_not_stop_the_others(
         made = out / source.relative_to(tmp_path / "in")
         assert soundfile.info(made).frames == 4800
     assert not (out / "b.wav").exists()
+
+
+def test_what_is_said_of_one_of_several_files_names_it_once(
+    tmp_path: Path, stand_in: Path, runner: CliRunner
+) -> None:
+    odd, cut = tmp_path / "odd.wav", tmp_path / "cut.wav"
+    soundfile.write(odd, np.zeros(800), 37000)
+    cut.write_bytes(_sound(tmp_path / "whole.wav").read_bytes()[:-400])
+    arguments = ["enhance", str(odd), str(cut), "-o", str(tmp_path / "out"), "--quiet"]
+    result = runner.invoke(application.app, [*arguments, "--model", str(stand_in)])
+    refused, warning, _ = result.stderr.splitlines()
+    assert refused.startswith(f"rtsr: '{odd}': A sample rate of 37000 Hz is not supported")
+    assert warning.startswith(f"rtsr: Input file '{cut}' is truncated")
 
 
 def test_several_files_go_into_one_folder(

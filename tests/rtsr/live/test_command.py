@@ -215,6 +215,36 @@ main()
 
 
 @posix
+@pytest.mark.parametrize(
+    ("options", "waited_for"),
+    [
+        ([], "loading the model, opening devices"),
+        (["--test"], "sending a click from the output to the input"),
+        (["--quiet"], ""),
+    ],
+    ids=["playing", "measuring", "quiet"],
+)
+def test_a_terminal_says_what_is_waited_for_until_there_is_more(
+    options: list[str], waited_for: str
+) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = [*LIVE[:-1], "--input", "no device", *options]
+    server = {"TERM": "xterm", "JACK_DEFAULT_SERVER": "none", "JACK_NO_START_SERVER": "1"}
+    with subprocess.Popen(
+        command, stderr=theirs, stdout=subprocess.DEVNULL, env={**os.environ, **server}
+    ) as process:
+        assert process.wait(60) == 2
+    os.close(theirs)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    meanwhile, _, sentence = said.rpartition("\x1b[2K")
+    assert waited_for in meanwhile
+    assert bool(meanwhile) == bool(waited_for)
+    assert re.fullmatch(r"rtsr: (There is no|No) device.*\r\n", sentence)
+
+
+@posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_a_code_remains_where_a_sentence_cannot_be_written() -> None:
     with open("/dev/full", "w") as full:
@@ -273,6 +303,15 @@ def test_the_last_words_say_how_it_went() -> None:
     assert re.fullmatch(
         r"rtsr: played 0:00:01 with \d+\.\d ms of latency; .* ?under-runs?.*\.", last
     )
+
+
+@pytest.mark.usefixtures("jack_server")
+@on_jack
+def test_on_jack_the_period_of_the_server_is_the_block(tmp_path: Path) -> None:
+    stats = tmp_path / "stats.json"
+    command = [*LIVE, "--frames", "64", "--seconds", "0.2", "--json-stats", str(stats)]
+    subprocess.run(command, check=True, timeout=60)
+    assert json.loads(stats.read_text())["block"] == 128
 
 
 @pytest.mark.usefixtures("jack_server")

@@ -80,3 +80,34 @@ def test_scripts_are_sound(script: Path) -> None:
     assert os.access(script, os.X_OK)
     assert script.read_text().startswith("#!/bin/sh\n")
     assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("server", "called"),
+    [
+        ("PulseAudio (on PipeWire 1.0.5)", "live --input to-rtsr --output from-rtsr --wet 0.5"),
+        ("pulseaudio", "pipe --rate 48000 --wet 0.5"),
+    ],
+)
+def test_options_of_the_monitor_reach_rtsr_on_either_server(
+    server: str, called: str, tmp_path: Path
+) -> None:
+    programs = {
+        "pactl": f'[ "$1" != info ] || echo "Server Name: {server}"',
+        "pw-jack": 'shift 2; exec "$@"',
+        "parec": "",
+        "pacat": "exec cat",
+        "rtsr": 'echo "$*"',
+    }
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [EXAMPLES / "monitor_in_obs.sh", "--wet", "0.5"],
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == f"{called}\n"

@@ -250,6 +250,34 @@ def test_programs_see_what_is_known_of_the_colour(page: LivePage, tmp_path: Path
     assert (colour["bands_hz"][0], colour["bands_hz"][-1]) == (4000, 24000)
 
 
+@pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+def test_names_of_facts_keep_their_width_and_buttons_have_one(
+    page: LivePage, tmp_path: Path
+) -> None:
+    weights = find_model("small").metadata.weights_sha256
+    Colour("small", weights, 12.0, ((3.0,) * 24,) * 4).save(tmp_path / "me.json")
+
+    async def look() -> tuple[dict[str, float], set[int]]:
+        async with Browser(None) as browser:
+            await browser.open(f"http://{page.netloc}/?token={TOKEN}")
+            health = "document.getElementById('health').textContent"
+            await browser.until(f"{health}.includes('+3.0 dB')")
+            height = "term.offsetHeight / parseFloat(getComputedStyle(term).lineHeight)"
+            terms = "[...document.querySelectorAll('#health dt')]"
+            pairs = await browser.run(f"{terms}.map((term) => [term.textContent, {height}])")
+            widths = await browser.run(
+                "[...document.querySelectorAll('.learn')].map((button) => button.offsetWidth)"
+            )
+            return dict(pairs), set(widths)
+
+    page.start("--colour", str(tmp_path / "me.json"))
+    lines, widths = asyncio.run(look())
+    page.program.stop()
+    assert len(widths) <= 1
+    assert len(lines) >= 16
+    assert max(lines.values()) < 2.5, lines
+
+
 def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk) -> None:
     async def look() -> float:
         async with page.view(**BEARER) as view:

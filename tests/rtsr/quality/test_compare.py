@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from rtsr.cli.eval import eval_command
 from rtsr.cli.metric_meanings import MEANINGS
-from rtsr.errors import AudioFormatError, MissingDependencyError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, MissingDependencyError, RtsrError
 from rtsr.quality import METRICS, compare_files, compare_folders, medians
 from rtsr.quality.cutoff import measure_file_cutoff
 from rtsr.quality.mismatch import find_mismatches
@@ -55,6 +55,13 @@ def test_a_file_against_itself(tmp_path: Path) -> None:
         "lsd_near": 0.0,
         "lf_gain_db": pytest.approx(0.0, abs=1e-9),
     }
+
+
+def test_files_with_different_channels_are_named(tmp_path: Path) -> None:
+    mono = write_noise(tmp_path / "mono.wav")
+    soundfile.write(tmp_path / "stereo.wav", np.zeros((48000, 2)), 48000)
+    with pytest.raises(ArgumentError, match=r"stereo.wav' has 2 channel.*mono.wav' 1; they must"):
+        compare_files(tmp_path / "stereo.wav", mono, 4000, FAST)
 
 
 def test_files_of_two_rates_meet_at_48_khz(tmp_path: Path) -> None:

@@ -303,6 +303,19 @@ def test_the_terminal_is_left_as_it_was() -> None:
     assert printed.rindex("\x1b[?25h") > printed.rindex("\x1b[?25l")
 
 
+def test_what_is_drawn_on_a_low_terminal_has_every_control() -> None:
+    state = ColourMonitor(_colour(np.linspace(-12.0, 12.0, 24))).state(4000.0, 0.85)
+    snapshot = replace(_snapshot(), colour=state, latency_ms=_PARTS_MS)
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
+    with LiveScreen(console=console) as screen:
+        screen.notice("move the knob for wet")
+        screen.show(snapshot)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    for name in ControlBoard().names:
+        assert name in printed, name
+    assert "= devices 8.0 + engine 24.5" in printed
+
+
 def test_a_notice_stays_until_the_next() -> None:
     console = _terminal()
     with LiveScreen(console=console) as screen:
