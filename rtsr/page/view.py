@@ -100,6 +100,7 @@ def _description(board: ControlBoard, name: str) -> dict[str, Any]:
         "high": high,
         "kind": control.kind,
         "help": control.help,
+        "at_low": control.at_low,
         "at_high": control.at_high,
     }
     if control.kind == "choice":

@@ -51,7 +51,7 @@ class Control:
             the middle, ``choice`` an index in equal parts, ``integer`` rounded.
         smoothing_ms: time in which the sound follows a change.
         help: one line for people.
-        at_high: what the highest value stands for, where that is no number.
+        at_low, at_high: what the smallest and the largest value stand for, where that is no number.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Control:
     kind: Kind
     smoothing_ms: float
     help: str
+    at_low: str = ""
     at_high: str = ""
 
 
@@ -97,6 +98,7 @@ CONTROLS = (
         "linear",
         0.0,
         "no high band while the input is quieter than this; -100 is off",
+        at_low="off",
     ),
     Control(
         "colour",

@@ -313,6 +313,8 @@ def _value(control: Control, value: float, fallback_levels: tuple[str, ...]) -> 
         return "on" if value else "off"
     if control.kind == "choice":
         return fallback_levels[min(len(fallback_levels) - 1, max(0, int(value)))]
+    if control.at_low and value <= control.low:
+        return control.at_low
     if control.at_high and value >= control.high:
         return control.at_high
     if control.kind in ("integer", "log"):

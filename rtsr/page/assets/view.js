@@ -222,7 +222,8 @@ function showKnob(control, value) {
   const position = control.kind === "log" ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
   // A message that was on its way does not turn a knob back that is being turned.
   if (!(performance.now() - knob.dataset.turned < SETTLED_MS)) knob.value = Math.round(1000 * position);
-  const shown = control.at_high && value >= high ? control.at_high
+  const shown = control.at_low && value <= low ? control.at_low
+    : control.at_high && value >= high ? control.at_high
     : ["wet", "colour"].includes(control.name) ? `${Math.round(100 * value)} %`
     : `${Number(value.toFixed(control.unit === "Hz" ? 0 : 1))} ${control.unit}`;
   text($(`value-${control.name}`), shown);

@@ -93,13 +93,14 @@ def test_everything_is_there() -> None:
         "CPU 17 %",
         "priority nice -10",
         "24000 Hz",
-        "-100.00 dBFS",
         "0.00 dB/oct",
         "measured",
     ):
         assert words in text, words
     for name in ControlBoard().names:
         assert name in text
+    gate = next(row for row in text.splitlines() if "gate_dbfs" in row)
+    assert "off" in gate.split("gate_dbfs")[1]
 
 
 def test_a_fresh_session() -> None:
