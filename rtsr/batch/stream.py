@@ -89,8 +89,9 @@ class BatchStream:
         self._check_open()
         check_audio_format(value, self.output_rate, self.channels)
         if value != self.input_rate:
-            self._port.change_rate(int(value))
             with self._batch.lock:
+                self._check_open()
+                self._port.change_rate(int(value))
                 self._batch.engine.set_native(self._row, value / 2)
 
     @property
@@ -112,6 +113,7 @@ class BatchStream:
             )
         if value != self.native_rate:
             with self._batch.lock:
+                self._check_open()
                 self._batch.engine.set_native(self._row, value / 2)
 
     @property
@@ -154,6 +156,7 @@ class BatchStream:
         if value is not None:
             check_frequency("cutoff", value)
         with self._batch.lock:
+            self._check_open()
             self._batch.engine.set_cutoff(self._row, None if value is None else float(value))
 
     @property
@@ -182,6 +185,7 @@ class BatchStream:
         self._check_open()
         colour = resolve_colour(value, self._batch.model)
         with self._batch.lock:
+            self._check_open()
             self._batch.engine.set_colour(self._row, colour)
 
     @property

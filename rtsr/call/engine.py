@@ -445,6 +445,9 @@ class CallEngine:
                 raise
         finally:
             self._opening -= 1
+        if self._stopping:
+            stream.close()
+        self._check_runs()
         self.taken += 1
         return stream
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import secrets
+import weakref
 from pathlib import Path
 
 from rtsr.colour.auto import AutoColour
@@ -18,7 +19,10 @@ __all__ = ["KeptColours"]
 
 _log = logging.getLogger(__name__)
 
-_KEY_FILE = "key"
+#: Some 1.7 kB each.
+MOST_COLOURS = 20_000
+
+_KEY_FILE = ".rtsr-key"
 _KEY_BYTES = 32
 _NAME_BYTES = 16
 
@@ -30,11 +34,13 @@ class KeptColours:
     Its name is a keyed hash of the person's address (BLAKE2, RFC 7693), with a random key that lies
     in the folder: names alone do not tell who has called.
 
-    Of several calls of a person at a time the one that ends last is kept. Trouble with a file is
-    logged, and never a call's.
+    Of several calls of a person at a time the one that ends last is kept. A file that is deleted
+    during a call that began with it stays deleted. Trouble with a file is logged, and never a
+    call's.
 
     Args:
-        folder: is made if its own folder is there, for this user alone.
+        folder: is made if its own folder is there, for this user alone; takes 20,000 people, of
+            whom those go whose last call is longest ago.
 
     Raises:
         ArgumentError: it names a file.
@@ -43,12 +49,13 @@ class KeptColours:
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
-        if self._folder.is_file() or self._folder.suffix.lower() == ".json":
-            raise ArgumentError(
-                f"Each caller has a colour of their own; name a folder for them, not the file "
-                f"'{folder}'."
-            )
+        self._of_files: weakref.WeakSet[AutoColour] = weakref.WeakSet()
         try:
+            if self._folder.is_file() or self._folder.suffix.lower() == ".json":
+                raise ArgumentError(
+                    f"Each caller has a colour of their own; name a folder for them, not the file "
+                    f"'{folder}'."
+                )
             self._folder.mkdir(mode=0o700, exist_ok=True)
             self._key = _read_or_make_key(self._folder / _KEY_FILE)
         except FileNotFoundError:
@@ -69,35 +76,70 @@ class KeptColours:
         if address is None:
             return AutoColour()
         path = self._path(address)
-        if not path.exists():
-            return AutoColour()
         try:
+            # It is in use: the newest are kept.
+            os.utime(path)
             known = read_colour(path)
             known.check_weights(model.name, model.weights_sha256)
-        except RtsrError as error:
-            _log.warning("a kept colour is not used", extra={"reason": str(error)})
+        except FileNotFoundError:
             return AutoColour()
-        return AutoColour(known)
+        except (RtsrError, OSError) as error:
+            # Without its name, which would link a person's calls.
+            reason = str(error).replace(str(path), "of a caller")
+            _log.warning("a kept colour is not used", extra={"reason": reason})
+            return AutoColour()
+        colour = AutoColour(known)
+        self._of_files.add(colour)
+        return colour
 
     def keep(self, address: str | None, colour: AutoColour) -> None:
         """Write what a person's call has taught, unless that is nothing."""
         if address is None or colour.learnt is None or not colour.learnt_hops:
             return
+        path = self._path(address)
         try:
-            colour.learnt.save(self._path(address))
+            is_new = not path.exists()
+            if is_new and colour in self._of_files:
+                return
+            if is_new:
+                self._make_room()
+            colour.learnt.save(path)
+            path.chmod(0o600)
         except OSError as error:
             _log.warning("a colour was not kept", extra={"reason": error.strerror or str(error)})
+
+    def _make_room(self) -> None:
+        """Delete those that were not used for longest, so that not even false names fill a disk."""
+        files = [path for path in self._folder.iterdir() if path.suffix == ".json"]
+        if len(files) >= MOST_COLOURS:
+            for path in sorted(files, key=_last_use)[: len(files) - MOST_COLOURS + 1]:
+                path.unlink(missing_ok=True)
 
     def _path(self, address: str) -> Path:
         name = hashlib.blake2b(address.encode(), key=self._key, digest_size=_NAME_BYTES)
         return self._folder / f"{name.hexdigest()}.json"
 
 
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _read_or_make_key(path: Path) -> bytes:
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
+    if not path.exists():
+        # Another bridge may start at the same moment: whose key is there first counts.
+        beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise RtsrError(f"'{path}' is not the key of a folder of colours; name another folder.")

@@ -70,7 +70,7 @@ class Sender:
         self._marker = True
         self._waiting: Audio = np.zeros((0, channels), np.float32)
         self._silence: DiscontinuousTransmission | None = None
-        self._begin(form)
+        self._begin(form, bitrate)
         self._agree(payload_type, dtx)
 
     @property
@@ -136,11 +136,12 @@ class Sender:
             AudioFormatError: the codec does not support this number of channels.
         """
         bitrate = self._bitrate if bitrate is None else bitrate
-        is_other = form is not self.format or (form is OPUS and bitrate != self._bitrate)
-        self._bitrate = bitrate
-        if is_other:
-            self._begin(form)
+        if form is not self.format:
+            self._begin(form, bitrate)
             self._marker = True
+        elif form is OPUS and bitrate != self._bitrate:
+            self._encoder = open_encoder(form, self._channels, bitrate)
+        self._bitrate = bitrate
         self._event_type, self._event_rate = event_type, event_rate
         self._agree(payload_type, dtx)
 
@@ -170,9 +171,9 @@ class Sender:
         payload = _EVENT.pack(event, flags, duration)
         return [self._packet(self._event_type, self._event_time[1], payload, is_new)]
 
-    def _begin(self, form: PayloadFormat) -> None:
-        self._encoder = open_encoder(form, self._channels, self._bitrate)
-        self.format = form
+    def _begin(self, form: PayloadFormat, bitrate: int) -> None:
+        self._encoder = open_encoder(form, self._channels, bitrate)
+        self.format: PayloadFormat = form
         self._resampler = StreamingResampler(SAMPLE_RATE, form.sample_rate, self._channels)
         self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
         self._waiting = self._waiting[:0]

@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtsr.audio.suffixes import READ_ONLY, SUFFIXES
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
-
-_WRITABLE = frozenset(
-    {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
-)
-# What PyAV reads; written beside the others as FLAC, which loses nothing.
-_READ_ONLY = frozenset({".3gp", ".aac", ".amr", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma"})
-#: Suffixes of the sound files that are taken from a folder.
-SUFFIXES = _WRITABLE | _READ_ONLY
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ def _jobs_of(sources: Sequence[Path], folder: Path) -> list[Job]:
     kept = {name for _, name in named}
     jobs: dict[Path, Job] = {}
     for path, name in named:
-        if name.suffix.lower() in _READ_ONLY:
+        if name.suffix.lower() in READ_ONLY:
             flac = name.with_suffix(".flac")
             # Beside a.flac, a.m4a becomes a.m4a.flac.
             name = flac if flac not in kept else name.with_name(f"{name.name}.flac")

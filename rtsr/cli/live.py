@@ -312,7 +312,7 @@ def live_command(
                 "--colour auto": colour == "auto",
             }
         )
-        measure(settings, json_stats)
+        measure(settings, json_stats, quiet)
         return
     knobs = Knobs(midi, midi_map, learn, on_page=page)
     shown = Page(host_and_port(listen or _LISTEN), token or "") if page else None

@@ -128,7 +128,7 @@ def play(
         _say(summary(session.report()))
 
 
-def measure(settings: LiveSettings, json_stats: str | None) -> None:
+def measure(settings: LiveSettings, json_stats: str | None, quiet: bool) -> None:
     """Send a click round and print what was measured.
 
     Raises:
@@ -139,7 +139,7 @@ def measure(settings: LiveSettings, json_stats: str | None) -> None:
     from rtsr.live.monitor.stats_file import STDOUT, StatsFile
 
     with StatsFile(json_stats) as stats:
-        with waiting("rtsr: sending a click from the output to the input"):
+        with waiting("rtsr: sending a click from the output to the input", not quiet):
             result = measure_latency(settings)
         stats.write(result.as_dict())
     typer.echo(result.sentence(), err=json_stats == STDOUT)

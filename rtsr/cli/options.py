@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -201,7 +202,8 @@ def _kept_in(colour: str | None, needed: str) -> Path | None:
     name = colour.removeprefix(_KEPT)
     if not name:
         raise ArgumentError(f"--colour auto: needs {needed}.")
-    return Path(name)
+    # The shell does so at the beginning of a word alone.
+    return Path(os.path.expanduser(name))
 
 
 def describe_learning(colour: LearntColour | AutoColour | None) -> str | None:

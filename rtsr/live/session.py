@@ -274,7 +274,7 @@ class LiveSession:
             board.set(name, value)
 
     def _choose_format(self) -> StreamFormat:
-        with _raising(self.settings.raise_priority), portaudio.LOCK:
+        with _raising(self.settings.raise_priority), portaudio.undisturbed():
             devices = find_devices(self._request)
             chosen = choose_format(self._request, devices, self.settings.channels)
         played = chosen.rates[1]

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from rtsr.audio.suffixes import SUFFIXES
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.quality.artefacts import find_artefacts
 from rtsr.quality.audio import read_audio
 from rtsr.quality.evaluation import check_cutoff, check_metrics, evaluate
 from rtsr.quality.mismatch import find_mismatches
 from rtsr.timing import SAMPLE_RATE
-
-#: what counts as audio in a folder
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".caf")
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def audio_by_stem(folder: str | Path) -> dict[str, Path]:
         raise RtsrError(f"There is no folder {folder}; give two files or two folders.")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in AUDIO_SUFFIXES or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:

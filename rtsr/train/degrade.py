@@ -87,7 +87,6 @@ class Degraded:
     cutoffs_hz: list[float]
 
 
-@lru_cache(maxsize=256)
 @lru_cache(maxsize=8)
 def frequency_axis(samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return what all spectra of one length share, on the device.

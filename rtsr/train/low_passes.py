@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -52,6 +53,7 @@ def draw_low_passes(
     return drawn
 
 
+@lru_cache(maxsize=256)
 def analog_prototype(kind: str, order: int, ripple: float) -> Prototype:
     """Return zeros, poles and gain of an analog low-pass with its band edge at 1 rad/s."""
     if kind == "butterworth":

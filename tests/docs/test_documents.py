@@ -285,9 +285,9 @@ def test_python_code_compiles_and_imports_what_there_is(document: Path) -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rtsr"):
                 try:
                     module = importlib.import_module(str(node.module))
-                except MissingDependencyError as error:
+                except MissingDependencyError:
                     # The extra "call" needs a newer Python than the rest.
-                    pytest.skip(str(error))
+                    continue
                 for name in node.names:
                     assert hasattr(module, name.name), f"{node.module} has no {name.name}"
 

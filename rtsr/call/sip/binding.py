@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from aiosipua import Registration, SipResponse, SipUri, parse_uri
 
 __all__ = ["Binding"]
@@ -19,7 +17,7 @@ class Binding(Registration):
     def _on_success(self, response: SipResponse) -> None:
         granted = self._granted_expires(response)
         if granted < 1 and not self._unregistering:
-            self._fail(response.status_code, f"{response.reason_phrase}, for {granted} s")
+            self._fail(response.status_code, f"{response.reason_phrase}, but only for {granted} s")
             return
         super()._on_success(response)
 
@@ -27,19 +25,24 @@ class Binding(Registration):
         """Return how many seconds our Contact is kept; without one of ours, the shortest time."""
         times, ours = [], _place(parse_uri(self.contact_uri))
         for contact in response.contact:
-            with contextlib.suppress(ValueError):
-                seconds = int(contact.params.get("expires") or "")
-                if _place(contact.uri) == ours:
-                    return seconds
-                times.append(seconds)
+            seconds = _seconds(contact.params.get("expires"))
+            if seconds is not None and _place(contact.uri) == ours:
+                return seconds
+            times.append(seconds)
         # What others are told to forget is no time of ours.
-        shortest = min((each for each in times if each > 0), default=None)
+        shortest = min((each for each in times if each), default=None)
         if shortest is not None:
             return shortest
-        header = (response.get_header("expires") or "").strip()
-        return int(header) if header.isdecimal() and len(header) < 10 else self.expires
+        seconds = _seconds(response.get_header("expires"))
+        return self.expires if seconds is None else seconds
 
 
 def _place(uri: SipUri) -> tuple[str | None, str, int]:
     """Return what names a Contact: the user, the host and the port, whatever its parameters."""
     return uri.user, uri.host.strip("[]").lower(), uri.port or 5060
+
+
+def _seconds(text: str | None) -> int | None:
+    """Return what a server writes as a time; what is none, or too long for one, is ``None``."""
+    text = (text or "").strip()
+    return int(text) if text.isdecimal() and len(text) < 10 else None

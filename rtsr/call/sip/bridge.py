@@ -61,6 +61,10 @@ _ACK_SECONDS = 32.0
 _LONGEST_RETRY = 10
 # RFC 3261, 20.22.
 _MOST_HOPS = 255
+# Who does not want to be known: what stands for a name then (RFC 3323, 4.1.1.3, and what networks
+# write), and what asks for it (RFC 3323, 4.2; RFC 3325, 9.3).
+_NOBODY = frozenset({"anonymous", "private", "restricted", "unavailable", "unknown"})
+_HIDDEN = frozenset({"header", "id", "user"})
 # What a user's name may consist of in an address (RFC 3261, 25.1).
 _USER = re.compile(r"[\w.!~*'()%&=+$,;?/-]+", re.ASCII)
 
@@ -544,7 +548,9 @@ class _BridgedCall:
         if kept is None:
             return None
         if leg is self._caller:
-            address = _person(self.incoming.caller)
+            wishes = ",".join(self.incoming.invite.headers.get("privacy")).lower()
+            hidden = _HIDDEN & set(re.split(r"[;,\s]+", wishes))
+            address = None if hidden else _person(self.incoming.caller)
         else:
             address = _person(self._bridge.settings.target.uri)
         colour = await asyncio.to_thread(kept.of, address, self._engine.batch.model.metadata)
@@ -718,10 +724,10 @@ def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None 
 def _person(uri: str) -> str | None:
     """Return whose address it is, without what changes from call to call; nobody's is ``None``."""
     found = parse_uri(uri)
-    # RFC 3323, 4.1.1.3: who does not want to be known.
-    if not found.user or found.user.lower() == "anonymous" or found.host.endswith(".invalid"):
+    user, host = found.user or "", found.host.lower()
+    if not user or user.lower() in _NOBODY or f".{host}".endswith(".invalid"):
         return None
-    return f"{found.user}@{found.host.lower()}"
+    return f"{user}@{host}"
 
 
 def _hops_left(incoming: IncomingCall) -> int:

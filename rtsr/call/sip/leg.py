@@ -90,7 +90,9 @@ class Leg:
         ours = "" if self.socket is None else self.socket.address[0]
         theirs = media.address[0]
         if ours and media.has_address and (":" in ours) != (":" in theirs):
-            raise Unacceptable(f"Sound comes from {ours} and does not reach {theirs}.")
+            # Without the addresses, for the log.
+            own, other = ("IPv6", "IPv4") if ":" in ours else ("IPv4", "IPv6")
+            raise Unacceptable(f"Sound leaves over {own} and reaches no address of {other}.")
 
     def agree(self, media: Media) -> None:
         """Packets go by this description from now on.

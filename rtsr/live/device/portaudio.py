@@ -7,9 +7,11 @@ import contextlib
 import ctypes
 import importlib
 import shutil
+import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ ONE_CLOCK_HOST_APIS = (JACK, "ASIO")
 LOCK = threading.RLock()
 """Held by whoever uses PortAudio: it is one for the whole program, and starting it anew takes every
 session's streams away."""
+
+# What ends a program; sent while it opens its devices, too.
+_ENDING = ("SIGHUP", "SIGINT", "SIGTERM")
 
 _CLIENT_NAME = b"rtsr"
 
@@ -44,6 +49,25 @@ _extras: list[Any] = []
 # What JACK calls this program, one item. Asked for while the server surely lives: once it died,
 # PortAudio's client is freed by any attempt to reach another one.
 _known_client_name = [_CLIENT_NAME.decode()]
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold PortAudio, and leave signals that end the program for afterwards.
+
+    One that comes while a stream is opened interrupts what JACK's client library reads from its
+    server, and of a call that fails there PortAudio makes an abort.
+    """
+    with LOCK:
+        if not hasattr(signal, "pthread_sigmask"):
+            yield
+            return
+        ending = {getattr(signal, name) for name in _ENDING}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def load() -> Any:

@@ -72,7 +72,7 @@ class DeviceStream:
         self._latency = StreamLatency(block=0)
         self._jack_name: str | None = None
         self._connections: JackConnections | None = None
-        with portaudio.LOCK:
+        with portaudio.undisturbed():
             if chosen is None:
                 self._format = choose_format(
                     self.request, find_devices(self.request), memory.channels
@@ -135,7 +135,7 @@ class DeviceStream:
         if self._format.devices.on_server:
             self._opened_ns += _SERVER_START_NS
         try:
-            with portaudio.LOCK:
+            with portaudio.undisturbed():
                 for stream in self._streams:
                     self._started(stream)
             # PortAudio asks for JACK's latencies before it connects its ports.
@@ -184,7 +184,7 @@ class DeviceStream:
         Raises:
             RtsrError: the devices are not there (yet); `reopen` may be called again.
         """
-        with portaudio.LOCK:
+        with portaudio.undisturbed():
             self._close_streams()
             others = [stream for stream in _all if stream is not self]
             if not any(stream._sounds for stream in others):
@@ -352,7 +352,7 @@ class DeviceStream:
 
     def _close_streams(self) -> None:
         """Abort and close what is open, dead or alive."""
-        with portaudio.LOCK:
+        with portaudio.undisturbed():
             on_jack = portaudio.JACK in (self.input_device.host_api, self.output_device.host_api)
             lost = bool(self._streams) and on_jack
             lost = lost and (self._died() or portaudio.server_is_lost())

@@ -617,6 +617,36 @@ def test_a_closed_stream_does_not_tell_of_the_next_one_in_its_place(stand_in: Pa
                 getattr(first, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cutoff", 1234.0), ("native_rate", 7000), ("input_rate", 16000), ("colour", None)],
+)
+def test_what_was_closed_while_a_change_waited_is_not_changed(
+    name: str, value: object, stand_in: Path
+) -> None:
+    with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
+        first = batch.open(8000)
+        lock, opened = batch.lock, []
+
+        class Meanwhile:
+            """The lock, which is had only when another thread is done with the stream."""
+
+            def __enter__(self) -> None:
+                batch.lock = lock
+                first.close()
+                opened.append(batch.open(8000, cutoff=3000.0))
+                lock.acquire()
+
+            def __exit__(self, *failure: object) -> None:
+                lock.release()
+
+        batch.lock = Meanwhile()  # type: ignore[assignment]
+        with pytest.raises(RtsrError, match="stream is closed"):
+            setattr(first, name, value)
+        (second,) = opened
+        assert (second.cutoff, second.native_rate, second.input_rate) == (3000.0, 8000, 8000)
+
+
 def test_threads_that_close_a_stream_at_once_free_one_place(stand_in: Path) -> None:
     problems: list[BaseException] = []
 

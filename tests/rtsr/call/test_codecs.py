@@ -11,6 +11,7 @@ from network import speech
 from rtsr.call.decoders import open_decoder, opus_bandwidth_hz, opus_duration
 from rtsr.call.encoders import open_encoder
 from rtsr.call.formats import COMFORT_NOISE, G722, OPUS, PCMA, PCMU
+from rtsr.call.sender import Sender
 from rtsr.errors import ArgumentError, AudioFormatError
 
 CODECS = pytest.mark.parametrize("form", [PCMU, PCMA, G722, OPUS], ids=lambda form: form.name)
@@ -53,6 +54,19 @@ def test_the_bitrate_of_opus_is_what_was_asked_for():
         encoder = open_encoder(OPUS, 1, bitrate)
         size = sum(len(encoder.encode(sound[i : i + 960])) for i in range(0, len(sound), 960))
         assert size * 8 / 5.0 == pytest.approx(bitrate, rel=0.25)
+
+
+def test_a_change_that_is_refused_changes_nothing_and_another_bitrate_loses_no_sound():
+    sender = Sender(OPUS, 96, 2, 16_000)
+    sound = np.repeat(speech(48000, 2.0)[:, None], 2, axis=1)
+    with pytest.raises(AudioFormatError):
+        sender.change(PCMU, 0, bitrate=64_000)
+    assert sum(len(packet.payload) for packet in sender.push(sound)) * 4 < 24_000
+    sender.push(sound[:500])
+    waiting = sender.waiting
+    sender.change(OPUS, 96, bitrate=64_000)
+    assert sender.waiting == waiting > 0
+    assert sum(len(packet.payload) for packet in sender.push(sound)) * 4 > 48_000
 
 
 def test_opus_goes_on_by_itself_where_a_packet_is_lost():

@@ -381,3 +381,20 @@ def test_an_engine_runs_from_its_start_to_its_end_and_says_so(quick):
             idle.batch.open(8000)
 
     asyncio.run(run())
+
+
+def test_a_call_that_comes_while_the_engine_stops_is_refused(quick):
+    async def run():
+        async with CallEngine(2, **quick) as engine:
+            # The step that is under way holds who wants to join.
+            with engine.batch.lock:
+                opening = asyncio.create_task(opened(engine))
+                await asyncio.sleep(0.1)
+                stopping = asyncio.create_task(engine.stop())
+                await asyncio.sleep(0.1)
+            with pytest.raises(RtsrError, match="does not run"):
+                await opening
+            await stopping
+            assert engine.lines == []
+
+    asyncio.run(run())

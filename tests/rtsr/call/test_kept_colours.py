@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from sip_ends import OPUS_SDP, SDP, answered, between, hang_up, tag_of
 
+from rtsr.call import kept_colours
 from rtsr.call.formats import OPUS, PCMU
 from rtsr.call.kept_colours import KeptColours
 from rtsr.colour.auto import AutoColour, Excerpt
@@ -55,9 +59,9 @@ def test_who_has_called_cannot_be_read_from_the_folder(tmp_path, facts):
         kept = KeptColours(folder)
         kept.keep("anna@example.com", taught(facts))
         names += files(folder)
-        assert (folder / "key").stat().st_mode & 0o077 == 0
         assert folder.stat().st_mode & 0o077 == 0
         for path in folder.iterdir():
+            assert path.stat().st_mode & 0o077 == 0
             assert "anna" not in path.name
             assert b"anna" not in path.read_bytes()
     # The same address has other names elsewhere, so that a table of all numbers does not help.
@@ -87,8 +91,50 @@ def test_a_file_that_is_of_no_use_is_left_out_and_replaced(tmp_path, facts, capl
             assert kept.of("anna@example.com", facts).learnt is None
         assert reason in caplog.records[-1].reason
         assert "anna" not in caplog.text
+        assert path.name not in caplog.records[-1].reason
     kept.keep("anna@example.com", taught(facts, 3.0))
     assert read_colour(path).gains_db == ((3.0,) * 24,) * 4
+
+
+def test_who_is_forgotten_during_a_call_stays_forgotten(tmp_path, facts):
+    folder = tmp_path / "colours"
+    kept = KeptColours(folder)
+    kept.keep("anna@example.com", taught(facts))
+    during = kept.of("anna@example.com", facts)
+    during.learnt_hops = 100
+    (folder / files(folder)[0]).unlink()
+    kept.keep("anna@example.com", during)
+    assert files(folder) == []
+    # The next call is another one.
+    kept.keep("anna@example.com", taught(facts))
+    assert len(files(folder)) == 1
+
+
+def test_those_go_whose_last_call_is_longest_ago(tmp_path, facts, monkeypatch):
+    monkeypatch.setattr(kept_colours, "MOST_COLOURS", 3)
+    folder = tmp_path / "colours"
+    kept = KeptColours(folder)
+    for age, name in ((30, "anna"), (20, "bert"), (10, "cleo")):
+        before = set(files(folder))
+        kept.keep(name, taught(facts))
+        (path,) = set(files(folder)) - before
+        os.utime(folder / path, (time.time() - age, time.time() - age))
+    # Who calls from a telephone alone teaches nothing, and is still there.
+    assert kept.of("anna", facts).learnt is not None
+    kept.keep("dora", taught(facts))
+    known = [name for name in ("anna", "bert", "cleo", "dora") if kept.of(name, facts).learnt]
+    assert known == ["anna", "cleo", "dora"]
+
+
+def test_bridges_that_start_at_once_agree_on_a_key(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(20):
+            folder = tmp_path / str(number)
+            made = list(threads.map(KeptColours, [folder] * 8))
+            made[0].keep("anna", taught(find_model("small").metadata))
+            facts = find_model("small").metadata
+            assert all(kept.of("anna", facts).learnt is not None for kept in made)
+            assert len(list(folder.iterdir())) == 2
 
 
 def test_a_colour_that_cannot_be_written_is_logged(tmp_path, facts, caplog):
@@ -103,7 +149,7 @@ def test_a_colour_that_cannot_be_written_is_logged(tmp_path, facts, caplog):
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "key").write_bytes(b"short")
+    (tmp_path / "other" / ".rtsr-key").write_bytes(b"short")
     for name, kind, reason in (
         ("file", ArgumentError, "name a folder"),
         ("me.json", ArgumentError, "name a folder"),
@@ -153,14 +199,21 @@ def test_the_next_call_of_a_person_begins_with_what_the_last_has_taught(
         hang_up(peer, tag_of(text), call="c2")
 
 
-def test_who_does_not_want_to_be_known_is_not(stand_in, tmp_path):
+@pytest.mark.parametrize(
+    ("shown", "asked"),
+    [
+        ("anonymous@anonymous.invalid", ""),
+        ("x@Anonymous.INVALID", ""),
+        ("Restricted@127.0.0.1", ""),
+        ("me@127.0.0.1", "Privacy: user;id\r\n"),
+    ],
+)
+def test_who_does_not_want_to_be_known_is_not(shown, asked, stand_in, tmp_path):
     folder = tmp_path / "colours"
     sound = np.random.default_rng(0).normal(0.0, 0.1, (76800, 1)).astype(np.float32)
     with between(stand_in, kept_colours=KeptColours(folder)) as (peer, running, called):
-        request = peer.request("INVITE", body=SDP)
-        peer.send(
-            request.replace(b"<sip:me@127.0.0.1>;tag", b"<sip:anonymous@anonymous.invalid>;tag")
-        )
+        request = peer.request("INVITE", body=SDP, more=asked)
+        peer.send(request.replace(b"<sip:me@127.0.0.1>;tag", f"<sip:{shown}>;tag".encode()))
         called.answer(called.hear("INVITE"), 200, OPUS_SDP)
         called.hear("ACK")
         text = peer.final()[1]

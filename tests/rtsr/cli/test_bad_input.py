@@ -95,7 +95,7 @@ def test_unsupported_audio(
         ("out", "no extension"),
         ("out.m4a", "'.m4a'"),
         ("out.raw", "'.raw'"),
-        (".", "no extension"),
+        (".", "writes into it"),
         ("/dev/null", "no extension"),
         ("device.wav", "device or a pipe"),
         ("folder.wav", "is a folder"),

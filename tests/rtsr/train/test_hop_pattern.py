@@ -17,7 +17,8 @@ CHANCE = pytest.approx(0.152, abs=0.01)
 def hop_loss(estimate, reference, f_prior=4000.0):
     loss = SpectralLoss(LossWeights())
     cutoff, end = torch.full((CLIPS,), f_prior), torch.full((CLIPS,), 20_000.0)
-    return float(loss(loss.powers(estimate, reference), cutoff, end)["hop"])
+    floor = torch.zeros(CLIPS)
+    return float(loss(loss.powers(estimate, reference), cutoff, end, floor)["hop"])
 
 
 def noise(seed):
@@ -67,7 +68,8 @@ def test_it_falls_when_it_is_followed():
     losses = []
     for _ in range(15):
         gains = contour.exp().repeat_interleave(48).repeat(SAMPLES // 480)
-        total = loss(loss.powers(buzzing * gains, reference), *limits)["total"]
+        powers = loss.powers(buzzing * gains, reference)
+        total = loss(powers, *limits, torch.zeros(CLIPS))["total"]
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from rtsr.batch.shedding import PREROLL_HOPS
 from rtsr.colour.colour import Colour
 from rtsr.engine.replicate import ReplicateSource
 from rtsr.engine.sources import HighBandSource
@@ -304,7 +305,7 @@ class CountedSource:
 
 def test_a_source_that_is_switched_off_takes_no_steps() -> None:
     source = CountedSource()
-    switched = SwitchedSource(source, preroll_hops=3)
+    switched = SwitchedSource(source)
     nothing, cutoff = np.zeros((HOP, 1), np.float32), np.zeros(1, np.float32)
 
     def step(is_wanted: bool) -> np.ndarray:
@@ -318,9 +319,9 @@ def test_a_source_that_is_switched_off_takes_no_steps() -> None:
     assert switched.sounds
     assert not any(step(False).any() for _ in range(5))
     assert (source.steps, switched.sounds) == (2, False)
-    assert not any(step(True).any() for _ in range(3))
+    assert not any(step(True).any() for _ in range(PREROLL_HOPS))
     # It began anew, at the hop that it was at.
-    assert (source.resets, source.frame) == (2, 10)
+    assert (source.resets, source.frame) == (2, 7 + PREROLL_HOPS)
     rising = step(True)
     assert np.all(np.diff(rising) > 0.0)
     assert rising[-1] == 1.0
