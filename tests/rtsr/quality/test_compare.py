@@ -19,6 +19,7 @@ from rtsr.cli.eval import eval_command
 from rtsr.cli.metric_meanings import MEANINGS
 from rtsr.errors import ArgumentError, AudioFormatError, MissingDependencyError, RtsrError
 from rtsr.quality import METRICS, compare_files, compare_folders, medians
+from rtsr.quality.compare import audio_by_stem
 from rtsr.quality.cutoff import measure_file_cutoff
 from rtsr.quality.mismatch import find_mismatches
 from rtsr.quality.spectrogram import level_picture, save_spectrograms
@@ -90,6 +91,13 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
     assert result.unmatched == ["music/alone"]
     assert result.median["lf_gain_db"] == pytest.approx(-20, abs=0.01)
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".webm", ".au", ".opus"])
+def test_folders_have_every_format_that_is_enhanced(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"call{suffix}").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("none")
+    assert list(audio_by_stem(tmp_path)) == ["call"]
 
 
 def test_folders_that_cannot_be_paired(tmp_path: Path) -> None:
