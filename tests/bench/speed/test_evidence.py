@@ -41,7 +41,7 @@ def measured(stand_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("evidence") / "found.json"
     done = bench(
         *("--provider", "cpu", "--model", str(stand_in), "--hops", "1", "--streams", "1,4"),
-        *("--evidence", str(file), "--budget", "300"),
+        *("--evidence", str(file), "--budget", "60"),
     )
     assert done.exit_code == 0, done.stderr
     file.with_suffix(".txt").write_text(done.stdout)
