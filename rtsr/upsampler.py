@@ -146,6 +146,8 @@ class Upsampler(Closing):
         "statistics",
     )
 
+    latency: Latency
+
     def __init__(
         self,
         input_rate: int,
@@ -218,7 +220,6 @@ class Upsampler(Closing):
             # Up to 48 kHz `replicate` goes no further than it does by itself.
             self._engine.f_target = MAX_CUTOFF_HZ
         self._make_buffers(step, input_rate, limiter, channels_first)
-        self.latency: Latency = self._latency()
         self._begin(self._engine)
 
     def _choose_octave_model(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +91,7 @@ class BatchStream:
         self._check_open()
         check_audio_format(value, self.output_rate, self.channels)
         if value != self.input_rate:
-            with self._batch.lock:
-                self._check_open()
+            with self._held():
                 self._port.change_rate(int(value))
                 self._batch.engine.set_native(self._row, value / 2)
 
@@ -112,8 +113,7 @@ class BatchStream:
                 f"The native rate must be above 0 and at most {self.input_rate} Hz, not {value}."
             )
         if value != self.native_rate:
-            with self._batch.lock:
-                self._check_open()
+            with self._held():
                 self._batch.engine.set_native(self._row, value / 2)
 
     @property
@@ -155,8 +155,7 @@ class BatchStream:
         self._check_open()
         if value is not None:
             check_frequency("cutoff", value)
-        with self._batch.lock:
-            self._check_open()
+        with self._held():
             self._batch.engine.set_cutoff(self._row, None if value is None else float(value))
 
     @property
@@ -184,8 +183,7 @@ class BatchStream:
     def colour(self, value: Colour | AutoColour | str | None) -> None:
         self._check_open()
         colour = resolve_colour(value, self._batch.model)
-        with self._batch.lock:
-            self._check_open()
+        with self._held():
             self._batch.engine.set_colour(self._row, colour)
 
     @property
@@ -355,6 +353,13 @@ class BatchStream:
             "A stream of a batch cannot be copied or pickled, for its batch runs in this process; "
             "open another one."
         )
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the batch; who has waited for it may find the stream closed meanwhile."""
+        with self._batch.lock:
+            self._check_open()
+            yield
 
     def _check_open(self) -> None:
         if self._closed:

@@ -42,7 +42,7 @@ class Picture:
     title: str = ""
 
 
-Cell = str | Line | Picture
+Cell = str | Line
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,10 @@ def _table_html(table: Table) -> str:
 
 
 def _line(cell: Cell) -> Line:
-    return cell if isinstance(cell, Line) else Line(cell if isinstance(cell, str) else "")
+    return cell if isinstance(cell, Line) else Line(cell)
 
 
 def _cell(cell: Cell) -> str:
-    if isinstance(cell, Picture):
-        return cell.html
     line = _line(cell)
     text = escape(line.text)
     return f'<span class="{line.kind}">{text}</span>' if line.kind else text

@@ -42,16 +42,13 @@ from rtsr.call.sip.description import (
 from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
+from rtsr.call.sip.transports import EXTENSIONS
 from rtsr.colour.auto import AutoColour
 from rtsr.errors import AudioFormatError, RtsrError
 
 __all__ = ["Bridge", "BridgeSettings"]
 
 _log = logging.getLogger(__name__)
-
-#: What calls may require of us (RFC 3261, 8.2.2.3): session timers, and answers that are
-#: acknowledged, which need not be used where nothing is said before the final one.
-_EXTENSIONS = frozenset({"100rel", "timer"})
 
 # What a message may carry (RFC 3261, 8.2.3).
 _ACCEPTED = {"Accept": "application/sdp"}
@@ -194,7 +191,7 @@ class Bridge:
             self._decline(incoming, 481)
             return
         required = incoming.invite.headers.get("require")
-        unknown = {each.strip().lower() for each in required} - _EXTENSIONS
+        unknown = {each.strip().lower() for each in required}.difference(EXTENSIONS)
         if unknown:
             self._decline(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
             return

@@ -24,7 +24,7 @@ from aiosipua.uac_responses import _send_ack
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
-from rtsr.call.sip.transports import METHODS, SUPPORTED
+from rtsr.call.sip.transports import EXTENSIONS, METHODS
 
 __all__ = ["Address", "Client", "refresh_target"]
 
@@ -32,7 +32,7 @@ Address = tuple[str, int]
 
 _ABILITIES = {
     "Allow": ", ".join(METHODS),
-    "Supported": SUPPORTED,
+    "Supported": ", ".join(EXTENSIONS),
     "Session-Expires": str(SESSION_SECONDS),
 }
 

@@ -28,14 +28,15 @@ from aiosipua.transport import (
 
 from rtsr.call.sip.destinations import datagram_hop, is_within_call, next_hop, sent_by
 
-__all__ = ["METHODS", "SUPPORTED", "TcpTransport", "UdpTransport", "resolved", "transaction_key"]
+__all__ = ["EXTENSIONS", "METHODS", "TcpTransport", "UdpTransport", "resolved", "transaction_key"]
 
 _log = logging.getLogger(__name__)
 
 #: What may be asked of us, as headers name it.
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")
-#: Extensions that calls may use.
-SUPPORTED = "100rel, timer"
+#: What calls may require of us (RFC 3261, 8.2.2.3): session timers, and answers that are
+#: acknowledged, which need not be used where nothing is said before the final one.
+EXTENSIONS = ("100rel", "timer")
 
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
@@ -516,7 +517,7 @@ def _name_abilities(response: SipResponse) -> None:
     if accepts or response.status_code == 405:
         response.headers.set_single("Allow", ", ".join(METHODS))
     if accepts:
-        response.headers.set_single("Supported", SUPPORTED)
+        response.headers.set_single("Supported", ", ".join(EXTENSIONS))
     if accepts and method == "OPTIONS":
         response.headers.set_single("Accept", "application/sdp")
 

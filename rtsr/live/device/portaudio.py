@@ -23,10 +23,7 @@ ALSA = "ALSA"
 ONE_CLOCK_HOST_APIS = (JACK, "ASIO")
 """Host APIs whose devices all run on one clock, so that any two of them make a duplex stream."""
 
-LOCK = threading.RLock()
-"""Held by whoever uses PortAudio: it is one for the whole program, and starting it anew takes every
-session's streams away."""
-
+_lock = threading.RLock()
 # What ends a program; sent while it opens its devices, too.
 _ENDING = ("SIGHUP", "SIGINT", "SIGTERM")
 
@@ -55,10 +52,11 @@ _known_client_name = [_CLIENT_NAME.decode()]
 def undisturbed() -> Iterator[None]:
     """Hold PortAudio, and leave signals that end the program for afterwards.
 
-    One that comes while a stream is opened interrupts what JACK's client library reads from its
+    It is one for the whole program, and starting it anew takes every session's streams away. A
+    signal that comes while a stream is opened interrupts what JACK's client library reads from its
     server, and of a call that fails there PortAudio makes an abort.
     """
-    with LOCK:
+    with _lock:
         if not hasattr(signal, "pthread_sigmask"):
             yield
             return

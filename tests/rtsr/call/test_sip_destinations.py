@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from sip_ends import OPUS_SDP, SDP, CalledEnd, Peer, answered, between, hang_up, ring, tag_of
@@ -28,6 +29,21 @@ def hear_the_end(other, called, invite):
     called.request(invite, "BYE", 2)
     other.answer(other.hear("BYE"), 200)
     other.close()
+
+
+def move(peer, to, other):
+    """Tell the bridge within a call that the peer is asked where another end is."""
+    peer.send(moved(peer.request("UPDATE", to=to, number=2), peer, f"127.0.0.1:{other.port}"))
+    return peer.final()[0]
+
+
+@contextlib.contextmanager
+def asked_to_refresh(stand_in, method, more=""):
+    """A call whose caller the bridge asks with ``method`` to go on with the session."""
+    with between(stand_in) as (peer, _, called):
+        asked = f"Supported: timer\r\nSession-Expires: 2;refresher=uas\r\n{more}"
+        invite, _, to = answered(peer, called, asked=asked)
+        yield peer, called, invite, to, peer.asked(method)
 
 
 def connected(peer, called, message):
@@ -147,8 +163,7 @@ def test_a_contact_that_changes_before_the_answer_is_followed(stand_in):
     with between(stand_in) as (peer, _, called):
         other = CalledEnd()
         invite, to = ring(peer, called)
-        peer.send(moved(peer.request("UPDATE", to=to, number=2), peer, f"127.0.0.1:{other.port}"))
-        peer.final()
+        move(peer, to, other)
         called.answer(invite, 200, OPUS_SDP)
         called.hear("ACK")
         assert peer.final()[0] == 200
@@ -157,11 +172,8 @@ def test_a_contact_that_changes_before_the_answer_is_followed(stand_in):
 
 
 def test_a_contact_in_the_answer_to_a_refresh_of_ours_is_followed(stand_in, short):
-    with between(stand_in) as (peer, _, called):
+    with asked_to_refresh(stand_in, "UPDATE") as (peer, called, invite, _, refresh):
         other = CalledEnd()
-        asked = "Supported: timer\r\nSession-Expires: 2;refresher=uas\r\n"
-        invite, _, _ = answered(peer, called, asked=asked)
-        refresh = peer.asked("UPDATE")
         own, peer.port = peer.port, other.port
         peer.answer(refresh, 200, more="Session-Expires: 1800;refresher=uac\r\n")
         peer.port = own
@@ -319,16 +331,13 @@ def test_a_change_that_is_accepted_moves_the_end(stand_in):
 
 
 def test_a_copy_of_an_older_answer_takes_no_newer_contact_back(stand_in, short):
-    with between(stand_in) as (peer, _, called):
+    by_invite = asked_to_refresh(stand_in, "INVITE", "Allow: INVITE, BYE\r\n")
+    with by_invite as (peer, called, invite, to, refresh):
         other = CalledEnd()
-        asked = "Supported: timer\r\nSession-Expires: 2;refresher=uas\r\nAllow: INVITE, BYE\r\n"
-        invite, _, to = answered(peer, called, asked=asked)
-        refresh = peer.asked("INVITE")
         more = "Session-Expires: 1800;refresher=uac\r\n"
         peer.answer(refresh, 200, SDP, more)
         peer.asked("ACK")
-        peer.send(moved(peer.request("UPDATE", to=to, number=2), peer, f"127.0.0.1:{other.port}"))
-        assert peer.final()[0] == 200
+        assert move(peer, to, other) == 200
         # Its ACK was lost.
         peer.answer(refresh, 200, SDP, more)
         other.hear("ACK")
