@@ -173,7 +173,7 @@ def sip_command(
         typer.Option(
             "--to",
             metavar="SIP-ADDRESS",
-            help="Called for every caller: sip:USER@HOST[:PORT][;transport=tcp].",
+            help="Called for every caller: sip:USER@HOST[:PORT], and ;transport=tcp or tls.",
             rich_help_panel=_LISTENING,
         ),
     ],
@@ -219,6 +219,40 @@ def sip_command(
             "--metrics",
             metavar="HOST:PORT",
             help="Serve /metrics there, for Prometheus.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            metavar="FILE",
+            help="Listen over TLS, too, and show this certificate (PEM).",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key", metavar="FILE", help="The certificate's key.", rich_help_panel=_LISTENING
+        ),
+    ] = None,
+    tls_port: Annotated[
+        int | None,
+        typer.Option(
+            "--tls-port",
+            metavar="PORT",
+            help="Where, over TLS; 5061 if left out.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
+    authorities: Annotated[
+        Path | None,
+        typer.Option(
+            "--authorities",
+            metavar="FILE",
+            help="Certificates (PEM) to trust at targets and registrars over TLS, in place of the "
+            "system's.",
             rich_help_panel=_LISTENING,
         ),
     ] = None,
@@ -271,7 +305,7 @@ def sip_command(
       rtsr call sip --listen 192.0.2.7:5060 --to sip:trunk@192.0.2.30 --codecs PCMA,PCMU
     """
     from rtsr.call.sip.run import serve
-    from rtsr.call.sip.settings import settings_from
+    from rtsr.call.sip.settings import settings_from, tls_from
 
     colours = options.kept_colours_folder(colour)
     shared = colour if colours is None else "auto"
@@ -282,6 +316,7 @@ def sip_command(
         advertise=advertise,
         register=register,
         metrics=None if metrics is None else host_and_port(metrics),
+        tls=tls_from(certificate, key, tls_port, authorities),
         announce=_announce,
     )
 

@@ -12,11 +12,11 @@ from urllib.parse import quote
 import uvicorn
 from starlette.applications import Starlette
 
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import RtsrError
 from rtsr.listening import cannot_listen
 from rtsr.page.access import Access
 
-__all__ = ["PageThread", "access_for", "address_of", "bind", "check_certificate", "server_for"]
+__all__ = ["PageThread", "access_for", "address_of", "bind", "server_for"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
@@ -76,20 +76,6 @@ def address_of(bound: socket.socket, access: Access, scheme: str = "http", name:
     shown = name or ("127.0.0.1" if host in _ANY else host)
     shown = f"[{shown}]" if ":" in shown else shown
     return f"{scheme}://{shown}:{port}/?token={quote(access.token, safe='')}"
-
-
-def check_certificate(certificate: Path | None, key: Path | None) -> None:
-    """Check that there are both or neither.
-
-    Raises:
-        ArgumentError: only one of them is given.
-        RtsrError: there is no such file.
-    """
-    if (certificate is None) != (key is None):
-        raise ArgumentError("HTTPS takes both --certificate and --key.")
-    for file in (certificate, key):
-        if file is not None and not file.is_file():
-            raise RtsrError(f"There is no file '{file}'.")
 
 
 def server_for(

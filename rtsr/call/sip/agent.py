@@ -1,4 +1,4 @@
-"""A SIP address: both transports, calls that come and calls that are made."""
+"""A SIP address: its transports, calls that come and calls that are made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import functools
 import ipaddress
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from aiosipua import (
     SipResponse,
     SipUAS,
     parse_uri,
+    stringify_uri,
 )
 from aiosipua.dialog import DialogState, dialog_matches
 from aiosipua.registration import RegistrationState
@@ -35,12 +37,15 @@ from aiosipua.utils import format_addr
 from rtsr.call.sip.binding import Binding
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
-from rtsr.call.sip.destinations import contact_in
-from rtsr.call.sip.transports import METHODS, TcpTransport, UdpTransport, resolved, transaction_key
+from rtsr.call.sip.destinations import contact_in, default_port, resolved
+from rtsr.call.sip.tcp import TcpTransport
+from rtsr.call.sip.tls import ServerCertificate, TlsTransport
+from rtsr.call.sip.transactions import METHODS, transaction_key
+from rtsr.call.sip.udp import UdpTransport
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.listening import cannot_listen
 
-__all__ = ["Agent", "Target", "check_reach", "is_wildcard", "own_address"]
+__all__ = ["Agent", "Target", "TlsSettings", "check_reach", "is_wildcard", "own_address"]
 
 USER_AGENT = "rtsr"
 _TIMER_H = 32.0
@@ -60,7 +65,7 @@ class Target:
     Attributes:
         uri: as it was given.
         host, port: where its requests go.
-        transport: "udp" or "tcp".
+        transport: "udp", "tcp" or "tls".
     """
 
     uri: str
@@ -70,54 +75,97 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``sip:USER@HOST[:PORT][;transport=tcp]``.
+        """Read ``sip:USER@HOST[:PORT][;transport=tcp|tls]`` or ``sips:USER@HOST[:PORT]``.
 
         Raises:
-            ArgumentError: it has another form, or is a sips: address.
+            ArgumentError: it has another form.
         """
         complaint = f"'{text}' is no SIP address; write sip:USER@HOST or sip:USER@HOST:PORT."
         try:
             uri = parse_uri(text)
         except Exception:
             raise ArgumentError(complaint) from None
-        transport = (uri.params.get("transport") or "udp").lower()
-        if uri.scheme.lower() == "sips" or transport == "tls":
-            raise ArgumentError(
-                "SIP over TLS is not supported; take UDP or TCP and encrypt the network instead."
-            )
-        if not text.lower().startswith("sip:") or not uri.host or transport not in ("udp", "tcp"):
+        is_secure = text.lower().startswith("sips:")
+        transport = (uri.params.get("transport") or ("tls" if is_secure else "udp")).lower()
+        known = ("tcp", "tls") if is_secure else ("udp", "tcp", "tls")
+        if not text.lower().startswith(("sip:", "sips:")) or not uri.host or transport not in known:
             raise ArgumentError(complaint)
         if uri.port is not None and not 0 < uri.port < 65536:
             raise ArgumentError(complaint)
-        return cls(text, uri.host.strip("[]"), uri.port or 5060, transport)
+        host, port = uri.host.strip("[]"), uri.port or default_port(uri)
+        # What a sips: address calls TCP is encrypted, too (RFC 3261, 26.2.2).
+        return cls(text, host, port, "tls" if is_secure else transport)
+
+    @property
+    def person(self) -> str:
+        """The address of record: without how it is reached (RFC 3261, 19.1.1, table 1)."""
+        uri = parse_uri(self.uri)
+        uri.params.pop("transport", None)
+        return stringify_uri(uri)
+
+    @property
+    def domain(self) -> str:
+        """The address of its host, as registrars have it."""
+        return f"{self.scheme}:{parse_uri(self.uri).host}"
+
+    @property
+    def scheme(self) -> str:
+        """Scheme of the address: "sip", or "sips" where every hop is to be encrypted."""
+        return self.uri.partition(":")[0].lower()
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """How TLS is spoken.
+
+    Attributes:
+        certificate: what we show; without one nothing listens for TLS.
+        port: where it listens; 0 takes a free one.
+        trusted: how the certificates of others are checked; as the system does if ``None``.
+    """
+
+    certificate: ServerCertificate | None = None
+    port: int = 5061
+    trusted: ssl.SSLContext | None = None
 
 
 class Agent:
-    """Listens on one address, over UDP and TCP, and makes calls from it.
+    """Listens on one address, over UDP, TCP and TLS, and makes calls from it.
 
     Args:
         host, port: where; port 0 takes a free one.
         advertised: the address by which others reach it, where ``host`` is none.
+        tls: how TLS is spoken.
     """
 
-    def __init__(self, host: str, port: int, advertised: str | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, advertised: str | None = None, tls: TlsSettings | None = None
+    ) -> None:
         self._listen = (host, port)
         self._advertised = advertised
+        self._tls = tls or TlsSettings()
         self.udp: SipUAS | None = None
         self.tcp: SipUAS | None = None
+        self.tls: SipUAS | None = None
         self._registration: Registration | None = None
         self._again: asyncio.TimerHandle | None = None
 
     @property
     def agents(self) -> tuple[SipUAS, ...]:
         """One for each transport."""
-        return tuple(agent for agent in (self.udp, self.tcp) if agent is not None)
+        return tuple(agent for agent in (self.udp, self.tcp, self.tls) if agent is not None)
 
     @property
     def port(self) -> int:
-        """The port that was found."""
+        """The port that was found, of UDP and TCP."""
         assert self.udp is not None
         return int(self.udp.transport.local_addr[1])
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port that was found for TLS; ``None`` where nothing listens for it."""
+        assert self.tls is not None
+        return None if self._tls.certificate is None else int(self.tls.transport.local_addr[1])
 
     @property
     def host(self) -> str:
@@ -143,8 +191,15 @@ class Agent:
                 if error.errno == errno.EADDRINUSE and left:
                     continue
                 raise cannot_listen(host, port, error) from None
+        try:
+            await self._bind_tls(handlers)
+        except OSError as error:
+            await self.stop()
+            raise cannot_listen(host, self._tls.port, error) from None
         for agent in self.agents:
-            address = (self.host, self.port)
+            # Who knows a connection of ours uses that; where nothing listens there is no other.
+            port = self.tls_port or self.port if agent is self.tls else self.port
+            address = (self.host, port)
             agent.advertised_addr = address
             assert agent.uac is not None
             agent.uac.advertised_addr = address
@@ -159,9 +214,23 @@ class Agent:
         udp = UdpTransport(local_addr=(host, port))
         self.udp = self._agent(udp, handlers)
         await self.udp.start()
-        tcp = TcpTransport(local_addr=(host, udp.local_addr[1]), carries_call=self._carries_call)
+        tcp = TcpTransport(local_addr=(host, udp.local_addr[1]))
         self.tcp = self._agent(tcp, handlers)
         await self.tcp.start()
+
+    async def _bind_tls(self, handlers: dict[str, Any]) -> None:
+        """Listen over TLS, if we have a certificate.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        tls = TlsTransport(
+            local_addr=(self._listen[0], self._tls.port),
+            certificate=self._tls.certificate,
+            trusted=self._tls.trusted,
+        )
+        self.tls = self._agent(tls, handlers)
+        await self.tls.start()
 
     def on_update(self, handler: Callable[[IncomingCall], None]) -> None:
         """Have ``handler`` called with every UPDATE within a call (RFC 3311)."""
@@ -188,17 +257,17 @@ class Agent:
                 await asyncio.sleep(0.02)
         for agent in self.agents:
             await agent.stop()
-        self.udp = self.tcp = None
+        self.udp = self.tcp = self.tls = None
 
     def by(self, transport: str) -> SipUAS:
         """Return the agent of a transport."""
-        agent = self.tcp if transport == "tcp" else self.udp
+        agent = {"udp": self.udp, "tcp": self.tcp, "tls": self.tls}[transport]
         assert agent is not None
         return agent
 
     def client_of(self, transport: SipTransport | None) -> Client:
         """Return what sends requests over a transport of ours."""
-        agent = self.tcp if self.tcp is not None and self.tcp.transport is transport else self.udp
+        agent = next((each for each in self.agents if each.transport is transport), self.udp)
         assert agent is not None
         assert isinstance(agent.uac, Client)
         return agent.uac
@@ -217,7 +286,13 @@ class Agent:
         assert client is not None
         address = await self.find(target)
         registration = Binding(
-            client, target.uri, address, auth=auth, expires=expires, user_agent=USER_AGENT
+            client,
+            target.person,
+            address,
+            auth=auth,
+            expires=expires,
+            registrar_uri=target.domain,
+            user_agent=USER_AGENT,
         )
         self._registration = registration
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -257,9 +332,13 @@ class Agent:
             RtsrError: its name is unknown.
         """
         try:
-            return await resolved(target.host, target.port)
+            found = await resolved(target.host, target.port)
         except OSError:
             raise RtsrError(f"The host '{target.host}' is not known.") from None
+        if self.tls is not None and target.transport == "tls":
+            assert isinstance(self.tls.transport, TlsTransport)
+            self.tls.transport.names[found] = target.host
+        return found
 
     def keep(self, call: IncomingCall, refused: IncomingCall) -> None:
         """Go on with a call whose place in aiosipua a refused one of the same name has taken.
@@ -292,25 +371,13 @@ class Agent:
             if agent.uac is not None:
                 agent.uac.remove_call(call_id)
 
-    def _carries_call(self, address: tuple[str, int]) -> bool:
-        """Whether a TCP connection belongs to a call."""
-        agent = self.tcp
-        if agent is None or agent.uac is None:
-            return False
-        calls = [(call.source_addr, call.dialog) for call in agent._calls.values()]
-        calls += [(call.remote_addr, call.dialog) for call in agent.uac._calls.values()]
-        # Those that were refused, and are remembered for their copies, keep nothing open.
-        return any(
-            there == address and dialog.state is not DialogState.TERMINATED
-            for there, dialog in calls
-        )
-
     @staticmethod
     def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
         client = Client(transport)
         agent = _UserAgent(transport, user_agent=USER_AGENT, uac=client)
         if isinstance(transport, TcpTransport):
             transport.on_heard, transport.newest = agent.follow, agent.newest
+            transport.carries_call = agent.carries_call
         else:
             transport.has_made = client.has_made
         for name, handler in handlers.items():
@@ -357,6 +424,18 @@ class _UserAgent(SipUAS):
         if call is not None:
             return call.source_addr
         return None if made is None else made.remote_addr
+
+    def carries_call(self, address: tuple[str, int]) -> bool:
+        """Whether the connection from or to an address belongs to a call."""
+        if self.uac is None:
+            return False
+        calls = [(call.source_addr, call.dialog) for call in self._calls.values()]
+        calls += [(call.remote_addr, call.dialog) for call in self.uac._calls.values()]
+        # Those that were refused, and are remembered for their copies, keep nothing open.
+        return any(
+            there == address and dialog.state is not DialogState.TERMINATED
+            for there, dialog in calls
+        )
 
     def _ends_of(
         self, message: SipRequest | SipResponse

@@ -42,7 +42,7 @@ from rtsr.call.sip.description import (
 from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
-from rtsr.call.sip.transports import EXTENSIONS
+from rtsr.call.sip.transactions import EXTENSIONS
 from rtsr.colour.auto import AutoColour
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -430,7 +430,7 @@ class _BridgedCall:
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
         self._callee.described = description
         outgoing = client.call(
-            f"sip:{self._shown_caller}@{user}",
+            f"{target.scheme}:{self._shown_caller}@{user}",
             target.uri,
             address,
             description,

@@ -24,7 +24,7 @@ from aiosipua.uac_responses import _send_ack
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
-from rtsr.call.sip.transports import EXTENSIONS, METHODS
+from rtsr.call.sip.transactions import EXTENSIONS, METHODS
 
 __all__ = ["Address", "Client", "refresh_target"]
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 
 from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
 
-__all__ = ["contact_in", "datagram_hop", "is_within_call", "next_hop", "sent_by"]
+__all__ = [
+    "contact_in",
+    "datagram_hop",
+    "default_port",
+    "is_within_call",
+    "next_hop",
+    "resolved",
+    "sent_by",
+]
 
-_SIP_PORT = 5060
+_SIP_PORT, _TLS_PORT = 5060, 5061
 # With or without a name before it (RFC 3261, 20.10).
 _CONTACT = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^<>]*)>|([^\s;<>]+)')
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
@@ -44,7 +53,7 @@ def next_hop(request: SipRequest) -> tuple[str, int] | None:
     ``None`` if that cannot be read.
     """
     uri = _next_uri(request)
-    return None if uri is None else _address(uri.host, uri.port)
+    return None if uri is None else _address(uri.host, uri.port or default_port(uri))
 
 
 def datagram_hop(
@@ -71,7 +80,7 @@ def datagram_hop(
     uri = _next_uri(request)
     if uri is None or uri.scheme.lower() != "sip":
         return known
-    hop = _address(uri.host, uri.port)
+    hop = _address(uri.host, uri.port or _SIP_PORT)
     if hop is None or (uri.params.get("transport") or "udp").lower() != "udp":
         return known
     try:
@@ -91,7 +100,16 @@ def sent_by(response: SipResponse) -> tuple[str, int] | None:
     ``None`` if there is none, or none that could be an address.
     """
     via = response.via
-    return _address(via[0].received or via[0].host, via[0].port) if via else None
+    if not via:
+        return None
+    port = via[0].port or (_TLS_PORT if via[0].transport.upper() == "TLS" else _SIP_PORT)
+    return _address(via[0].received or via[0].host, port)
+
+
+def default_port(uri: SipUri) -> int:
+    """Return the port of an address that names none (RFC 3261, 19.1.2)."""
+    transport = (uri.params.get("transport") or "").lower()
+    return _TLS_PORT if uri.scheme.lower() == "sips" or transport == "tls" else _SIP_PORT
 
 
 def _next_uri(request: SipRequest) -> SipUri | None:
@@ -103,6 +121,18 @@ def _next_uri(request: SipRequest) -> SipUri | None:
         return None
 
 
-def _address(host: str, port: int | None) -> tuple[str, int] | None:
-    host, port = host.strip("[]"), port or _SIP_PORT
+def _address(host: str, port: int) -> tuple[str, int] | None:
+    host = host.strip("[]")
     return (host, port) if host and 0 < port < 65536 else None
+
+
+async def resolved(host: str, port: int) -> tuple[str, int]:
+    """Resolve a host's address, IPv4 if it has one.
+
+    Raises:
+        OSError: the name is unknown.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port)
+    found.sort(key=lambda each: each[0].name != "AF_INET")
+    return str(found[0][4][0]), port

@@ -15,7 +15,7 @@ from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_task_failures, log_to_stderr
 from rtsr.call.metrics_server import MetricsServer
-from rtsr.call.sip.agent import Agent, Target, check_reach, is_wildcard, own_address
+from rtsr.call.sip.agent import Agent, Target, TlsSettings, check_reach, is_wildcard, own_address
 from rtsr.call.sip.bridge import Bridge, BridgeSettings
 
 __all__ = ["serve"]
@@ -31,6 +31,7 @@ def serve(
     advertise: str | None = None,
     register: str | None = None,
     metrics: tuple[str, int] | None = None,
+    tls: TlsSettings | None = None,
     announce: Callable[[str], None],
 ) -> None:
     """Bridge calls until interrupted.
@@ -42,8 +43,9 @@ def serve(
         advertise: the address by which others reach us, where they see another.
         register: a SIP address to register under, at its own host.
         metrics: host and port of ``/metrics``, if it is wanted.
-        announce: called with a line that names our address, once calls are accepted, and with one
-            that names the address of ``/metrics``.
+        tls: how TLS is spoken; where it has a certificate, callers may come over it.
+        announce: called with a line that names our address, once calls are accepted, and with lines
+            that name those of TLS and of ``/metrics``.
 
     Raises:
         ArgumentError: the target or the registrar cannot reach the address.
@@ -58,7 +60,7 @@ def serve(
     if advertise is None:
         advertise = own_address(settings.target.host) if is_wildcard(host) else host
     settings = replace(settings, bind=host)
-    agent = Agent(*listen, advertise)
+    agent = Agent(*listen, advertise, tls)
     asyncio.run(_run(open_engine, agent, settings, registrar, metrics, announce))
 
 
@@ -93,6 +95,9 @@ async def _run(
                 return
         ours = format_addr(agent.host, agent.port)
         announce(f"rtsr call sip: sip:{ours} to {settings.target.uri}")
+        if agent.tls_port is not None:
+            address = format_addr(agent.host, agent.tls_port)
+            announce(f"over TLS: sip:{address};transport=tls")
         if server is not None:
             announce(f"metrics: http://{format_addr(*server.address)}/metrics")
         await stopped.wait()

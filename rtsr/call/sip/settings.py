@@ -9,11 +9,13 @@ from aiosipua import SipDigestAuth
 
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU
 from rtsr.call.kept_colours import KeptColours
-from rtsr.call.sip.agent import Target
+from rtsr.call.sip.agent import Target, TlsSettings
 from rtsr.call.sip.bridge import BridgeSettings
+from rtsr.call.sip.tls import ServerCertificate, trusting
 from rtsr.errors import ArgumentError
+from rtsr.listening import check_certificate
 
-__all__ = ["PASSWORD_VARIABLE", "settings_from"]
+__all__ = ["PASSWORD_VARIABLE", "settings_from", "tls_from"]
 
 #: A password on the command line could be read by everybody on the machine.
 PASSWORD_VARIABLE = "RTSR_SIP_PASSWORD"
@@ -61,6 +63,30 @@ def settings_from(
         ports=_ports(ports),
         dtx=dtx,
         kept_colours=None if colours is None else KeptColours(colours),
+    )
+
+
+def tls_from(
+    certificate: Path | None, key: Path | None, port: int | None, authorities: Path | None
+) -> TlsSettings:
+    """Check the arguments and return how TLS is spoken.
+
+    Raises:
+        ArgumentError: one of them is not accepted, or makes no sense alone.
+        RtsrError: a file cannot be used.
+    """
+    check_certificate(certificate, key)
+    if port is not None and certificate is None:
+        raise ArgumentError("--tls-port needs a certificate: give --certificate and --key, too.")
+    if port is not None and not 0 <= port < 65536:
+        raise ArgumentError(f"A port is a number from 0 to 65535, not {port}.")
+    own = None
+    if certificate is not None and key is not None:
+        own = ServerCertificate(certificate, key)
+    return TlsSettings(
+        own,
+        TlsSettings.port if port is None else port,
+        None if authorities is None else trusting(authorities),
     )
 
 

@@ -10,9 +10,10 @@ from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_to_stderr
 from rtsr.call.web.server import CallServer
+from rtsr.listening import check_certificate
 from rtsr.live.controls.board import ControlBoard
 from rtsr.page.learning import Learning
-from rtsr.page.serve import access_for, address_of, bind, check_certificate, server_for
+from rtsr.page.serve import access_for, address_of, bind, server_for
 
 __all__ = ["serve"]
 

@@ -35,7 +35,7 @@ from scipy.signal import fftconvolve, resample_poly
 from rtsr.call.decoders import open_decoder
 from rtsr.call.formats import OPUS, PCMU, Packet
 from rtsr.call.receiver import Receiver
-from rtsr.call.sip.transports import UdpTransport
+from rtsr.call.sip.udp import UdpTransport
 
 #: Seconds at the beginning in which nothing is lost or late.
 CLEAN = 4.0

@@ -18,11 +18,13 @@ from aiosipua import SipUAC, SipUAS, parse_sdp
 from rtsr.call.engine import CallEngine
 from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.bridge import Bridge, BridgeSettings
-from rtsr.call.sip.transports import UdpTransport
+from rtsr.call.sip.udp import UdpTransport
 
 
 class Peer:
     """A UDP socket that speaks just enough SIP to be wrong."""
+
+    is_encrypted = False
 
     def __init__(self, port):
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -143,9 +145,9 @@ class Callee:
 class Running:
     """A bridge, its engine and a callee on an event loop of their own."""
 
-    def __init__(self, model, calls=2, callee=None, host="127.0.0.1", **options):
+    def __init__(self, model, calls=2, callee=None, host="127.0.0.1", tls=None, **options):
         self.callee, self._host = callee or Callee(), host
-        self._options, self._calls, self._model = options, calls, model
+        self._options, self._calls, self._model, self._tls = options, calls, model, tls
 
     def __enter__(self):
         ready = threading.Event()
@@ -158,10 +160,10 @@ class Running:
             engine = CallEngine(self._calls, model=self._model, provider="cpu", deadline_ms=200)
             async with engine:
                 self.engine = engine
-                agent = Agent(self._host, 0)
+                agent = Agent(self._host, 0, tls=self._tls)
                 self.bridge = Bridge(agent, engine, BridgeSettings(**options))
                 await self.bridge.start()
-                self.port = agent.port
+                self.port, self.tls_port = agent.port, agent.tls_port
                 ready.set()
                 await self._stop.wait()
                 await self.bridge.stop()
@@ -297,7 +299,7 @@ def between(stand_in, caller=Peer, called=CalledEnd, **options):
     """A caller, a bridge and a called end, each of which a test steers."""
     called = called()
     with Running(str(stand_in), target=called.target, **options) as running:
-        peer = caller(running.port)
+        peer = caller(running.tls_port if caller.is_encrypted else running.port)
         yield peer, running, called
         peer.close()
         running.until(lambda: running.bridge.calls == 0)

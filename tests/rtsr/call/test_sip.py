@@ -17,6 +17,7 @@ import numpy as np
 import phones
 import pytest
 import soundfile
+from authority import Authority
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import packets, speech
@@ -38,7 +39,7 @@ from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Session, Unacceptable, answer, offer, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
-from rtsr.call.sip.transports import UdpTransport
+from rtsr.call.sip.udp import UdpTransport
 from rtsr.cli.app import app
 from rtsr.errors import RtsrError
 
@@ -63,30 +64,42 @@ def best_match(recording, reference):
 
 @pytest.mark.alone
 @needs_phones
-@pytest.mark.parametrize("secure", [False, True], ids=["RTP", "SRTP"])
-def test_one_baresip_calls_another_through_the_bridge(tmp_path, secure):
+@pytest.mark.parametrize("way", ["RTP", "SRTP", "TLS"])
+def test_one_baresip_calls_another_through_the_bridge(tmp_path, way):
     from rtsr import enhance_file
 
     voice = speech(8000, 8.0)
     soundfile.write(tmp_path / "8k.wav", voice, 8000, subtype="PCM_16")
     both = np.stack([speech(48000, 8.0)] * 2, axis=1)
     soundfile.write(tmp_path / "48k.wav", both, 48000, subtype="PCM_16")
-    account = ";mediaenc=srtp-mand" if secure else ""
-    seconds = 4.0 if secure else 7.0
+    is_encrypted = way != "RTP"
+    account = ";mediaenc=srtp-mand" if is_encrypted else ""
+    seconds = 4.0 if is_encrypted else 7.0
+    options, port, transport, more = [], 5060, "", ""
+    if is_encrypted:
+        options = ["--srtp"]
+    if way == "TLS":
+        authority = Authority(tmp_path)
+        certificate, key = authority.certificate(phones.BRIDGE)
+        options += ["--certificate", certificate, "--key", key, "--authorities", authority.file]
+        own, own_key = authority.certificate(phones.CALLEE, phones.CALLER, name="phone")
+        (tmp_path / "own.pem").write_bytes(own.read_bytes() + own_key.read_bytes())
+        port, transport = 5061, ";transport=tls"
+        more = f"sip_certificate {tmp_path / 'own.pem'}\nsip_cafile {authority.file}\n"
     with phones.cable() as (there, here), contextlib.ExitStack() as undo:
-        options = ["--srtp"] if secure else []
-        bridge = undo.enter_context(phones.running_bridge(here, *options))
+        target = f"sip:phone@{phones.CALLEE}:{port}{transport}"
+        bridge = undo.enter_context(phones.running_bridge(here, *options, target=target))
         callee = phones.Phone(
             there, tmp_path / "callee", phones.CALLEE, tmp_path / "48k.wav",
-            f"answermode=auto;audio_codecs=opus/48000/2{account}",
+            f"answermode=auto;audio_codecs=opus/48000/2{account}", more,
         )  # fmt: skip
         undo.callback(callee.close)
         caller = phones.Phone(
             there, tmp_path / "caller", phones.CALLER, tmp_path / "8k.wav",
-            f"audio_codecs=pcmu{account}",
+            f"audio_codecs=pcmu{account}", more,
         )  # fmt: skip
         undo.callback(caller.close)
-        caller.type(f"/dial sip:x@{phones.BRIDGE}:5060")
+        caller.type(f"/dial sip:x@{phones.BRIDGE}:{port}{transport}")
         caller.wait_for("Call established")
         time.sleep(seconds)
         # The other end hangs up; both legs end.
@@ -756,8 +769,15 @@ def our_address(towards):
     ("options", "sentence"),
     [
         (["--to", "nobody"], "is no SIP address"),
-        (["--to", "sips:x@127.0.0.1"], "TLS is not supported"),
-        (["--to", "sip:x@127.0.0.1;transport=tls"], "TLS is not supported"),
+        (["--to", "sips:x@127.0.0.1;transport=udp"], "is no SIP address"),
+        (["--to", "sip:x@127.0.0.1;transport=ws"], "is no SIP address"),
+        (["--to", "sip:x@127.0.0.1", "--certificate", "c.pem"], "and its key go together"),
+        (
+            ["--to", "sip:x@127.0.0.1", "--certificate", "c.pem", "--key", "k.pem"],
+            "There is no file 'c.pem'",
+        ),
+        (["--to", "sip:x@127.0.0.1", "--tls-port", "5061"], "needs a certificate"),
+        (["--to", "sip:x@127.0.0.1", "--authorities", "no.pem"], "'no.pem' cannot be used"),
         (["--to", "sip:x@127.0.0.1:99999"], "is no SIP address"),
         (["--to", "sip:x@198.51.100.2"], "only this machine is heard"),
         (
@@ -827,7 +847,8 @@ def test_a_free_port_is_free_over_udp_and_tcp(monkeypatch):
             await agent.start({})
             try:
                 assert agent.port != port
-                assert [each.transport.local_addr[1] for each in agent.agents] == [agent.port] * 2
+                ports = [each.transport.local_addr[1] for each in (agent.udp, agent.tcp)]
+                assert ports == [agent.port] * 2
                 assert all(each.uac.advertised_addr[1] == agent.port for each in agent.agents)
                 # What was tried in vain is not kept.
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

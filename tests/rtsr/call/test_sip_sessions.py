@@ -15,7 +15,7 @@ from aiosipua import SipDigestAuth
 
 from rtsr.call import engine as engine_module
 from rtsr.call.sip import leg as leg_module
-from rtsr.call.sip import transports
+from rtsr.call.sip import tcp
 
 
 def origin(text):
@@ -340,9 +340,9 @@ def over_tcp(stream, message):
 
 
 def test_connections_that_bring_no_message_are_closed_those_of_calls_are_not(stand_in, monkeypatch):
-    monkeypatch.setattr(transports, "FIRST_MESSAGE_SECONDS", 0.3)
-    monkeypatch.setattr(transports, "IDLE_SECONDS", 0.6)
-    monkeypatch.setattr(transports, "_SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "FIRST_MESSAGE_SECONDS", 0.3)
+    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.6)
+    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.1)
     with between(stand_in) as (peer, running, called):
 
         def connected():
@@ -371,7 +371,7 @@ def test_connections_that_bring_no_message_are_closed_those_of_calls_are_not(sta
 def test_connections_are_limited_and_the_one_idle_for_longest_makes_room(
     running, peer, monkeypatch
 ):
-    monkeypatch.setattr(transports, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(tcp, "MOST_CONNECTIONS", 2)
     streams = []
     for _ in range(4):
         streams.append(socket.create_connection(("127.0.0.1", running.port), 5.0))
@@ -398,9 +398,9 @@ def test_connections_are_limited_and_the_one_idle_for_longest_makes_room(
 
 
 def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypatch):
-    monkeypatch.setattr(transports, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(transports, "_SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr(transports, "_MOST_UNREAD_BYTES", 1 << 30)
+    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "_MOST_UNREAD_BYTES", 1 << 30)
     with between(stand_in) as (peer, running, _), socket.socket() as stream:
         request = peer.request("OPTIONS").replace(b"/UDP", b"/TCP")
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -420,7 +420,7 @@ def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypa
 
 
 def test_who_asks_without_reading_the_answers_is_cut_off(running, peer, monkeypatch):
-    monkeypatch.setattr(transports, "_MOST_UNREAD_BYTES", 1 << 16)
+    monkeypatch.setattr(tcp, "_MOST_UNREAD_BYTES", 1 << 16)
     requests = 100 * peer.request("OPTIONS").replace(b"/UDP", b"/TCP")
     with socket.socket() as stream:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -22,8 +22,8 @@ from sip_ends import (
 
 pytest.importorskip("aiosipua")
 
-from rtsr.call.sip import transports
-from rtsr.call.sip.transports import TcpTransport
+from rtsr.call.sip import tcp
+from rtsr.call.sip.tcp import TcpTransport
 
 
 def test_answers_take_the_connection_of_the_request(stand_in):
@@ -101,8 +101,8 @@ def test_without_a_connection_requests_go_to_the_callers_contact(stand_in):
 
 
 def test_a_connection_to_which_a_call_has_moved_stays(stand_in, monkeypatch):
-    monkeypatch.setattr(transports, "IDLE_SECONDS", 0.4)
-    monkeypatch.setattr(transports, "_SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.4)
+    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.1)
     with between(stand_in, caller=TcpPeer) as (peer, _, called):
         invite, _, to = answered(peer, called)
         peer.drop()

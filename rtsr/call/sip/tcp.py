@@ -1,0 +1,289 @@
+"""SIP over TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from aiosipua import SipRequest, SipResponse
+from aiosipua.headers import parse_via, stringify_via
+from aiosipua.transport import TcpSipTransport, _read_sip_message
+
+from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
+from rtsr.call.sip.transactions import Transactions, receive
+
+__all__ = ["TcpTransport"]
+
+_log = logging.getLogger(__name__)
+
+#: Connections at a time; where they are all taken, the one that has been idle for longest goes.
+MOST_CONNECTIONS = 512
+#: A connection that carries no call and brings no whole message for so long is closed.
+IDLE_SECONDS = 600.0
+#: How long a new one may take for its first message.
+FIRST_MESSAGE_SECONDS = 30.0
+_SWEEP_SECONDS = 5.0
+# Who asks and does not read the answers.
+_MOST_UNREAD_BYTES = 1 << 20
+_CONNECT_SECONDS = 10.0
+_GOODBYE_SECONDS = 1.0
+
+
+@dataclass
+class _Accepted:
+    """A connection that others have opened."""
+
+    writer: asyncio.StreamWriter
+    heard_at: float
+    has_spoken: bool = False
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A message that waits for a connection, and where else it may go."""
+
+    data: bytes
+    others: tuple[tuple[str, int], ...]
+
+
+@dataclass
+class TcpTransport(TcpSipTransport):
+    """SIP over TCP; connects where there is no connection yet.
+
+    Attributes:
+        carries_call: tells whether the connection from an address belongs to a call; such a one may
+            be idle for as long as the call lasts.
+        on_heard: called with every message that comes, copies included, and the address of its
+            connection, before anything else is done with it.
+        newest: tells the address from which the call that a message belongs to was heard last.
+    """
+
+    carries_call: Callable[[tuple[str, int]], bool] = field(default=lambda address: False)
+    on_heard: Callable[[SipRequest | SipResponse, tuple[str, int]], None] = field(
+        default=lambda message, address: None
+    )
+    newest: Callable[[SipRequest | SipResponse], tuple[str, int] | None] = field(
+        default=lambda message: None
+    )
+    #: As in a Via, and as a parameter of a Contact in lower case.
+    protocol: ClassVar[str] = "TCP"
+
+    transactions: Transactions = field(init=False, repr=False)
+    _accepted: dict[tuple[str, int], _Accepted] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _serving: set[asyncio.Task[None]] = field(default_factory=set, init=False, repr=False)
+    _sweeper: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
+    _opening: dict[tuple[str, int], list[_Waiting]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    async def start(self) -> None:
+        """Listen; ``local_addr`` then has the port that was found."""
+        self.transactions = Transactions(self)
+        self._server = await self._listen()
+        if self._server is not None:
+            self.local_addr = (self.local_addr[0], self._server.sockets[0].getsockname()[1])
+        self._sweep_later()
+
+    async def _listen(self) -> asyncio.Server | None:
+        return await asyncio.start_server(self._handle_connection, *self.local_addr)
+
+    async def _handle_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve a connection, if there is room for it; called by asyncio."""
+        if len(self._accepted) >= MOST_CONNECTIONS and not self._make_room():
+            _log.info("a SIP connection was refused: too many carry calls")
+            writer.close()
+            return
+        peer = writer.get_extra_info("peername") or ("0.0.0.0", 0)
+        address = (str(peer[0]), int(peer[1]))
+        accepted = _Accepted(writer, asyncio.get_running_loop().time())
+        self._accepted[address] = accepted
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._serving.add(serving)
+        try:
+            await super()._handle_connection(reader, writer)
+        finally:
+            # Who has closed may have left answers unread for good.
+            writer.transport.abort()
+            if self._accepted.get(address) is accepted:
+                del self._accepted[address]
+            self._serving.discard(serving)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest; return whether there was one."""
+        idle = [address for address in self._accepted if not self.carries_call(address)]
+        if not idle:
+            return False
+        self._dismiss(min(idle, key=lambda address: self._accepted[address].heard_at))
+        return True
+
+    def _dismiss(self, address: tuple[str, int]) -> None:
+        self._connections.pop(address, None)
+        # Closing would wait for answers to be read.
+        self._accepted.pop(address).writer.transport.abort()
+
+    def _sweep_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_later()
+        now = asyncio.get_running_loop().time()
+        for address, accepted in list(self._accepted.items()):
+            longest = IDLE_SECONDS if accepted.has_spoken else FIRST_MESSAGE_SECONDS
+            if now - accepted.heard_at > longest and not self.carries_call(address):
+                self._dismiss(address)
+
+    def _dispatch(self, data: bytes, addr: tuple[str, int]) -> None:
+        accepted = self._accepted.get(addr)
+        if accepted is not None:
+            accepted.heard_at, accepted.has_spoken = asyncio.get_running_loop().time(), True
+        if data == b"\r\n\r\n":
+            # Who asks so whether the connection still lives is told (RFC 5626, 3.5.1).
+            if self._lives(addr):
+                self.write(b"\r\n", addr)
+            return
+        receive(self, data, addr)
+
+    async def _handle_incoming(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, addr: tuple[str, int]
+    ) -> None:
+        """Read from a connection that we have opened; called by aiosipua."""
+        try:
+            while (data := await _read_sip_message(reader)) is not None:
+                self._dispatch(data, addr)
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+            pass
+        finally:
+            writer.transport.abort()
+            known = self._connections.get(addr)
+            # There may be a newer one already.
+            if known is not None and known[1] is writer:
+                del self._connections[addr]
+
+    def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
+        """Send a message, which says that it came over this transport and that we are reached so.
+
+        A request within a call goes over the connection from or to ``addr``, a response over that
+        of its request (RFC 3261, 18.2.2). If that is gone, either takes the connection on which the
+        end of the call was heard last, since behind an address translator no other can be opened.
+        Without one, a request goes to the far Contact, or the first proxy before it, and to
+        ``addr`` where nobody is there; a response goes to the address in its Via.
+        """
+        self._name_transport(message)
+        if isinstance(message, SipRequest):
+            own: tuple[str, int] | None = addr
+            other = next_hop(message) if is_within_call(message) else None
+        else:
+            own = self.transactions.source_of(message)
+            other = None if own is None else sent_by(message)
+        living = [way for way in (own, self.newest(message)) if way is not None]
+        living = [way for way in living if self._lives(way)]
+        if living:
+            ways = living[:1]
+        elif isinstance(message, SipRequest):
+            ways = [addr] if other is None else [other, addr]
+        else:
+            ways = [other or addr]
+        if isinstance(message, SipRequest):
+            self.transactions.ask(message, ways[0], repeat=False)
+        else:
+            self.transactions.answer(message, ways[0])
+        self.write(bytes(message), *ways)
+
+    def write(self, data: bytes, *ways: tuple[str, int]) -> None:
+        """Send bytes over the connection from or to an address; without one, open it.
+
+        Args:
+            data: what is sent.
+            ways: addresses; the others are tried in turn where the first cannot be reached.
+        """
+        addr, *others = dict.fromkeys(ways)
+        if self._lives(addr):
+            writer = self._connections[addr][1]
+            if writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+                writer.transport.abort()
+                return
+            writer.write(data)
+            self._spawn(self._flush(writer, addr))
+            return
+        waiting = _Waiting(data, tuple(others))
+        if addr in self._opening:
+            self._opening[addr].append(waiting)
+        else:
+            self._opening[addr] = [waiting]
+            self._spawn(self._connect_and_send(addr))
+
+    def _name_transport(self, message: SipRequest | SipResponse) -> None:
+        """Name this transport in a request's Via and in our Contact (RFC 3261, 18.1.1, 19.1.1)."""
+        if isinstance(message, SipRequest):
+            values = message.headers.get("via")
+            via = parse_via(values[0])
+            if via.transport != self.protocol:
+                via.transport = self.protocol
+                message.headers.remove("Via")
+                for value in (stringify_via(via), *values[1:]):
+                    message.headers.append("Via", value)
+        contact = message.headers.get_first("contact")
+        if contact and contact.endswith(">") and ";transport=" not in contact:
+            message.headers.set_single("Contact", self._way_to(contact, message))
+
+    def _way_to(self, contact: str, message: SipRequest | SipResponse) -> str:
+        """Return a Contact of ours, as far as it says nothing of a transport, with this one."""
+        return f"{contact[:-1]};transport={self.protocol.lower()}>"
+
+    def _lives(self, address: tuple[str, int]) -> bool:
+        known = self._connections.get(address)
+        return known is not None and not known[1].is_closing()
+
+    async def _connect_and_send(self, way: tuple[str, int]) -> None:
+        """Open a connection and send what waits for it; each message has other ways of its own."""
+        try:
+            if not self._lives(way):
+                await asyncio.wait_for(self.connect(way), _CONNECT_SECONDS)
+            failed = False
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            # What stands for a name may be none (ValueError).
+            _log.info("no SIP connection", extra={"reason": _reason(error)})
+            failed = True
+        for waiting in self._opening.pop(way, []):
+            # An end that closes at once is not called again and again: the transaction's timer
+            # reports that there was no answer.
+            if self._lives(way):
+                self.write(waiting.data, way)
+            elif failed and waiting.others:
+                self.write(waiting.data, *waiting.others)
+            elif failed:
+                self.transactions.hear_of_no_way(waiting.data, way)
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        self.transactions.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        await super().stop()
+        if self._serving:
+            # What was sent last may still be on its way.
+            await asyncio.wait(set(self._serving), timeout=_GOODBYE_SECONDS)
+        for accepted in list(self._accepted.values()):
+            accepted.writer.transport.abort()
+        if self._serving:
+            await asyncio.wait(set(self._serving), timeout=_GOODBYE_SECONDS)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        # Without the name that the certificate is not for.
+        return error.verify_message.partition(",")[0]
+    return type(error).__name__

@@ -1,0 +1,278 @@
+"""SIP transactions, which aiosipua leaves out.
+
+aiosipua 0.7 sends a request once and hands every copy of one on. Both must be seen to (RFC 3261,
+17): over UDP requests are repeated until something answers, repeated requests get the same answer
+again, refusals of an INVITE are acknowledged, and what cannot be read is answered with 400.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from aiosipua import SipMessage, SipRequest, SipResponse
+from aiosipua.headers import CSeq, stringify_cseq
+from aiosipua.transport import SipTransport, _stamp_via_received
+
+__all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "transaction_key"]
+
+_log = logging.getLogger(__name__)
+
+#: What may be asked of us, as headers name it.
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")
+#: What calls may require of us (RFC 3261, 8.2.2.3): session timers, and answers that are
+#: acknowledged, which need not be used where nothing is said before the final one.
+EXTENSIONS = ("100rel", "timer")
+
+# RFC 3261, 17.1.1.1.
+_T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
+_MOST_REMEMBERED = 4096
+
+
+@dataclass
+class _Answered:
+    """A request that came: from where, through which proxies, and its answer so far."""
+
+    at: float
+    source: tuple[str, int]
+    proxies: list[str]
+    data: bytes | None = None
+    to: tuple[str, int] = ("", 0)
+
+
+class Transactions:
+    """Recent requests and responses of one transport."""
+
+    def __init__(self, transport: SipTransport) -> None:
+        self._transport = transport
+        self._asked: dict[tuple[str, str], tuple[SipRequest, tuple[str, int]]] = {}
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._answered: dict[tuple[str, str], _Answered] = {}
+
+    def close(self) -> None:
+        """Repeat nothing any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
+        """Watch over a request that is sent."""
+        key = transaction_key(request)
+        if request.method == "ACK" or key is None:
+            return
+        self._asked[key] = (request, to)
+        self._forget_old()
+        deadline = time.monotonic() + _TIMEOUT
+        self._set_timer(key, _T1, deadline, repeat)
+
+    def _set_timer(self, key: tuple[str, str], wait: float, deadline: float, repeat: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(wait, self._on_timer, key, wait, deadline, repeat)
+
+    def _on_timer(self, key: tuple[str, str], waited: float, deadline: float, repeat: bool) -> None:
+        self._timers.pop(key, None)
+        known = self._asked.get(key)
+        if known is None:
+            return
+        request, to = known
+        if time.monotonic() >= deadline:
+            if self._transport.on_message is not None:
+                self._transport.on_message(_no_answer(request, "Request Timeout"), to)
+            return
+        if repeat:
+            self._write(bytes(request), to)
+        longest = 2.0 * waited if request.method == "INVITE" else min(2.0 * waited, _T2)
+        left = max(0.1, deadline - time.monotonic())
+        self._set_timer(key, min(longest, left), deadline, repeat)
+
+    def hear_answer(self, response: SipResponse, source: tuple[str, int]) -> None:
+        """Stop repeating the request of a response that came, and acknowledge a refusal."""
+        key = transaction_key(response)
+        if key is None:
+            return
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        known = self._asked.get(key)
+        if known is not None and key[1] == "INVITE" and response.status_code >= 300:
+            request, to = known
+            # A connection over which something came lives.
+            to = source if self._transport.reliable else to
+            self._write(bytes(_acknowledgement(request, response)), to)
+
+    def hear_of_no_way(self, data: bytes, to: tuple[str, int]) -> None:
+        """Report that there was no answer to a request which cannot be sent (RFC 3261, 8.1.3.1)."""
+        try:
+            message = SipMessage.parse(data)
+        except ValueError:
+            # Line breaks that keep a connection alive are no message.
+            return
+        key = transaction_key(message)
+        timer = None if key is None else self._timers.pop(key, None)
+        if timer is not None and isinstance(message, SipRequest):
+            timer.cancel()
+            if self._transport.on_message is not None:
+                self._transport.on_message(_no_answer(message, "No Connection"), to)
+
+    def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
+        """Whether a request is new; one that was answered gets the same answer again."""
+        key = transaction_key(request)
+        if key is None or request.method == "ACK":
+            return True
+        known = self._answered.get(key)
+        if known is None:
+            self._answered[key] = _Answered(
+                time.monotonic(), source, request.headers.get("record-route")
+            )
+            self._forget_old()
+            return True
+        known.source = source
+        if known.data is not None:
+            self._write(known.data, source if self._transport.reliable else known.to)
+        return False
+
+    def source_of(self, response: SipResponse) -> tuple[str, int] | None:
+        """From where the newest copy of a response's request came, if that is remembered."""
+        key = transaction_key(response)
+        known = None if key is None else self._answered.get(key)
+        return None if known is None else known.source
+
+    def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
+        """Remember a response that is sent: it answers every copy of its request."""
+        _keep_one_tag(response)
+        _name_abilities(response)
+        key = transaction_key(response)
+        known = None if key is None else self._answered.get(key)
+        if known is not None:
+            if key is not None and key[1] == "INVITE" and 100 < response.status_code < 300:
+                _name_proxies(response, known.proxies)
+            known.at, known.data, known.to = time.monotonic(), bytes(response), to
+
+    def _write(self, data: bytes, to: tuple[str, int]) -> None:
+        try:
+            self._transport.write(data, to)  # type: ignore[attr-defined]
+        except (OSError, RuntimeError) as error:
+            _log.warning("a SIP message was not sent", extra={"reason": str(error)})
+
+    def _forget_old(self) -> None:
+        if len(self._answered) > _MOST_REMEMBERED:
+            for key in list(self._answered)[: _MOST_REMEMBERED // 2]:
+                del self._answered[key]
+        if len(self._asked) > _MOST_REMEMBERED:
+            for key in [k for k in self._asked if k not in self._timers]:
+                del self._asked[key]
+
+
+def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
+    """Parse a message and hand it on once; nothing that a peer sends gets further."""
+    # Line breaks keep the binding of an address translator (RFC 5626, 4.4). Those in a stream come
+    # with the message after them (RFC 3261, 7.5).
+    data = data.lstrip(b"\r\n\0 ")
+    if not data:
+        return
+    try:
+        message = SipMessage.parse(data)
+        if isinstance(message, SipRequest):
+            _stamp_via_received(message, address)
+    except Exception as error:
+        _log.info("a SIP message could not be read", extra={"reason": type(error).__name__})
+        return
+    transactions: Transactions = transport.transactions
+    try:
+        if transport.reliable:
+            transport.on_heard(message, address)
+        if isinstance(message, SipResponse):
+            transactions.hear_answer(message, address)
+        elif not transactions.hear_request(message, address):
+            return
+        if transport.on_message is not None:
+            transport.on_message(message, address)
+    except Exception as error:
+        _log.info("a SIP message was not usable", extra={"reason": type(error).__name__})
+        if isinstance(message, SipRequest) and message.method != "ACK":
+            _refuse(transport, message)
+
+
+def _refuse(transport: Any, request: SipRequest) -> None:
+    response = SipResponse(status_code=400, reason_phrase="Bad Request")
+    for value in request.headers.get("via"):
+        response.headers.append("Via", value)
+    _copy_headers(request, response)
+    try:
+        transport.send_reply(response)
+    except Exception as error:
+        _log.info("a SIP message got no answer", extra={"reason": type(error).__name__})
+
+
+def _keep_one_tag(response: SipResponse) -> None:
+    """Leave a To header the tag that it came with; aiosipua adds another to some of them."""
+    address, *tags = (response.headers.get_first("to") or "").split(";tag=")
+    if len(tags) > 1:
+        response.headers.set_single("To", f"{address};tag={tags[0]}")
+
+
+def _name_abilities(response: SipResponse) -> None:
+    """Say what may be asked of us, as answers to INVITE and OPTIONS should and 405 must.
+
+    RFC 3261, 8.2.1, 11.2 and 13.3.1.4.
+    """
+    method = response.cseq.method.upper() if response.cseq is not None else ""
+    accepts = 200 <= response.status_code < 300 and method in ("INVITE", "OPTIONS")
+    if accepts or response.status_code == 405:
+        response.headers.set_single("Allow", ", ".join(METHODS))
+    if accepts:
+        response.headers.set_single("Supported", ", ".join(EXTENSIONS))
+    if accepts and method == "OPTIONS":
+        response.headers.set_single("Accept", "application/sdp")
+
+
+def _name_proxies(response: SipResponse, proxies: list[str]) -> None:
+    """Repeat the proxies that want to stay on a call's way (RFC 3261, 12.1.1)."""
+    if not response.headers.get("record-route"):
+        for proxy in proxies:
+            response.headers.append("Record-Route", proxy)
+
+
+def transaction_key(message: SipMessage) -> tuple[str, str] | None:
+    """Return a transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
+    try:
+        via, cseq = message.via, message.cseq
+    except Exception:
+        return None
+    if not via or not via[0].branch or cseq is None:
+        return None
+    return via[0].branch, cseq.method.upper()
+
+
+def _no_answer(request: SipRequest, reason: str) -> SipResponse:
+    response = SipResponse(status_code=408, reason_phrase=reason)
+    response.headers.append("Via", request.headers.get("via")[0])
+    _copy_headers(request, response)
+    return response
+
+
+def _copy_headers(request: SipRequest, response: SipResponse) -> None:
+    """Return the headers that every response repeats of its request (RFC 3261, 8.2.6.2)."""
+    for name in ("From", "To", "Call-ID", "CSeq"):
+        value = request.headers.get_first(name)
+        if value:
+            response.headers.set_single(name, value)
+
+
+def _acknowledgement(request: SipRequest, response: SipResponse) -> SipRequest:
+    """Make the ACK of a refusal, in the INVITE's own transaction (RFC 3261, 17.1.1.3)."""
+    ack = SipRequest(method="ACK", uri=request.uri)
+    ack.headers.append("Via", request.headers.get("via")[0])
+    for name, source in (("From", request), ("To", response), ("Call-ID", request)):
+        value = source.headers.get_first(name)
+        if value:
+            ack.headers.set_single(name, value)
+    cseq = request.cseq
+    ack.headers.set_single("CSeq", stringify_cseq(CSeq(seq=cseq.seq if cseq else 1, method="ACK")))
+    ack.headers.set_single("Max-Forwards", "70")
+    for route in request.headers.get("route"):
+        ack.headers.append("Route", route)
+    return ack

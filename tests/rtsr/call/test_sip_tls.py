@@ -1,0 +1,318 @@
+"""Calls over TLS: who shows which certificate, who is believed, and what messages say of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+from authority import Authority
+from sip_ends import (
+    SDP,
+    CalledEnd,
+    Peer,
+    Running,
+    Stream,
+    answered,
+    between,
+)
+
+pytest.importorskip("aiosipua")
+
+
+from rtsr.call.sip import tcp
+from rtsr.call.sip.agent import Agent, Target, TlsSettings
+from rtsr.call.sip.tls import ServerCertificate, trusting
+from rtsr.errors import RtsrError
+
+
+def over_tls(data):
+    return data.replace(b"/UDP", b"/TLS").replace(b";rport", b"")
+
+
+def encrypted(connection, authority, host="127.0.0.1"):
+    context = ssl.create_default_context(cafile=authority.file)
+    return context.wrap_socket(connection, server_hostname=host)
+
+
+class TlsPeer(Peer):
+    """A caller over TLS that believes one authority."""
+
+    is_encrypted = True
+    authority: Authority
+    scheme = "sip"
+
+    def __init__(self, port):
+        self._to, self._branch = ("127.0.0.1", port), 0
+        plain = socket.create_connection(self._to, 5.0)
+        self.port = plain.getsockname()[1]
+        self._socket = Stream(encrypted(plain, self.authority))
+
+    def send(self, data):
+        if self.scheme == "sips":
+            data = data.replace(b"<sip:", b"<sips:").replace(b" sip:x", b" sips:x", 1)
+        super().send(over_tls(data))
+
+
+class TlsCalledEnd(CalledEnd):
+    """The called end over TLS."""
+
+    files: tuple
+    address = "sip:x@127.0.0.1:{};transport=tls"
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(5.0)
+        self.port = self.listener.getsockname()[1]
+        self.target = Target.parse(self.address.format(self.port))
+        self._to = None
+
+    def accept(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.files)
+        connection = self.listener.accept()[0]
+        self._socket = Stream(context.wrap_socket(connection, server_side=True))
+
+    def request(self, invite, method, number, body=""):
+        send = self._socket.sendto
+        self._socket.sendto = lambda data, to: send(over_tls(data), to)
+        try:
+            super().request(invite, method, number, body)
+        finally:
+            self._socket.sendto = send
+
+    def close(self):
+        with contextlib.suppress(AttributeError):
+            self._socket.close()
+        self.listener.close()
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
+
+
+def settings(authority, **more):
+    """Of a bridge that shows a certificate of its own and believes the authority."""
+    own = ServerCertificate(*authority.certificate("127.0.0.1", name="bridge"))
+    return TlsSettings(own, 0, trusting(authority.file), **more)
+
+
+def caller(authority, scheme="sip"):
+    return type("Caller", (TlsPeer,), {"authority": authority, "scheme": scheme})
+
+
+def called(files, address="sip:x@127.0.0.1:{};transport=tls"):
+    return type("Called", (TlsCalledEnd,), {"files": files, "address": address})
+
+
+def head(text, name):
+    """A header of a message."""
+    return text.split(f"\r\n{name}: ")[1].split("\r\n")[0]
+
+
+def test_a_call_over_tls_on_both_sides(stand_in, authority):
+    end = called(authority.certificate("127.0.0.1", name="called"))
+    ends = {"caller": caller(authority), "called": end, "tls": settings(authority)}
+    with between(stand_in, **ends) as (peer, running, far):
+        ours = f"<sip:127.0.0.1:{running.tls_port};transport=tls>"
+        invite, accepted, to = answered(peer, far)
+        assert head(invite, "Via").startswith("SIP/2.0/TLS ")
+        assert head(invite, "Contact") == ours
+        assert head(accepted, "Contact") == ours
+        # Each end asks within the call, and is asked there, on its own connection.
+        far.request(invite, "UPDATE", 2)
+        assert "200" in far.hear("SIP")
+        peer.send(peer.request("BYE", to=to, number=2))
+        assert peer.final()[0] == 200
+        assert far.hear("BYE").startswith("BYE sip:x@127.0.0.1")
+
+
+def test_who_is_called_by_a_sips_address_gives_one(stand_in, authority):
+    end = called(authority.certificate("127.0.0.1", name="called"), "sips:x@127.0.0.1:{}")
+    ends = {"caller": caller(authority, "sips"), "called": end, "tls": settings(authority)}
+    with between(stand_in, **ends) as (peer, running, far):
+        ours = f"<sips:127.0.0.1:{running.tls_port}>"
+        invite, accepted, to = answered(peer, far)
+        assert invite.startswith(f"INVITE sips:x@127.0.0.1:{far.port} ")
+        assert head(invite, "From").startswith("<sips:")
+        assert head(invite, "Contact") == head(accepted, "Contact") == ours
+        peer.send(peer.request("BYE", to=to, number=2))
+        assert peer.final()[0] == 200
+
+
+@pytest.mark.parametrize("wrong", ["another name", "another authority", "no encryption"])
+def test_a_target_that_is_not_believed_is_not_called(stand_in, authority, tmp_path, caplog, wrong):
+    caplog.set_level("INFO")
+    names = {"another name": ["example.org"]}.get(wrong, ["127.0.0.1"])
+    signer = Authority(tmp_path, "other") if wrong == "another authority" else authority
+    end = called(signer.certificate(*names, name="called"))
+    ends = {"called": end, "tls": settings(authority)}
+    with between(stand_in, **ends) as (peer, _, far):
+        began = time.monotonic()
+        peer.send(peer.request("INVITE", body=SDP))
+        if wrong == "no encryption":
+            connection = far.listener.accept()[0]
+            connection.sendall(b"SIP/2.0 200 OK\r\n\r\n")
+        else:
+            hears_a_call = False
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                far.accept()
+                hears_a_call = bool(far.hear("INVITE", 2.0))
+            assert not hears_a_call
+        assert peer.final()[0] == 408
+        # At once, not once nobody could answer any more.
+        assert time.monotonic() - began < 15.0
+    reasons = [each.reason for each in caplog.records if each.message == "no SIP connection"]
+    assert len(reasons) == 1
+    assert "127.0.0.1" not in reasons[0]
+
+
+def test_a_target_is_believed_by_its_name_and_not_by_its_address(stand_in, authority):
+    files = authority.certificate("localhost", name="called")
+    named = called(files, "sip:x@localhost:{};transport=tls")
+    with between(stand_in, called=named, tls=settings(authority)) as (peer, _, far):
+        _, _, to = answered(peer, far)
+        peer.send(peer.request("BYE", to=to, number=2))
+        assert peer.final()[0] == 200
+
+
+def test_without_a_certificate_calls_go_out_over_tls_and_none_come(stand_in, authority):
+    end = called(authority.certificate("127.0.0.1", name="called"))
+    tls = TlsSettings(trusted=trusting(authority.file))
+    with between(stand_in, called=end, tls=tls) as (peer, running, far):
+        assert running.tls_port is None
+        invite, _, _ = answered(peer, far)
+        # The called end hangs up on the connection that it was called on.
+        far.request(invite, "BYE", 2)
+        assert "200" in far.hear("SIP")
+        peer.answer(peer.asked("BYE"), 200)
+
+
+def test_a_certificate_that_was_renewed_is_shown_and_half_of_one_is_not(
+    stand_in, authority, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.05)
+    files = authority.certificate("127.0.0.1", name="bridge")
+    with Running(str(stand_in), tls=TlsSettings(ServerCertificate(*files), 0)) as running:
+        port = running.tls_port
+
+        def shown():
+            context = ssl.create_default_context(cafile=authority.file)
+            with context.wrap_socket(
+                socket.create_connection(("127.0.0.1", port), 5.0), server_hostname="127.0.0.1"
+            ) as connection:
+                return connection.getpeercert()["serialNumber"]
+
+        first = shown()
+        newer = Authority.certificate(authority, "127.0.0.1", name="newer")
+        shutil.copy(newer[0], files[0])
+        running.until(lambda: "is not used" in caplog.text)
+        assert shown() == first
+        shutil.copy(newer[1], files[1])
+        running.until(lambda: shown() != first)
+        for file in files:
+            file.unlink()
+        time.sleep(0.2)
+        assert shown() != first
+
+
+def test_certificates_that_cannot_be_used_are_one_sentence(authority, tmp_path):
+    certificate, key = authority.certificate("a", name="one")
+    _, other = authority.certificate("a", name="two")
+    text = tmp_path / "text.pem"
+    text.write_text("hello")
+    locked = authority.certificate("a", name="three", password=b"secret")
+    for files in ((certificate, other), (text, key), (certificate, text), locked):
+        with pytest.raises(RtsrError, match=r"^The certificate cannot be used: [^\n]+\.$"):
+            ServerCertificate(*files)
+    with pytest.raises(RtsrError, match="has a password"):
+        ServerCertificate(*locked)
+    for file in (text, tmp_path / "none.pem"):
+        with pytest.raises(RtsrError, match=r"cannot be used: [^\n]+\.$"):
+            trusting(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "port", "transport", "person"),
+    [
+        ("sip:a@b;transport=tls", 5061, "tls", "sip:a@b"),
+        ("sip:a@b:5070;transport=TLS", 5070, "tls", "sip:a@b:5070"),
+        ("sips:a@b", 5061, "tls", "sips:a@b"),
+        ("sips:a@b;transport=tcp", 5061, "tls", "sips:a@b"),
+        ("sip:a@b;transport=tcp", 5060, "tcp", "sip:a@b"),
+        ("sip:a@b", 5060, "udp", "sip:a@b"),
+    ],
+)
+def test_what_an_address_says_of_its_transport(text, port, transport, person):
+    target = Target.parse(text)
+    assert (target.port, target.transport, target.person) == (port, transport, person)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_a_bridge_that_stops_leaves_no_connection_open(stand_in, authority, caplog, transport):
+    with Running(str(stand_in), tls=settings(authority)) as running:
+        port = running.port if transport == "tcp" else running.tls_port
+        connection = socket.create_connection(("127.0.0.1", port), 5.0)
+        if transport == "tls":
+            connection = encrypted(connection, authority)
+        stream = Stream(connection)
+        stream.sendto(b"\r\n\r\n", None)
+        assert connection.recv(2) == b"\r\n"
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        assert connection.recv(2) == b""
+    connection.close()
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+def test_a_registrar_over_tls_is_told_the_person_and_the_way(authority):
+    files = authority.certificate("127.0.0.1", name="registrar")
+    end = called(files, "sip:me@127.0.0.1:{};transport=tls")()
+
+    async def register():
+        agent = Agent("127.0.0.1", 0, tls=settings(authority))
+        await agent.start({})
+        port = agent.tls_port
+        try:
+            await agent.register(end.target, None, 60)
+        finally:
+            await agent.stop()
+        return port
+
+    asked = []
+
+    def serve():
+        end.accept()
+        for _ in range(2):
+            request = end.hear("REGISTER")
+            asked.append(request)
+            contact = f"Contact: {head(request, 'Contact')}\r\nExpires: 60\r\n"
+            end.answer(request, 200, more=contact)
+
+    registrar = threading.Thread(target=serve)
+    registrar.start()
+    port = asyncio.run(register())
+    registrar.join(20)
+    end.close()
+    assert [head(each, "Expires") for each in asked] == ["60", "0"]
+    first = asked[0]
+    assert first.startswith("REGISTER sip:127.0.0.1 ")
+    assert head(first, "To") == f"<sip:me@127.0.0.1:{end.port}>"
+    assert head(first, "Contact") == f"<sip:me@127.0.0.1:{port};transport=tls>"
+
+
+def test_a_port_of_tls_that_is_in_use_is_one_sentence(authority):
+    async def start(port):
+        own = ServerCertificate(*authority.certificate("127.0.0.1", name="bridge"))
+        agent = Agent("127.0.0.1", 0, tls=TlsSettings(own, port))
+        await agent.start({})
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RtsrError, match=f"^Cannot listen on 127.0.0.1:{port}: Address already"):
+            asyncio.run(start(port))
