@@ -42,7 +42,8 @@ class ComfortNoise:
     def describe(self, payload: bytes) -> None:
         """Take the payload of a comfort-noise packet: a level, and maybe reflection coefficients.
 
-        The level is in -dBov (RFC 3389, 3.1), the coefficients are ``(byte - 127) / 128`` (3.2).
+        The level is in -dBov (RFC 3389, 3.1), the coefficients are ``258 (byte - 127) /
+        32768`` (3.2).
         """
         if not payload:
             return
@@ -50,7 +51,7 @@ class ComfortNoise:
         self._described = float(10.0 ** (level_db / 20.0))
         coded = np.frombuffer(payload[1 : 1 + _MOST_COEFFICIENTS], np.uint8).astype(np.float64)
         # Just inside the unit circle, whatever a peer sends.
-        self._reflection = np.clip((coded - 127.0) / 128.0, -0.99, 0.99)
+        self._reflection = np.clip(258.0 * (coded - 127.0) / 32768.0, -0.99, 0.99)
         self._state = np.zeros(len(coded))
 
     def observe(self, sound: Audio) -> None:

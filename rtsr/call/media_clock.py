@@ -8,6 +8,8 @@ __all__ = ["UNITS", "MediaClock"]
 UNITS = 48000
 #: Timestamps this far ahead of or behind the packets' arrival mean that the sender restarted them.
 LARGEST_DISAGREEMENT = 0.4
+#: An event has begun so many seconds before its packet at most: longer ones come in parts.
+_LONGEST_EVENT = 10.0
 
 
 class MediaClock:
@@ -24,7 +26,9 @@ class MediaClock:
         self._time = 0
         self._arrival = 0.0
 
-    def at(self, ticks: int, rate: int, arrival: float, restarted: bool) -> int:
+    def at(
+        self, ticks: int, rate: int, arrival: float, restarted: bool, *, is_event: bool = False
+    ) -> int:
         """Media time of a packet.
 
         Args:
@@ -32,9 +36,14 @@ class MediaClock:
             rate: Hz of its clock.
             arrival: seconds, by our clock.
             restarted: whether its counters have nothing to do with those before.
+            is_event: whether it is of a telephone event, whose packets all carry its beginning (RFC
+                4733, 2.2.1): for as long as a key is held their timestamp says nothing of the time.
         """
         passed = arrival - self._arrival
         step = (ticks - self._ticks) * (UNITS // rate)
+        has_begun = is_event and -_LONGEST_EVENT * UNITS <= step <= 0
+        if has_begun and rate == self._rate and not restarted:
+            return self._time + step
         disagrees = abs(step / UNITS - passed) > LARGEST_DISAGREEMENT
         if rate != self._rate or restarted or disagrees:
             step = round(passed * UNITS) if self._rate else 0

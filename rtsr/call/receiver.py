@@ -220,7 +220,13 @@ class Receiver:
             self._waiting.clear()
             self._last_number = None
         # Events are stamped with their beginning, and comfort noise has no clock of its own.
-        at = self._clock.at(queued.time, self._clock_rate(form), now, restarted)
+        at = self._clock.at(
+            queued.time,
+            self._clock_rate(form),
+            now,
+            restarted,
+            is_event=form is TELEPHONE_EVENT,
+        )
         self._waiting[queued.number] = _Waiting(at, units, now, form)
         if units:
             self._delay.observe(at / UNITS, now)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from network import speech
 
-from rtsr.call.decoders import open_decoder, opus_bandwidth_hz, opus_duration
+from rtsr.call.decoders import is_opus_silence, open_decoder, opus_bandwidth_hz, opus_duration
 from rtsr.call.encoders import open_encoder
-from rtsr.call.formats import COMFORT_NOISE, G722, OPUS, PCMA, PCMU
+from rtsr.call.formats import COMFORT_NOISE, G722, LONGEST_PACKET_MS, OPUS, PCMA, PCMU
 from rtsr.call.sender import Sender
 from rtsr.errors import ArgumentError, AudioFormatError
 
@@ -93,6 +93,32 @@ def test_opus_goes_on_by_itself_where_a_packet_is_lost():
 )
 def test_reads_what_an_opus_packet_says_of_itself(payload, samples, hz):
     assert (opus_duration(payload), opus_bandwidth_hz(payload)) == (samples, hz)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"", False),
+        (b"\x78", True),
+        (b"\x78\x00", True),
+        (b"\x78\x00\x00", False),
+        (b"\x79\x00", False),
+        (b"\x7b\x01", False),
+    ],
+    ids=["empty", "no frame", "a byte", "two bytes", "two frames", "a counted frame"],
+)
+def test_one_frame_of_a_byte_at_most_is_silence(payload, expected):
+    assert is_opus_silence(payload) == expected
+
+
+@pytest.mark.parametrize(("form", "bytes_per_ms"), [(PCMU, 8), (PCMA, 8), (G722, 8)])
+def test_the_longest_packet_is_decoded_and_a_longer_one_is_not(form, bytes_per_ms):
+    decoder = open_decoder(form)
+    longest = LONGEST_PACKET_MS * bytes_per_ms
+    assert len(decoder.decode(bytes(longest))) == LONGEST_PACKET_MS * form.sample_rate // 1000
+    for length in (longest + 1, 0):
+        with pytest.raises(AudioFormatError):
+            decoder.decode(bytes(length))
 
 
 def test_refuses_what_no_codec_does():

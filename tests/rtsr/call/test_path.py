@@ -337,6 +337,12 @@ def test_packets_go_out_in_order_and_as_the_codec_has_them(batch, form, payload_
     assert np.abs(sound).max() > 0.1
 
 
+def test_a_key_that_is_held_for_longer_than_its_field_can_say_stays_at_the_most():
+    sender = Sender(OPUS, 111, event_type=110, event_rate=48000)
+    long = Packet(101, 1, 160, bytes([5, 10, *divmod(16000, 256)]), ssrc=7)
+    assert [each.payload for each in sender.event(long, 8000)] == [bytes([5, 10, 255, 255])]
+
+
 def test_a_key_goes_out_with_the_clock_of_the_other_side():
     out = []
     sender = Sender(OPUS, 111, event_type=110, event_rate=48000)

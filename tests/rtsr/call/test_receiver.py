@@ -223,6 +223,27 @@ def test_keys_that_were_pressed_are_passed_on_and_are_no_loss():
     assert receiver.counts.lost == receiver.counts.late == 0
 
 
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 3.0])
+def test_a_key_that_is_held_costs_no_sound_behind_it(seconds):
+    stream = sent(packets(speech(8000, 3.0)))
+    count = round(seconds / 0.02)
+    last_at, last = stream[49]
+    keys = [
+        (last_at + 0.02 * (i + 1), Packet(101, (last.sequence_number + 1 + i) % 2**16,
+         (last.timestamp + 160) % 2**32, bytes([5, 10]) + (160 * (i + 1)).to_bytes(2, "big"),
+         marker=i == 0, ssrc=7))
+        for i in range(count)
+    ]  # fmt: skip
+    rest = [(at + seconds, Packet(0, (p.sequence_number + count) % 2**16,
+             (p.timestamp + 160 * count) % 2**32, p.payload, ssrc=7))
+            for at, p in stream[50:]]  # fmt: skip
+    receiver = Receiver(FORMATS)
+    played = heard(receiver, stream[:50] + keys + rest)
+    decoded = [chunk for _, chunk in played if chunk.origin is Origin.DECODED]
+    assert sum(len(chunk.sound) for chunk in decoded) == 8000 * 3
+    assert receiver.counts.late == receiver.counts.inserted_seconds == 0
+
+
 @pytest.mark.parametrize(
     ("payload_type", "payload"),
     [
