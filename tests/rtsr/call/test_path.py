@@ -432,6 +432,17 @@ def test_an_error_in_who_is_told_of_a_key_loses_neither_keys_nor_sound(caplog):
     assert [record.message for record in caplog.records] == ["a key was not taken"] * 2
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_timestamps_wrap_around(monkeypatch, silent):
+    monkeypatch.setattr("secrets.randbits", lambda bits: 2**bits - 1)
+    sender = Sender(OPUS, 96)
+    if silent:
+        sender.pause(0.02)
+    packets = sender.push(speech(48000, 0.06)[:, None])
+    first = 959 if silent else 2**32 - 1
+    assert [each.timestamp for each in packets] == [(first + 960 * k) % 2**32 for k in range(3)]
+
+
 def test_a_pause_moves_the_timestamps_of_what_follows():
     out = []
     path = MediaPath(Receiver(FORMATS), CallStream(None), Sender(OPUS, 111), out.append)
