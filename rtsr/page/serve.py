@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -12,6 +15,7 @@ from urllib.parse import quote
 import uvicorn
 from starlette.applications import Starlette
 
+from rtsr.ending import ending_signals
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.listening import cannot_listen
 from rtsr.page.access import Access
@@ -116,7 +120,27 @@ def server_for(
         config.load()
     except OSError as error:
         raise RtsrError(f"The certificate cannot be used: {error}.") from None
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """One for which a signal is a request to stop, and nothing more.
+
+    uvicorn's own raises the signal again when all is over, as if it had been killed.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Only the main thread may; a page that is served from another leaves them alone.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in ending_signals()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class PageThread:

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import shutil
+import signal
 
 import av
 import numpy as np
@@ -413,6 +414,24 @@ def test_spoilt_offers_are_answered_or_refused_and_take_no_place(server, sdp):
         assert status == 400, (status, answer)
         assert answer["error"].endswith(".")
     assert server.metric("rtsr_calls") == 0.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_hangs_up_and_ends_in_order(number, stand_in):
+    async def run():
+        # That it ends with 0 is looked at there, and for SIGTERM by every other test.
+        with running_server("--model", str(stand_in), number=number) as server:
+            client = Client()
+            await client.call(server)
+            async with asyncio.timeout(20):
+                while not client.heard:
+                    await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            while client.peer.connectionState == "connected":
+                await asyncio.sleep(0.05)
+        await client.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
