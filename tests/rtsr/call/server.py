@@ -44,9 +44,7 @@ class WebServer:
 
 
 @contextlib.contextmanager
-def running_server(
-    *options: str, number: signal.Signals = signal.SIGTERM
-) -> Iterator[WebServer]:
+def running_server(*options: str, number: signal.Signals = signal.SIGTERM) -> Iterator[WebServer]:
     """The server on a free port, ended with a signal."""
     command = [sys.executable, "-m", "rtsr", "call", "web", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
