@@ -14,6 +14,8 @@ __all__ = ["log_task_failures", "log_to_stderr"]
 #: What a record may add to its message. Nothing else of it is written.
 FIELDS = ("call", "codec", "seconds", "status", "reason")
 
+_AGAIN_SECONDS = 10.0
+
 _log = logging.getLogger("rtsr.call")
 
 
@@ -59,11 +61,21 @@ def log_to_stderr() -> None:
 
 
 def log_task_failures(loop: asyncio.AbstractEventLoop) -> None:
-    """Log failures of tasks without an awaiter, such as those of a connection that broke off."""
+    """Log failures of tasks without an awaiter, such as those of a connection that broke off.
+
+    Each is logged once every :data:`_AGAIN_SECONDS`: of connections that cannot be accepted while
+    too many are open, asyncio tells thousands of times a second.
+    """
+    told: dict[str, float] = {}
 
     def on_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         reason = f"{type(error).__name__}: {error}" if error else str(context.get("message"))
-        _log.warning("a task of a connection failed", extra={"reason": reason})
+        now = loop.time()
+        for old in [each for each, at in told.items() if now - at >= _AGAIN_SECONDS]:
+            del told[old]
+        if reason not in told:
+            told[reason] = now
+            _log.warning("a task of a connection failed", extra={"reason": reason})
 
     loop.set_exception_handler(on_failure)

@@ -14,7 +14,7 @@ from rtsr.call.call_stream import CallStream
 from rtsr.call.receiver import Chunk, Origin
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.errors import AudioFormatError
+from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class SoundLine:
         self._engine = engine
         self._stream = stream
         self._stepped = asyncio.Event()
+        self._closed = False
 
     @property
     def rate(self) -> int:
@@ -51,6 +52,11 @@ class SoundLine:
     def rate(self, value: int) -> None:
         check_audio_format(value, SAMPLE_RATE, self.channels)
         self._rate = value
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has given its place back, by :meth:`close` or with its engine."""
+        return self._closed
 
     @property
     def controls(self) -> BandControls:
@@ -82,6 +88,8 @@ class SoundLine:
             AudioFormatError: another shape, or no floating-point samples.
             RtsrError: the line is closed.
         """
+        if self._closed:
+            raise RtsrError("This line is closed.")
         block = np.asarray(sound)
         if block.dtype.kind != "f":
             raise AudioFormatError(f"Sound is floating-point in [-1, 1] here, not {block.dtype}.")
@@ -113,5 +121,6 @@ class SoundLine:
 
     def close(self) -> None:
         """Give the place back. May be called twice."""
+        self._closed = True
         self._engine.forget_sound(self)
         self._stream.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rtsr.ending import ending_signals
 from rtsr.errors import RtsrError
 
 if TYPE_CHECKING:
@@ -239,10 +240,7 @@ def _learn(midi: MidiControls, control: str, path: Path, say: Callable[[str], No
 
 @contextlib.contextmanager
 def until_signal() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT, SIGTERM and SIGHUP set; the second one interrupts at once.
-
-    Under nohup SIGHUP is ignored, and stays so.
-    """
+    """Yield an event that SIGINT, SIGTERM and SIGHUP set; the second one interrupts at once."""
     stopped = threading.Event()
 
     def stop(number: int, frame: Any) -> None:
@@ -250,12 +248,9 @@ def until_signal() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stopped.set()
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if "SIGHUP" in names and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        names.remove("SIGHUP")
-    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         yield stopped
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,7 +9,7 @@ from importlib import resources
 from string import Template
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -106,6 +106,9 @@ class PageApplication:
                 response = await handler(request)
             except RtsrError as error:
                 return refused_with(400, str(error))
+            except ClientDisconnect:
+                # Nobody hears it any more.
+                return refused_with(400, "The request did not come whole.")
             except Exception:
                 _log.exception("a request failed")
                 return refused_with(500, "Something went wrong here; the log knows what.")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rtsr.ending import ending_signals
 from rtsr.errors import RtsrError
 from rtsr.listening import cannot_listen
 from rtsr.page.access import Access
@@ -20,6 +26,7 @@ __all__ = ["PageThread", "access_for", "address_of", "bind", "server_for"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
+_MOST_CONNECTIONS = 512
 
 
 def access_for(
@@ -88,6 +95,9 @@ def server_for(
     """
     config = uvicorn.Config(
         app,
+        http=_Connection,
+        # asyncio tries as many at once where files run out, and reports each.
+        backlog=128,
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -102,7 +112,61 @@ def server_for(
         config.load()
     except OSError as error:
         raise RtsrError(f"The certificate cannot be used: {error}.") from None
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Connection(H11Protocol):
+    """One that makes room where there are too many: the oldest without a request under way goes.
+
+    uvicorn waits without end for a first request, from whomever.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._began = self.loop.time()
+        if len(self.connections) <= _most_connections():
+            return
+        # Those that are told to close are there until the loop has come round.
+        there = [each for each in self.connections if not each.transport.is_closing()]
+        idle = [each for each in there if isinstance(each, _Connection) and each._is_idle]
+        idle = sorted(idle, key=lambda each: each._began)
+        for each in idle[: max(0, len(there) - _most_connections())]:
+            each.transport.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        # Who gets a WebSocket's messages is another object, and no longer this one.
+        return self.cycle is None or self.cycle.response_complete
+
+
+def _most_connections() -> int:
+    """Return how many there may be: half of the files that the program may open, or 512."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return _MOST_CONNECTIONS
+    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if may_open < 0 else min(_MOST_CONNECTIONS, may_open // 2)
+
+
+class _Server(uvicorn.Server):
+    """One for which a signal is a request to stop, and nothing more.
+
+    uvicorn's own raises the signal again when all is over, as if it had been killed.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Only the main thread may; a page that is served from another leaves them alone.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in ending_signals()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class PageThread:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rtsr.call.formats import Packet
 from rtsr.call.upsampled import SoundLine
+from rtsr.errors import ArgumentError
 from rtsr.timing import SAMPLE_RATE
 
 __all__ = ["PacketTrack", "UpsampledTrack"]
@@ -37,20 +38,30 @@ class UpsampledTrack(MediaStreamTrack):
     """The sound of another track, full-band at 48 kHz, in frames of 20 ms.
 
     >>> async with CallEngine(4) as engine:                      # doctest: +SKIP
-    ...     @peer.on("track")
-    ...     async def on_track(track):
-    ...         peer.addTrack(UpsampledTrack(track, await engine.open_sound(8000)))
+    ...     track = UpsampledTrack(receiver.track, await engine.open_sound(8000))
+
+    ``examples/aiortc_answer.py`` is a whole application. aiortc stops a track that it has begun to
+    send; where a connection never came about, whoever made the track calls :meth:`stop`.
 
     Args:
         source: gives audio frames, 16-bit as aiortc's decoders do or of another PCM format; their
             rate may change.
-        stream: from :meth:`~rtsr.call.engine.CallEngine.open_sound`; closed with the track.
+        stream: from :meth:`~rtsr.call.engine.CallEngine.open_sound`, for this track alone; closed
+            with it.
+
+    Raises:
+        ArgumentError: the source is no track of sound; the stream is closed then, too.
     """
 
     kind = "audio"
 
     def __init__(self, source: MediaStreamTrack, stream: SoundLine) -> None:
         super().__init__()
+        if source.kind != "audio":
+            stream.close()
+            raise ArgumentError(
+                f"An UpsampledTrack takes a track of kind 'audio', not {source.kind!r}."
+            )
         self._source = source
         self._stream = stream
         self._rest: Audio = np.zeros((0, stream.channels), np.float32)
@@ -60,13 +71,17 @@ class UpsampledTrack(MediaStreamTrack):
         """Return the next frame, as soon as the source has given enough for it.
 
         Raises:
-            MediaStreamError: the source or this track has ended.
+            MediaStreamError: the source, this track or the engine has ended.
+            AudioFormatError: the source's frames have a rate that is not accepted.
         """
         while len(self._rest) < _FRAME:
             if self.readyState != "live":
                 raise MediaStreamError
             try:
                 frame = await self._source.recv()
+                # Where the engine has stopped, so has its sound.
+                if self._stream.is_closed:
+                    raise MediaStreamError
             except MediaStreamError:
                 self.stop()
                 raise
@@ -80,7 +95,7 @@ class UpsampledTrack(MediaStreamTrack):
         return self._as_frame(out)
 
     def stop(self) -> None:
-        """End this track, its source's part in it and its place in the batch."""
+        """End this track and give its place in the batch back; the source goes on."""
         super().stop()
         self._stream.close()
 

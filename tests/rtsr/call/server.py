@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,8 +44,8 @@ class WebServer:
 
 
 @contextlib.contextmanager
-def running_server(*options: str) -> Iterator[WebServer]:
-    """The server on a free port, ended with SIGTERM."""
+def running_server(*options: str, number: signal.Signals = signal.SIGTERM) -> Iterator[WebServer]:
+    """The server on a free port, ended with a signal."""
     command = [sys.executable, "-m", "rtsr", "call", "web", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
         [*command, "--token", TOKEN, "--deadline-ms", "200", *options],
@@ -61,6 +62,7 @@ def running_server(*options: str) -> Iterator[WebServer]:
                     break
         yield server
     finally:
-        process.terminate()
+        process.send_signal(number)
         _, errors = process.communicate(timeout=20)
         assert "Traceback" not in errors, errors
+        assert process.returncode == 0

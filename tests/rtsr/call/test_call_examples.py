@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import re
 import subprocess
@@ -40,6 +41,48 @@ def test_a_call_without_a_network(tmp_path):
     assert "were lost or too late" in text
     assert len(soundfile.read(tmp_path / "out.wav")[0]) > 5.5 * 48000
     assert has_new_band(tmp_path / "out.wav")
+
+
+def test_an_aiortc_application(tmp_path):
+    run("aiortc_answer.py", tmp_path / "out.wav")
+    assert len(soundfile.read(tmp_path / "out.wav")[0]) > 5.5 * 48000
+    assert has_new_band(tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize("kinds", [["audio"], ["audio", "audio"], ["video"]])
+def test_a_call_to_an_aiortc_application_that_never_connects_keeps_no_place(
+    kinds, stand_in, monkeypatch
+):
+    from aiortc import RTCPeerConnection, RTCSessionDescription
+
+    from rtsr.call.engine import CallEngine
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    answer = importlib.import_module("aiortc_answer").answer
+
+    async def call():
+        caller = RTCPeerConnection()
+        for kind in kinds:
+            caller.addTransceiver(kind, direction="sendrecv")
+        offer = await caller.createOffer()
+        async with CallEngine(1, model=str(stand_in), provider="cpu") as engine:
+            if kinds == ["video"]:
+                with pytest.raises(ValueError, match="no sound"):
+                    await answer(engine, offer)
+            else:
+                peer = await answer(engine, RTCSessionDescription(offer.sdp, "offer"))
+                assert engine.calls == 1
+                # What is heard is sent, on the last line of sound.
+                directions = re.findall("a=(sendrecv|sendonly|recvonly)", peer.localDescription.sdp)
+                assert directions == (["recvonly", "sendonly"] if len(kinds) > 1 else ["sendrecv"])
+                await peer.close()
+            async with asyncio.timeout(10):
+                while engine.calls:
+                    await asyncio.sleep(0.01)
+            assert engine.batch.free == 1
+        await caller.close()
+
+    asyncio.run(call())
 
 
 def test_load(stand_in):

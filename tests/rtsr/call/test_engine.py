@@ -303,6 +303,8 @@ def test_decoded_sound_goes_in_and_comes_out_six_times_as_long(quick):
             line.close()
             line.close()
             assert engine.batch.free == 1
+            with pytest.raises(RtsrError, match="is closed"):
+                await line.enhance(voice[:160])
             return np.concatenate(parts), voice
 
     wide, voice = asyncio.run(run())

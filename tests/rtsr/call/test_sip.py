@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -883,7 +884,8 @@ def test_the_addresses_that_were_found_are_said(stand_in):
     assert process.returncode == 0
 
 
-def test_a_bridge_whose_registrar_is_silent_ends_at_once(stand_in):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_bridge_whose_registrar_is_silent_ends_at_once(number, stand_in):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as registrar:
         registrar.bind(("127.0.0.1", 0))
         registrar.settimeout(60)
@@ -894,7 +896,7 @@ def test_a_bridge_whose_registrar_is_silent_ends_at_once(stand_in):
             try:
                 assert registrar.recv(65535).startswith(b"REGISTER")
             finally:
-                process.terminate()
+                process.send_signal(number)
             # It waits for the registrar's first answer for 35 s, and to be taken back for one.
             _, errors = process.communicate(timeout=20)
     assert "Traceback" not in errors

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import shutil
+import signal
 
 import av
 import numpy as np
@@ -27,6 +28,7 @@ from aiortc import (
     RTCRtpReceiver,
     RTCRtpSender,
     RTCSessionDescription,
+    VideoStreamTrack,
 )
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import MediaStreamError
@@ -37,6 +39,7 @@ from rtsr.call.formats import OPUS, PCMU
 from rtsr.call.web import UpsampledTrack
 from rtsr.call.web.received_packets import take_packets
 from rtsr.cli.app import app
+from rtsr.errors import ArgumentError
 
 
 @pytest.fixture(scope="module")
@@ -413,6 +416,24 @@ def test_spoilt_offers_are_answered_or_refused_and_take_no_place(server, sdp):
     assert server.metric("rtsr_calls") == 0.0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_hangs_up_and_ends_in_order(number, stand_in):
+    async def run():
+        # That it ends with 0 is looked at there, and for SIGTERM by every other test.
+        with running_server("--model", str(stand_in), number=number) as server:
+            client = Client()
+            await client.call(server)
+            async with asyncio.timeout(20):
+                while not client.heard:
+                    await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            while client.peer.connectionState == "connected":
+                await asyncio.sleep(0.05)
+        await client.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -518,3 +539,26 @@ def test_an_upsampled_track_takes_every_kind_of_sample(form, layout, stand_in):
     said = speech(48000, 2.0)[: len(heard)] * (0.75 if layout == "stereo" else 1.0)
     # Of 8 bits there are 256 steps.
     assert np.abs(heard - said).max() < (0.02 if form == "u8" else 1e-3)
+
+
+def test_an_upsampled_track_of_no_sound_is_refused_and_costs_no_place(stand_in):
+    async def run():
+        async with CallEngine(1, model=str(stand_in), provider="cpu") as engine:
+            line = await engine.open_sound(8000)
+            with pytest.raises(ArgumentError, match="kind 'audio', not 'video'"):
+                UpsampledTrack(VideoStreamTrack(), line)
+            assert engine.batch.free == 1
+
+    asyncio.run(run())
+
+
+def test_an_upsampled_track_ends_with_its_engine(stand_in):
+    async def run():
+        async with CallEngine(1, model=str(stand_in), provider="cpu") as engine:
+            track = UpsampledTrack(Frames(8000), await engine.open_sound(8000))
+            await track.recv()
+        with pytest.raises(MediaStreamError):
+            await track.recv()
+        assert track.readyState == "ended"
+
+    asyncio.run(run())

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import logging
 import socket
+import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 pytest.importorskip("uvicorn", reason="the extra page is not installed")
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.page import serve
 from rtsr.page.access import Access
+from rtsr.page.application import Frame, PageApplication
+from rtsr.page.messages import body_object
 from rtsr.page.serve import PageThread, access_for, address_of, bind
 
 
@@ -63,3 +73,44 @@ def test_a_broken_request_writes_nothing_on_the_terminal(
         assert client.recv(100)
     assert capfd.readouterr().err == ""
     assert logging.getLogger("uvicorn").handlers
+
+
+def test_connections_that_ask_for_nothing_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_MOST_CONNECTIONS", 8)
+    page = PageApplication(Frame("", "live.js", "", ""), Access(("127.0.0.1",), "secret"))
+    bound = bind("127.0.0.1", 0)
+    address = bound.getsockname()[:2]
+    with PageThread(page.build([]), bound), contextlib.ExitStack() as undo:
+        silent = [undo.enter_context(socket.create_connection(address, 20)) for _ in range(40)]
+        silent[0].settimeout(20)
+        assert silent[0].recv(1) == b""
+        asking = http.client.HTTPConnection(*address, timeout=20)
+        asking.request("GET", "/")
+        assert asking.getresponse().status == 401
+        asking.close()
+        # Who has come last may stay.
+        silent[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent[-1].recv(1)
+
+
+def test_a_request_that_breaks_off_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    began = []
+
+    async def read(request: Request) -> Response:
+        began.append(1)
+        await body_object(request, 1000)
+        return Response()
+
+    page = PageApplication(Frame("", "live.js", "", ""), Access(("127.0.0.1",), "secret"))
+    bound = bind("127.0.0.1", 0)
+    with PageThread(page.build([Route("/read", page.guarded(read), methods=["POST"])]), bound):
+        host, port = bound.getsockname()[:2]
+        with socket.create_connection((host, port), 20) as client:
+            client.sendall(
+                f"POST /read HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 100\r\n"
+                "Authorization: Bearer secret\r\n\r\n{".encode()
+            )
+            while not began:
+                time.sleep(0.01)
+    assert [record for record in caplog.records if record.name.startswith("rtsr")] == []
