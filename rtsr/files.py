@@ -19,7 +19,7 @@ from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import AUTO
 from rtsr.engine.statistics import StepTimes
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, Latency, engine_rate
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler
@@ -43,8 +43,8 @@ class EnhanceReport:
         limited_samples: output samples that the limiter turned down.
         clipped_samples: output samples held at full scale.
         missing_samples: samples per channel that the input promised and did not hold.
-        truncated: whether the input stops before its end; ``missing_samples`` is then 0 where
-            nothing in it says how long it was.
+        truncated: whether a part of the input cannot be read; ``missing_samples`` is then 0 where
+            nothing in it says how long that was.
         colour: what was used; of ``auto`` it says what was learnt, and from how much.
     """
 
@@ -118,13 +118,13 @@ class EnhanceReport:
         sentences = []
         if self.missing_samples:
             sentences.append(
-                f"Input file '{self.input}' is truncated: {self.missing_samples} samples that it "
-                "promises are not there; the output ends where the input does."
+                f"Input file '{self.input}' is truncated or damaged: {self.missing_samples} "
+                "samples that it promises cannot be read, and the output is without them."
             )
         elif self.truncated:
             sentences.append(
-                f"Input file '{self.input}' is truncated: it ends before its stream does, by an "
-                "unknown length; the output ends where the input does."
+                f"Input file '{self.input}' is truncated or damaged: a part of unknown length "
+                "cannot be read, and the output is without it."
             )
         if self.repaired_samples:
             sentences.append(
@@ -176,7 +176,8 @@ def enhance_file(
             cutoff once per block. Nobody waits for a file, so the largest is the default.
         seed: of the noise.
         wet: gain of the generated band, 0 to 1.
-        cutoff: Hz where the content ends; ``None`` measures it on the whole file.
+        cutoff: Hz where the content ends; ``None`` measures it, in the first 20 s in advance (of
+            an input above 48 kHz in as much less as its engine's clock is faster).
         ceiling: Hz where the output ends; ``None`` leaves that to the model.
         threads: within one step.
         output_rate: Hz of the output; ``None`` is 48000, or the input's own rate where that is
@@ -196,6 +197,11 @@ def enhance_file(
         RtsrError: equal paths, nothing in the input, a full disk.
     """
     source, target = Path(input), Path(output)
+    if cutoff is None and source.exists() and not (source.is_file() or source.is_dir()):
+        raise AudioFormatError(
+            f"Input '{source}' is a pipe or a device, and a file is read twice, first to measure "
+            "where its content ends; give --cutoff HZ, or save it as a file first."
+        )
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
         raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")
@@ -225,7 +231,13 @@ def enhance_file(
         with Upsampler(reader.rate, **settings, expected_cutoff=expected) as upsampler:
             frames = round(reader.frames * output_rate / reader.rate)
             with OutputFile(
-                target, output_rate, reader.channels, frames, reader.subtype, subtype
+                target,
+                output_rate,
+                reader.channels,
+                frames,
+                reader.subtype,
+                subtype,
+                reader.speakers,
             ) as writer:
                 started = time.perf_counter()
                 received, cutoff_hz = _stream(reader, upsampler, writer, progress)

@@ -176,6 +176,8 @@ def _rate_of(path: Path) -> int | None:
     """Return the file's rate for the progress bar; errors are left to the enhancement itself."""
     from rtsr.audio.reader import open_input
 
+    if not path.is_file():  # what was read from a pipe is gone
+        return None
     try:
         with open_input(path) as file:
             return file.rate
