@@ -86,6 +86,7 @@ class EnhanceReport:
         """Return the report as an object for ``json.dumps``."""
         return {
             "input": {
+                "path": str(self.input),
                 "rate": self.input_rate,
                 "channels": self.channels,
                 "seconds": round(self.seconds, 6),
@@ -162,12 +163,15 @@ def enhance_file(
     """Read a sound file, write its full-band version.
 
     The output has exactly ``round(n * output_rate / input_rate)`` samples per channel and is
-    aligned with the input to the sample. It appears under its name only when it is whole.
+    aligned with the input to the sample. It appears under its name only when it is whole. Title,
+    artist, album, date, track, genre, comment, copyright and licence go with it where its format
+    has them, and the speakers of more than two channels; pictures, cue points and other chunks do
+    not.
 
     Args:
-        input: any file that libsndfile reads, 8 to 48 kHz or 88.2, 96, 176.4 or 192 kHz, up to 8
-            channels. One whose content reaches up to five sixths of its band counts as full band
-            and passes bit for bit.
+        input: any file that libsndfile or PyAV reads, 8 to 48 kHz or 88.2, 96, 176.4 or 192 kHz, up
+            to 8 channels. One whose content reaches up to five sixths of its band counts as full
+            band and passes bit for bit.
         output: written in the format that its extension names.
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
         provider: execution provider.
@@ -238,6 +242,7 @@ def enhance_file(
                 reader.subtype,
                 subtype,
                 reader.speakers,
+                reader.tags,
             ) as writer:
                 started = time.perf_counter()
                 received, cutoff_hz = _stream(reader, upsampler, writer, progress)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.audio.speakers import speakers_of_names
+from rtsr.audio.tags import tags_of_container
 from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -41,6 +42,7 @@ class ContainerFile(Closing):
         channels: number of channels.
         subtype: sample format for an output of the same kind; lossy coders have none of their own.
         speakers: mask of the speakers that the channels are for, 0 if unknown.
+        tags: title, artist and the like, by libsndfile's names.
         frames: length that the file promises, or an estimate.
         missing_frames: frames that it promised and that could not be read, known at the end.
         truncated: whether decoding stopped before the end, known at the end.
@@ -86,6 +88,7 @@ class ContainerFile(Closing):
         self.channels = int(first.layout.nb_channels)
         self.subtype = _subtype(streams[0].codec_context.name, first.format.name)
         self.speakers = speakers_of_names([channel.name for channel in first.layout.channels])
+        self.tags = tags_of_container(self._container.metadata, streams[0].metadata)
         self.frames = round(_seconds(self._container, streams[0]) * self.rate)
         self.missing_frames = 0
         self.truncated = False

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rtsr.audio.container import ContainerFile, UnknownFormatError
 from rtsr.audio.speakers import order_in, speakers_of
+from rtsr.audio.tags import tags_of
 from rtsr.audio.truncation import counted_mp3_samples, ogg_ends_early
 from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
@@ -93,6 +94,7 @@ class InputFile(Closing):
     Attributes:
         frames: length that the file promises, or an estimate where it does not say.
         speakers: mask of the speakers that the channels are for, 0 if unknown.
+        tags: title, artist and the like, by libsndfile's names.
         missing_frames: frames that it promised and that could not be read, known at the end.
         truncated: whether a part of its stream is missing, also where nothing says how much;
             known at the end.
@@ -122,6 +124,7 @@ class InputFile(Closing):
         self.subtype = str(self._file.subtype)
         kind, log = self._file.format, self._file.extra_info
         self.speakers = speakers_of(kind, log, self.channels)
+        self.tags = tags_of(self._file)
         self._order = order_in(kind, self.subtype, log, self.channels)
         self._length_is_stated = self.frames < _UNKNOWN_FRAMES
         if not self._length_is_stated:

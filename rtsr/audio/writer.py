@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtsr.audio.reader import native_name
 from rtsr.audio.speakers import order_in, write_speakers
+from rtsr.audio.tags import write_tags
 from rtsr.errors import AudioFormatError, RtsrError
 
 Audio = NDArray[np.float32]
@@ -54,6 +56,7 @@ class OutputFile:
         subtype: sample format to use instead, as libsndfile names it.
         speakers: mask of the speakers that the channels are for, 0 if unknown; a WAV file of more
             than two channels tells them.
+        tags: title, artist and the like, written where the format has them.
 
     Attributes:
         clipped_samples: samples beyond full scale, held at full scale in an integer format.
@@ -72,6 +75,7 @@ class OutputFile:
         input_subtype: str = "PCM_16",
         subtype: str | None = None,
         speakers: int = 0,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         import soundfile
 
@@ -105,6 +109,7 @@ class OutputFile:
                 format=self.format,
                 subtype=self.subtype,
             )
+            write_tags(self._file, tags or {})
         except soundfile.LibsndfileError:
             self.discard()
             if _disk_is_full(self._beside.parent):

@@ -360,6 +360,24 @@ def test_speakers_of_a_wav_are_kept(
         assert np.array_equal(file.read(), soundfile.read(source)[0])
 
 
+@pytest.mark.parametrize("target", ["out.wav", "out.flac", "out.opus", "out.mp3", "out.w64"])
+def test_tags_are_kept(target: str, tmp_path: Path, stand_in: Path) -> None:
+    source = tmp_path / "in.flac"
+    with soundfile.SoundFile(source, "w", 48000, 1) as file:
+        file.title, file.artist, file.date = "Zürich", "Somebody", "1999"
+        file.write(np.full(4800, 0.1))
+    enhance_file(source, tmp_path / target, model=stand_in)
+    with soundfile.SoundFile(tmp_path / target) as file:
+        tags = file.copy_metadata()
+        assert file.frames == 4800
+    if target == "out.w64":
+        assert tags == {}
+        return
+    # MP3 files are not given what is not ASCII.
+    assert tags.get("title", "") == ("" if target == "out.mp3" else "Zürich")
+    assert (tags["artist"], tags["date"]) == ("Somebody", "1999")
+
+
 def test_what_a_format_cannot_count_is_refused_before_the_work(
     tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,7 +453,8 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
         "clipped_samples",
         "colour",
     }
-    assert {"rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
+    assert {"path", "rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
+    assert fields["input"]["path"] == str(tmp_path / "in.wav")
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
     assert fields["block_ms"] == 160

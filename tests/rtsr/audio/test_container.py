@@ -77,6 +77,22 @@ def test_24_bits_of_an_m4a_stay_24_bits(tmp_path: Path, stand_in: Path) -> None:
     assert soundfile.info(target).subtype == "PCM_24"
 
 
+def test_tags_of_an_m4a_are_kept(tmp_path: Path, stand_in: Path) -> None:
+    path, target = tmp_path / "in.m4a", tmp_path / "out.flac"
+    with av.open(str(path), "w") as container:
+        container.metadata.update({"title": "Zürich", "track": "3"})
+        stream = container.add_stream("alac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(_sound(), "s16p", "mono")
+        frame.sample_rate = RATE
+        converter = av.AudioResampler(stream.format, "mono", RATE, stream.frame_size or None)
+        for part in (*converter.resample(frame), *converter.resample(None)):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    enhance_file(path, target, model=stand_in)
+    with soundfile.SoundFile(target) as file:
+        assert (file.title, file.tracknumber) == ("Zürich", "3")
+
+
 def test_what_libsndfile_gives_up_on_is_read(tmp_path: Path) -> None:
     path = tmp_path / "in.caf"
     soundfile.write(path, _sound()[0], RATE)
