@@ -19,7 +19,7 @@ from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import AUTO
 from rtsr.engine.statistics import StepTimes
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, Latency, engine_rate
 from rtsr.upsampler import Upsampler
 from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler
@@ -43,8 +43,8 @@ class EnhanceReport:
         limited_samples: output samples that the limiter turned down.
         clipped_samples: output samples held at full scale.
         missing_samples: samples per channel that the input promised and did not hold.
-        truncated: whether the input stops before its end; ``missing_samples`` is then 0 where
-            nothing in it says how long it was.
+        truncated: whether a part of the input cannot be read; ``missing_samples`` is then 0 where
+            nothing in it says how long that was.
         colour: what was used; of ``auto`` it says what was learnt, and from how much.
     """
 
@@ -86,6 +86,7 @@ class EnhanceReport:
         """Return the report as an object for ``json.dumps``."""
         return {
             "input": {
+                "path": str(self.input),
                 "rate": self.input_rate,
                 "channels": self.channels,
                 "seconds": round(self.seconds, 6),
@@ -118,13 +119,13 @@ class EnhanceReport:
         sentences = []
         if self.missing_samples:
             sentences.append(
-                f"Input file '{self.input}' is truncated: {self.missing_samples} samples that it "
-                "promises are not there; the output ends where the input does."
+                f"Input file '{self.input}' is truncated or damaged: {self.missing_samples} "
+                "samples that it promises cannot be read, and the output is without them."
             )
         elif self.truncated:
             sentences.append(
-                f"Input file '{self.input}' is truncated: it ends before its stream does, by an "
-                "unknown length; the output ends where the input does."
+                f"Input file '{self.input}' is truncated or damaged: a part of unknown length "
+                "cannot be read, and the output is without it."
             )
         if self.repaired_samples:
             sentences.append(
@@ -162,12 +163,15 @@ def enhance_file(
     """Read a sound file, write its full-band version.
 
     The output has exactly ``round(n * output_rate / input_rate)`` samples per channel and is
-    aligned with the input to the sample. It appears under its name only when it is whole.
+    aligned with the input to the sample. It appears under its name only when it is whole. Title,
+    artist, album, date, track, genre, comment, copyright and licence go with it where its format
+    has them, and the speakers of more than two channels; pictures, cue points and other chunks do
+    not.
 
     Args:
-        input: any file that libsndfile reads, 8 to 48 kHz or 88.2, 96, 176.4 or 192 kHz, up to 8
-            channels. One whose content reaches up to five sixths of its band counts as full band
-            and passes bit for bit.
+        input: any file that libsndfile or PyAV reads, 8 to 48 kHz or 88.2, 96, 176.4 or 192 kHz, up
+            to 8 channels. One whose content reaches up to five sixths of its band counts as full
+            band and passes bit for bit.
         output: written in the format that its extension names.
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
         provider: execution provider.
@@ -176,7 +180,8 @@ def enhance_file(
             cutoff once per block. Nobody waits for a file, so the largest is the default.
         seed: of the noise.
         wet: gain of the generated band, 0 to 1.
-        cutoff: Hz where the content ends; ``None`` measures it on the whole file.
+        cutoff: Hz where the content ends; ``None`` measures it, in the first 20 s in advance (of
+            an input above 48 kHz in as much less as its engine's clock is faster).
         ceiling: Hz where the output ends; ``None`` leaves that to the model.
         threads: within one step.
         output_rate: Hz of the output; ``None`` is 48000, or the input's own rate where that is
@@ -196,6 +201,11 @@ def enhance_file(
         RtsrError: equal paths, nothing in the input, a full disk.
     """
     source, target = Path(input), Path(output)
+    if cutoff is None and source.exists() and not (source.is_file() or source.is_dir()):
+        raise AudioFormatError(
+            f"Input '{source}' is a pipe or a device, and a file is read twice, first to measure "
+            "where its content ends; give --cutoff HZ, or save it as a file first."
+        )
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
         raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")
@@ -225,7 +235,14 @@ def enhance_file(
         with Upsampler(reader.rate, **settings, expected_cutoff=expected) as upsampler:
             frames = round(reader.frames * output_rate / reader.rate)
             with OutputFile(
-                target, output_rate, reader.channels, frames, reader.subtype, subtype
+                target,
+                output_rate,
+                reader.channels,
+                frames,
+                reader.subtype,
+                subtype,
+                reader.speakers,
+                reader.tags,
             ) as writer:
                 started = time.perf_counter()
                 received, cutoff_hz = _stream(reader, upsampler, writer, progress)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.errors import ArgumentError, AudioFormatError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.upsampler import Upsampler
 
 #: sample formats by the names that sox and ffmpeg users know: always little-endian
@@ -65,7 +65,7 @@ def run_pipe(
     Raises:
         AudioFormatError: the input begins with the header of a sound file.
         BrokenPipeError: the reader of the output went away.
-        OSError: another error of the system, a full disk for example.
+        RtsrError: the system refused to read or to write, as on a full disk.
     """
     reading = check_format(input_format)
     writing = check_format(output_format or input_format)
@@ -112,6 +112,10 @@ def _read(source: int) -> bytes:
             return os.read(source, _READ_BYTES)
         except BlockingIOError:
             select.select([source], [], [])
+        except OSError as error:
+            raise RtsrError(
+                f"The input of the pipe cannot be read: {error.strerror or error}."
+            ) from None
 
 
 def _to_float(samples: NDArray[Any]) -> NDArray[np.float32]:
@@ -133,4 +137,12 @@ def _send(sink: int, block: NDArray[np.float32], dtype: np.dtype[Any], report: P
             remaining = remaining[os.write(sink, remaining) :]
         except BlockingIOError:
             select.select([], [sink], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            left = len(remaining) // (dtype.itemsize * block.shape[1])
+            raise RtsrError(
+                f"The output of the pipe could not be written beyond its first "
+                f"{report.sent + len(block) - left} samples: {error.strerror or error}."
+            ) from None
     report.sent += len(block)

@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsr.audio.speakers import speakers_of_names
+from rtsr.audio.tags import tags_of_container
 from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
 
 # FFmpeg's names. Playlists are not among them: they could make it open other files and addresses.
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,amr,amrnb,amrwb,aac,ac3,eac3,asf,avi,flv,mpegts,mpeg,"
-    "ape,wv,tta,ogg,caf"
+    "ape,wv,tta,ogg,caf,wav,w64"
 )
 # Containers whose header states the length; elsewhere FFmpeg estimates it from the bit rate.
 _LENGTH_IS_STATED = {"mov", "matroska"}
+# Coders without loss, by FFmpeg's names; others have no sample format of their own.
+_LOSSLESS = ("alac", "ape", "flac", "pcm_", "tta", "wavpack", "wmalossless")
+_SUBTYPES = {"s32": "PCM_24", "flt": "FLOAT", "dbl": "DOUBLE"}
 # Headers count whole frames of the coder, and those of WebM whole milliseconds.
 _MISCOUNTED_SECONDS = 0.1
 
@@ -36,6 +41,8 @@ class ContainerFile(Closing):
         rate: samples per second.
         channels: number of channels.
         subtype: sample format for an output of the same kind; lossy coders have none of their own.
+        speakers: mask of the speakers that the channels are for, 0 if unknown.
+        tags: title, artist and the like, by libsndfile's names.
         frames: length that the file promises, or an estimate.
         missing_frames: frames that it promised and that could not be read, known at the end.
         truncated: whether decoding stopped before the end, known at the end.
@@ -46,8 +53,6 @@ class ContainerFile(Closing):
         AudioFormatError: it holds no sound.
         RtsrError: it holds no samples.
     """
-
-    subtype = "PCM_16"
 
     def __init__(self, path: Path) -> None:
         import av
@@ -81,6 +86,9 @@ class ContainerFile(Closing):
         self._first = first
         self.rate = int(first.sample_rate)
         self.channels = int(first.layout.nb_channels)
+        self.subtype = _subtype(streams[0].codec_context.name, first.format.name)
+        self.speakers = speakers_of_names([channel.name for channel in first.layout.channels])
+        self.tags = tags_of_container(self._container.metadata, streams[0].metadata)
         self.frames = round(_seconds(self._container, streams[0]) * self.rate)
         self.missing_frames = 0
         self.truncated = False
@@ -108,6 +116,14 @@ class ContainerFile(Closing):
         if self._container is not None:
             self._container.close()
         self._bytes.close()
+
+
+def _subtype(coder: str, sample_format: str) -> str:
+    if not coder.startswith(_LOSSLESS):
+        return "PCM_16"
+    if coder.startswith("pcm_s32"):
+        return "PCM_32"
+    return _SUBTYPES.get(sample_format.removesuffix("p"), "PCM_16")
 
 
 def _seconds(container: Any, stream: Any) -> float:

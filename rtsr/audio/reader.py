@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.audio.container import ContainerFile, UnknownFormatError
+from rtsr.audio.speakers import order_in, speakers_of
+from rtsr.audio.tags import tags_of
 from rtsr.audio.truncation import counted_mp3_samples, ogg_ends_early
 from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
@@ -24,8 +26,17 @@ BLOCK_FRAMES = 4096
 
 # libsndfile corrects a header that promises more than the file holds, and says so in its log.
 _CORRECTED_LENGTH = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
-# A program that writes WAV into a pipe cannot know the length and fills in the largest number.
-_UNKNOWN_LENGTH = 0x7FFFF000
+# Headers with 64-bit sizes: RF64 by frames, W64 by the bytes of the whole file.
+_CORRECTED_FRAMES = re.compile(r"does not match value from 'ds64' chunk of (\d+)")
+_CORRECTED_W64 = re.compile(r"riff : (\d+) \(should be (\d+)\)")
+_BLOCK_ALIGN = re.compile(r"Block Align\s*: (\d+)")
+# A program that writes into a pipe cannot know the length and fills in the largest number, of 31,
+# 32 or 63 bits, or one near it.
+_UNKNOWN_LENGTHS = ((0x7FFFF000, 0x80001000), (0xFFFF0000, 0x1_0000_1000), (1 << 60, 1 << 64))
+# What libsndfile says of a FLAC file that does not tell its length.
+_UNKNOWN_FRAMES = 1 << 60
+# What its log says of an Ogg page that it had to leave out.
+_LOST_PAGE = re.compile(r"Corrupted bitstream|reports a hole")
 # Decoders of MP3 count whole frames and drop the encoder's padding: this much is no damage.
 _PADDING_FRAMES = 4 * 1152
 # Some encoders count the frame that holds the count.
@@ -41,12 +52,16 @@ _NOT_A_SOUND_FILE = (
 )
 
 
+class UnreadableFileError(AudioFormatError):
+    """A file in a format that libsndfile knows holds nothing that it can read."""
+
+
 #: What `open_input` gives; both kinds have the same attributes and methods.
 SoundInput: TypeAlias = "InputFile | ContainerFile"
 
 
 def open_input(path: Path) -> SoundInput:
-    """Open a sound file with libsndfile, or with PyAV where libsndfile does not know its format.
+    """Open a sound file with libsndfile, or with PyAV where libsndfile does not read it.
 
     Raises:
         AudioFormatError: the file is not there, empty, or not sound that either of them reads.
@@ -54,14 +69,19 @@ def open_input(path: Path) -> SoundInput:
     """
     try:
         return InputFile(path)
-    except UnknownFormatError as error:
+    except (UnknownFormatError, UnreadableFileError) as error:
         if not path.is_file():  # what was read from a pipe is gone
             raise
         try:
             return ContainerFile(path)
         except ImportError:
             raise error from None
-        except UnknownFormatError:
+        except RtsrError as other:
+            # What libsndfile knows it has the better words for.
+            if isinstance(error, UnreadableFileError):
+                raise error from None
+            if not isinstance(other, UnknownFormatError):
+                raise
             raise AudioFormatError(
                 f"Input file '{path}' is not a sound file that can be read, or its beginning is "
                 "damaged: neither libsndfile nor FFmpeg (through PyAV) knows its format."
@@ -72,17 +92,22 @@ class InputFile(Closing):
     """A sound file opened for reading with libsndfile.
 
     Attributes:
-        frames: length that the file promises.
+        frames: length that the file promises, or an estimate where it does not say.
+        speakers: mask of the speakers that the channels are for, 0 if unknown.
+        tags: title, artist and the like, by libsndfile's names.
         missing_frames: frames that it promised and that could not be read, known at the end.
-        truncated: whether its stream stops before its end, also where nothing says by how much;
+        truncated: whether a part of its stream is missing, also where nothing says how much;
             known at the end.
 
     Raises:
-        AudioFormatError: the file is not there, empty, or not audio that libsndfile reads.
+        AudioFormatError: the file is not there, empty, or not audio that libsndfile reads; an
+            `UnreadableFileError` where another library may do better.
     """
 
     def __init__(self, path: Path) -> None:
         import soundfile
+
+        from rtsr.audio.streamed_file import StreamedFile
 
         _check_readable(path)
         self.path = path
@@ -90,13 +115,21 @@ class InputFile(Closing):
         self._is_mpeg = _looks_like_mpeg(path)
         try:
             with _quiet_decoder(self._is_mpeg):
-                self._file: Any = soundfile.SoundFile(native_name(path))
+                self._file: Any = StreamedFile(native_name(path))
         except (soundfile.LibsndfileError, TypeError) as error:
             raise _refusal(path, error) from None
         self.rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.frames = int(self._file.frames)
         self.subtype = str(self._file.subtype)
+        kind, log = self._file.format, self._file.extra_info
+        self.speakers = speakers_of(kind, log, self.channels)
+        self.tags = tags_of(self._file)
+        self._order = order_in(kind, self.subtype, log, self.channels)
+        self._length_is_stated = self.frames < _UNKNOWN_FRAMES
+        if not self._length_is_stated:
+            # FLAC needs about a byte for each sample of 16 bits.
+            self.frames = max(1, path.stat().st_size // self.channels)
         self.missing_frames = self._cut_off_frames()
         self.truncated = self.missing_frames > 0
         self._spare_frames = 0
@@ -108,30 +141,36 @@ class InputFile(Closing):
             self.truncated = ogg_ends_early(path)
         if self.frames <= 0 and self.truncated:
             self.close()
-            raise RtsrError(
+            raise UnreadableFileError(
                 f"Input file '{path}' ends before its stream does, and no sample of it is whole."
             )
         if self.frames <= 0:
             self.close()
-            raise RtsrError(
+            raise UnreadableFileError(
                 f"Input file '{path}' holds no samples; give one with some sound in it."
             )
 
     def blocks(self) -> Iterator[Audio]:
         """Yield float32 ``(frames, channels)`` until the end, or until nothing can be decoded."""
         done = 0
-        while True:
+        failed = False
+        while not failed:
+            # Decoders give what they have before they fail, but not how much that is.
+            block = np.full((BLOCK_FRAMES, self.channels), np.nan, np.float32)
             try:
                 with _quiet_decoder(self._is_mpeg):
-                    block = self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+                    block = self._file.read(dtype="float32", out=block)
             except self._decoding_error:
-                break
+                failed = True
+                block = _filled(block)
             if not len(block):
                 break
             done += len(block)
-            yield block
-        if self.frames - done > self._spare_frames:
+            yield block if self._order is None else block[:, self._order]
+        if self._length_is_stated and self.frames - done > self._spare_frames:
             self.missing_frames += self.frames - done
+        lost_page = self._file.format == "OGG" and _LOST_PAGE.search(self._file.extra_info)
+        if failed or self.missing_frames or lost_page:
             self.truncated = True
 
     def close(self) -> None:
@@ -140,11 +179,30 @@ class InputFile(Closing):
             self._file.close()
 
     def _cut_off_frames(self) -> int:
-        for match in _CORRECTED_LENGTH.finditer(self._file.extra_info):
+        log = self._file.extra_info
+        for match in _CORRECTED_LENGTH.finditer(log):
             promised, present = int(match[1]), int(match[2])
-            if present < promised < _UNKNOWN_LENGTH and present > 0:
+            if 0 < present < promised and not _is_unknown(promised):
                 return round(self.frames * (promised - present) / present)
+        if frames := _CORRECTED_FRAMES.search(log):
+            promised = int(frames[1])
+            return 0 if _is_unknown(promised) else max(0, promised - self.frames)
+        size, frame_bytes = _CORRECTED_W64.search(log), _BLOCK_ALIGN.search(log)
+        if size and frame_bytes:
+            promised, present = int(size[1]), int(size[2])
+            if present < promised and not _is_unknown(promised):
+                return (promised - present) // max(1, int(frame_bytes[1]))
         return 0
+
+
+def _filled(block: Audio) -> Audio:
+    """Return the samples before the first that is not a number."""
+    empty = np.isnan(block[:, -1])
+    return block[: int(empty.argmax())] if empty.any() else block
+
+
+def _is_unknown(length: int) -> bool:
+    return any(first <= length < end for first, end in _UNKNOWN_LENGTHS)
 
 
 def native_name(path: Path) -> str | bytes:
@@ -181,12 +239,12 @@ def _refusal(path: Path, error: Exception) -> AudioFormatError:
     if "not recognised" in reason:
         return UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
     if "does not exist" in reason:  # what libsndfile says of any MP3 that it cannot decode
-        return AudioFormatError(f"Input file '{path}' is damaged and cannot be read.")
+        return UnreadableFileError(f"Input file '{path}' is damaged and cannot be read.")
     if "malformed" in reason and path.is_file() and _is_cut_off_ogg(path):
-        return AudioFormatError(
+        return UnreadableFileError(
             f"Input file '{path}' ends before its stream does, and no sample of it is whole."
         )
-    return AudioFormatError(f"Input file '{path}' is damaged and cannot be read ({reason}).")
+    return UnreadableFileError(f"Input file '{path}' is damaged and cannot be read ({reason}).")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.audio.reader import native_name
+from rtsr.audio.speakers import order_in, write_speakers
+from rtsr.audio.tags import write_tags
 from rtsr.errors import AudioFormatError, RtsrError
 
 Audio = NDArray[np.float32]
@@ -32,8 +36,10 @@ _KEPT_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _INTEGER_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-# A WAV file counts its bytes in 32 bits; some room is left for its header.
-_LARGEST_WAV = 2**32 - 2**16
+# What a WAV header can hold together with the speakers.
+_EXTENSIBLE_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# WAV and AIFF files count their bytes in 32 bits; some room is left for their headers.
+_LARGEST = 2**32 - 2**16
 # The length that a decoder reports may differ by what its encoder pads.
 _LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 
@@ -48,6 +54,9 @@ class OutputFile:
         input_subtype: sample format of the input, kept where the output can hold it and it is
             fine enough.
         subtype: sample format to use instead, as libsndfile names it.
+        speakers: mask of the speakers that the channels are for, 0 if unknown; a WAV file of more
+            than two channels tells them.
+        tags: title, artist and the like, written where the format has them.
 
     Attributes:
         clipped_samples: samples beyond full scale, held at full scale in an integer format.
@@ -65,6 +74,8 @@ class OutputFile:
         frames: int,
         input_subtype: str = "PCM_16",
         subtype: str | None = None,
+        speakers: int = 0,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         import soundfile
 
@@ -72,8 +83,14 @@ class OutputFile:
         self.format = _choose_format(soundfile, path)
         self.subtype = _choose_subtype(soundfile, path, self.format, input_subtype, subtype)
         size = frames * channels * _BYTES.get(self.subtype, 1)
-        if self.format == "WAV" and size > _LARGEST_WAV:
+        if self.format == "WAV" and size > _LARGEST:
             self.format = "RF64"
+        elif self.format == "AIFF" and size > _LARGEST:
+            raise self._too_large()
+        self._speakers = speakers if channels > 2 and self.format in ("WAV", "RF64") else 0
+        if self._speakers and self.format == "WAV" and self.subtype in _EXTENSIBLE_SUBTYPES:
+            self.format = "WAVEX"
+        self._order = order_in(self.format, self.subtype, "", channels)
         self.clipped_samples = 0
         self.frames = 0
         self._soundfile = soundfile
@@ -92,6 +109,7 @@ class OutputFile:
                 format=self.format,
                 subtype=self.subtype,
             )
+            write_tags(self._file, tags or {})
         except soundfile.LibsndfileError:
             self.discard()
             if _disk_is_full(self._beside.parent):
@@ -110,9 +128,17 @@ class OutputFile:
         """Append float32 ``(frames, channels)`` in [-1, 1].
 
         Raises:
+            AudioFormatError: the file would be larger than its format allows.
             RtsrError: the disk is full or the file cannot be written for another reason.
         """
+        if self._order is not None:
+            stored = np.empty_like(block)
+            stored[:, self._order] = block
+            block = stored
         samples = self._as_stored(block)
+        held = (self.frames + len(block)) * block.shape[1] * _BYTES.get(self.subtype, 1)
+        if self.format in ("WAV", "WAVEX", "AIFF") and held > _LARGEST:
+            raise self._too_large()
         try:
             self._file.write(samples)
         except (self._soundfile.LibsndfileError, AssertionError, OSError) as error:
@@ -127,6 +153,8 @@ class OutputFile:
         """
         try:
             self._file.close()
+            if self._speakers:
+                write_speakers(self._beside, self._speakers)
             with self._beside.open("rb+") as file:
                 os.fsync(file.fileno())
             held = int(self._soundfile.info(native_name(self._beside)).frames)
@@ -136,6 +164,9 @@ class OutputFile:
         if held < self.frames - tolerance:
             raise self._write_error(None)
         try:
+            if self._final.exists():
+                # What is private stays so.
+                shutil.copymode(self._final, self._beside)
             os.replace(self._beside, self._final)
         except OSError as error:
             raise self._write_error(error) from None
@@ -186,13 +217,19 @@ class OutputFile:
             return scaled.astype(np.int16)
         return scaled.astype(np.int32) << (32 - bits)
 
+    def _too_large(self) -> AudioFormatError:
+        return AudioFormatError(
+            f"Output '{self.path}' would be larger than 4 GiB, which such a file cannot hold; "
+            "write flac, w64 or caf instead."
+        )
+
     def _write_error(self, error: Exception | None) -> RtsrError:
         if _disk_is_full(self._beside.parent):
             reason = "the disk is full"
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         else:
-            reason = "the system refused to write; is the disk full or gone?"
+            reason = "the system refused to write, as where the disk or a limit is full"
         return RtsrError(f"Output '{self.path}' could not be written: {reason}.")
 
 

@@ -74,8 +74,9 @@ def enhance_command(
     """Enhance a file, several files, or a folder.
 
     The output is aligned with the input to the sample and has as many channels.
-    It appears under its name only when it is whole. Memory does not grow with
-    the length of the file. A file that cannot be enhanced does not stop the
+    It appears under its name only when it is whole, with the input's title,
+    artist and the like, but without pictures and cue points. Memory does not grow
+    with the length of the file. A file that cannot be enhanced does not stop the
     others; the exit code is then 2.
 
       rtsr enhance call.wav call-48k.wav
@@ -176,6 +177,8 @@ def _rate_of(path: Path) -> int | None:
     """Return the file's rate for the progress bar; errors are left to the enhancement itself."""
     from rtsr.audio.reader import open_input
 
+    if not path.is_file():  # what was read from a pipe is gone
+        return None
     try:
         with open_input(path) as file:
             return file.rate

@@ -33,7 +33,8 @@ def plan_jobs(paths: Sequence[Path], folder: Path | None) -> list[Job]:
 
     Raises:
         ArgumentError: the paths do not say where to write, a new folder would be called as a
-            sound file is, or two results would have one name.
+            sound file is, a folder would be written into itself, a result would replace another's
+            source, or two results would have one name.
         AudioFormatError: a folder holds no sound file.
     """
     if folder is None:
@@ -76,22 +77,41 @@ def _jobs_of(sources: Sequence[Path], folder: Path) -> list[Job]:
                 "enhance them into different folders."
             )
         jobs[target] = Job(path, target)
+    _check_sources_stay(list(jobs.values()))
     return list(jobs.values())
+
+
+def _check_sources_stay(jobs: Sequence[Job]) -> None:
+    """Refuse results that would replace the source of another; their own is refused later."""
+    sources = {os.path.realpath(job.source): job.source for job in jobs}
+    for job in jobs:
+        replaced = sources.get(os.path.realpath(job.target), job.source)
+        if replaced != job.source:
+            raise ArgumentError(
+                f"The result of '{job.source}' would replace '{replaced}', which is to be enhanced "
+                "too; name another folder to write into."
+            )
 
 
 def _named(source: Path, output: Path) -> list[tuple[Path, Path]]:
     """Return the files of a source, each with its name in the output folder."""
     if not source.is_dir():
         return [(source, Path(source.name))]
+    read, written = os.path.realpath(source) + os.sep, os.path.realpath(output) + os.sep
+    if read == written:
+        raise ArgumentError(
+            f"'{source}' would be written into itself; name another folder to write into."
+        )
     # An output folder inside the input folder must not be read by the next run.
-    written = os.path.realpath(output) + os.sep
+    is_inside = written.startswith(read)
     found = [
         path
         for path in sorted(source.rglob("*"))
         if path.suffix.lower() in SUFFIXES
-        and path.is_file()
+        # A link to nowhere is a file that will be said to be missing.
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
         and not path.name.startswith(".")
-        and not os.path.realpath(path).startswith(written)
+        and not (is_inside and os.path.realpath(path).startswith(written))
     ]
     if not found:
         raise AudioFormatError(

@@ -15,6 +15,7 @@ import soundfile
 
 from rtsr import RtsrError, enhance_file
 from rtsr.audio import writer as output_file
+from rtsr.audio.reader import open_input
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 MakeSound = Callable[..., np.ndarray]
@@ -172,7 +173,7 @@ def test_subtype_can_be_chosen(tmp_path: Path, stand_in: Path) -> None:
 def test_large_wav_becomes_rf64(
     tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_file, "_LARGEST_WAV", 5000)
+    monkeypatch.setattr(output_file, "_LARGEST", 5000)
     soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
     enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in)
     assert soundfile.info(tmp_path / "out.wav").format == "RF64"
@@ -232,6 +233,176 @@ def test_truncated_lossy_file_is_said(
     assert report.missing_samples == (4 * 48000 - held if extension == "mp3" else 0)
 
 
+@pytest.mark.parametrize("kind", ["RF64", "W64"])
+def test_truncation_is_said_where_sizes_have_64_bits(
+    kind: str, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source = tmp_path / ("in.wav" if kind == "RF64" else "in.w64")
+    soundfile.write(source, make_sound(8000, 2.0), 8000, format=kind)
+    whole = enhance_file(source, tmp_path / "out.wav", model=stand_in)
+    assert (whole.truncated, whole.missing_samples) == (False, 0)
+    source.write_bytes(source.read_bytes()[:20000])
+    report = enhance_file(source, tmp_path / "out.wav", model=stand_in)
+    assert report.truncated
+    assert report.missing_samples == pytest.approx(16000 - report.seconds * 8000, abs=2)
+
+
+def test_a_truncated_wav_beyond_2_gib_is_said(tmp_path: Path, stand_in: Path) -> None:
+    source = tmp_path / "in.wav"
+    soundfile.write(source, np.full(4000, 0.1), 8000)
+    data = bytearray(source.read_bytes())
+    data[40:44] = (3_000_000_000).to_bytes(4, "little")
+    source.write_bytes(bytes(data))
+    report = enhance_file(source, tmp_path / "out.wav", model=stand_in)
+    assert report.missing_samples == 1_500_000_000 - 4000
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_page_lost_within_an_ogg_is_said(
+    subtype: str, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source = tmp_path / "in.ogg"
+    soundfile.write(source, make_sound(48000, 5.0), 48000, format="OGG", subtype=subtype)
+    data = bytearray(source.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 50] = bytes(50)
+    source.write_bytes(bytes(data))
+    report = enhance_file(source, tmp_path / "out.wav", model=stand_in, wet=0.0)
+    assert report.seconds < 4.8
+    assert report.truncated
+    assert any("damaged" in sentence for sentence in report.warnings())
+
+
+def test_a_flac_that_does_not_tell_its_length_is_whole(
+    tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source, target = tmp_path / "in.flac", tmp_path / "out.wav"
+    sound = make_sound(48000, 0.5)
+    soundfile.write(source, sound, 48000)
+    data = bytearray(source.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of the length, as a program leaves them that writes into a pipe
+    data[22:26] = bytes(4)
+    source.write_bytes(bytes(data))
+    report = enhance_file(source, target, model=stand_in, wet=0.0)
+    assert (report.truncated, report.missing_samples) == (False, 0)
+    assert len(soundfile.read(target)[0]) == len(sound)
+
+
+def test_what_a_damaged_flac_holds_before_the_damage_is_kept(
+    tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source, target = tmp_path / "in.flac", tmp_path / "out.wav"
+    sound = make_sound(48000, 0.5)
+    soundfile.write(source, sound, 48000)
+    kept = soundfile.read(source)[0]
+    source.write_bytes(source.read_bytes()[:-100])
+    report = enhance_file(source, target, model=stand_in, wet=0.0)
+    held = len(kept) - report.missing_samples
+    # Only the frame of 4096 samples that was cut is missing.
+    assert 0 < report.missing_samples <= 4096
+    assert np.array_equal(soundfile.read(target)[0], kept[:held])
+
+
+def test_an_mp3_of_few_bits_is_decoded_as_a_whole(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp3"
+    noise = 0.3 * np.random.default_rng(0).standard_normal(16000 * 8)
+    soundfile.write(source, noise, 16000, bitrate_mode="CONSTANT", compression_level=0.95)
+    expected = soundfile.read(source, dtype="float32", always_2d=True)[0]
+    with open_input(source) as file:
+        read = np.concatenate(list(file.blocks()))
+    np.testing.assert_allclose(read, expected, atol=1e-5)
+
+
+def test_a_wav_whose_recorder_died_is_read(tmp_path: Path, stand_in: Path) -> None:
+    pytest.importorskip("av")
+    source = tmp_path / "in.wav"
+    soundfile.write(source, np.full(4000, 0.1), 8000)
+    data = bytearray(source.read_bytes())
+    data[4:8] = data[40:44] = bytes(4)  # the lengths, which a recorder writes at the end
+    source.write_bytes(bytes(data))
+    assert enhance_file(source, tmp_path / "out.wav", model=stand_in).seconds == 0.5
+
+
+# In the order of WAV files; Vorbis and Opus have the third channel second, and the fourth last.
+_SURROUND = np.array([0.1, 0.2, 0.3, 0.05, 0.15, 0.25])
+_IN_OGG = [0, 2, 1, 4, 5, 3]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_surround_in_ogg_has_the_order_of_ogg(subtype: str, tmp_path: Path, stand_in: Path) -> None:
+    tone = np.sin(2 * np.pi * 60.0 * np.arange(24000) / 48000)[:, None]
+    source, ogg, back = tmp_path / "in.wav", tmp_path / "out.ogg", tmp_path / "back.wav"
+    if subtype == "OPUS":
+        ogg = tmp_path / "out.opus"
+    soundfile.write(source, tone * _SURROUND, 48000, subtype="PCM_24")
+    enhance_file(source, ogg, model=stand_in, wet=0.0)
+    enhance_file(ogg, back, model=stand_in, wet=0.0)
+    for path, order in ((ogg, _IN_OGG), (back, range(6))):
+        levels = soundfile.read(path)[0].std(axis=0)
+        assert np.array_equal(np.argsort(levels), np.argsort(_SURROUND[list(order)]))
+
+
+@pytest.mark.parametrize("rf64", [False, True])
+def test_speakers_of_a_wav_are_kept(
+    rf64: bool, tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    soundfile.write(source, np.full((4800, 4), 0.1), 48000, format="WAVEX", subtype="PCM_24")
+    data = bytearray(source.read_bytes())
+    data[40:44] = (0x107).to_bytes(4, "little")  # left, right, centre, one behind
+    source.write_bytes(bytes(data))
+    if rf64:
+        monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    enhance_file(source, target, model=stand_in, wet=0.0)
+    with soundfile.SoundFile(target) as file:
+        assert "Channel Mask  : 0x107" in file.extra_info
+        assert file.subtype == "PCM_24"
+        assert np.array_equal(file.read(), soundfile.read(source)[0])
+
+
+@pytest.mark.parametrize("target", ["out.wav", "out.flac", "out.opus", "out.mp3", "out.w64"])
+def test_tags_are_kept(target: str, tmp_path: Path, stand_in: Path) -> None:
+    source = tmp_path / "in.flac"
+    with soundfile.SoundFile(source, "w", 48000, 1) as file:
+        file.title, file.artist, file.date = "Zürich", "Somebody", "1999"
+        file.write(np.full(4800, 0.1))
+    enhance_file(source, tmp_path / target, model=stand_in)
+    with soundfile.SoundFile(tmp_path / target) as file:
+        tags = file.copy_metadata()
+        assert file.frames == 4800
+    if target == "out.w64":
+        assert tags == {}
+        return
+    # MP3 files are not given what is not ASCII.
+    assert tags.get("title", "") == ("" if target == "out.mp3" else "Zürich")
+    assert (tags["artist"], tags["date"]) == ("Somebody", "1999")
+
+
+def test_what_a_format_cannot_count_is_refused_before_the_work(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(8000, 0.1), 8000)
+    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    with pytest.raises(RtsrError, match="larger than 4 GiB"):
+        enhance_file(tmp_path / "in.wav", tmp_path / "out.aiff", model=stand_in)
+    assert _names(tmp_path) == {"in.wav"}
+
+
+def test_a_private_file_stays_private(tmp_path: Path, stand_in: Path) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    soundfile.write(source, np.full(800, 0.1), 8000)
+    target.touch(mode=0o600)
+    target.chmod(0o600)
+    enhance_file(source, target, model=stand_in)
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, stand_in: Path) -> None:
+    os.mkfifo(tmp_path / "in.wav")
+    with pytest.raises(RtsrError, match="is a pipe"):
+        enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in)
+
+
 def test_ogg_without_a_whole_sample_is_called_truncated(tmp_path: Path, stand_in: Path) -> None:
     source = tmp_path / "in.ogg"
     soundfile.write(source, np.full(48000, 0.1), 48000)
@@ -282,7 +453,8 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
         "clipped_samples",
         "colour",
     }
-    assert {"rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
+    assert {"path", "rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
+    assert fields["input"]["path"] == str(tmp_path / "in.wav")
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
     assert fields["block_ms"] == 160

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsr import ArgumentError, Upsampler
+from rtsr import ArgumentError, RtsrError, Upsampler
 from rtsr.errors import AudioFormatError
 from rtsr.pipe import PipeReport, run_pipe
 
@@ -182,6 +182,18 @@ def test_descriptors_that_do_not_wait_are_waited_for(stand_in: Path, make_sound:
 
 
 @pytest.mark.slow
+def test_a_full_disk_names_what_could_not_be_written(stand_in: Path) -> None:
+    upsampler = Upsampler(8000, model=stand_in)
+    source, feeding = os.pipe()
+    os.write(feeding, bytes(1600))
+    os.close(feeding)
+    sink = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(RtsrError, match=r"The output of the pipe .* 0 samples: No space left"):
+        run_pipe(upsampler, source, sink)
+    os.close(source)
+    os.close(sink)
+
+
 def test_reader_that_leaves_ends_quietly(stand_in: Path) -> None:
     process = subprocess.Popen(
         [*RTSR, "pipe", "--rate", "8000", "--model", str(stand_in)],

@@ -58,6 +58,53 @@ def test_a_lossless_m4a_is_read_to_the_bit(tmp_path: Path, channels: int) -> Non
     np.testing.assert_array_equal(_read(path), sound.T.astype(np.float32) / 32768.0)
 
 
+def test_24_bits_of_an_m4a_stay_24_bits(tmp_path: Path, stand_in: Path) -> None:
+    path, target = tmp_path / "in.m4a", tmp_path / "out.flac"
+    sound = (_sound().astype(np.int32) << 16) + (77 << 8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("alac", rate=RATE, layout="mono", format="s32p")
+        frame = av.AudioFrame.from_ndarray(sound, "s32p", "mono")
+        frame.sample_rate = RATE
+        converter = av.AudioResampler("s32p", "mono", RATE, stream.frame_size or None)
+        for part in (*converter.resample(frame), *converter.resample(None)):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    with open_input(path) as file:
+        assert file.subtype == "PCM_24"
+        read = np.concatenate(list(file.blocks()))
+    np.testing.assert_array_equal(read[:, 0], sound[0] / np.float32(2**31))
+    enhance_file(path, target, model=stand_in)
+    assert soundfile.info(target).subtype == "PCM_24"
+
+
+def test_tags_of_an_m4a_are_kept(tmp_path: Path, stand_in: Path) -> None:
+    path, target = tmp_path / "in.m4a", tmp_path / "out.flac"
+    with av.open(str(path), "w") as container:
+        container.metadata.update({"title": "Zürich", "track": "3"})
+        stream = container.add_stream("alac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(_sound(), "s16p", "mono")
+        frame.sample_rate = RATE
+        converter = av.AudioResampler(stream.format, "mono", RATE, stream.frame_size or None)
+        for part in (*converter.resample(frame), *converter.resample(None)):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    enhance_file(path, target, model=stand_in)
+    with soundfile.SoundFile(target) as file:
+        assert (file.title, file.tracknumber) == ("Zürich", "3")
+
+
+def test_what_libsndfile_gives_up_on_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "in.caf"
+    soundfile.write(path, _sound()[0], RATE)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 8] = b"\xff" * 8  # not known while it was written into a pipe
+    path.write_bytes(bytes(data))
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.info(path)
+    np.testing.assert_array_equal(_read(path)[:RATE, 0], _sound()[0] / np.float32(32768))
+
+
 def test_what_libsndfile_reads_does_not_go_through_pyav(tmp_path: Path) -> None:
     path = _write(tmp_path / "in.wav", "pcm_s16le", _sound())
     with open_input(path) as file:

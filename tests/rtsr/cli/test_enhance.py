@@ -44,6 +44,34 @@ def test_a_folder_is_read_with_its_sub_folders_and_without_its_own_results(tmp_p
     assert plan_jobs([tmp_path / "in"], out) == expected
 
 
+def test_a_folder_is_not_written_into_itself(tmp_path: Path) -> None:
+    folder = _sound(tmp_path / "in/a.wav").parent
+    (tmp_path / "link").symlink_to(folder)
+    for output in (folder, tmp_path / "link"):
+        with pytest.raises(ArgumentError, match="written into itself"):
+            plan_jobs([folder, output], None)
+
+
+def test_a_folder_may_lie_in_the_one_to_write_into(tmp_path: Path) -> None:
+    source = _sound(tmp_path / "all/raw/a.wav")
+    expected = [Job(source, tmp_path / "all/a.wav")]
+    assert plan_jobs([tmp_path / "all/raw", tmp_path / "all"], None) == expected
+
+
+def test_no_result_replaces_another_source(tmp_path: Path) -> None:
+    for name in ("all/raw/a.wav", "all/raw/raw/a.wav"):
+        _sound(tmp_path / name)
+    with pytest.raises(ArgumentError, match="would replace"):
+        plan_jobs([tmp_path / "all/raw", tmp_path / "all"], None)
+
+
+def test_a_link_to_nowhere_is_not_passed_over(tmp_path: Path) -> None:
+    folder = _sound(tmp_path / "in/a.wav").parent
+    (folder / "b.wav").symlink_to("nowhere.wav")
+    jobs = plan_jobs([folder, tmp_path / "out"], None)
+    assert [job.source.name for job in jobs] == ["a.wav", "b.wav"]
+
+
 @pytest.mark.parametrize("count", [1, 3], ids=["one path", "three paths"])
 def test_without_a_place_to_write_nothing_is_done(tmp_path: Path, count: int) -> None:
     with pytest.raises(ArgumentError, match="several files with --out-dir"):
