@@ -349,7 +349,7 @@ def test_one_repetition_is_told_in_plain_words(speed: Any, measured: Path, tmp_p
     done = speed("--compare", measured / "one.json", once)
     text = " ".join(done.stdout.split())
     assert "figures changed cannot be said: measured once, a figure has no spread" in text
-    assert "Measure both sides with --repetitions 5." in text
+    assert "Measure both sides in the same way, with --repetitions 5." in text
 
 
 @pytest.mark.parametrize("arguments", [["bench", "--help"], ["--help"]], ids=" ".join)
