@@ -346,9 +346,9 @@ def _case_results(case: Case, answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 _MEDIANS = (
     *("cold_start_ms", "launch_ms", "load_ms", "first_step_ms"),
-    *("rss_mb", "rss_added_mb", "device_mb", "cpu_power_w", "gpu_power_w"),
+    *("rss_mb", "device_mb", "cpu_power_w", "gpu_power_w"),
 )
-_KEPT = ("missed_by_the_clock", "warm_up_steps", "warm_up_settled", "warm_up_timeline_ms")
+_KEPT = ("missed_by_the_clock", "warm_up_steps", "warm_up_settled")
 
 
 def _repetition(answer: dict[str, Any], period_ms: float) -> dict[str, Any]:
@@ -356,7 +356,6 @@ def _repetition(answer: dict[str, Any], period_ms: float) -> dict[str, Any]:
     return {
         **{name: answer[name] for name in (*_MEDIANS, *_KEPT)},
         **summary.step_figures(times, period_ms),
-        "timeline_ms": steady.timeline(times),
         "drift": steady.drift(times),
         "steady": bool(answer["warm_up_settled"]) and steady.is_steady(times),
     }

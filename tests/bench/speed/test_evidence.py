@@ -179,10 +179,10 @@ class Runner:
     def __call__(self, case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         self.taken.append(case)
         nothing = ("launch_ms", "load_ms", "first_step_ms", "cold_start_ms", "missed_by_the_clock",
-                   "cpu_power_w", "rss_mb", "rss_added_mb", "device_mb", "gpu_power_w")  # fmt: skip
+                   "cpu_power_w", "rss_mb", "device_mb", "gpu_power_w")  # fmt: skip
         return {
             **dict.fromkeys(nothing), "warm_up_steps": 1, "warm_up_settled": True,
-            "warm_up_timeline_ms": [1.0], "times_ms": [self.milliseconds] * 2000,
+            "times_ms": [self.milliseconds] * 2000,
         }  # fmt: skip
 
 
