@@ -40,11 +40,15 @@ def read_json(path: Path, what: str) -> Any:
         RtsrError: the file cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise RtsrError(f"'{path}' cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError):
         raise RtsrError(f"'{path}' is not JSON; {what} writes such files.") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def flat(value: Any, *place: str) -> Iterator[tuple[tuple[str, ...], Any]]:

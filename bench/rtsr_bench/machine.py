@@ -73,7 +73,8 @@ def describe_software() -> dict[str, Any]:
 
 def command_line() -> str:
     """Write how this program was asked for it, without the folders of this machine."""
-    words = [re.sub(r"^(--[a-z-]+=)?[./~].*/", r"\1", word) for word in sys.argv[1:]]
+    # Of each path, which begins a word or an item of a list, also behind -m or --model=.
+    words = [re.sub(r"((?:^|[=,])(?:-[a-z])?)[./~][^,]*/", r"\1", word) for word in sys.argv[1:]]
     return shlex.join(["rtsr", *words])
 
 

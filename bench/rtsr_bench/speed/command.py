@@ -138,7 +138,9 @@ def speed_command(
     if evidence is not None:
         options.check_beside_evidence(context)
     check_writable(json_file, html_file)
+    options.check_apart(json_file, html_file, against, *(comparison or ()))
     if comparison is not None:
+        options.check_beside_comparison(context)
         _compare(comparison, json_file, html_file)
         return
     few_streams = order.STREAMS if evidence is not None else (1,) if quick else (1, 4)

@@ -13,7 +13,7 @@ comparisons of m against n repetitions: 5 against 5, once in 126 (an exact permu
 repetition there is no spread, and nothing is claimed.
 
 The number of streams comes from a search between a number that passed and one that failed. It has
-changed only if one side passed with a number at which the other failed.
+changed only if one side passed with a number at which the other failed, of the same limit.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 
 from rtsr_bench.files import flat
 from rtsr_bench.speed.matrix import counted
+from rtsr_bench.speed.summary import missed_steps
 
 SMALLEST_NOISE = 0.02
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "within noise", "cannot tell"
@@ -148,8 +149,9 @@ def remarks(comparison: Comparison) -> list[str]:
     if unknown:
         lines.append(
             f"Whether {counted(len(unknown), 'figure')} changed cannot be said: measured once, a "
-            "figure has no spread to compare a difference with, and a search that was cut short "
-            "has no answer. Measure both sides with --repetitions 5."
+            "figure has no spread to compare a difference with, a search that was cut short has "
+            "no answer, and searches below different limits are not alike. Measure both sides in "
+            "the same way, with --repetitions 5."
         )
     if comparison.false_alarm is not None and 0.05 < comparison.false_alarm < 1.0:
         lines.append(
@@ -181,7 +183,9 @@ def _search_verdict(label: str, before: dict[str, Any], after: dict[str, Any]) -
         return math.inf if search["fails_at"] is None else search["fails_at"]
 
     verdict = SAME
-    if after["streams"] >= fails(before):
+    if before["limit_ms"] != after["limit_ms"]:
+        verdict = UNKNOWN
+    elif after["streams"] >= fails(before):
         verdict = BETTER
     elif before["streams"] >= fails(after):
         verdict = WORSE
@@ -193,7 +197,7 @@ def _search_verdict(label: str, before: dict[str, Any], after: dict[str, Any]) -
 def _values(repetitions: list[dict[str, Any]], figure: str) -> list[float]:
     if figure == "missed_percent":
         return [
-            100.0 * repetition.get("missed_deadlines", 0) / repetition["steps"]
+            100.0 * missed_steps(repetition) / repetition["steps"]
             for repetition in repetitions
             if repetition.get("steps")
         ]

@@ -52,7 +52,6 @@ def measure(case: Case, protocol: Protocol, launched_ns: int | None) -> dict[str
         their begin and end in seconds of ``time.time()``.
     """
     launch_ms = None if launched_ns is None else (time.time_ns() - launched_ns) * 1e-6
-    memory_before = resident_megabytes()
     loading = time.perf_counter_ns()
     target = make_target(case)
     load_ms = (time.perf_counter_ns() - loading) * 1e-6
@@ -79,13 +78,11 @@ def measure(case: Case, protocol: Protocol, launched_ns: int | None) -> dict[str
         "cold_start_ms": None if launch_ms is None else launch_ms + load_ms + first_step_ms,
         "warm_up_steps": len(warm),
         "warm_up_settled": has_settled,
-        "warm_up_timeline_ms": steady.timeline(warm),
         "times_ms": times.round(6).tolist(),
         "missed_by_the_clock": late,
         "timed_between": [began, ended],
         "cpu_power_w": None if joules is None else joules / max(ended - began, 1e-9),
         "rss_mb": memory,
-        "rss_added_mb": _difference(memory, memory_before),
     }
 
 
@@ -136,7 +133,3 @@ def _hopeless_after(protocol: Protocol) -> int:
 def _sleep_until(moment: int, clock: Callable[[], int]) -> None:
     while (left := (moment - clock()) * 1e-9) > 0.0:
         time.sleep(max(left, 0.0) if left > _SHORTEST_SLEEP_S else 0.0)
-
-
-def _difference(after: float | None, before: float | None) -> float | None:
-    return None if after is None or before is None else after - before

@@ -25,6 +25,7 @@ _LEAST_BUDGET_S, _DEFAULT_BUDGET_S, _MOST_BUDGET_S = 10.0, 270.0, 86_400.0
 _BESIDE_EVIDENCE = {
     *("provider", "model", "precision", "hops", "streams", "threads", "evidence", "budget"),
 }
+_BESIDE_COMPARISON = {"comparison", "json_file", "html_file"}
 #: Seconds of timed steps per item: this part of the budget, within limits.
 _PART_PER_ITEM, _LEAST_S, _MOST_S = 1 / 150, 0.05, 2.0
 
@@ -76,17 +77,35 @@ def build_plan(
     )
 
 
+def check_apart(json_file: Path | None, html_file: Path | None, *read: Path | None) -> None:
+    """Raise :class:`ArgumentError` where a file that is written has the name of another one."""
+    for file, others in ((json_file, read), (html_file, (json_file, *read))):
+        # Devices may be named as often as one likes.
+        is_file = file is not None and (file.is_file() or not file.exists())
+        if file and is_file and file.resolve() in [one.resolve() for one in others if one]:
+            raise ArgumentError(f"'{file}' is named twice; what is written needs its own name.")
+
+
 def check_beside_evidence(context: typer.Context) -> None:
     """Raise :class:`ArgumentError` for given options that do not go with ``--evidence``."""
-    given = [
+    if given := _given_beside(context, _BESIDE_EVIDENCE):
+        raise ArgumentError(f"--evidence has a protocol of its own; leave out {', '.join(given)}.")
+
+
+def check_beside_comparison(context: typer.Context) -> None:
+    """Raise :class:`ArgumentError` for given options that do not go with ``--compare``."""
+    if given := _given_beside(context, _BESIDE_COMPARISON):
+        raise ArgumentError(f"--compare measures nothing; leave out {', '.join(given)}.")
+
+
+def _given_beside(context: typer.Context, accepted: set[str]) -> list[str]:
+    return [
         (option.secondary_opts if context.params[option.name] is False else option.opts)[0]
         for option in context.command.params
         if option.name is not None
-        and option.name not in _BESIDE_EVIDENCE
+        and option.name not in accepted
         and getattr(context.get_parameter_source(option.name), "name", "") == "COMMANDLINE"
     ]
-    if given:
-        raise ArgumentError(f"--evidence has a protocol of its own; leave out {', '.join(given)}.")
 
 
 def build_evidence_plan(

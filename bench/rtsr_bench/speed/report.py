@@ -23,7 +23,7 @@ from rtsr_bench.speed.html.plots import latency_plots, streams_plots
 from rtsr_bench.speed.matrix import MODEL, REFERENCES, counted
 from rtsr_bench.speed.parity import holds
 from rtsr_bench.speed.results import LEFT_OUT
-from rtsr_bench.speed.summary import STEPS_FOR_P99_9, missed_steps
+from rtsr_bench.speed.summary import STEPS_FOR_P99_9, keeps_up, missed_steps
 
 _TIMES = ("p50", "p95", "p99", "p99.9", "max", "jitter")
 _USED = ("rss_mb", "device_mb", "cpu_power_w", "gpu_power_w")
@@ -128,12 +128,14 @@ def verdict(results: Entry) -> list[Line]:
     for key, case in found.items():
         name, precision, provider = key
         figures, period = case["figures"], case["period_ms"]
-        keeps_up = figures["p99_9_ms"] < period
+        is_enough = keeps_up(figures, period)
         text = (
-            f"{name} {precision} on {provider} {'keeps up' if keeps_up else 'does not keep up'}: "
+            f"{name} {precision} on {provider} {'keeps up' if is_enough else 'does not keep up'}: "
             f"{counted(case['streams'], 'stream')}, {period:g} ms of sound in "
-            f"{three_digits(figures['p50_ms'])} ms (p99.9 {three_digits(figures['p99_9_ms'])})"
+            f"{three_digits(figures['p50_ms'])} ms (p99.9 {_p99_9(case)})"
         )
+        if late := figures["missed_by_the_clock"]:
+            text += f", {late} of {counted(figures['steps'], 'step')} after their time"
         fitting: dict[str, str] = {}
         for search in results["searches"]:
             if (search["name"], search["precision"], search["provider"]) == key:
@@ -141,7 +143,7 @@ def verdict(results: Entry) -> list[Line]:
         if fitting:
             counts = ", ".join(f"{count}{way}" for way, count in fitting.items())
             text += f"; streams that fit: {counts}"
-        lines.append(_verdict(f"{text}.", GOOD if keeps_up else BAD))
+        lines.append(_verdict(f"{text}.", GOOD if is_enough else BAD))
     return lines
 
 
@@ -158,20 +160,14 @@ def doubts(results: Entry) -> list[str]:
     cases = results["cases"]
     lines = []
     if not results.get("finished", True) and not results["protocol"].get("fresh_processes", True):
-        lines.append("The budget ended before everything was measured: the least valuable is left.")
+        lines.append("It ended before everything was measured: the least valuable is left.")
     unsteady = [case["label"] for case in cases if case.get("steady") is False]
     if unsteady:
         lines.append(
             f"* Not in a steady state ({len(unsteady)} of {len(cases)} cases): warm-up did not "
             "settle, or a run's end differs from its beginning by more than 5 %."
         )
-    busy = results["machine"]["load_average"]
-    threads = results["machine"]["cpu"]["usable_threads"]
-    if busy is not None and threads and busy > 0.5 * threads:
-        lines.append(
-            f"The machine was busy before it began (load {busy:g} on {threads} threads): "
-            "these figures are not its own."
-        )
+    lines += _busy(results)
     failed = [entry for entry in (*results.get("parity", ()), *cases) if entry["error"]]
     hopeless = [entry for entry in failed if entry["error"].startswith(LEFT_OUT)]
     if hopeless:
@@ -181,6 +177,23 @@ def doubts(results: Entry) -> list[str]:
     return lines + [
         f"{entry['label']}: {entry['error']}" for entry in failed if entry not in hopeless
     ]
+
+
+def _busy(results: Entry) -> Iterable[str]:
+    """Say when other programs took much of the machine; loads are of all of its threads."""
+    before, after = results["machine"]["load_average"], results.get("load_average_after")
+    threads = results["machine"]["cpu"]["threads"] or 1
+    own = max((case["threads"] for case in results["cases"]), default=1)
+    for when, load, others, of_these in (
+        ("before it began", before, before, ""),
+        ("meanwhile", after, after and after - own, f", {own} of them its own"),
+    ):
+        if others is not None and others > 0.5 * threads:
+            yield (
+                f"The machine was busy {when} (load {load:g} on {counted(threads, 'thread')}"
+                f"{of_these}): these figures are not its own."
+            )
+            return
 
 
 def known_quality(results: Entry) -> dict[str, str]:
@@ -231,6 +244,10 @@ def is_short(case: Entry) -> bool:
     return "figures" in case and case["figures"]["steps"] < STEPS_FOR_P99_9
 
 
+def _p99_9(case: Entry) -> str:
+    return "~" * is_short(case) + three_digits(case["figures"]["p99_9_ms"])
+
+
 def found_streams(search: Entry) -> str:
     """Write the number that a search found, and whether it is sure of it."""
     if not search["trials"]:
@@ -271,10 +288,9 @@ def _times(results: Entry, qualities: dict[str, str] | None = None) -> Table:
             continue
         times = {name: f"{name.replace('.', '_')}_ms" for name in _TIMES}
         shown = {name: three_digits(figures[key]) for name, key in times.items()}
-        if is_short(case):
-            shown["p99.9"] = f"~{shown['p99.9']}"
+        shown["p99.9"] = _p99_9(case)
         missed = missed_steps(figures)
-        row += [*shown.values(), Line(str(missed), BAD if missed else "")]
+        row += [*shown.values(), Line(f"{missed} of {figures['steps']}", BAD) if missed else "0"]
         if qualities:
             row.append(qualities.get(f"{case['name']} {case['precision']}", "-"))
         rows.append(row)
@@ -367,11 +383,15 @@ def _repetitions(cases: Sequence[Entry]) -> Table:
             rows.append([
                 case["label"],
                 "yes" if case["steady"] else Line("no", BAD),
-                ", ".join(str(repetition["warm_up_steps"]) for repetition in repetitions),
+                *(
+                    ", ".join(str(repetition[name]) for repetition in repetitions)
+                    for name in ("warm_up_steps", "steps")
+                ),
                 f"{100 * drift:+.1f} %",
                 *(_spread(repetitions, name) for name in ("p50_ms", "p99_ms", "p99_9_ms")),
             ])  # fmt: skip
-    headings = ("case", "steady", "warm-up steps", "largest drift", "p50", "p99", "p99.9")
+    counts = ("warm-up steps", "timed steps")
+    headings = ("case", "steady", *counts, "largest drift", "p50", "p99", "p99.9")
     return Table("repetitions and steady state", headings, rows)
 
 

@@ -137,7 +137,8 @@ def run_plan(
         run = _Run(plan, show, runner or workers.measure, workers)
         for place in range(len(plan.items)):
             run.take(place)
-            keep(run.results())
+            # Whoever ends the run now leaves results that do not claim to be all.
+            keep(run.results(is_all=place == len(plan.items) - 1))
     return run.results()
 
 
@@ -181,8 +182,8 @@ class _Run:
         elif item.case not in self._errors:
             self._measure(item.case)
 
-    def results(self) -> dict[str, Any]:
-        """Everything that is known, as it is written to a file."""
+    def results(self, is_all: bool = True) -> dict[str, Any]:
+        """Everything that is known, as it is written to a file; ``is_all``: nothing is to come."""
         plan, cases = self._plan, self._plan.cases(STEPS)
         if plan.may_be_cut_short:
             cases = [case for case in cases if case in self._entries]
@@ -209,7 +210,7 @@ class _Run:
             },
             "quality": self._quality,
             "seconds": round(self._clock.elapsed, 1),
-            "finished": self._is_whole,
+            "finished": self._is_whole and is_all,
             "parity": self._parity,
             "cases": [_with_error(self._entry(case), wanted[case]) for case in cases],
             "searches": self._searches,
@@ -345,9 +346,9 @@ def _case_results(case: Case, answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 _MEDIANS = (
     *("cold_start_ms", "launch_ms", "load_ms", "first_step_ms"),
-    *("rss_mb", "rss_added_mb", "device_mb", "cpu_power_w", "gpu_power_w"),
+    *("rss_mb", "device_mb", "cpu_power_w", "gpu_power_w"),
 )
-_KEPT = ("missed_by_the_clock", "warm_up_steps", "warm_up_settled", "warm_up_timeline_ms")
+_KEPT = ("missed_by_the_clock", "warm_up_steps", "warm_up_settled")
 
 
 def _repetition(answer: dict[str, Any], period_ms: float) -> dict[str, Any]:
@@ -355,7 +356,6 @@ def _repetition(answer: dict[str, Any], period_ms: float) -> dict[str, Any]:
     return {
         **{name: answer[name] for name in (*_MEDIANS, *_KEPT)},
         **summary.step_figures(times, period_ms),
-        "timeline_ms": steady.timeline(times),
         "drift": steady.drift(times),
         "steady": bool(answer["warm_up_settled"]) and steady.is_steady(times),
     }

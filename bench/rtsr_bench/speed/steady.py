@@ -15,16 +15,21 @@ from numpy.typing import NDArray
 Milliseconds = NDArray[np.float64]
 
 WINDOW = 32
+#: where time is over before there are three windows of 32, each has a third of the steps
+_LEAST_WINDOW = 8
 AGREEING_WINDOWS = 3
 TOLERANCE = 0.05
-_MOST_TIMELINE_POINTS = 40
 
 
 def settled(times: Milliseconds) -> bool:
-    """Whether the medians of the newest three windows of 32 steps lie within 5 % of each other."""
-    if len(times) < WINDOW * AGREEING_WINDOWS:
+    """Whether the medians of the newest three windows of 32 steps lie within 5 % of each other.
+
+    Of slow steps there are fewer: then of three windows of equal length, of eight steps or more.
+    """
+    window = min(WINDOW, len(times) // AGREEING_WINDOWS)
+    if window < _LEAST_WINDOW:
         return False
-    newest = times[-WINDOW * AGREEING_WINDOWS :].reshape(AGREEING_WINDOWS, WINDOW)
+    newest = times[-window * AGREEING_WINDOWS :].reshape(AGREEING_WINDOWS, window)
     medians = np.median(newest, axis=1)
     return bool(medians.max() <= (1.0 + TOLERANCE) * medians.min())
 
@@ -47,11 +52,11 @@ def warm_up(
     while left > 0.0 and len(times) < most_steps:
         times.append(take_step())
         left -= times[-1]
-        if len(times) % WINDOW:
+        if len(times) % WINDOW or len(times) < WINDOW * AGREEING_WINDOWS:
             continue
         if settled(np.array(times[-WINDOW * AGREEING_WINDOWS :])):
             return np.array(times), True
-    return np.array(times), False
+    return np.array(times), settled(np.array(times))
 
 
 def drift(times: Milliseconds) -> float:
@@ -65,11 +70,3 @@ def drift(times: Milliseconds) -> float:
 def is_steady(times: Milliseconds) -> bool:
     """Whether the end of a run is within 5 % of its beginning."""
     return abs(drift(times)) <= TOLERANCE
-
-
-def timeline(times: Milliseconds) -> list[float]:
-    """Medians of at most 40 equal windows, to draw how a run went."""
-    if not len(times):
-        return []
-    windows = np.array_split(times, min(len(times), _MOST_TIMELINE_POINTS))
-    return [round(float(np.median(window)), 6) for window in windows]

@@ -76,3 +76,12 @@ def missed_steps(figures: Mapping[str, Any]) -> int:
     """Return the steps that came too late: by the clock where they were paced."""
     late = figures["missed_by_the_clock"]
     return int(figures["missed_deadlines"] if late is None else late)
+
+
+def keeps_up(figures: Mapping[str, Any], period_ms: float) -> bool:
+    """Whether 999 of 1000 steps take less than the period, and if paced end before their next.
+
+    A step that waited for a slow one before it may itself be quick and yet too late.
+    """
+    late = figures["missed_by_the_clock"] or 0
+    return bool(figures["p99_9_ms"] < period_ms and 1000 * late <= figures["steps"])

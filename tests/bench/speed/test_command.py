@@ -20,7 +20,8 @@ from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr_bench.files import check_writable, write_json
 from rtsr_bench.machine import command_line
-from rtsr_bench.speed.report import show_page, show_results, three_digits
+from rtsr_bench.speed.html.plots import latency_plots
+from rtsr_bench.speed.report import doubts, show_page, show_results, three_digits, verdict
 from rtsr_bench.speed.results import read_results
 
 PUBLISHED = Path(__file__).parents[3] / "bench" / "results" / "bench-2-cores.json"
@@ -107,6 +108,8 @@ def test_the_report_is_self_contained(measured: Path) -> None:
         (["--json", "/somewhere/else/a.json"], "rtsr bench speed --json a.json"),
         (["--json=../a.json", "--model=~/b.onnx"], "rtsr bench speed --json=a.json --model=b.onnx"),
         (["--model", "runs/b.onnx"], "rtsr bench speed --model runs/b.onnx"),
+        (["--model", "small,/home/me/b.onnx,~/c"], "rtsr bench speed --model small,b.onnx,c"),
+        (["-m/home/me/b.onnx"], "rtsr bench speed -mb.onnx"),
         (["--against-input", "the audio:1x1"], "rtsr bench speed --against-input 'the audio:1x1'"),
     ],
 )
@@ -151,6 +154,10 @@ def test_nothing_changed_between_a_run_and_itself(speed: Any, measured: Path) ->
         (["--json", "nowhere/one.json"], "There is no folder 'nowhere'; make it first."),
         (["--compare", "a.json", "b.json"], "'a.json' cannot be read: No such file"),
         (["--compare", "a.json"], "Option '--compare' requires 2 arguments"),
+        (["--compare", "a", "b", "-m", "small", "--quick"], "leave out --model, --quick."),
+        (["--compare", "a", "b", "--json", "./b"], "'b' is named twice; what is written needs its"),
+        (["--json", "a", "--html", "a"], "'a' is named twice; what is written needs its own"),
+        (["--against", "a", "--json", "a"], "'a' is named twice; what is written needs its own"),
         (["--threads", "99999"], "threads on this machine, not 99999."),
         (["--threads", "0"], "threads on this machine, not 0."),
         (["--provider", ""], "--provider is empty; name something, or leave it out."),
@@ -180,7 +187,7 @@ def test_another_models_file_is_not_one_of_ours(speed: Any, write_model: Any) ->
 def test_other_files_are_no_results(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     whole: dict[str, Any] = {"kind": "rtsr bench", "format": 2, "cases": [], "searches": []}
-    search = {"label": "a", "streams": 1, "fails_at": None, "finished": True}
+    search = {"label": "a", "streams": 1, "fails_at": None, "limit_ms": 8.0, "finished": True}
 
     def with_case(repetition: Any) -> str:
         return json.dumps({**whole, "cases": [{"label": "a", "repetitions": [repetition]}]})
@@ -193,6 +200,7 @@ def test_other_files_are_no_results(tmp_path: Path) -> None:
         (json.dumps({**whole, "cases": [1]}), "is damaged: it does not hold"),
         (json.dumps({**whole, "searches": [{}]}), "is damaged: it does not hold"),
         ("[" * 100_000, "is not JSON"),
+        (with_case({"p50_ms": float("nan")}), "is not JSON"),
         (with_case({"p50_ms": "fast"}), "is damaged: it does not hold"),
         (with_case({"steps": [1], "missed_deadlines": 0}), "is damaged: it does not hold"),
         (with_case(1), "is damaged: it does not hold"),
@@ -243,7 +251,7 @@ def test_figures_have_three_digits(value: float | None, text: str) -> None:
 def test_what_is_doubtful_is_said(measured: Path) -> None:
     results = read_results(measured / "one.json")
     results["machine"]["load_average"] = 5.0
-    results["machine"]["cpu"]["usable_threads"] = 2
+    results["machine"]["cpu"]["threads"] = 2
     results["cases"][0] = {
         **results["cases"][0],
         "error": "It <broke>.",
@@ -262,6 +270,49 @@ def test_what_is_doubtful_is_said(measured: Path) -> None:
     page = show_page(results)
     assert "It &lt;broke&gt;." in page
     assert "not confirmed" in page
+
+
+def test_a_machine_that_is_busy_meanwhile_is_doubted(measured: Path) -> None:
+    results = read_results(measured / "one.json")
+    results["machine"]["cpu"] = {**results["machine"]["cpu"], "threads": 4, "usable_threads": 1}
+    for before, after, when in (
+        *((1.9, 3.0, None), (None, None, None), (2.1, 9.0, "before it began (load 2.1 on 4")),
+        (0.1, 3.1, "meanwhile (load 3.1 on 4 threads, 1 of them its own)"),
+    ):
+        results["machine"]["load_average"], results["load_average_after"] = before, after
+        told = [line for line in doubts(results) if "was busy" in line]
+        assert len(told) == (when is not None)
+        assert not when or when in told[0]
+
+
+def test_steps_that_were_missed_are_told_of_how_many(measured: Path) -> None:
+    results = read_results(measured / "one.json")
+    results["cases"][0]["figures"].update(missed_deadlines=3, steps=4000, p99_9_ms=2.0)
+    results["cases"][1]["figures"].update(missed_deadlines=0, steps=200)
+    console = Console(file=StringIO(), width=80, record=True)
+    show_results(results, console)
+    page = show_page(results)
+    assert "3 of 4000" in console.export_text()
+    assert '<span class="bad">3 of 4000</span>' in page
+    assert "<td>~" in page
+    results["cases"][0]["figures"]["steps"] = 999
+    assert "(p99.9 ~2)" in verdict(results)[0].text
+
+
+def test_paced_steps_that_are_late_do_not_keep_up(measured: Path) -> None:
+    results = read_results(measured / "one.json")
+    figures = results["cases"][0]["figures"]
+    for late, kind in ((2, "good"), (3, "bad")):
+        figures.update(missed_by_the_clock=late, missed_deadlines=1, steps=2000, p99_9_ms=2.0)
+        first = verdict(results)[0]
+        assert first.kind == kind
+        assert f"{late} of 2000 steps after their time" in first.text
+
+
+def test_lines_that_a_plot_leaves_out_are_counted(measured: Path) -> None:
+    case = read_results(measured / "one.json")["cases"][0]
+    assert "The first 24 of 30 cases." in latency_plots([case] * 30)
+    assert "of 24 cases" not in latency_plots([case] * 24)
 
 
 def test_the_report_begins_with_a_verdict_and_its_facts_are_a_table(measured: Path) -> None:
@@ -305,6 +356,27 @@ def test_quality_stands_beside_speed_where_a_card_knows_it(
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.slow
+def test_a_page_is_no_wider_than_a_narrow_screen(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(show_page(read_results(PUBLISHED)))
+    frame = tmp_path / "frame.html"
+    # The narrowest window of a browser without a screen is wider than a telephone.
+    frame.write_text(
+        "<iframe width=375 height=800 src=page.html onload='const page ="
+        " this.contentDocument.documentElement; document.title ="
+        " page.scrollWidth - page.clientWidth'></iframe>"
+    )
+    assert _title_of(frame, "--allow-file-access-from-files") == "0"
+
+
+def _title_of(page: Path, *options: str) -> str:
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", *options]
+    command += [f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return re.findall(r"<title>([\d.]+)</title>", done.stdout)[0]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.slow
 def test_the_main_table_fits_a_screen_of_1280_pixels(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     script = (
@@ -312,11 +384,7 @@ def test_the_main_table_fits_a_screen_of_1280_pixels(tmp_path: Path) -> None:
         ".slice(0, 3).map(table => table.getBoundingClientRect().right))</script>"
     )
     page.write_text(show_page(read_results(PUBLISHED)) + script)
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,800"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    (right,) = re.findall(r"<title>([\d.]+)</title>", done.stdout)
-    assert float(right) <= 1280.0
+    assert float(_title_of(page, "--window-size=1280,800")) <= 1280.0
 
 
 def test_the_published_results_are_read() -> None:
@@ -349,7 +417,7 @@ def test_one_repetition_is_told_in_plain_words(speed: Any, measured: Path, tmp_p
     done = speed("--compare", measured / "one.json", once)
     text = " ".join(done.stdout.split())
     assert "figures changed cannot be said: measured once, a figure has no spread" in text
-    assert "Measure both sides with --repetitions 5." in text
+    assert "Measure both sides in the same way, with --repetitions 5." in text
 
 
 @pytest.mark.parametrize("arguments", [["bench", "--help"], ["--help"]], ids=" ".join)

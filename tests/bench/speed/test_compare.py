@@ -22,7 +22,7 @@ from rtsr_bench.speed.compare import (
 from rtsr_bench.speed.report import comparison_parts
 
 
-def results(**figures: list[float]) -> dict[str, Any]:
+def results(**figures: Any) -> dict[str, Any]:
     """One case, one figure per keyword with its value in every repetition."""
     count = max(len(values) for values in figures.values())
     repetitions = [
@@ -77,7 +77,8 @@ def test_one_repetition_proves_nothing() -> None:
 
 
 def test_results_with_themselves_have_no_change() -> None:
-    one = results(p50_ms=STEADY, rss_mb=[100.0] * 5, missed_deadlines=[0] * 5, steps=[10] * 5)
+    missed = {"missed_deadlines": [0] * 5, "missed_by_the_clock": [None] * 5}
+    one = results(p50_ms=STEADY, rss_mb=[100.0] * 5, **missed, steps=[10] * 5)
     found = compare(one, copy.deepcopy(one))
     assert {change.figure for change in found.changes} == {"p50_ms", "rss_mb", "missed_percent"}
     assert found.beyond_noise() == []
@@ -85,10 +86,19 @@ def test_results_with_themselves_have_no_change() -> None:
 
 
 def test_missed_deadlines_count_by_step() -> None:
-    before = results(missed_deadlines=[1, 1, 1], steps=[100, 100, 100])
-    after = results(missed_deadlines=[2, 2, 2], steps=[200, 200, 200])
+    back_to_back = {"missed_by_the_clock": [None] * 3}
+    before = results(missed_deadlines=[1, 1, 1], steps=[100, 100, 100], **back_to_back)
+    after = results(missed_deadlines=[2, 2, 2], steps=[200, 200, 200], **back_to_back)
     (change,) = compare(before, after).changes
     assert (change.before, change.after, change.verdict) == (1.0, 1.0, SAME)
+
+
+def test_paced_steps_are_missed_by_the_clock() -> None:
+    steps = {"missed_deadlines": [1] * 3, "steps": [100] * 3}
+    before = results(**steps, missed_by_the_clock=[2] * 3)
+    after = results(**steps, missed_by_the_clock=[20] * 3)
+    (change,) = compare(before, after).changes
+    assert (change.before, change.after, change.verdict) == (2.0, 20.0, WORSE)
 
 
 def test_unknown_values_are_left_out() -> None:
@@ -110,8 +120,11 @@ def test_chance_of_separation() -> None:
     assert chance_of_separation(1, 1) == 1.0
 
 
-def found(streams: int, fails_at: int | None, finished: bool = True) -> dict[str, Any]:
-    search = {"label": "small", "streams": streams, "fails_at": fails_at, "finished": finished}
+def found(
+    streams: int, fails_at: int | None, finished: bool = True, limit_ms: float = 8.0
+) -> dict[str, Any]:
+    search = {"label": "small", "streams": streams, "fails_at": fails_at, "finished": finished,
+              "limit_ms": limit_ms}  # fmt: skip
     return {**results(p50_ms=STEADY), "cases": [], "searches": [search]}
 
 
@@ -125,6 +138,7 @@ def found(streams: int, fails_at: int | None, finished: bool = True) -> dict[str
         (found(64, None), found(30, 32), WORSE),
         (found(10, 16, False), found(12, 13), UNKNOWN),
         (found(10, 16, False), found(20, 21), BETTER),
+        (found(10, 11), found(20, 21, limit_ms=10.0), UNKNOWN),
     ],
 )
 def test_streams_changed_if_one_side_passed_where_the_other_failed(

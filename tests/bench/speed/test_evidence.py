@@ -79,7 +79,6 @@ def test_results_name_no_folder(measured: Path, stand_in: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_what_it_knew(stand_in: Path, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     process = subprocess.Popen(
@@ -100,6 +99,8 @@ def test_a_run_that_is_killed_leaves_what_it_knew(stand_in: Path, tmp_path: Path
     results = json.loads(file.read_text())
     assert results["parity"]
     assert results["protocol"]["budget_seconds"] == 600.0
+    assert not results["finished"]
+    assert any("It ended before everything was measured" in line for line in doubts(results))
     assert "</html>" in file.with_suffix(".html").read_text()
 
 
@@ -115,7 +116,7 @@ def test_the_budget_is_kept(stand_in: Path, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "found.json").read_text())
     assert not results["finished"]
     assert results["cases"]
-    assert any("The budget ended" in line for line in doubts(results))
+    assert any("It ended before everything was measured" in line for line in doubts(results))
 
 
 @pytest.mark.slow
@@ -178,10 +179,10 @@ class Runner:
     def __call__(self, case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         self.taken.append(case)
         nothing = ("launch_ms", "load_ms", "first_step_ms", "cold_start_ms", "missed_by_the_clock",
-                   "cpu_power_w", "rss_mb", "rss_added_mb", "device_mb", "gpu_power_w")  # fmt: skip
+                   "cpu_power_w", "rss_mb", "device_mb", "gpu_power_w")  # fmt: skip
         return {
             **dict.fromkeys(nothing), "warm_up_steps": 1, "warm_up_settled": True,
-            "warm_up_timeline_ms": [1.0], "times_ms": [self.milliseconds] * 2000,
+            "times_ms": [self.milliseconds] * 2000,
         }  # fmt: skip
 
 
@@ -205,6 +206,14 @@ def test_what_is_hopeless_is_left_out() -> None:
     del runner.taken[:]
     run_plan(Plan(items), runner=runner)
     assert runner.taken == [first, *others.values()], "who names a matrix gets it whole"
+
+
+def test_only_the_last_of_what_is_kept_is_finished() -> None:
+    kept: list[bool] = []
+    items = [Item(STEPS, replace(ON_CUDA, streams=streams)) for streams in (1, 2, 3)]
+    plan = Plan(items, may_be_cut_short=True)
+    run_plan(plan, runner=Runner(1.0), keep=lambda results: kept.append(results["finished"]))
+    assert kept == [False, False, True]
 
 
 def test_what_was_not_reached_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

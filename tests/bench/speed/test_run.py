@@ -37,14 +37,10 @@ def plan(
 
 def answer(times: list[float], **facts: Any) -> dict[str, Any]:
     return {
-        **dict.fromkeys(
-            (*("launch_ms", "load_ms", "cold_start_ms", "first_step_ms", "rss_mb"), "rss_added_mb"),
-            1.0,
-        ),
+        **dict.fromkeys(("launch_ms", "load_ms", "cold_start_ms", "first_step_ms", "rss_mb"), 1.0),
         **dict.fromkeys(("device_mb", "cpu_power_w", "gpu_power_w", "missed_by_the_clock")),
         "warm_up_steps": 3,
         "warm_up_settled": True,
-        "warm_up_timeline_ms": [1.0],
         "times_ms": times,
         **facts,
     }

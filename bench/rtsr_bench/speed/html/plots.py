@@ -20,6 +20,8 @@ def latency_plots(cases: Sequence[dict[str, Any]]) -> str:
         parts.append(f"<h3>{escape(provider)}, steps of {period:g} ms</h3>")
         parts.append(_distribution(group[:_MOST_LINES]))
         parts.append(_legend([case["label"] for case in group[:_MOST_LINES]]))
+        if len(group) > _MOST_LINES:
+            parts.append(f'<p class="soft">The first {_MOST_LINES} of {len(group)} cases.</p>')
     return "".join(parts)
 
 

@@ -13,10 +13,12 @@ def _series(colours: Sequence[str]) -> str:
 
 
 STYLE = f"""
-:root {{ --ink:#1c2430; --soft:#5c6675; --line:#d9dee5; --paper:#fff; --band:#f4f6f9; }}
+:root {{ --ink:#1c2430; --soft:#5c6675; --line:#d9dee5; --paper:#fff; --band:#f4f6f9;
+ --bad:#c2410c; --good:#15803d; }}
 {_series(_LIGHT)}
 @media (prefers-color-scheme: dark) {{
- :root {{ --ink:#e4e8ee; --soft:#9aa5b4; --line:#333c48; --paper:#14181e; --band:#1b2129; }}
+ :root {{ --ink:#e4e8ee; --soft:#9aa5b4; --line:#333c48; --paper:#14181e; --band:#1b2129;
+  --bad:#fb923c; --good:#4ade80; }}
  {_series(_DARK)}
 }}
 body {{ font:15px/1.5 system-ui,sans-serif; color:var(--ink); background:var(--paper);
@@ -28,8 +30,9 @@ th,td {{ padding:.25rem .5rem; text-align:right; border-bottom:1px solid var(--l
  white-space:nowrap; }}
 th {{ color:var(--soft); font-weight:600; }} th.text,td.text {{ text-align:left; }}
 tbody tr:hover {{ background:var(--band); }}
-.bad {{ color:#c2410c; }} .good {{ color:#15803d; }}
-.verdict {{ font-size:1.15rem; margin:.4rem 0; }} table.facts td {{ white-space:normal; }}
+.bad {{ color:var(--bad); }} .good {{ color:var(--good); }}
+.verdict {{ font-size:1.15rem; margin:.4rem 0; }}
+.facts td+td {{ white-space:normal; overflow-wrap:anywhere; }}
 svg {{ width:100%; max-width:660px; height:auto; }}
 svg text {{ font:11px system-ui,sans-serif; fill:var(--soft); }}
 svg .note {{ fill:var(--ink); }}
@@ -37,8 +40,12 @@ polyline {{ fill:none; stroke:var(--c); stroke-width:1.8; stroke-linejoin:round;
 polyline.dash-1 {{ stroke-dasharray:7 4; }} polyline.dash-2 {{ stroke-dasharray:2 3; }}
 .grid {{ stroke:var(--line); }} .rule {{ stroke:var(--ink); stroke-dasharray:3 3; opacity:.6; }}
 .dot {{ fill:var(--c); stroke:var(--c); }} .ring {{ fill:var(--paper); stroke:var(--c); }}
-.pair {{ display:grid; grid-template-columns:repeat(auto-fit,minmax(420px,1fr)); gap:1rem; }}
+.pair {{ display:grid; gap:1rem;
+ grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr)); }}
 .legend {{ list-style:none; display:flex; flex-wrap:wrap; gap:.2rem 1.4rem; padding:0; }}
 svg.key {{ width:24px; margin-right:.4rem; }}
-code {{ background:var(--band); padding:.1rem .3rem; }}
+@media (max-width:600px) {{
+ body {{ margin:1rem auto; padding:0 .8rem; }} h2 {{ font-size:1.2rem; }}
+ svg text {{ font-size:15px; }}
+}}
 """
