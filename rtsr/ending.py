@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+from collections.abc import Callable
 
-__all__ = ["ending_signals"]
+__all__ = ["ending_signals", "on_ending"]
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -14,3 +16,13 @@ def ending_signals() -> list[signal.Signals]:
     if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_IGN:
         found.remove(hang_up)
     return [each for each in found if each is not None]
+
+
+def on_ending(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:
+    """Have the loop call ``stop`` at any of them; to be called in the main thread."""
+    for number in ending_signals():
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:
+            # Windows: the handler runs between two steps of the program, and the loop is woken.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))

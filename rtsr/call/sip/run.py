@@ -16,7 +16,7 @@ from rtsr.call.logs import log_task_failures, log_to_stderr
 from rtsr.call.metrics_server import MetricsServer
 from rtsr.call.sip.agent import Agent, Target, TlsSettings, check_reach, is_wildcard, own_address
 from rtsr.call.sip.bridge import Bridge, BridgeSettings
-from rtsr.ending import ending_signals
+from rtsr.ending import on_ending
 
 __all__ = ["serve"]
 
@@ -74,8 +74,7 @@ async def _run(
 ) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    for number in ending_signals():
-        loop.add_signal_handler(number, stopped.set)
+    on_ending(loop, stopped.set)
     log_to_stderr()
     log_task_failures(loop)
     async with open_engine() as engine, contextlib.AsyncExitStack() as undo:

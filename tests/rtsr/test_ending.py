@@ -1,0 +1,46 @@
+"""What ends a program that runs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from rtsr.ending import ending_signals, on_ending
+
+
+def not_here(number, callback, *arguments):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("has_handlers", [True, False], ids=["Unix", "as on Windows"])
+def test_a_loop_is_told_to_stop(name, has_handlers, monkeypatch):
+    if not hasattr(signal, name):
+        pytest.skip(f"there is no {name} here")
+    before = {number: signal.getsignal(number) for number in ending_signals()}
+
+    async def run():
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+        if not has_handlers:
+            monkeypatch.setattr(loop, "add_signal_handler", not_here, raising=False)
+        on_ending(loop, stopped.set)
+        loop.call_later(0.05, os.kill, os.getpid(), getattr(signal, name))
+        await asyncio.wait_for(stopped.wait(), 10)
+
+    try:
+        asyncio.run(run())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_who_is_to_outlive_the_terminal_does():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in ending_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGTERM in ending_signals()
