@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 
 import pytest
 
 from rtsr.ending import ending_signals, on_ending
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends programs there")
 
 
 def not_here(number, callback, *arguments):
@@ -18,8 +21,6 @@ def not_here(number, callback, *arguments):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("has_handlers", [True, False], ids=["Unix", "as on Windows"])
 def test_a_loop_is_told_to_stop(name, has_handlers, monkeypatch):
-    if not hasattr(signal, name):
-        pytest.skip(f"there is no {name} here")
     before = {number: signal.getsignal(number) for number in ending_signals()}
 
     async def run():
