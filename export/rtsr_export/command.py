@@ -146,6 +146,8 @@ def export_command(
                 )
             restore_model(checkpoint, output)
             return
+        if not 0.0 < ceiling <= 24000.0:
+            raise ArgumentError(f"The output ends between 0 and 24000 Hz, not at {ceiling:g}.")
         facts = Facts(version, licence, ceiling, card, tuple(mean_with or ()))
         export_model(checkpoint, output, precision, facts)
         model = str(output)

@@ -186,9 +186,11 @@ class AutoColour:
             # What was known before counts by its seconds, too.
             before = min(start_from.seconds, _MOST_SECONDS)
             old = before / (before + self._seconds)
-            # A cutoff of which nothing new was heard keeps its gains.
+            # Not all that was heard reached beyond each cutoff, and one beyond which nothing new
+            # was heard keeps its gains.
             frames = np.array([self._sums[cutoff_hz].frames for cutoff_hz in CUTOFFS_HZ])
-            olds = np.where(frames > 0, old, 1.0)[:, None]
+            heard = frames * HOP / SAMPLE_RATE
+            olds = np.where(heard > 0.0, before / np.maximum(before + heard, 1e-9), 1.0)[:, None]
             gains = olds * np.array(start_from.gains_db) + (1.0 - olds) * gains
             if start_from.spectrum_db is not None:
                 spectrum = old * np.array(start_from.spectrum_db) + (1.0 - old) * spectrum

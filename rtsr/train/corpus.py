@@ -179,7 +179,7 @@ class Corpus:
             RtsrError: no domain with a weight above zero is in the corpus.
         """
         weights = DOMAIN_WEIGHTS if domain_weights is None else domain_weights
-        shares = self._shares(weights)
+        shares = self.shares(weights)
         pieces: list[Tensor] = []
         played: list[float] = []
         cutoffs = np.empty(batch, np.float32)
@@ -245,7 +245,12 @@ class Corpus:
         crops.cutoffs_hz[rows] = [self.end_hz(int(clip)) for clip in versions.clips[picked]]
         return CodecRows(rows, coded, versions.cutoffs_hz[picked])
 
-    def _shares(self, weights: Mapping[str, float]) -> np.ndarray:
+    def shares(self, weights: Mapping[str, float]) -> np.ndarray:
+        """Return the share of each domain in what is drawn.
+
+        Raises:
+            RtsrError: no domain that there are recordings of has a weight.
+        """
         shares = np.array([max(0.0, weights.get(name, 0.0)) for name in self.domains])
         if weights == DOMAIN_WEIGHTS and shares.sum() == 0:
             # A user's folder knows no domains.

@@ -70,7 +70,7 @@ def list_recordings(
 
 def _from_manifest(manifest: Path, split: str) -> list[Listed]:
     try:
-        with manifest.open(newline="", encoding="utf-8") as file:
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = {"path", "split"} - set(reader.fieldnames or ())
             if missing:

@@ -223,7 +223,7 @@ def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:
 def load_settings(path: Path) -> TrainSettings:
     """Read settings from TOML; raises RtsrError when it is missing, malformed or unknown."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RtsrError(
             f"Cannot read the training configuration {path}: {error.strerror}."

@@ -78,6 +78,15 @@ def frozen(generator: Generator) -> Generator:
     return copy.deepcopy(generator).eval().requires_grad_(False)
 
 
+def _step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+    """Take a step, unless the norm of its gradients says that one is not finite.
+
+    A fused optimiser itself leaves such a step out: asking would wait for the device.
+    """
+    optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 def _fused(state: dict[str, Any]) -> dict[str, Any]:
     """Return an optimiser's state for the fused implementation, whichever one wrote it."""
     groups = [{**group, "fused": True, "foreach": None} for group in state["param_groups"]]
@@ -99,6 +108,9 @@ class Trainer:
         keep_slim: also write ``slim.pt``, the averaged weights and the facts alone.
         octave_rate: twice the Hz where the sound that is learnt ends, as for
             :func:`~rtsr.train.data.load_corpus`.
+
+    Raises:
+        RtsrError: a corpus has recordings of no domain that is drawn.
     """
 
     def __init__(
@@ -119,6 +131,9 @@ class Trainer:
         self.device = choose_device(device)
         self.precision = choose_precision(settings.precision, self.device)
         for corpus in (train, valid):
+            if len(corpus.starts):
+                # Said now, and not once minutes of training are to be validated.
+                corpus.shares(settings.domains)
             corpus.place(self.device)
         self.rng = np.random.default_rng(settings.seed)
         torch.manual_seed(settings.seed)
@@ -131,16 +146,14 @@ class Trainer:
         self.objective = Objective(
             settings, self.spectral, self.discriminators, self.levels, self._autocast
         )
-        self.average = MovingAverage(self.generator, settings.ema_decay)
         self.teacher: Generator | None = None
-        self.stage = 0
         self.steps = [0] * len(STAGES)
         self.elapsed = 0.0
         self.grown_from: dict[str, Any] | None = None
         self._is_of_predictor = False
-        # Whether the band predictor has the average of its weights; a resumed run may not know.
+        # Whether the band predictor has the average of its weights.
         self._is_settled = False
-        self._new_optimizers()
+        self._begin(AUTOENCODER)
 
     # -- one run ---------------------------------------------------------------------------------
 
@@ -167,16 +180,16 @@ class Trainer:
             self.elapsed += (now - last) / 60.0
             last = now
             if self.elapsed - saved >= settings.checkpoint_minutes:
-                terms.update(self.validate())
                 self.save()
                 saved = self.elapsed
+                terms.update(self.validate())
             if sum(self.steps) % LOG_EVERY == 0 or "valid_total" in terms:
                 shown = _plain(terms)
                 self._log(shown)
             if progress is not None:
                 progress(self, shown)
-        self._log(_plain(self.validate()))
         self.save()
+        self._log(_plain(self.validate()))
 
     def _schedule(self, minutes: float) -> Schedule:
         if self.settings.steps is not None:
@@ -206,9 +219,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(
             self.trained, self.settings.gradient_clip, foreach=True
         )
-        # The optimiser itself leaves out a step whose gradients are not finite: asking would wait.
-        self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        _step_if_finite(self.optimizer, norm)
         if losses.compared is not None:
             self._discriminator_step(*losses.compared)
         self.average.update()
@@ -220,8 +231,8 @@ class Trainer:
             loss = self.discriminators.loss(spectra, pair.f_prior, pair.f_end)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 5.0, foreach=True)
-        self.discriminator_optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 5.0, foreach=True)
+        _step_if_finite(self.discriminator_optimizer, norm)
 
     @torch.no_grad()
     def validate(self) -> dict[str, Tensor]:
@@ -307,34 +318,43 @@ class Trainer:
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
 
-    def _new_optimizers(self) -> None:
-        self.trained = list(self._part_that_learns().parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.trained,
+    def _begin(self, stage: int) -> None:
+        """Begin a stage, with a moving average and optimisers of its own."""
+        average = MovingAverage(self.generator, self.settings.ema_decay)
+        trained = list(self._part_that_learns(stage).parameters())
+        optimizer = torch.optim.AdamW(
+            trained,
             lr=1e-3,
             betas=(0.9, 0.98),
             weight_decay=self.settings.weight_decay,
             fused=True,
         )
-        self.discriminator_optimizer = torch.optim.AdamW(
+        discriminator_optimizer = torch.optim.AdamW(
             self.discriminators.parameters(),
             lr=self.settings.discriminator_rate,
             betas=(0.5, 0.9),
             fused=True,
         )
+        # All at once and without a call in between, where Ctrl-C could come: what is saved then
+        # must fit together.
+        self.stage = stage
+        self.average = average
+        self.trained = trained
+        self.optimizer = optimizer
+        self.discriminator_optimizer = discriminator_optimizer
 
     @property
     def _knows_other_sound(self) -> bool:
         predictor = self.generator.band_predictor
         return predictor is not None and predictor.other is not None
 
-    def _part_that_learns(self) -> torch.nn.Module:
+    def _part_that_learns(self, stage: int) -> torch.nn.Module:
         predictor = self.generator.band_predictor
         if self.settings.other_sound_alone:
             assert predictor is not None
             assert predictor.other is not None
             return predictor.other
-        return self.generator.velocity if self.stage == FLOW else self.generator
+        return self.generator.velocity if stage == FLOW else self.generator
 
     def _set_rates(self, fraction: float) -> None:
         settings = self.settings
@@ -347,11 +367,10 @@ class Trainer:
     def next_stage(self) -> None:
         """Continue from the averaged weights; the flow's result becomes the teacher."""
         self.generator.load_state_dict(self.average.values)
-        if self.stage == FLOW:
+        # A stage that is left out has taught nobody.
+        if self.stage == FLOW and self.steps[FLOW]:
             self.teacher = frozen(self.generator)
-        self.stage += 1
-        self.average = MovingAverage(self.generator, self.settings.ema_decay)
-        self._new_optimizers()
+        self._begin(self.stage + 1)
         self.save()
 
     def grow_from(self, path: Path) -> None:
@@ -370,9 +389,7 @@ class Trainer:
         if start.discriminators is not None:
             self.discriminators.load_state_dict(start.discriminators)
         self.grown_from = start.facts
-        self.stage = LEVELS
-        self.average = MovingAverage(self.generator, self.settings.ema_decay)
-        self._new_optimizers()
+        self._begin(LEVELS)
 
     def averaged(self) -> Generator:
         """Return a copy of the generator with the averaged weights."""
@@ -418,6 +435,7 @@ class Trainer:
             "stage": self.stage,
             "steps": self.steps,
             "elapsed": self.elapsed,
+            "is_settled": self._is_settled,
             "rng": self.rng.bit_generator.state,
             "torch_rng": random_state(self.device),
             "facts": self.facts(),
@@ -475,15 +493,22 @@ class Trainer:
         return {name for name, value in ours.items() if value != theirs[name]}
 
     def _restore(self, content: dict[str, Any]) -> None:
-        self.stage, self.steps = content["stage"], list(content["steps"])
+        self.steps = list(content["steps"])
+        # Those of before do not say: what was averaged once may be averaged again.
+        self._is_settled = content.get("is_settled", False)
         self.elapsed = content["elapsed"]
         self.grown_from = content["facts"].get("grown_from")
         self.generator.load_state_dict(content["generator"])
+        self._begin(content["stage"])
         self.average.load_state_dict(content["ema"])
-        self._new_optimizers()
         self.optimizer.load_state_dict(_fused(content["optimizer"]))
         self.discriminators.load_state_dict(content["discriminators"])
         self.discriminator_optimizer.load_state_dict(_fused(content["discriminator_optimizer"]))
+        # Rates and weights of the run as it goes on, which are stored beside an optimiser's state.
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.settings.weight_decay
+        for group in self.discriminator_optimizer.param_groups:
+            group["lr"] = self.settings.discriminator_rate
         if content["teacher"] is not None:
             self.teacher = frozen(self.generator)
             self.teacher.load_state_dict(content["teacher"])

@@ -165,3 +165,16 @@ def test_a_failed_write_leaves_nothing(exported, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_graph(exported[1], target)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ceiling", ["0", "-1", "24001", "nan", "inf"])
+def test_a_ceiling_that_no_output_has_is_said_before_anything_is_exported(tmp_path, ceiling):
+    arguments = [
+        "export",
+        str(tmp_path / "run.pt"),
+        str(tmp_path / "m.onnx"),
+        f"--ceiling={ceiling}",
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "between 0 and 24000 Hz" in result.stderr

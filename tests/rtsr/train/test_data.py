@@ -146,6 +146,13 @@ def test_manifest_says_what_belongs_to_a_split(folder: Path) -> None:
     assert load_corpus(folder, "valid").domains == ["unknown"]
 
 
+def test_a_manifest_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    """As spreadsheets write it."""
+    text = "path,split\nanna/one.wav,train\n"
+    (folder / "manifest.csv").write_text(text, encoding="utf-8-sig")
+    assert load_corpus(folder, "train").names == ["anna/one.wav"]
+
+
 def test_a_manifest_that_ends_above_nyquist_is_refused(tmp_path: Path, make_sound: Sound) -> None:
     soundfile.write(tmp_path / "a.wav", make_sound(16000, 1.0), 16000)
     write_manifest(tmp_path, [{"path": "a.wav", "split": "train", "measured_cutoff_hz": "12000"}])

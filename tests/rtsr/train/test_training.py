@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
+from small_run import TINY, TINY_CHANGES, corpus  # noqa: E402
+
 from rtsr.cli.app import app  # noqa: E402
 from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
 from rtsr.train import schedule, stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
-from rtsr.train.data import Corpus  # noqa: E402
 from rtsr.train.degrade import (  # noqa: E402
     LOSSLESS_NOISE_FLOOR,
     LOSSY_NOISE_FLOOR,
@@ -44,45 +45,6 @@ PLAIN = DegradeConfig(
 )
 PREDICTOR_TERMS = {"predictor", "is_speech"}
 LEVEL_TERMS = {"levels", "path", "levels_contours", "path_contours"}
-TINY_CHANGES = {
-    "encoder_width": 24,
-    "flow_width": 16,
-    "flow_middle": 8,
-    "attention_heads": 2,
-    "decoder_width": 24,
-    "latent": 8,
-    "level_width": 16,
-    "level_memory": 8,
-    "predictor_width": 16,
-    "predictor_blocks": 1,
-    "predictor_memory": 8,
-    "predictor_other": 8,
-}
-TINY = TrainSettings(
-    batch=2,
-    frames=48,
-    level_batch=2,
-    level_frames=48,
-    model_changes=TINY_CHANGES,
-    warm_up_steps=2,
-    adversarial_start=0.0,
-)
-
-
-def corpus(clips: int = 4, seconds: float = 1.5) -> Corpus:
-    random = np.random.default_rng(0)
-    length = int(seconds * SAMPLES)
-    samples = (random.standard_normal(clips * length) * 3000).astype(np.int16)
-    return Corpus(
-        samples=samples,
-        starts=np.arange(clips) * length,
-        lengths=np.full(clips, length),
-        cutoffs_hz=np.full(clips, 22_000.0, np.float32),
-        domains=["unknown"],
-        domain_codes=np.zeros(clips, np.int64),
-        names=[f"{index}.wav" for index in range(clips)],
-        groups=["unknown"] * clips,
-    )
 
 
 def band_power(audio, low, high):
@@ -858,11 +820,13 @@ def test_wrong_settings_are_refused_in_one_sentence(tmp_path, text, message):
         load_settings(path)
 
 
-def test_settings_survive_a_round_trip(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_settings_survive_a_round_trip(tmp_path, encoding):
     path = tmp_path / "train.toml"
     path.write_text(
         "model = 'base'\nbatch = 3\nsteps = [1, 2, 0, 3]\n"
-        "[losses]\nmel = 2\n[degrade]\nmix_share = 0.5\n"
+        "[losses]\nmel = 2\n[degrade]\nmix_share = 0.5\n",
+        encoding=encoding,
     )
     settings = load_settings(path)
     assert (settings.model, settings.batch, settings.losses.mel) == ("base", 3, 2.0)

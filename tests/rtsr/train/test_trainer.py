@@ -1,0 +1,182 @@
+"""Runs that meet something: numbers that are not finite, other settings, Ctrl-C anywhere."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from small_run import TINY, corpus  # noqa: E402
+
+from rtsr.errors import RtsrError  # noqa: E402
+from rtsr.train import objective, schedule  # noqa: E402
+from rtsr.train import trainer as trainer_module  # noqa: E402
+from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def moved(module, before):
+    return {name for name, value in module.state_dict().items() if not value.equal(before[name])}
+
+
+def test_a_step_that_is_not_finite_moves_nothing_and_the_next_one_does(tmp_path, monkeypatch):
+    trainer = Trainer(replace(TINY, precision="fp32"), corpus(), corpus(), tmp_path, "cpu")
+    trainer.take_step(0.0)
+    before = weights(trainer.generator), weights(trainer.discriminators)
+    real = objective.autoencode
+
+    def diverged(*arguments):
+        pair = real(*arguments)
+        pair.estimate = pair.estimate * math.nan
+        return pair
+
+    monkeypatch.setattr(objective, "autoencode", diverged)
+    trainer.take_step(0.0)
+    assert not moved(trainer.generator, before[0]) | moved(trainer.discriminators, before[1])
+    monkeypatch.setattr(objective, "autoencode", real)
+    terms = trainer.take_step(0.0)
+    assert moved(trainer.generator, before[0])
+    assert moved(trainer.discriminators, before[1])
+    assert all(math.isfinite(float(value)) for value in terms.values())
+
+
+def test_a_gradient_is_clipped_before_it_is_followed(tmp_path, monkeypatch):
+    """A step of plain descent is then as long as the clipped norm, whatever the loss."""
+    clip = 1e-3
+    settings = replace(TINY, precision="fp32", gradient_clip=clip, adversarial_start=1.1)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.optimizer = torch.optim.SGD(trainer.trained, lr=1.0, fused=True)
+    monkeypatch.setattr(trainer, "_set_rates", lambda fraction: None)
+    before = weights(trainer.generator)
+    trainer.take_step(0.0)
+    squares = [
+        (value - before[name]).double().square().sum()
+        for name, value in trainer.generator.state_dict().items()
+    ]
+    assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(clip, rel=1e-2)
+
+
+@pytest.mark.parametrize("which", ["train", "valid"])
+def test_a_corpus_without_a_domain_that_is_drawn_is_said_before_anything_is_learnt(tmp_path, which):
+    music, speech = corpus(), corpus()
+    music.domains, speech.domains = ["music"], ["speech"]
+    train, valid = (speech, music) if which == "train" else (music, speech)
+    with pytest.raises(RtsrError, match=r"None of the domains \['music'\] has a weight"):
+        Trainer(replace(TINY, domains={"music": 1.0}), train, valid, tmp_path, "cpu")
+
+
+def test_what_was_learnt_is_kept_before_it_is_validated(tmp_path, monkeypatch):
+    settings = replace(TINY, steps=(1, 0, 0, 0), checkpoint_minutes=0.0)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+
+    def fails():
+        raise RuntimeError
+
+    monkeypatch.setattr(trainer, "validate", fails)
+    with pytest.raises(RuntimeError):
+        trainer.run(math.inf)
+    again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    assert again.steps == [1, 0, 0, 0]
+
+
+def test_settings_that_change_on_the_way_hold_from_there_on(tmp_path):
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
+    trainer.take_step(0.0)
+    trainer.save()
+    settings = replace(TINY, weight_decay=0.0, discriminator_rate=1e-5)
+    again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    assert {group["weight_decay"] for group in again.optimizer.param_groups} == {0.0}
+    assert {group["lr"] for group in again.discriminator_optimizer.param_groups} == {1e-5}
+
+
+@pytest.mark.parametrize("stopped", [5, 9])
+def test_levels_go_on_as_if_they_had_not_been_interrupted(tmp_path, stopped):
+    """Long enough for all three parts of the stage: the predictor, the path, all else."""
+    settings = replace(TINY, precision="fp32", steps=(0, 0, 10, 1))
+    whole = Trainer(settings, corpus(), corpus(), tmp_path / "whole", "cpu")
+    whole.run(math.inf)
+
+    def stop(trainer, terms):
+        if sum(trainer.steps) == stopped:
+            raise KeyboardInterrupt
+
+    broken = Trainer(settings, corpus(), corpus(), tmp_path / "broken", "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(math.inf, stop)
+    broken.save()
+    again = Trainer(settings, corpus(), corpus(), tmp_path / "broken", "cpu")
+    assert again.resume()
+    again.run(math.inf)
+    assert not moved(again.generator, weights(whole.generator))
+
+
+def test_a_flow_that_was_left_out_teaches_nobody(tmp_path):
+    settings = replace(TINY, steps=(1, 0, 1, 1))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.run(math.inf)
+    assert trainer.steps == [1, 0, 1, 1]
+    assert trainer.teacher is None
+
+
+def test_a_stage_goes_on_from_the_average_and_so_does_its_teacher(tmp_path):
+    settings = replace(TINY, ema_decay=0.5)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    for stage in (schedule.AUTOENCODER, schedule.FLOW):
+        assert trainer.stage == stage
+        for _ in range(2):
+            trainer.take_step(0.5)
+        averaged = weights(trainer.averaged())
+        assert moved(trainer.generator, averaged)
+        trainer.next_stage()
+        assert not moved(trainer.generator, averaged)
+    assert not moved(trainer.teacher, averaged)
+
+
+@pytest.mark.parametrize("during", ["MovingAverage", "frozen"])
+def test_a_run_that_is_stopped_between_two_stages_goes_on(tmp_path, monkeypatch, during):
+    from rtsr.cli.train import run_until_stopped
+
+    settings = replace(TINY, steps=(1, 1, 1, 1))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    real = getattr(trainer_module, during)
+
+    def stopped(*arguments):
+        if trainer.stage == schedule.FLOW:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(trainer_module, during, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(trainer, 60.0)
+    monkeypatch.setattr(trainer_module, during, real)
+    again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    again.run(math.inf)
+    assert again.steps == [1, 1, 1, 1]
+    assert (tmp_path / CHECKPOINT).exists()
+
+
+def test_distillation_fades_out(tmp_path):
+    settings = replace(TINY, distillation_every=1, levels_every=0, adversarial_start=1.1)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.stage, trainer.teacher = schedule.REFINEMENT, trainer_module.frozen(trainer.generator)
+    losses = []
+    for fraction in (0.0, 0.5, 1.0):
+        trainer.rng = np.random.default_rng(0)
+        torch.manual_seed(0)
+        batch = trainer.draw_batch()
+        moment = objective.Moment(schedule.REFINEMENT, 0, fraction)
+        losses.append(trainer.objective.losses(trainer.generator, trainer.teacher, batch, moment))
+    totals = [float(each.total.detach()) for each in losses]
+    term = float(losses[0].terms["distillation"].detach())
+    assert totals[0] - totals[2] == pytest.approx(settings.distillation * term, rel=0.02)
+    assert totals[0] - totals[1] == pytest.approx(0.5 * settings.distillation * term, rel=0.02)
