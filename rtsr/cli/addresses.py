@@ -14,7 +14,5 @@ def host_and_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.strip("[]") if host.startswith("[") else host
     if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ArgumentError(
-            f"'{text}' is no address to listen on; write HOST:PORT, as 127.0.0.1:8080."
-        )
+        raise ArgumentError(f"'{text}' is no address; write HOST:PORT, as 127.0.0.1:8080.")
     return host, int(port)

@@ -109,6 +109,16 @@ def web_command(
             "--key", metavar="FILE", help="The certificate's key.", rich_help_panel=_LISTENING
         ),
     ] = None,
+    stun: Annotated[
+        str | None,
+        typer.Option(
+            "--stun",
+            metavar="HOST:PORT",
+            help="A STUN server, which says under which address others see this machine; nobody is "
+            "asked if left out.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
     midi: Annotated[
         str | None,
         typer.Option(
@@ -150,6 +160,7 @@ def web_command(
         key=key,
         bitrate=bitrate,
         dtx=dtx,
+        stun=None if stun is None else host_and_port(stun),
         knobs=_knobs(midi, midi_map),
         announce=_announce,
     )

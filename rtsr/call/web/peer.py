@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import MediaDescription, SessionDescription
 
 from rtsr.call.dtx import wants_dtx
@@ -51,7 +51,12 @@ class WebCall:
     """
 
     def __init__(
-        self, name: str, bitrate: int, dtx: bool | None, on_end: Callable[[WebCall], None]
+        self,
+        name: str,
+        bitrate: int,
+        dtx: bool | None,
+        on_end: Callable[[WebCall], None],
+        stun: tuple[str, int] | None,
     ) -> None:
         self.name = name
         self.started = time.monotonic()
@@ -60,7 +65,9 @@ class WebCall:
         self._bitrate = bitrate
         self._dtx = dtx
         self._on_end = on_end
-        self._peer = RTCPeerConnection()
+        # Left to itself aiortc asks a server of Google's, and waits for it.
+        servers = [] if stun is None else [RTCIceServer(f"stun:{stun[0]}:{stun[1]}")]
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._track: PacketTrack | None = None
         self._ended = False
         self._watch: asyncio.TimerHandle | None = None
@@ -76,6 +83,7 @@ class WebCall:
         *,
         bitrate: int = DEFAULT_BITRATE,
         dtx: bool | None = None,
+        stun: tuple[str, int] | None = None,
     ) -> tuple[WebCall, str]:
         """Answer an offer; the slot in the batch is taken before.
 
@@ -86,6 +94,8 @@ class WebCall:
             on_end: called once, when the call is over.
             bitrate: of Opus, bits per second.
             dtx: whether Opus sends no silence; ``None`` does as the offer asks.
+            stun: host and port of a STUN server (RFC 8489) that says under which address others see
+                this machine; ``None`` asks nobody.
 
         Returns:
             The call and the answer's SDP.
@@ -97,7 +107,7 @@ class WebCall:
         """
         check_bitrate(bitrate)
         offer = _parsed(sdp)
-        call = cls(name, bitrate, dtx, on_end)
+        call = cls(name, bitrate, dtx, on_end, stun)
         try:
             return call, await call._answer(engine, offer, sdp)
         except Exception as error:

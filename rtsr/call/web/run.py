@@ -10,6 +10,7 @@ from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_to_stderr
 from rtsr.call.web.server import CallServer
+from rtsr.errors import ArgumentError
 from rtsr.listening import check_certificate
 from rtsr.live.controls.board import ControlBoard
 from rtsr.page.learning import Learning
@@ -28,6 +29,7 @@ def serve(
     key: Path | None = None,
     bitrate: int,
     dtx: bool | None = None,
+    stun: tuple[str, int] | None = None,
     knobs: Callable[[ControlBoard], Learning] | None = None,
     announce: Callable[[str], None],
 ) -> None:
@@ -42,19 +44,23 @@ def serve(
         key: PEM file, likewise.
         bitrate: of Opus, bits per second.
         dtx: as for :class:`~rtsr.call.web.server.CallServer`.
+        stun: as for :class:`~rtsr.call.web.server.CallServer`.
         knobs: as for :class:`~rtsr.call.web.server.CallServer`.
         announce: called with a line that names the page's address, once the port is bound.
 
     Raises:
-        ArgumentError: certificate or key is missing, or the bitrate is out of range.
+        ArgumentError: certificate or key is missing, the bitrate is out of range, or the STUN
+            server has an address of IPv6.
         RtsrError: the address is not available, or a file cannot be used.
     """
     check_bitrate(bitrate)
     check_certificate(certificate, key)
+    if stun is not None and ":" in stun[0]:
+        raise ArgumentError("A STUN server is named by a host name or an IPv4 address.")
     host, port = listen
     bound = bind(host, port)
     access = access_for(host, bound, token, names)
-    calls = CallServer(open_engine(), access, bitrate=bitrate, dtx=dtx, knobs=knobs)
+    calls = CallServer(open_engine(), access, bitrate=bitrate, dtx=dtx, stun=stun, knobs=knobs)
     server = server_for(calls.app, certificate, key)
     scheme = "https" if certificate is not None else "http"
     name = names[0] if names else ""

@@ -38,6 +38,7 @@ class CallServer:
         access: decides which requests are authorised.
         bitrate: of Opus, where the browser asks for none.
         dtx: whether Opus sends no silence; ``None`` does as each browser asks.
+        stun: host and port of a STUN server, as for :meth:`~rtsr.call.web.peer.WebCall.answer`.
         knobs: makes what binds MIDI knobs of this machine to a call's controls while its page is
             open.
     """
@@ -49,11 +50,13 @@ class CallServer:
         *,
         bitrate: int = DEFAULT_BITRATE,
         dtx: bool | None = None,
+        stun: tuple[str, int] | None = None,
         knobs: Callable[[ControlBoard], Learning] | None = None,
     ) -> None:
         self._engine = engine
         self._bitrate = bitrate
         self._dtx = dtx
+        self._stun = stun
         self._knobs = knobs
         self._calls: dict[str, WebCall] = {}
         frame = Frame(
@@ -94,7 +97,13 @@ class CallServer:
         name = secrets.token_urlsafe(9)
         try:
             call, answer = await WebCall.answer(
-                self._engine, name, sdp, self._forget, bitrate=bitrate, dtx=self._dtx
+                self._engine,
+                name,
+                sdp,
+                self._forget,
+                bitrate=bitrate,
+                dtx=self._dtx,
+                stun=self._stun,
             )
         except BusyError as error:
             return refused_with(503, str(error), {"Retry-After": "10"})

@@ -9,6 +9,9 @@ import json
 import re
 import shutil
 import signal
+import socket
+import struct
+import threading
 
 import av
 import numpy as np
@@ -37,6 +40,7 @@ from rtsr.call.decoders import open_decoder
 from rtsr.call.engine import CallEngine
 from rtsr.call.formats import OPUS, PCMU
 from rtsr.call.web import UpsampledTrack
+from rtsr.call.web import peer as peer_module
 from rtsr.call.web.received_packets import take_packets
 from rtsr.cli.app import app
 from rtsr.errors import ArgumentError
@@ -441,7 +445,9 @@ def test_a_signal_hangs_up_and_ends_in_order(number, stand_in):
         (["--listen", "127.0.0.1:99999"], "write HOST:PORT"),
         (["--listen", "203.0.113.9:80"], "Cannot listen on 203.0.113.9:80"),
         (["--bitrate", "1"], "6000 to 510000"),
-        (["--certificate", "x.pem"], "both --certificate and --key"),
+        (["--certificate", "x.pem"], "A certificate and its key go together"),
+        (["--stun", "[::1]:3478"], "host name or an IPv4 address"),
+        (["--stun", "nowhere"], "write HOST:PORT"),
         (["--listen", "127.0.0.1:0", "--calls", "0"], "1 to 256 calls"),
         (["--listen", "127.0.0.1:0", "--channels", "3"], "1 or 2 channels"),
         (["--listen", "127.0.0.1:0", "--deadline-ms", "1"], "5 to 200 ms"),
@@ -562,3 +568,51 @@ def test_an_upsampled_track_ends_with_its_engine(stand_in):
         assert track.readyState == "ended"
 
     asyncio.run(run())
+
+
+def test_nobody_is_asked_for_our_address_unless_named(monkeypatch):
+    made = []
+    monkeypatch.setattr(peer_module, "RTCPeerConnection", made.append)
+    for stun in (None, ("stun.example.org", 3478)):
+        peer_module.WebCall("a", 64000, None, print, stun)
+    assert [[each.urls for each in one.iceServers] for one in made] == [
+        [],
+        ["stun:stun.example.org:3478"],
+    ]
+
+
+def test_a_stun_server_says_under_which_address_we_are_seen():
+    """One that answers as RFC 8489 has it, in a thread: 203.0.113.7:40000, whoever asks."""
+    seen, magic = [], b"\x21\x12\xa4\x42"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stun:
+        stun.bind(("127.0.0.1", 0))
+
+        def answer():
+            while True:
+                try:
+                    data, source = stun.recvfrom(2048)
+                except OSError:
+                    return
+                seen.append(data[:2])
+                address = socket.inet_aton("203.0.113.7")
+                mapped = bytes(a ^ b for a, b in zip(address, magic, strict=True))
+                port = struct.pack("!H", 40000 ^ 0x2112)
+                attribute = b"\x00\x20\x00\x08\x00\x01" + port + mapped
+                stun.sendto(b"\x01\x01\x00\x0c" + data[4:20] + attribute, source)
+
+        threading.Thread(target=answer, daemon=True).start()
+
+        async def call(server):
+            client = Client()
+            try:
+                offer = await client.offer()
+                return await asyncio.to_thread(server.ask, "POST", "/calls", offer)
+            finally:
+                await client.close()
+
+        with running_server("--stun", f"127.0.0.1:{stun.getsockname()[1]}") as server:
+            status, _, body = asyncio.run(call(server))
+    assert status == 200
+    assert seen
+    assert set(seen) == {b"\x00\x01"}
+    assert "203.0.113.7 40000 typ srflx" in json.loads(body)["sdp"]
