@@ -26,7 +26,7 @@ from rtsr import (
 )
 from rtsr.cli.app import app
 from rtsr.colour.auto import EXCERPT_HOPS, LEAD_IN_HOPS, Excerpt
-from rtsr.colour.bands import colour_edges
+from rtsr.colour.bands import CUTOFFS_HZ, colour_edges
 from rtsr.colour.colour import from_json
 from rtsr.colour.degrade import convert_rate, degrade
 from rtsr.colour.learner import ModelLearner, resolve_colour
@@ -176,6 +176,22 @@ def auto_learner(auto: AutoColour, model: Path) -> Any:
     """Bind a colour and return what learns for it."""
     resolve_colour(auto, find_model(model))
     return auto._learner
+
+
+@pytest.mark.parametrize("own_hz", [7000.0, 10000.0, 16000.0, 24000.0])
+def test_nothing_is_learnt_where_the_sound_itself_has_ended(
+    stand_in: Path, voice: np.ndarray, own_hz: float
+) -> None:
+    """Noise goes on to 24 kHz here; that the content ends is what is said of it."""
+    excerpt = Excerpt(voice[: EXCERPT_HOPS * HOP, None], own_hz)
+    lesson = ModelLearner(find_model(stand_in)).study(excerpt, -70.0)
+    assert set(lesson.errors) == {each for each in CUTOFFS_HZ if own_hz >= 1.4 * each}
+    low, high = colour_edges()[:-1], colour_edges()[1:]
+    for cutoff_hz, (_, is_measured) in lesson.errors.items():
+        counted = is_measured.any(axis=0)
+        assert counted[(low >= cutoff_hz) & (high <= 0.8 * min(own_hz, 20000.0))].all()
+        assert not counted[high > min(own_hz, 22050.0)].any()
+        assert not counted[high < cutoff_hz].any()
 
 
 def test_a_network_that_fails_teaches_nothing(failing_model: Path, voice: np.ndarray) -> None:
