@@ -343,7 +343,8 @@ def test_the_token_in_the_address_becomes_a_cookie(server):
     cookie = {name.lower(): value for name, value in headers.items()}["set-cookie"]
     assert cookie.startswith(f"rtsr_token_{server.port}={TOKEN}")
     assert "HttpOnly" in cookie
-    assert "samesite=strict" in cookie.lower()
+    # A strict one would not be there after the redirection from a link on another site.
+    assert "samesite=lax" in cookie.lower()
 
 
 @pytest.mark.parametrize(
@@ -432,6 +433,13 @@ def test_a_signal_hangs_up_and_ends_in_order(number, stand_in):
         await client.close()
 
     asyncio.run(run())
+
+
+def test_a_browser_asks_whether_a_script_is_still_the_same(server):
+    status, headers, _ = server.ask("GET", "/page/call.js", headers={})
+    assert (status, headers["cache-control"]) == (200, "no-cache")
+    again = {"If-None-Match": headers["etag"]}
+    assert server.ask("GET", "/page/call.js", headers=again)[0] == 304
 
 
 @pytest.mark.parametrize(
