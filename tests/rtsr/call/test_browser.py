@@ -177,7 +177,7 @@ def test_a_knob_and_the_switch_change_what_the_browser_hears(server, microphone)
             await browser.until("document.getElementById('value-wet').textContent === '0 %'")
             await asyncio.sleep(0.5)
             none = await recorded(browser, 4.0)
-            await browser.run("document.getElementById('knob-wet').value = 1000")
+            await browser.run("document.getElementById('knob-wet').value = 1")
             await browser.run(
                 "document.getElementById('knob-wet').dispatchEvent(new Event('input'))"
             )
