@@ -91,7 +91,11 @@ class PageApplication:
         """
         headers = connection.headers
         if not self._access.knows_host(headers):
-            return refused_with(421, "This server does not go by that name.")
+            return refused_with(
+                421,
+                "This server does not go by that name. Start rtsr with --listen and the address that "
+                "was opened, or rtsr call web with --name.",
+            )
         if not self._access.has_token(headers, connection.cookies):
             return refused_with(
                 401, "Open the address that rtsr printed when it started; it carries the token."
