@@ -93,8 +93,8 @@ class PageApplication:
         if not self._access.knows_host(headers):
             return refused_with(
                 421,
-                "This server does not go by that name. Start rtsr with --listen and the address that "
-                "was opened, or rtsr call web with --name.",
+                "This server does not go by that name. Start rtsr with --listen and the address "
+                "that was opened, or rtsr call web with --name.",
             )
         if not self._access.has_token(headers, connection.cookies):
             return refused_with(
