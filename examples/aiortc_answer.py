@@ -99,7 +99,7 @@ class Voice(MediaStreamTrack):
 
 async def run(model: str) -> np.ndarray:
     """Call, speak, and return what is heard, ``(samples,)`` at 48 kHz."""
-    heard: list[np.ndarray] = []
+    heard = [np.zeros(0, np.int16)]
     async with CallEngine(1, model=model) as engine:
         caller, voice = RTCPeerConnection(), Voice()
         speaks = caller.addTransceiver(voice, direction="sendonly")

@@ -47,7 +47,7 @@ async def network(line: Line, loss: float, jitter: float) -> None:
 async def run(arguments: argparse.Namespace) -> None:
     """Carry the call and say how it went."""
     opus = open_decoder(OPUS)
-    received: list[np.ndarray] = []
+    received = [np.zeros((0, 1), np.float32)]
 
     def receive(packet: Packet) -> None:
         received.append(opus.decode(packet.payload))
@@ -79,7 +79,10 @@ def main() -> None:
     parser.add_argument("--deadline-ms", type=float, default=40.0)
     parser.add_argument("--model", default="small")
     try:
-        asyncio.run(run(parser.parse_args()))
+        arguments = parser.parse_args()
+        if not (0 <= arguments.loss <= 1 and 0 <= arguments.jitter_ms <= 1000):
+            parser.error("--loss takes 0 to 1, --jitter-ms 0 to 1000")
+        asyncio.run(run(arguments))
     except (RtsrError, soundfile.SoundFileError) as error:
         raise SystemExit(f"call_without_network: {error}") from None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from html import escape
 from importlib import resources
 from string import Template
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -74,7 +77,7 @@ class PageApplication:
             routes=[
                 Route("/", self._page),
                 *routes,
-                Mount("/page", StaticFiles(directory=str(_ASSETS))),
+                Mount("/page", _Assets(directory=str(_ASSETS))),
             ],
             lifespan=lifespan,
         )
@@ -88,9 +91,15 @@ class PageApplication:
         """
         headers = connection.headers
         if not self._access.knows_host(headers):
-            return refused_with(421, "This server does not go by that name.")
+            return refused_with(
+                421,
+                "This server does not go by that name. Start rtsr with --listen and the address "
+                "that was opened, or rtsr call web with --name.",
+            )
         if not self._access.has_token(headers, connection.cookies):
-            return refused_with(401, "Open the address that rtsr printed; it carries the token.")
+            return refused_with(
+                401, "Open the address that rtsr printed when it started; it carries the token."
+            )
         if not reads and not self._access.is_same_origin(headers):
             return refused_with(403, "Only the page of this server may do that.")
         return None
@@ -127,15 +136,40 @@ class PageApplication:
                 self._access.cookie(request.headers),
                 given,
                 httponly=True,
-                samesite="strict",
+                # From a link on another site a strict one would not be sent with the redirection.
+                # What changes anything is guarded by its origin.
+                samesite="lax",
                 secure=secure,
                 path="/",
             )
             return answer
         refusal = self.refusal(request, reads=True)
         if refusal is not None:
-            return refusal
+            return (
+                _in_a_page(refusal) if "text/html" in request.headers.get("accept", "") else refusal
+            )
         return Response(self._frame.html, media_type="text/html", headers=_HEADERS)
+
+
+class _Assets(StaticFiles):
+    """Files of the page; a browser asks each time whether they are still the same.
+
+    Else it goes by their age, and for weeks shows a new page with the scripts of an old one.
+    """
+
+    def file_response(self, *arguments: Any, **more: Any) -> Response:
+        response = super().file_response(*arguments, **more)
+        response.headers.update({**_HEADERS, "Cache-Control": "no-cache"})
+        return response
+
+
+def _in_a_page(refusal: Response) -> Response:
+    """Return a refusal as a browser's reader sees it."""
+    sentence = json.loads(bytes(refusal.body))["error"]
+    html = Template(_ASSETS.joinpath("refused.html").read_text("utf-8")).substitute(
+        sentence=escape(sentence)
+    )
+    return Response(html, refusal.status_code, media_type="text/html", headers=_HEADERS)
 
 
 def refused_with(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -202,9 +203,13 @@ def _learn(
 async def _learnt(socket: WebSocket, control: str, wait_for_knob: Callable[[], str]) -> None:
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
         await socket.send_json({"learning": control})
+        # A thread of its own, for it waits for half a minute: calls and pages share the loop's.
+        own = ThreadPoolExecutor(1, "rtsr-learn")
         try:
-            text = await asyncio.to_thread(wait_for_knob)
+            text = await asyncio.get_running_loop().run_in_executor(own, wait_for_knob)
             end: dict[str, Any] = {"kind": "learnt", "text": text}
         except RtsrError as error:
             end = {"error": str(error)}
+        finally:
+            own.shutdown(wait=False)
         await socket.send_json({**end, "learning": None})

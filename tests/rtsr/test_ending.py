@@ -38,10 +38,12 @@ def test_a_loop_is_told_to_stop(name, has_handlers, monkeypatch):
             signal.signal(number, handler)
 
 
-def test_who_is_to_outlive_the_terminal_does():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def test_the_end_of_a_terminal_is_one_unless_it_is_ignored():
+    before = signal.getsignal(signal.SIGHUP)
     try:
-        assert signal.SIGHUP not in ending_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert ending_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert ending_signals() == [signal.SIGINT, signal.SIGTERM]
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGTERM in ending_signals()

@@ -24,6 +24,8 @@ Audio = NDArray[np.float32]
 _FRAME = 960
 _TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 _INT16 = 32768.0
+# Seconds: less than a packet, and more than timestamps waver.
+_SHORTEST_PAUSE = 0.015
 #: Of integers, by their size in bytes: the value of silence, and the largest step from it.
 _FULL_SCALE = {
     1: (np.float32(128.0), np.float32(128.0)),
@@ -66,9 +68,14 @@ class UpsampledTrack(MediaStreamTrack):
         self._stream = stream
         self._rest: Audio = np.zeros((0, stream.channels), np.float32)
         self._time = 0
+        self._source_time: float | None = None
+        self._pause = 0
 
     async def recv(self) -> av.AudioFrame:
         """Return the next frame, as soon as the source has given enough for it.
+
+        Where the source's timestamps leave something out, as in a pause or where a packet was lost,
+        so do these, and a frame that has begun is filled with silence.
 
         Raises:
             MediaStreamError: the source, this track or the engine has ended.
@@ -89,15 +96,40 @@ class UpsampledTrack(MediaStreamTrack):
             if frame.sample_rate != self._stream.rate:
                 self._stream.rate = frame.sample_rate
             sound = await self._stream.enhance(_as_sound(frame, self._stream.channels))
+            pause = self._left_out(frame)
+            if pause:
+                silence = np.zeros(
+                    (min(pause, -len(self._rest) % _FRAME), sound.shape[1]), np.float32
+                )
+                self._rest = np.concatenate([self._rest, silence])
+                self._pause += pause - len(silence)
+            if not len(self._rest):
+                self._time += self._pause
+                self._pause = 0
             self._rest = np.concatenate([self._rest, sound])
-        out = self._rest[:_FRAME]
+        out = self._as_frame(self._rest[:_FRAME])
         self._rest = self._rest[_FRAME:]
-        return self._as_frame(out)
+        self._time += self._pause
+        self._pause = 0
+        return out
 
     def stop(self) -> None:
         """End this track and give its place in the batch back; the source goes on."""
         super().stop()
         self._stream.close()
+
+    def _left_out(self, frame: av.AudioFrame) -> int:
+        """Return how many samples at 48 kHz are missing before a frame, by its timestamp.
+
+        It is compared with the sum of all so far, so that timestamps that only waver add nothing.
+        """
+        if frame.pts is None or not frame.time_base:
+            return 0
+        begins = float(frame.pts * frame.time_base)
+        expected = begins if self._source_time is None else self._source_time
+        gap = begins - expected if begins - expected >= _SHORTEST_PAUSE else 0.0
+        self._source_time = expected + gap + frame.samples / frame.sample_rate
+        return round(gap * SAMPLE_RATE)
 
     def _as_frame(self, sound: Audio) -> av.AudioFrame:
         layout = "mono" if self._stream.channels == 1 else "stereo"

@@ -2,6 +2,14 @@
 import { $, View, kilohertz, say } from "./view.js";
 
 let peer = null, call = null, microphone = null;
+// While it is called, and while the browser will not play by itself.
+let isCalling = false, isSilent = false;
+
+const NO_MICROPHONE = "There is no microphone, or the browser may not use it; allow it and call again.";
+const MICROPHONE = {
+  NotAllowedError: NO_MICROPHONE, NotFoundError: NO_MICROPHONE,
+  NotReadableError: "The microphone cannot be opened; another program may have it.",
+};
 
 const view = new View({
   sentence: (now) =>
@@ -25,8 +33,15 @@ const view = new View({
 });
 
 async function begin() {
-  $("call").disabled = true;
+  // A button that is disabled would lose the focus.
+  isCalling = true;
+  isSilent = false;
+  $("call").setAttribute("aria-disabled", "true");
+  $("codec").disabled = true;
   try {
+    if (!navigator.mediaDevices) {
+      throw new Error("Browsers give a microphone only to pages over HTTPS or of this machine; see rtsr call web --certificate.");
+    }
     say("Asking for the microphone…");
     microphone = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 },
@@ -40,30 +55,41 @@ async function begin() {
     peer.ontrack = (event) => {
       event.receiver.jitterBufferTarget = 0;
       $("out").srcObject = new MediaStream([event.track]);
-      $("out").play().catch(() => say("Press play to hear it.", "bad"));
+      $("out").play().catch(() => { isSilent = true; if (peer && peer.connectionState === "connected") on(); });
     };
     peer.onconnectionstatechange = () => {
-      if (peer && ["failed", "disconnected"].includes(peer.connectionState)) end("The connection was lost.", "bad");
-      if (peer && peer.connectionState === "connected") say("The call is on.", "good");
+      const state = peer && peer.connectionState;
+      if (state === "failed") end("The connection was lost.", "bad");
+      // It may come back, as where a telephone changes its network.
+      if (state === "disconnected") say("Nothing comes through any more; waiting.", "bad");
+      if (state === "connected") on();
     };
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
-    const response = await fetch("/calls", {
-      method: "POST", headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ type: "offer", sdp: peer.localDescription.sdp }),
-    });
-    const answer = await response.json();
-    if (!response.ok) throw new Error(answer.error);
+    const answer = await ask({ type: "offer", sdp: peer.localDescription.sdp });
     call = answer.call;
     await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
     view.open(`/calls/${call}/view`);
     $("call").textContent = "Hang up";
   } catch (error) {
-    const denied = error.name === "NotAllowedError" || error.name === "NotFoundError";
-    end(denied ? "There is no microphone, or the browser may not use it; allow it and call again."
-               : error.message, "bad");
+    end(MICROPHONE[error.name] || error.message, "bad");
   }
-  $("call").disabled = false;
+  isCalling = false;
+  $("call").removeAttribute("aria-disabled");
+}
+
+function on() {
+  say(isSilent ? "The call is on. Press play to hear it." : "The call is on.", isSilent ? "bad" : "good");
+}
+
+async function ask(offer) {
+  const response = await fetch("/calls", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(offer),
+  }).catch(() => { throw new Error("The server does not answer; is rtsr call web still running?"); });
+  // A proxy's errors are no JSON.
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.error || `The server does not take the call (HTTP ${response.status}).`);
+  return answer;
 }
 
 function end(sentence = "The call is over.", kind = "") {
@@ -72,6 +98,7 @@ function end(sentence = "The call is over.", kind = "") {
   if (peer) { peer.onconnectionstatechange = null; peer.close(); }
   if (microphone) microphone.getTracks().forEach((track) => track.stop());
   peer = call = microphone = null;
+  $("codec").disabled = false;
   $("call").textContent = "Call";
   say(sentence, kind);
 }
@@ -93,5 +120,9 @@ function gathered(connection) {
   });
 }
 
-$("call").addEventListener("click", () => (peer ? end() : begin()));
+$("call").addEventListener("click", () => { if (!isCalling) (peer ? end() : begin()); });
+$("out").addEventListener("playing", () => {
+  isSilent = false;
+  if (peer && peer.connectionState === "connected") on();
+});
 addEventListener("pagehide", () => { if (peer) end(); });

@@ -17,7 +17,8 @@ function colour(now) {
   ];
 }
 
-new View({
+const AGAIN_MS = 2000;
+const view = new View({
   sentence: (now) => `What comes in ends at ${kilohertz(now.cutoff_hz)}; ${now.fallback_level} adds what is above.`,
   facts: (now) => [
     ["Fallback level", now.fallback_level],
@@ -40,5 +41,10 @@ new View({
     const good = now.state === "playing";
     say(good ? `Playing from “${now.input}” to “${now.output}”.` : `Now ${now.state}.`, good ? "good" : "bad");
   },
-  onClose: () => say("The connection is lost; open the address that rtsr live prints when it runs again.", "bad"),
-}).open("/view");
+  // A telephone that slept has lost it, too.
+  onClose: () => {
+    say("The connection is lost and tried again. If rtsr live was started anew, open the address that it prints.", "bad");
+    setTimeout(() => view.open("/view"), AGAIN_MS);
+  },
+});
+view.open("/view");

@@ -23,6 +23,7 @@ export class View {
   constructor({ facts, sentence, onNow = () => {}, onClose }) {
     Object.assign(this, { facts, sentence, onNow, onClose, socket: null, plot: null, about: null });
     this.learning = null;
+    this.focused = "";
     $("ab").addEventListener("click", () => {
       this.set("bypass", $("ab").getAttribute("aria-checked") === "true" ? 1 : 0);
     });
@@ -39,7 +40,11 @@ export class View {
   close() {
     if (this.socket) { this.socket.onclose = null; this.socket.close(); }
     this.socket = null;
+    // What is disabled loses the focus.
+    this.focused = document.activeElement.id;
     $("ab").disabled = true;
+    // Nobody knows any longer; the figures stay for who wants to read them.
+    text($("fallback"), "\u00a0");
     for (const field of $("knobs").elements) field.disabled = true;
   }
 
@@ -47,7 +52,11 @@ export class View {
     if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
-  set(name, value) { this.send({ set: { [name]: value } }); }
+  set(name, value) {
+    // What was wrong with the last one is over.
+    if ($("note").className === "bad") this.note("");
+    this.send({ set: { [name]: value } });
+  }
 
   take(message) {
     if (message.kind === "about") this.prepare(message);
@@ -68,6 +77,7 @@ export class View {
     $("ab").disabled = false;
     this.note("");
     $("knobs").replaceChildren(...about.controls.filter(({ name }) => name !== "bypass").map((control) => this.knob(control)));
+    if (this.focused && document.activeElement === document.body) $(this.focused)?.focus();
   }
 
   knob(control) {
@@ -86,14 +96,17 @@ export class View {
     } else if (control.kind === "integer") {
       field = element("input", { type: "number", id, min: control.low, max: control.high, step: 1 });
       field.addEventListener("change", () => {
-        if (field.value !== "" && field.checkValidity()) this.set(control.name, Number(field.value));
+        // What it does not take the server says in a sentence.
+        if (field.value !== "") this.set(control.name, Number(field.value));
       });
     } else {
-      field = element("input", { type: "range", id, min: 0, max: 1000, step: 5 });
+      field = element("input", { type: "range", id, ...range(control) });
       shown = element("output", { id: `value-${control.name}`, htmlFor: id });
+      // The knob itself says its value; others turn it, too, and would be read aloud all the time.
+      shown.setAttribute("aria-live", "off");
       field.addEventListener("input", () => {
         field.dataset.turned = performance.now();
-        const value = fromKnob(control, field.value / 1000);
+        const value = fromKnob(control, Number(field.value));
         this.set(control.name, value);
         showKnob(control, value);
       });
@@ -204,10 +217,16 @@ function text(node, value) {
   if (node.textContent !== value) node.textContent = value;
 }
 
-function fromKnob(control, position) {
-  const { low, high } = control;
-  const value = control.kind === "log" ? low * (high / low) ** position : low + (high - low) * position;
-  return Math.min(high, Math.max(low, Number(value.toPrecision(4))));
+// A linear knob is in its control's own unit, with a round step that comes by zero; others have 200 steps.
+function range({ kind, low, high }) {
+  if (kind === "log") return { min: 0, max: 1000, step: 5 };
+  const rough = (high - low) / 100, ten = 10 ** Math.floor(Math.log10(rough));
+  return { min: low, max: high, step: Number(([1, 2, 5].find((each) => each * ten >= 0.999 * rough) || 10) * ten).toPrecision(1) };
+}
+
+function fromKnob({ kind, low, high }, position) {
+  if (kind !== "log") return position;
+  return Math.min(high, Math.max(low, Number((low * (high / low) ** (position / 1000)).toPrecision(4))));
 }
 
 function showKnob(control, value) {
@@ -219,9 +238,9 @@ function showKnob(control, value) {
     if (document.activeElement !== knob) knob.value = value;
     return;
   }
-  const position = control.kind === "log" ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+  const position = control.kind === "log" ? Math.round((1000 * Math.log(value / low)) / Math.log(high / low)) : value;
   // A message that was on its way does not turn a knob back that is being turned.
-  if (!(performance.now() - knob.dataset.turned < SETTLED_MS)) knob.value = Math.round(1000 * position);
+  if (!(performance.now() - knob.dataset.turned < SETTLED_MS)) knob.value = position;
   const shown = control.at_low && value <= low ? control.at_low
     : control.at_high && value >= high ? control.at_high
     : ["wet", "colour"].includes(control.name) ? `${Math.round(100 * value)} %`

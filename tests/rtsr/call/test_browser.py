@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import http.server
 import io
 import json
+import threading
 from pathlib import Path
 
 import av
@@ -174,7 +177,7 @@ def test_a_knob_and_the_switch_change_what_the_browser_hears(server, microphone)
             await browser.until("document.getElementById('value-wet').textContent === '0 %'")
             await asyncio.sleep(0.5)
             none = await recorded(browser, 4.0)
-            await browser.run("document.getElementById('knob-wet').value = 1000")
+            await browser.run("document.getElementById('knob-wet').value = 1")
             await browser.run(
                 "document.getElementById('knob-wet').dispatchEvent(new Event('input'))"
             )
@@ -207,9 +210,14 @@ def test_without_a_microphone_the_page_says_so(server):
 def test_everything_on_the_page_has_a_name_and_can_be_reached_by_key(server, microphone):
     async def run():
         async with Browser(microphone) as browser:
+            await browser.open(f"{server.address}/?token={TOKEN}")
+            await browser.key("Tab")
+            # Not in a call, where another choice would change nothing.
+            reached = {await browser.run("document.activeElement.id")}
             await called(browser, server)
+            assert await browser.run("document.activeElement.id") == "call"
+            assert await browser.run("document.getElementById('codec').disabled")
             await browser.run("document.activeElement.blur()")
-            reached = set()
             for _ in range(16):
                 await browser.key("Tab")
                 reached.add(await browser.run("document.activeElement.id"))
@@ -222,6 +230,9 @@ def test_everything_on_the_page_has_a_name_and_can_be_reached_by_key(server, mic
             # The chart follows the window's width in its own time.
             await browser.until(FITS)
             fits.append(await browser.run(FITS))
+            # Of large letters a word may be broken, but nothing is beyond the edge.
+            await browser.run("document.documentElement.style.fontSize = '32px'")
+            await browser.until(f"({FITS.split('&&')[0]})")
             await hang_up(browser)
         return reached, tree, fits
 
@@ -233,6 +244,135 @@ def test_everything_on_the_page_has_a_name_and_can_be_reached_by_key(server, mic
     assert len(named) >= 8
     assert all(node.get("name", {}).get("value") for node in named)
     assert fits == [True, True]
+
+
+def test_a_knob_is_turned_back_by_key_and_what_it_does_not_take_is_said(server, microphone):
+    async def run():
+        async with Browser(microphone) as browser:
+            await called(browser, server)
+            level = "document.getElementById('value-level_db')"
+            await browser.run("document.getElementById('knob-level_db').focus()")
+            for key, value in (("ArrowRight", 0.5), ("ArrowLeft", 0), ("ArrowLeft", -0.5)):
+                await browser.key(key)
+                await browser.until(f"lookedAt.controls.level_db === {value}")
+                assert await browser.run(f"{level}.textContent") == f"{value} dB"
+            await browser.run("document.getElementById('knob-seed').focus()")
+            await browser.run(
+                "document.activeElement.value = '7.5';"
+                "document.activeElement.dispatchEvent(new Event('change'))"
+            )
+            note = "document.getElementById('note')"
+            await browser.until(f"{note}.textContent.includes('whole numbers')")
+            await browser.run("document.getElementById('knob-level_db').focus()")
+            await browser.until("document.getElementById('knob-seed').value === '0'")
+            await browser.key("ArrowRight")
+            await browser.until(f"{note}.textContent === ''")
+            # Others turn knobs, too: what they do is not read aloud, one's own is said by the knob.
+            nodes = (await browser.send("Accessibility.getFullAXTree"))["nodes"]
+            properties = [
+                {each["name"]: each["value"].get("value") for each in node.get("properties", [])}
+                for node in nodes
+                if node.get("role", {}).get("value") == "status"
+            ]
+            assert len(properties) >= 7
+            assert sum(each.get("live") == "polite" for each in properties) == 2
+            await hang_up(browser)
+            assert await browser.run("document.getElementById('fallback').textContent.trim()") == ""
+
+    asyncio.run(run())
+
+
+def test_the_legend_keeps_its_colours_where_the_system_has_its_own(server):
+    async def run():
+        async with Browser(None) as browser:
+            await browser.open(f"{server.address}/?token={TOKEN}")
+            await browser.send(
+                "Emulation.setEmulatedMedia",
+                features=[{"name": "forced-colors", "value": "active"}],
+            )
+            colours = await browser.run(
+                "[...document.querySelectorAll('.legend span')]"
+                ".map((e) => getComputedStyle(e).color)"
+            )
+            assert len(set(colours)) == 3
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def another_site(link):
+    """The address of a page with a link, as a message in a browser is."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f'<a id="link" href="{link}">Call</a>'.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        yield f"http://localhost:{site.server_address[1]}/"
+        site.shutdown()
+
+
+def test_a_link_on_another_site_opens_the_page_and_a_wrong_one_is_told_so(server):
+    async def run():
+        async with Browser(None) as browser:
+            await browser.open(f"{server.address}/?token=wrong")
+            alert = "document.querySelector('[role=alert]').textContent"
+            assert (await browser.run(alert)).startswith("Open the address that rtsr printed")
+            with another_site(f"{server.address}/?token={TOKEN}") as site:
+                await browser.open(site)
+                await browser.run("document.getElementById('link').click()")
+                await browser.until("document.readyState === 'complete' && location.search === ''")
+                await browser.until("document.getElementById('call') !== null")
+
+    asyncio.run(run())
+
+
+def test_the_page_says_what_is_missing_for_a_call(stand_in, microphone):
+    async def run():
+        async with Browser(microphone) as browser:
+            with running_server("--model", str(stand_in)) as server:
+                await browser.open(f"{server.address}/?token={TOKEN}")
+                # As browsers have it on a page of another machine without HTTPS.
+                devices = "Object.defineProperty(navigator, 'mediaDevices', {{ value: {} }})"
+                call = "document.getElementById('call').click()"
+                await browser.run("globalThis.devices = navigator.mediaDevices")
+                await browser.run(devices.format("undefined, configurable: true"))
+                await browser.run(call)
+                await browser.until(f"{STATE}.includes('HTTPS')")
+                await browser.run(devices.format("devices"))
+            await browser.run(call)
+            await browser.until(f"{STATE}.startsWith('The server does not answer')")
+
+    asyncio.run(run())
+
+
+def test_a_call_outlasts_a_network_that_is_gone_for_a_while(stand_in, microphone):
+    async def run():
+        with running_server("--model", str(stand_in)) as server:
+            async with Browser(microphone) as browser:
+                await browser.send("Page.addScriptToEvaluateOnNewDocument", source=ASK_FOR_DTX)
+                await called(browser, server)
+                # What the browser tells while nothing comes, and what when it comes again.
+                for state, sentence in (
+                    ("disconnected", "Nothing comes through any more; waiting."),
+                    ("connected", "The call is on."),
+                ):
+                    await browser.run(
+                        f"Object.defineProperty(made, 'connectionState', {{ value: '{state}',"
+                        " configurable: true }); made.onconnectionstatechange()"
+                    )
+                    assert await browser.run(STATE) == sentence
+                assert server.metric("rtsr_calls") == 1.0
+                await hang_up(browser)
+
+    asyncio.run(run())
 
 
 def likeness(sound, other):

@@ -43,6 +43,12 @@ def test_a_call_without_a_network(tmp_path):
     assert has_new_band(tmp_path / "out.wav")
 
 
+def test_a_call_of_which_nothing_arrives(tmp_path, stand_in):
+    text = run("call_without_network.py", tmp_path / "out.wav", "--loss", 1, "--model", stand_in)
+    assert "0.00 s" in text
+    assert len(soundfile.read(tmp_path / "out.wav")[0]) == 0
+
+
 def test_an_aiortc_application(tmp_path):
     run("aiortc_answer.py", tmp_path / "out.wav")
     assert len(soundfile.read(tmp_path / "out.wav")[0]) > 5.5 * 48000

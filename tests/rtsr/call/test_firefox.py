@@ -25,7 +25,7 @@ def test_a_call_from_firefox():
             await browser.until("Math.max(...lookedAt.before_db) > -60")
             await browser.until("document.getElementById('out').currentTime > 0.5")
             await browser.run(
-                "knob = document.getElementById('knob-wet'); knob.value = 250;"
+                "knob = document.getElementById('knob-wet'); knob.value = 0.25;"
                 "knob.dispatchEvent(new Event('input')); 0"
             )
             await browser.until("lookedAt.controls.wet === 0.25")

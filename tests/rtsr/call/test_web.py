@@ -347,7 +347,8 @@ def test_the_token_in_the_address_becomes_a_cookie(server):
     cookie = {name.lower(): value for name, value in headers.items()}["set-cookie"]
     assert cookie.startswith(f"rtsr_token_{server.port}={TOKEN}")
     assert "HttpOnly" in cookie
-    assert "samesite=strict" in cookie.lower()
+    # A strict one would not be there after the redirection from a link on another site.
+    assert "samesite=lax" in cookie.lower()
 
 
 @pytest.mark.parametrize(
@@ -436,6 +437,13 @@ def test_a_signal_hangs_up_and_ends_in_order(number, stand_in):
         await client.close()
 
     asyncio.run(run())
+
+
+def test_a_browser_asks_whether_a_script_is_still_the_same(server):
+    status, headers, _ = server.ask("GET", "/page/call.js", headers={})
+    assert (status, headers["cache-control"]) == (200, "no-cache")
+    again = {"If-None-Match": headers["etag"]}
+    assert server.ask("GET", "/page/call.js", headers=again)[0] == 304
 
 
 @pytest.mark.parametrize(
@@ -545,6 +553,74 @@ def test_an_upsampled_track_takes_every_kind_of_sample(form, layout, stand_in):
     said = speech(48000, 2.0)[: len(heard)] * (0.75 if layout == "stereo" else 1.0)
     # Of 8 bits there are 256 steps.
     assert np.abs(heard - said).max() < (0.02 if form == "u8" else 1e-3)
+
+
+@pytest.mark.parametrize("missing", [160, 400, 8000])
+def test_an_upsampled_track_leaves_out_what_its_source_leaves_out(missing, stand_in):
+    class Pausing(Frames):
+        async def recv(self):
+            if self._at == 1600:
+                self._at += missing
+            return await super().recv()
+
+    async def run():
+        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
+        async with CallEngine(1, **options) as engine:
+            track = UpsampledTrack(Pausing(8000), await engine.open_sound(8000, wet=0.0))
+            frames = [await track.recv() for _ in range(40)]
+            track.stop()
+        return [frame.pts for frame in frames]
+
+    assert asyncio.run(run()) == [
+        960 * index + (6 * missing if index >= 10 else 0) for index in range(40)
+    ]
+
+
+def test_an_upsampled_track_fills_a_frame_that_a_pause_ends(stand_in):
+    class Halves(Frames):
+        """The first half of a frame, a second of nothing, and whole frames."""
+
+        async def recv(self):
+            begun = self._at
+            frame = await super().recv()
+            if begun == 0:
+                half = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(frame.to_ndarray()[:, :80]), format="s16", layout="mono"
+                )
+                half.sample_rate, half.pts, half.time_base = 8000, 0, frame.time_base
+                self._at = 8000
+                return half
+            return frame
+
+    async def run():
+        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
+        async with CallEngine(1, **options) as engine:
+            track = UpsampledTrack(Halves(8000), await engine.open_sound(8000, wet=0.0))
+            frames = [await track.recv() for _ in range(10)]
+            track.stop()
+        return frames
+
+    frames = asyncio.run(run())
+    assert [frame.pts for frame in frames] == [0, *range(48000, 48000 + 9 * 960, 960)]
+    assert not frames[0].to_ndarray()[0, 480:].any()
+
+
+def test_an_upsampled_track_does_not_follow_timestamps_that_waver(stand_in):
+    class Wavering(Frames):
+        async def recv(self):
+            frame = await super().recv()
+            frame.pts += 100 * (frame.pts // 160 % 2)
+            return frame
+
+    async def run():
+        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
+        async with CallEngine(1, **options) as engine:
+            track = UpsampledTrack(Wavering(8000), await engine.open_sound(8000, wet=0.0))
+            frames = [await track.recv() for _ in range(50)]
+            track.stop()
+        return [frame.pts for frame in frames]
+
+    assert asyncio.run(run()) == [960 * index for index in range(50)]
 
 
 def test_an_upsampled_track_of_no_sound_is_refused_and_costs_no_place(stand_in):

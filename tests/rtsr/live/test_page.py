@@ -278,6 +278,35 @@ def test_names_of_facts_keep_their_width_and_buttons_have_one(
     assert max(lines.values()) < 2.5, lines
 
 
+@pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+def test_a_page_that_has_lost_its_connection_comes_back(page: LivePage) -> None:
+    keep = """
+    globalThis.sockets = [];
+    globalThis.WebSocket = class extends WebSocket {
+      constructor(...given) { super(...given); sockets.push(this); }
+    };
+    """
+    state = "document.getElementById('state').textContent"
+
+    async def look() -> None:
+        async with Browser(None) as browser:
+            await browser.send("Page.addScriptToEvaluateOnNewDocument", source=keep)
+            await browser.open(f"http://{page.netloc}/?token={TOKEN}")
+            await browser.until(f"{state}.startsWith('Playing from')")
+            await browser.run("document.getElementById('knob-tilt_db').focus()")
+            await browser.run("sockets[0].close()")
+            await browser.until(f"{state}.startsWith('The connection is lost and tried again.')")
+            await browser.until(f"{state}.startsWith('Playing from')")
+            assert await browser.run("document.activeElement.id") == "knob-tilt_db"
+            await browser.key("End")
+            await browser.until("lookedAt.controls.tilt_db === 6")
+            assert await browser.run("sockets.length") == 2
+
+    page.start("--model", "dry")
+    asyncio.run(look())
+    page.program.stop()
+
+
 def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk) -> None:
     async def look() -> float:
         async with page.view(**BEARER) as view:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -82,6 +82,30 @@ def test_a_binary_message_is_answered_by_a_sentence_and_the_page_goes_on() -> No
         await until(socket, lambda m: m.get("controls", {}).get("wet") == 0.25)
 
     talk(Board(), conversation)
+
+
+def test_pages_that_learn_keep_no_other_one_waiting() -> None:
+    may_end = threading.Event()
+
+    class Slow:
+        """Knobs that nobody moves."""
+
+        def begin(self, control: str) -> Callable[[], str]:
+            return lambda: str(may_end.wait(120))
+
+        def give_up(self) -> None:
+            may_end.set()
+
+    async def conversation(socket: Any) -> None:
+        # More than threads that an event loop has for work that waits.
+        for _ in range(33):
+            await socket.send('{"learn": "wet"}')
+            await until(socket, lambda m: m.get("learning") == "wet")
+        await socket.send('{"set": {"wet": 0.25}}')
+        await until(socket, lambda m: m.get("controls", {}).get("wet") == 0.25)
+        assert not may_end.is_set()
+
+    talk(Board(cast(Learning, Slow())), conversation)
 
 
 def test_a_learn_that_is_cancelled_while_the_device_opens_ends(
