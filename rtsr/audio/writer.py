@@ -35,7 +35,7 @@ _SUGGESTED = "wav, flac, ogg, opus, mp3, aiff, caf, au, w64"
 _KEPT_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-_INTEGER_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 # What a WAV header can hold together with the speakers.
 _EXTENSIBLE_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # WAV and AIFF files count their bytes in 32 bits; some room is left for their headers.
@@ -207,14 +207,14 @@ class OutputFile:
         # libsndfile would cut the fraction off; rounded, what was read is written back bit for bit.
         full_scale = 2.0 ** (bits - 1)
         scaled = np.rint(
-            block * full_scale if bits == 16 else block.astype(np.float64) * full_scale
+            block * full_scale if bits <= 16 else block.astype(np.float64) * full_scale
         )
         self.clipped_samples += int(
             np.count_nonzero((scaled < -full_scale) | (scaled >= full_scale))
         )
         np.clip(scaled, -full_scale, full_scale - 1, out=scaled)
-        if bits == 16:
-            return scaled.astype(np.int16)
+        if bits <= 16:
+            return scaled.astype(np.int16) << (16 - bits)
         return scaled.astype(np.int32) << (32 - bits)
 
     def _too_large(self) -> AudioFormatError:

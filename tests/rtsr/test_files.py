@@ -360,6 +360,19 @@ def test_speakers_of_a_wav_are_kept(
         assert np.array_equal(file.read(), soundfile.read(source)[0])
 
 
+@pytest.mark.parametrize(("name", "subtype"), [("out.wav", "PCM_U8"), ("out.aiff", "PCM_S8")])
+def test_eight_bits_are_rounded_and_held(
+    name: str, subtype: str, tmp_path: Path, stand_in: Path
+) -> None:
+    sound = np.repeat([0.6, -0.6, 1.5, -1.6, 300.0, -300.0], 100) / 128.0
+    soundfile.write(tmp_path / "in.wav", sound, 48000, subtype="FLOAT")
+    settings: dict[str, object] = {"model": stand_in, "wet": 0.0, "limiter": False}
+    report = enhance_file(tmp_path / "in.wav", tmp_path / name, subtype=subtype, **settings)  # type: ignore[arg-type]
+    steps = soundfile.read(tmp_path / name)[0] * 128.0
+    assert np.array_equal(steps, np.repeat([1, -1, 2, -2, 127, -128], 100))
+    assert report.clipped_samples == 200
+
+
 @pytest.mark.parametrize("target", ["out.wav", "out.flac", "out.opus", "out.mp3", "out.w64"])
 def test_tags_are_kept(target: str, tmp_path: Path, stand_in: Path) -> None:
     source = tmp_path / "in.flac"
