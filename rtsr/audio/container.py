@@ -45,7 +45,7 @@ class ContainerFile(Closing):
         tags: title, artist and the like, by libsndfile's names.
         frames: length that the file promises, or an estimate.
         missing_frames: frames that it promised and that could not be read, known at the end.
-        truncated: whether decoding stopped before the end, known at the end.
+        truncated: whether a part of its stream is missing, known at the end.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -70,7 +70,8 @@ class ContainerFile(Closing):
             streams = self._container.streams.audio
             if not streams:
                 raise AudioFormatError(f"Input file '{path}' holds no sound, only other streams.")
-            self._decoded: Iterator[Any] = self._container.decode(streams[0])
+            self.truncated = False
+            self._decoded = self._frames(streams[0])
             first: Any = next(self._decoded, None)
         except self._failures as error:
             self.close()
@@ -78,6 +79,9 @@ class ContainerFile(Closing):
         except BaseException:
             self.close()
             raise
+        if first is None and self.truncated:
+            self.close()
+            raise UnknownFormatError(f"Input file '{path}' cannot be decoded.")
         if first is None:
             self.close()
             raise RtsrError(
@@ -91,10 +95,9 @@ class ContainerFile(Closing):
         self.tags = tags_of_container(self._container.metadata, streams[0].metadata)
         self.frames = round(_seconds(self._container, streams[0]) * self.rate)
         self.missing_frames = 0
-        self.truncated = False
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield float32 ``(frames, channels)`` until the end, or until nothing can be decoded."""
+        """Yield float32 ``(frames, channels)`` of what can be decoded, until the end."""
         done = 0
         to_float = self._av.AudioResampler("flt", self._first.layout, self.rate)
         try:
@@ -110,6 +113,14 @@ class ContainerFile(Closing):
         if stated and missing > _MISCOUNTED_SECONDS * self.rate:
             self.missing_frames = missing
             self.truncated = True
+
+    def _frames(self, stream: Any) -> Iterator[Any]:
+        """Decode packet by packet; one that is damaged does not cost those behind it."""
+        for packet in self._container.demux(stream):
+            try:
+                yield from packet.decode()
+            except self._failures:
+                self.truncated = True
 
     def close(self) -> None:
         """Close the file."""
