@@ -401,6 +401,18 @@ def test_what_a_format_cannot_count_is_refused_before_the_work(
     assert _names(tmp_path) == {"in.wav"}
 
 
+def test_a_wav_of_unknown_length_does_not_outgrow_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    half = np.zeros((2000, 1), np.float32)
+    with output_file.OutputFile(tmp_path / "out.wav", 48000, 1, 0) as file:
+        file.write(half)
+        with pytest.raises(RtsrError, match="larger than 4 GiB"):
+            file.write(half)
+    assert not _names(tmp_path)
+
+
 def test_a_private_file_stays_private(tmp_path: Path, stand_in: Path) -> None:
     source, target = tmp_path / "in.wav", tmp_path / "out.wav"
     soundfile.write(source, np.full(800, 0.1), 8000)
