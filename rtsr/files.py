@@ -124,8 +124,8 @@ class EnhanceReport:
             )
         elif self.truncated:
             sentences.append(
-                f"Input file '{self.input}' is truncated or damaged: a part of unknown length "
-                "cannot be read, and the output is without it."
+                f"Input file '{self.input}' is truncated, damaged or several files in one: a part "
+                "of unknown length cannot be read, and the output is without it."
             )
         if self.repaired_samples:
             sentences.append(

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from rtsr.audio.container import ContainerFile, UnknownFormatError
 from rtsr.audio.speakers import order_in, speakers_of
 from rtsr.audio.tags import tags_of
-from rtsr.audio.truncation import counted_mp3_samples, ogg_ends_early
+from rtsr.audio.truncation import (
+    counted_mp3_samples,
+    mp3_goes_on,
+    ogg_ends_early,
+    ogg_goes_on,
+)
 from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -137,8 +142,9 @@ class InputFile(Closing):
             counted = counted_mp3_samples(path) if path.is_file() else None
             self._spare_frames = _PADDING_FRAMES if counted is None else _MISCOUNTED_FRAMES
             self.frames = counted if counted and counted > 0 else self.frames
+            self.truncated = path.is_file() and mp3_goes_on(path)
         elif self._file.format == "OGG" and path.is_file():
-            self.truncated = ogg_ends_early(path)
+            self.truncated = ogg_ends_early(path) or ogg_goes_on(path)
         if self.frames <= 0 and self.truncated:
             self.close()
             raise UnreadableFileError(

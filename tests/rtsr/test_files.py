@@ -273,6 +273,23 @@ def test_a_page_lost_within_an_ogg_is_said(
     assert any("damaged" in sentence for sentence in report.warnings())
 
 
+@pytest.mark.parametrize("extension", ["ogg", "mp3"])
+def test_files_joined_to_one_are_said(
+    extension: str, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source = tmp_path / f"in.{extension}"
+    parts = []
+    for channels in (1, 2):
+        soundfile.write(source, make_sound(48000, 1.0, channels=channels), 48000)
+        parts.append(source.read_bytes())
+        assert not enhance_file(source, tmp_path / "out.wav", model=stand_in, wet=0.0).truncated
+    source.write_bytes(b"".join(parts))
+    report = enhance_file(source, tmp_path / "out.wav", model=stand_in, wet=0.0)
+    assert report.seconds == pytest.approx(1.0, abs=0.05)
+    assert report.truncated
+    assert any("several files" in sentence for sentence in report.warnings())
+
+
 def test_a_flac_that_does_not_tell_its_length_is_whole(
     tmp_path: Path, stand_in: Path, make_sound: MakeSound
 ) -> None:
