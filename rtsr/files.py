@@ -170,7 +170,7 @@ def enhance_file(
 
     Args:
         input: any file that libsndfile or PyAV reads, 8 to 48 kHz or 88.2, 96, 176.4 or 192 kHz, up
-            to 8 channels. One whose content reaches up to five sixths of its band counts as full
+            to 8 channels. One whose content reaches beyond seven tenths of its band counts as full
             band and passes bit for bit, samples of more than 24 bits rounded to 24.
         output: written in the format that its extension names.
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.

@@ -29,6 +29,10 @@ _FORMAT_OF_EXTENSION = {
     "snd": "AU",
     "wave": "WAV",
 }
+# Without a header, or with one in a file of its own, which a rename would leave behind.
+_UNWRITTEN = ("RAW", "SD2")
+# Sample formats that libsndfile writes and does not read.
+_UNREADABLE = "DWVW"
 _SUGGESTED = "wav, flac, ogg, opus, mp3, aiff, caf, au, w64"
 
 # Bit depths that hold what rtsr adds; 8 bits and telephone codes would bury it in their noise.
@@ -244,7 +248,7 @@ def _disk_is_full(folder: Path) -> bool:
 def _choose_format(soundfile: Any, path: Path) -> str:
     extension = path.suffix.lstrip(".").lower()
     name = _FORMAT_OF_EXTENSION.get(extension, extension.upper())
-    if name == "RAW" or name not in soundfile.available_formats():
+    if name in _UNWRITTEN or name not in soundfile.available_formats():
         found = f"'.{extension}'" if extension else "no extension"
         raise AudioFormatError(
             f"Output '{path}' has {found}, which names no format that can be written; "
@@ -258,7 +262,11 @@ def _choose_subtype(
 ) -> str:
     if wanted is not None:
         name = wanted.upper()
-        known = list(soundfile.available_subtypes(file_format))
+        known = [
+            each
+            for each in soundfile.available_subtypes(file_format)
+            if not each.startswith(_UNREADABLE)
+        ]
         if name not in known:
             raise AudioFormatError(
                 f"Sample format {wanted!r} does not exist in {file_format} files; "

@@ -139,6 +139,16 @@ def test_extension_names_the_format(
     assert abs(soundfile.info(again).frames - 24000) <= 2400
 
 
+@pytest.mark.parametrize(("name", "subtype"), [("out.sd2", None), ("out.aiff", "DWVW_16")])
+def test_what_could_not_be_read_again_is_not_written(
+    name: str, subtype: str | None, tmp_path: Path, stand_in: Path
+) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    with pytest.raises(RtsrError, match="use one of"):
+        enhance_file(tmp_path / "in.wav", tmp_path / name, model=stand_in, subtype=subtype)
+    assert _names(tmp_path) == {"in.wav"}
+
+
 @pytest.mark.parametrize(
     ("source", "target", "expected"),
     [
