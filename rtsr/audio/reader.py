@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,6 +49,9 @@ _PADDING_FRAMES = 4 * 1152
 _MISCOUNTED_FRAMES = 1152
 # A first MPEG frame further behind the tags than this is nothing that players find either.
 _MPEG_SEARCH_BYTES = 1 << 16
+
+# A thread that finds stderr silenced by another would leave it so.
+_STDERR = threading.Lock()
 
 _NOT_A_SOUND_FILE = (
     "Input file '{path}' is not a sound file that can be read; "
@@ -259,19 +263,20 @@ def _quiet_decoder(is_mpeg: bool) -> Iterator[None]:
     if not is_mpeg:
         yield
         return
-    try:
-        kept = os.dup(2)
-    except OSError:  # stderr is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # stderr is closed
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _looks_like_mpeg(path: Path) -> bool:
