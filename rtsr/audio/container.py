@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,17 @@ class UnknownFormatError(AudioFormatError):
     """A file is in no format that the library at hand knows."""
 
 
+class _Bytes(io.FileIO):
+    """The bytes of a file for PyAV, which writes what a seek raises to stderr."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go there, or to the end where a damaged header points to no place of any file."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return super().seek(0, os.SEEK_END)
+
+
 class ContainerFile(Closing):
     """A sound file, or the first sound of a film, opened for reading through PyAV.
 
@@ -59,9 +72,9 @@ class ContainerFile(Closing):
 
         self.path = path
         self._av = av
-        self._failures = (av.FFmpegError, ValueError)
+        self._failures = (av.FFmpegError, OSError, ValueError)
         # Opened here and handed over, so that no name is taken for an address.
-        self._bytes = path.open("rb")
+        self._bytes = _Bytes(os.fspath(path))
         self._container: Any = None
         try:
             self._container = av.open(
