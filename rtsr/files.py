@@ -124,8 +124,8 @@ class EnhanceReport:
             )
         elif self.truncated:
             sentences.append(
-                f"Input file '{self.input}' is truncated or damaged: a part of unknown length "
-                "cannot be read, and the output is without it."
+                f"Input file '{self.input}' is truncated, damaged or several files in one: a part "
+                "of unknown length cannot be read, and the output is without it."
             )
         if self.repaired_samples:
             sentences.append(
@@ -170,8 +170,8 @@ def enhance_file(
 
     Args:
         input: any file that libsndfile or PyAV reads, 8 to 48 kHz or 88.2, 96, 176.4 or 192 kHz, up
-            to 8 channels. One whose content reaches up to five sixths of its band counts as full
-            band and passes bit for bit.
+            to 8 channels. One whose content reaches beyond seven tenths of its band counts as full
+            band and passes bit for bit, samples of more than 24 bits rounded to 24.
         output: written in the format that its extension names.
         model: as for :class:`~rtsr.upsampler.Upsampler`, like all arguments without a word on them.
         provider: execution provider.

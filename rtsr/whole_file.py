@@ -32,8 +32,11 @@ def write_whole(path: Path, text: str) -> None:
         if target.exists():
             shutil.copymode(target, beside)
         os.replace(beside, target)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            # The system names the file beside it, or none.
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,17 @@ class UnknownFormatError(AudioFormatError):
     """A file is in no format that the library at hand knows."""
 
 
+class _Bytes(io.FileIO):
+    """The bytes of a file for PyAV, which writes what a seek raises to stderr."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go there, or to the end where a damaged header points to no place of any file."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return super().seek(0, os.SEEK_END)
+
+
 class ContainerFile(Closing):
     """A sound file, or the first sound of a film, opened for reading through PyAV.
 
@@ -45,7 +58,7 @@ class ContainerFile(Closing):
         tags: title, artist and the like, by libsndfile's names.
         frames: length that the file promises, or an estimate.
         missing_frames: frames that it promised and that could not be read, known at the end.
-        truncated: whether decoding stopped before the end, known at the end.
+        truncated: whether a part of its stream is missing, known at the end.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -59,9 +72,9 @@ class ContainerFile(Closing):
 
         self.path = path
         self._av = av
-        self._failures = (av.FFmpegError, ValueError)
+        self._failures = (av.FFmpegError, OSError, ValueError)
         # Opened here and handed over, so that no name is taken for an address.
-        self._bytes = path.open("rb")
+        self._bytes = _Bytes(os.fspath(path))
         self._container: Any = None
         try:
             self._container = av.open(
@@ -70,7 +83,8 @@ class ContainerFile(Closing):
             streams = self._container.streams.audio
             if not streams:
                 raise AudioFormatError(f"Input file '{path}' holds no sound, only other streams.")
-            self._decoded: Iterator[Any] = self._container.decode(streams[0])
+            self.truncated = False
+            self._decoded = self._frames(streams[0])
             first: Any = next(self._decoded, None)
         except self._failures as error:
             self.close()
@@ -78,6 +92,9 @@ class ContainerFile(Closing):
         except BaseException:
             self.close()
             raise
+        if first is None and self.truncated:
+            self.close()
+            raise UnknownFormatError(f"Input file '{path}' cannot be decoded.")
         if first is None:
             self.close()
             raise RtsrError(
@@ -91,10 +108,9 @@ class ContainerFile(Closing):
         self.tags = tags_of_container(self._container.metadata, streams[0].metadata)
         self.frames = round(_seconds(self._container, streams[0]) * self.rate)
         self.missing_frames = 0
-        self.truncated = False
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield float32 ``(frames, channels)`` until the end, or until nothing can be decoded."""
+        """Yield float32 ``(frames, channels)`` of what can be decoded, until the end."""
         done = 0
         to_float = self._av.AudioResampler("flt", self._first.layout, self.rate)
         try:
@@ -110,6 +126,14 @@ class ContainerFile(Closing):
         if stated and missing > _MISCOUNTED_SECONDS * self.rate:
             self.missing_frames = missing
             self.truncated = True
+
+    def _frames(self, stream: Any) -> Iterator[Any]:
+        """Decode packet by packet; one that is damaged does not cost those behind it."""
+        for packet in self._container.demux(stream):
+            try:
+                yield from packet.decode()
+            except self._failures:
+                self.truncated = True
 
     def close(self) -> None:
         """Close the file."""

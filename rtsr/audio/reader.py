@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +16,12 @@ from numpy.typing import NDArray
 from rtsr.audio.container import ContainerFile, UnknownFormatError
 from rtsr.audio.speakers import order_in, speakers_of
 from rtsr.audio.tags import tags_of
-from rtsr.audio.truncation import counted_mp3_samples, ogg_ends_early
+from rtsr.audio.truncation import (
+    counted_mp3_samples,
+    mp3_goes_on,
+    ogg_ends_early,
+    ogg_goes_on,
+)
 from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -43,6 +49,9 @@ _PADDING_FRAMES = 4 * 1152
 _MISCOUNTED_FRAMES = 1152
 # A first MPEG frame further behind the tags than this is nothing that players find either.
 _MPEG_SEARCH_BYTES = 1 << 16
+
+# A thread that finds stderr silenced by another would leave it so.
+_STDERR = threading.Lock()
 
 _NOT_A_SOUND_FILE = (
     "Input file '{path}' is not a sound file that can be read; "
@@ -137,8 +146,9 @@ class InputFile(Closing):
             counted = counted_mp3_samples(path) if path.is_file() else None
             self._spare_frames = _PADDING_FRAMES if counted is None else _MISCOUNTED_FRAMES
             self.frames = counted if counted and counted > 0 else self.frames
+            self.truncated = path.is_file() and mp3_goes_on(path)
         elif self._file.format == "OGG" and path.is_file():
-            self.truncated = ogg_ends_early(path)
+            self.truncated = ogg_ends_early(path) or ogg_goes_on(path)
         if self.frames <= 0 and self.truncated:
             self.close()
             raise UnreadableFileError(
@@ -253,19 +263,20 @@ def _quiet_decoder(is_mpeg: bool) -> Iterator[None]:
     if not is_mpeg:
         yield
         return
-    try:
-        kept = os.dup(2)
-    except OSError:  # stderr is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # stderr is closed
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _looks_like_mpeg(path: Path) -> bool:

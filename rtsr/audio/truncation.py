@@ -1,4 +1,4 @@
-"""Whether an Ogg or MP3 file was cut off: libsndfile decodes what is left and says nothing."""
+"""Whether an Ogg or MP3 file was cut off, or holds another behind it: libsndfile says nothing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 # An Ogg page is at most 65307 bytes long, so that the last one begins within this.
 _OGG_TAIL_BYTES = 1 << 16
 _OGG_HEADER_BYTES = 27
+_OGG_BEGIN_OF_STREAM = 2
 _OGG_END_OF_STREAM = 4
 _MPEG_HEAD_BYTES = 1 << 16
 _XING_FRAMES = 1
+_XING_BYTES = 2
 # Only the first frame can be the one that counts the others; its tag stands at these places.
 _XING_LONGEST_OFFSET = 4 + 2 + 32
 
@@ -31,26 +33,34 @@ def ogg_ends_early(path: Path) -> bool:
     return not tail[place + 5] & _OGG_END_OF_STREAM
 
 
+def ogg_goes_on(path: Path) -> bool:
+    """Whether a stream follows behind those that a file begins with, which alone are decoded."""
+    with path.open("rb") as file:
+        head = file.read(_OGG_TAIL_BYTES)
+        file.seek(max(0, file.seek(0, 2) - _OGG_TAIL_BYTES))
+        tail = file.read()
+    first = set()
+    place = 0
+    # Streams that lie beside each other, as of a film, all begin before any of them goes on.
+    while head[place : place + 5] == b"OggS\0" and head[place + 5] & _OGG_BEGIN_OF_STREAM:
+        first.add(head[place + 14 : place + 18])
+        segments = head[place + 26 : place + 27]
+        body = place + _OGG_HEADER_BYTES + (segments[0] if segments else 0)
+        place = body + sum(head[place + _OGG_HEADER_BYTES : body])
+    last = tail.rfind(b"OggS\0")
+    return bool(first) and last >= 0 and tail[last + 14 : last + 18] not in first
+
+
 def counted_mp3_samples(path: Path) -> int | None:
     """Count samples per channel by a Xing or Info tag's frame count; ``None`` without a tag.
 
     The encoder's delay and padding are taken off where a LAME tag follows that names them.
     """
-    with path.open("rb") as file:
-        start = file.read(10)
-        if start[:3] == b"ID3" and len(start) == 10:
-            file.seek(10 + (start[6] << 21 | start[7] << 14 | start[8] << 7 | start[9]))
-        else:
-            file.seek(0)
-        head = file.read(_MPEG_HEAD_BYTES)
-    sync = head.find(b"\xff")
-    while 0 <= sync < len(head) - 3 and head[sync + 1] & 0xE6 != 0xE2:
-        sync = head.find(b"\xff", sync + 1)
-    if sync < 0:
+    found = _find_xing(path)
+    if found is None:
         return None
-    window = head[sync : sync + _XING_LONGEST_OFFSET + 4]
-    tag = sync + max(window.find(b"Xing"), window.find(b"Info"))
-    if tag < sync or len(head) < tag + 12 or not head[tag + 7] & _XING_FRAMES:
+    head, _, sync, tag = found
+    if len(head) < tag + 12 or not head[tag + 7] & _XING_FRAMES:
         return None
     is_mpeg_1 = head[sync + 1] & 0x18 == 0x18
     samples = int.from_bytes(head[tag + 8 : tag + 12], "big") * (1152 if is_mpeg_1 else 576)
@@ -61,3 +71,44 @@ def counted_mp3_samples(path: Path) -> int | None:
         padding = int.from_bytes(head[lame + 21 : lame + 24], "big")
         samples -= (padding >> 12) + (padding & 0xFFF)
     return samples
+
+
+def mp3_goes_on(path: Path) -> bool:
+    """Whether another file was joined to one whose tag counts its bytes, and is not decoded."""
+    found = _find_xing(path)
+    if found is None:
+        return False
+    head, offset, sync, tag = found
+    flags = head[tag + 7]
+    counted = tag + 8 + 4 * (flags & _XING_FRAMES)
+    if not flags & _XING_BYTES or len(head) < counted + 4:
+        return False
+    with path.open("rb") as file:
+        file.seek(offset + sync + int.from_bytes(head[counted : counted + 4], "big"))
+        behind = file.read(4)
+    # The bits of a frame's header that do not change from frame to frame of a file.
+    is_frame = behind[:1] == b"\xff" and behind[1:2] == head[sync + 1 : sync + 2]
+    return behind[:3] == b"ID3" or (is_frame and len(behind) == 4)
+
+
+def _find_xing(path: Path) -> tuple[bytes, int, int, int] | None:
+    """Find the frame that counts the others, and its tag.
+
+    Returns:
+        a part of the file, its offset, and the places of the frame and of the tag in it.
+    """
+    with path.open("rb") as file:
+        start = file.read(10)
+        offset = 0
+        if start[:3] == b"ID3" and len(start) == 10:
+            offset = 10 + (start[6] << 21 | start[7] << 14 | start[8] << 7 | start[9])
+        file.seek(offset)
+        head = file.read(_MPEG_HEAD_BYTES)
+    sync = head.find(b"\xff")
+    while 0 <= sync < len(head) - 3 and head[sync + 1] & 0xE6 != 0xE2:
+        sync = head.find(b"\xff", sync + 1)
+    if sync < 0:
+        return None
+    window = head[sync : sync + _XING_LONGEST_OFFSET + 4]
+    tag = sync + max(window.find(b"Xing"), window.find(b"Info"))
+    return None if tag < sync or len(head) < tag + 8 else (head, offset, sync, tag)

@@ -29,13 +29,17 @@ _FORMAT_OF_EXTENSION = {
     "snd": "AU",
     "wave": "WAV",
 }
+# Without a header, or with one in a file of its own, which a rename would leave behind.
+_UNWRITTEN = ("RAW", "SD2")
+# Sample formats that libsndfile writes and does not read.
+_UNREADABLE = "DWVW"
 _SUGGESTED = "wav, flac, ogg, opus, mp3, aiff, caf, au, w64"
 
 # Bit depths that hold what rtsr adds; 8 bits and telephone codes would bury it in their noise.
 _KEPT_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-_INTEGER_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 # What a WAV header can hold together with the speakers.
 _EXTENSIBLE_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # WAV and AIFF files count their bytes in 32 bits; some room is left for their headers.
@@ -207,14 +211,14 @@ class OutputFile:
         # libsndfile would cut the fraction off; rounded, what was read is written back bit for bit.
         full_scale = 2.0 ** (bits - 1)
         scaled = np.rint(
-            block * full_scale if bits == 16 else block.astype(np.float64) * full_scale
+            block * full_scale if bits <= 16 else block.astype(np.float64) * full_scale
         )
         self.clipped_samples += int(
             np.count_nonzero((scaled < -full_scale) | (scaled >= full_scale))
         )
         np.clip(scaled, -full_scale, full_scale - 1, out=scaled)
-        if bits == 16:
-            return scaled.astype(np.int16)
+        if bits <= 16:
+            return scaled.astype(np.int16) << (16 - bits)
         return scaled.astype(np.int32) << (32 - bits)
 
     def _too_large(self) -> AudioFormatError:
@@ -244,7 +248,7 @@ def _disk_is_full(folder: Path) -> bool:
 def _choose_format(soundfile: Any, path: Path) -> str:
     extension = path.suffix.lstrip(".").lower()
     name = _FORMAT_OF_EXTENSION.get(extension, extension.upper())
-    if name == "RAW" or name not in soundfile.available_formats():
+    if name in _UNWRITTEN or name not in soundfile.available_formats():
         found = f"'.{extension}'" if extension else "no extension"
         raise AudioFormatError(
             f"Output '{path}' has {found}, which names no format that can be written; "
@@ -258,7 +262,11 @@ def _choose_subtype(
 ) -> str:
     if wanted is not None:
         name = wanted.upper()
-        known = list(soundfile.available_subtypes(file_format))
+        known = [
+            each
+            for each in soundfile.available_subtypes(file_format)
+            if not each.startswith(_UNREADABLE)
+        ]
         if name not in known:
             raise AudioFormatError(
                 f"Sample format {wanted!r} does not exist in {file_format} files; "

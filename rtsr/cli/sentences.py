@@ -11,5 +11,5 @@ def sentence_of(error: RtsrError | OSError) -> str:
     """Return the one sentence that tells of an error."""
     if isinstance(error, RtsrError):
         return str(error)
-    subject = f"'{error.filename}': " if error.filename else ""
+    subject = f"'{error.filename}': " if error.filename else "The system refused to read or write: "
     return f"{subject}{error.strerror or error}."

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from rtsr.audio.reader import native_name, open_input
+from rtsr.audio.reader import UnreadableFileError, open_input
 from rtsr.errors import AudioFormatError, MissingDependencyError, RtsrError
 from rtsr.spectra.stft import Signal
 from rtsr.timing import SAMPLE_RATE
@@ -22,24 +21,23 @@ def read_native(path: str | Path) -> tuple[Signal, int]:
     path = Path(path)
     if not path.is_file():
         raise AudioFormatError(f"There is no file {path}; give the path of an audio file.")
-    try:
-        samples, rate = soundfile.read(native_name(path), dtype="float64", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError):
-        samples, rate = _decoded(path)
+    samples, rate = _decoded(path)
     if samples.shape[0] == 0:
-        raise AudioFormatError(f"{path} holds no samples, so there is nothing to read.")
+        raise AudioFormatError(f"{path} is damaged: no samples of it can be decoded.")
     if not np.isfinite(samples).all():
         raise AudioFormatError(f"{path} holds NaN or infinite samples and cannot be used.")
     return samples, int(rate)
 
 
 def _decoded(path: Path) -> tuple[Signal, int]:
-    """Read what libsndfile does not, as `rtsr enhance` does."""
+    """Read a file as `rtsr enhance` does, so that channels stand in the same order."""
     try:
         with open_input(path) as file:
             blocks: list[Signal] = [np.zeros((0, file.channels))]
             blocks += [block.astype(np.float64) for block in file.blocks()]
             return np.concatenate(blocks), file.rate
+    except UnreadableFileError:
+        raise
     except RtsrError as error:
         raise AudioFormatError(
             f"{path} cannot be read as audio; convert it to WAV or FLAC first."

@@ -139,6 +139,16 @@ def test_extension_names_the_format(
     assert abs(soundfile.info(again).frames - 24000) <= 2400
 
 
+@pytest.mark.parametrize(("name", "subtype"), [("out.sd2", None), ("out.aiff", "DWVW_16")])
+def test_what_could_not_be_read_again_is_not_written(
+    name: str, subtype: str | None, tmp_path: Path, stand_in: Path
+) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    with pytest.raises(RtsrError, match="use one of"):
+        enhance_file(tmp_path / "in.wav", tmp_path / name, model=stand_in, subtype=subtype)
+    assert _names(tmp_path) == {"in.wav"}
+
+
 @pytest.mark.parametrize(
     ("source", "target", "expected"),
     [
@@ -273,6 +283,23 @@ def test_a_page_lost_within_an_ogg_is_said(
     assert any("damaged" in sentence for sentence in report.warnings())
 
 
+@pytest.mark.parametrize("extension", ["ogg", "mp3"])
+def test_files_joined_to_one_are_said(
+    extension: str, tmp_path: Path, stand_in: Path, make_sound: MakeSound
+) -> None:
+    source = tmp_path / f"in.{extension}"
+    parts = []
+    for channels in (1, 2):
+        soundfile.write(source, make_sound(48000, 1.0, channels=channels), 48000)
+        parts.append(source.read_bytes())
+        assert not enhance_file(source, tmp_path / "out.wav", model=stand_in, wet=0.0).truncated
+    source.write_bytes(b"".join(parts))
+    report = enhance_file(source, tmp_path / "out.wav", model=stand_in, wet=0.0)
+    assert report.seconds == pytest.approx(1.0, abs=0.05)
+    assert report.truncated
+    assert any("several files" in sentence for sentence in report.warnings())
+
+
 def test_a_flac_that_does_not_tell_its_length_is_whole(
     tmp_path: Path, stand_in: Path, make_sound: MakeSound
 ) -> None:
@@ -360,6 +387,19 @@ def test_speakers_of_a_wav_are_kept(
         assert np.array_equal(file.read(), soundfile.read(source)[0])
 
 
+@pytest.mark.parametrize(("name", "subtype"), [("out.wav", "PCM_U8"), ("out.aiff", "PCM_S8")])
+def test_eight_bits_are_rounded_and_held(
+    name: str, subtype: str, tmp_path: Path, stand_in: Path
+) -> None:
+    sound = np.repeat([0.6, -0.6, 1.5, -1.6, 300.0, -300.0], 100) / 128.0
+    soundfile.write(tmp_path / "in.wav", sound, 48000, subtype="FLOAT")
+    settings: dict[str, object] = {"model": stand_in, "wet": 0.0, "limiter": False}
+    report = enhance_file(tmp_path / "in.wav", tmp_path / name, subtype=subtype, **settings)  # type: ignore[arg-type]
+    steps = soundfile.read(tmp_path / name)[0] * 128.0
+    assert np.array_equal(steps, np.repeat([1, -1, 2, -2, 127, -128], 100))
+    assert report.clipped_samples == 200
+
+
 @pytest.mark.parametrize("target", ["out.wav", "out.flac", "out.opus", "out.mp3", "out.w64"])
 def test_tags_are_kept(target: str, tmp_path: Path, stand_in: Path) -> None:
     source = tmp_path / "in.flac"
@@ -386,6 +426,18 @@ def test_what_a_format_cannot_count_is_refused_before_the_work(
     with pytest.raises(RtsrError, match="larger than 4 GiB"):
         enhance_file(tmp_path / "in.wav", tmp_path / "out.aiff", model=stand_in)
     assert _names(tmp_path) == {"in.wav"}
+
+
+def test_a_wav_of_unknown_length_does_not_outgrow_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    half = np.zeros((2000, 1), np.float32)
+    with output_file.OutputFile(tmp_path / "out.wav", 48000, 1, 0) as file:
+        file.write(half)
+        with pytest.raises(RtsrError, match="larger than 4 GiB"):
+            file.write(half)
+    assert not _names(tmp_path)
 
 
 def test_a_private_file_stays_private(tmp_path: Path, stand_in: Path) -> None:

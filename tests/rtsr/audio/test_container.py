@@ -93,6 +93,36 @@ def test_tags_of_an_m4a_are_kept(tmp_path: Path, stand_in: Path) -> None:
         assert (file.title, file.tracknumber) == ("Zürich", "3")
 
 
+def test_damage_costs_what_is_damaged_alone(tmp_path: Path) -> None:
+    sound = _sound(seconds=4.0)
+    path = _write(tmp_path / "in.m4a", "alac", sound)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"mdat") + len(data) // 3
+    data[place : place + 10000] = b"\xff" * 10000  # over the beginning of a packet or two
+    path.write_bytes(bytes(data))
+    with open_input(path) as file:
+        held = np.concatenate(list(file.blocks()))[:, 0]
+        assert file.truncated
+        assert 0 < file.missing_frames <= 2 * 4096
+    assert len(held) == 4 * RATE - file.missing_frames
+    np.testing.assert_array_equal(held[-RATE:], sound[0, -RATE:] / np.float32(32768))
+
+
+def test_a_header_that_points_nowhere_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in.w64"
+    soundfile.write(path, _sound()[0], RATE)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data")
+    data[place + 10] ^= 0xA2  # an unknown chunk
+    data[place + 16 : place + 24] = (0x2E << 40).to_bytes(8, "little")  # larger than a disk
+    path.write_bytes(bytes(data))
+    with pytest.raises(AudioFormatError, match="is damaged and cannot be read"):
+        open_input(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_what_libsndfile_gives_up_on_is_read(tmp_path: Path) -> None:
     path = tmp_path / "in.caf"
     soundfile.write(path, _sound()[0], RATE)

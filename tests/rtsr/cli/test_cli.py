@@ -27,6 +27,16 @@ def runner() -> CliRunner:
     return CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_what_the_system_refuses_is_a_sentence() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*RTSR, "models", "--json"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"rtsr: The system refused to read or write: No space left on device.\n"
+
+
 def test_help_names_every_command(runner: CliRunner) -> None:
     result = runner.invoke(application.app, ["--help"])
     assert result.exit_code == 0

@@ -45,8 +45,9 @@ def test_a_failed_write_leaves_the_old_colour(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as raised:
         make_colour(np.zeros(24)).save(path)
+    assert raised.value.filename == str(path)
     assert read_colour(path) == old
     assert os.listdir(tmp_path) == ["me.json"]
 

@@ -19,6 +19,7 @@ from rtsr.cli.eval import eval_command
 from rtsr.cli.metric_meanings import MEANINGS
 from rtsr.errors import ArgumentError, AudioFormatError, MissingDependencyError, RtsrError
 from rtsr.quality import METRICS, compare_files, compare_folders, medians
+from rtsr.quality.audio import read_audio
 from rtsr.quality.compare import audio_by_stem
 from rtsr.quality.cutoff import measure_file_cutoff
 from rtsr.quality.mismatch import find_mismatches
@@ -110,6 +111,16 @@ def test_folders_that_cannot_be_paired(tmp_path: Path) -> None:
         compare_folders(tmp_path / "reference", tmp_path / "out", 4000, FAST)
     with pytest.raises(RtsrError, match="no folder"):
         compare_folders(tmp_path / "reference", tmp_path / "nowhere", 4000, FAST)
+
+
+def test_surround_is_compared_channel_by_channel(tmp_path: Path) -> None:
+    voice = soundfile.read(write_noise(tmp_path / "mono.wav"))[0][:48000]
+    sound = voice[:, None] * np.array([1.0, 0.0, 0.5, 0.0, 0.0, 0.0])
+    soundfile.write(tmp_path / "a.wav", sound, 48000)
+    # Vorbis has the centre, third in WAV files, second.
+    soundfile.write(tmp_path / "b.ogg", sound[:, [0, 2, 1, 4, 5, 3]], 48000)
+    difference = read_audio(tmp_path / "a.wav") - read_audio(tmp_path / "b.ogg")
+    assert np.abs(difference[:, 1]).max() < 0.01 * np.abs(voice).max()
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
