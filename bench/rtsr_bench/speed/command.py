@@ -234,7 +234,7 @@ def train_step_command(
     model: Annotated[str, typer.Option("--model", help="small or base.")] = "small",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each.")] = 5,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips per step.")] = None,
-    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Hops per clip.")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", min=20, help="Hops per clip.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Say what a training step costs, stage by stage: launches and milliseconds.
