@@ -136,11 +136,11 @@ def speed_command(
     from rtsr_bench.speed.run import run_on_terminal
 
     if evidence is not None:
-        options.check_beside_evidence(context)
+        options.check_beside(context, "--evidence")
     check_writable(json_file, html_file)
     options.check_apart(json_file, html_file, against, *(comparison or ()))
     if comparison is not None:
-        options.check_beside_comparison(context)
+        options.check_beside(context, "--compare")
         _compare(comparison, json_file, html_file)
         return
     few_streams = order.STREAMS if evidence is not None else (1,) if quick else (1, 4)
