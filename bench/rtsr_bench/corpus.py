@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import soundfile
 import soxr
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
+from rtsr.errors import RtsrError
 from rtsr.quality.audio import read_native
 from rtsr.spectra.stft import Signal
 from rtsr.train.excerpt import loudest_part
@@ -30,6 +32,10 @@ Enhancer = Callable[[Path, Path], object]
 #: ViSQOL costs about 0.1 s per second of audio, so a report scores this much of each clip
 MAX_SECONDS = 6.0
 DOMAINS = ("speech", "effects", "music", "unknown")
+
+
+class WorkFolderError(RtsrError):
+    """What is made of clips cannot be written; no clip is to blame."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,11 @@ def count_by_domain(clips: Sequence[Clip]) -> dict[str, int]:
     }
 
 
-def fingerprint(clips: Sequence[Clip]) -> str:
-    """Twelve hexadecimal digits that tell one list of clips, and one state of it, from another."""
-    lines = [f"{clip.name} {clip.path} {clip.path.stat().st_size}" for clip in clips]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+def folder_for(clips: Sequence[Clip], work: str | Path) -> Path:
+    """Name the folder of what is made of these clips, and of this state of them."""
+    states = [(clip, clip.path.stat()) for clip in clips if clip.path.is_file()]
+    lines = [f"{one.name} {one.path} {now.st_size} {now.st_mtime_ns}" for one, now in states]
+    return Path(work) / f"clips-{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"
 
 
 def read_first_channel(path: str | Path) -> tuple[Signal, int]:
@@ -178,11 +185,22 @@ def prepare(
 
 
 def write_whole(path: Path, samples: np.ndarray, rate: int, subtype: str = "PCM_16") -> None:
-    """Write a sound file that appears under its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a sound file that appears under its name only when it is whole.
+
+    Raises:
+        WorkFolderError: it cannot be written.
+    """
     beside = path.with_name(f".partial-{path.name}")
-    soundfile.write(beside, samples, rate, subtype=subtype)
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(beside, samples, rate, subtype=subtype)
+        beside.replace(path)
+    # The second is what soundfile raises where a disk is full.
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            beside.unlink()
+        reason = getattr(error, "strerror", None) or "the disk may be full"
+        raise WorkFolderError(f"'{path}' cannot be written: {reason}.") from None
 
 
 def first_clips(clips: Sequence[Clip], most: int | None) -> list[Clip]:

@@ -13,7 +13,8 @@ def bandwidth_command(
         list[Path], typer.Argument(metavar="CORPUS...", help="Folders of manifest.csv.")
     ],
     minutes: Annotated[
-        float, typer.Option(min=0.5, help="Of streams that do not change, in each domain.")
+        float,
+        typer.Option(min=0.5, max=1440.0, help="Of streams that do not change, in each domain."),
     ] = 60.0,
     every: Annotated[
         int, typer.Option(min=1, metavar="N", help="Change only every N-th recording.")

@@ -193,7 +193,7 @@ def unchanged_table(results: Sequence[Unchanged]) -> str:
     cells = [
         [
             *key,
-            f"{sum(one.minutes for one in some):.0f}",
+            f"{sum(one.minutes for one in some):.3g}",
             sum(one.false_moves for one in some),
             f"{sum(one.wrong_seconds for one in some):.1f}",
         ]

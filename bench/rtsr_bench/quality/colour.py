@@ -281,9 +281,13 @@ def recorded(path: Path) -> list[dict[str, Any]]:
         RtsrError: it is no such file.
     """
     found = read_json(path, "`rtsr bench colour --json`")
-    if not isinstance(found, dict) or not isinstance(found.get("recordings"), list):
-        raise RtsrError(f"'{path}' is no file of `rtsr bench colour --json`.")
-    return list(found["recordings"])
+    try:
+        recordings = list(found["recordings"])
+        # Only to see that all is there that a table or a picture needs.
+        summarise(recordings)
+    except (KeyError, TypeError, ValueError):
+        raise RtsrError(f"'{path}' is no file of `rtsr bench colour --json`.") from None
+    return recordings
 
 
 def measure_corpus(
@@ -300,10 +304,13 @@ def measure_corpus(
 
     Raises:
         ArgumentError: the rate is none that a colour is learnt for.
+        RtsrError: there is nothing to be scored.
     """
     if rate not in NARROW_RATES:
         raise ArgumentError(f"The rate must be one of {', '.join(map(str, NARROW_RATES))} Hz.")
     items = read_corpus(corpus, per_domain)
+    if not items:
+        raise RtsrError(f"'{corpus}' has no valid recording that is long enough to be halved.")
     return [
         {"name": item.name, "domain": item.domain, "cases": result}
         for item, result in zip(items, measure(items, model, rate, bar), strict=True)

@@ -56,7 +56,8 @@ def quality_command(
         int | None, typer.Option("--limit", min=1, help="Clips of each domain; all, if not given.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1.0, help="Loudest part scored of each clip.")
+        float,
+        typer.Option("--seconds", min=1.0, max=3600.0, help="Loudest part scored of each clip."),
     ] = 6.0,
     conditions: Annotated[
         bool,
@@ -129,7 +130,9 @@ def baseline_command(
     baselines: Annotated[
         Path, typer.Option("--baselines", help="Folder for the fitted baselines.")
     ] = Path("baselines"),
-    seconds_per_file: Annotated[float, typer.Option(help="Loudest seconds used of a file.")] = 8.0,
+    seconds_per_file: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="Loudest seconds used of a file.")
+    ] = 8.0,
     mask: Annotated[
         bool, typer.Option("--mask", help="Teach no band above a recording's measured cutoff.")
     ] = False,
@@ -179,8 +182,9 @@ def artefacts_command(
     Each artefact per domain: median (worst; clips beyond the limit / clips scored).
     """
     from rtsr import enhance_file
+    from rtsr.errors import ArgumentError
     from rtsr.quality.evaluation import check_cutoff
-    from rtsr_bench.corpus import first_clips, list_clips
+    from rtsr_bench.corpus import first_clips, folder_for, list_clips
     from rtsr_bench.files import check_writable, write_json
     from rtsr_bench.progress import progress_bar
     from rtsr_bench.quality.artefacts import find_in_clips, markdown_table
@@ -189,16 +193,19 @@ def artefacts_command(
     for cutoff_hz in cutoff:
         check_cutoff(cutoff_hz)
     check_writable(json_file)
-    clips = first_clips(list_clips(data), limit)
+    labels = {Path(name).stem: name for name in model}
+    if len(labels) < len(model):
+        raise ArgumentError("Two models have one name; rename one of the files.")
+    listed = list_clips(data)
+    clips, folder = first_clips(listed, limit), folder_for(listed, work)
     report: dict[str, dict[str, object]] = {}
     for cutoff_hz in cutoff:
-        for name in model:
-            label = Path(name).stem
+        for label, name in labels.items():
             with progress_bar() as bar:
                 found = find_in_clips(
                     partial(enhance_file, model=name),
                     bar.track(clips, description=f"{label} at {cutoff_hz:g} Hz"),
-                    work,
+                    folder,
                     cutoff_hz,
                     name=label,
                 )
@@ -227,12 +234,15 @@ def colour_command(
     json_file: _Json = None,
 ) -> None:
     """Say what a colour is worth: none, of the beginning, by itself, of a wrong source, oracle."""
+    from rtsr.errors import ArgumentError
     from rtsr.runtime.models import find_model
     from rtsr_bench.files import check_writable
     from rtsr_bench.progress import progress_bar
     from rtsr_bench.quality import colour
 
     check_writable(picture, json_file)
+    if print_again and json_file is not None:
+        raise ArgumentError("--print reads a file of --json and writes none; leave out --json.")
     if print_again:
         recordings = colour.recorded(corpus)
     else:

@@ -13,8 +13,9 @@ from rtsr.errors import ArgumentError, RtsrError
 from rtsr_bench.corpus import (
     DOMAINS,
     Clip,
-    fingerprint,
+    WorkFolderError,
     first_clips,
+    folder_for,
     list_clips,
     prepare_inputs,
     prepare_references,
@@ -76,7 +77,7 @@ def prepare_corpus(
         show: told of the progress.
 
     Raises:
-        RtsrError: the folder is no corpus, or nothing is left of it.
+        RtsrError: the folder is no corpus, nothing is left of it, or ``work`` cannot be written to.
     """
     name = source.resolve().name
     listed = list_clips(source)
@@ -87,13 +88,15 @@ def prepare_corpus(
             f"--domain is one of {', '.join(DOMAINS)}."
         )
     # Clips of another corpus may have the same names; those of a part of it are the same files.
-    folder = work / f"quality-{fingerprint([clip for clip in listed if clip.path.is_file()])}"
+    folder = folder_for(listed, work)
     references: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     for done, clip in enumerate(chosen):
         show(f"clips of {name}", done, len(chosen))
         try:
             references |= _prepare_reference(clip, folder / f"references-{seconds:g}s", seconds)
+        except WorkFolderError:
+            raise
         # The first is what soundfile raises for what it cannot decode.
         except (RuntimeError, OSError, RtsrError) as error:
             left_out[clip.name] = _reason(error, clip)

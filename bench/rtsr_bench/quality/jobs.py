@@ -27,7 +27,7 @@ from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
 from rtsr_bench.files import write_text
-from rtsr_bench.processes import environment, thread_limits
+from rtsr_bench.processes import environment, interrupts_kept_back, thread_limits
 from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
 from rtsr_bench.quality.systems import BASELINE, MODEL, System
@@ -144,9 +144,14 @@ def _run_in_processes(
         return
     # Spawned, because a fork of a process that has run ONNX Runtime's threads may hang.
     context = multiprocessing.get_context("spawn")
-    alone = environment(thread_limits(1))
-    with alone, ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(_run, jobs[place]): place for place in waiting}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        # A process that is ended leaves its files behind: they lie where they go with this.
+        environment({**thread_limits(1), "TMPDIR": folder}),
+        ProcessPoolExecutor(workers, mp_context=context) as pool,
+    ):
+        with interrupts_kept_back():
+            futures = {pool.submit(_run, jobs[place]): place for place in waiting}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -155,6 +160,11 @@ def _run_in_processes(
                 "A process of the report died, probably out of memory; run the command again with "
                 "--jobs 1: it goes on where it stopped."
             ) from None
+        except BaseException:
+            # Who ends the program does not want to wait for what is begun, nor for what comes next.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -163,7 +163,7 @@ def _of_the_sound(results: dict[str, Any]) -> list[list[tuple[str, str]]]:
         ],
         Stalls(**results["stalls"]).rows(),
         [
-            ("windows of 10 ms recorded", f"{sound.windows}"),
+            ("windows of 10 ms scored", f"{sound.windows}"),
             ("broken", f"{sound.broken}"),
             ("not scored, beside lost cycles", f"{sound.excused}"),
             ("longest break", f"{sound.longest_broken_ms:.0f} ms"),

@@ -136,11 +136,11 @@ def speed_command(
     from rtsr_bench.speed.run import run_on_terminal
 
     if evidence is not None:
-        options.check_beside_evidence(context)
+        options.check_beside(context, "--evidence")
     check_writable(json_file, html_file)
     options.check_apart(json_file, html_file, against, *(comparison or ()))
     if comparison is not None:
-        options.check_beside_comparison(context)
+        options.check_beside(context, "--compare")
         _compare(comparison, json_file, html_file)
         return
     few_streams = order.STREAMS if evidence is not None else (1,) if quick else (1, 4)
@@ -234,7 +234,7 @@ def train_step_command(
     model: Annotated[str, typer.Option("--model", help="small or base.")] = "small",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each.")] = 5,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips per step.")] = None,
-    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Hops per clip.")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", min=20, help="Hops per clip.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Say what a training step costs, stage by stage: launches and milliseconds.

@@ -22,10 +22,12 @@ _QUICK_EXACT_UP_TO = 4
 #: A number of streams above 8 is found within an eighth of it.
 _EVIDENCE_EXACT_UP_TO = 8
 _LEAST_BUDGET_S, _DEFAULT_BUDGET_S, _MOST_BUDGET_S = 10.0, 270.0, 86_400.0
-_BESIDE_EVIDENCE = {
-    *("provider", "model", "precision", "hops", "streams", "threads", "evidence", "budget"),
+_MATRIX = ("provider", "model", "precision", "hops", "streams", "threads")
+#: what goes with an option, and why nothing else does
+_BESIDE = {
+    "--evidence": ({*_MATRIX, "evidence", "budget"}, "has a protocol of its own"),
+    "--compare": ({"comparison", "json_file", "html_file"}, "measures nothing"),
 }
-_BESIDE_COMPARISON = {"comparison", "json_file", "html_file"}
 #: Seconds of timed steps per item: this part of the budget, within limits.
 _PART_PER_ITEM, _LEAST_S, _MOST_S = 1 / 150, 0.05, 2.0
 
@@ -86,26 +88,18 @@ def check_apart(json_file: Path | None, html_file: Path | None, *read: Path | No
             raise ArgumentError(f"'{file}' is named twice; what is written needs its own name.")
 
 
-def check_beside_evidence(context: typer.Context) -> None:
-    """Raise :class:`ArgumentError` for given options that do not go with ``--evidence``."""
-    if given := _given_beside(context, _BESIDE_EVIDENCE):
-        raise ArgumentError(f"--evidence has a protocol of its own; leave out {', '.join(given)}.")
-
-
-def check_beside_comparison(context: typer.Context) -> None:
-    """Raise :class:`ArgumentError` for given options that do not go with ``--compare``."""
-    if given := _given_beside(context, _BESIDE_COMPARISON):
-        raise ArgumentError(f"--compare measures nothing; leave out {', '.join(given)}.")
-
-
-def _given_beside(context: typer.Context, accepted: set[str]) -> list[str]:
-    return [
-        (option.secondary_opts if context.params[option.name] is False else option.opts)[0]
-        for option in context.command.params
-        if option.name is not None
-        and option.name not in accepted
-        and getattr(context.get_parameter_source(option.name), "name", "") == "COMMANDLINE"
+def check_beside(context: typer.Context, option: str) -> None:
+    """Raise :class:`ArgumentError` for options that were given and do not go with this one."""
+    accepted, reason = _BESIDE[option]
+    given = [
+        (one.secondary_opts if context.params[one.name] is False else one.opts)[0]
+        for one in context.command.params
+        if one.name is not None
+        and one.name not in accepted
+        and getattr(context.get_parameter_source(one.name), "name", "") == "COMMANDLINE"
     ]
+    if given:
+        raise ArgumentError(f"{option} {reason}; leave out {', '.join(given)}.")
 
 
 def build_evidence_plan(

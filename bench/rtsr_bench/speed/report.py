@@ -179,21 +179,18 @@ def doubts(results: Entry) -> list[str]:
     ]
 
 
-def _busy(results: Entry) -> Iterable[str]:
+def _busy(results: Entry) -> list[str]:
     """Say when other programs took much of the machine; loads are of all of its threads."""
-    before, after = results["machine"]["load_average"], results.get("load_average_after")
+    before, after = results["machine"]["load_average"] or 0.0, results.get("load_average_after")
     threads = results["machine"]["cpu"]["threads"] or 1
     own = max((case["threads"] for case in results["cases"]), default=1)
-    for when, load, others, of_these in (
-        ("before it began", before, before, ""),
-        ("meanwhile", after, after and after - own, f", {own} of them its own"),
-    ):
-        if others is not None and others > 0.5 * threads:
-            yield (
-                f"The machine was busy {when} (load {load:g} on {counted(threads, 'thread')}"
-                f"{of_these}): these figures are not its own."
-            )
-            return
+    if before > 0.5 * threads:
+        text = f"before it began (load {before:g} on {counted(threads, 'thread')})"
+    elif (after or 0.0) - own > 0.5 * threads:
+        text = f"meanwhile (load {after:g} on {counted(threads, 'thread')}, {own} of them its own)"
+    else:
+        return []
+    return [f"The machine was busy {text}: these figures are not its own."]
 
 
 def known_quality(results: Entry) -> dict[str, str]:
@@ -230,7 +227,7 @@ def machine_line(results: Entry) -> str:
     """Say on what it was measured."""
     machine, software = results["machine"], results["software"]
     cpu = machine["cpu"]
-    parts = [f"{cpu['model'] or cpu['architecture']} ({cpu['usable_threads']} threads)"]
+    parts = [f"{cpu['model'] or cpu['architecture']} ({counted(cpu['usable_threads'], 'thread')})"]
     parts += [f"{gpu['name']}, driver {gpu['driver_version']}" for gpu in machine["gpus"]]
     libraries = software["libraries"]
     parts += [f"{name} {libraries[name]}" for name in libraries if name.startswith("onnxruntime")]

@@ -217,13 +217,13 @@ class _Run:
         }
 
     def _entry(self, case: Case) -> dict[str, Any]:
-        nothing = {"label": case.label, **case.identity(), "repetitions": []}
-        return {**self._entries.get(case, nothing), "error": self._errors.get(case)}
+        found = self._entries.get(case) or _case_results(case, [])
+        return {**found, "error": self._errors.get(case)}
 
     def _measure(self, case: Case) -> None:
         if reason := self._why_hopeless(case):
             self._errors[case] = reason
-            self._entries[case] = {"label": case.label, **case.identity(), "repetitions": []}
+            self._entries[case] = _case_results(case, [])
             return
         answers = self._answers.setdefault(case, [])
         try:

@@ -185,6 +185,8 @@ def test_tables_show_quantiles_and_sums() -> None:
     row, every = unchanged_table(unchanged).splitlines()[2:]
     assert row == "| music | full | 6 | 3 | 1.2 |"
     assert every == "| music | any | 6 | 3 | 1.2 |"
+    quarter = [Unchanged("music", "full", 0.25, 0, 0.0)] * 2
+    assert unchanged_table(quarter).splitlines()[2] == "| music | full | 0.5 | 0 | 0.0 |"
 
 
 @pytest.mark.slow

@@ -79,6 +79,26 @@ def test_a_model_is_measured_and_written(bench: Any, corpus: Path, tmp_path: Pat
     assert not list(tmp_path.glob(".partial*"))
 
 
+def test_another_corpus_with_the_same_names_has_files_of_its_own(
+    bench: Any, corpus: Path, tmp_path: Path
+) -> None:
+    def measure() -> str:
+        options = ("--model", "replicate", "--cutoff", 4000, "--limit", 1)
+        return str(bench("artefacts", corpus, *options, "--work", tmp_path / "work").stdout)
+
+    first = measure()
+    for clip in corpus.rglob("*.flac"):
+        samples, _ = soundfile.read(clip)
+        soundfile.write(clip, samples[::-1] * np.linspace(0.0, 1.0, samples.size), RATE)
+    assert measure() != first
+
+
+def test_models_of_one_name_are_refused(bench: Any, corpus: Path, tmp_path: Path) -> None:
+    done = bench("artefacts", corpus, "--model", "small", "--model", tmp_path / "small.onnx")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Two models have one name" in done.stderr
+
+
 def test_the_table_says_median_worst_and_how_many() -> None:
     clean = dict.fromkeys(ARTEFACTS, float("nan"))
     clips = {

@@ -30,6 +30,8 @@ def _run(*arguments: str) -> str:
 def test_another_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for text, sentence in (
         ("[1]", r"is no file of `rtsr bench colour --json`"),
+        ('{"recordings": [1]}', r"is no file of `rtsr bench colour --json`"),
+        ('{"recordings": [{"domain": "music"}]}', r"is no file of `rtsr bench colour --json`"),
         ("{", r"is not JSON; `rtsr bench colour --json` writes such files"),
     ):
         (tmp_path / "other.json").write_text(text)
@@ -82,6 +84,15 @@ def test_the_beginning_helps_the_rest_and_the_oracle_more(
         assert bias["oracle"] < bias["beginning"] < bias["none"]
     assert _run(str(found), "--print") == printed
     assert printed.count("\n") == 2 + len(colour_evidence.CASES)
+
+
+def test_a_corpus_of_nothing_that_can_be_scored_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", np.full(RATE, 0.1), RATE)
+    columns = "path,split,domain,speaker_or_group,seconds"
+    (tmp_path / "manifest.csv").write_text(f"{columns}\nshort.wav,valid,speech,a,1.0\n")
+    done = CliRunner().invoke(app, ["bench", "colour", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "has no valid recording that is long enough" in done.stderr
 
 
 def test_a_picture_is_drawn_of_what_was_found(tmp_path: Path) -> None:

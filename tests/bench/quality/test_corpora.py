@@ -51,6 +51,37 @@ def test_corpora_do_not_share_files_of_one_name(tmp_path: Path) -> None:
     assert first.references["speech/a"] != second.references["speech/a"]
 
 
+def test_a_clip_that_changed_is_made_anew(tmp_path: Path) -> None:
+    source = write_corpus(tmp_path / "one", "speech/a")
+    made = []
+    for seed in (1, 2):
+        # As long as it was before, as what is rendered once more would be.
+        noise = np.random.default_rng(seed).normal(size=RATE // 2) * 0.1
+        soundfile.write(source / "a.flac", noise, RATE, format="WAV")
+        corpus = prepare_corpus(source, [4000.0], tmp_path / "work", 2.0)
+        made.append(corpus.references["speech/a"].read_bytes())
+    assert made[0] != made[1]
+
+
+def test_a_full_work_folder_is_no_fault_of_a_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_corpus(tmp_path / "wide", "speech/a", "speech/b")
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise soundfile.LibsndfileError(2)
+
+    with monkeypatch.context() as here:
+        here.setattr(soundfile, "write", full)
+        with pytest.raises(RtsrError, match="cannot be written: the disk may be full"):
+            prepare_corpus(source, [4000.0], tmp_path / "work", 2.0)
+    assert not [file for file in (tmp_path / "work").rglob("*") if file.is_file()]
+    (tmp_path / "file").touch()
+    with pytest.raises(RtsrError, match="cannot be written: Not a directory"):
+        prepare_corpus(source, [4000.0], tmp_path / "file", 2.0)
+
+
 def test_what_cannot_be_judged_is_left_out_with_its_reason(tmp_path: Path) -> None:
     source = write_corpus(tmp_path / "wide", "speech/a", "speech/b", "music/c", "music/d")
     (source / "b.flac").write_text("not audio")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -171,3 +175,47 @@ def test_processes_are_started_with_one_thread(monkeypatch: pytest.MonkeyPatch) 
         assert os.environ["OMP_NUM_THREADS"] == os.environ["NUMBA_NUM_THREADS"] == "1"
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "NUMBA_NUM_THREADS" not in os.environ
+
+
+INTERRUPTED = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from rtsr_bench.quality.jobs import run_all
+
+@dataclass(frozen=True)
+class Sleep:
+    name: str
+    def key(self):
+        return self.name
+    def run(self):
+        Path(self.name).touch()
+        time.sleep(2.0)
+        return {}
+
+if __name__ == "__main__":
+    try:
+        run_all([Sleep(name) for name in "abcd"], Path("results"), 2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_without_a_word_of_its_processes(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, "interrupted.py"],
+        cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        ends = time.monotonic() + 60.0
+        while time.monotonic() < ends and not (tmp_path / "a").exists():
+            time.sleep(0.05)
+        # As a terminal does it: to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30.0)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (130, "")
+    assert not (tmp_path / "d").exists()
