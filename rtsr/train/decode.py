@@ -104,11 +104,13 @@ def decode(path: Path, entry: Listed, octave_rate: int = SAMPLE_RATE) -> Decoded
     try:
         import soundfile
         import soxr
+
+        from rtsr.audio.streamed_file import StreamedFile
     except (ImportError, OSError) as error:
         raise MissingDependencyError("Decoding recordings", "train") from error
 
     try:
-        with soundfile.SoundFile(native_name(path)) as file:
+        with StreamedFile(native_name(path)) as file:
             rate = int(file.samplerate)
             if entry.cutoff_hz is not None and entry.cutoff_hz > rate / 2:
                 raise RtsrError(

@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
+from rtsr.train import decode as decode_module
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
-from rtsr.train.decode import clock_of
+from rtsr.train.decode import clock_of, decode, to_int16
 from rtsr.train.degrade import draw_cutoffs
-from rtsr.train.listing import list_recordings
+from rtsr.train.listing import Listed, list_recordings
 from rtsr.train.octave import octave_settings
 from rtsr.train.settings import TrainSettings
 from rtsr.train.speed import change_speed, draw_speed
@@ -127,6 +129,23 @@ def test_resampled_recording_ends_below_its_own_nyquist(folder: Path) -> None:
         for name, cutoff in zip(corpus.names, corpus.cutoffs_hz, strict=True):
             if name.startswith("anna/two"):
                 assert cutoff <= 0.95 * 22050
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_an_mp3_of_few_bits_is_decoded_without_clicks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    """A decoder that is started anew at each block lacks what frames before it hold."""
+    path = tmp_path / "noise.mp3"
+    noise = 0.3 * np.random.default_rng(0).standard_normal(8 * rate)
+    soundfile.write(path, noise, rate, bitrate_mode="CONSTANT", compression_level=0.95)
+    whole = soundfile.read(path, dtype="float32")[0]
+    if rate != RATE:
+        whole = soxr.resample(whole, rate, RATE, quality="HQ")
+    monkeypatch.setattr(decode_module, "BLOCK", 1 << 13)
+    monkeypatch.setattr(decode_module, "LOWEST_CUTOFF_HZ", 0.0)
+    found = decode(path, Listed("noise.mp3", "unknown", "a", None)).samples
+    assert np.abs(found.astype(int) - to_int16(whole).astype(int)).max() <= 1
 
 
 def test_manifest_says_what_belongs_to_a_split(folder: Path) -> None:
