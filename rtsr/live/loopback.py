@@ -8,6 +8,7 @@ cable, which is what is stated.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import RtsrError
+from rtsr.live.device.latency import StreamLatency
 from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.timing import HOP, SAMPLE_RATE
@@ -23,10 +25,11 @@ from rtsr.timing import HOP, SAMPLE_RATE
 Audio = NDArray[np.float32]
 
 _CLICK_PEAK = 0.25
-# Silence before it, until the one before has died away.
+# Silence before it, until the one before has died away; as long beyond the way round once.
 _QUIET_HOPS = 50
+# Beyond the way round twice, for devices that take longer than they state.
 _LISTEN_HOPS = 50
-# A second each: time to connect programs by hand, which have no ports before they run.
+# A second each or more: time to connect programs by hand, which have no ports before they run.
 _TRIALS = 8
 # Of the click's own energy: below it is noise, or another sound.
 _ALIKE = 0.5
@@ -96,23 +99,30 @@ class _Clicker:
     """Listens to every hop in the worker: adds a click when asked, keeps what comes in after it."""
 
     def __init__(self) -> None:
-        # How long a hop is, the first one tells.
         self.recorded: Audio = np.zeros(0, np.float32)
         self._done = threading.Event()
         self._number: int | None = None
+        self._listens = 0
         self._click: Audio = np.zeros(0, np.float32)
 
-    def once(self) -> bool:
-        """Send one click and listen; false if the device stopped meanwhile."""
+    def once(self, latency: StreamLatency) -> bool:
+        """Send one click and listen until it may have come twice, by the stated latency.
+
+        Returns:
+            false if the device stopped meanwhile.
+        """
+        # A device that does not tell of its buffers has about a block in them each way.
+        way_round = math.ceil((latency.total_frames + 2 * latency.block) / latency.hop)
+        quiet = _QUIET_HOPS + way_round
+        self._listens = _LISTEN_HOPS + 2 * way_round
+        self.recorded = np.zeros(self._listens * latency.hop, np.float32)
+        self._click = click(latency.clock.rate)
         self._done.clear()
-        self._number = -_QUIET_HOPS
-        return self._done.wait(10.0 + (_QUIET_HOPS + _LISTEN_HOPS) * _HOP_SECONDS)
+        # Last: the worker takes it as the word to begin.
+        self._number = -quiet
+        return self._done.wait(10.0 + (quiet + self._listens) * _HOP_SECONDS)
 
     def __call__(self, hop: int, audio: Audio, out: Audio) -> None:
-        length = len(out)
-        if not self.recorded.size:
-            self.recorded = np.zeros(_LISTEN_HOPS * length, np.float32)
-            self._click = click(round(length / _HOP_SECONDS))
         number = self._number
         if number is None or number < 0:
             # Silence: a cable that amplifies would make an old click louder every time.
@@ -122,10 +132,11 @@ class _Clicker:
         if number == 0:
             out[: len(self._click)] += self._click[:, None]
         if number >= 0:
+            length = len(out)
             self.recorded[number * length : (number + 1) * length] = audio[:, 0]
-        self._number = number + 1
-        if self._number == _LISTEN_HOPS:
-            self._number = None
+        number += 1
+        self._number = number if number < self._listens else None
+        if self._number is None:
             self._done.set()
 
 
@@ -140,9 +151,11 @@ def measure_latency(settings: LiveSettings) -> LatencyResult:
     arrivals: list[int] = []
     levels: list[float] = []
     with LiveSession(wanted, on_hop=clicker) as session:
-        rate = session.latency.clock.rate
         for _ in range(_TRIALS):
-            if not clicker.once():
+            # JACK's latencies change when somebody connects the ports.
+            stated = session.latency
+            rate = stated.clock.rate
+            if not clicker.once(stated):
                 raise RtsrError("The device stopped while the click was under way; try again.")
             arrivals, levels = find_clicks(clicker.recorded, rate)
             if len(arrivals) > 1:

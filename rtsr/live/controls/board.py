@@ -46,7 +46,8 @@ class Control:
         name: as in the API, in MIDI maps and on the command line.
         unit: of its value; empty for a plain number.
         low: the smallest value; ``high`` the largest.
-        default: what it stands at until somebody turns it.
+        default: what it stands at until somebody turns it, up to 48 kHz; a board's own
+            :meth:`ControlBoard.default` knows what is played.
         kind: how a knob's way is laid over the range. ``log`` in equal ratios, ``switch`` off below
             the middle, ``choice`` an index in equal parts, ``integer`` rounded.
         smoothing_ms: time in which the sound follows a change.
@@ -214,6 +215,15 @@ class ControlBoard:
             return control.low, float(len(self.fallback_levels) - 1)
         return control.low, self._top_hz if name == _CEILING else control.high
 
+    def default(self, name: str) -> float:
+        """Value at which a control of this board stands until somebody turns it.
+
+        Raises:
+            ArgumentError: no such control.
+        """
+        # Left open, the ceiling is at the end of what is played.
+        return self._top_hz if name == _CEILING else find_control(name).default
+
     def get(self, name: str) -> float:
         """Value of a control.
 
@@ -302,8 +312,7 @@ class ControlBoard:
 
     def reset(self) -> None:
         """Turn everything back to its default."""
-        self.array[:] = [control.default for control in CONTROLS]
-        self.array[_INDEX[_CEILING]] = self._top_hz
+        self.array[:] = [self.default(name) for name in _INDEX]
 
     def as_dict(self) -> dict[str, float]:
         """Name and value of every control."""

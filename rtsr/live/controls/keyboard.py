@@ -82,7 +82,7 @@ class KeyControls:
             low, high = self._board.limits(control.name)
             self._board.set(control.name, low if key == "home" else high)
         elif key == "d":
-            self._board.set(control.name, control.default)
+            self._board.set(control.name, self._board.default(control.name))
         elif key == "r":
             self._board.reset()
         elif key in (" ", "b"):

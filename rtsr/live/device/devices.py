@@ -144,7 +144,7 @@ def find_device(wanted: int | str | None, kind: Kind) -> Device:
         device = default_device(kind, devices)
         assert device is not None
         return device
-    if isinstance(wanted, int) or wanted.strip().isdigit():
+    if isinstance(wanted, int) or wanted.strip().isdecimal():
         return _by_number(int(wanted), kind, devices, usable)
     return _by_name(wanted, kind, devices, usable)
 

@@ -192,6 +192,7 @@ class DeviceStream:
                 for stream in others:
                     stream._close_streams()
                 portaudio.restart()
+            self._format = replace(self._format, devices=self._format.devices.without_gone())
             devices = self._format.devices.listed_again()
             self._format = choose_format(self.request, devices, self.memory.channels)
             self._open()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.callback.sample_formats import FORMATS
@@ -17,6 +18,10 @@ from rtsr.live.device.devices import (
 )
 from rtsr.live.device.latency import DEFAULT_ALLOWANCE_MS
 from rtsr.timing import SAMPLE_RATE
+
+# PortAudio appends the numbers of ALSA's card and of its device. A card that is plugged in again
+# may get another number; which device of the card it is stays.
+_CARD = re.compile(r" \(hw:\d+,(\d+)\)$")
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,12 @@ class DevicePair:
     Attributes:
         source: captures.
         sink: plays.
+        listed: all devices that have been there since these two were found.
     """
 
     source: Device
     sink: Device
+    listed: tuple[Device, ...] = ()
 
     @property
     def on_server(self) -> bool:
@@ -106,14 +113,31 @@ class DevicePair:
             return self.source.label
         return f"{self.source.label} with {self.sink.label}"
 
+    def without_gone(self) -> DevicePair:
+        """Return the pair with those of `listed` that PortAudio still lists."""
+        present = {(device.name, device.host_api) for device in list_devices()}
+        return replace(
+            self,
+            listed=tuple(
+                device for device in self.listed if (device.name, device.host_api) in present
+            ),
+        )
+
     def listed_again(self) -> DevicePair:
         """Return the same devices in PortAudio's present list: it numbers them anew at its start.
 
+        ALSA, too, may have numbered a card anew that was plugged in again. It is not mistaken for
+        one like it that has been there all the time.
+
         Raises:
-            RtsrError: one is not there any more.
+            RtsrError: one is not there any more, or several may be the one.
         """
         devices = list_devices()
-        return DevicePair(_same(devices, self.source, "input"), _same(devices, self.sink, "output"))
+        return DevicePair(
+            _same(devices, self.source, "input", self.listed),
+            _same(devices, self.sink, "output", self.listed),
+            tuple(devices),
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +166,9 @@ def find_devices(request: StreamRequest) -> DevicePair:
         RtsrError: no device fits, or several do; they are listed.
     """
     return DevicePair(
-        find_device(request.input_device, "input"), find_device(request.output_device, "output")
+        find_device(request.input_device, "input"),
+        find_device(request.output_device, "output"),
+        tuple(list_devices()),
     )
 
 
@@ -201,14 +227,38 @@ def _check_channels(device: Device, kind: Kind, wanted: int) -> None:
         )
 
 
-def _same(devices: list[Device], known: Device, kind: Kind) -> Device:
-    same = [
-        device
-        for device in devices
-        if (device.name, device.host_api) == (known.name, known.host_api) and device.channels(kind)
+def _same(devices: list[Device], known: Device, kind: Kind, before: tuple[Device, ...]) -> Device:
+    """Return the device that was known by the list ``before``, in the list of now.
+
+    Raises:
+        RtsrError: it is not there, or several may be it.
+    """
+    usable = [
+        device for device in devices if device.host_api == known.host_api and device.channels(kind)
     ]
-    if not same:
+    same = [device for device in usable if device.name == known.name]
+    if same:
+        return next((device for device in same if device.number == known.number), same[0])
+    # What had its name already while the known one was there is another one like it.
+    others = {device.name for device in before if device.host_api == known.host_api}
+    alike = [
+        device
+        for device in usable
+        if device.name not in others and _without_card(device) == _without_card(known)
+    ]
+    if len(alike) > 1:
+        raise RtsrError(
+            f"'{known.name}' ({known.host_api}) is not there any more, and any of "
+            f"{', '.join(device.label for device in alike)} may be the same; connect only one of "
+            "them."
+        )
+    if not alike:
         raise RtsrError(
             f"'{known.name}' ({known.host_api}) is not there any more; connect it again."
         )
-    return next((device for device in same if device.number == known.number), same[0])
+    return alike[0]
+
+
+def _without_card(device: Device) -> str:
+    """Return what stays of a device's name when its card gets another number."""
+    return _CARD.sub(r" (hw:,\1)", device.name)

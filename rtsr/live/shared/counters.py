@@ -114,7 +114,7 @@ WORKER_COUNTERS = _record(
         "cutoff_hz",
         "first_step_ns",
         "max_step_ns",
-        # Processor time of the worker.
+        # Processor time of the worker's process, or of its thread where it has none of its own.
         "cpu_ns",
         # Hop the worker waits for or works on.
         "next_hop",

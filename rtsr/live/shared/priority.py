@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ _WORKER_NICE = -11
 _CALLBACK_NICE = -15
 
 _ORDINARY = 0
+# In which a Python thread that is starting gets to say its number, on however busy a machine.
+_STARTING_SECONDS = 1.0
 
 
 def hurry_worker() -> None:
@@ -39,7 +43,8 @@ def raised_for_new_threads() -> Iterator[int]:
 
     PortAudio starts the thread of its callbacks itself and offers no way to say how it should be
     scheduled. On Linux a thread inherits that from the one that starts it, unless a library decides
-    otherwise, as JACK's does; so the new ones are found afterwards and raised, too.
+    otherwise, as JACK's does; so the new ones are found afterwards and raised, too. Python's own
+    threads are not: those that come meanwhile belong to something else in this program.
     """
     threads = _threads()
     before = _current()
@@ -50,7 +55,9 @@ def raised_for_new_threads() -> Iterator[int]:
         if granted != _ORDINARY:
             _restore(before)
         if granted > 0:
-            for thread in _threads() - threads:
+            # Listed before Python's are: one that starts later is in neither list.
+            new = _threads() - threads
+            for thread in new - _python_threads():
                 _raise_other(thread)
 
 
@@ -92,6 +99,17 @@ def _threads() -> set[int]:
         return {int(name) for name in os.listdir("/proc/self/task")}
     except OSError:
         return set()
+
+
+def _python_threads() -> set[int | None]:
+    """Return the threads that Python has started, as the system numbers them."""
+    deadline = time.monotonic() + _STARTING_SECONDS
+    while True:
+        numbers = {thread.native_id for thread in threading.enumerate()}
+        # One that has been started and did not get to run has no number here, but the system's.
+        if None not in numbers or time.monotonic() > deadline:
+            return numbers
+        time.sleep(0.001)
 
 
 def _raise_other(thread: int) -> None:

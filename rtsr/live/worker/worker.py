@@ -57,13 +57,20 @@ class Worker:
         settings: what to build.
         on_hop: called with index, input and output of every hop before it is written; may change
             the output. For measurements.
+        cpu_ns: the clock of the worker's own processor time: of its thread where it shares a
+            process. In a process of its own that is the process', whose network may have more
+            threads.
 
     Raises:
         ModelError, ProviderError, MissingDependencyError: a model cannot be run.
     """
 
     def __init__(
-        self, memory: LiveMemory, settings: WorkerSettings, on_hop: HopListener | None = None
+        self,
+        memory: LiveMemory,
+        settings: WorkerSettings,
+        on_hop: HopListener | None = None,
+        cpu_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
         self._clock = memory.clock
         self._hop = memory.clock.hop
@@ -94,6 +101,7 @@ class Worker:
         self._before: Audio = np.zeros((self._chain.past, settings.channels), np.float32)
         self._due_from = 0
         self._stopped = False
+        self._cpu_ns = cpu_ns
         self._cpu_before = int(self._words["cpu_ns"])
 
     def stop(self) -> None:
@@ -289,7 +297,7 @@ class Worker:
             self._account()
 
     def _account(self) -> None:
-        self._words["cpu_ns"] = self._cpu_before + time.thread_time_ns()
+        self._words["cpu_ns"] = self._cpu_before + self._cpu_ns()
 
 
 def import_everything() -> None:
@@ -312,7 +320,7 @@ def worker_main(memory_name: str, settings: WorkerSettings) -> None:
     """
     parent = os.getppid()
     with LiveMemory.attach(memory_name) as memory:
-        worker = make_worker(memory, settings)
+        worker = make_worker(memory, settings, cpu_ns=time.process_time_ns)
         signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
         # What exists by now stays until the end: no collection may go through it between hops.
         gc.collect()
@@ -323,9 +331,14 @@ def worker_main(memory_name: str, settings: WorkerSettings) -> None:
 
 
 def make_worker(
-    memory: LiveMemory, settings: WorkerSettings, on_hop: HopListener | None = None
+    memory: LiveMemory,
+    settings: WorkerSettings,
+    on_hop: HopListener | None = None,
+    cpu_ns: Callable[[], int] = time.thread_time_ns,
 ) -> Worker:
     """Return a worker that is ready to run, in the calling thread, which is set up for it.
+
+    The arguments are those of :class:`Worker`.
 
     Raises:
         RtsrError: a model cannot be run.
@@ -336,8 +349,8 @@ def make_worker(
     words["flushes_denormals"] = flush_denormals()
     if not settings.raise_priority:
         words["priority"] = 0
-        return Worker(memory, settings, on_hop)
+        return Worker(memory, settings, on_hop, cpu_ns)
     hurry_worker()
-    worker = Worker(memory, settings, on_hop)
+    worker = Worker(memory, settings, on_hop, cpu_ns)
     words["priority"] = raise_worker()
     return worker

@@ -80,6 +80,24 @@ def test_sound_that_was_missed_is_no_part_of_an_excerpt(voice: np.ndarray) -> No
         assert 0 < session.auto.heard_hops < 4 * 140
 
 
+@pytest.mark.parametrize(("behind", "heard"), [(100, 100), (110, 0)])
+def test_who_comes_too_late_leaves_out_what_may_be_overwritten_meanwhile(
+    voice: np.ndarray, behind: int, heard: int
+) -> None:
+    with LiveMemory.create(2) as memory:
+        session = Session(memory, find_model("small"))
+        session.hear(voice[: 20 * HOP], 24000.0)
+        before = session.auto.heard_hops
+        assert before == 20
+        # The memory still holds all of it.
+        session.hear(voice[: behind * HOP], 24000.0, looks=False)
+        session.learning.check()
+        assert session.auto.heard_hops - before == heard
+        # And goes on from there.
+        session.hear(voice[: 20 * HOP], 24000.0)
+        assert session.auto.heard_hops - before == heard + 20
+
+
 def test_a_session_shows_what_it_has_learnt_itself(voice: np.ndarray) -> None:
     with LiveMemory.create(2) as memory:
         session = Session(memory, find_model("small"))

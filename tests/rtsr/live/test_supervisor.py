@@ -142,6 +142,19 @@ def test_a_worker_that_is_loading_gets_time(
     assert (host.killed, host.started) == (0, 2)
 
 
+@pytest.mark.parametrize(("seconds", "replaced"), [(59.0, 0), (60.1, 1)])
+def test_a_worker_that_hangs_while_it_starts_is_replaced(
+    memory: LiveMemory, host: Host, seconds: float, replaced: int
+) -> None:
+    host.becomes_ready = False
+    guard = WorkerGuard(memory, host, WorkerSettings())
+    guard.start_worker()
+    guard._started_ns -= round(1e9 * seconds)
+    for _ in range(2):
+        guard.check()
+    assert (host.killed, guard.restarts, host.started - 1) == (replaced, replaced, replaced)
+
+
 def test_one_that_always_dies_is_not_started_in_a_circle(
     guard: WorkerGuard, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +165,32 @@ def test_one_that_always_dies_is_not_started_in_a_circle(
         guard.check()
     assert guard.restarts == 3
     assert time.monotonic() - began > 0.5
+
+
+def test_after_ten_seconds_of_work_a_death_is_no_reason_to_wait_again(
+    guard: WorkerGuard, host: Host
+) -> None:
+    pauses: list[float] = []
+
+    class Closing(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0.0)
+            return False
+
+    guard._closing = Closing()
+
+    def dies(after_seconds: float) -> None:
+        guard._started_ns -= round(1e9 * after_seconds)
+        host.ended = True
+        guard.check()
+
+    for _ in range(5):
+        dies(after_seconds=9.0)
+    assert pauses == [0.5, 2.0, 10.0]
+    dies(after_seconds=10.1)
+    dies(after_seconds=0.0)
+    assert pauses == [0.5, 2.0, 10.0]
+    assert guard.restarts == 7
 
 
 def test_the_first_worker_is_waited_for_or_its_reason_is_given(

@@ -16,6 +16,9 @@ from rtsr.live.controls.midi.ports import MidiPort, PortReader, choose_port
 
 # As often as the engine takes a new hop: a knob could not be heard sooner.
 _READ_SECONDS = 0.01
+# Where only names tell that a device was away, one that comes back sooner than this is not noticed;
+# USB needs longer.
+_LOOK_SECONDS = 0.1
 _CONTROL_CHANGE = 0xB0
 
 
@@ -32,7 +35,7 @@ class MidiControls(Closing):
             device if ``None``.
         system: MIDI system to look for it in: ``auto`` for all, ``alsa``, ``jack``, ``coremidi``,
             ``winmm``.
-        poll_seconds: how often to check whether the device is there.
+        poll_seconds: how often to check whether a device that was away is there.
 
     Raises:
         MissingDependencyError: python-rtmidi is not installed.
@@ -142,13 +145,14 @@ class MidiControls(Closing):
         self._knobs = [Knob(binding, self._board) for binding in midi_map.bindings]
 
     def _listen(self) -> None:
-        next_check = time.monotonic() + self._poll_seconds
+        next_check = time.monotonic()
         while not self._stopping.wait(_READ_SECONDS):
             for message in self._reader.read():
                 self._handle(message)
             if time.monotonic() >= next_check:
-                self._reader.check()
-                next_check = time.monotonic() + self._poll_seconds
+                # Trying to connect costs JACK a cycle at times, looking at names does not.
+                looks_again = _LOOK_SECONDS if self._reader.check() else self._poll_seconds
+                next_check = time.monotonic() + looks_again
 
     def _handle(self, message: list[int]) -> None:
         if len(message) != 3 or message[0] & 0xF0 != _CONTROL_CHANGE or message[1] > HIGHEST_CC:

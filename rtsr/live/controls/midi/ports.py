@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
+from rtsr.live.controls.midi.alsa_clients import alsa_clients
 from rtsr.live.shared.native_messages import silence_alsa_and_jack
 
 CLIENT_NAME = "rtsr"
@@ -24,7 +26,7 @@ _PATIENCE_SECONDS = 1.0
 # The flag of a listening socket in /proc/net/unix.
 _LISTENING = "00010000"
 # ALSA appends "client:port" numbers, which change when a device is plugged in again.
-_NUMBERS = re.compile(r"\s+\d+:\d+$")
+_NUMBERS = re.compile(r"\s+(\d+:\d+)$")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class MidiPort:
     def device(self) -> str:
         """The part of the name that stays when the device comes back."""
         return _NUMBERS.sub("", self.name)
+
+    @property
+    def address(self) -> str:
+        """ALSA's "client:port" numbers; empty on other systems."""
+        numbers = _NUMBERS.search(self.name)
+        return numbers[1] if self.system == "alsa" and numbers else ""
 
 
 def midi_systems() -> dict[str, int]:
@@ -132,6 +140,11 @@ class PortReader:
         self.port = port
         self.connected = False
         self._client: Any = None
+        # Of the client among ALSA's, where the system tells.
+        self._number: int | None = None
+        # What is read, and all that was there beside it.
+        self._opened = port
+        self._listed: list[str] = []
         self._server: set[str] = set()
         # JACK may refuse a client for a moment while others come and go.
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -153,17 +166,21 @@ class PortReader:
     def check(self) -> bool:
         """Check whether the device is there, and take it up again if it has come back.
 
-        To be called about once a second. Returns whether the device is connected.
+        To be called often while it is connected, and about once a second while it is not. Returns
+        whether the device is connected.
         """
-        if self._server - _jack_sockets():
+        if self._server and self._server - _jack_sockets():
             # A client of a server that has ended goes on seeing the ports that were there.
             self.close()
         names = self._names()
-        present = self._find(names)
-        if self.connected and present is None:
+        # Others like it that have gone may come back as any of them.
+        self._listed = [name for name in self._listed if name in names]
+        if self.connected and (self._opened.name not in names or self._is_cut_off()):
             self.connected = False
             self._client.close_port()
-        elif not self.connected:
+            if self._find(names) is None:
+                return False
+        if not self.connected:
             if not names:
                 # The MIDI system itself may have gone, and its client would never hear of the next.
                 self.close()
@@ -181,10 +198,13 @@ class PortReader:
     def _connect(self) -> bool:
         if self._client is None:
             self._server = _jack_sockets() if self.port.system == "jack" else set()
+            before = alsa_clients() if self.port.system == "alsa" else {}
             self._client = _client(self.port.system)
+            self._number = _new_client(before) if before else None
         if self._client is None:
             return False
-        index = self._find(self._names())
+        names = self._names()
+        index = self._find(names)
         if index is not None:
             try:
                 self._client.open_port(index, PORT_NAME)
@@ -193,7 +213,19 @@ class PortReader:
                 self.close()
                 return False
             self.connected = True
+            self._opened = MidiPort(self.port.system, names[index])
+            self._listed = names
         return self.connected
+
+    def _is_cut_off(self) -> bool:
+        """Whether ALSA no longer connects the port: its device was away since the last look.
+
+        A device that comes back soon has the same name and numbers as before.
+        """
+        if self._number is None or not self._opened.address:
+            return False
+        own = alsa_clients().get(self._number)
+        return own is not None and self._opened.address not in own.senders
 
     def _names(self) -> list[str]:
         try:
@@ -202,10 +234,17 @@ class PortReader:
             return []
 
     def _find(self, names: list[str]) -> int | None:
-        if self.port.name in names:
-            return names.index(self.port.name)
-        devices = [MidiPort(self.port.system, name).device for name in names]
-        return devices.index(self.port.device) if self.port.device in devices else None
+        for name in (self._opened.name, self.port.name):
+            if name in names:
+                return names.index(name)
+        # What was there beside it is another one like it, and of several none can be told.
+        alike = [
+            index
+            for index, name in enumerate(names)
+            if name not in self._listed
+            and MidiPort(self.port.system, name).device == self.port.device
+        ]
+        return alike[0] if len(alike) == 1 else None
 
 
 def _listed(ports: list[MidiPort], numbered: list[MidiPort]) -> str:
@@ -228,6 +267,16 @@ def _client(system: str) -> Any:
         return rtmidi.MidiIn(midi_systems()[system], name=CLIENT_NAME, queue_size_limit=_QUEUE)
     except rtmidi.RtMidiError:
         return None
+
+
+def _new_client(before: Container[int]) -> int | None:
+    """Return the number of the ALSA client that has come since; ``None`` if it may be another's."""
+    new = [
+        number
+        for number, client in alsa_clients().items()
+        if number not in before and client.name == CLIENT_NAME
+    ]
+    return new[0] if len(new) == 1 else None
 
 
 def _jack_sockets() -> set[str]:

@@ -126,6 +126,9 @@ def test_the_ceiling_reaches_as_far_as_what_is_played() -> None:
     assert board.from_unit("ceiling_hz", 1.0) == 48000.0
     with pytest.raises(ArgumentError, match="8000 to 48000 Hz, not 48001"):
         board.set("ceiling_hz", 48001.0)
+    board.reset()
+    assert board.as_dict() == {name: board.default(name) for name in board.names}
+    assert board.default("ceiling_hz") == 48000.0
 
 
 def test_boards_on_one_array_see_the_same_and_attaching_changes_nothing():

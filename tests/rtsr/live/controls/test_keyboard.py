@@ -72,6 +72,18 @@ def test_what_keys_do(
     assert board.get(name) == value
 
 
+@pytest.mark.parametrize("key", ["d", "r"])
+def test_beyond_48_khz_a_default_leaves_the_octaves_on(key: str) -> None:
+    board = ControlBoard(top_hz=96000.0)
+    keys = KeyControls(board, on_quit=lambda: None)
+    while keys.chosen != "ceiling_hz":
+        keys.press("down")
+    keys.press("left")
+    assert board.get("ceiling_hz") < 96000.0
+    keys.press(key)
+    assert board.get("ceiling_hz") == 96000.0
+
+
 def test_every_documented_key_means_something(board: ControlBoard) -> None:
     quits: list[bool] = []
     keys = KeyControls(board, on_quit=lambda: quits.append(True))

@@ -21,7 +21,12 @@ from rtsr.live.device.devices import (
     default_device,
     find_device,
 )
-from rtsr.live.device.stream_format import DevicePair, StreamRequest, choose_format
+from rtsr.live.device.stream_format import (
+    DevicePair,
+    StreamRequest,
+    choose_format,
+    find_devices,
+)
 
 
 class PortAudioError(Exception):
@@ -127,6 +132,7 @@ def test_finds_what_is_meant(studio: Studio, wanted: Any, kind: Any, number: int
         (7, "input", "There is no device 7; there are 0"),
         (-1, "input", "There is no device -1"),
         ("  ", "input", "A device's name is empty; there are"),
+        ("\u00b2", "input", "No device's name contains '\u00b2'; there are"),
     ],
 )
 def test_names_what_is_there(studio: Studio, wanted: Any, kind: Any, sentence: str) -> None:
@@ -248,6 +254,60 @@ def test_one_stream_serves_devices_on_one_clock(source: int, sink: int, on_one_c
     ]
     listed = [Device(n, *name, 2, 2, 48000, 5.0, 5.0) for n, name in enumerate(names)]
     assert DevicePair(listed[source], listed[sink]).on_one_clock is on_one_clock
+
+
+def _alsa(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have PortAudio list these devices from now on."""
+    listed = [(name, 0, 1, 2) for name in names]
+    monkeypatch.setattr(portaudio, "load", lambda: Studio(*listed, apis=("ALSA",)))
+
+
+def _same_again(pair: DevicePair) -> tuple[str, DevicePair]:
+    """The name of the device that both sides of a pair have now, as at a look every half second."""
+    seen = pair.without_gone()
+    again = seen.listed_again()
+    assert again.source == again.sink
+    return again.source.name, again
+
+
+def test_a_card_that_comes_back_under_another_number_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mic = "USB Mic: Audio"
+    _alsa(monkeypatch, "Built-in: PCM (hw:0,0)", f"{mic} (hw:1,0)", f"{mic} (hw:1,1)")
+    pair = find_devices(StreamRequest(input_device="hw:1,0", output_device="hw:1,0"))
+    _alsa(monkeypatch, "Built-in: PCM (hw:0,0)", "USB Mic: Other (hw:1,0)")
+    with pytest.raises(RtsrError, match=r"'USB Mic: Audio \(hw:1,0\)' \(ALSA\) is not there any"):
+        _same_again(pair)
+    _alsa(monkeypatch, "Built-in: PCM (hw:0,0)", f"{mic} (hw:12,1)", f"{mic} (hw:12,0)")
+    name, pair = _same_again(pair)
+    assert name == f"{mic} (hw:12,0)"
+    # And once more, from the number that it has now.
+    _alsa(monkeypatch, f"{mic} (hw:3,0)")
+    assert _same_again(pair)[0] == f"{mic} (hw:3,0)"
+
+
+def test_of_two_equal_devices_none_is_mistaken_for_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second, third, fourth = (f"USB Mic: Audio (hw:{card},0)" for card in (1, 2, 3, 4))
+    _alsa(monkeypatch, second, first)
+    pair = find_devices(StreamRequest(input_device="hw:2,0", output_device="hw:2,0"))
+    assert _same_again(pair)[0] == second
+    # Unplugged. The other one was there before and still is.
+    _alsa(monkeypatch, first)
+    with pytest.raises(RtsrError, match="is not there any more; connect it again"):
+        _same_again(pair)
+    _alsa(monkeypatch, first, third)
+    assert _same_again(pair)[0] == third
+    _alsa(monkeypatch, third, fourth)
+    with pytest.raises(RtsrError, match=r"any of Device 0 .*\(hw:3,0\).* may be the same"):
+        _same_again(pair)
+    # Both were away, and nothing tells which has come back but that only one has been asked for.
+    _alsa(monkeypatch)
+    pair = pair.without_gone()
+    _alsa(monkeypatch, first)
+    assert _same_again(pair)[0] == first
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,12 @@ from rtsr.live.session import LiveSession
 from rtsr.live.settings import LiveSettings
 from rtsr.live.shared.events import EventKind
 from rtsr.live.shared.memory import LiveMemory
-from rtsr.live.shared.priority import describe, raise_worker, raised_for_new_threads
+from rtsr.live.shared.priority import (
+    _python_threads,
+    describe,
+    raise_worker,
+    raised_for_new_threads,
+)
 from rtsr.live.worker import fallback_levels as fallback_levels
 from rtsr.live.worker.fallback_levels import fallback_levels_of
 from rtsr.live.worker.governor import Cause
@@ -185,6 +190,69 @@ def test_new_threads_inherit_and_the_old_one_returns() -> None:
         thread.join()
     assert (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)) == before
     assert inside == [os.SCHED_FIFO if granted > 0 else before[0]]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list threads")
+def test_python_threads_of_others_stay_ordinary() -> None:
+    import ctypes
+    import os
+
+    opens, begun, opened = (threading.Event() for _ in range(3))
+    numbers: list[int] = []
+
+    def learn() -> None:
+        numbers.append(threading.get_native_id())
+        begun.set()
+        opened.wait(10.0)
+
+    def other() -> None:
+        opens.wait(10.0)
+        threads = [threading.Thread(target=learn) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def native() -> None:
+        """A thread that is not Python's, with an ordinary priority, as of JACK's library."""
+        libc, number = ctypes.CDLL(None), ctypes.c_ulong()
+        attributes = ctypes.create_string_buffer(128)
+        libc.pthread_attr_init(attributes)
+        libc.pthread_attr_setinheritsched(attributes, 1)
+        assert libc.pthread_create(ctypes.byref(number), attributes, libc.sleep, 2) == 0
+
+    before = threading.Thread(target=other)
+    before.start()
+    tasks = set(os.listdir("/proc/self/task"))
+    with raised_for_new_threads() as granted:
+        native()
+        opens.set()
+        assert begun.wait(10.0)
+    try:
+        if granted <= 0:
+            pytest.skip("no real-time priority is granted here")
+        ours = {str(thread.native_id) for thread in threading.enumerate()}
+        natives = set(os.listdir("/proc/self/task")) - tasks - ours
+        assert {os.sched_getscheduler(int(number)) for number in natives} == {os.SCHED_FIFO}
+        assert {os.sched_getscheduler(number) for number in numbers} == {os.SCHED_OTHER}
+    finally:
+        opened.set()
+        before.join()
+
+
+def test_a_python_thread_that_is_just_starting_is_known_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Started, and by the system's count there, but not yet run.
+    numbers = iter([None, None, 7])
+    starting = SimpleNamespace(native_id=None)
+
+    def enumerate() -> list[SimpleNamespace]:
+        starting.native_id = next(numbers, 7)
+        return [SimpleNamespace(native_id=5), starting]
+
+    monkeypatch.setattr(threading, "enumerate", enumerate)
+    assert _python_threads() == {5, 7}
 
 
 def test_a_click_is_found_again_in_noise_and_at_any_level() -> None:

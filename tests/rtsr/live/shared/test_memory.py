@@ -10,7 +10,7 @@ import pytest
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.shared import memory as live_memory
 from rtsr.live.shared.counters import CALLBACK_COUNTERS, WORKER_COUNTERS
-from rtsr.live.shared.events import EVENT_SLOTS
+from rtsr.live.shared.events import EVENT_BYTES, EVENT_SLOTS, EventLog
 from rtsr.live.shared.memory import LiveMemory
 
 
@@ -99,6 +99,33 @@ def test_events_keep_the_newest() -> None:
         assert EVENT_SLOTS - 1 <= len(events) <= EVENT_SLOTS
         assert [event.time_ns for event in events] == list(range(1000 - len(events), 1000))
         other.close()
+
+
+def test_no_event_is_read_that_is_being_overwritten() -> None:
+    class Overtaken(EventLog):
+        """Its writer goes on as soon as the reader knows how many events there are."""
+
+        @property
+        def count(self) -> int:
+            count = super().count
+            for number in range(count, self.goes_on_to):
+                self.write(number, kind=number)
+            return count
+
+        goes_on_to = 0
+
+    log = Overtaken(bytearray(EVENT_BYTES))
+    for number in range(2 * EVENT_SLOTS):
+        log.write(number, kind=number)
+    # The next one is not whole yet: it lies where the oldest was.
+    next_record = log._words[16:].reshape(EVENT_SLOTS, -1)[0]
+    next_record[0] = -1
+    first = EVENT_SLOTS + 1
+    assert [event.time_ns for event in log.read()] == list(range(first, 2 * EVENT_SLOTS))
+    log.goes_on_to = 2 * EVENT_SLOTS + 10
+    events = log.read()
+    assert [event.number for event in events] == list(range(first + 10, 2 * EVENT_SLOTS))
+    assert all(event.time_ns == event.kind == event.number for event in events)
 
 
 def test_the_end_makes_no_noise() -> None:

@@ -397,6 +397,30 @@ def test_degraded_hops_are_counted_and_the_sound_goes_on(failing_model, make_sou
     assert np.array_equal(out[OVERLAP:], sound[:-OVERLAP])
 
 
+def test_nothing_rings_into_a_degraded_hop():
+    class Failing(ToneSource):
+        """Its sixth hop from a reset is unusable, and silent."""
+
+        def generate(self, audio: np.ndarray, f_prior: np.ndarray, f_target: float) -> np.ndarray:
+            out = super().generate(audio, f_prior, f_target)
+            if self.frame == 6:
+                out.fill(0.0)
+                statistics.degraded_blocks += 1
+            return out
+
+    statistics = Statistics()
+    board = ControlBoard()
+    board.set("cutoff_hz", 4000.0)
+    chain = LiveChain({"base": Failing("base", 9000.0)}, board, 1, 24000.0, statistics)
+    audio = np.full((HOP, 1), 0.25, np.float32)
+    outs = np.empty((8, HOP, 1), np.float32)
+    for out in outs:
+        chain.step(audio, out, "base")
+    added = np.abs(outs - audio).max(axis=(1, 2))
+    assert added[5] == 0.0
+    assert min(added[4], added[6]) > 0.05
+
+
 def test_native_rate_bounds_the_cutoff():
     chain = LiveChain({}, ControlBoard(), 1, 8000.0, Statistics())
     out = np.empty((HOP, 1), np.float32)

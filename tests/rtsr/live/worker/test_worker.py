@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -395,6 +397,97 @@ def test_a_listener_may_change_what_is_played(
     worker_ends_after(worker, lambda: memory.playback.written == 3 * HOP)
     assert hops == [0, 1, 2]
     np.testing.assert_array_equal(tape.played(0, 3), 0.5)
+
+
+@pytest.mark.parametrize("channels", [1])
+def test_what_a_worker_before_it_has_written_stays(memory: LiveMemory, sound: np.ndarray) -> None:
+    _board(memory, fallback_levels_of("dry"))
+    tape = Tape(memory, sound)
+    hops: list[int] = []
+
+    def mark(hop: int, audio: np.ndarray, out: np.ndarray) -> None:
+        hops.append(hop)
+        out.fill(hop + 0.5 * (hop in hops[:-1]))
+
+    settings = WorkerSettings(model="dry", raise_priority=False)
+    tape.play(20, wait=False)
+    for hop in range(10):
+        memory.playback.write(np.full((HOP, 1), hop, np.float32))
+    # It goes through the past from hop 12 on; the one before it had made ten.
+    worker = Worker(memory, settings, mark)
+    worker_ends_after(worker, lambda: memory.playback.written == 20 * HOP)
+    assert hops == list(range(12, 20))
+    # The next one goes through hops that there are.
+    worker = Worker(memory, settings, mark)
+    tape.play(3, wait=False)
+    worker_ends_after(worker, lambda: memory.playback.written >= 23 * HOP)
+    assert hops[8:] == list(range(15, 23))
+    assert memory.playback.written == 23 * HOP
+    np.testing.assert_array_equal(tape.played(12, 23)[::HOP, 0], np.arange(12, 23))
+
+
+@pytest.mark.parametrize("channels", [1])
+def test_the_past_that_a_worker_goes_through_first_is_not_too_late(
+    memory: LiveMemory, sound: np.ndarray
+) -> None:
+    _board(memory, fallback_levels_of("dry"))
+    tape = Tape(memory, sound)
+    tape.play(20, wait=False)
+    hops: list[int] = []
+    settings = WorkerSettings(model="dry", raise_priority=False, most_hops_behind=2)
+    worker = Worker(memory, settings, lambda hop, audio, out: hops.append(hop))
+    worker_ends_after(worker, lambda: len(hops) == 8)
+    assert hops == list(range(12, 20))
+    assert memory.worker["overruns"] == 0
+
+
+@pytest.mark.parametrize("channels", [1])
+def test_processor_time_goes_on_from_that_of_the_workers_before(
+    memory: LiveMemory, sound: np.ndarray
+) -> None:
+    _board(memory, fallback_levels_of("dry"))
+    memory.worker["cpu_ns"] = 10**12
+    worker = Worker(memory, WorkerSettings(model="dry", raise_priority=False))
+    Tape(memory, sound).play(3, wait=False)
+    worker_ends_after(worker, lambda: memory.playback.written == 3 * HOP)
+    # Of its thread alone, since it shares this program's process.
+    assert 0 < memory.worker["cpu_ns"] - 10**12 < time.process_time_ns() // 2
+
+
+_PROGRAM = """
+import sys, threading, time
+from rtsr.live.worker.settings import WorkerSettings
+from rtsr.live.worker.worker import worker_main
+
+def compute():
+    while time.thread_time() < 0.5:
+        pass
+
+# Stands for the further threads of a network's step.
+thread = threading.Thread(target=compute)
+thread.start()
+thread.join()
+worker_main(sys.argv[1], WorkerSettings(model="dry", raise_priority=False))
+print(time.thread_time_ns(), time.process_time_ns())
+"""
+
+
+@pytest.mark.parametrize("channels", [1])
+def test_processor_time_of_a_process_is_that_of_all_its_threads(
+    memory: LiveMemory, sound: np.ndarray
+) -> None:
+    _board(memory, fallback_levels_of("dry"))
+    words = memory.worker
+    words["generation"] = 1
+    command = [sys.executable, "-c", _PROGRAM, memory.name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        Tape.wait_until(lambda: bool(words["ready"]) or process.poll() is not None, 60.0)
+        Tape(memory, sound).play(3)
+        words["stop"] = 1
+        assert process.stdout is not None
+        of_thread, of_process = map(int, process.stdout.read().split())
+    assert of_process - of_thread > 450_000_000
+    assert of_process - 100_000_000 < words["cpu_ns"] <= of_process
 
 
 def worker_ends_after(worker: Worker, condition: Callable[[], bool]) -> None:

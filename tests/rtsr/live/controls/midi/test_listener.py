@@ -16,7 +16,6 @@ from desk import Desk, Server, midi_server
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.live.controls.board import ControlBoard
-from rtsr.live.controls.midi import ports as midi_ports
 from rtsr.live.controls.midi.listener import MidiControls
 from rtsr.live.controls.midi.map import MidiMap, load_map, parse_map
 from rtsr.live.controls.midi.ports import MidiPort, choose_port, list_ports
@@ -139,6 +138,16 @@ def test_a_device_that_was_away_is_taken_up_again(
     again = plug("desk")
     assert _until(lambda: controls.connected)
     assert _moves(again, board, 127)
+
+
+def test_a_device_that_is_away_for_a_moment_is_noticed(plug: Callable[[str], Desk]) -> None:
+    desk = plug("desk")
+    plug("other")
+    with MidiControls(ControlBoard(), parse_map(MAP, "map"), "desk", poll_seconds=60.0) as controls:
+        time.sleep(0.2)
+        assert controls.connected
+        desk.unplug()
+        assert _until(lambda: not controls.connected)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -321,10 +330,3 @@ def test_rtmidi_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_stays_of_a_name(name: str, device: str) -> None:
     assert MidiPort("alsa", name).device == device
-
-
-def test_a_port_whose_number_changed_is_the_same_device() -> None:
-    reader = object.__new__(midi_ports.PortReader)
-    reader.port = MidiPort("alsa", "Desk:Desk MIDI 1 20:0")
-    assert reader._find(["Midi Through:Midi Through Port-0 14:0", "Desk:Desk MIDI 1 24:0"]) == 1
-    assert reader._find(["Desk:Desk MIDI 2 20:1"]) is None
