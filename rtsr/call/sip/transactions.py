@@ -15,7 +15,9 @@ from typing import Any
 
 from aiosipua import SipMessage, SipRequest, SipResponse
 from aiosipua.headers import CSeq, stringify_cseq
-from aiosipua.transport import SipTransport, _stamp_via_received
+from aiosipua.transport import SipTransport
+
+from rtsr.call.sip.destinations import note_source
 
 __all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "transaction_key"]
 
@@ -176,7 +178,7 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     try:
         message = SipMessage.parse(data)
         if isinstance(message, SipRequest):
-            _stamp_via_received(message, address)
+            note_source(message, address)
     except Exception as error:
         _log.info("a SIP message could not be read", extra={"reason": type(error).__name__})
         return
