@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("aiosipua", reason='calls need the extra "call", and Python 3.11 or newer')
 
 from aiosipua import SipRequest
+from sip_ends import SDP
 
 from rtsr.call.sip.destinations import is_numeric, note_source
 from rtsr.call.sip.tcp import TcpTransport
@@ -143,3 +144,17 @@ def test_nothing_waits_for_ever_for_a_connection_that_cannot_be(wrong):
         await transport.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-5"])
+def test_who_cannot_be_answered_rings_nobody(running, peer, port):
+    calls = len(running.callee.calls)
+    invite = peer.request("INVITE", body=SDP).replace(
+        f":{peer.port};b".encode(), f":{port};b".encode()
+    )
+    assert f"127.0.0.1:{port};branch".encode() in invite
+    peer.send(invite.replace(b";rport", b""))
+    peer.send(peer.request("OPTIONS"))
+    assert "CSeq: 1 OPTIONS" in peer.final()[1]
+    assert len(running.callee.calls) == calls
+    assert running.bridge.calls == 0
