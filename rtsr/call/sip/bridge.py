@@ -41,6 +41,7 @@ from rtsr.call.sip.description import (
 )
 from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
 from rtsr.call.sip.transactions import EXTENSIONS
 from rtsr.colour.auto import AutoColour
@@ -131,6 +132,8 @@ class Bridge:
         self._agent = agent
         self._engine = engine
         self.settings = settings
+        #: Where sound comes in; ``None`` leaves it to the system.
+        self.ports = None if settings.ports is None else PortRange(settings.ports)
         self._calls: dict[str, _BridgedCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -330,7 +333,7 @@ class _BridgedCall:
 
     async def _set_up(self) -> bool:
         """Connect the two ends; return whether it worked, else the caller got the reason."""
-        settings = self._bridge.settings
+        settings, ports = self._bridge.settings, self._bridge.ports
         # Where the other end is narrow, this one should be wide.
         preferred = () if OPUS in settings.forms else (OPUS,)
         has_offer = bool(self.incoming.invite.body)
@@ -339,7 +342,7 @@ class _BridgedCall:
         host = settings.bind or self._agent.host
         for leg in (self._caller, self._callee):
             try:
-                leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
+                leg.socket = await MediaSocket.open(host, leg.take, leg.reports, ports)
             except OSError as error:
                 raise BusyError(f"There is no port left for sound: {error}.") from None
         if has_offer:

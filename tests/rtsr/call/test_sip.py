@@ -40,6 +40,7 @@ from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Session, Unacceptable, answer, offer, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.udp import UdpTransport
 from rtsr.cli.app import app
 from rtsr.errors import RtsrError
@@ -314,7 +315,7 @@ def test_ports_of_a_leg():
         anywhere.close()
         first = anywhere.address[1]
         await asyncio.sleep(0.1)
-        three = range(first, first + 3)
+        three = PortRange(range(first, first + 3))
         pair, alone = await open_socket(three), await open_socket(three)
         assert (pair.address[1], pair.control_port) == (first, first + 1)
         # With one port left, reports share it.

@@ -465,7 +465,7 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         peer.send(peer.request("ACK", to=to))
         called.request(invite, "ACK", 5, OPUS_SDP.replace("40002", "40004"))
         (call,) = set(running.bridge._calls.values())
-        running.until(lambda: call._callee.socket._peer == ("127.0.0.1", 40004))
+        running.until(lambda: call._callee.socket._source.address == ("127.0.0.1", 40004))
         called.request(invite, "UPDATE", 6)
         assert "m=audio" not in called.hear("SIP/2.0 200")
         called.request(invite, "UPDATE", 7, OPUS_SDP + "a=sendonly\r\n")
@@ -476,7 +476,7 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         called.request(invite, "INVITE", 77, old)
         assert "a=recvonly" in called.hear("SIP/2.0 200")
         called.request(invite, "ACK", 77)
-        assert call._callee.socket._peer == ("127.0.0.1", 40002)
+        assert call._callee.socket._source.address == ("127.0.0.1", 40002)
         # What cannot be is refused; the call goes on.
         called.request(invite, "UPDATE", 78, OPUS_SDP.replace("opus", "GSM"))
         called.hear("SIP/2.0 488")
@@ -688,9 +688,9 @@ def test_the_same_description_again_keeps_the_address_that_packets_come_from():
         behind.settimeout(2.0)
         said = ("192.0.2.9", 4000)
         ours.set_peer(said, None, None, None)
-        packet = packets(speech(8000, 0.1))[0]
-        rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
-        behind.sendto(rtp.serialize(), ours.address)
+        for packet in packets(speech(8000, 0.1))[:4]:
+            rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
+            behind.sendto(rtp.serialize(), ours.address)
         while not taken:
             await asyncio.sleep(0.01)
         ours.set_peer(said, None, None, None)
