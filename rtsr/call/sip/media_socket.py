@@ -53,7 +53,8 @@ class MediaSocket(asyncio.DatagramProtocol):
         self._range: PortRange | None = None
         self._incoming: pylibsrtp.Session | None = None
         self._outgoing: pylibsrtp.Session | None = None
-        self._keys: tuple[bytes, bytes] | None = None
+        self._our_key: bytes | None = None
+        self._their_key: bytes | None = None
         self._is_secure = False
 
     @classmethod
@@ -131,9 +132,13 @@ class MediaSocket(asyncio.DatagramProtocol):
         self._source.describe(address)
         self._control_peer = control
         self._is_secure = ours is not None
-        if ours is not None and theirs is not None and (ours, theirs) != self._keys:
-            self._keys = (ours, theirs)
+        # A session that began anew under the same key would count its packets from the beginning:
+        # the other end could not follow, and the key's stream would be used twice (RFC 3711, 9.1).
+        if ours is not None and ours != self._our_key:
+            self._our_key = ours
             self._outgoing = _session(ours, pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
+        if theirs is not None and theirs != self._their_key:
+            self._their_key = theirs
             self._incoming = _session(theirs, pylibsrtp.Policy.SSRC_ANY_INBOUND)
         if self._timer is None:
             self._report_later()

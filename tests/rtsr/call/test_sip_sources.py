@@ -238,3 +238,48 @@ def test_ports_come_in_the_order_of_their_rest(monkeypatch):
     ports.take(2, 3)
     now[0] += 30.0
     assert list(ports.in_order()) == [4, 5, 0, 1, 2, 3]
+
+
+def test_a_new_key_of_one_end_leaves_the_other_ends_packets_as_they_were():
+    async def run():
+        taken = []
+        ours = await open_socket(taken)
+        key, theirs, newer, newest = (secrets.token_bytes(30) for _ in range(4))
+
+        def session(key, direction):
+            return pylibsrtp.Session(pylibsrtp.Policy(key=key, ssrc_type=direction))
+
+        ears = session(key, pylibsrtp.Policy.SSRC_ANY_INBOUND)
+        mouth = session(theirs, pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
+        with telephone() as own:
+
+            def agree(key, theirs):
+                ours.set_peer(own.getsockname(), None, key, theirs)
+
+            def sends(number):
+                ours.send(Packet(0, number % 2**16, 160 * number, b"theirs", False, 1))
+                assert b"theirs" in ears.unprotect(own.recv(2000))
+
+            async def hears(number):
+                before = len(taken)
+                own.sendto(mouth.protect(rtp(number % 2**16, 0xB)), ours.address)
+                while len(taken) == before:
+                    await asyncio.sleep(0.01)
+
+            agree(key, theirs)
+            # Both ends' numbers begin anew, which the packets themselves do not say.
+            for number in (65534, 65535, 65536, 65537):
+                sends(number)
+                await hears(number)
+            agree(key, newer)
+            mouth = session(newer, pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
+            for number in (65534, 65535, 65536, 65537):
+                sends(number + 4)
+                await hears(number)
+            agree(newest, newer)
+            ears = session(newest, pylibsrtp.Policy.SSRC_ANY_INBOUND)
+            sends(65542)
+            await hears(65538)
+        ours.close()
+
+    asyncio.run(asyncio.wait_for(run(), 20.0))
