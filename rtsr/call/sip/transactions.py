@@ -28,6 +28,9 @@ METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")
 #: What calls may require of us (RFC 3261, 8.2.2.3): session timers, and answers that are
 #: acknowledged, which need not be used where nothing is said before the final one.
 EXTENSIONS = ("100rel", "timer")
+#: What we can do in calls that we make. An answer that would have to be acknowledged before the
+#: final one is not among it: aiosipua sends a PRACK past the proxies, and to none of several ends.
+OWN_EXTENSIONS = ("timer",)
 
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
@@ -74,6 +77,9 @@ class Transactions:
         key = transaction_key(request)
         if request.method == "ACK" or key is None:
             return
+        if request.method == "INVITE":
+            # aiosipua names what it can do by itself, again where it repeats one with a password.
+            request.headers.set_single("Supported", ", ".join(OWN_EXTENSIONS))
         self._asked[key] = (request, to)
         self._forget_old()
         deadline = time.monotonic() + _TIMEOUT

@@ -167,6 +167,23 @@ def test_of_several_telephones_the_one_that_takes_the_call_has_it_without_a_sess
         called.answer(bye, 200)
 
 
+def test_answers_before_the_final_one_are_not_to_be_acknowledged(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        # One that is sent again says the same.
+        for invite in (called.hear("INVITE"), called.hear("INVITE")):
+            assert "\r\nSupported: timer\r\n" in invite
+        # Who wants it all the same gets no acknowledgement that goes past its proxies.
+        for tag, number in (("first", 900), ("second", 5)):
+            called.answer(invite, 180, more=f"Require: 100rel\r\nRSeq: {number}\r\n", tag=tag)
+        while peer.hear()[0] < 180:
+            pass
+        with pytest.raises(TimeoutError):
+            called.hear("PRACK", 0.3)
+        called.answer(invite, 486)
+        assert peer.final()[0] == 486
+
+
 _CHALLENGE = 'Proxy-Authenticate: Digest realm="r", nonce="n"\r\n'
 
 
@@ -193,6 +210,7 @@ def test_a_call_that_is_repeated_with_a_password_is_cancelled_once_it_is_known(s
         while "Proxy-Authorization" not in (repeated := called.hear("INVITE")):
             pass
         assert "Max-Forwards: 8" in repeated
+        assert "\r\nSupported: timer\r\n" in repeated
         peer.send(peer.request("CANCEL", branch="z9hG4bKasked"))
         assert {peer.final()[0], peer.final()[0]} == {200, 487}
         with pytest.raises(TimeoutError):
