@@ -391,7 +391,7 @@ class _BridgedCall:
             each.cancel()
         if self._ended or not self._acknowledged.is_set():
             return False
-        self._caller.agree(read_answer(self._caller_answer, None))
+        self._caller.agree(read_answer(self._caller_answer, None, proposal))
         return True
 
     def acknowledged(self, call_id: str, sdp: SdpMessage | None) -> None:
@@ -407,7 +407,7 @@ class _BridgedCall:
         if leg.media is None or leg.line is None:
             return
         try:
-            self._agree(leg, read_answer(sdp, leg.media.our_key))
+            self._agree(leg, read_answer(sdp, leg.media.our_key, leg.described))
         except (Unacceptable, AudioFormatError) as error:
             _log.info("an answer does not fit", extra={"call": self.name, "reason": str(error)})
         leg.watch()
@@ -492,7 +492,7 @@ class _BridgedCall:
     async def _connect_ends(self, key: bytes | None) -> None:
         """Connect the two legs by the target's newest answer."""
         assert self._outgoing is not None
-        media = read_answer(self._outgoing.sdp_answer, key)
+        media = read_answer(self._outgoing.sdp_answer, key, self._callee.described)
         if self._caller.line is not None and self._callee.line is not None:
             self._agree(self._callee, media)
             return
@@ -524,8 +524,11 @@ class _BridgedCall:
             self._bridge.settings.sends_dtx(media),
         )
         sender.is_held = not media.hears
-        receiver = Receiver(source.media.formats, channels)
-        options: dict[str, Any] = {"name": self.name, "event_rates": source.media.event_rates}
+        receiver = Receiver(source.media.incoming_formats, channels)
+        options: dict[str, Any] = {
+            "name": self.name,
+            "event_rates": source.media.incoming_event_rates,
+        }
         if enhance and channels == self._engine.channels:
             colour = await self._known_colour(source)
             source.line = await self._engine.open(
@@ -639,8 +642,8 @@ class _BridgedCall:
         )
         sender.is_held = not media.hears
         mine.agree(media)
-        mine.line.path.receiver.formats = media.formats
-        mine.line.path.event_rates = media.event_rates
+        mine.line.path.receiver.formats = media.incoming_formats
+        mine.line.path.event_rates = media.incoming_event_rates
 
     @property
     def _shown_caller(self) -> str:

@@ -473,6 +473,37 @@ def test_keys_go_by_each_ends_own_number_and_clock_also_after_a_change(stand_in)
     media.close()
 
 
+@pytest.mark.parametrize("number", [96, 111])
+def test_an_end_that_answers_with_another_number_is_heard_under_both(stand_in, number):
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        sound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sound.bind(("127.0.0.1", 0))
+        answer = OPUS_SDP.replace("40002", str(sound.getsockname()[1]))
+        answer = answer.replace("AVP 96 101", "AVP 111 112").replace("rtpmap:96", "rtpmap:111")
+        answer = answer.replace("rtpmap:101", "rtpmap:112")
+        invite, _, to = answered(peer, called, media.offer(), answer)
+        media.caller.settimeout(5.0)
+        for index in range(10):
+            rtp = RtpPacket(number, 0, index, 960 * index, 7, bytes([0xF8, 1, 2, 3]))
+            sound.sendto(rtp.serialize(), media_port(invite))
+        # A key under our number has the clock that we have offered.
+        kind = 101 if number == 96 else 112
+        for stamp in (9600, 9600):
+            sound.sendto(key(stamp, 4800, kind).serialize(), media_port(invite))
+        while (rtp := RtpPacket.parse(media.caller.recv(2000))).payload_type != 101:
+            pass
+        assert struct.unpack("!BBH", rtp.payload)[2] == 800
+        (call,) = set(running.bridge._calls.values())
+        assert call._callee.line.path.receiver.counts.malformed == 0
+        assert call._callee.line.path.receiver.counts.received > 10
+        assert call._callee.reports._reception is not None
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+        sound.close()
+    media.close()
+
+
 def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive(stand_in):
     with between(stand_in) as (peer, running, called):
         invite, _, to = answered(peer, called)
@@ -481,9 +512,14 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         assert "a=rtpmap:96 opus/48000/2" in proposal
         # The answer is the called end's, not what the caller happens to acknowledge.
         peer.send(peer.request("ACK", to=to))
-        called.request(invite, "ACK", 5, OPUS_SDP.replace("40002", "40004"))
+        other = OPUS_SDP.replace("40002", "40004").replace("AVP 96 101", "AVP 111 112")
+        other = other.replace("rtpmap:96", "rtpmap:111").replace("rtpmap:101", "rtpmap:112")
+        called.request(invite, "ACK", 5, other)
         (call,) = set(running.bridge._calls.values())
         running.until(lambda: call._callee.socket._source.address == ("127.0.0.1", 40004))
+        path = call._callee.line.path
+        running.until(lambda: path.event_rates == {101: 48000, 112: 48000})
+        assert set(path.receiver.formats) == {96, 101, 111, 112}
         called.request(invite, "UPDATE", 6)
         assert "m=audio" not in called.hear("SIP/2.0 200")
         called.request(invite, "UPDATE", 7, OPUS_SDP + "a=sendonly\r\n")
@@ -518,6 +554,9 @@ def test_a_caller_who_proposes_nothing_is_asked(stand_in):
         to = tag_of(text)
         peer.send(peer.request("ACK", to=to, body=media.offer()))
         running.until(lambda: running.engine.calls == 1)
+        (call,) = set(running.bridge._calls.values())
+        # What we have proposed may come, too.
+        assert {0, 8, 9, 96, 101, 102} <= set(call._caller.line.path.receiver.formats)
         assert len(media.say(media_port(invite), 12)) >= 8
         # On hold, and back with an INVITE that asks what we propose.
         peer.send(peer.request("INVITE", body=media.offer("sendonly"), to=to, number=2))
@@ -683,7 +722,7 @@ def test_keys_have_the_clock_of_the_codec_that_was_taken(taken, expected):
         "a=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n"
         "a=rtpmap:102 telephone-event/48000\r\n"
     )
-    media = read_answer(parse_sdp(text), None)
+    media = read_answer(parse_sdp(text), None, None)
     assert (media.event_type, media.event_rate) == expected
 
 
