@@ -326,7 +326,7 @@ class Agent:
         return registration
 
     async def find(self, target: Target) -> tuple[str, int]:
-        """Where a target's requests go.
+        """Where a target's requests go; over TLS by its name, which its certificate must be for.
 
         Raises:
             RtsrError: its name is unknown.
@@ -335,10 +335,7 @@ class Agent:
             found = await resolved(target.host, target.port)
         except OSError:
             raise RtsrError(f"The host '{target.host}' is not known.") from None
-        if self.tls is not None and target.transport == "tls":
-            assert isinstance(self.tls.transport, TlsTransport)
-            self.tls.transport.names[found] = target.host
-        return found
+        return (target.host, target.port) if target.transport == "tls" else found
 
     def keep(self, call: IncomingCall, refused: IncomingCall) -> None:
         """Go on with a call whose place in aiosipua a refused one of the same name has taken.

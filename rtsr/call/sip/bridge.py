@@ -41,6 +41,7 @@ from rtsr.call.sip.description import (
 )
 from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
 from rtsr.call.sip.transactions import EXTENSIONS
 from rtsr.colour.auto import AutoColour
@@ -131,6 +132,8 @@ class Bridge:
         self._agent = agent
         self._engine = engine
         self.settings = settings
+        #: Where sound comes in; ``None`` leaves it to the system.
+        self.ports = None if settings.ports is None else PortRange(settings.ports)
         self._calls: dict[str, _BridgedCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -330,7 +333,7 @@ class _BridgedCall:
 
     async def _set_up(self) -> bool:
         """Connect the two ends; return whether it worked, else the caller got the reason."""
-        settings = self._bridge.settings
+        settings, ports = self._bridge.settings, self._bridge.ports
         # Where the other end is narrow, this one should be wide.
         preferred = () if OPUS in settings.forms else (OPUS,)
         has_offer = bool(self.incoming.invite.body)
@@ -339,7 +342,7 @@ class _BridgedCall:
         host = settings.bind or self._agent.host
         for leg in (self._caller, self._callee):
             try:
-                leg.socket = await MediaSocket.open(host, leg.take, leg.reports, settings.ports)
+                leg.socket = await MediaSocket.open(host, leg.take, leg.reports, ports)
             except OSError as error:
                 raise BusyError(f"There is no port left for sound: {error}.") from None
         if has_offer:
@@ -388,7 +391,7 @@ class _BridgedCall:
             each.cancel()
         if self._ended or not self._acknowledged.is_set():
             return False
-        self._caller.agree(read_answer(self._caller_answer, None))
+        self._caller.agree(read_answer(self._caller_answer, None, proposal))
         return True
 
     def acknowledged(self, call_id: str, sdp: SdpMessage | None) -> None:
@@ -404,7 +407,7 @@ class _BridgedCall:
         if leg.media is None or leg.line is None:
             return
         try:
-            self._agree(leg, read_answer(sdp, leg.media.our_key))
+            self._agree(leg, read_answer(sdp, leg.media.our_key, leg.described))
         except (Unacceptable, AudioFormatError) as error:
             _log.info("an answer does not fit", extra={"call": self.name, "reason": str(error)})
         leg.watch()
@@ -489,7 +492,7 @@ class _BridgedCall:
     async def _connect_ends(self, key: bytes | None) -> None:
         """Connect the two legs by the target's newest answer."""
         assert self._outgoing is not None
-        media = read_answer(self._outgoing.sdp_answer, key)
+        media = read_answer(self._outgoing.sdp_answer, key, self._callee.described)
         if self._caller.line is not None and self._callee.line is not None:
             self._agree(self._callee, media)
             return
@@ -521,8 +524,11 @@ class _BridgedCall:
             self._bridge.settings.sends_dtx(media),
         )
         sender.is_held = not media.hears
-        receiver = Receiver(source.media.formats, channels)
-        options: dict[str, Any] = {"name": self.name, "event_rates": source.media.event_rates}
+        receiver = Receiver(source.media.incoming_formats, channels)
+        options: dict[str, Any] = {
+            "name": self.name,
+            "event_rates": source.media.incoming_event_rates,
+        }
         if enhance and channels == self._engine.channels:
             colour = await self._known_colour(source)
             source.line = await self._engine.open(
@@ -636,8 +642,8 @@ class _BridgedCall:
         )
         sender.is_held = not media.hears
         mine.agree(media)
-        mine.line.path.receiver.formats = media.formats
-        mine.line.path.event_rates = media.event_rates
+        mine.line.path.receiver.formats = media.incoming_formats
+        mine.line.path.event_rates = media.incoming_event_rates
 
     @property
     def _shown_caller(self) -> str:

@@ -24,7 +24,7 @@ from aiosipua.uac_responses import _send_ack
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in
 from rtsr.call.sip.session_timer import SESSION_SECONDS, SessionTerms, answered
-from rtsr.call.sip.transactions import EXTENSIONS, METHODS
+from rtsr.call.sip.transactions import METHODS
 
 __all__ = ["Address", "Client", "refresh_target"]
 
@@ -32,7 +32,6 @@ Address = tuple[str, int]
 
 _ABILITIES = {
     "Allow": ", ".join(METHODS),
-    "Supported": ", ".join(EXTENSIONS),
     "Session-Expires": str(SESSION_SECONDS),
 }
 
@@ -85,12 +84,13 @@ class Client(SipUAC):
             to_uri,
             address,
             offer,
-            # aiosipua itself names the timer in repeated requests only.
             extra_headers={**headers, **_ABILITIES},
             user_agent=user_agent,
             auth=auth,
-            session_expires=SESSION_SECONDS,
         )
+        # aiosipua itself names the timer in a call that it makes anew; in the first one it would
+        # change what has been sent and may be sent again.
+        call._session_expires_requested = SESSION_SECONDS
         self._made[call.call_id] = call
         return call
 
@@ -162,6 +162,8 @@ class Client(SipUAC):
             # A copy of the question who calls, which the INVITE in force has answered.
             return
         self._heard_of.add(name)
+        # Who numbers an answer all the same has not read that we acknowledge none.
+        response.headers.remove("RSeq")
         if 200 <= response.status_code < 300:
             self._take_call(call, response, addr)
             return

@@ -11,7 +11,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aiosipua import MediaDescription, SdpMessage, SipRequest, SipResponse, parse_sdp
+from aiosipua import (
+    MediaDescription,
+    SdpMessage,
+    SipRequest,
+    SipResponse,
+    parse_sdp,
+    serialize_sdp,
+)
 from aiosipua.sdp import ConnectionData, Origin
 
 from rtsr.call.dtx import wants_dtx
@@ -69,6 +76,7 @@ class Media:
         shares_port: whether reports go with the packets (RFC 5761).
         dtx_types: payload types in which the other end would rather not be sent silence (RFC 7587).
         bitrates: the most bits per second that the other end takes, by payload types of Opus.
+        own_formats, own_event_rates: as we have offered them, if this is an answer.
     """
 
     address: tuple[str, int]
@@ -84,6 +92,22 @@ class Media:
     shares_port: bool = False
     dtx_types: frozenset[int] = frozenset()
     bitrates: dict[int, int] = field(default_factory=dict)
+    own_formats: dict[int, PayloadFormat] = field(default_factory=dict)
+    own_event_rates: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def incoming_formats(self) -> dict[int, PayloadFormat]:
+        """Codecs of what comes in, by payload type.
+
+        Who answers with numbers of their own sends what we have offered under ours (RFC 3264, 5.1
+        and 6.1), or under theirs all the same.
+        """
+        return {**self.own_formats, **self.formats}
+
+    @property
+    def incoming_event_rates(self) -> dict[int, int]:
+        """Hz of the clock of telephone events that come in, by their payload types."""
+        return {**self.own_event_rates, **self.event_rates}
 
     @property
     def payload_type(self) -> int:
@@ -179,8 +203,13 @@ def read_offer(sdp: SdpMessage | None, preferred: Sequence[PayloadFormat] = ()) 
     return media
 
 
-def read_answer(sdp: SdpMessage | None, our_key: bytes | None) -> Media:
+def read_answer(sdp: SdpMessage | None, our_key: bytes | None, ours: SdpMessage | None) -> Media:
     """Read the answer to our offer.
+
+    Args:
+        sdp: the answer.
+        our_key: the key that we have offered.
+        ours: the offer, whose payload types count for what comes in.
 
     Raises:
         Unacceptable: as for :func:`read_offer`, or an answer without a key to an offer with one.
@@ -189,6 +218,11 @@ def read_answer(sdp: SdpMessage | None, our_key: bytes | None) -> Media:
     if (our_key is None) != (media.their_key is None):
         raise Unacceptable("Only one end wants its sound encrypted.")
     media.our_key = our_key
+    if ours is not None:
+        written = parse_sdp(serialize_sdp(ours))
+        # What is not taken of several has no port.
+        audio = next(each for each in written.media if each.port)
+        media.own_formats, media.own_event_rates = _codecs(audio)
     return media
 
 
@@ -255,24 +289,10 @@ def _read_audio(sdp: SdpMessage, index: int) -> Media:
         host = _without_scope(connection.address.split("/")[0])
     except ValueError:
         raise Unacceptable("Sound is sent to addresses, not to names.") from None
-    media = Media((host, audio.port), {}, index=index, others=sdp.media)
+    formats, event_rates = _codecs(audio)
+    media = Media((host, audio.port), formats, event_rates, index=index, others=sdp.media)
     for codec in audio.codecs:
-        form = _BY_NAME.get(codec.encoding_name.lower())
-        if form is None and not codec.encoding_name:
-            form = STATIC_PAYLOAD_TYPES.get(codec.payload_type)
-        if form is None or not 0 <= codec.payload_type < 128:
-            continue
-        if form is TELEPHONE_EVENT:
-            rate = codec.clock_rate or 8000
-            if not 0 < rate <= _HIGHEST_CLOCK:
-                continue
-            media.event_rates[codec.payload_type] = rate
-        elif codec.clock_rate not in (0, form.clock_rate) or (
-            form.channels == 1 and codec.channels not in (None, 1)
-        ):
-            continue
-        media.formats[codec.payload_type] = form
-        if form is OPUS:
+        if formats.get(codec.payload_type) is OPUS:
             _read_wishes(codec.fmtp or "", codec.payload_type, media)
     if not any(_has_sound(form) for form in media.formats.values()):
         raise Unacceptable("No codec fits; PCMU, PCMA, G722 and opus do.")
@@ -286,6 +306,29 @@ def _read_audio(sdp: SdpMessage, index: int) -> Media:
     media.control = _control(audio, media.address)
     _read_key(audio, media)
     return media
+
+
+def _codecs(audio: MediaDescription) -> tuple[dict[int, PayloadFormat], dict[int, int]]:
+    """Return the codecs that we have, by payload type, and the clock of those that are events."""
+    formats: dict[int, PayloadFormat] = {}
+    event_rates: dict[int, int] = {}
+    for codec in audio.codecs:
+        form = _BY_NAME.get(codec.encoding_name.lower())
+        if form is None and not codec.encoding_name:
+            form = STATIC_PAYLOAD_TYPES.get(codec.payload_type)
+        if form is None or not 0 <= codec.payload_type < 128:
+            continue
+        if form is TELEPHONE_EVENT:
+            rate = codec.clock_rate or 8000
+            if not 0 < rate <= _HIGHEST_CLOCK:
+                continue
+            event_rates[codec.payload_type] = rate
+        elif codec.clock_rate not in (0, form.clock_rate) or (
+            form.channels == 1 and codec.channels not in (None, 1)
+        ):
+            continue
+        formats[codec.payload_type] = form
+    return formats, event_rates
 
 
 def _read_wishes(parameters: str, payload_type: int, media: Media) -> None:

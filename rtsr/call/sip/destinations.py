@@ -7,13 +7,16 @@ import ipaddress
 import re
 
 from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
+from aiosipua.headers import parse_via, stringify_via
 
 __all__ = [
     "contact_in",
     "datagram_hop",
     "default_port",
+    "is_numeric",
     "is_within_call",
     "next_hop",
+    "note_source",
     "resolved",
     "sent_by",
 ]
@@ -92,6 +95,44 @@ def datagram_hop(
         return known if has_come and address.is_global and not names_a_proxy else hop
     is_reachable = address.version == source.version and address.is_global
     return hop if is_reachable and not address.is_multicast else known
+
+
+def note_source(request: SipRequest, source: tuple[str, int]) -> None:
+    """Write into a request's newest Via from where it came, since its answers go by that.
+
+    RFC 3261, 18.2.1, and RFC 3581, 4. What the sender has itself written there counts for nothing:
+    it would send our answers to somebody else.
+
+    Raises:
+        ValueError: the port in the Via is none.
+    """
+    values = request.headers.get("via")
+    if not values:
+        return
+    via = parse_via(values[0])
+    if via.port is not None and not 0 < via.port < 65536:
+        raise ValueError("a Via without a usable port")
+    written = dict(via.params)
+    via.params.pop("received", None)
+    if "rport" in via.params:
+        via.params["rport"] = str(source[1])
+    # An IPv6 host in its brackets differs, too: what answers go by has none.
+    if "rport" in via.params or via.host != source[0]:
+        via.params["received"] = source[0]
+    if via.params != written:
+        request.headers.remove("Via")
+        for value in (stringify_via(via), *values[1:]):
+            request.headers.append("Via", value)
+
+
+def is_numeric(address: tuple[str, int]) -> bool:
+    """Whether an address is one as it stands, without a name to look up, and its port is one."""
+    host, port = address
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return 0 < port < 65536
 
 
 def sent_by(response: SipResponse) -> tuple[str, int] | None:

@@ -102,7 +102,7 @@ class Leg:
         """
         self.check(media)
         self.media = media
-        self.reports.formats = media.formats
+        self.reports.formats = media.incoming_formats
         if self.socket is not None and media.has_address:
             control = None if media.shares_port else media.control
             self.socket.on_report = self.touch

@@ -12,10 +12,10 @@ from aiortc.rtp import RtpPacket, is_rtcp
 
 from rtsr.call.formats import Packet
 from rtsr.call.sip.control import ReportWriter
+from rtsr.call.sip.ports import PortRange
+from rtsr.call.sip.source import Address, Source
 
 __all__ = ["MediaSocket"]
-
-Address = tuple[str, int]
 
 # RFC 3550, 6.2: so often, and not all at once.
 _REPORT_SECONDS = 5.0
@@ -25,8 +25,7 @@ _TRIES = 8
 class MediaSocket(asyncio.DatagramProtocol):
     """Sends packets to one peer and hands its packets on.
 
-    The peer is where its description says; as telephones behind address translators do not know
-    what others see of them, the first source of a usable packet is taken instead, once.
+    The peer is where its description says, or where its packets show it to be (:class:`Source`).
 
     Args:
         take: called with every packet that came from the peer.
@@ -48,14 +47,14 @@ class MediaSocket(asyncio.DatagramProtocol):
         self._reports = reports
         self._transport: asyncio.DatagramTransport | None = None
         self._control: asyncio.DatagramTransport | None = None
-        self._described: Address | None = None
-        self._peer: Address | None = None
+        self._source = Source()
         self._control_peer: Address | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_fixed = False
+        self._range: PortRange | None = None
         self._incoming: pylibsrtp.Session | None = None
         self._outgoing: pylibsrtp.Session | None = None
-        self._keys: tuple[bytes, bytes] | None = None
+        self._our_key: bytes | None = None
+        self._their_key: bytes | None = None
         self._is_secure = False
 
     @classmethod
@@ -64,7 +63,7 @@ class MediaSocket(asyncio.DatagramProtocol):
         host: str,
         take: Callable[[Packet], None],
         reports: ReportWriter,
-        ports: range | None = None,
+        ports: PortRange | None = None,
     ) -> MediaSocket:
         """Bind a socket and, on the next port, one for reports; of ``ports``, or anywhere.
 
@@ -76,7 +75,7 @@ class MediaSocket(asyncio.DatagramProtocol):
         """
         loop = asyncio.get_running_loop()
         alone: MediaSocket | None = None
-        for port in ports or (0,) * _TRIES:
+        for port in (0,) * _TRIES if ports is None else ports.in_order():
             try:
                 _, socket = await loop.create_datagram_endpoint(
                     lambda: cls(take, reports), local_addr=(host, port)
@@ -86,16 +85,27 @@ class MediaSocket(asyncio.DatagramProtocol):
             if await socket._open_control(host, ports):
                 if alone is not None:
                     alone.close()
-                return socket
+                return socket._taking_from(ports)
             if alone is None:
                 alone = socket
             else:
                 socket.close()
         if alone is None:
             raise OSError("no port for sound is left")
-        return alone
+        return alone._taking_from(ports)
 
-    async def _open_control(self, host: str, ports: range | None) -> bool:
+    def _taking_from(self, ports: PortRange | None) -> MediaSocket:
+        """Return this socket, which leaves its ports to others of the range when it is closed."""
+        self._range = ports
+        if ports is not None:
+            ports.take(*self._ports)
+        return self
+
+    @property
+    def _ports(self) -> list[int]:
+        return [port for port in (self.address[1], self.control_port) if port is not None]
+
+    async def _open_control(self, host: str, ports: PortRange | None) -> bool:
         port = self.address[1] + 1
         if port > 65535 or (ports is not None and port not in ports):
             return False
@@ -119,15 +129,16 @@ class MediaSocket(asyncio.DatagramProtocol):
             ours: key of what goes out.
             theirs: key of what comes in.
         """
-        # A description that says the same again is no reason to forget from where packets come.
-        if address != self._described:
-            self._described = self._peer = address
-            self._is_fixed = False
+        self._source.describe(address)
         self._control_peer = control
         self._is_secure = ours is not None
-        if ours is not None and theirs is not None and (ours, theirs) != self._keys:
-            self._keys = (ours, theirs)
+        # A session that began anew under the same key would count its packets from the beginning:
+        # the other end could not follow, and the key's stream would be used twice (RFC 3711, 9.1).
+        if ours is not None and ours != self._our_key:
+            self._our_key = ours
             self._outgoing = _session(ours, pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
+        if theirs is not None and theirs != self._their_key:
+            self._their_key = theirs
             self._incoming = _session(theirs, pylibsrtp.Policy.SSRC_ANY_INBOUND)
         if self._timer is None:
             self._report_later()
@@ -141,7 +152,7 @@ class MediaSocket(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Take a datagram, whatever it holds; called by asyncio."""
         source = (str(addr[0]), int(addr[1]))
-        if self._is_fixed and source != self._peer:
+        if not self._source.may_be(source):
             self.unusable += 1
             return
         try:
@@ -159,8 +170,9 @@ class MediaSocket(asyncio.DatagramProtocol):
             # A malformed packet must not disturb anything else.
             self.unusable += 1
             return
-        if not self._is_fixed:
-            self._peer, self._is_fixed = source, True
+        if not self._source.takes(source, rtp.ssrc):
+            self.unusable += 1
+            return
         self._reports.received(rtp)
         self._take(
             Packet(
@@ -178,7 +190,8 @@ class MediaSocket(asyncio.DatagramProtocol):
 
     def send(self, packet: Packet) -> None:
         """Send a packet to the peer, if it is known."""
-        if self._transport is None or self._peer is None or self._transport.is_closing():
+        peer = self._source.address
+        if self._transport is None or peer is None or self._transport.is_closing():
             return
         rtp = RtpPacket(
             payload_type=packet.payload_type,
@@ -194,7 +207,7 @@ class MediaSocket(asyncio.DatagramProtocol):
             if self._outgoing is None:
                 return
             data = self._outgoing.protect(data)
-        self._transport.sendto(data, self._peer)
+        self._transport.sendto(data, peer)
 
     def close(self) -> None:
         """Close the sockets. May be called twice."""
@@ -203,6 +216,9 @@ class MediaSocket(asyncio.DatagramProtocol):
         for transport in (self._transport, self._control):
             if transport is not None:
                 transport.close()
+        if self._range is not None:
+            self._range.leave(*self._ports)
+            self._range = None
 
     def _take_control(self, data: bytes, source: Address) -> None:
         """Read a report that came to the port for reports; the next ones of ours go there."""
@@ -212,7 +228,8 @@ class MediaSocket(asyncio.DatagramProtocol):
 
     def _take_report(self, data: bytes, source: Address) -> bool:
         """Read a report, whatever it holds, only from the peer's host; return if it was one."""
-        if self._peer is None or source[0] != self._peer[0]:
+        peer = self._source.address
+        if peer is None or source[0] != peer[0]:
             self.unusable += 1
             return False
         try:
@@ -235,7 +252,7 @@ class MediaSocket(asyncio.DatagramProtocol):
     def _report(self) -> None:
         self._report_later()
         transport = self._transport if self._control_peer is None else self._control
-        peer = self._peer if self._control_peer is None else self._control_peer
+        peer = self._source.address if self._control_peer is None else self._control_peer
         if transport is None or peer is None or transport.is_closing():
             return
         data = self._reports.write()

@@ -250,8 +250,9 @@ class TcpTransport(TcpSipTransport):
             if not self._lives(way):
                 await asyncio.wait_for(self.connect(way), _CONNECT_SECONDS)
             failed = False
-        except (OSError, ValueError, asyncio.TimeoutError) as error:
-            # What stands for a name may be none (ValueError).
+        except Exception as error:
+            # What stands for a name may be none (ValueError), and for a port (OverflowError).
+            # Whatever it is, what waits must not wait for ever.
             _log.info("no SIP connection", extra={"reason": _reason(error)})
             failed = True
         for waiting in self._opening.pop(way, []):

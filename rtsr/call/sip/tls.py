@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from aiosipua import SipRequest, SipResponse
 
+from rtsr.call.sip.destinations import resolved
 from rtsr.call.sip.tcp import TcpTransport
 from rtsr.errors import RtsrError
 
@@ -84,28 +85,25 @@ class TlsTransport(TcpTransport):
     """SIP over TLS; listens if it has a certificate, and checks those of whom it calls.
 
     The certificate must be for the host that the target's address names (RFC 5922, 4), not for the
-    address that stands for it.
+    address that stands for it. So connections go by names: two names of one machine have two.
 
     Attributes:
         certificate: what callers are shown.
         trusted: how the certificates of others are checked; as the system does if ``None``.
-        names: hosts by the address that was found for them.
     """
 
     certificate: ServerCertificate | None = None
     trusted: ssl.SSLContext | None = None
-    names: dict[tuple[str, int], str] = field(default_factory=dict)
     protocol: ClassVar[str] = "TLS"
 
     async def connect(
         self, remote_addr: tuple[str, int]
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection; as aiosipua's, encrypted."""
+        """Open a connection, to a host by its name or address; as aiosipua's, encrypted."""
         if self.trusted is None:
             self.trusted = ssl.create_default_context()
-        host, port = remote_addr
         reader, writer = await asyncio.open_connection(
-            host, port, ssl=self.trusted, server_hostname=self.names.get(remote_addr, host)
+            *await resolved(*remote_addr), ssl=self.trusted, server_hostname=remote_addr[0]
         )
         self._connections[remote_addr] = (reader, writer)
         self._spawn(self._handle_incoming(reader, writer, remote_addr))

@@ -15,7 +15,9 @@ from typing import Any
 
 from aiosipua import SipMessage, SipRequest, SipResponse
 from aiosipua.headers import CSeq, stringify_cseq
-from aiosipua.transport import SipTransport, _stamp_via_received
+from aiosipua.transport import SipTransport
+
+from rtsr.call.sip.destinations import note_source
 
 __all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "transaction_key"]
 
@@ -26,6 +28,9 @@ METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")
 #: What calls may require of us (RFC 3261, 8.2.2.3): session timers, and answers that are
 #: acknowledged, which need not be used where nothing is said before the final one.
 EXTENSIONS = ("100rel", "timer")
+#: What we can do in calls that we make. An answer that would have to be acknowledged before the
+#: final one is not among it: aiosipua sends a PRACK past the proxies, and to none of several ends.
+OWN_EXTENSIONS = ("timer",)
 
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
@@ -41,6 +46,13 @@ class _Answered:
     proxies: list[str]
     data: bytes | None = None
     to: tuple[str, int] = ("", 0)
+    repeats: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """Repeat the answer no longer by itself."""
+        if self.repeats is not None:
+            self.repeats.cancel()
+            self.repeats = None
 
 
 class Transactions:
@@ -57,12 +69,17 @@ class Transactions:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        for known in self._answered.values():
+            known.stop()
 
     def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
         """Watch over a request that is sent."""
         key = transaction_key(request)
         if request.method == "ACK" or key is None:
             return
+        if request.method == "INVITE":
+            # aiosipua names what it can do by itself, again where it repeats one with a password.
+            request.headers.set_single("Supported", ", ".join(OWN_EXTENSIONS))
         self._asked[key] = (request, to)
         self._forget_old()
         deadline = time.monotonic() + _TIMEOUT
@@ -120,7 +137,13 @@ class Transactions:
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
         key = transaction_key(request)
-        if key is None or request.method == "ACK":
+        if key is not None and key[1] == "ACK":
+            # That of a refusal has the branch of its INVITE (RFC 3261, 17.1.1.3).
+            refused = self._answered.get((key[0], "INVITE"))
+            if refused is not None:
+                refused.stop()
+            return True
+        if key is None:
             return True
         known = self._answered.get(key)
         if known is None:
@@ -150,6 +173,25 @@ class Transactions:
             if key is not None and key[1] == "INVITE" and 100 < response.status_code < 300:
                 _name_proxies(response, known.proxies)
             known.at, known.data, known.to = time.monotonic(), bytes(response), to
+            known.stop()
+            if key is not None and key[1] == "INVITE" and response.status_code >= 300:
+                self._repeat_later(known, _T1)
+
+    def _repeat_later(self, known: _Answered, wait: float) -> None:
+        """Say a refusal again until it is acknowledged (RFC 3261, 17.2.1, timers G and H).
+
+        Who was told 100 does not ask again, and would never hear of it if that one were lost.
+        """
+        if not self._transport.reliable:
+            loop = asyncio.get_running_loop()
+            known.repeats = loop.call_later(wait, self._repeat, known, wait)
+
+    def _repeat(self, known: _Answered, waited: float) -> None:
+        assert known.data is not None
+        known.repeats = None
+        if time.monotonic() - known.at < _TIMEOUT:
+            self._write(known.data, known.to)
+            self._repeat_later(known, min(2.0 * waited, _T2))
 
     def _write(self, data: bytes, to: tuple[str, int]) -> None:
         try:
@@ -160,7 +202,7 @@ class Transactions:
     def _forget_old(self) -> None:
         if len(self._answered) > _MOST_REMEMBERED:
             for key in list(self._answered)[: _MOST_REMEMBERED // 2]:
-                del self._answered[key]
+                self._answered.pop(key).stop()
         if len(self._asked) > _MOST_REMEMBERED:
             for key in [k for k in self._asked if k not in self._timers]:
                 del self._asked[key]
@@ -176,7 +218,7 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     try:
         message = SipMessage.parse(data)
         if isinstance(message, SipRequest):
-            _stamp_via_received(message, address)
+            note_source(message, address)
     except Exception as error:
         _log.info("a SIP message could not be read", extra={"reason": type(error).__name__})
         return

@@ -11,7 +11,7 @@ from typing import Any
 from aiosipua import SipRequest, SipResponse
 from aiosipua.transport import UdpSipTransport
 
-from rtsr.call.sip.destinations import datagram_hop, is_within_call
+from rtsr.call.sip.destinations import datagram_hop, is_numeric, is_within_call
 from rtsr.call.sip.transactions import Transactions, receive
 
 __all__ = ["UdpTransport"]
@@ -69,9 +69,15 @@ class UdpTransport(UdpSipTransport):
         self.write(bytes(message), addr)
 
     def write(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Send bytes."""
+        """Send bytes to a numeric address; for others they are lost, as a datagram may be.
+
+        asyncio would look a name up while all calls wait, and close the socket over a wrong port.
+        """
         if self._udp_transport is None:
             raise RuntimeError("the transport is closed")
+        if not is_numeric(addr):
+            _log.info("a SIP message has no address to go to")
+            return
         self._udp_transport.sendto(data[:_LONGEST_DATAGRAM], addr)
 
     async def stop(self) -> None:

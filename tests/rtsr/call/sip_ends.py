@@ -25,6 +25,7 @@ class Peer:
     """A UDP socket that speaks just enough SIP to be wrong."""
 
     is_encrypted = False
+    acknowledges = True
 
     def __init__(self, port):
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -38,11 +39,17 @@ class Peer:
         self._socket.sendto(data, self._to)
 
     def hear(self, seconds=20.0):
-        """Status and text of the next response; a BYE that is repeated is none."""
+        """Status and text of the next response; a BYE that is repeated is none.
+
+        A refusal of a call is acknowledged, as a telephone would, or it would come again.
+        """
         self._socket.settimeout(seconds)
         while not (text := self._socket.recv(65535).decode()).startswith("SIP/2.0"):
             pass
-        return int(text.split()[1]), text
+        status = int(text.split()[1])
+        if status >= 300 and self.acknowledges and " INVITE\r\n" in text:
+            self.send(acknowledgement(text))
+        return status, text
 
     def asked(self, method, seconds=20.0):
         """The next request of that method that the bridge sends."""
@@ -227,6 +234,14 @@ def response(request, status, port, body="", more="", tag="t", kind="application
         f"SIP/2.0 {status} Whatever\r\n{text}\r\nContact: <sip:x@127.0.0.1:{port}>\r\n"
         f"{more}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
+
+
+def acknowledgement(refusal):
+    """The ACK of an INVITE's refusal, given as text (RFC 3261, 17.1.1.3)."""
+    lines = [line for line in refusal.split("\r\n\r\n")[0].split("\r\n")[1:]
+             if line.split(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")]  # fmt: skip
+    text = "\r\n".join(lines).replace(" INVITE", " ACK")
+    return f"ACK sip:x@127.0.0.1 SIP/2.0\r\n{text}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 class CalledEnd:

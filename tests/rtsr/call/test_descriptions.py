@@ -40,7 +40,7 @@ def test_a_direction_of_the_whole_session_counts(session, media, direction):
     found = read_offer(sdp)
     assert found.direction == direction
     assert found.hears == (direction in ("sendrecv", "recvonly"))
-    assert read_answer(sdp, None).direction == direction
+    assert read_answer(sdp, None, None).direction == direction
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Session, Unacceptable, answer, offer, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
+from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.udp import UdpTransport
 from rtsr.cli.app import app
 from rtsr.errors import RtsrError
@@ -314,7 +315,7 @@ def test_ports_of_a_leg():
         anywhere.close()
         first = anywhere.address[1]
         await asyncio.sleep(0.1)
-        three = range(first, first + 3)
+        three = PortRange(range(first, first + 3))
         pair, alone = await open_socket(three), await open_socket(three)
         assert (pair.address[1], pair.control_port) == (first, first + 1)
         # With one port left, reports share it.
@@ -414,7 +415,7 @@ def test_what_may_be_asked_of_us_is_named(running, peer):
     assert said(text, "Supported") == ["Supported: 100rel, timer"]
     invite = running.callee.calls[-1].invite
     assert ", ".join(invite.headers.get("allow")) == methods
-    assert ", ".join(invite.headers.get("supported")) == "100rel, timer"
+    assert ", ".join(invite.headers.get("supported")) == "timer"
     # What is not there is refused with what is (RFC 3261, 8.2.1), and the call goes on.
     for number, method in enumerate(("INFO", "REFER", "NOTIFY", "MESSAGE"), 2):
         peer.send(
@@ -572,12 +573,30 @@ def test_an_offer_and_its_answer_fit(stand_in):
     theirs = read_offer(parse_sdp(text))
     assert theirs.their_key == key
     answered = answer(("192.0.2.2", 5000), theirs, 64_000, Session())
-    ours = read_answer(parse_sdp(serialize_sdp(answered)), key)
+    ours = read_answer(parse_sdp(serialize_sdp(answered)), key, made)
     assert ours.address == ("192.0.2.2", 5000)
     assert (ours.form, ours.event_type, ours.event_rate) == (OPUS, 101, 48000)
     assert ours.their_key == theirs.our_key != key
     with pytest.raises(Unacceptable, match="Only one end"):
-        read_answer(parse_sdp(serialize_sdp(made)), None)
+        read_answer(parse_sdp(serialize_sdp(made)), None, None)
+
+
+def test_who_answers_with_other_payload_types_is_heard_under_ours_too():
+    made = offer(("a.name.example", 4000), [OPUS, PCMU], None, 64_000, Session())
+    text = (
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+        "m=audio 5000 RTP/AVP 111 110 102\r\na=rtpmap:111 opus/48000/2\r\n"
+        "a=rtpmap:110 telephone-event/48000\r\na=rtpmap:102 telephone-event/16000\r\n"
+    )
+    ours = read_answer(parse_sdp(text), None, made)
+    # What we send goes by theirs alone.
+    assert (ours.payload_type, ours.event_type) == (111, 110)
+    assert list(ours.formats) == [111, 110, 102]
+    event = TELEPHONE_EVENT
+    expected = {111: OPUS, 96: OPUS, 0: PCMU, 110: event, 101: event, 102: event}
+    assert ours.incoming_formats == expected
+    # What they say themselves of a number of ours counts.
+    assert ours.incoming_event_rates == {110: 48000, 101: 48000, 102: 16000}
 
 
 async def registered(

@@ -167,6 +167,23 @@ def test_of_several_telephones_the_one_that_takes_the_call_has_it_without_a_sess
         called.answer(bye, 200)
 
 
+def test_answers_before_the_final_one_are_not_to_be_acknowledged(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        # One that is sent again says the same.
+        for invite in (called.hear("INVITE"), called.hear("INVITE")):
+            assert "\r\nSupported: timer\r\n" in invite
+        # Who wants it all the same gets no acknowledgement that goes past its proxies.
+        for tag, number in (("first", 900), ("second", 5)):
+            called.answer(invite, 180, more=f"Require: 100rel\r\nRSeq: {number}\r\n", tag=tag)
+        while peer.hear()[0] < 180:
+            pass
+        with pytest.raises(TimeoutError):
+            called.hear("PRACK", 0.3)
+        called.answer(invite, 486)
+        assert peer.final()[0] == 486
+
+
 _CHALLENGE = 'Proxy-Authenticate: Digest realm="r", nonce="n"\r\n'
 
 
@@ -193,6 +210,7 @@ def test_a_call_that_is_repeated_with_a_password_is_cancelled_once_it_is_known(s
         while "Proxy-Authorization" not in (repeated := called.hear("INVITE")):
             pass
         assert "Max-Forwards: 8" in repeated
+        assert "\r\nSupported: timer\r\n" in repeated
         peer.send(peer.request("CANCEL", branch="z9hG4bKasked"))
         assert {peer.final()[0], peer.final()[0]} == {200, 487}
         with pytest.raises(TimeoutError):
@@ -455,6 +473,37 @@ def test_keys_go_by_each_ends_own_number_and_clock_also_after_a_change(stand_in)
     media.close()
 
 
+@pytest.mark.parametrize("number", [96, 111])
+def test_an_end_that_answers_with_another_number_is_heard_under_both(stand_in, number):
+    media = Media()
+    with between(stand_in) as (peer, running, called):
+        sound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sound.bind(("127.0.0.1", 0))
+        answer = OPUS_SDP.replace("40002", str(sound.getsockname()[1]))
+        answer = answer.replace("AVP 96 101", "AVP 111 112").replace("rtpmap:96", "rtpmap:111")
+        answer = answer.replace("rtpmap:101", "rtpmap:112")
+        invite, _, to = answered(peer, called, media.offer(), answer)
+        media.caller.settimeout(5.0)
+        for index in range(10):
+            rtp = RtpPacket(number, 0, index, 960 * index, 7, bytes([0xF8, 1, 2, 3]))
+            sound.sendto(rtp.serialize(), media_port(invite))
+        # A key under our number has the clock that we have offered.
+        kind = 101 if number == 96 else 112
+        for stamp in (9600, 9600):
+            sound.sendto(key(stamp, 4800, kind).serialize(), media_port(invite))
+        while (rtp := RtpPacket.parse(media.caller.recv(2000))).payload_type != 101:
+            pass
+        assert struct.unpack("!BBH", rtp.payload)[2] == 800
+        (call,) = set(running.bridge._calls.values())
+        assert call._callee.line.path.receiver.counts.malformed == 0
+        assert call._callee.line.path.receiver.counts.received > 10
+        assert call._callee.reports._reception is not None
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+        sound.close()
+    media.close()
+
+
 def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive(stand_in):
     with between(stand_in) as (peer, running, called):
         invite, _, to = answered(peer, called)
@@ -463,9 +512,14 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         assert "a=rtpmap:96 opus/48000/2" in proposal
         # The answer is the called end's, not what the caller happens to acknowledge.
         peer.send(peer.request("ACK", to=to))
-        called.request(invite, "ACK", 5, OPUS_SDP.replace("40002", "40004"))
+        other = OPUS_SDP.replace("40002", "40004").replace("AVP 96 101", "AVP 111 112")
+        other = other.replace("rtpmap:96", "rtpmap:111").replace("rtpmap:101", "rtpmap:112")
+        called.request(invite, "ACK", 5, other)
         (call,) = set(running.bridge._calls.values())
-        running.until(lambda: call._callee.socket._peer == ("127.0.0.1", 40004))
+        running.until(lambda: call._callee.socket._source.address == ("127.0.0.1", 40004))
+        path = call._callee.line.path
+        running.until(lambda: path.event_rates == {101: 48000, 112: 48000})
+        assert set(path.receiver.formats) == {96, 101, 111, 112}
         called.request(invite, "UPDATE", 6)
         assert "m=audio" not in called.hear("SIP/2.0 200")
         called.request(invite, "UPDATE", 7, OPUS_SDP + "a=sendonly\r\n")
@@ -476,7 +530,7 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         called.request(invite, "INVITE", 77, old)
         assert "a=recvonly" in called.hear("SIP/2.0 200")
         called.request(invite, "ACK", 77)
-        assert call._callee.socket._peer == ("127.0.0.1", 40002)
+        assert call._callee.socket._source.address == ("127.0.0.1", 40002)
         # What cannot be is refused; the call goes on.
         called.request(invite, "UPDATE", 78, OPUS_SDP.replace("opus", "GSM"))
         called.hear("SIP/2.0 488")
@@ -500,6 +554,9 @@ def test_a_caller_who_proposes_nothing_is_asked(stand_in):
         to = tag_of(text)
         peer.send(peer.request("ACK", to=to, body=media.offer()))
         running.until(lambda: running.engine.calls == 1)
+        (call,) = set(running.bridge._calls.values())
+        # What we have proposed may come, too.
+        assert {0, 8, 9, 96, 101, 102} <= set(call._caller.line.path.receiver.formats)
         assert len(media.say(media_port(invite), 12)) >= 8
         # On hold, and back with an INVITE that asks what we propose.
         peer.send(peer.request("INVITE", body=media.offer("sendonly"), to=to, number=2))
@@ -665,7 +722,7 @@ def test_keys_have_the_clock_of_the_codec_that_was_taken(taken, expected):
         "a=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n"
         "a=rtpmap:102 telephone-event/48000\r\n"
     )
-    media = read_answer(parse_sdp(text), None)
+    media = read_answer(parse_sdp(text), None, None)
     assert (media.event_type, media.event_rate) == expected
 
 
@@ -688,9 +745,9 @@ def test_the_same_description_again_keeps_the_address_that_packets_come_from():
         behind.settimeout(2.0)
         said = ("192.0.2.9", 4000)
         ours.set_peer(said, None, None, None)
-        packet = packets(speech(8000, 0.1))[0]
-        rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
-        behind.sendto(rtp.serialize(), ours.address)
+        for packet in packets(speech(8000, 0.1))[:4]:
+            rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
+            behind.sendto(rtp.serialize(), ours.address)
         while not taken:
             await asyncio.sleep(0.01)
         ours.set_peer(said, None, None, None)

@@ -316,3 +316,51 @@ def test_a_port_of_tls_that_is_in_use_is_one_sentence(authority):
         port = taken.getsockname()[1]
         with pytest.raises(RtsrError, match=f"^Cannot listen on 127.0.0.1:{port}: Address already"):
             asyncio.run(start(port))
+
+
+@pytest.mark.parametrize("believed", ["localhost", "127.0.0.1"])
+def test_two_names_of_one_machine_are_told_apart(authority, believed):
+    files = authority.certificate(believed, name="machine")
+
+    async def run():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*files)
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        agent = Agent("127.0.0.1", 0, tls=settings(authority))
+        await agent.start({})
+        targets = {
+            host: Target.parse(f"sip:x@{host}:{port};transport=tls")
+            for host in ("localhost", "127.0.0.1")
+        }
+        # Both are known before either is called, as a registrar and a target are.
+        found = {host: await agent.find(target) for host, target in targets.items()}
+        transport = agent.by("tls").transport
+        other = next(host for host in targets if host != believed)
+        await transport.connect(found[believed])
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await transport.connect(found[other])
+        # Nor does what goes to the other take the connection that there is.
+        assert transport._lives(found[believed])
+        assert not transport._lives(found[other])
+        await agent.stop()
+        server.close()
+
+    asyncio.run(run())
+
+
+def test_a_target_whose_contact_is_not_believed_is_reached_by_its_name(stand_in, authority):
+    files = authority.certificate("localhost", name="called")
+    named = called(files, "sip:x@localhost:{};transport=tls")
+    with between(stand_in, called=named, tls=settings(authority)) as (peer, _, far):
+        _, _, to = answered(peer, far)
+        # Its Contact has the address, for which there is no certificate.
+        far._socket.close()
+        time.sleep(0.3)
+        peer.send(peer.request("BYE", to=to, number=2))
+        assert peer.final()[0] == 200
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
+            far.accept()
+            assert not far.hear("BYE")
+        far.accept()
+        assert far.hear("BYE").startswith("BYE sip:x@127.0.0.1")

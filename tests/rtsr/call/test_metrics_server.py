@@ -1,0 +1,53 @@
+"""Who asks the port of ``/metrics`` for nothing, or for too much, is not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from rtsr.call import metrics_server
+from rtsr.call.metrics_server import MetricsServer
+
+
+def answer_to(data, patience, monkeypatch):
+    """What comes back until the server closes the connection, and after how many seconds."""
+    monkeypatch.setattr(metrics_server, "_PATIENCE", patience)
+
+    async def run():
+        # Only a request for /metrics asks the engine.
+        server = MetricsServer(None)
+        await server.start("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.address)
+        began = time.monotonic()
+        writer.write(data)
+        try:
+            answer = await asyncio.wait_for(reader.read(), 15.0)
+        except ConnectionResetError:
+            # What it has not read is thrown away.
+            answer = b""
+        took = time.monotonic() - began
+        writer.close()
+        await server.stop()
+        return answer, took
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /metr"])
+def test_who_does_not_finish_a_request_is_waited_for_a_while(monkeypatch, data):
+    answer, took = answer_to(data, 0.3, monkeypatch)
+    assert answer == b""
+    assert 0.2 < took < 10.0
+
+
+def test_a_line_without_an_end_is_not_kept(monkeypatch):
+    answer, took = answer_to(b"GET /" + b"a" * 20_000, 60.0, monkeypatch)
+    assert answer == b""
+    assert took < 10.0
+
+
+def test_other_pages_are_not_there(monkeypatch):
+    answer, _ = answer_to(b"GET / HTTP/1.1\r\n\r\n", 60.0, monkeypatch)
+    assert answer.startswith(b"HTTP/1.1 404 ")

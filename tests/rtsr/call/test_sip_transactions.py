@@ -1,0 +1,170 @@
+"""SIP transactions: what is said again, for how long, and what is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sip_ends import SDP, acknowledgement
+
+pytest.importorskip("aiosipua")
+
+from aiosipua import SipMessage, SipResponse
+
+from rtsr.call.sip import transactions
+from rtsr.call.sip.transactions import Transactions
+
+
+class Transport:
+    """Notes what is written."""
+
+    reliable = False
+    on_message = None
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, data, to):
+        self.written.append(data)
+
+
+class ReliableTransport(Transport):
+    reliable = True
+
+
+def request(method="INVITE", branch="b1", number=1):
+    return SipMessage.parse(
+        f"{method} sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch={branch}\r\n"
+        f"From: <sip:a@b>;tag=1\r\nTo: <sip:x@b>\r\nCall-ID: c\r\nCSeq: {number} {method}\r\n\r\n"
+    )
+
+
+def answer(asked, status):
+    response = SipResponse(status_code=status, reason_phrase="Whatever")
+    for name in ("Via", "From", "To", "Call-ID", "CSeq"):
+        response.headers.append(name, asked.headers.get_first(name))
+    return response
+
+
+HERE = ("127.0.0.1", 9)
+
+
+def said_again(monkeypatch, seconds, asked, status, transport=None, after=None):
+    """How often an answer is said again within some quick seconds; 1 s takes 10 ms."""
+    for name in ("_T1", "_T2", "_TIMEOUT"):
+        monkeypatch.setattr(transactions, name, getattr(transactions, name) / 100)
+    transport = transport or Transport()
+
+    async def run():
+        watched = Transactions(transport)
+        assert watched.hear_request(asked, HERE)
+        watched.answer(answer(asked, status), HERE)
+        if after is not None:
+            after(watched)
+        await asyncio.sleep(seconds / 100)
+        watched.close()
+        count = len(transport.written)
+        await asyncio.sleep(0.1)
+        assert len(transport.written) == count
+        return count
+
+    return asyncio.run(run())
+
+
+def test_a_refusal_is_said_again_until_there_can_be_no_answer(monkeypatch):
+    # After 0.5, 1.5, 3.5, 7.5 s, and every 4 s up to 31.5 (RFC 3261, 17.2.1), later where busy.
+    assert 5 <= said_again(monkeypatch, 100.0, request(), 486) <= 10
+
+
+def test_a_refusal_that_is_acknowledged_is_not_said_again(monkeypatch):
+    ack = request("ACK")
+    after = lambda watched: watched.hear_request(ack, HERE)  # noqa: E731
+    assert said_again(monkeypatch, 20.0, request(), 486, after=after) == 0
+
+
+def test_another_calls_acknowledgement_does_not_count(monkeypatch):
+    ack = request("ACK", branch="b2")
+    after = lambda watched: watched.hear_request(ack, HERE)  # noqa: E731
+    assert said_again(monkeypatch, 20.0, request(), 486, after=after) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "transport"),
+    [
+        ("INVITE", 100, Transport()),
+        ("INVITE", 180, Transport()),
+        ("INVITE", 200, Transport()),
+        ("BYE", 481, Transport()),
+        ("INVITE", 486, ReliableTransport()),
+    ],
+)
+def test_nothing_else_is_said_again(monkeypatch, method, status, transport):
+    assert said_again(monkeypatch, 20.0, request(method), status, transport) == 0
+
+
+def test_a_caller_who_has_not_heard_the_refusal_hears_it_again(running, peer):
+    peer.acknowledges = False
+    peer.send(peer.request("INVITE", body=SDP.replace("RTP/AVP 0", "RTP/AVP 3")))
+    refusals = [peer.final()[1] for _ in range(2)]
+    assert refusals[0] == refusals[1]
+    assert refusals[0].startswith("SIP/2.0 488 ")
+    peer.send(acknowledgement(refusals[0]))
+    with pytest.raises(TimeoutError):
+        peer.hear(1.5)
+
+
+def test_the_oldest_transactions_are_forgotten(monkeypatch):
+    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    transport = Transport()
+
+    async def run():
+        watched = Transactions(transport)
+        requests = [request("OPTIONS", branch=f"b{number}") for number in range(40)]
+        for each in requests:
+            assert watched.hear_request(each, HERE)
+            watched.answer(answer(each, 200), HERE)
+        assert len(watched._answered) <= 10
+        # A copy of a new one gets its answer again; one of the oldest is new.
+        assert not watched.hear_request(requests[-1], HERE)
+        assert len(transport.written) == 1
+        assert watched.hear_request(requests[0], HERE)
+        watched.close()
+
+    asyncio.run(run())
+
+
+def test_a_refusal_that_is_forgotten_is_not_said_again(monkeypatch):
+    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    after = lambda watched: [  # noqa: E731
+        watched.hear_request(request("OPTIONS", branch=f"o{number}"), HERE) for number in range(40)
+    ]
+    assert said_again(monkeypatch, 20.0, request(), 486, after=after) == 0
+
+
+def test_what_we_have_asked_and_was_answered_is_forgotten(monkeypatch):
+    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+
+    async def run():
+        watched = Transactions(Transport())
+        waiting = request("OPTIONS", branch="waits")
+        watched.ask(waiting, HERE, repeat=False)
+        for number in range(40):
+            asked = request("OPTIONS", branch=f"b{number}")
+            watched.ask(asked, HERE, repeat=False)
+            watched.hear_answer(answer(asked, 200), HERE)
+        assert len(watched._asked) <= 12
+        # What still waits stays, however old it is.
+        assert any(known is waiting for known, _ in watched._asked.values())
+        watched.close()
+
+    asyncio.run(run())
+
+
+def test_a_second_refusal_takes_the_place_of_the_first(monkeypatch):
+    asked = request()
+
+    def after(watched):
+        watched.answer(answer(asked, 487), HERE)
+        watched.hear_request(request("ACK"), HERE)
+
+    assert said_again(monkeypatch, 20.0, asked, 486, after=after) == 0
