@@ -196,6 +196,35 @@ def test_sound_stays_equally_late_through_changes_of_rate(order):
         assert np.argmax(heard[click : click + 960]) == RESAMPLING_SAMPLES
 
 
+@pytest.mark.parametrize(("rate", "minutes"), [(11025, 2), (16000, 2), (22050, 2), (44100, 60)])
+def test_sound_in_blocks_of_any_length_is_no_later_at_its_end(rate, minutes):
+    stream = CallStream(None)
+    chance = np.random.default_rng(rate)
+    silence = np.zeros((rate // 2, 1), np.float32)
+    came = left = 0
+    while came < 60 * minutes * rate:
+        block = silence[: chance.integers(1, len(silence))]
+        stream.push(Chunk(block, rate, None, Origin.DECODED))
+        came += len(block)
+        left += len(stream.take())
+    assert left == came * 48000 // rate
+    assert stream.waiting == 0
+    # What is kept is the sound that the new band comes later by.
+    assert stream._dry.end - stream._dry.start <= DELAY_SAMPLES
+
+
+def test_sound_stays_equally_late_where_a_new_rate_begins_with_single_samples():
+    path, out, click = DryPath(1), [], np.zeros((160, 1), np.float32)
+    click[0] = 1.0
+    out += [path.process(Chunk(np.zeros((960, 1), np.float32), 48000, None, Origin.DECODED))]
+    for _ in range(20):
+        out += [path.process(Chunk(np.zeros((1, 1), np.float32), 8000, None, Origin.DECODED))]
+    out += [path.process(Chunk(click, 8000, None, Origin.DECODED))]
+    assert path.worth == 960 + 120 + 960
+    heard = np.abs(np.concatenate(out)[:, 0])
+    assert np.argmax(heard) == 960 + 120 + RESAMPLING_SAMPLES
+
+
 # Where the sound becomes narrower the network takes a hop to believe it.
 @pytest.mark.parametrize(("wide_first", "dip_db"), [(False, 10.0), (True, 25.0)])
 def test_the_new_band_goes_on_where_the_codec_changes(batch, wide_first, dip_db):
