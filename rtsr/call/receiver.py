@@ -407,9 +407,11 @@ class Receiver:
         queued = self._queue.pop()
         # The queue may have dropped its oldest, whose notes would stay.
         self._waiting = {n: packet for n, packet in self._waiting.items() if n > queued.number}
-        if self._last_number is not None:
-            self.counts.lost += max(0, queued.number - self._last_number - 1)
-        self._last_number = queued.number
+        if self._last_number is None:
+            self._last_number = queued.number
+        # One that comes late was counted when the next one was played.
+        self.counts.lost += max(0, queued.number - self._last_number - 1)
+        self._last_number = max(queued.number, self._last_number)
         return queued
 
     @property

@@ -150,6 +150,15 @@ def test_a_route_that_becomes_longer_costs_no_packet_for_long():
     assert counts.inserted_seconds - counts.removed_seconds == pytest.approx(longer, abs=0.002)
 
 
+@pytest.mark.parametrize("late", [0.05, 0.1, 0.3])
+def test_a_packet_that_comes_late_is_lost_once(late):
+    stream = sent(packets(speech(8000, 6.0)))
+    arrivals = [(at + (late if index == 150 else 0.0), p) for index, (at, p) in enumerate(stream)]
+    receiver = Receiver(FORMATS)
+    heard(receiver, sorted(arrivals, key=lambda arrival: arrival[0]))
+    assert (receiver.counts.late, receiver.counts.lost) == (1, 1)
+
+
 def test_order_and_doubles_do_not_matter():
     stream = packets(speech(8000, 4.0))
     straight = sound_of(heard(Receiver(FORMATS), sent(stream), after=0.0))
