@@ -1,8 +1,8 @@
 """What a batch does when it cannot keep up: the network, then replication, then the dry sound.
 
 This is the order of the live engine. A batch is behind when sound piles up *and* its steps take
-longer than the sound they are worth; a caller who merely pushes much at once is not. How each stream
-follows is the business of :mod:`rtsr.batch.row_levels`.
+longer than the sound they are worth; a caller who merely pushes much at once is not. How each
+stream follows is the business of :mod:`rtsr.batch.row_levels`.
 """
 
 from __future__ import annotations
