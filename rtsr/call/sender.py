@@ -188,7 +188,7 @@ class Sender:
             # All packets of an event carry its beginning.
             self._event_time, self._segment = self._time, 0
         whole = _EVENT.pack(event, flags & _VOLUME, LONGEST_EVENT)
-        packets = []
+        packets: list[Packet] = []
         for ended in range(max(self._segment, segment - _MOST_SEGMENTS), segment):
             packets.append(self._event_packet(ended, whole, is_new and not packets))
         self._segment = max(self._segment, segment)
