@@ -293,6 +293,9 @@ class Receiver:
             self._is_silence = True
         else:
             self.counts.late += 1
+            # Behind others that were played it was counted with them.
+            if queued.number == self._last_number:
+                self.counts.lost += 1
             self._late_in_a_row += 1
             if self._late_in_a_row >= _MOST_LATE:
                 behind = (self._position - first.at) / UNITS
