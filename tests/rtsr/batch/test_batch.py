@@ -299,6 +299,25 @@ def test_a_failing_stream_does_not_disturb_others(
     assert np.isfinite(dry).all()
 
 
+def test_a_hop_behind_a_broken_one_is_made_without_it_also_where_both_come_at_once(
+    failing_model: Path, make_sound: MakeSound
+) -> None:
+    sound = np.abs(make_sound(48000, 0.2, cutoff=3500)[:, 0])
+    # The first of two hops is broken.
+    sound[4 * 480 : 5 * 480] *= -1.0
+    results = []
+    with BatchUpsampler(2, model=failing_model, overload="wait") as batch:
+        for size in (480, 960):
+            stream, parts = batch.open(48000, cutoff=4000.0), []
+            for start in range(0, len(sound), size):
+                stream.push(sound[start : start + size])
+                assert batch.step() == 1
+                parts.append(stream.pull())
+            assert stream.statistics.degraded_blocks == 1
+            results.append(np.concatenate(parts))
+    assert np.abs(results[0] - results[1]).max() <= TOLERANCE
+
+
 def test_channels_that_are_alike_stay_alike(model: str, make_sound: MakeSound) -> None:
     """Until they differ, to the hop: of 20 ms that are taken at once only the second 10 differ."""
     mono = make_sound(16000, 0.2, cutoff=6000)
