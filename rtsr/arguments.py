@@ -75,7 +75,7 @@ def _check_integers(input_rate: int, output_rate: int, channels: int) -> None:
         ("output rate", output_rate),
         ("number of channels", channels),
     ):
-        _check_integer(name, value, AudioFormatError)
+        check_integer(name, value, AudioFormatError)
 
 
 def _check_output_rate(output_rate: int, accepted: Sequence[int]) -> None:
@@ -113,7 +113,7 @@ def check_arguments(
         ("number of hops per step", hops_per_step),
         ("number of threads", threads),
     ):
-        _check_integer(name, value, ArgumentError)
+        check_integer(name, value, ArgumentError)
     if hops_per_step not in HOPS_PER_STEP:
         accepted = ", ".join(map(str, HOPS_PER_STEP))
         raise ArgumentError(f"hops_per_step must be one of {accepted}, not {hops_per_step}.")
@@ -129,7 +129,7 @@ def check_arguments(
 
 def check_seed(seed: int) -> None:
     """Raise :class:`ArgumentError` unless it is an integer of 64 bits."""
-    _check_integer("seed", seed, ArgumentError)
+    check_integer("seed", seed, ArgumentError)
     if not -(2**63) <= seed < 2**63:
         raise ArgumentError(f"The seed must be a 64-bit integer, not {seed}.")
 
@@ -138,11 +138,11 @@ def check_frequency(
     name: str, frequency: float, lowest: float = MIN_CUTOFF_HZ, highest: float = MAX_CUTOFF_HZ
 ) -> None:
     """Raise :class:`ArgumentError` unless a cutoff or ceiling is one that the engine can take."""
-    _check_real(name, frequency)
+    check_real(name, frequency)
     if not lowest <= frequency <= highest:
         raise ArgumentError(
             f"The {name} must lie between {lowest:.0f} and {highest:.0f} Hz, "
-            f"not at {frequency:g} Hz."
+            f"not at {shown(frequency)} Hz."
         )
 
 
@@ -153,18 +153,18 @@ def check_expected_cutoff(frequency: float | None, lowest: float = LOWEST_CUTOFF
     """
     if frequency is None:
         return
-    _check_real("expected cutoff", frequency)
-    if not lowest <= frequency < math.inf:
+    check_real("expected cutoff", frequency)
+    if not lowest <= _as_float(frequency) < math.inf:
         raise ArgumentError(
-            f"The expected cutoff must lie at {lowest:g} Hz or above, not at {frequency:g} Hz."
+            f"The expected cutoff must lie at {lowest:g} Hz or above, not at {shown(frequency)} Hz."
         )
 
 
 def check_wet(wet: float) -> None:
     """Raise :class:`ArgumentError` unless the gain lies between 0 and 1."""
-    _check_real("wet gain", wet)
+    check_real("wet gain", wet)
     if not 0.0 <= wet <= 1.0:
-        raise ArgumentError(f"The wet gain must lie between 0 and 1, not at {wet:g}.")
+        raise ArgumentError(f"The wet gain must lie between 0 and 1, not at {shown(wet)}.")
 
 
 def check_colour(colour: Colour | None, model: Model) -> None:
@@ -178,13 +178,27 @@ def check_colour(colour: Colour | None, model: Model) -> None:
     colour.check_weights(model.metadata.name, model.metadata.weights_sha256)
 
 
-def _check_integer(name: str, value: Any, error: type[RtsrError]) -> None:
+def check_integer(name: str, value: Any, error: type[RtsrError] = ArgumentError) -> None:
+    """Raise an error unless ``value`` is an integer of any kind."""
     try:
         operator.index(value)
     except TypeError:
         raise error(f"The {name} must be an integer, not {value!r}.") from None
 
 
-def _check_real(name: str, value: Any) -> None:
+def shown(value: float) -> str:
+    """Write any real number, also a fraction, or a whole one beyond what a float holds."""
+    return f"{_as_float(value):g}"
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def check_real(name: str, value: Any) -> None:
+    """Raise :class:`ArgumentError` unless ``value`` is a real number of any kind."""
     if not isinstance(value, numbers.Real):
         raise ArgumentError(f"The {name} must be a number, not {value!r}.")

@@ -15,8 +15,9 @@ from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
-from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
+from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.timing import SAMPLE_RATE, Latency
+from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 
 if TYPE_CHECKING:
     from rtsr.batch.upsampler import BatchUpsampler
@@ -99,8 +100,8 @@ class BatchStream:
     def native_rate(self) -> int:
         """Hz that the sound had before the caller resampled it to ``input_rate``; that, unless set.
 
-        Settable, for a caller who follows changes of rate by himself: a measured cutoff lies within
-        half of it, and begins anew from there.
+        Settable to 40 Hz or more, for a caller who follows changes of rate by himself: a measured
+        cutoff lies within half of it, and begins anew from there.
         """
         self._check_open()
         return round(2.0 * self._batch.engine.native_hz(self._row))
@@ -108,13 +109,11 @@ class BatchStream:
     @native_rate.setter
     def native_rate(self, value: int) -> None:
         self._check_open()
-        if not 0 < value <= self.input_rate:
-            raise ArgumentError(
-                f"The native rate must be above 0 and at most {self.input_rate} Hz, not {value}."
-            )
+        # Below, it is the step that fails, and with it those of all other streams.
+        check_frequency("native rate", value, 2.0 * LOWEST_CUTOFF_HZ, self.input_rate)
         if value != self.native_rate:
             with self._held():
-                self._batch.engine.set_native(self._row, value / 2)
+                self._batch.engine.set_native(self._row, float(value) / 2)
 
     @property
     def latency(self) -> Latency:

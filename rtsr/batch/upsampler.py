@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rtsr.arguments import check_arguments, check_audio_format, check_expected_cutoff
 from rtsr.batch.high_bands import HighBands
-from rtsr.batch.shedding import DRY, NETWORK, Plan, Shedding
+from rtsr.batch.row_levels import DRY_INDEX, NETWORK_INDEX, REPLICATE_INDEX, RowStep
+from rtsr.batch.shedding import Plan, Shedding
 from rtsr.batch.slots import SlotStep
 from rtsr.batch.stream import RESERVED_FRAMES, BatchStream
 from rtsr.closing import Closing
@@ -137,6 +138,8 @@ class BatchUpsampler(Closing):
         self._held = np.zeros(self.capacity, np.int64)
         self._shedding = Shedding(
             self._high_bands.replicate.ms_per_hop() if overload == "shed" else 0.0,
+            self.capacity,
+            int(hops_per_step),
             is_allowed=overload == "shed",
         )
         # The lowest free one last, for pop.
@@ -151,7 +154,11 @@ class BatchUpsampler(Closing):
 
     @property
     def level(self) -> str:
-        """What the newest step put out: ``network``, ``replicate`` or ``dry``."""
+        """What streams put out now: ``network``, ``replicate`` or ``dry``.
+
+        One that comes to it later than others follows in the first of its own steps, to the network
+        after 20 hops of sound.
+        """
         return self._shedding.level
 
     @property
@@ -233,7 +240,7 @@ class BatchUpsampler(Closing):
                 colour=found,
             )
             start_rows(self._high_bands.network, row, slots, int(seed), f_target)
-            self._high_bands.clear(slots)
+            self._high_bands.join(row, slots, self.level)
             stream = BatchStream(self, row, slots, port, statistics, alignment)
             self._streams[row] = stream
         return stream
@@ -250,7 +257,7 @@ class BatchUpsampler(Closing):
             RtsrError: the batch is closed.
         """
         with self.lock:
-            step = self._running()
+            self._running()
             started = time.perf_counter_ns()
             count, held_count = find_due(self._ports, self.step_samples, self._due, self._held)
             if not count:
@@ -263,12 +270,9 @@ class BatchUpsampler(Closing):
             plan = self._shedding.plan(
                 1000.0 * waiting / SAMPLE_RATE,
                 int(self._high_bands.values["channels"][due].sum()),
-                1000.0 * self.step_samples / SAMPLE_RATE * (count + two) / count,
+                due,
+                two,
             )
-            if plan.starts:
-                step.reset()
-            # What another level makes is not what a colour was learnt for.
-            self.engine.set_coloured(plan.after == NETWORK)
             for rows, steps in ((due[:two], 2), (due[two:], 1)):
                 if len(rows):
                     self._advance(plan, rows, held, steps)
@@ -337,6 +341,7 @@ class BatchUpsampler(Closing):
         """Free a row and its slots; for its stream, which holds the lock."""
         del self._streams[row]
         self.engine.set_colour(row, None)
+        self._high_bands.leave(row)
         self._ports.values["is_open"][row] = False
         # A device goes on running them.
         for part in self._parts:
@@ -353,22 +358,33 @@ class BatchUpsampler(Closing):
         self, plan: Plan, rows: NDArray[np.int64], held: NDArray[np.int64], steps: int
     ) -> None:
         """Advance the streams in ``rows`` by so many steps, for which the network runs once."""
-        plans = (plan, plan.settled)[:steps]
-        for number, (each, part) in enumerate(zip(plans, self._parts, strict=False)):
+        parts = self._parts[:steps]
+        for number, part in enumerate(parts):
             take_rows(self._ports, rows, part)
             f_prior = self.engine.begin_rows(rows, part, number)
-            self._high_bands.prepare(each, rows, f_prior, number)
-        self._high_bands.run(plan, rows, held, steps)
-        for number, (each, part) in enumerate(zip(plans, self._parts, strict=False)):
-            high_band, unusable = self._high_bands.finish(each, number)
-            for row in unusable.tolist():
+            self._high_bands.prepare(plan, rows, f_prior, number)
+        self._high_bands.run(rows, held)
+        for number, part in enumerate(parts):
+            made = self._high_bands.finish(rows, number)
+            for row in made.unusable.tolist():
                 self.engine.clear_filter(row)
                 self._ports.values["degraded_hops"][row] += self.engine.hops
-            if plan.after != NETWORK:
-                self._ports.values[plan.after + "_hops"][rows] += self.engine.hops
-            self.engine.set_silent(rows, each.before == each.after == DRY)
-            self.engine.finish_rows(rows, part, high_band, self._out, number)
+            self._say_levels(rows, made.levels)
+            self.engine.finish_rows(rows, part, made.audio, self._out, number)
             emit_rows(self._ports, rows, self._out, self.engine.adds)
+
+    def _say_levels(self, rows: NDArray[np.int64], levels: RowStep) -> None:
+        """Have the engine, and who counts, know what the streams' high bands are made of."""
+        if levels.all_network:
+            self.engine.set_silent(rows, False)
+            self.engine.set_coloured(rows, True)
+            return
+        before, after = levels.before, levels.after
+        for level, hops in ((REPLICATE_INDEX, "replicate_hops"), (DRY_INDEX, "dry_hops")):
+            self._ports.values[hops][rows[after == level]] += self.engine.hops
+        self.engine.set_silent(rows, (before == DRY_INDEX) & (after == DRY_INDEX))
+        # What another level makes is not what a colour was learnt for.
+        self.engine.set_coloured(rows, after == NETWORK_INDEX)
 
     def _take(self, channels: int) -> tuple[int, list[int]]:
         if channels > len(self._free):

@@ -91,7 +91,6 @@ class CallStream:
         self._dry_path = DryPath(channels)
         self._dry = _Line(channels)
         self._dry.append(np.zeros((OVERLAP, channels), np.float32))
-        self._pushed = 0
         self._stream: BatchStream | None = None
         self._wide = _Line(channels)
         self._wide_from = 0
@@ -122,9 +121,14 @@ class CallStream:
         return self._stream is not None and self._stream.ready > 0
 
     @property
+    def pushed(self) -> int:
+        """Samples at 48 kHz that were pushed so far."""
+        return self._dry_path.worth
+
+    @property
     def waiting(self) -> int:
         """Samples at 48 kHz that were pushed and not taken yet."""
-        return self._pushed - self._dry.start
+        return self.pushed - self._dry.start
 
     @property
     def cutoff_hz(self) -> float | None:
@@ -164,7 +168,6 @@ class CallStream:
         self._dry.append(sound)
         if chunk.origin is Origin.TAIL:
             return
-        self._pushed += len(chunk.sound) * SAMPLE_RATE // chunk.rate
         stream = self._stream
         if stream is None:
             return
@@ -192,7 +195,7 @@ class CallStream:
                 without the new band, and counted.
         """
         self._collect()
-        end = self._pushed
+        end = self.pushed
         if self._stream is not None and not self._left_out and not everything:
             end = min(end, self._wide.end)
         count = max(0, end - self._dry.start)

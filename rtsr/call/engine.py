@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
+from rtsr.arguments import check_integer, check_real, shown
 from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call.call_stream import CallStream
 from rtsr.call.formats import Packet
@@ -234,13 +235,16 @@ class CallEngine:
         deadline_ms: float = 1000.0 * DEADLINE,
         colour: Colour | str | None = None,
     ) -> None:
+        check_integer("number of calls", capacity)
+        check_integer("number of channels", channels)
+        check_real("deadline", deadline_ms)
         if not 1 <= capacity <= MOST_CALLS:
             raise ArgumentError(f"A process takes 1 to {MOST_CALLS} calls, not {capacity}.")
         if channels not in (1, 2):
             raise ArgumentError(f"A call has 1 or 2 channels, not {channels}.")
         if not 5.0 <= deadline_ms <= 200.0:
-            raise ArgumentError(f"Sound waits 5 to 200 ms for the batch, not {deadline_ms:g}.")
-        self.deadline = deadline_ms / 1000.0
+            raise ArgumentError(f"Sound waits 5 to 200 ms for the batch, not {shown(deadline_ms)}.")
+        self.deadline = float(deadline_ms) / 1000.0
         self.capacity = capacity
         self.channels = channels
         self.lines: list[Line] = []

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import enum
+
 from rtsr.call.formats import Packet
 
-__all__ = ["KeyReader"]
+__all__ = ["LONGEST_EVENT", "KeyReader", "Part"]
 
 _KEYS = "0123456789*#ABCD"
 _END = 0x80
 # Units of the packets' clock by which a late copy may lie behind: 10 s at 48 kHz. One that lies
 # further behind is of a sender who counts anew.
 _LONGEST_BEHIND = 480_000
+#: The most that an event's duration can say, in units of its clock.
+LONGEST_EVENT = 0xFFFF
+
+
+class Part(enum.Enum):
+    """What a packet is of the presses that came before it."""
+
+    #: The first one of a press.
+    BEGINS = "begins"
+    #: Another one of the newest press.
+    SAME = "same"
+    #: The first one of a later segment of the newest press.
+    GOES_ON = "goes on"
+    #: Of an older press, or of an older segment.
+    LATE = "late"
 
 
 class KeyReader:
@@ -19,9 +36,14 @@ class KeyReader:
     Every packet of a press carries the time of its beginning, and the last one comes three times. A
     press that is too long for the counter goes on under another time, without a marker (2.5.1.3).
     A packet of an older press that comes after one of a newer is late, and no press.
+
+    Attributes:
+        elapsed: units of the clock from the beginning of the newest press to the time of the newest
+            packet of it; its duration is not in it.
     """
 
     def __init__(self) -> None:
+        self.elapsed = 0
         self._event: int | None = None
         self._time = 0
         self._ssrc: int | None = None
@@ -29,17 +51,27 @@ class KeyReader:
 
     def read(self, packet: Packet) -> str | None:
         """Return the key whose press begins with this packet; ``None`` if none does."""
-        if len(packet.payload) < 4:
+        if len(packet.payload) < 4 or self.part(packet) is not Part.BEGINS:
             return None
+        event = packet.payload[0]
+        return _KEYS[event] if event < len(_KEYS) else None
+
+    def part(self, packet: Packet) -> Part:
+        """Take a packet with an event, of any kind; its payload has four bytes."""
         behind = (self._time - packet.timestamp) % (1 << 32)
-        if packet.ssrc == self._ssrc and 0 < behind <= _LONGEST_BEHIND:
-            return None
+        is_known = packet.ssrc == self._ssrc
+        if is_known and 0 < behind <= _LONGEST_BEHIND:
+            return Part.LATE
         self._ssrc = packet.ssrc
         event, has_ended = packet.payload[0], bool(packet.payload[1] & _END)
-        is_same = packet.timestamp == self._time and event == self._event
-        goes_on = event == self._event and not self._has_ended and not packet.marker
+        ahead = (packet.timestamp - self._time) % (1 << 32)
+        part = Part.BEGINS
+        if is_known and event == self._event:
+            if not ahead:
+                part = Part.SAME
+            elif not self._has_ended and not packet.marker and ahead <= LONGEST_EVENT:
+                part = Part.GOES_ON
+        self.elapsed = 0 if part is Part.BEGINS else self.elapsed + ahead
         self._event, self._time = event, packet.timestamp
-        self._has_ended = has_ended or (is_same and self._has_ended)
-        if is_same or goes_on or event >= len(_KEYS):
-            return None
-        return _KEYS[event]
+        self._has_ended = has_ended or (part is Part.SAME and self._has_ended)
+        return part

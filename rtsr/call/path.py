@@ -83,7 +83,6 @@ class MediaPath:
         self.event_rates = event_rates or {}
         self._deadline = deadline
         self._pushed: collections.deque[tuple[int, float]] = collections.deque()
-        self._total = 0
         self._taken = 0
         self._recent_misses: collections.deque[float] = collections.deque(maxlen=MOST_MISSED)
         self._back_at = 0.0
@@ -113,8 +112,7 @@ class MediaPath:
                 self.sender.pause(chunk.pause)
             self.stream.push(chunk)
             if chunk.origin is not Origin.TAIL:
-                self._total += len(chunk.sound) * SAMPLE_RATE // chunk.rate
-                self._pushed.append((self._total, now))
+                self._pushed.append((self.stream.pushed, now))
         events, self.receiver.events = self.receiver.events, []
         for event in events:
             key = self._key_reader.read(event)

@@ -293,6 +293,9 @@ class Receiver:
             self._is_silence = True
         else:
             self.counts.late += 1
+            # Behind others that were played it was counted with them.
+            if queued.number == self._last_number:
+                self.counts.lost += 1
             self._late_in_a_row += 1
             if self._late_in_a_row >= _MOST_LATE:
                 behind = (self._position - first.at) / UNITS
@@ -407,9 +410,11 @@ class Receiver:
         queued = self._queue.pop()
         # The queue may have dropped its oldest, whose notes would stay.
         self._waiting = {n: packet for n, packet in self._waiting.items() if n > queued.number}
-        if self._last_number is not None:
-            self.counts.lost += max(0, queued.number - self._last_number - 1)
-        self._last_number = queued.number
+        if self._last_number is None:
+            self._last_number = queued.number
+        # One that comes late was counted when the next one was played.
+        self.counts.lost += max(0, queued.number - self._last_number - 1)
+        self._last_number = max(queued.number, self._last_number)
         return queued
 
     @property

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rtsr.call.dtx import DiscontinuousTransmission
 from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
 from rtsr.call.formats import OPUS, Packet, PayloadFormat
+from rtsr.call.keys import LONGEST_EVENT, KeyReader, Part
 from rtsr.call.time_scale import is_quiet, shorten
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
@@ -20,6 +21,10 @@ __all__ = ["Sender"]
 Audio = NDArray[np.float32]
 
 _EVENT = struct.Struct("!BBH")
+# The bits of an event's flags that say how loud it is.
+_VOLUME = 0x3F
+# A packet that is further ahead, of a clock that nobody has, does not fill the gap.
+_MOST_SEGMENTS = 8
 
 
 class Sender:
@@ -62,7 +67,10 @@ class Sender:
         self._bitrate = bitrate
         self._event_type = event_type
         self._event_rate = event_rate
-        self._event_time: tuple[int, int] | None = None
+        self._keys = KeyReader()
+        # When the press began that is sent, and which of its segments is.
+        self._event_time: int | None = None
+        self._segment = 0
         # The upper half is left free: a counter that wraps early upsets some decryptions.
         self._number = secrets.randbits(15)
         self._time = secrets.randbits(32)
@@ -157,19 +165,42 @@ class Sender:
     def event(self, packet: Packet, rate: int) -> list[Packet]:
         """Pass on a packet with a telephone event (RFC 4733), whose clock has ``rate`` Hz.
 
+        A press that is longer than its duration can say goes out in segments of our own (2.5.1.3),
+        wherever those that come in begin.
+
         Returns:
-            The packet for the far end; none if it takes no events or there is none in it.
+            The packet for the far end, and what ends the segments before it; none if the far end
+            takes no events, or there is none in it, or it is late and of an older press.
         """
-        if self._event_type is None or self.is_held or len(packet.payload) < _EVENT.size:
+        if len(packet.payload) < _EVENT.size:
+            return []
+        part = self._keys.part(packet)
+        if self._event_type is None or self.is_held:
+            self._event_time = None
+            return []
+        if part is Part.LATE:
             return []
         event, flags, duration = _EVENT.unpack_from(packet.payload)
-        duration = min(0xFFFF, duration * self._event_rate // rate)
-        # All packets of an event carry its beginning.
-        is_new = self._event_time is None or self._event_time[0] != packet.timestamp
-        if is_new or self._event_time is None:
-            self._event_time = (packet.timestamp, self._time)
-        payload = _EVENT.pack(event, flags, duration)
-        return [self._packet(self._event_type, self._event_time[1], payload, is_new)]
+        lasts = (self._keys.elapsed + duration) * self._event_rate // rate
+        segment = max(0, lasts - 1) // LONGEST_EVENT
+        is_new = part is Part.BEGINS or self._event_time is None
+        if self._event_time is None or is_new:
+            # All packets of an event carry its beginning.
+            self._event_time, self._segment = self._time, 0
+        whole = _EVENT.pack(event, flags & _VOLUME, LONGEST_EVENT)
+        packets: list[Packet] = []
+        for ended in range(max(self._segment, segment - _MOST_SEGMENTS), segment):
+            packets.append(self._event_packet(ended, whole, is_new and not packets))
+        self._segment = max(self._segment, segment)
+        payload = _EVENT.pack(event, flags, lasts - segment * LONGEST_EVENT)
+        packets.append(self._event_packet(segment, payload, is_new and not packets))
+        return packets
+
+    def _event_packet(self, segment: int, payload: bytes, marker: bool) -> Packet:
+        assert self._event_type is not None
+        assert self._event_time is not None
+        time = (self._event_time + segment * LONGEST_EVENT) % 2**32
+        return self._packet(self._event_type, time, payload, marker)
 
     def _begin(self, form: PayloadFormat, bitrate: int) -> None:
         self._encoder = open_encoder(form, self._channels, bitrate)

@@ -66,7 +66,7 @@ class HopEngine:
         self._colours: dict[int, StreamColour] = {}
         # Streams whose filter, though not their cutoff, is out of date.
         self._recoloured: set[int] = set()
-        self._is_coloured = True
+        self._is_coloured = np.ones(streams, np.bool_)
         # Whether any stream has, or ever had, a colour.
         self._equalises = False
         self._mixing = self._crossover.values
@@ -176,12 +176,13 @@ class HopEngine:
         if colour is not None and colour.set_amount(amount):
             self._recoloured.add(row)
 
-    def set_coloured(self, is_coloured: bool) -> None:
-        """Say whether the next steps' high bands are those that colours were learnt for."""
-        if is_coloured == self._is_coloured:
-            return
-        self._is_coloured = is_coloured
-        self._recoloured.update(self._colours)
+    def set_coloured(self, row: int | Rows, is_coloured: bool | NDArray[np.bool_]) -> None:
+        """Say whether a colour was learnt for what the next high band of its row will be."""
+        if self._colours:
+            rows = np.atleast_1d(row)
+            changed = rows[self._is_coloured[rows] != is_coloured]
+            self._recoloured.update(self._colours.keys() & set(changed.tolist()))
+        self._is_coloured[row] = is_coloured
 
     def colour(self, row: int) -> Colour | AutoColour | None:
         """Return the colour of a row's high band, as it was given."""
@@ -201,7 +202,7 @@ class HopEngine:
         """Set where a row's output should end, in Hz, from the next step on."""
         self._values["f_target"][row] = f_target
 
-    def set_silent(self, row: int | Rows, is_silent: bool) -> None:
+    def set_silent(self, row: int | Rows, is_silent: bool | NDArray[np.bool_]) -> None:
         """Say whether the next step of a row, or of many, has no high band at all."""
         self._values["is_silent"][row] = is_silent
 
@@ -326,7 +327,7 @@ class HopEngine:
         self._recoloured.discard(row)
         stream_colour = self._colours.get(row)
         colour = None if stream_colour is None else stream_colour.present
-        if colour is None or not self._is_coloured:
+        if colour is None or not self._is_coloured[row]:
             equaliser.set_filter(self._equaliser, row, None)
             return
         self._equalises = True

@@ -221,7 +221,7 @@ class LiveChain:
         else:
             self._tone.reset()
         self._hops.set_silent(0, not sounds)
-        self._hops.set_coloured(self.level in self._coloured_levels)
+        self._hops.set_coloured(0, self.level in self._coloured_levels)
         self._hops.finish(audio, self._high_band, out)
         if self._limiter:
             # What nothing was added to passes as it is, as long as it is within full scale.

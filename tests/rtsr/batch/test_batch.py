@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,25 @@ def test_a_failing_stream_does_not_disturb_others(
     assert np.isfinite(dry).all()
 
 
+def test_a_hop_behind_a_broken_one_is_made_without_it_also_where_both_come_at_once(
+    failing_model: Path, make_sound: MakeSound
+) -> None:
+    sound = np.abs(make_sound(48000, 0.2, cutoff=3500)[:, 0])
+    # The first of two hops is broken.
+    sound[4 * 480 : 5 * 480] *= -1.0
+    results = []
+    with BatchUpsampler(2, model=failing_model, overload="wait") as batch:
+        for size in (480, 960):
+            stream, parts = batch.open(48000, cutoff=4000.0), []
+            for start in range(0, len(sound), size):
+                stream.push(sound[start : start + size])
+                assert batch.step() == 1
+                parts.append(stream.pull())
+            assert stream.statistics.degraded_blocks == 1
+            results.append(np.concatenate(parts))
+    assert np.abs(results[0] - results[1]).max() <= TOLERANCE
+
+
 def test_channels_that_are_alike_stay_alike(model: str, make_sound: MakeSound) -> None:
     """Until they differ, to the hop: of 20 ms that are taken at once only the second 10 differ."""
     mono = make_sound(16000, 0.2, cutoff=6000)
@@ -543,6 +563,8 @@ def test_replicate_is_no_batch(stand_in: Path) -> None:
         (8000, {"expected_cutoff": 0.0}, "expected cutoff must lie at 20 Hz or above"),
         (8000, {"expected_cutoff": float("nan")}, "expected cutoff must lie at 20 Hz or above"),
         (8000, {"expected_cutoff": "x"}, "expected cutoff must be a number"),
+        (8000, {"expected_cutoff": 10**400}, "expected cutoff must lie at 20 Hz or above"),
+        (8000, {"wet": 10**400}, "between 0 and 1, not at inf"),
     ],
 )
 def test_stream_arguments(
@@ -573,6 +595,50 @@ def test_blocks_that_are_refused(stand_in: Path) -> None:
             stream.ceiling = 100.0
         with pytest.raises(RtsrError, match="no room"):
             stream.push(np.zeros(80000, np.float32))
+
+
+NO_NUMBERS = ["x", None, b"x", [1.0], 1j]
+EXTREMES = [0, -1, 1, 39, 39.9, float("nan"), float("inf"), 10**400, -(10**400), Fraction(1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("native_rate", [*EXTREMES, *NO_NUMBERS, 8001]),
+        ("input_rate", [*EXTREMES, *NO_NUMBERS, 7999]),
+        ("cutoff", [*EXTREMES, *(each for each in NO_NUMBERS if each is not None), 24001]),
+        ("ceiling", [*EXTREMES, *NO_NUMBERS, 24001]),
+        ("wet", [-1, 1.001, float("nan"), float("inf"), 10**400, *NO_NUMBERS]),
+        ("seed", [2**63, -(2**63) - 1, 0.5, 10**400, *NO_NUMBERS]),
+        ("colour", ["x", 1, 1j]),
+    ],
+)
+def test_what_no_stream_can_be_set_to_costs_the_others_no_step(
+    name: str, values: list[Any], stand_in: Path
+) -> None:
+    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
+        stream, other = batch.open(8000), batch.open(8000)
+        before = getattr(stream, name)
+        for value in values:
+            with pytest.raises(RtsrError) as refused:
+                setattr(stream, name, value)
+            assert isinstance(refused.value, (ArgumentError, AudioFormatError))
+            assert getattr(stream, name) == before
+            for each in (stream, other):
+                each.push(np.full(80, 0.1, np.float32))
+            assert batch.step() == 2
+        assert np.isfinite(stream.pull()).all()
+
+
+def test_the_lowest_native_rate_is_one_that_a_step_takes(stand_in: Path) -> None:
+    noise = np.random.default_rng(0).normal(0.0, 0.1, 8000).astype(np.float32)
+    with BatchUpsampler(1, model=stand_in, overload="wait", buffer_ms=2000) as batch:
+        stream = batch.open(8000)
+        stream.native_rate = 40
+        stream.push(noise)
+        while batch.step():
+            assert 20.0 <= stream.cutoff_hz <= 40.0
+        assert np.isfinite(stream.pull()).all()
 
 
 def test_what_is_closed_says_so(stand_in: Path) -> None:

@@ -252,6 +252,12 @@ def test_keys_of_both_ends_are_counted(quick):
         ({"capacity": 300}, "1 to 256 calls, not 300"),
         ({"channels": 3}, "1 or 2 channels, not 3"),
         ({"deadline_ms": 1}, "5 to 200 ms for the batch, not 1"),
+        ({"deadline_ms": float("nan")}, "5 to 200 ms for the batch, not nan"),
+        ({"deadline_ms": 10**400}, "5 to 200 ms for the batch, not inf"),
+        ({"deadline_ms": "x"}, "deadline must be a number, not 'x'"),
+        ({"capacity": "x"}, "number of calls must be an integer, not 'x'"),
+        ({"capacity": 1.5}, "number of calls must be an integer, not 1.5"),
+        ({"channels": None}, "number of channels must be an integer, not None"),
     ],
 )
 def test_refuses_what_no_engine_can_be(options, sentence):

@@ -196,6 +196,35 @@ def test_sound_stays_equally_late_through_changes_of_rate(order):
         assert np.argmax(heard[click : click + 960]) == RESAMPLING_SAMPLES
 
 
+@pytest.mark.parametrize(("rate", "minutes"), [(11025, 2), (16000, 2), (22050, 2), (44100, 60)])
+def test_sound_in_blocks_of_any_length_is_no_later_at_its_end(rate, minutes):
+    stream = CallStream(None)
+    chance = np.random.default_rng(rate)
+    silence = np.zeros((rate // 2, 1), np.float32)
+    came = left = 0
+    while came < 60 * minutes * rate:
+        block = silence[: chance.integers(1, len(silence))]
+        stream.push(Chunk(block, rate, None, Origin.DECODED))
+        came += len(block)
+        left += len(stream.take())
+    assert left == came * 48000 // rate
+    assert stream.waiting == 0
+    # What is kept is the sound that the new band comes later by.
+    assert stream._dry.end - stream._dry.start <= DELAY_SAMPLES
+
+
+def test_sound_stays_equally_late_where_a_new_rate_begins_with_single_samples():
+    path, out, click = DryPath(1), [], np.zeros((160, 1), np.float32)
+    click[0] = 1.0
+    out += [path.process(Chunk(np.zeros((960, 1), np.float32), 48000, None, Origin.DECODED))]
+    for _ in range(20):
+        out += [path.process(Chunk(np.zeros((1, 1), np.float32), 8000, None, Origin.DECODED))]
+    out += [path.process(Chunk(click, 8000, None, Origin.DECODED))]
+    assert path.worth == 960 + 120 + 960
+    heard = np.abs(np.concatenate(out)[:, 0])
+    assert np.argmax(heard) == 960 + 120 + RESAMPLING_SAMPLES
+
+
 # Where the sound becomes narrower the network takes a hop to believe it.
 @pytest.mark.parametrize(("wide_first", "dip_db"), [(False, 10.0), (True, 25.0)])
 def test_the_new_band_goes_on_where_the_codec_changes(batch, wide_first, dip_db):
@@ -337,10 +366,104 @@ def test_packets_go_out_in_order_and_as_the_codec_has_them(batch, form, payload_
     assert np.abs(sound).max() > 0.1
 
 
-def test_a_key_that_is_held_for_longer_than_its_field_can_say_stays_at_the_most():
+def presses(events):
+    """Of each press that a far end sees: key, whether it is marked, its length, its end."""
+    found, segment, before = [], None, 0
+    for packet in events:
+        key, duration = packet.payload[0], int.from_bytes(packet.payload[2:], "big")
+        if packet.timestamp != segment:
+            follows = segment is not None and (packet.timestamp - segment) % 2**32 == 0xFFFF
+            if follows and found[-1][0] == key and not found[-1][3] and not packet.marker:
+                before += 0xFFFF
+                assert found[-1][2] == before
+            else:
+                found.append([key, packet.marker, 0, False])
+                before = 0
+        segment = packet.timestamp
+        assert found[-1][0] == key
+        found[-1][2:] = before + duration, bool(packet.payload[1] & 128)
+    return [tuple(each) for each in found]
+
+
+def held(seconds, rate, key=5, first=0, time=1000, longest=0xFFFF):
+    """The packets of a key that is held, in segments of at most the longest."""
+    count, made, begun = round(50 * seconds), [], 0
+    for i in range(1, count + 3):
+        at = min(i, count) * rate // 50
+        if at - begun > longest:
+            begun += longest
+        flags = 128 + 10 if i >= count else 10
+        payload = bytes([key, flags]) + (at - begun).to_bytes(2, "big")
+        made.append(
+            Packet(101, (first + i) % 2**16, (time + begun) % 2**32, payload, i == 1, ssrc=7)
+        )
+    return made
+
+
+@pytest.mark.parametrize(("there", "here"), [(48000, 8000), (8000, 48000), (48000, 48000)])
+@pytest.mark.parametrize("seconds", [0.2, 1.36, 1.38, 2.0, 7.0])
+def test_a_key_that_is_held_for_longer_than_its_field_can_say_is_one_press(there, here, seconds):
+    sender = Sender(OPUS, 111, event_type=110, event_rate=here)
+    out, far = [], KeyReader()
+    for packet in held(seconds, there, time=2**32 - 40000):
+        sender.push(np.zeros((960, 1), np.float32))
+        out += sender.event(packet, there)
+    assert presses(out) == [(5, True, round(seconds * here), True)]
+    assert [far.read(packet) for packet in out].count("5") == 1
+    # What ends a segment says neither that the press is over nor that another one begins.
+    assert sum(packet.marker for packet in out) == 1
+    assert sum(packet.payload[1] >> 7 for packet in out) == 3
+
+
+def test_a_length_of_a_clock_that_nobody_has_is_answered_by_few_packets():
     sender = Sender(OPUS, 111, event_type=110, event_rate=48000)
-    long = Packet(101, 1, 160, bytes([5, 10, *divmod(16000, 256)]), ssrc=7)
-    assert [each.payload for each in sender.event(long, 8000)] == [bytes([5, 10, 255, 255])]
+    assert len(sender.event(Packet(101, 1, 0, bytes([5, 10, 255, 255]), True, ssrc=7), 1)) == 9
+
+
+def test_a_press_whose_end_was_lost_does_not_swallow_the_next_one():
+    reader = KeyReader()
+    first, second = held(0.4, 8000)[:5], held(0.4, 8000, time=200_000)
+    second[0] = Packet(101, 1, second[0].timestamp, second[0].payload, False, ssrc=7)
+    assert [key for key in map(reader.read, first + second) if key] == ["5", "5"]
+
+
+@pytest.mark.parametrize("late", [0.1, 0.25, 1.0])
+def test_a_late_packet_of_an_older_press_is_not_passed_on(late):
+    out = []
+    sender = Sender(PCMU, 0, event_type=101)
+    path = MediaPath(Receiver(FORMATS), CallStream(None), sender, out.append)
+    voice = packets(speech(8000, 2.0), first_number=0, first_time=0)
+    arrivals = []
+    for number, packet in enumerate(voice):
+        at = 100.0 + 0.02 * number
+        for key, begin in ((1, 20), (2, 32)):
+            if begin <= number < begin + 6:
+                part = held(0.08, 8000, key, time=160 * begin)[number - begin]
+                wait = late if (key, number) == (1, 25) else 0.0
+                part = Packet(101, number, part.timestamp, part.payload, part.marker, ssrc=7)
+                arrivals.append((at + wait, part))
+                break
+        else:
+            sound = Packet(0, number, packet.timestamp, packet.payload, ssrc=7)
+            arrivals.append((at, sound))
+    arrivals.sort(key=lambda arrival: arrival[0])
+    call(path, arrivals, after=0.5)
+    events = [packet for packet in out if packet.payload_type == 101]
+    assert [each[:2] for each in presses(events)] == [(1, True), (2, True)]
+    assert path.keys == 2
+
+
+def test_who_is_on_hold_is_sent_no_keys():
+    sender = Sender(PCMU, 0, event_type=101)
+    sender.is_held = True
+    first, *rest = held(0.2, 8000)
+    assert sender.event(first, 8000) == []
+    sender.is_held = False
+    # The rest of a press is one that begins now.
+    sender.push(np.zeros((4800, 1), np.float32))
+    out = [packet for each in rest for packet in sender.event(each, 8000)]
+    assert [packet.marker for packet in out] == [True] + [False] * (len(rest) - 1)
+    assert {packet.timestamp for packet in out} == {sender._time}
 
 
 def test_a_key_goes_out_with_the_clock_of_the_other_side():

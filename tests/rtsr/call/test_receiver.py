@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from network import heard, packets, sent, sound_of, speech
 
+from rtsr.call.delay import DelayEstimator
 from rtsr.call.formats import COMFORT_NOISE, G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Packet
 from rtsr.call.receiver import Origin, Receiver
 
@@ -148,6 +149,59 @@ def test_a_route_that_becomes_longer_costs_no_packet_for_long():
     now, last = decoded(played)[-1]
     longer = 0.15 + now - last.arrival
     assert counts.inserted_seconds - counts.removed_seconds == pytest.approx(longer, abs=0.002)
+
+
+@pytest.mark.parametrize("late", [0.05, 0.1, 0.3])
+def test_a_packet_that_comes_late_is_lost_once(late):
+    stream = sent(packets(speech(8000, 6.0)))
+    arrivals = [(at + (late if index == 150 else 0.0), p) for index, (at, p) in enumerate(stream)]
+    receiver = Receiver(FORMATS)
+    heard(receiver, sorted(arrivals, key=lambda arrival: arrival[0]))
+    assert (receiver.counts.late, receiver.counts.lost) == (1, 1)
+
+
+@pytest.mark.parametrize("longer", [0.1, 0.35])
+def test_five_packets_in_a_row_that_come_late_show_that_the_time_is_wrong(longer):
+    stream = sent(packets(noise(12.0)))
+    arrivals = [(at + (longer if i > 400 else 0.0), p) for i, (at, p) in enumerate(stream)]
+    receiver = Receiver(FORMATS)
+    played = decoded(heard(receiver, arrivals))
+    # They were never heard, and none that came behind them is late.
+    assert (receiver.counts.late, receiver.counts.lost, len(played)) == (5, 5, len(stream) - 5)
+
+
+def noise(seconds):
+    """Sound without a pause."""
+    sound = 0.1 * np.random.default_rng(0).standard_normal(round(8000 * seconds))
+    return np.clip(sound, -0.9, 0.9).astype(np.float32)
+
+
+def test_a_wait_that_is_much_too_long_is_shortened_also_where_nobody_pauses():
+    chance = np.random.default_rng(1)
+    arrivals = [
+        (at + (0.2 * chance.random() if index < 400 else 0.0), packet)
+        for index, (at, packet) in enumerate(sent(packets(noise(28.0))))
+    ]
+    arrivals.sort(key=lambda arrival: arrival[0])
+    receiver = Receiver(FORMATS)
+    heard(receiver, arrivals[:400])
+    assert receiver.wait_ms > 150.0
+    assert receiver.counts.removed_seconds == 0.0
+    played = decoded(heard(receiver, arrivals[400:]))
+    # By a period of a voice at a time, until it is no longer wrong by so much.
+    cuts = np.array([0.02 - len(chunk.sound) / 8000 for _, chunk in played])
+    cuts = cuts[cuts > 1e-9]
+    assert len(cuts) >= 10
+    assert cuts.max() <= 0.01
+    assert 50.0 < receiver.wait_ms < 65.0
+
+
+def test_no_wait_is_so_long_that_nobody_could_converse():
+    estimator = DelayEstimator()
+    chance = np.random.default_rng(0)
+    for index in range(1000):
+        estimator.observe(0.02 * index, 0.02 * index + 3.0 * chance.random())
+    assert estimator.target == 0.4
 
 
 def test_order_and_doubles_do_not_matter():
