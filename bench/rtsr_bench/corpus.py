@@ -101,7 +101,8 @@ def folder_for(clips: Sequence[Clip], work: str | Path) -> Path:
     """Name the folder of what is made of these clips, and of this state of them."""
     states = [(clip, clip.path.stat()) for clip in clips if clip.path.is_file()]
     lines = [f"{one.name} {one.path} {now.st_size} {now.st_mtime_ns}" for one, now in states]
-    return Path(work) / f"clips-{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return Path(work) / f"clips-{digest[:12]}"
 
 
 def read_first_channel(path: str | Path) -> tuple[Signal, int]:

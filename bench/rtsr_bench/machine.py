@@ -71,10 +71,14 @@ def describe_software() -> dict[str, Any]:
     }
 
 
+# Behind the beginning of a word, an option or an item of a list; of Windows and of addresses, too.
+_FOLDERS = r"((?:^|[=,])(?:-[a-z])?)(?:file:|[A-Za-z]:(?=[\\/]))?[./~\\][^,]*[/\\]"
+
+
 def command_line() -> str:
     """Write how this program was asked for it, without the folders of this machine."""
     # Of each path, which begins a word or an item of a list, also behind -m or --model=.
-    words = [re.sub(r"((?:^|[=,])(?:-[a-z])?)[./~][^,]*/", r"\1", word) for word in sys.argv[1:]]
+    words = [re.sub(_FOLDERS, r"\1", word) for word in sys.argv[1:]]
     return shlex.join(["rtsr", *words])
 
 

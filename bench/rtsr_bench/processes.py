@@ -27,7 +27,7 @@ def thread_limits(threads: int) -> dict[str, str]:
 
 @contextmanager
 def interrupts_kept_back() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started meanwhile; it comes here when this is over.
+    """Keep Ctrl-C from processes that are started meanwhile; this one gets it when the block ends.
 
     A terminal sends it to all of them, and each that is not asked to end would print where it was.
     """

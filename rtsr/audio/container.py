@@ -57,6 +57,7 @@ class ContainerFile(Closing):
         speakers: mask of the speakers that the channels are for, 0 if unknown.
         tags: title, artist and the like, by libsndfile's names.
         frames: length that the file promises, or an estimate.
+        length_is_stated: whether it promises one.
         missing_frames: frames that it promised and that could not be read, known at the end.
         truncated: whether a part of its stream is missing, known at the end.
 
@@ -107,6 +108,7 @@ class ContainerFile(Closing):
         self.speakers = speakers_of_names([channel.name for channel in first.layout.channels])
         self.tags = tags_of_container(self._container.metadata, streams[0].metadata)
         self.frames = round(_seconds(self._container, streams[0]) * self.rate)
+        self.length_is_stated = self.frames > 0
         self.missing_frames = 0
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:

@@ -21,6 +21,7 @@ from rtsr.audio.truncation import (
     mp3_goes_on,
     ogg_ends_early,
     ogg_goes_on,
+    wav_is_whole,
 )
 from rtsr.closing import Closing
 from rtsr.errors import AudioFormatError, RtsrError
@@ -65,6 +66,10 @@ class UnreadableFileError(AudioFormatError):
     """A file in a format that libsndfile knows holds nothing that it can read."""
 
 
+class _EmptyFileError(UnreadableFileError):
+    """Its header says that it holds nothing."""
+
+
 #: What `open_input` gives; both kinds have the same attributes and methods.
 SoundInput: TypeAlias = "InputFile | ContainerFile"
 
@@ -80,6 +85,9 @@ def open_input(path: Path) -> SoundInput:
         return InputFile(path)
     except (UnknownFormatError, UnreadableFileError) as error:
         if not path.is_file():  # what was read from a pipe is gone
+            raise
+        if isinstance(error, _EmptyFileError) and wav_is_whole(path):
+            # FFmpeg would take what stands behind an empty sound for the sound.
             raise
         try:
             return ContainerFile(path)
@@ -102,6 +110,7 @@ class InputFile(Closing):
 
     Attributes:
         frames: length that the file promises, or an estimate where it does not say.
+        length_is_stated: whether it promises one.
         speakers: mask of the speakers that the channels are for, 0 if unknown.
         tags: title, artist and the like, by libsndfile's names.
         missing_frames: frames that it promised and that could not be read, known at the end.
@@ -135,8 +144,8 @@ class InputFile(Closing):
         self.speakers = speakers_of(kind, log, self.channels)
         self.tags = tags_of(self._file)
         self._order = order_in(kind, self.subtype, log, self.channels)
-        self._length_is_stated = self.frames < _UNKNOWN_FRAMES
-        if not self._length_is_stated:
+        self.length_is_stated = self.frames < _UNKNOWN_FRAMES
+        if not self.length_is_stated:
             # FLAC needs about a byte for each sample of 16 bits.
             self.frames = max(1, path.stat().st_size // self.channels)
         self.missing_frames = self._cut_off_frames()
@@ -156,7 +165,7 @@ class InputFile(Closing):
             )
         if self.frames <= 0:
             self.close()
-            raise UnreadableFileError(
+            raise _EmptyFileError(
                 f"Input file '{path}' holds no samples; give one with some sound in it."
             )
 
@@ -177,7 +186,7 @@ class InputFile(Closing):
                 break
             done += len(block)
             yield block if self._order is None else block[:, self._order]
-        if self._length_is_stated and self.frames - done > self._spare_frames:
+        if self.length_is_stated and self.frames - done > self._spare_frames:
             self.missing_frames += self.frames - done
         lost_page = self._file.format == "OGG" and _LOST_PAGE.search(self._file.extra_info)
         if failed or self.missing_frames or lost_page:

@@ -1,7 +1,7 @@
 """Which loudspeaker each channel is for, and in which order a format stores them.
 
-Everywhere in rtsr channels stand in the order of WAV files. Speakers are told as their mask: one
-bit for each, 0 where nobody says.
+Everywhere in rtsr channels stand in the order of WAV files. Speakers are given as a mask: one bit
+for each, 0 if unknown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _IN_OGG = {
     7: (0, 2, 1, 6, 5, 3, 4),
     8: (0, 2, 1, 7, 5, 6, 3, 4),
 }
-_DISCRETE_OPUS = re.compile(r"Channel Mapping\s*: 255")
+# Of the mappings of Opus (RFC 7845, 5.1.1) two name speakers; the others are discrete or ambisonic.
+_NOT_SPEAKERS = re.compile(r"Channel Mapping\s*: (?![01]\b)\d")
 _MASK = re.compile(r"Channel Mask\s*: 0x([0-9A-Fa-f]+)")
 _EXTENSIBLE = b"\xfe\xff"
 # The mask's place in a chunk "fmt ", whose beginning lies within this of a file that we wrote.
@@ -40,7 +41,7 @@ def order_in(file_format: str, subtype: str, log: str, channels: int) -> list[in
         log: what libsndfile says of the file; empty for one to write.
         channels: their number.
     """
-    if file_format != "OGG" or subtype not in ("VORBIS", "OPUS") or _DISCRETE_OPUS.search(log):
+    if file_format != "OGG" or subtype not in ("VORBIS", "OPUS") or _NOT_SPEAKERS.search(log):
         return None
     return list(_IN_OGG[channels]) if channels in _IN_OGG else None
 
@@ -48,7 +49,7 @@ def order_in(file_format: str, subtype: str, log: str, channels: int) -> list[in
 def speakers_of(file_format: str, log: str, channels: int) -> int:
     """Return the mask of a file that libsndfile has opened."""
     if file_format in ("FLAC", "OGG"):
-        return 0 if _DISCRETE_OPUS.search(log) else _USUAL.get(channels, 0)
+        return 0 if _NOT_SPEAKERS.search(log) else _USUAL.get(channels, 0)
     found = _MASK.search(log)
     return _checked(int(found[1], 16), channels) if found else 0
 

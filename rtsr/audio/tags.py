@@ -20,6 +20,9 @@ _KEPT = (
 )
 # FFmpeg calls it otherwise.
 _NUMBER = "track"
+# What is longer, as a cue sheet or a picture in a comment, some formats have no room for, and
+# libsndfile fails at the first sound.
+_MOST_BYTES = 2000
 # A text in an unknown code holds these once it is decoded.
 _UNDECODABLE = "\ufffd"
 
@@ -50,6 +53,8 @@ def write_tags(file: Any, tags: Mapping[str, str]) -> None:
 
 
 def _usable(found: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: found[name] for name in _KEPT if found.get(name) and _UNDECODABLE not in found[name]
-    }
+    return {name: found[name] for name in _KEPT if _is_usable(found.get(name, ""))}
+
+
+def _is_usable(text: str) -> bool:
+    return 0 < len(text.encode(errors="replace")) <= _MOST_BYTES and _UNDECODABLE not in text

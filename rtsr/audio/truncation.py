@@ -1,4 +1,4 @@
-"""Whether an Ogg or MP3 file was cut off, or holds another behind it: libsndfile says nothing."""
+"""Whether a file was cut off, or holds another behind it: libsndfile says nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ _OGG_END_OF_STREAM = 4
 _MPEG_HEAD_BYTES = 1 << 16
 _XING_FRAMES = 1
 _XING_BYTES = 2
+# A frame is 1441 bytes long at most; encoders differ in whether the one that counts is counted.
+_MPEG_LONGEST_FRAMES = 2 * 1441
 # Only the first frame can be the one that counts the others; its tag stands at these places.
 _XING_LONGEST_OFFSET = 4 + 2 + 32
 
@@ -83,12 +85,15 @@ def mp3_goes_on(path: Path) -> bool:
     counted = tag + 8 + 4 * (flags & _XING_FRAMES)
     if not flags & _XING_BYTES or len(head) < counted + 4:
         return False
+    length = int.from_bytes(head[counted : counted + 4], "big")
+    if not length:
+        return False
     with path.open("rb") as file:
-        file.seek(offset + sync + int.from_bytes(head[counted : counted + 4], "big"))
+        left = file.seek(0, 2) - file.seek(offset + sync + length)
         behind = file.read(4)
     # The bits of a frame's header that do not change from frame to frame of a file.
     is_frame = behind[:1] == b"\xff" and behind[1:2] == head[sync + 1 : sync + 2]
-    return behind[:3] == b"ID3" or (is_frame and len(behind) == 4)
+    return behind[:3] == b"ID3" or (is_frame and left > _MPEG_LONGEST_FRAMES)
 
 
 def _find_xing(path: Path) -> tuple[bytes, int, int, int] | None:
@@ -112,3 +117,11 @@ def _find_xing(path: Path) -> tuple[bytes, int, int, int] | None:
     window = head[sync : sync + _XING_LONGEST_OFFSET + 4]
     tag = sync + max(window.find(b"Xing"), window.find(b"Info"))
     return None if tag < sync or len(head) < tag + 8 else (head, offset, sync, tag)
+
+
+def wav_is_whole(path: Path) -> bool:
+    """Whether a WAV file is as long as its header says, as one that a recorder has finished."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        size = file.seek(0, 2)
+    return head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") == size - 8

@@ -61,6 +61,7 @@ class OutputFile:
         speakers: mask of the speakers that the channels are for, 0 if unknown; a WAV file of more
             than two channels tells them.
         tags: title, artist and the like, written where the format has them.
+        length_is_stated: whether ``frames`` is more than a guess.
 
     Attributes:
         clipped_samples: samples beyond full scale, held at full scale in an integer format.
@@ -80,6 +81,7 @@ class OutputFile:
         subtype: str | None = None,
         speakers: int = 0,
         tags: Mapping[str, str] | None = None,
+        length_is_stated: bool = True,
     ) -> None:
         import soundfile
 
@@ -89,7 +91,7 @@ class OutputFile:
         size = frames * channels * _BYTES.get(self.subtype, 1)
         if self.format == "WAV" and size > _LARGEST:
             self.format = "RF64"
-        elif self.format == "AIFF" and size > _LARGEST:
+        elif self.format == "AIFF" and size > _LARGEST and length_is_stated:
             raise self._too_large()
         self._speakers = speakers if channels > 2 and self.format in ("WAV", "RF64") else 0
         if self._speakers and self.format == "WAV" and self.subtype in _EXTENSIBLE_SUBTYPES:
@@ -233,7 +235,7 @@ class OutputFile:
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         else:
-            reason = "the system refused to write, as where the disk or a limit is full"
+            reason = "the system refused to write; the disk or a quota may be full"
         return RtsrError(f"Output '{self.path}' could not be written: {reason}.")
 
 

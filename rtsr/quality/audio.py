@@ -15,6 +15,8 @@ from rtsr.timing import SAMPLE_RATE
 def read_native(path: str | Path) -> tuple[Signal, int]:
     """Read a file's samples at its own rate: shape (samples, channels), and the rate in Hz.
 
+    They are those of `rtsr enhance`, which has 24 bits of each.
+
     Raises:
         AudioFormatError: the file is missing, not audio, empty, or holds NaN or infinity.
     """

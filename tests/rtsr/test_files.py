@@ -418,6 +418,42 @@ def test_tags_are_kept(target: str, tmp_path: Path, stand_in: Path) -> None:
     assert (tags["artist"], tags["date"]) == ("Somebody", "1999")
 
 
+@pytest.mark.parametrize("target", ["out.aiff", "out.opus", "out.wav", "out.flac"])
+def test_a_tag_that_is_too_long_for_a_format_costs_no_sound(
+    target: str, tmp_path: Path, stand_in: Path
+) -> None:
+    source = tmp_path / "in.flac"
+    with soundfile.SoundFile(source, "w", 48000, 1) as file:
+        file.title, file.comment = "Title", "x" * 120_000
+        file.write(np.full(4800, 0.1))
+    enhance_file(source, tmp_path / target, model=stand_in)
+    with soundfile.SoundFile(tmp_path / target) as file:
+        assert file.frames == 4800
+        assert file.copy_metadata()["title"] == "Title"
+        assert "comment" not in file.copy_metadata()
+
+
+def test_an_empty_sound_with_something_behind_it_is_empty(tmp_path: Path, stand_in: Path) -> None:
+    source = tmp_path / "in.wav"
+    with soundfile.SoundFile(source, "w", 8000, 1) as file:
+        file.comment = "x" * 1000
+    assert source.stat().st_size > 1000
+    with pytest.raises(RtsrError, match="holds no samples"):
+        enhance_file(source, tmp_path / "out.wav", model=stand_in)
+
+
+def test_a_guessed_length_is_no_reason_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    with output_file.OutputFile(
+        tmp_path / "out.aiff", 48000, 1, 9000, length_is_stated=False
+    ) as file:
+        file.write(np.zeros((2000, 1), np.float32))
+        file.commit()
+    assert soundfile.info(tmp_path / "out.aiff").frames == 2000
+
+
 def test_what_a_format_cannot_count_is_refused_before_the_work(
     tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +476,7 @@ def test_a_wav_of_unknown_length_does_not_outgrow_its_header(
     assert not _names(tmp_path)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_a_private_file_stays_private(tmp_path: Path, stand_in: Path) -> None:
     source, target = tmp_path / "in.wav", tmp_path / "out.wav"
     soundfile.write(source, np.full(800, 0.1), 8000)
@@ -449,6 +486,7 @@ def test_a_private_file_stays_private(tmp_path: Path, stand_in: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, stand_in: Path) -> None:
     os.mkfifo(tmp_path / "in.wav")
     with pytest.raises(RtsrError, match="is a pipe"):

@@ -283,9 +283,11 @@ def recorded(path: Path) -> list[dict[str, Any]]:
     found = read_json(path, "`rtsr bench colour --json`")
     try:
         recordings = list(found["recordings"])
+        if not recordings or not all(isinstance(one["cases"], dict) for one in recordings):
+            raise ValueError
         # Only to see that all is there that a table or a picture needs.
         summarise(recordings)
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise RtsrError(f"'{path}' is no file of `rtsr bench colour --json`.") from None
     return recordings
 

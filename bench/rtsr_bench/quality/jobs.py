@@ -150,9 +150,9 @@ def _run_in_processes(
         environment({**thread_limits(1), "TMPDIR": folder}),
         ProcessPoolExecutor(workers, mp_context=context) as pool,
     ):
-        with interrupts_kept_back():
-            futures = {pool.submit(_run, jobs[place]): place for place in waiting}
         try:
+            with interrupts_kept_back():
+                futures = {pool.submit(_run, jobs[place]): place for place in waiting}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool:
@@ -161,7 +161,7 @@ def _run_in_processes(
                 "--jobs 1: it goes on where it stopped."
             ) from None
         except BaseException:
-            # Who ends the program does not want to wait for what is begun, nor for what comes next.
+            # Ctrl-C must not wait for the jobs that run, nor for those that are queued.
             for child in multiprocessing.active_children():
                 child.terminate()
             raise

@@ -160,7 +160,9 @@ def doubts(results: Entry) -> list[str]:
     cases = results["cases"]
     lines = []
     if not results.get("finished", True) and not results["protocol"].get("fresh_processes", True):
-        lines.append("It ended before everything was measured: the least valuable is left.")
+        lines.append(
+            "It ended before everything was measured: what is missing is the least valuable."
+        )
     unsteady = [case["label"] for case in cases if case.get("steady") is False]
     if unsteady:
         lines.append(

@@ -109,6 +109,8 @@ def test_the_report_is_self_contained(measured: Path) -> None:
         (["--json=../a.json", "--model=~/b.onnx"], "rtsr bench speed --json=a.json --model=b.onnx"),
         (["--model", "runs/b.onnx"], "rtsr bench speed --model runs/b.onnx"),
         (["--model", "small,/home/me/b.onnx,~/c"], "rtsr bench speed --model small,b.onnx,c"),
+        (["--model", "C:\\Users\\me\\b.onnx"], "rtsr bench speed --model b.onnx"),
+        (["--model=file:///home/me/b.onnx"], "rtsr bench speed --model=b.onnx"),
         (["-m/home/me/b.onnx"], "rtsr bench speed -mb.onnx"),
         (["--against-input", "the audio:1x1"], "rtsr bench speed --against-input 'the audio:1x1'"),
     ],

@@ -29,12 +29,21 @@ def _sound(channels: int = 1, seconds: float = 1.0) -> np.ndarray:
     return np.round(8000.0 * np.stack(tones)).astype(np.int16)
 
 
-def _write(path: Path, coder: str, samples: np.ndarray, rate: int = RATE) -> Path:
+def _write(
+    path: Path,
+    coder: str,
+    samples: np.ndarray,
+    rate: int = RATE,
+    tags: dict[str, str] | None = None,
+) -> Path:
     layout = {1: "mono", 2: "stereo"}[len(samples)]
     path.parent.mkdir(exist_ok=True)
+    kind = "s16p" if samples.dtype == np.int16 else "s32p"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(coder, rate=rate, layout=layout)
-        frame = av.AudioFrame.from_ndarray(samples, "s16p", layout)
+        container.metadata.update(tags or {})
+        more = {} if kind == "s16p" else {"format": kind}
+        stream = container.add_stream(coder, rate=rate, layout=layout, **more)
+        frame = av.AudioFrame.from_ndarray(samples, kind, layout)
         frame.sample_rate = rate
         converter = av.AudioResampler(stream.format, layout, rate, stream.frame_size or None)
         for part in (*converter.resample(frame), *converter.resample(None)):
@@ -59,16 +68,9 @@ def test_a_lossless_m4a_is_read_to_the_bit(tmp_path: Path, channels: int) -> Non
 
 
 def test_24_bits_of_an_m4a_stay_24_bits(tmp_path: Path, stand_in: Path) -> None:
-    path, target = tmp_path / "in.m4a", tmp_path / "out.flac"
+    target = tmp_path / "out.flac"
     sound = (_sound().astype(np.int32) << 16) + (77 << 8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("alac", rate=RATE, layout="mono", format="s32p")
-        frame = av.AudioFrame.from_ndarray(sound, "s32p", "mono")
-        frame.sample_rate = RATE
-        converter = av.AudioResampler("s32p", "mono", RATE, stream.frame_size or None)
-        for part in (*converter.resample(frame), *converter.resample(None)):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+    path = _write(tmp_path / "in.m4a", "alac", sound)
     with open_input(path) as file:
         assert file.subtype == "PCM_24"
         read = np.concatenate(list(file.blocks()))
@@ -78,16 +80,8 @@ def test_24_bits_of_an_m4a_stay_24_bits(tmp_path: Path, stand_in: Path) -> None:
 
 
 def test_tags_of_an_m4a_are_kept(tmp_path: Path, stand_in: Path) -> None:
-    path, target = tmp_path / "in.m4a", tmp_path / "out.flac"
-    with av.open(str(path), "w") as container:
-        container.metadata.update({"title": "Zürich", "track": "3"})
-        stream = container.add_stream("alac", rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(_sound(), "s16p", "mono")
-        frame.sample_rate = RATE
-        converter = av.AudioResampler(stream.format, "mono", RATE, stream.frame_size or None)
-        for part in (*converter.resample(frame), *converter.resample(None)):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+    target = tmp_path / "out.flac"
+    path = _write(tmp_path / "in.m4a", "alac", _sound(), tags={"title": "Zürich", "track": "3"})
     enhance_file(path, target, model=stand_in)
     with soundfile.SoundFile(target) as file:
         assert (file.title, file.tracknumber) == ("Zürich", "3")
