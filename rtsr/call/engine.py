@@ -447,6 +447,10 @@ class CallEngine:
                 # The thread goes on all the same; its place must not be lost.
                 opening.add_done_callback(_close_unwanted)
                 raise
+            except RtsrError:
+                # An engine that has stopped meanwhile has closed the batch in the midst of it.
+                self._check_runs()
+                raise
         finally:
             self._opening -= 1
         if self._stopping:

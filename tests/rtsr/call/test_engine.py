@@ -186,6 +186,33 @@ def test_an_error_within_one_line_is_logged_and_ends_nothing(quick, caplog):
     assert "an error in a call was caught" in caplog.text
 
 
+def test_a_step_that_fails_is_logged_and_the_next_ones_are_taken(quick, caplog):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            out, failed = [], []
+            line = await opened(engine, out)
+            step = engine.batch.step
+
+            def fail():
+                failed.append(1)
+                raise ZeroDivisionError("on purpose")
+
+            engine.batch.step = fail
+            await talk(line, 0.2)
+            async with asyncio.timeout(20):
+                while not failed:
+                    await asyncio.sleep(0.01)
+            engine.batch.step = step
+            before = engine.steps
+            await talk(line, 1.0)
+            await asyncio.sleep(0.3)
+            assert engine.steps > before
+            assert len(out) >= 50
+
+    asyncio.run(run())
+    assert "the batch could not step" in caplog.text
+
+
 def test_who_vanishes_is_noticed(quick, monkeypatch):
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
 
@@ -319,7 +346,7 @@ def test_decoded_sound_goes_in_and_comes_out_six_times_as_long(quick):
     assert np.corrcoef(late, voice[: len(late)])[0, 1] > 0.99
 
 
-def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatch):
+def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatch, caplog):
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.2)
     monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.05)
 
@@ -345,6 +372,7 @@ def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatc
             assert 2 in ended
 
     asyncio.run(run())
+    assert "a silent call was not ended whole" in caplog.text
 
 
 @pytest.mark.parametrize("rate", [0, 3000, 96000])

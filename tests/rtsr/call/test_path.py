@@ -287,6 +287,64 @@ def test_a_call_that_is_late_again_and_again_is_left_out_and_comes_back(batch):
     assert band_db(got[10 * 48000 :], 4500, 8000) > band_db(dry[10 * 48000 :], 4500, 8000) + 20
 
 
+class Overloaded:
+    """A call whose batch has sound waiting and never steps, and the clock that it is asked by."""
+
+    def __init__(self, batch):
+        self.path = MediaPath(Receiver(FORMATS), CallStream(batch), Ear(), print)
+        self.now = 100.0
+
+    def miss(self, after):
+        """Let another deadline pass, so many seconds behind the last one."""
+        sound = np.zeros((160, 1), np.float32)
+        while self.path.stream._batch.step():
+            pass
+        self.path.stream.take()
+        self.path.stream.push(Chunk(sound, 8000, None, Origin.DECODED))
+        self.now += after
+        self.path._pushed.append((self.path.stream.pushed, self.now - DEADLINE - 0.001))
+        self.path.deliver(self.now)
+
+    def rest(self):
+        """Seconds for which the call is left out from now on."""
+        assert self.path.stream.left_out
+        began = self.now
+        while self.path.stream.left_out:
+            self.now += 0.5
+            self.path.deliver(self.now)
+        return self.now - began
+
+
+def test_deadlines_that_one_stall_misses_are_one_miss(batch):
+    call_ = Overloaded(batch)
+    for _ in range(5):
+        # Four within two seconds are too many; these are three.
+        for after in (0.7, 0.04, 0.04):
+            call_.miss(after)
+    assert (call_.path.missed, call_.path.sheds) == (15, 0)
+    call_.now += 2.0
+    for _ in range(4):
+        assert call_.path.sheds == 0
+        call_.miss(0.3)
+    assert call_.path.sheds == 1
+    call_.path.close()
+
+
+def test_a_call_that_is_late_when_it_comes_back_rests_for_longer_and_longer(batch):
+    call_ = Overloaded(batch)
+
+    def rest():
+        for _ in range(4):
+            call_.miss(0.2)
+        return call_.rest()
+
+    assert [rest() for _ in range(6)] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    # Who kept up for as long as it had rested begins anew.
+    call_.now += 61.0
+    assert [rest(), rest()] == [5.0, 10.0]
+    call_.path.close()
+
+
 def test_bypass_and_wet_turn_without_a_click(batch):
     ear = Ear()
     path = MediaPath(Receiver(FORMATS), CallStream(batch), ear, print)
