@@ -22,6 +22,7 @@ import numpy as np
 import soundfile
 from aiortc import (
     MediaStreamTrack,
+    RTCConfiguration,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpTransceiver,
@@ -41,7 +42,8 @@ async def answer(engine: CallEngine, offer: RTCSessionDescription) -> RTCPeerCon
         BusyError: the engine has no place free.
         ValueError: the offer has no sound.
     """
-    peer = RTCPeerConnection()
+    # Without this aiortc asks a server of Google's for our address, and waits for it.
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     track: UpsampledTrack | None = None
 
     @peer.on("connectionstatechange")
@@ -101,7 +103,7 @@ async def run(model: str) -> np.ndarray:
     """Call, speak, and return what is heard, ``(samples,)`` at 48 kHz."""
     heard = [np.zeros(0, np.int16)]
     async with CallEngine(1, model=model) as engine:
-        caller, voice = RTCPeerConnection(), Voice()
+        caller, voice = RTCPeerConnection(RTCConfiguration(iceServers=[])), Voice()
         speaks = caller.addTransceiver(voice, direction="sendonly")
         hears = caller.addTransceiver("audio", direction="recvonly")
         prefer(speaks, "PCMU")

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from rtsr.errors import ArgumentError, RtsrError
 
+#: No server has more connections at a time than this.
+MOST_CONNECTIONS = 512
+
 
 def cannot_listen(host: str, port: int, error: OSError) -> RtsrError:
     """Return what to raise where an address is not available.
@@ -35,3 +38,13 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
     for file in (certificate, key):
         if file is not None and not file.is_file():
             raise RtsrError(f"There is no file '{file}'.")
+
+
+def room_for_connections(share: float) -> int:
+    """Return how many connections a server may have: 512, or a share of the files it may open."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return MOST_CONNECTIONS
+    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if may_open < 0 else min(MOST_CONNECTIONS, int(may_open * share))

@@ -184,7 +184,8 @@ def sip_command(
         typer.Option(
             "--to",
             metavar="SIP-ADDRESS",
-            help="Called for every caller: sip:USER@HOST[:PORT], and ;transport=tcp or tls.",
+            help="Called for every caller: sip:USER@HOST[:PORT], and ;transport=tcp or tls, or "
+            "sips:USER@HOST.",
             rich_help_panel=_LISTENING,
         ),
     ],

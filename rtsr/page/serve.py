@@ -19,14 +19,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rtsr.ending import ending_signals
 from rtsr.errors import RtsrError
-from rtsr.listening import cannot_listen
+from rtsr.listening import cannot_listen, room_for_connections
 from rtsr.page.access import Access
 
 __all__ = ["PageThread", "access_for", "address_of", "bind", "server_for"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
-_MOST_CONNECTIONS = 512
+_SHARE_OF_FILES = 0.5
 
 
 def access_for(
@@ -116,7 +116,7 @@ def server_for(
 
 
 class _Connection(H11Protocol):
-    """One that makes room where there are too many: the oldest without a request under way goes.
+    """One that makes room where there are too many, as the oldest without a request under way.
 
     uvicorn waits without end for a first request, from whomever.
     """
@@ -124,29 +124,33 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._began = self.loop.time()
-        if len(self.connections) <= _most_connections():
+        self._stuck_at: float | None = None
+        if len(self.connections) <= room_for_connections(_SHARE_OF_FILES):
             return
         # Those that are told to close are there until the loop has come round.
         there = [each for each in self.connections if not each.transport.is_closing()]
-        idle = [each for each in there if isinstance(each, _Connection) and each._is_idle]
-        idle = sorted(idle, key=lambda each: each._began)
-        for each in idle[: max(0, len(there) - _most_connections())]:
-            each.transport.close()
+        others = [each for each in there if isinstance(each, _Connection) and each is not self]
+        # The idle ones go first, and then those that have not read their answers for longest.
+        closable = [each for each in others if each._is_idle or each._stuck_at is not None]
+        closable.sort(key=lambda each: (not each._is_idle, each._stuck_at or each._began))
+        for each in closable[: max(0, len(there) - room_for_connections(_SHARE_OF_FILES))]:
+            # Closing would wait for what is not read.
+            each.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Take note that the other end does not read; called by asyncio."""
+        super().pause_writing()
+        self._stuck_at = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Take note that it reads again; called by asyncio."""
+        super().resume_writing()
+        self._stuck_at = None
 
     @property
     def _is_idle(self) -> bool:
         # Who gets a WebSocket's messages is another object, and no longer this one.
         return self.cycle is None or self.cycle.response_complete
-
-
-def _most_connections() -> int:
-    """Return how many there may be: half of the files that the program may open, or 512."""
-    try:
-        import resource
-    except ModuleNotFoundError:
-        return _MOST_CONNECTIONS
-    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST_CONNECTIONS if may_open < 0 else min(_MOST_CONNECTIONS, may_open // 2)
 
 
 class _Server(uvicorn.Server):

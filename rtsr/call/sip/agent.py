@@ -80,7 +80,10 @@ class Target:
         Raises:
             ArgumentError: it has another form.
         """
-        complaint = f"'{text}' is no SIP address; write sip:USER@HOST or sip:USER@HOST:PORT."
+        complaint = (
+            f"'{text}' is no SIP address that can be called; write sip:USER@HOST, "
+            "sip:USER@HOST:PORT;transport=udp, tcp or tls, or sips:USER@HOST."
+        )
         try:
             uri = parse_uri(text)
         except Exception:
@@ -101,6 +104,7 @@ class Target:
         """The address of record: without how it is reached (RFC 3261, 19.1.1, table 1)."""
         uri = parse_uri(self.uri)
         uri.params.pop("transport", None)
+        uri.port = None
         return stringify_uri(uri)
 
     @property

@@ -10,6 +10,7 @@ from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
 from aiosipua.headers import parse_via, stringify_via
 
 __all__ = [
+    "asks_for_sips",
     "contact_in",
     "datagram_hop",
     "default_port",
@@ -33,6 +34,14 @@ def is_within_call(request: SipRequest) -> bool:
     return to is not None and bool(to.tag)
 
 
+def asks_for_sips(request: SipRequest) -> bool:
+    """Whether who is asked must give a sips: address of its own (RFC 3261, 8.1.1.8, 12.1.1)."""
+    proxies = request.headers.get("record-route")
+    far = proxies[0] if proxies else request.headers.get_first("contact") or ""
+    far = far.partition("<")[2] or far
+    return any(text.strip().lower().startswith("sips:") for text in (request.uri, far))
+
+
 def contact_in(message: SipRequest | SipResponse) -> str | None:
     """Return the address of a message's Contact.
 
@@ -50,13 +59,19 @@ def contact_in(message: SipRequest | SipResponse) -> str | None:
     return stringify_uri(uri) if _HOST.fullmatch(uri.host) else None
 
 
-def next_hop(request: SipRequest) -> tuple[str, int] | None:
+def next_hop(request: SipRequest, transport: str) -> tuple[str, int] | None:
     """Return where a request is to go: its first Route, else its own address, the far Contact's.
 
-    ``None`` if that cannot be read.
+    ``None`` if that cannot be read, or names another transport than this one: what is to be
+    encrypted goes nowhere in the clear.
     """
     uri = _next_uri(request)
-    return None if uri is None else _address(uri.host, uri.port or default_port(uri))
+    if uri is None or (uri.scheme.lower() == "sips" and transport != "tls"):
+        return None
+    named = (uri.params.get("transport") or transport).lower()
+    if uri.scheme.lower() != "sips" and named != transport:
+        return None
+    return _address(uri.host, uri.port or default_port(uri))
 
 
 def datagram_hop(

@@ -15,13 +15,15 @@ from aiosipua.transport import TcpSipTransport, _read_sip_message
 
 from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
 from rtsr.call.sip.transactions import Transactions, receive
+from rtsr.listening import room_for_connections
 
 __all__ = ["TcpTransport"]
 
 _log = logging.getLogger(__name__)
 
-#: Connections at a time; where they are all taken, the one that has been idle for longest goes.
-MOST_CONNECTIONS = 512
+#: Share of the files that may be open which are for connections, over TCP and over TLS each; where
+#: they are all taken, the connection that has been idle for longest goes.
+SHARE_OF_FILES = 0.25
 #: A connection that carries no call and brings no whole message for so long is closed.
 IDLE_SECONDS = 600.0
 #: How long a new one may take for its first message.
@@ -97,7 +99,11 @@ class TcpTransport(TcpSipTransport):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Serve a connection, if there is room for it; called by asyncio."""
-        if len(self._accepted) >= MOST_CONNECTIONS and not self._make_room():
+        if self._server is None:
+            # It was accepted just before the end.
+            writer.transport.abort()
+            return
+        if len(self._accepted) >= room_for_connections(SHARE_OF_FILES) and not self._make_room():
             _log.info("a SIP connection was refused: too many carry calls")
             writer.close()
             return
@@ -109,13 +115,19 @@ class TcpTransport(TcpSipTransport):
         assert serving is not None
         self._serving.add(serving)
         try:
+            await self._prepare(writer)
             await super()._handle_connection(reader, writer)
+        except OSError as error:
+            _log.info("a SIP connection broke", extra={"reason": _reason(error)})
         finally:
             # Who has closed may have left answers unread for good.
             writer.transport.abort()
             if self._accepted.get(address) is accepted:
                 del self._accepted[address]
             self._serving.discard(serving)
+
+    async def _prepare(self, writer: asyncio.StreamWriter) -> None:
+        """Do what comes before the first message on a connection that was accepted."""
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for longest; return whether there was one."""
@@ -162,6 +174,10 @@ class TcpTransport(TcpSipTransport):
                 self._dispatch(data, addr)
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
             pass
+        except OSError as error:
+            # Over TLS 1.3 an end that wants a certificate of ours says so only now.
+            _log.info("a SIP connection broke", extra={"reason": _reason(error)})
+            self.transactions.hear_of_no_way_to(addr)
         finally:
             writer.transport.abort()
             known = self._connections.get(addr)
@@ -181,7 +197,8 @@ class TcpTransport(TcpSipTransport):
         self._name_transport(message)
         if isinstance(message, SipRequest):
             own: tuple[str, int] | None = addr
-            other = next_hop(message) if is_within_call(message) else None
+            is_within = is_within_call(message)
+            other = next_hop(message, self.protocol.lower()) if is_within else None
         else:
             own = self.transactions.source_of(message)
             other = None if own is None else sent_by(message)
@@ -287,4 +304,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         # Without the name that the certificate is not for.
         return error.verify_message.partition(",")[0]
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
     return type(error).__name__

@@ -25,12 +25,15 @@ _HANDSHAKE_SECONDS = 10.0
 class ServerCertificate:
     """The certificate that we show, read again when its files change.
 
+    A new one gets a context of its own: OpenSSL would keep an old one of another kind of key in the
+    same context, and go on showing it.
+
     Args:
         certificate: PEM file with the certificate and those between it and its authority.
         key: PEM file, without a password.
 
     Attributes:
-        context: for those who listen.
+        context: for connections that are accepted from now on.
 
     Raises:
         RtsrError: they cannot be read, or do not belong together.
@@ -38,34 +41,44 @@ class ServerCertificate:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = certificate, key
-        self._read_at = self._written_at()
+        self._state = self._failed = self._present_state()
         try:
-            self.context = self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+            self.context = self._load()
         except (OSError, ValueError) as error:
             raise RtsrError(f"The certificate cannot be used: {_in_words(error)}.") from None
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     def renew(self) -> None:
         """Take what the files hold now, if they have changed and belong together."""
-        written_at = self._written_at()
-        if written_at == self._read_at or 0 in written_at:
+        state = self._present_state()
+        if state == self._state:
             return
-        self._read_at = written_at
         try:
-            # One that fails in the middle would leave a context with half of it.
-            self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-            self._load(self.context)
+            self.context = self._load()
         except (OSError, ValueError) as error:
-            _log.warning("the new certificate is not used", extra={"reason": _in_words(error)})
+            # They may be being written: each state is told once, and tried until it is one.
+            if state != self._failed:
+                reason = _in_words(error)
+                _log.warning("the new certificate is not used", extra={"reason": reason})
+            self._failed = state
+        else:
+            self._state = state
 
-    def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(*self._files, password=_no_password)
         return context
 
-    def _written_at(self) -> tuple[int, int]:
-        """When the files were written, in ns; 0 for one that is not there."""
-        first, second = (file.stat().st_mtime_ns if file.is_file() else 0 for file in self._files)
-        return first, second
+    def _present_state(self) -> list[tuple[int, int, int]]:
+        """Return when the files were written, how long they are, and which files they are."""
+        state = []
+        for file in self._files:
+            try:
+                now = file.stat()
+                state.append((now.st_mtime_ns, now.st_size, now.st_ino))
+            except OSError:
+                state.append((0, 0, 0))
+        return state
 
 
 def trusting(authorities: Path) -> ssl.SSLContext:
@@ -84,7 +97,7 @@ def trusting(authorities: Path) -> ssl.SSLContext:
 class TlsTransport(TcpTransport):
     """SIP over TLS; listens if it has a certificate, and checks those of whom it calls.
 
-    The certificate must be for the host that the target's address names (RFC 5922, 4), not for the
+    The certificate must be for the host that the target's address names, as in HTTPS, not for the
     address that stands for it. So connections go by names: two names of one machine have two.
 
     Attributes:
@@ -96,12 +109,17 @@ class TlsTransport(TcpTransport):
     trusted: ssl.SSLContext | None = None
     protocol: ClassVar[str] = "TLS"
 
+    async def start(self) -> None:
+        """Listen, if there is a certificate; ``local_addr`` then has the port that was found."""
+        if self.trusted is None:
+            # It takes some 40 ms, which a call that is on would hear.
+            self.trusted = ssl.create_default_context()
+        await super().start()
+
     async def connect(
         self, remote_addr: tuple[str, int]
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection, to a host by its name or address; as aiosipua's, encrypted."""
-        if self.trusted is None:
-            self.trusted = ssl.create_default_context()
         reader, writer = await asyncio.open_connection(
             *await resolved(*remote_addr), ssl=self.trusted, server_hostname=remote_addr[0]
         )
@@ -110,14 +128,21 @@ class TlsTransport(TcpTransport):
         return reader, writer
 
     async def _listen(self) -> asyncio.Server | None:
-        if self.certificate is None:
-            return None
-        return await asyncio.start_server(
-            self._handle_connection,
-            *self.local_addr,
-            ssl=self.certificate.context,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-        )
+        return None if self.certificate is None else await super()._listen()
+
+    async def _prepare(self, writer: asyncio.StreamWriter) -> None:
+        """Encrypt a connection, which counts from the moment on at which it was accepted."""
+        assert self.certificate is not None
+        plain = writer.transport
+        try:
+            await writer.start_tls(
+                self.certificate.context, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+            )
+        except AttributeError:
+            # Closed meanwhile: asyncio then has no transport to give the writer, which it asks for
+            # what it is, and which the writer itself asks at its end.
+            writer._transport = plain  # type: ignore[attr-defined]
+            raise ConnectionAbortedError from None
 
     def _sweep(self) -> None:
         super()._sweep()
@@ -125,13 +150,18 @@ class TlsTransport(TcpTransport):
             self.certificate.renew()
 
     def _way_to(self, contact: str, message: SipRequest | SipResponse) -> str:
-        """Return a Contact of ours; a sips: one where the other is one (RFC 3261, 8.1.1.8)."""
-        ours = message.from_addr if isinstance(message, SipRequest) else message.to_addr
-        asked = message.uri if isinstance(message, SipRequest) else ""
-        is_secure = ours is not None and ours.uri.scheme.lower() == "sips"
-        if is_secure or asked.lower().startswith("sips:"):
-            return contact.replace("<sip:", "<sips:", 1)
-        return super()._way_to(contact, message)
+        """Return a Contact of ours; a sips: one where the other end wants that."""
+        if isinstance(message, SipRequest):
+            ours = message.from_addr
+            is_secure = message.uri.lower().startswith("sips:")
+            is_secure |= ours is not None and ours.uri.scheme.lower() == "sips"
+        else:
+            is_secure = self.transactions.asked_for_sips(message)
+        return (
+            contact.replace("<sip:", "<sips:", 1)
+            if is_secure
+            else super()._way_to(contact, message)
+        )
 
 
 def _no_password() -> str:

@@ -17,7 +17,7 @@ from aiosipua import SipMessage, SipRequest, SipResponse
 from aiosipua.headers import CSeq, stringify_cseq
 from aiosipua.transport import SipTransport
 
-from rtsr.call.sip.destinations import note_source
+from rtsr.call.sip.destinations import asks_for_sips, is_within_call, note_source
 
 __all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "transaction_key"]
 
@@ -44,6 +44,7 @@ class _Answered:
     at: float
     source: tuple[str, int]
     proxies: list[str]
+    is_secure: bool
     data: bytes | None = None
     to: tuple[str, int] = ("", 0)
     repeats: asyncio.TimerHandle | None = None
@@ -97,7 +98,7 @@ class Transactions:
         request, to = known
         if time.monotonic() >= deadline:
             if self._transport.on_message is not None:
-                self._transport.on_message(_no_answer(request, "Request Timeout"), to)
+                self._transport.on_message(_no_answer(request, 408, "Request Timeout"), to)
             return
         if repeat:
             self._write(bytes(request), to)
@@ -121,7 +122,11 @@ class Transactions:
             self._write(bytes(_acknowledgement(request, response)), to)
 
     def hear_of_no_way(self, data: bytes, to: tuple[str, int]) -> None:
-        """Report that there was no answer to a request which cannot be sent (RFC 3261, 8.1.3.1)."""
+        """Answer for the other end where a request cannot be sent.
+
+        Outside a call that is 503 (RFC 3261, 8.1.3.1). Within one the end is as good as gone, which
+        is what 408 says (12.2.1.2), and 503 does not.
+        """
         try:
             message = SipMessage.parse(data)
         except ValueError:
@@ -131,8 +136,16 @@ class Transactions:
         timer = None if key is None else self._timers.pop(key, None)
         if timer is not None and isinstance(message, SipRequest):
             timer.cancel()
+            status = 408 if is_within_call(message) else 503
             if self._transport.on_message is not None:
-                self._transport.on_message(_no_answer(message, "No Connection"), to)
+                self._transport.on_message(_no_answer(message, status, "No Connection"), to)
+
+    def hear_of_no_way_to(self, address: tuple[str, int]) -> None:
+        """Answer so for all requests that wait for an answer from an address."""
+        for key in list(self._timers):
+            known = self._asked.get(key)
+            if known is not None and known[1] == address:
+                self.hear_of_no_way(bytes(known[0]), address)
 
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
@@ -148,7 +161,10 @@ class Transactions:
         known = self._answered.get(key)
         if known is None:
             self._answered[key] = _Answered(
-                time.monotonic(), source, request.headers.get("record-route")
+                time.monotonic(),
+                source,
+                request.headers.get("record-route"),
+                asks_for_sips(request),
             )
             self._forget_old()
             return True
@@ -162,6 +178,12 @@ class Transactions:
         key = transaction_key(response)
         known = None if key is None else self._answered.get(key)
         return None if known is None else known.source
+
+    def asked_for_sips(self, response: SipResponse) -> bool:
+        """Whether a response's request wants every hop encrypted."""
+        key = transaction_key(response)
+        known = None if key is None else self._answered.get(key)
+        return known is not None and known.is_secure
 
     def answer(self, response: SipResponse, to: tuple[str, int]) -> None:
         """Remember a response that is sent: it answers every copy of its request."""
@@ -289,8 +311,8 @@ def transaction_key(message: SipMessage) -> tuple[str, str] | None:
     return via[0].branch, cseq.method.upper()
 
 
-def _no_answer(request: SipRequest, reason: str) -> SipResponse:
-    response = SipResponse(status_code=408, reason_phrase=reason)
+def _no_answer(request: SipRequest, status: int, reason: str) -> SipResponse:
+    response = SipResponse(status_code=status, reason_phrase=reason)
     response.headers.append("Via", request.headers.get("via")[0])
     _copy_headers(request, response)
     return response

@@ -26,6 +26,8 @@ _TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 _INT16 = 32768.0
 # Seconds: less than a packet, and more than timestamps waver.
 _SHORTEST_PAUSE = 0.015
+# Seconds by which timestamps go back only where their source begins anew.
+_LONGEST_STEP_BACK = 1.0
 #: Of integers, by their size in bytes: the value of silence, and the largest step from it.
 _FULL_SCALE = {
     1: (np.float32(128.0), np.float32(128.0)),
@@ -127,6 +129,9 @@ class UpsampledTrack(MediaStreamTrack):
             return 0
         begins = float(frame.pts * frame.time_base)
         expected = begins if self._source_time is None else self._source_time
+        if begins < expected - _LONGEST_STEP_BACK:
+            # The source has begun anew.
+            expected = begins
         gap = begins - expected if begins - expected >= _SHORTEST_PAUSE else 0.0
         self._source_time = expected + gap + frame.samples / frame.sample_rate
         return round(gap * SAMPLE_RATE)

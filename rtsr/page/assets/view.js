@@ -41,7 +41,7 @@ export class View {
     if (this.socket) { this.socket.onclose = null; this.socket.close(); }
     this.socket = null;
     // What is disabled loses the focus.
-    this.focused = document.activeElement.id;
+    this.focused = document.activeElement.id || this.focused;
     $("ab").disabled = true;
     // Nobody knows any longer; the figures stay for who wants to read them.
     text($("fallback"), "\u00a0");
@@ -78,6 +78,7 @@ export class View {
     this.note("");
     $("knobs").replaceChildren(...about.controls.filter(({ name }) => name !== "bypass").map((control) => this.knob(control)));
     if (this.focused && document.activeElement === document.body) $(this.focused)?.focus();
+    this.focused = "";
   }
 
   knob(control) {

@@ -11,7 +11,7 @@ pytest.importorskip("cryptography")
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 
 class Authority:
@@ -24,9 +24,11 @@ class Authority:
         own = self._signed(self._name, self._key.public_key(), [], True)
         self.file.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
-    def certificate(self, *hosts, name="host", password=b""):
+    def certificate(self, *hosts, name="host", password=b"", kind="EC"):
         """Files of a certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
+        if kind == "RSA":
+            key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         signed = self._signed(subject, key.public_key(), hosts, False)
         files = self._folder / f"{name}.pem", self._folder / f"{name}.key"

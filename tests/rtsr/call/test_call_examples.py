@@ -59,7 +59,7 @@ def test_an_aiortc_application(tmp_path):
 def test_a_call_to_an_aiortc_application_that_never_connects_keeps_no_place(
     kinds, stand_in, monkeypatch
 ):
-    from aiortc import RTCPeerConnection, RTCSessionDescription
+    from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
     from rtsr.call.engine import CallEngine
 
@@ -67,7 +67,7 @@ def test_a_call_to_an_aiortc_application_that_never_connects_keeps_no_place(
     answer = importlib.import_module("aiortc_answer").answer
 
     async def call():
-        caller = RTCPeerConnection()
+        caller = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         for kind in kinds:
             caller.addTransceiver(kind, direction="sendrecv")
         offer = await caller.createOffer()

@@ -13,6 +13,7 @@ pytest.importorskip("aiosipua")
 
 from aiosipua import SipDigestAuth
 
+from rtsr import listening
 from rtsr.call import engine as engine_module
 from rtsr.call.sip import leg as leg_module
 from rtsr.call.sip import tcp
@@ -372,7 +373,7 @@ def test_connections_that_bring_no_message_are_closed_those_of_calls_are_not(sta
 def test_connections_are_limited_and_the_one_idle_for_longest_makes_room(
     running, peer, monkeypatch
 ):
-    monkeypatch.setattr(tcp, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 2)
     streams = []
     for _ in range(4):
         streams.append(socket.create_connection(("127.0.0.1", running.port), 5.0))

@@ -24,9 +24,12 @@ from sip_ends import (
 
 pytest.importorskip("aiosipua")
 
+from aiosipua import SipMessage, SipRequest
 
+from rtsr import listening
 from rtsr.call.sip import tcp
 from rtsr.call.sip.agent import Agent, Target, TlsSettings
+from rtsr.call.sip.destinations import asks_for_sips, next_hop
 from rtsr.call.sip.tls import ServerCertificate, trusting
 from rtsr.errors import RtsrError
 
@@ -165,7 +168,7 @@ def test_a_target_that_is_not_believed_is_not_called(stand_in, authority, tmp_pa
                 far.accept()
                 hears_a_call = bool(far.hear("INVITE", 2.0))
             assert not hears_a_call
-        assert peer.final()[0] == 408
+        assert peer.final()[0] == 503
         # At once, not once nobody could answer any more.
         assert time.monotonic() - began < 15.0
     reasons = [each.reason for each in caplog.records if each.message == "no SIP connection"]
@@ -194,11 +197,12 @@ def test_without_a_certificate_calls_go_out_over_tls_and_none_come(stand_in, aut
         peer.answer(peer.asked("BYE"), 200)
 
 
+@pytest.mark.parametrize(("before", "after"), [("EC", "EC"), ("EC", "RSA"), ("RSA", "EC")])
 def test_a_certificate_that_was_renewed_is_shown_and_half_of_one_is_not(
-    stand_in, authority, tmp_path, monkeypatch, caplog
+    stand_in, authority, monkeypatch, caplog, before, after
 ):
     monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.05)
-    files = authority.certificate("127.0.0.1", name="bridge")
+    files = authority.certificate("127.0.0.1", name="bridge", kind=before)
     with Running(str(stand_in), tls=TlsSettings(ServerCertificate(*files), 0)) as running:
         port = running.tls_port
 
@@ -210,16 +214,77 @@ def test_a_certificate_that_was_renewed_is_shown_and_half_of_one_is_not(
                 return connection.getpeercert()["serialNumber"]
 
         first = shown()
-        newer = Authority.certificate(authority, "127.0.0.1", name="newer")
+        newer = authority.certificate("127.0.0.1", name="newer", kind=after)
+        second = ssl._ssl._test_decode_cert(str(newer[0]))["serialNumber"]
         shutil.copy(newer[0], files[0])
         running.until(lambda: "is not used" in caplog.text)
         assert shown() == first
         shutil.copy(newer[1], files[1])
-        running.until(lambda: shown() != first)
+        running.until(lambda: shown() == second)
         for file in files:
             file.unlink()
         time.sleep(0.2)
-        assert shown() != first
+        assert shown() == second
+
+
+def test_a_connection_counts_before_it_is_encrypted(stand_in, authority, monkeypatch):
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 2)
+    with Running(str(stand_in), tls=settings(authority)) as running:
+        address = "127.0.0.1", running.tls_port
+        silent = [socket.create_connection(address, 5.0) for _ in range(4)]
+        for each in silent[:2]:
+            with contextlib.suppress(ConnectionError):
+                assert each.recv(1) == b""
+        # Who comes in order still finds room.
+        with encrypted(socket.create_connection(address, 5.0), authority) as connection:
+            connection.sendall(b"\r\n\r\n")
+            assert connection.recv(2) == b"\r\n"
+        for each in silent:
+            each.close()
+
+
+def test_a_target_that_refuses_once_the_connection_stands_is_said_at_once(
+    stand_in, authority, caplog
+):
+    """One that wants a certificate of ours says so after the handshake (TLS 1.3)."""
+    caplog.set_level("INFO")
+    end = called(authority.certificate("127.0.0.1", name="called"))
+    with between(stand_in, called=end, tls=settings(authority)) as (peer, _, far):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*end.files)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority.file)
+        peer.send(peer.request("INVITE", body=SDP))
+        with contextlib.suppress(ssl.SSLError):
+            context.wrap_socket(far.listener.accept()[0], server_side=True)
+        began = time.monotonic()
+        assert peer.final()[0] == 503
+        assert time.monotonic() - began < 15.0
+    assert "a SIP connection broke" in caplog.text
+
+
+@pytest.mark.parametrize("uri", ["sips:x@127.0.0.1:9", "sip:x@127.0.0.1:9;transport=tls"])
+def test_what_is_to_be_encrypted_goes_nowhere_in_the_clear(uri):
+    request = SipRequest(method="BYE", uri=uri)
+    assert next_hop(request, "tcp") is None
+    assert next_hop(request, "tls") == ("127.0.0.1", 9)
+    plain = SipRequest(method="BYE", uri="sip:x@127.0.0.1")
+    assert next_hop(plain, "tcp") == ("127.0.0.1", 5060)
+
+
+@pytest.mark.parametrize(
+    ("uri", "more", "expected"),
+    [
+        ("sips:x@y", "", True),
+        ("sip:x@y", "", False),
+        ("sip:x@y", "Contact: <sips:me@z>\r\n", True),
+        ("sip:x@y", "Contact: <sips:me@z>\r\nRecord-Route: <sip:p;lr>\r\n", False),
+        ("sip:x@y", "Contact: <sip:me@z>\r\nRecord-Route: <sips:p;lr>\r\n", True),
+    ],
+)
+def test_who_wants_a_sips_address_of_ours(uri, more, expected):
+    text = f"INVITE {uri} SIP/2.0\r\nTo: <sip:x@y>\r\n{more}\r\n"
+    assert asks_for_sips(SipMessage.parse(text.encode())) == expected
 
 
 def test_certificates_that_cannot_be_used_are_one_sentence(authority, tmp_path):
@@ -242,7 +307,7 @@ def test_certificates_that_cannot_be_used_are_one_sentence(authority, tmp_path):
     ("text", "port", "transport", "person"),
     [
         ("sip:a@b;transport=tls", 5061, "tls", "sip:a@b"),
-        ("sip:a@b:5070;transport=TLS", 5070, "tls", "sip:a@b:5070"),
+        ("sip:a@b:5070;transport=TLS", 5070, "tls", "sip:a@b"),
         ("sips:a@b", 5061, "tls", "sips:a@b"),
         ("sips:a@b;transport=tcp", 5061, "tls", "sips:a@b"),
         ("sip:a@b;transport=tcp", 5060, "tcp", "sip:a@b"),
@@ -302,7 +367,7 @@ def test_a_registrar_over_tls_is_told_the_person_and_the_way(authority):
     assert [head(each, "Expires") for each in asked] == ["60", "0"]
     first = asked[0]
     assert first.startswith("REGISTER sip:127.0.0.1 ")
-    assert head(first, "To") == f"<sip:me@127.0.0.1:{end.port}>"
+    assert head(first, "To") == "<sip:me@127.0.0.1>"
     assert head(first, "Contact") == f"<sip:me@127.0.0.1:{port};transport=tls>"
 
 

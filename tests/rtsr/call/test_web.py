@@ -27,6 +27,7 @@ pytest.importorskip("aiortc")
 
 from aiortc import (
     MediaStreamTrack,
+    RTCConfiguration,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
@@ -78,7 +79,7 @@ class Client:
     """A caller with aiortc: PCMU out on one transceiver, Opus in on another."""
 
     def __init__(self, seconds=3.0, hears="opus", sound=None):
-        self.peer = RTCPeerConnection()
+        self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.heard = []
         voice = Voice(speech(8000, seconds) if sound is None else sound)
         self._speaks = self.peer.addTransceiver(voice, direction="sendonly")
@@ -176,7 +177,7 @@ def test_telephone_events_of_an_offer_are_accepted_beside_its_codecs(server):
 
 def _new_peer():
     async def make():
-        peer = RTCPeerConnection()
+        peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         peer.addTransceiver("audio")
         return peer
 

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from rtsr import listening
 from rtsr.errors import ArgumentError, RtsrError
-from rtsr.page import serve
 from rtsr.page.access import Access
 from rtsr.page.application import Frame, PageApplication
 from rtsr.page.messages import body_object
@@ -76,7 +76,7 @@ def test_a_broken_request_writes_nothing_on_the_terminal(
 
 
 def test_connections_that_ask_for_nothing_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "_MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 8)
     page = PageApplication(Frame("", "live.js", "", ""), Access(("127.0.0.1",), "secret"))
     bound = bind("127.0.0.1", 0)
     address = bound.getsockname()[:2]
@@ -92,6 +92,26 @@ def test_connections_that_ask_for_nothing_make_room(monkeypatch: pytest.MonkeyPa
         silent[-1].setblocking(False)
         with pytest.raises(BlockingIOError):
             silent[-1].recv(1)
+
+
+def test_who_asks_and_does_not_read_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 4)
+    page = PageApplication(Frame("", "live.js", "", ""), Access(("127.0.0.1",), "secret"))
+    bound = bind("127.0.0.1", 0)
+    host, port = bound.getsockname()[:2]
+    question = f"GET /page/uPlot.min.js HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+    with PageThread(page.build([]), bound), contextlib.ExitStack() as undo:
+        for _ in range(6):
+            deaf = undo.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect((host, port))
+            deaf.sendall(400 * question)
+        time.sleep(1.0)
+        for _ in range(4):
+            asking = http.client.HTTPConnection(host, port, timeout=20)
+            asking.request("GET", "/")
+            assert asking.getresponse().status == 401
+            asking.close()
 
 
 def test_a_request_that_breaks_off_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
