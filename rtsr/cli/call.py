@@ -34,6 +34,12 @@ def call_command() -> None:
 _LISTENING = "Listening"
 _CALLS = "Calls"
 
+CertificateKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", metavar="FILE", help="The certificate's key.", rich_help_panel=_LISTENING
+    ),
+]
 Calls = Annotated[
     int,
     typer.Option("--calls", help="How many at a time; others are refused.", rich_help_panel=_CALLS),
@@ -103,12 +109,7 @@ def web_command(
             rich_help_panel=_LISTENING,
         ),
     ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key", metavar="FILE", help="The certificate's key.", rich_help_panel=_LISTENING
-        ),
-    ] = None,
+    key: CertificateKey = None,
     stun: Annotated[
         str | None,
         typer.Option(
@@ -243,12 +244,7 @@ def sip_command(
             rich_help_panel=_LISTENING,
         ),
     ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key", metavar="FILE", help="The certificate's key.", rich_help_panel=_LISTENING
-        ),
-    ] = None,
+    key: CertificateKey = None,
     tls_port: Annotated[
         int | None,
         typer.Option(
