@@ -22,6 +22,8 @@ from scipy.signal import fftconvolve, resample_poly
 from server import TOKEN, running_server
 from turns import beginning_db, in_turns, onsets
 
+pytest.importorskip("aiortc", reason='calls need the extra "call", and Python 3.11 or newer')
+
 pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
 
 RECORD = """

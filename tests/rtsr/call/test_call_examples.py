@@ -16,6 +16,10 @@ from network import speech
 from scipy.signal import resample_poly
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+needs_calls = pytest.mark.skipif(
+    importlib.util.find_spec("aiortc") is None or importlib.util.find_spec("aiosipua") is None,
+    reason='calls need the extra "call", and Python 3.11 or newer',
+)
 
 
 def run(name: str, *arguments: object) -> str:
@@ -49,12 +53,14 @@ def test_a_call_of_which_nothing_arrives(tmp_path, stand_in):
     assert len(soundfile.read(tmp_path / "out.wav")[0]) == 0
 
 
+@needs_calls
 def test_an_aiortc_application(tmp_path):
     run("aiortc_answer.py", tmp_path / "out.wav")
     assert len(soundfile.read(tmp_path / "out.wav")[0]) > 5.5 * 48000
     assert has_new_band(tmp_path / "out.wav")
 
 
+@needs_calls
 @pytest.mark.parametrize("kinds", [["audio"], ["audio", "audio"], ["video"]])
 def test_a_call_to_an_aiortc_application_that_never_connects_keeps_no_place(
     kinds, stand_in, monkeypatch
@@ -91,6 +97,7 @@ def test_a_call_to_an_aiortc_application_that_never_connects_keeps_no_place(
     asyncio.run(call())
 
 
+@needs_calls
 def test_load(stand_in):
     text = run(
         "call_load.py", "--calls", 2, "--seconds", 2, "--call-seconds", 1, "--model", stand_in

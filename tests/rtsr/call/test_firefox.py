@@ -9,6 +9,8 @@ import pytest
 from firefox import Firefox, firefox
 from server import TOKEN, running_server
 
+pytest.importorskip("aiortc", reason='calls need the extra "call", and Python 3.11 or newer')
+
 pytestmark = pytest.mark.skipif(firefox() is None, reason="there is no Firefox here")
 
 STATE = "document.getElementById('state').textContent"
