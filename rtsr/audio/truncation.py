@@ -20,10 +20,7 @@ _XING_LONGEST_OFFSET = 4 + 2 + 32
 
 def ogg_ends_early(path: Path) -> bool:
     """Whether the last Ogg page lacks the end-of-stream flag, or is not whole (RFC 3533)."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _OGG_TAIL_BYTES))
-        tail = file.read()
+    _, tail = _ends_of_ogg(path)
     place = tail.rfind(b"OggS\0")
     if place < 0 or place + _OGG_HEADER_BYTES > len(tail):
         return True
@@ -37,10 +34,7 @@ def ogg_ends_early(path: Path) -> bool:
 
 def ogg_goes_on(path: Path) -> bool:
     """Whether a stream follows behind those that a file begins with, which alone are decoded."""
-    with path.open("rb") as file:
-        head = file.read(_OGG_TAIL_BYTES)
-        file.seek(max(0, file.seek(0, 2) - _OGG_TAIL_BYTES))
-        tail = file.read()
+    head, tail = _ends_of_ogg(path)
     first = set()
     place = 0
     # Streams that lie beside each other, as of a film, all begin before any of them goes on.
@@ -51,6 +45,14 @@ def ogg_goes_on(path: Path) -> bool:
         place = body + sum(head[place + _OGG_HEADER_BYTES : body])
     last = tail.rfind(b"OggS\0")
     return bool(first) and last >= 0 and tail[last + 14 : last + 18] not in first
+
+
+def _ends_of_ogg(path: Path) -> tuple[bytes, bytes]:
+    """Return the first and the last bytes of a file, enough for a page."""
+    with path.open("rb") as file:
+        head = file.read(_OGG_TAIL_BYTES)
+        file.seek(max(0, file.seek(0, 2) - _OGG_TAIL_BYTES))
+        return head, file.read()
 
 
 def counted_mp3_samples(path: Path) -> int | None:

@@ -17,7 +17,7 @@ from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
 from rtsr.call.sip.transactions import Transactions, receive
 from rtsr.listening import room_for_connections
 
-__all__ = ["TcpTransport"]
+__all__ = ["TcpTransport", "reason_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class TcpTransport(TcpSipTransport):
             await self._prepare(writer)
             await super()._handle_connection(reader, writer)
         except OSError as error:
-            _log.info("a SIP connection broke", extra={"reason": _reason(error)})
+            _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
         finally:
             # Who has closed may have left answers unread for good.
             writer.transport.abort()
@@ -176,7 +176,7 @@ class TcpTransport(TcpSipTransport):
             pass
         except OSError as error:
             # Over TLS 1.3 an end that wants a certificate of ours says so only now.
-            _log.info("a SIP connection broke", extra={"reason": _reason(error)})
+            _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
             self.transactions.hear_of_no_way_to(addr)
         finally:
             writer.transport.abort()
@@ -270,7 +270,7 @@ class TcpTransport(TcpSipTransport):
         except Exception as error:
             # What stands for a name may be none (ValueError), and for a port (OverflowError).
             # Whatever it is, what waits must not wait for ever.
-            _log.info("no SIP connection", extra={"reason": _reason(error)})
+            _log.info("no SIP connection", extra={"reason": reason_of(error)})
             failed = True
         for waiting in self._opening.pop(way, []):
             # An end that closes at once is not called again and again: the transaction's timer
@@ -280,7 +280,7 @@ class TcpTransport(TcpSipTransport):
             elif failed and waiting.others:
                 self.write(waiting.data, *waiting.others)
             elif failed:
-                self.transactions.hear_of_no_way(waiting.data, way)
+                self.transactions.hear_of_no_way(waiting.data)
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -300,7 +300,8 @@ class TcpTransport(TcpSipTransport):
             await asyncio.wait(set(self._serving), timeout=_GOODBYE_SECONDS)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return why a connection failed, for the log: without names and addresses."""
     if isinstance(error, ssl.SSLCertVerificationError):
         # Without the name that the certificate is not for.
         return error.verify_message.partition(",")[0]

@@ -12,7 +12,7 @@ from typing import ClassVar
 from aiosipua import SipRequest, SipResponse
 
 from rtsr.call.sip.destinations import resolved
-from rtsr.call.sip.tcp import TcpTransport
+from rtsr.call.sip.tcp import TcpTransport, reason_of
 from rtsr.errors import RtsrError
 
 __all__ = ["ServerCertificate", "TlsTransport", "trusting"]
@@ -170,8 +170,7 @@ def _no_password() -> str:
 
 def _in_words(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        text = error.reason or str(error)
-        return text.replace("_", " ").lower()
+        return reason_of(error) if error.reason else str(error).replace("_", " ").lower()
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error)

@@ -121,7 +121,7 @@ class Transactions:
             to = source if self._transport.reliable else to
             self._write(bytes(_acknowledgement(request, response)), to)
 
-    def hear_of_no_way(self, data: bytes, to: tuple[str, int]) -> None:
+    def hear_of_no_way(self, data: bytes) -> None:
         """Answer for the other end where a request cannot be sent.
 
         Outside a call that is 503 (RFC 3261, 8.1.3.1). Within one the end is as good as gone, which
@@ -133,19 +133,25 @@ class Transactions:
             # Line breaks that keep a connection alive are no message.
             return
         key = transaction_key(message)
-        timer = None if key is None else self._timers.pop(key, None)
-        if timer is not None and isinstance(message, SipRequest):
-            timer.cancel()
-            status = 408 if is_within_call(message) else 503
-            if self._transport.on_message is not None:
-                self._transport.on_message(_no_answer(message, status, "No Connection"), to)
+        if key is not None:
+            self._give_up(key)
 
     def hear_of_no_way_to(self, address: tuple[str, int]) -> None:
         """Answer so for all requests that wait for an answer from an address."""
         for key in list(self._timers):
             known = self._asked.get(key)
             if known is not None and known[1] == address:
-                self.hear_of_no_way(bytes(known[0]), address)
+                self._give_up(key)
+
+    def _give_up(self, key: tuple[str, str]) -> None:
+        timer, known = self._timers.pop(key, None), self._asked.get(key)
+        if timer is None or known is None:
+            return
+        timer.cancel()
+        request, to = known
+        status = 408 if is_within_call(request) else 503
+        if self._transport.on_message is not None:
+            self._transport.on_message(_no_answer(request, status, "No Connection"), to)
 
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""

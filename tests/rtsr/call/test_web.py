@@ -515,6 +515,20 @@ class Frames(MediaStreamTrack):
         return frame
 
 
+def passed_on(source, rate, count, model):
+    """The first frames of a track that nothing is added to, of a source of a rate in Hz."""
+
+    async def run():
+        options = {"model": str(model), "provider": "cpu", "deadline_ms": 200}
+        async with CallEngine(1, **options) as engine:
+            track = UpsampledTrack(source, await engine.open_sound(rate, wet=0.0))
+            frames = [await track.recv() for _ in range(count)]
+            track.stop()
+        return frames
+
+    return asyncio.run(run())
+
+
 # A browser sends Opus if nothing else is agreed, which is decoded at 48 kHz whatever was expected.
 @pytest.mark.parametrize("rate", [8000, 48000])
 def test_upsampled_track_is_a_track_for_any_application(rate):
@@ -540,17 +554,8 @@ def test_upsampled_track_is_a_track_for_any_application(rate):
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 @pytest.mark.parametrize("form", ["u8", "s16", "s16p", "s32", "flt", "fltp", "dblp"])
 def test_an_upsampled_track_takes_every_kind_of_sample(form, layout, stand_in):
-    async def run():
-        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
-        async with CallEngine(1, **options) as engine:
-            track = UpsampledTrack(
-                Frames(48000, form, layout), await engine.open_sound(48000, wet=0.0)
-            )
-            frames = [await track.recv() for _ in range(50)]
-            track.stop()
-        return np.concatenate([frame.to_ndarray()[0] for frame in frames]) / 32768
-
-    heard = asyncio.run(run())[185:]
+    frames = passed_on(Frames(48000, form, layout), 48000, 50, stand_in)
+    heard = np.concatenate([frame.to_ndarray()[0] for frame in frames])[185:] / 32768
     said = speech(48000, 2.0)[: len(heard)] * (0.75 if layout == "stereo" else 1.0)
     # Of 8 bits there are 256 steps.
     assert np.abs(heard - said).max() < (0.02 if form == "u8" else 1e-3)
@@ -564,15 +569,7 @@ def test_an_upsampled_track_leaves_out_what_its_source_leaves_out(missing, stand
                 self._at += missing
             return await super().recv()
 
-    async def run():
-        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
-        async with CallEngine(1, **options) as engine:
-            track = UpsampledTrack(Pausing(8000), await engine.open_sound(8000, wet=0.0))
-            frames = [await track.recv() for _ in range(40)]
-            track.stop()
-        return [frame.pts for frame in frames]
-
-    assert asyncio.run(run()) == [
+    assert [frame.pts for frame in passed_on(Pausing(8000), 8000, 40, stand_in)] == [
         960 * index + (6 * missing if index >= 10 else 0) for index in range(40)
     ]
 
@@ -593,15 +590,7 @@ def test_an_upsampled_track_fills_a_frame_that_a_pause_ends(stand_in):
                 return half
             return frame
 
-    async def run():
-        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
-        async with CallEngine(1, **options) as engine:
-            track = UpsampledTrack(Halves(8000), await engine.open_sound(8000, wet=0.0))
-            frames = [await track.recv() for _ in range(10)]
-            track.stop()
-        return frames
-
-    frames = asyncio.run(run())
+    frames = passed_on(Halves(8000), 8000, 10, stand_in)
     assert [frame.pts for frame in frames] == [0, *range(48000, 48000 + 9 * 960, 960)]
     assert not frames[0].to_ndarray()[0, 480:].any()
 
@@ -613,15 +602,8 @@ def test_an_upsampled_track_does_not_follow_timestamps_that_waver(stand_in):
             frame.pts += 100 * (frame.pts // 160 % 2)
             return frame
 
-    async def run():
-        options = {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
-        async with CallEngine(1, **options) as engine:
-            track = UpsampledTrack(Wavering(8000), await engine.open_sound(8000, wet=0.0))
-            frames = [await track.recv() for _ in range(50)]
-            track.stop()
-        return [frame.pts for frame in frames]
-
-    assert asyncio.run(run()) == [960 * index for index in range(50)]
+    frames = passed_on(Wavering(8000), 8000, 50, stand_in)
+    assert [frame.pts for frame in frames] == [960 * index for index in range(50)]
 
 
 def test_an_upsampled_track_of_no_sound_is_refused_and_costs_no_place(stand_in):
