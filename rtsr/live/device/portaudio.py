@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rtsr.ending import ending_signals
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.live.device import jack
 
@@ -24,8 +25,6 @@ ONE_CLOCK_HOST_APIS = (JACK, "ASIO")
 """Host APIs whose devices all run on one clock, so that any two of them make a duplex stream."""
 
 _lock = threading.RLock()
-# What ends a program; sent while it opens its devices, too.
-_ENDING = ("SIGHUP", "SIGINT", "SIGTERM")
 
 _CLIENT_NAME = b"rtsr"
 
@@ -60,8 +59,7 @@ def undisturbed() -> Iterator[None]:
         if not hasattr(signal, "pthread_sigmask"):
             yield
             return
-        ending = {getattr(signal, name) for name in _ENDING}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
         try:
             yield
         finally:
