@@ -260,10 +260,13 @@ def live(jack_server: JackServer, live_program: LiveProgram) -> Iterator[LivePro
     from rtsr.live.device import portaudio
 
     sounddevice = portaudio.load()
-    sounddevice._terminate()
+    # JACK leaves signals blocked, also for programs that are started afterwards.
+    with portaudio.undisturbed():
+        sounddevice._terminate()
     yield live_program
     live_program.kill()
-    sounddevice._initialize()
+    with portaudio.undisturbed():
+        sounddevice._initialize()
 
 
 @dataclass
@@ -410,7 +413,8 @@ def _restart_portaudio(end: bool = False) -> None:
         sounddevice = portaudio.load()
     except RtsrError:
         pytest.skip("PortAudio is not installed (Debian: libportaudio2)")
-    if not end:
-        portaudio.restart()
-    elif not portaudio.server_is_lost():
-        sounddevice._terminate()
+    with portaudio.undisturbed():
+        if not end:
+            portaudio.restart()
+        elif not portaudio.server_is_lost():
+            sounddevice._terminate()
