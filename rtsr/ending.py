@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["ending_signals", "on_ending"]
+__all__ = ["ending_signals", "held_back", "on_ending"]
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -16,6 +17,19 @@ def ending_signals() -> list[signal.Signals]:
     if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_IGN:
         found.remove(hang_up)
     return [each for each in found if each is not None]
+
+
+@contextmanager
+def held_back(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Keep signals from this thread, and from processes that it starts, until the block ends."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def on_ending(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:

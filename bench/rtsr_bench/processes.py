@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,22 +22,6 @@ def output_of(*command: str) -> str | None:
 def thread_limits(threads: int) -> dict[str, str]:
     """Return the variables with which no library starts more threads than that."""
     return dict.fromkeys(_THREADS, str(threads))
-
-
-@contextmanager
-def interrupts_kept_back() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started meanwhile; this one gets it when the block ends.
-
-    A terminal sends it to all of them, and each that is not asked to end would print where it was.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import multiprocessing
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,10 +25,11 @@ from typing import Protocol
 import rtsr
 import rtsr_kernels
 from rtsr.bandwidth.file_cutoff import measure_cutoff
+from rtsr.ending import held_back
 from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
 from rtsr_bench.files import write_text
-from rtsr_bench.processes import environment, interrupts_kept_back, thread_limits
+from rtsr_bench.processes import environment, thread_limits
 from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
 from rtsr_bench.quality.systems import BASELINE, MODEL, System
@@ -151,7 +153,8 @@ def _run_in_processes(
         ProcessPoolExecutor(workers, mp_context=context) as pool,
     ):
         try:
-            with interrupts_kept_back():
+            # A terminal sends Ctrl-C to all processes, and each of these would print where it was.
+            with held_back([signal.SIGINT]):
                 futures = {pool.submit(_run, jobs[place]): place for place in waiting}
             for future in as_completed(futures):
                 yield futures[future], future.result()

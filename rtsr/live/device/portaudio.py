@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import importlib
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rtsr.ending import ending_signals
+from rtsr.ending import ending_signals, held_back
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.live.device import jack
 
@@ -55,15 +54,8 @@ def undisturbed() -> Iterator[None]:
     signal that comes while a stream is opened interrupts what JACK's client library reads from its
     server, and of a call that fails there PortAudio makes an abort.
     """
-    with _lock:
-        if not hasattr(signal, "pthread_sigmask"):
-            yield
-            return
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _lock, held_back(ending_signals()):
+        yield
 
 
 def load() -> Any:
