@@ -1,4 +1,8 @@
-"""What PortAudio does not tell about a JACK server: its period, ports' latencies, connections."""
+"""What PortAudio does not tell about a JACK server: its period, ports' latencies, connections.
+
+JACK's library keeps the signals that are blocked when its first client opens, and blocks them again,
+for good, when its last one closes: whoever opens or closes one puts the thread's signals back.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ import os
 import time
 from collections.abc import Iterator
 from typing import Any
+
+from rtsr.ending import ending_signals, held_back
 
 _NAME = "rtsr-query"
 _NO_START_SERVER = 1
@@ -95,9 +101,10 @@ class ConnectionReader:
         if self._library is None:
             return None
         if self._client is None:
-            self._client = self._library.jack_client_open(
-                _own_name(), _NO_START_SERVER, ctypes.byref(ctypes.c_int())
-            )
+            with held_back(ending_signals()):
+                self._client = self._library.jack_client_open(
+                    _own_name(), _NO_START_SERVER, ctypes.byref(ctypes.c_int())
+                )
         return _connections(self._library, self._client, client_name, ports)
 
     def close(self, server_is_lost: bool = False) -> None:
@@ -108,7 +115,8 @@ class ConnectionReader:
                 by itself, as soon as anybody looks for another one.
         """
         if self._client and not server_is_lost:
-            self._library.jack_client_close(self._client)
+            with held_back(ending_signals()):
+                self._library.jack_client_close(self._client)
         self._client = None
 
 
@@ -161,13 +169,15 @@ def _client() -> Iterator[tuple[Any, Any, bool]]:
     client, refused = None, False
     if library is not None:
         status = ctypes.c_int()
-        client = library.jack_client_open(_own_name(), _NO_START_SERVER, ctypes.byref(status))
+        with held_back(ending_signals()):
+            client = library.jack_client_open(_own_name(), _NO_START_SERVER, ctypes.byref(status))
         refused = not client and not status.value & _SERVER_FAILED
     try:
         yield library, client, refused
     finally:
         if client:
-            library.jack_client_close(client)
+            with held_back(ending_signals()):
+                library.jack_client_close(client)
 
 
 def _own_name() -> bytes:

@@ -52,7 +52,8 @@ def undisturbed() -> Iterator[None]:
 
     It is one for the whole program, and starting it anew takes every session's streams away. A
     signal that comes while a stream is opened interrupts what JACK's client library reads from its
-    server, and of a call that fails there PortAudio makes an abort.
+    server, and of a call that fails there PortAudio makes an abort. Nor does a signal stay blocked
+    that JACK's library blocks meanwhile.
     """
     with _lock, held_back(ending_signals()):
         yield
@@ -65,7 +66,13 @@ def load() -> Any:
         MissingDependencyError: sounddevice is not installed.
         RtsrError: the PortAudio library is not, or it does not start.
     """
-    fresh = "sounddevice" not in sys.modules
+    if "sounddevice" in sys.modules:
+        return importlib.import_module("sounddevice")  # waits where a thread is importing it
+    with undisturbed():
+        return _load_afresh()
+
+
+def _load_afresh() -> Any:
     try:
         sounddevice = importlib.import_module("sounddevice")
     except ImportError as error:
@@ -80,12 +87,11 @@ def load() -> Any:
     except BaseException:  # Ctrl-C
         _keep_loaded()
         raise
-    if fresh:
-        atexit.register(_leave)
-        named = _name_client(sounddevice._libname)
-        _learn_client_name(sounddevice)
-        if named:
-            restart()
+    atexit.register(_leave)
+    named = _name_client(sounddevice._libname)
+    _learn_client_name(sounddevice)
+    if named:
+        restart()
     return sounddevice
 
 
@@ -99,9 +105,10 @@ def restart() -> None:
     if server_is_lost():
         abandon()
         return
-    with contextlib.suppress(sounddevice.PortAudioError):
-        sounddevice._terminate()
-    _initialize(sounddevice)
+    with undisturbed():
+        with contextlib.suppress(sounddevice.PortAudioError):
+            sounddevice._terminate()
+        _initialize(sounddevice)
 
 
 def server_is_lost() -> bool:
@@ -135,7 +142,8 @@ def abandon() -> None:
     _abandoned.append(sounddevice._lib)
     sounddevice._lib = fresh
     sounddevice._initialized = 0
-    _initialize(sounddevice)
+    with undisturbed():
+        _initialize(sounddevice)
 
 
 def jack_client_name() -> str:

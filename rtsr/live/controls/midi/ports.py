@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtsr.ending import ending_signals, held_back
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.live.controls.midi.alsa_clients import alsa_clients
 from rtsr.live.shared.native_messages import silence_alsa_and_jack
@@ -86,7 +87,7 @@ def list_ports(system: str = "auto") -> list[MidiPort]:
             continue
         answered = True
         ports += [MidiPort(name, port) for port in client.get_ports()]
-        client.delete()
+        _leave(client)
     if not answered:
         raise RtsrError(
             f"No MIDI system answers here (tried {' and '.join(wanted)}); connect a MIDI device, "
@@ -192,7 +193,7 @@ class PortReader:
         self.connected = False
         if self._client is not None:
             self._client.close_port()
-            self._client.delete()
+            _leave(self._client)
             self._client = None
 
     def _connect(self) -> bool:
@@ -263,10 +264,18 @@ def _client(system: str) -> Any:
     """Return a new client of a MIDI system, or ``None`` if that does not answer."""
     rtmidi = _rtmidi()
     silence_alsa_and_jack()
+    system_number = midi_systems()[system]
     try:
-        return rtmidi.MidiIn(midi_systems()[system], name=CLIENT_NAME, queue_size_limit=_QUEUE)
+        # JACK's library may leave signals blocked, see `rtsr.live.device.jack`.
+        with held_back(ending_signals()):
+            return rtmidi.MidiIn(system_number, name=CLIENT_NAME, queue_size_limit=_QUEUE)
     except rtmidi.RtMidiError:
         return None
+
+
+def _leave(client: Any) -> None:
+    with held_back(ending_signals()):
+        client.delete()
 
 
 def _new_client(before: Container[int]) -> int | None:
