@@ -1,6 +1,6 @@
 """What PortAudio does not tell about a JACK server: its period, ports' latencies, connections.
 
-JACK's library keeps the signals that are blocked when its first client opens, and blocks them again,
+JACK's library keeps the signals that are blocked when its first client opens and blocks them again,
 for good, when its last one closes: whoever opens or closes one puts the thread's signals back.
 """
 
