@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from pathlib import Path
 
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import RtsrError
 
 #: No server has more connections at a time than this.
 MOST_CONNECTIONS = 512
@@ -24,20 +23,6 @@ def cannot_listen(host: str, port: int, error: OSError) -> RtsrError:
         reason = os.strerror(error.errno)
     shown = f"[{host}]" if ":" in host else host
     return RtsrError(f"Cannot listen on {shown}:{port}: {reason}.")
-
-
-def check_certificate(certificate: Path | None, key: Path | None) -> None:
-    """Check that there are both or neither.
-
-    Raises:
-        ArgumentError: only one of them is given.
-        RtsrError: there is no such file.
-    """
-    if (certificate is None) != (key is None):
-        raise ArgumentError("A certificate and its key go together: --certificate and --key.")
-    for file in (certificate, key):
-        if file is not None and not file.is_file():
-            raise RtsrError(f"There is no file '{file}'.")
 
 
 def room_for_connections(share: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -11,14 +12,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rtsr.certificates import HANDSHAKE_SECONDS, ServerCertificate, reason_of
 from rtsr.ending import ending_signals
-from rtsr.errors import RtsrError
 from rtsr.listening import cannot_listen, room_for_connections
 from rtsr.page.access import Access
 
@@ -27,6 +29,8 @@ __all__ = ["PageThread", "access_for", "address_of", "bind", "server_for"]
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
 _SHARE_OF_FILES = 0.5
+
+_log = logging.getLogger(__name__)
 
 
 def access_for(
@@ -90,12 +94,21 @@ def server_for(
 ) -> uvicorn.Server:
     """Return a server for an application, to be run with ``serve`` or ``run``.
 
+    Args:
+        app: what is served.
+        certificate: PEM file, for HTTPS; read again when it changes.
+        key: PEM file, likewise.
+
     Raises:
         RtsrError: the certificate or its key cannot be used.
     """
+    connection: Any = _Connection
+    if certificate is not None and key is not None:
+        shown = ServerCertificate(certificate, key)
+        connection = functools.partial(_EncryptedConnection, certificate=shown)
     config = uvicorn.Config(
         app,
-        http=_Connection,
+        http=connection,
         # asyncio tries as many at once where files run out, and reports each.
         backlog=128,
         log_config=None,
@@ -104,14 +117,8 @@ def server_for(
         ws="websockets-sansio",
         ws_max_size=65536,
         server_header=False,
-        ssl_certfile=None if certificate is None else str(certificate),
-        ssl_keyfile=None if key is None else str(key),
         timeout_graceful_shutdown=2,
     )
-    try:
-        config.load()
-    except OSError as error:
-        raise RtsrError(f"The certificate cannot be used: {error}.") from None
     return _Server(config)
 
 
@@ -151,6 +158,64 @@ class _Connection(H11Protocol):
     def _is_idle(self) -> bool:
         # Who gets a WebSocket's messages is another object, and no longer this one.
         return self.cycle is None or self.cycle.response_complete
+
+
+class _EncryptedConnection(_Connection):
+    """One over TLS, which counts from the moment on at which it was accepted.
+
+    asyncio tells a protocol of an encrypted connection only once that has been agreed on, for which
+    it waits a minute, and keeps as many of them as come.
+    """
+
+    def __init__(self, *args: Any, certificate: ServerCertificate, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._certificate = certificate
+        # What comes before the task that waits for the handshake has heard of its end.
+        self._early: list[bytes] | None = []
+        self._is_lost = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Nothing may be read as if it were plain.
+        transport.pause_reading()
+        self._handshake = self.loop.create_task(self._encrypt(transport))
+
+    async def _encrypt(self, transport: asyncio.Transport) -> None:
+        self._certificate.renew()
+        try:
+            encrypted = await self.loop.start_tls(
+                transport,
+                self,
+                self._certificate.context,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except OSError as error:
+            _log.debug("a connection broke", extra={"reason": reason_of(error)})
+            encrypted = None
+        if encrypted is None or self._is_lost:
+            transport.abort()
+            self.connections.discard(self)
+            return
+        H11Protocol.connection_made(self, encrypted)
+        early, self._early = self._early, None
+        for data in early or []:
+            # The first of them may be a WebSocket's, for which another object is asked thereafter.
+            protocol = encrypted.get_protocol()
+            assert isinstance(protocol, asyncio.Protocol)
+            protocol.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has been decrypted; called by asyncio."""
+        if self._early is not None:
+            self._early.append(data)
+        else:
+            super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that it has ended; called by asyncio."""
+        self._is_lost = True
+        super().connection_lost(exc)
 
 
 class _Server(uvicorn.Server):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -15,9 +14,10 @@ from aiosipua.transport import TcpSipTransport, _read_sip_message
 
 from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
 from rtsr.call.sip.transactions import Transactions, receive
+from rtsr.certificates import reason_of
 from rtsr.listening import room_for_connections
 
-__all__ = ["TcpTransport", "reason_of"]
+__all__ = ["TcpTransport"]
 
 _log = logging.getLogger(__name__)
 
@@ -298,13 +298,3 @@ class TcpTransport(TcpSipTransport):
             accepted.writer.transport.abort()
         if self._serving:
             await asyncio.wait(set(self._serving), timeout=_GOODBYE_SECONDS)
-
-
-def reason_of(error: Exception) -> str:
-    """Return why a connection failed, for the log: without names and addresses."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        # Without the name that the certificate is not for.
-        return error.verify_message.partition(",")[0]
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return type(error).__name__

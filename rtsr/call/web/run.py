@@ -10,8 +10,8 @@ from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_to_stderr
 from rtsr.call.web.server import CallServer
+from rtsr.certificates import check_certificate
 from rtsr.errors import ArgumentError
-from rtsr.listening import check_certificate
 from rtsr.live.controls.board import ControlBoard
 from rtsr.page.learning import Learning
 from rtsr.page.serve import access_for, address_of, bind, server_for
@@ -40,7 +40,7 @@ def serve(
         listen: host and port; port 0 takes a free one.
         token: the secret; drawn if it is empty.
         names: more names of this server.
-        certificate: PEM file, for HTTPS.
+        certificate: PEM file, for HTTPS; a renewed one is shown to new connections.
         key: PEM file, likewise.
         bitrate: of Opus, bits per second.
         dtx: as for :class:`~rtsr.call.web.server.CallServer`.
