@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtsr.cli.given import options_given
 from rtsr.errors import ArgumentError
+from rtsr_export.model_command import CHECKPOINT_SUFFIX, is_graph
 
 if TYPE_CHECKING:
     from rtsr_export.triton import Serving
 
 
+# What is said of a graph that is made of a checkpoint, and of a server's repository.
+_OF_CHECKPOINT = ("version", "licence", "ceiling", "card", "mean_with")
+_OF_REPOSITORY = ("triton_backend", "streams", "device")
+
+
 def export_command(
+    context: typer.Context,
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
@@ -119,6 +127,7 @@ def export_command(
         raise ArgumentError(
             "Say what to export: CHECKPOINT OUTPUT, or --triton DIR, or --engine tensorrt."
         )
+    _check_that_all_apply(context, checkpoint, output, triton is not None, engine is not None)
     serving = None
     if triton is not None:
         from rtsr_export.triton import Serving
@@ -136,14 +145,9 @@ def export_command(
     if checkpoint is not None:
         if output is None:
             raise ArgumentError(f"Name the .onnx file that {checkpoint} is exported to.")
-        from rtsr_export.model_command import CHECKPOINT_SUFFIX, Facts, export_model, restore_model
+        from rtsr_export.model_command import Facts, export_model, restore_model
 
         if output.suffix == CHECKPOINT_SUFFIX:
-            if precision != "fp32" or card or mean_with or triton or engine:
-                raise ArgumentError(
-                    f"{output} is a checkpoint to be restored; --precision, --card, --mean-with, "
-                    "--triton and --engine are for exports."
-                )
             restore_model(checkpoint, output)
             return
         if not 0.0 < ceiling <= 24000.0:
@@ -157,6 +161,33 @@ def export_command(
         from rtsr_export.engine_command import export_engine
 
         export_engine(engine, model, 1 if batch is None else batch, hops, rebuild)
+
+
+def _check_that_all_apply(
+    context: typer.Context, checkpoint: Path | None, output: Path | None, serves: bool, builds: bool
+) -> None:
+    """Raise :class:`ArgumentError` for options that change nothing of what was asked for."""
+    applying = {"checkpoint", "output", "triton", "engine"}
+    if checkpoint is None:
+        applying.add("model")
+        what = "exports a graph that is there already"
+    elif output is not None and output.suffix == CHECKPOINT_SUFFIX:
+        applying = {"checkpoint", "output"}
+        what = f"restores the checkpoint {output}"
+    elif is_graph(checkpoint):
+        applying.add("precision")
+        what = f"converts {checkpoint}, which keeps what it says of itself"
+    else:
+        applying.update((*_OF_CHECKPOINT, "precision"))
+        what = f"exports {checkpoint}"
+    if serves or builds:
+        applying.update(("batch", "hops"))
+        what += f" for {' and '.join(['--triton'] * serves + ['--engine'] * builds)}"
+    applying.update(_OF_REPOSITORY if serves else ())
+    applying.update(["rebuild"] if builds else ())
+    others = [shown for name, shown in options_given(context).items() if name not in applying]
+    if others:
+        raise ArgumentError(f"This {what}; leave out {', '.join(others)}.")
 
 
 def _require_for_gpu(model: str | None, precision: str) -> None:

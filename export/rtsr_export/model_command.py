@@ -56,7 +56,7 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
     from rtsr_export.precision import check_precision
 
     check_precision(precision)
-    if _is_graph(source):
+    if is_graph(source):
         source = find_model(source).path
         if precision == FULL:
             raise ArgumentError(
@@ -85,7 +85,7 @@ def restore_model(source: Path, output: Path) -> None:
         RtsrError: the source is neither, or cannot be restored, or the output is there already.
         MissingDependencyError: onnx or torch is not installed.
     """
-    if not _is_graph(source):
+    if not is_graph(source):
         raise ArgumentError(
             f"{output} cannot be made of {source}: a bundled model ({', '.join(bundled())}) or an "
             f"{SUFFIX} file is restored to a {CHECKPOINT_SUFFIX} file; a checkpoint is exported to "
@@ -104,7 +104,8 @@ def restore_model(source: Path, output: Path) -> None:
     typer.echo(f"{output}: go on with rtsr train RECORDINGS --model {name} --grow-from {output}")
 
 
-def _is_graph(source: Path) -> bool:
+def is_graph(source: Path) -> bool:
+    """Whether a source is a bundled model or an ``.onnx`` file, and no checkpoint."""
     return source.suffix == SUFFIX or (str(source) in bundled() and not source.is_file())
 
 

@@ -51,7 +51,8 @@ class StepParity:
     @property
     def worst(self) -> float:
         """The larger of both."""
-        return max(self.high_band, self.state)
+        # Unlike max, it keeps what is no number.
+        return float(np.max([self.high_band, self.state]))
 
 
 def measure_graph_parity(

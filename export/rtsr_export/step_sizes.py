@@ -62,7 +62,7 @@ def largest(differences: list[StepDifference]) -> StepDifference:
     Raises:
         ModelError: it is above -40 dB: the graph computes something else in larger steps.
     """
-    worst = max(differences, key=lambda one: one.db)
+    worst = differences[int(np.argmax([one.db for one in differences]))]
     if not worst.db <= MOST_DB:
         raise ModelError(
             f"In this precision the packaged {worst.clip} at {worst.cutoff_hz:g} Hz differs by "

@@ -13,6 +13,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/impl
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ _PROGRAM = Path(__file__).with_name("triton_model.py")
 _FLOAT = Symbol("TYPE_FP32")
 # cudnnGetConvolutionForwardAlgorithm_v7: an exhaustive search would come with every new batch size.
 _HEURISTIC_SEARCH = "1"
+_TEMPORARY = ".rtsr-triton-"
 
 
 @dataclass(frozen=True)
@@ -198,19 +200,37 @@ def write_repository(model: Model, folder: Path, serving: Serving) -> Path:
     if target.exists():
         raise RtsrError(f"{target} exists already; remove it or choose another repository.")
     try:
-        # Beside the repository, not in it: a server that polls it must not see half a model.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".rtsr-triton-") as beside:
+        folder.mkdir(exist_ok=True)
+        with _folder_beside(folder) as beside:
             entry = Path(beside) / target.name
             (entry / VERSION).mkdir(parents=True)
             shutil.copyfile(model.path, entry / VERSION / MODEL_FILE)
             if serving.backend == PYTHON:
                 shutil.copyfile(_PROGRAM, entry / VERSION / PROGRAM_FILE)
             (entry / "config.pbtxt").write_text(text)
-            folder.mkdir(exist_ok=True)
-            os.rename(entry, target)
+            _move(entry, target)
     except OSError as error:
         raise RtsrError(f"Cannot write {target}: {error.strerror}.") from error
     return target
+
+
+def _folder_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """Return a new folder, beside a repository, not in it: a server that polls it would look in."""
+    try:
+        return tempfile.TemporaryDirectory(dir=folder.parent, prefix=_TEMPORARY)
+    except OSError:
+        return tempfile.TemporaryDirectory(dir=folder, prefix=_TEMPORARY)
+
+
+def _move(entry: Path, target: Path) -> None:
+    """Move a folder in one step, also into a repository that is a mount point, as a container's."""
+    try:
+        os.rename(entry, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=_TEMPORARY) as inside:
+            os.rename(shutil.copytree(entry, Path(inside) / target.name), target)
 
 
 def _signal(name: str, *shape: int) -> Message:

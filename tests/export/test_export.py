@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from rtsr_export import parity as chain  # noqa: E402
 from rtsr_export.branches import every_node  # noqa: E402
 from rtsr_export.graph import build_graph, weights_sha256  # noqa: E402
 from rtsr_export.graph_file import read_graph, write_graph  # noqa: E402
+from rtsr_export.step_parity import StepParity  # noqa: E402
 
 FRAMES = 208
 
@@ -69,6 +71,19 @@ def test_parity_notices_a_graph_with_other_weights(exported):
             weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
     with pytest.raises(RtsrError, match="differs from the model"):
         chain.require_parity(chain.measure_parity(generator, other, frames=32))
+
+
+@pytest.mark.parametrize("hops", [1, 4, 16])
+def test_parity_notices_what_is_no_number(hops):
+    found = dict.fromkeys((1, 4, 16), 1e-6)
+    chain.require_parity(chain.Parity(1e-6, found))
+    with pytest.raises(RtsrError, match="by nan of the signal"):
+        chain.require_parity(chain.Parity(1e-6, found | {hops: math.nan}))
+
+
+def test_parity_of_steps_notices_what_is_no_number():
+    assert math.isnan(StepParity(200, 0.0, math.nan, True).worst)
+    assert math.isnan(StepParity(200, math.nan, 0.0, True).worst)
 
 
 def test_a_constant_is_the_right_factor_of_its_product(exported):

@@ -125,6 +125,8 @@ def test_steps_that_differ_are_refused():
     for db in (-30.0, float("nan")):
         with pytest.raises(ModelError, match=r"speech at 8000 Hz differs by .* 1 and 4 hops"):
             largest([replace(edge, db=db), same])
+        with pytest.raises(ModelError, match="speech"):
+            largest([same, replace(edge, db=db), same])
 
 
 @pytest.mark.slow
@@ -334,6 +336,15 @@ def test_what_is_in_fp16_can_still_become_int8(converted, files, sound, tmp_path
         ("net.onnx", [], "Say with --precision what"),
         ("net-int8.onnx", ["--precision", "fp16"], "is int8 already"),
         ("absent.onnx", ["--precision", "int8"], "does not exist"),
+        (
+            "net.onnx",
+            ["--precision", "fp16", "--version", "9", "--card", "x.json"],
+            "net.onnx, which keeps what it says of itself; leave out --version, --card",
+        ),
+        ("net.onnx", ["--precision", "fp16", "--model", "small"], "leave out --model"),
+        ("last.pt", ["--hops", "2", "--rebuild"], "last.pt; leave out --hops, --rebuild"),
+        ("last.pt", ["--triton", "repository", "--rebuild"], "for --triton; leave out --rebuild"),
+        ("last.pt", ["--engine", "tensorrt", "--device", "cpu"], "leave out --device"),
     ],
 )
 def test_command_refuses_in_one_sentence(files, tmp_path, source, arguments, sentence):

@@ -7,6 +7,8 @@ state by sequence, zeros at its start, outputs that become inputs.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -190,6 +192,24 @@ def test_repository_is_written_whole_or_not_at_all(
     assert (entry / "1" / "model.onnx").read_bytes() == stand_in.read_bytes()
     with pytest.raises(RtsrError, match="exists already"):
         write_repository(model, folder, Serving())
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_a_repository_may_be_a_mount_point(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    rename = os.rename
+
+    def within(source: Path, target: Path) -> None:
+        if folder not in Path(source).parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr("os.rename", within)
+    entry = write_repository(find_model(stand_in), folder, Serving())
+    assert (entry / "1" / "model.onnx").read_bytes() == stand_in.read_bytes()
+    assert [path.name for path in folder.iterdir()] == ["rtsr_stand-in"]
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from rtsr.cli.given import options_given
 from rtsr.errors import ArgumentError
 from rtsr.runtime.providers import select as providers
 from rtsr_bench.files import check_writable
@@ -91,13 +92,7 @@ def check_apart(json_file: Path | None, html_file: Path | None, *read: Path | No
 def check_beside(context: typer.Context, option: str) -> None:
     """Raise :class:`ArgumentError` for options that were given and do not go with this one."""
     accepted, reason = _BESIDE[option]
-    given = [
-        (one.secondary_opts if context.params[one.name] is False else one.opts)[0]
-        for one in context.command.params
-        if one.name is not None
-        and one.name not in accepted
-        and getattr(context.get_parameter_source(one.name), "name", "") == "COMMANDLINE"
-    ]
+    given = [shown for name, shown in options_given(context).items() if name not in accepted]
     if given:
         raise ArgumentError(f"{option} {reason}; leave out {', '.join(given)}.")
 
