@@ -1,4 +1,4 @@
-"""Text files that appear under their names only when they are whole."""
+"""Files that appear under their names only when they are whole."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from rtsr.errors import RtsrError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text beside a file and then rename it, so that no crash leaves half of one.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write beside a file and then rename, so that no crash leaves half of one; text as UTF-8.
 
     A link stays a link, and a file that is replaced keeps its mode. A device or a pipe is written
     to as it is.
@@ -19,14 +19,15 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OSError: the file cannot be written; what was there before is as it was.
     """
+    written = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_bytes(written)
         return
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.partial")
     try:
-        with beside.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with beside.open("xb") as file:
+            file.write(written)
             file.flush()
             os.fsync(file.fileno())
         if target.exists():

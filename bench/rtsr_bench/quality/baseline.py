@@ -9,6 +9,8 @@ the networks of rtsr do; the output is written in line with the input (that is, 
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from scipy import signal as filters
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.replicate import frame_matrix, solve_bands
+from rtsr.whole_file import write_whole
 from rtsr_bench.corpus import fit_length, narrow_band, read_first_channel, read_loudest, resampled
 
 ANALYSIS = 1024
@@ -266,8 +269,10 @@ class RidgeBaseline:
         soundfile.write(target, self.enhance(narrow), SAMPLE_RATE, subtype="FLOAT")
 
     def save(self, path: str | Path) -> None:
-        """Write the baseline as one .npz file."""
-        np.savez(path, cutoff_hz=self.cutoff_hz, weights=self.weights, level=self.level)
+        """Write the baseline as one .npz file, whole or not at all."""
+        stored = io.BytesIO()
+        np.savez(stored, cutoff_hz=self.cutoff_hz, weights=self.weights, level=self.level)
+        write_whole(Path(path), stored.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> RidgeBaseline:
@@ -280,7 +285,7 @@ class RidgeBaseline:
             with np.load(path, allow_pickle=False) as stored:
                 weights, level = np.asarray(stored["weights"]), float(stored["level"])
                 return cls(float(stored["cutoff_hz"]), weights, level)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RtsrError(
                 f"{path} is not a baseline that `rtsr bench baseline` saved."
             ) from error

@@ -137,6 +137,9 @@ def _precisions(report: Mapping[str, Any]) -> Table:
         original = original_of(name, list(scored))
         if original is not None and "lsd" in report["metrics"]:
             growth = lsd_growth(row["by_domain"], scored[original]["by_domain"])
+            if growth is None:
+                rows.append([*place, name, NOTHING, "not scored"])
+                continue
             verdict = "ship" if growth <= MOST_LSD_GROWTH else "**do not ship**"
             rows.append([*place, name, f"{growth:+.4f}", verdict])
     if not rows:
@@ -149,9 +152,14 @@ def _precisions(report: Mapping[str, Any]) -> Table:
     return ["", "## Less precision", "", note, "", *table(head, rows)]
 
 
-def lsd_growth(ours: Mapping[str, Any], full: Mapping[str, Any]) -> float:
-    """Return the largest growth of a domain's median LSD over that in full precision."""
-    return max(values["lsd"] - full[domain]["lsd"] for domain, values in ours.items())
+def lsd_growth(ours: Mapping[str, Any], full: Mapping[str, Any]) -> float | None:
+    """Return the largest growth of a domain's median LSD over that in full precision.
+
+    Only domains count of which both have clips that were scored; ``None`` if there is none.
+    """
+    pairs = [(values["lsd"], full.get(domain, {}).get("lsd")) for domain, values in ours.items()]
+    known = [one - other for one, other in pairs if one is not None and other is not None]
+    return max(known, default=None)
 
 
 def _kilohertz(cutoff: str) -> str:

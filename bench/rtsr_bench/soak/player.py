@@ -161,6 +161,16 @@ class SoakPlayer:
                 time.sleep(0.05)
 
 
+@njit(int64(int64[::1], int64))
+def _unwrapped(words: NDArray[np.int64], now: int) -> int:
+    """Return JACK's count of frames with what its 32 bits leave out, which is a day at 48 kHz."""
+    following = words[_NEXT]
+    if following < 0:
+        return now
+    ahead = (now - following) & 0xFFFFFFFF
+    return following + (ahead - (1 << 32) if ahead >= 1 << 31 else ahead)
+
+
 @njit(void(int64[::1], int64, int64))
 def _count(words: NDArray[np.int64], now: int, frames: int) -> None:
     """Note the cycle, and the one before it if that was lost."""
@@ -185,7 +195,7 @@ def _compile(jack: Any) -> tuple[Any, Any]:
 
     def play(frames: int, argument: int) -> int:
         words = carray(pointer_to(argument), (_WORDS,), int64)
-        now = int64(last_frame(words[_CLIENT]))
+        now = _unwrapped(words, last_frame(words[_CLIENT]))
         buffer = frames_at(port_buffer(words[_PORT], frames), frames, 1)
         length = words[_LENGTH]
         clip = frames_at(words[_AUDIO], length, 1)
@@ -196,7 +206,7 @@ def _compile(jack: Any) -> tuple[Any, Any]:
 
     def record(frames: int, argument: int) -> int:
         words = carray(pointer_to(argument), (_WORDS,), int64)
-        now = int64(last_frame(words[_CLIENT]))
+        now = _unwrapped(words, last_frame(words[_CLIENT]))
         buffer = frames_at(port_buffer(words[_PORT], frames), frames, 1)
         length = words[_LENGTH]
         kept = frames_at(words[_AUDIO], length, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,19 @@ def test_a_recording_teaches_nothing_above_its_own_end(tmp_path: Path) -> None:
     assert top_masked > top_believed + 1.0
 
 
+def test_what_cannot_be_written_whole_leaves_what_was_there(
+    baseline: RidgeBaseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "baseline.npz"
+    baseline.save(file)
+    before = file.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(OSError, match="No space"):
+        baseline.save(file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_save_and_load(baseline: RidgeBaseline, tmp_path: Path) -> None:
     baseline.save(tmp_path / "baseline.npz")
     loaded = RidgeBaseline.load(tmp_path / "baseline.npz")
@@ -151,7 +165,9 @@ def test_save_and_load(baseline: RidgeBaseline, tmp_path: Path) -> None:
     assert loaded.level == baseline.level
     np.testing.assert_array_equal(loaded.weights, baseline.weights)
     (tmp_path / "text.npz").write_text("no")
-    for path in ("text.npz", "none.npz"):
+    (tmp_path / "half.npz").write_bytes((tmp_path / "baseline.npz").read_bytes()[:3000])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for path in ("text.npz", "half.npz", "empty.npz", "none.npz"):
         with pytest.raises(RtsrError, match="is not a baseline"):
             RidgeBaseline.load(tmp_path / path)
     with pytest.raises(ArgumentError, match="no files"):

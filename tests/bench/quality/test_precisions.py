@@ -11,7 +11,7 @@ from rtsr_bench.quality.report import lsd_growth, markdown
 from rtsr_bench.quality.systems import original_of
 
 
-def _domains(**lsd: float) -> dict[str, dict[str, float]]:
+def _domains(**lsd: float | None) -> dict[str, dict[str, float | None]]:
     return {domain: {"lsd": value} for domain, value in lsd.items()}
 
 
@@ -19,6 +19,9 @@ def test_the_domain_that_suffers_most_counts() -> None:
     full = _domains(speech=1.0, music=1.2)
     assert lsd_growth(_domains(speech=0.9, music=1.23), full) == pytest.approx(0.03)
     assert lsd_growth(_domains(speech=0.9, music=1.1), full) < 0.0
+    # Whatever one of both lacks tells nothing.
+    assert lsd_growth(_domains(speech=0.9, effects=1.9), full) == pytest.approx(-0.1)
+    assert lsd_growth(_domains(speech=None, effects=1.9), full) is None
 
 
 @pytest.mark.parametrize(
