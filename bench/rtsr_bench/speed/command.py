@@ -180,11 +180,9 @@ def speed_command(
         if html_file is not None:
             write_text(html_file, show_page(results))
 
-    if plan.may_be_cut_short:
-        # Whatever ends the run has left a whole answer to what came before.
-        results = run_on_terminal(plan, keep)
-    else:
-        results = run_on_terminal(plan)
+    # Whatever ends the run has left a whole answer to what came before.
+    results = run_on_terminal(plan, keep)
+    if not plan.may_be_cut_short:
         keep(results)
     # Last: a pager that is closed must not cost what took half an hour.
     show_results(results)

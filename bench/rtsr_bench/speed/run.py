@@ -128,17 +128,25 @@ def run_plan(
         plan: what to do.
         show: called with what is about to be done, and how much of how much has been.
         runner: takes one repetition; processes do if it is ``None``.
-        keep: called with the results so far after each item.
+        keep: called with the results so far, after each item of a plan that may be cut short, and
+            where Ctrl-C ends any.
 
     Returns:
         the results, as :func:`~rtsr_bench.speed.results.read_results` reads them.
     """
     with Workers(kept=plan.may_be_cut_short) as workers:
         run = _Run(plan, show, runner or workers.measure, workers)
-        for place in range(len(plan.items)):
-            run.take(place)
-            # Whoever ends the run now leaves results that do not claim to be all.
-            keep(run.results(is_all=place == len(plan.items) - 1))
+        try:
+            for place in range(len(plan.items)):
+                run.take(place)
+                if plan.may_be_cut_short:
+                    # Whoever ends the run now leaves results that do not claim to be all.
+                    keep(run.results(is_all=place == len(plan.items) - 1))
+        except KeyboardInterrupt:
+            so_far = run.results(is_all=False)
+            if any(case["repetitions"] for case in so_far["cases"]):
+                keep(so_far)
+            raise
     return run.results()
 
 

@@ -66,6 +66,24 @@ def test_repetitions_take_turns() -> None:
     assert [len(entry["repetitions"]) for entry in results["cases"]] == [3, 3]
 
 
+@pytest.mark.parametrize(("taken", "kept"), [(0, []), (3, [2, 1])])
+def test_what_was_measured_before_ctrl_c_is_kept(taken: int, kept: list[int]) -> None:
+    runner, seen = Runner(), []
+
+    def interrupted(*job: Any) -> dict[str, Any]:
+        if len(runner.taken) == taken:
+            raise KeyboardInterrupt
+        return runner(*job)
+
+    made = plan([case("a"), case("b")], repetitions=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(made, runner=interrupted, keep=seen.append)
+    assert [len(entry["repetitions"]) for one in seen for entry in one["cases"]] == kept
+    assert [one["finished"] for one in seen] == [False] * bool(kept)
+    errors = [entry["error"] for one in seen for entry in one["cases"]]
+    assert errors == [f"Cut short: there was time for {n} of 3 repetitions." for n in kept]
+
+
 def test_results_hold_every_documented_figure_and_are_strict_json() -> None:
     made = plan([case("a")], [case("a")], repetitions=2)
     results = json.loads(json.dumps(run_plan(made, runner=Runner()), allow_nan=False))
