@@ -145,7 +145,7 @@ def rounded(samples: np.ndarray, bits: int = 16) -> np.ndarray:
 
 def narrow_band(samples: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:
     """Return ``samples``, one channel or a column each, at the rate 2 x cutoff, in 16 bits."""
-    return rounded(soxr.resample(samples, sample_rate, 2.0 * cutoff_hz, quality="HQ"))
+    return rounded(resampled(samples, sample_rate, 2.0 * cutoff_hz))
 
 
 def prepare_references(
