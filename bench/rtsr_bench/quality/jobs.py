@@ -32,7 +32,7 @@ from rtsr_bench.files import write_text
 from rtsr_bench.processes import environment, thread_limits
 from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
-from rtsr_bench.quality.systems import BASELINE, MODEL, System
+from rtsr_bench.quality.systems import BASELINE, MODEL, System, digest_of
 
 Values = dict[str, float]
 
@@ -70,7 +70,7 @@ class ClipJob:
 
     def key(self) -> str:
         """See :class:`Job`."""
-        files = (_digest_of(self.reference), _digest_of(self.source))
+        files = (digest_of(self.reference), digest_of(self.source))
         return _key(self.system.kind, "clip", self.system.digest, *files, self.cutoff_hz,
                     self.metrics)  # fmt: skip
 
@@ -90,7 +90,7 @@ class ProbeJob:
 
     def key(self) -> str:
         """See :class:`Job`."""
-        return _key(MODEL, "probe", self.system.digest, *map(_digest_of, self.sources))
+        return _key(MODEL, "probe", self.system.digest, *map(digest_of, self.sources))
 
     def run(self) -> Values:
         """Differences by block length, and the level in silence."""
@@ -201,11 +201,6 @@ def _store(file: Path, values: Values) -> None:
 def _key(kind: str, *parts: object) -> str:
     text = json.dumps([source_digest(kind), kind, *parts])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@functools.lru_cache(maxsize=4096)
-def _digest_of(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)
