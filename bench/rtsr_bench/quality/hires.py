@@ -27,7 +27,7 @@ from rtsr.runtime.models import Model
 from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_bench import markdown
-from rtsr_bench.corpus import fit_length, read_loudest, rounded
+from rtsr_bench.corpus import fit_length, quantized, read_loudest
 from rtsr_bench.files import write_json
 from rtsr_bench.quality.baseline import RidgeBaseline, high_edges, low_edges
 
@@ -115,7 +115,7 @@ def read_at(path: Path, rate: int) -> Array:
 
 def narrowed(reference: Array, rate: int, narrow_rate: int) -> Array:
     """Take a recording to a lower rate, as a file of 24 bits."""
-    return rounded(to_rate(reference, rate, narrow_rate), 24)
+    return quantized(to_rate(reference, rate, narrow_rate), 24)
 
 
 def restore(restorer: Restorer, samples: Array, input_rate: int, output_rate: int) -> Array:

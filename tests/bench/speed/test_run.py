@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rtsr.runtime.models import find_model
-from rtsr_bench import machine, probes
+from rtsr_bench import machine, resources
 from rtsr_bench.speed import run
 from rtsr_bench.speed.gpu_monitor import GpuMonitor, gpu_megabytes
 from rtsr_bench.speed.matrix import MODEL, Case, reference_case
@@ -295,7 +295,7 @@ def test_energy_is_read_from_packages_only(tmp_path: Path) -> None:
     zone("intel-rapl:0:0", "core", 5)
     zone("intel-rapl:1", "package-1", 9_000_000)
     zone("intel-rapl:2", "psys", 77)
-    energy = probes.PackageEnergy(tmp_path)
+    energy = resources.PackageEnergy(tmp_path)
     assert energy.readable
     zone("intel-rapl:0", "package-0", 3_000_000)
     zone("intel-rapl:1", "package-1", 500_000)  # began anew
@@ -303,7 +303,7 @@ def test_energy_is_read_from_packages_only(tmp_path: Path) -> None:
 
 
 def test_power_that_cannot_be_read_is_not_invented(tmp_path: Path) -> None:
-    energy = probes.PackageEnergy(tmp_path)
+    energy = resources.PackageEnergy(tmp_path)
     assert not energy.readable
     assert energy.joules() is None
 
@@ -335,12 +335,12 @@ def test_a_gpu_is_described() -> None:
 
 def test_a_sessions_gpu_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [probes.gpu_command("name", device=device)[-2:] for device in (0, 1)] == [
+    assert [resources.gpu_command("name", device=device)[-2:] for device in (0, 1)] == [
         ["-i", "0"],
         ["-i", "1"],
     ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
-    assert [probes.gpu_command("name", device=device)[-1] for device in (0, 1)] == ["3", "GPU-5"]
+    assert [resources.gpu_command("name", device=device)[-1] for device in (0, 1)] == ["3", "GPU-5"]
 
 
 @pytest.mark.usefixtures("fake_gpu")
