@@ -14,13 +14,13 @@ import pytest
 
 from rtsr.runtime.models import find_model
 from rtsr_bench import machine, resources
-from rtsr_bench.speed import run
+from rtsr_bench.speed.clock import Clock
 from rtsr_bench.speed.gpu_monitor import GpuMonitor, gpu_megabytes
 from rtsr_bench.speed.matrix import MODEL, Case, reference_case
 from rtsr_bench.speed.measure import Protocol, measure
 from rtsr_bench.speed.order import STEPS, in_turns, with_tf32
 from rtsr_bench.speed.report import doubts
-from rtsr_bench.speed.run import Clock, Plan, run_plan
+from rtsr_bench.speed.run import Plan, run_plan
 from rtsr_bench.speed.workers import GivenUpError, RepetitionError, Workers
 
 
@@ -120,7 +120,7 @@ def test_a_run_that_does_not_settle_is_not_steady() -> None:
 
 def test_nothing_is_started_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         assert longest > 0.0
@@ -140,7 +140,7 @@ def test_the_budget_counts_from_the_beginning_of_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         now[0] += 10.0
@@ -155,7 +155,7 @@ def test_the_budget_counts_from_the_beginning_of_the_command(
 
 def test_what_was_cut_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         now[0] += 10.0
@@ -204,7 +204,7 @@ def test_a_trial_cut_off_by_the_budget_is_no_failure() -> None:
 
 def test_a_clock_without_a_budget_always_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     free, bound = Clock(None), Clock(1e9)
     for clock in (free, bound):
         with clock.watching():
