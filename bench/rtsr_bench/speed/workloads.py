@@ -105,12 +105,12 @@ class OctavesStep(Workload):
     """What makes octaves beyond 48 kHz, with all that belongs to it; a stream per channel."""
 
     def __init__(self, case: Case) -> None:
+        from rtsr.engine.load_source import load_source
         from rtsr.engine.octaves import Octaves
-        from rtsr.engine.open_source import open_source
         from rtsr.engine.statistics import Statistics
 
         statistics = Statistics(kept_steps=1)
-        source = open_source(
+        source = load_source(
             case.source["model"],
             provider=case.provider,
             channels=case.streams,
