@@ -42,17 +42,17 @@ def speed_command(
         int | None, _protocol("--repetitions", help="Fresh processes per case: 5.")
     ] = None,
     seconds: Annotated[
-        float | None, _protocol("--seconds", help="Timed steps per repetition: 2.")
+        float | None, _protocol("--seconds", help="Seconds of timed steps per repetition: 2.")
     ] = None,
     paced: Annotated[
         bool,
         _protocol("--paced", help="One step per 10 ms hop, as a live stream takes them."),
     ] = False,
     search: Annotated[
-        bool, _protocol("--search/--no-search", help="Search the number of streams that fit.")
+        bool, _protocol("--search/--no-search", help="Find how many streams fit.")
     ] = True,
     most_streams: Annotated[
-        int | None, _protocol("--most-streams", help="Most that the search tries: 8192.")
+        int | None, _protocol("--most-streams", help="Most streams that it tries: 8192.")
     ] = None,
     quick: Annotated[bool, _protocol("--quick", help="A first answer within two minutes.")] = False,
     against: Annotated[
@@ -80,7 +80,7 @@ def speed_command(
         ),
     ] = None,
     against_ms: Annotated[
-        float | None, _peers("--against-ms", help="Sound that one of its calls takes in: 10.")
+        float | None, _peers("--against-ms", help="Milliseconds of sound per call: 10.")
     ] = None,
     references: Annotated[
         bool,
