@@ -330,6 +330,14 @@ def test_deadlines_that_one_stall_misses_are_one_miss(batch):
     call_.path.close()
 
 
+def test_a_call_whose_batch_misses_every_deadline_is_left_out_soon(batch):
+    call_ = Overloaded(batch)
+    while not call_.path.sheds and call_.now < 101.0:
+        call_.miss(0.02)
+    assert 100.2 < call_.now < 100.5
+    call_.path.close()
+
+
 def test_a_call_that_is_late_when_it_comes_back_rests_for_longer_and_longer(batch):
     call_ = Overloaded(batch)
 
