@@ -1,4 +1,4 @@
-"""What is opened and closed, as a context."""
+"""A base class for objects that are context managers and close themselves at the end."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from rtsr.closing import Closing
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
+from rtsr.engine.load_source import load_source
 from rtsr.engine.octaves import Octaves
-from rtsr.engine.open_source import open_source
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.proportion import ProportionateSource
 from rtsr.engine.statistics import Statistics
@@ -190,7 +190,7 @@ class Upsampler(Closing):
         }
         self._factor = octave_factor(int(input_rate), self.output_rate)
         octave = self._choose_octave_model(model, octave_model)
-        source = open_source(model if self._clock == 1.0 else octave, **options)
+        source = load_source(model if self._clock == 1.0 else octave, **options)
         self.model = source.model
         self.provider = source.provider
         self._overlap = source.overlap
@@ -208,7 +208,7 @@ class Upsampler(Closing):
         self._octaves: Octaves | None = None
         if self._factor > 1:
             self._octaves = Octaves(
-                open_source(octave, **options),
+                load_source(octave, **options),
                 step,
                 self._factor,
                 float(wet),

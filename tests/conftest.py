@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+# What the tests of several folders share.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+
 HISTORY = 120
 NOISE_CHANNELS = 4
 
@@ -230,24 +233,6 @@ def make_sound() -> Callable[..., np.ndarray]:
         return (level * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def noise_corpus() -> Any:
-    """Four seconds of noise as a `Corpus` of four recordings, for runs of a few steps."""
-    from rtsr.train.data import Corpus
-
-    samples = np.random.default_rng(0).standard_normal(4 * 48_000) * 3000
-    return Corpus(
-        samples=samples.astype(np.int16),
-        starts=np.arange(4) * 48_000,
-        lengths=np.full(4, 48_000),
-        cutoffs_hz=np.full(4, 22_000.0, np.float32),
-        domains=["unknown"],
-        domain_codes=np.zeros(4, np.int64),
-        names=[f"{index}.wav" for index in range(4)],
-        groups=["unknown"] * 4,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ def resampled(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     return np.asarray(soxr.resample(samples, rate, new_rate, quality="HQ"))
 
 
-def rounded(samples: np.ndarray, bits: int = 16) -> np.ndarray:
+def quantized(samples: np.ndarray, bits: int = 16) -> np.ndarray:
     """Return samples in [-1, 1] as a file of so many bits keeps them."""
     steps = float(1 << (bits - 1))
     return np.clip(np.rint(samples * steps), -steps, steps - 1.0) / steps
@@ -145,7 +145,7 @@ def rounded(samples: np.ndarray, bits: int = 16) -> np.ndarray:
 
 def narrow_band(samples: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:
     """Return ``samples``, one channel or a column each, at the rate 2 x cutoff, in 16 bits."""
-    return rounded(soxr.resample(samples, sample_rate, 2.0 * cutoff_hz, quality="HQ"))
+    return quantized(resampled(samples, sample_rate, 2.0 * cutoff_hz))
 
 
 def prepare_references(

@@ -18,8 +18,8 @@ from typing import Any
 import rtsr
 from rtsr.errors import RtsrError
 from rtsr.runtime.providers import select as providers
-from rtsr_bench.probes import PackageEnergy, gpu_query, text_of
 from rtsr_bench.processes import output_of
+from rtsr_bench.resources import PackageEnergy, gpu_query, text_of
 
 _CPU = Path("/sys/devices/system/cpu")
 _LIBRARIES = (

@@ -6,7 +6,7 @@ it runs: ``rtsr bench --help`` needs neither torch nor ONNX Runtime.
 
 from __future__ import annotations
 
-import importlib
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
@@ -38,9 +38,8 @@ class _Commands(TyperGroup):
         """Return the sub-command of that name, or ``None``."""
         if cmd_name not in _COMMANDS:
             return None
-        module, _, function = _COMMANDS[cmd_name].partition(":")
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        single.command(cmd_name)(getattr(importlib.import_module(module), function))
+        single.command(cmd_name)(EntryPoint(cmd_name, _COMMANDS[cmd_name], "rtsr bench").load())
         return typer.main.get_command(single)
 
 

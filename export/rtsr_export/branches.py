@@ -1,4 +1,4 @@
-"""The graphs inside a graph: both ways of an ``If``, which see the names around them."""
+"""Subgraphs: the two branches of an ``If`` node, which see the names of the graph around them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which values flow through a graph: seen while it runs over real sound, band-limited anew."""
+"""Calibration for int8: ranges of a graph's activations over real sound, band-limited anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Computes at export what no input can change, so that a graph holds results instead of recipes."""
+"""Constant folding: what no input can change is computed at export, once."""
 
 from __future__ import annotations
 

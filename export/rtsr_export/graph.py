@@ -19,9 +19,9 @@ from rtsr.model.config import LATENCY_SAMPLES
 from rtsr.model.generator import Generator, parameter_count
 from rtsr.model.streaming import flatten, unflatten
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
+from rtsr_export.dynamic_batch import make_batch_dynamic
 from rtsr_export.faster_forms import use_faster_forms
 from rtsr_export.folding import fold_constants
-from rtsr_export.open_batch import open_batch
 
 OPSET = 20
 FORMAT = 1
@@ -127,7 +127,7 @@ def build_graph(generator: Generator, card: dict[str, Any] | None = None) -> onn
     model = _trace(generator.eval())
     _unite_conditions(model.graph)
     fold_constants(model)
-    open_batch(model.graph)
+    make_batch_dynamic(model.graph)
     model.producer_name = "rtsr"
     states = _state_shapes(generator)
     for value in model.graph.output:

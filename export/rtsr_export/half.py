@@ -1,4 +1,4 @@
-"""Half precision: the weights of the large products as fp16, and the products with them.
+"""Conversion to fp16: the weights of the large matrix products, and the products with them.
 
 Inputs, outputs, state, biases, norms, residual path and Fourier transforms stay float32, so that
 the run-time needs no change. A GPU takes the products in half precision. A CPU has no such kernels;

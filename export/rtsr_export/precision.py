@@ -17,11 +17,11 @@ from rtsr.runtime.metadata import KEY
 from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_export.calibration import model_facts
+from rtsr_export.dynamic_batch import make_batch_dynamic
 from rtsr_export.faster_forms import use_faster_forms
 from rtsr_export.folding import fold_constants
 from rtsr_export.graph_file import write_graph
 from rtsr_export.half import to_float16, to_float32
-from rtsr_export.open_batch import open_batch
 from rtsr_export.products import find_products
 from rtsr_export.quantize import quantize
 from rtsr_export.recordings import Samples, band_limited, packaged_recordings
@@ -72,7 +72,7 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
         to_float32(converted)
     fold_constants(converted)
     # Graphs of earlier versions ask for their batch, and are slower.
-    open_batch(converted.graph)
+    make_batch_dynamic(converted.graph)
     use_faster_forms(converted)
     if precision != FULL:
         if not find_products(converted):

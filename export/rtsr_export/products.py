@@ -1,4 +1,4 @@
-"""The products with weights in a graph: nearly all of its arithmetic and of its size."""
+"""The matrix products with weights in a graph: nearly all of its arithmetic and of its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight bits: weights per output channel, activations with a range measured beforehand.
+"""Static int8 quantization: weights per output channel, activations in calibrated ranges.
 
 Only the products with weights are converted: inputs, outputs, state, norms, residual path and
 Fourier transforms stay float32. What was chosen, and why:

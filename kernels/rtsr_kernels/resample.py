@@ -175,11 +175,6 @@ class StreamingResampler:
         """Exact delay in samples of the output rate."""
         return self._delay
 
-    @property
-    def delay_ms(self) -> float:
-        """Exact delay in milliseconds."""
-        return 1000.0 * self._delay / self.output_rate
-
     def reset(self) -> None:
         """Forget the past: the next block is treated as the first."""
         self._position = self._down - 1

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.batch.part import Part
 from rtsr.batch.select_graph import CHOSEN, OTHER, RESULT, mask_name, select_graph
+from rtsr.batch.step_signals import StepSignals
 from rtsr.runtime.gpu_lock import GPU_LOCK
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.providers.open_session import quiet
@@ -35,7 +35,9 @@ class DeviceSlots:
     def __init__(self, step: OnnxStep) -> None:
         self._step = step
         memory = step.memory
-        self.parts: tuple[Part, ...] = (Part(**memory.signals, high_band=memory.high_band),)
+        self.parts: tuple[StepSignals, ...] = (
+            StepSignals(**memory.signals, high_band=memory.high_band),
+        )
         onnxruntime = providers.load_onnxruntime()
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3

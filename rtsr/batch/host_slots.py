@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.batch.part import Part
+from rtsr.batch.step_signals import StepSignals
 from rtsr.runtime.step_memory import HostMemory
 from rtsr_kernels.state_places import (
     bring_forward,
@@ -54,7 +54,7 @@ class HostSlots:
         }
         high_band = np.zeros((most, *memory.high_band.shape), np.float32)
         self.parts = tuple(
-            Part(
+            StepSignals(
                 **{name: signal[part] for name, signal in signals.items()},
                 high_band=high_band[part],
             )

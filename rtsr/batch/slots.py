@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rtsr.batch.device_slots import DeviceSlots
 from rtsr.batch.host_slots import HostSlots, row_counts
-from rtsr.batch.part import Part
+from rtsr.batch.step_signals import StepSignals
 from rtsr.runtime.models import Model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.session import OnnxStep
@@ -34,7 +34,7 @@ class Slots(Protocol):
         parts: signals of each of the steps that one run may take in turn.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[StepSignals, ...]
 
     def run(self, due: Indices, held: Indices, steps: int = 1, first: int = 0) -> None:
         """Take steps of the slots in ``due``; those in ``held`` keep their states."""

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_audio_format, check_frequency, check_seed, check_wet
+from rtsr.arguments import (
+    check_audio_format,
+    check_frequency,
+    check_integer,
+    check_seed,
+    check_wet,
+)
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.colour.learner import resolve_colour
@@ -293,11 +299,15 @@ class BatchStream:
         """Take finished samples, at most ``most``: rank, layout and kind are the last block's.
 
         Raises:
+            ArgumentError: ``most`` is no integer.
             RtsrError: the stream is closed.
         """
         self._check_open()
-        ready = self._port.ready
-        out, frames = self._port.empty(max(0, ready if most is None else min(most, ready)))
+        count = self._port.ready
+        if most is not None:
+            check_integer("number of samples to pull", most)
+            count = max(0, min(most, count))
+        out, frames = self._port.empty(count)
         self._port.pull_into(frames)
         return out
 
@@ -312,12 +322,12 @@ class BatchStream:
             RtsrError: the stream is closed.
         """
         self._check_open()
+        accepted = f"Samples are pulled into float32 or int16 (samples, {self.channels}), not into"
+        if not isinstance(out, np.ndarray):
+            raise AudioFormatError(f"{accepted} a {type(out).__name__}.")
         fits = out.ndim == 2 and out.shape[1] == self.channels and out.flags.writeable
         if not fits or out.dtype not in (np.float32, np.int16):
-            raise AudioFormatError(
-                f"Samples are pulled into float32 or int16 (samples, {self.channels}), "
-                f"not into {out.dtype} {out.shape}."
-            )
+            raise AudioFormatError(f"{accepted} {out.dtype} {out.shape}.")
         return self._port.pull_into(out)
 
     def finish(self) -> None:

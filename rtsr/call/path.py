@@ -23,7 +23,8 @@ DEADLINE = 0.040
 #: A call that misses this many deadlines within two seconds is left out of the batch for a while.
 MOST_MISSED = 4
 MISSED_WITHIN = 2.0
-#: Deadlines missed closer together than this are one stall of the machine.
+#: Of the deadlines missed within so many seconds one counts: a stall misses several at once, and a
+#: batch that never steps is to be left alone soon.
 ONE_STALL = 0.1
 SHORTEST_REST, LONGEST_REST = 5.0, 60.0
 
@@ -115,13 +116,15 @@ class MediaPath:
                 self._pushed.append((self.stream.pushed, now))
         events, self.receiver.events = self.receiver.events, []
         for event in events:
-            key = self._key_reader.read(event)
-            if key is not None:
+            reading = self._key_reader.read(event)
+            if reading is None:
+                continue
+            if reading.key is not None:
                 self.keys += 1
-                self._report(key)
+                self._report(reading.key)
             if self.sender is not None:
                 rate = self.event_rates.get(event.payload_type, 8000)
-                self._hand_on(self.sender.event(event, rate))
+                self._hand_on(self.sender.event(event, rate, reading))
         self.deliver(now)
 
     def deliver(self, now: float) -> None:

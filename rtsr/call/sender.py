@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rtsr.call.dtx import DiscontinuousTransmission
 from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
 from rtsr.call.formats import OPUS, Packet, PayloadFormat
-from rtsr.call.keys import LONGEST_EVENT, KeyReader, Part
+from rtsr.call.keys import LONGEST_EVENT, KeyReading, Part
 from rtsr.call.time_scale import is_quiet, shorten
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.resample import StreamingResampler
@@ -67,7 +67,6 @@ class Sender:
         self._bitrate = bitrate
         self._event_type = event_type
         self._event_rate = event_rate
-        self._keys = KeyReader()
         # When the press began that is sent, and which of its segments is.
         self._event_time: int | None = None
         self._segment = 0
@@ -162,28 +161,30 @@ class Sender:
         self._time = (self._time + round(seconds * self.format.clock_rate)) % 2**32
         self._marker = True
 
-    def event(self, packet: Packet, rate: int) -> list[Packet]:
-        """Pass on a packet with a telephone event (RFC 4733), whose clock has ``rate`` Hz.
+    def event(self, packet: Packet, rate: int, reading: KeyReading) -> list[Packet]:
+        """Pass on a packet with a telephone event (RFC 4733).
 
         A press that is longer than its duration can say goes out in segments of our own (2.5.1.3),
         wherever those that come in begin.
 
+        Args:
+            packet: as it came.
+            rate: Hz of its clock.
+            reading: what it is, from :meth:`rtsr.call.keys.KeyReader.read`.
+
         Returns:
             The packet for the far end, and what ends the segments before it; none if the far end
-            takes no events, or there is none in it, or it is late and of an older press.
+            takes no events, or it is late and of an older press.
         """
-        if len(packet.payload) < _EVENT.size:
-            return []
-        part = self._keys.part(packet)
         if self._event_type is None or self.is_held:
             self._event_time = None
             return []
-        if part is Part.LATE:
+        if reading.part is Part.LATE:
             return []
         event, flags, duration = _EVENT.unpack_from(packet.payload)
-        lasts = (self._keys.elapsed + duration) * self._event_rate // rate
+        lasts = (reading.elapsed + duration) * self._event_rate // rate
         segment = max(0, lasts - 1) // LONGEST_EVENT
-        is_new = part is Part.BEGINS or self._event_time is None
+        is_new = reading.part is Part.BEGINS or self._event_time is None
         if self._event_time is None or is_new:
             # All packets of an event carry its beginning.
             self._event_time, self._segment = self._time, 0

@@ -7,7 +7,6 @@ imports inside its function. So ``rtsr --help`` is quick and ``rtsr pipe`` start
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import sys
@@ -92,8 +91,8 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of that name, or ``None``."""
         if cmd_name in _COMMANDS:
-            module, _, function = _COMMANDS[cmd_name].partition(":")
-            return _as_command(cmd_name, getattr(importlib.import_module(module), function))
+            place = metadata.EntryPoint(cmd_name, _COMMANDS[cmd_name], PLUG_INS)
+            return _as_command(cmd_name, place.load())
         entry_point = _plug_ins().get(cmd_name)
         if entry_point is None:
             return None

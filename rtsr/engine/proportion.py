@@ -1,4 +1,4 @@
-"""A high band in proportion to the octave below it, where no ear would judge.
+"""The high band beyond 48 kHz, with no more power per Hz than the octave below it has.
 
 A network continues a tone as it continues a voice, with a little noise. Below 24 kHz that is 50 dB
 under the tone; beyond, converters and loudspeakers may make more of it than ears do. So there the

@@ -1,4 +1,4 @@
-"""ViSQOL, Google's objective listener, through the optional package ``visqol-python``."""
+"""ViSQOL, Google's model of a listener, through the optional package ``visqol-python``."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from small_run import SMALLEST_CHANGES, TINY, corpus  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rtsr.cli.app import app  # noqa: E402
@@ -20,7 +22,6 @@ from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.runtime.metadata import read_metadata  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
-from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 from rtsr_export import step_sizes  # noqa: E402
 from rtsr_export.branches import every_node  # noqa: E402
@@ -30,22 +31,7 @@ from rtsr_export.half import to_float16, to_float32  # noqa: E402
 from rtsr_export.parity import parity_signals, torch_long  # noqa: E402
 from rtsr_export.restore import restore, restore_checkpoint  # noqa: E402
 
-SIZES = {
-    "encoder_width": 12,
-    "encoder_blocks": 1,
-    "flow_width": 8,
-    "flow_middle": 8,
-    "attention_heads": 2,
-    "attention_window": 8,
-    "decoder_width": 12,
-    "decoder_blocks": 2,
-    "latent": 6,
-    "level_width": 8,
-    "predictor_width": 8,
-    "predictor_blocks": 1,
-    "predictor_other": 8,
-    "level_memory": 5,
-}
+SIZES = {**SMALLEST_CHANGES, "decoder_blocks": 2, "level_blocks": 3, "level_memory": 5}
 FACTS = {"stage": "refinement", "minutes": 7.0}
 
 
@@ -105,35 +91,25 @@ def test_a_graph_of_another_layout_is_refused(graph):
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_path, noise_corpus):
+def test_training_goes_on_from_it_without_a_teacher(generator, graph_file, tmp_path):
     checkpoint = tmp_path / "start.pt"
     restore_checkpoint(graph_file, read_metadata(graph_file), checkpoint)
-    settings = TrainSettings(
-        batch=2,
-        frames=48,
-        level_batch=2,
-        level_frames=48,
-        model_changes=SIZES,
-        distillation_every=1,
-    )
-    trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path / "run", "cpu")
+    settings = replace(TINY, model_changes=SIZES, distillation_every=1, steps=(1, 1, 1, 1))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path / "run", "cpu")
     trainer.grow_from(checkpoint)
-    trainer.run(0.03)
-    assert trainer.steps[:2] == [0, 0]
-    assert min(trainer.steps[2:]) > 0
+    trainer.run(math.inf)
+    assert trainer.steps == [0, 0, 1, 1]
     trained, facts = load_generator(tmp_path / "run" / CHECKPOINT)
     assert difference(generator, trained) > 1e-4
     assert facts["grown_from"]["minutes"] == 7.0
     assert facts["grown_from"]["restored"] == "small 0, fp32"
-    assert Trainer(settings, noise_corpus, noise_corpus, tmp_path / "run", "cpu").resume()
+    assert Trainer(settings, corpus(), corpus(), tmp_path / "run", "cpu").resume()
 
 
 @pytest.mark.slow
-def test_it_is_no_run_to_go_on_with(graph_file, tmp_path, noise_corpus):
+def test_it_is_no_run_to_go_on_with(graph_file, tmp_path):
     restore_checkpoint(graph_file, read_metadata(graph_file), tmp_path / CHECKPOINT)
-    trainer = Trainer(
-        TrainSettings(model_changes=SIZES), noise_corpus, noise_corpus, tmp_path, "cpu"
-    )
+    trainer = Trainer(replace(TINY, model_changes=SIZES), corpus(), corpus(), tmp_path, "cpu")
     with pytest.raises(RtsrError, match="begin one with --grow-from"):
         trainer.resume()
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from numba import njit
+from variable_resampler import VariableResampler
 
 from rtsr_kernels.drift import (
     AGE,
@@ -18,7 +19,6 @@ from rtsr_kernels.drift import (
     STATE_WORDS,
     drift_update,
 )
-from rtsr_kernels.variable_resample import VariableResampler
 
 RATE = 48_000.0
 HOUR = 3600.0

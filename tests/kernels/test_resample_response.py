@@ -105,8 +105,8 @@ def test_click_arrives_after_the_reported_delay(input_rate: int, output_rate: in
 @EACH_PAIR
 def test_delay_is_small(input_rate: int, output_rate: int) -> None:
     resampler = StreamingResampler(input_rate, output_rate)
-    assert resampler.delay_ms == pytest.approx(1000 * resampler.delay / output_rate)
-    assert resampler.delay_ms <= 1.5 * 8000 / min(input_rate, output_rate)
+    delay_ms = 1000 * resampler.delay / output_rate
+    assert delay_ms <= 1.5 * 8000 / min(input_rate, output_rate)
 
 
 @pytest.mark.parametrize("pair", [(8000, 48000), (11025, 48000), (48000, 44100)])

@@ -10,11 +10,14 @@ import typer
 
 def bandwidth_command(
     corpora: Annotated[
-        list[Path], typer.Argument(metavar="CORPUS...", help="Folders of manifest.csv.")
+        list[Path],
+        typer.Argument(metavar="CORPUS...", help="Folders of recordings, as for rtsr train."),
     ],
     minutes: Annotated[
         float,
-        typer.Option(min=0.5, max=1440.0, help="Of streams that do not change, in each domain."),
+        typer.Option(
+            min=0.5, max=1440.0, help="Minutes of streams that do not change, in each domain."
+        ),
     ] = 60.0,
     every: Annotated[
         int, typer.Option(min=1, metavar="N", help="Change only every N-th recording.")

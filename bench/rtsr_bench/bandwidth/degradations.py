@@ -1,7 +1,7 @@
 """The ways in which sound of one bandwidth comes to a listener at 48 kHz.
 
-Each takes and gives ``(samples,)`` at 48 kHz, in line to the sample and rounded to 16 bits, so that
-a stream may change from one to another at any sample.
+Each takes and gives ``(samples,)`` at 48 kHz, in line to the sample and quantized to 16 bits, so
+that a stream may change from one to another at any sample.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rtsr.errors import MissingDependencyError
 from rtsr.quality.align import find_lag
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.codecs import Coder, Signal, through_coder
-from rtsr_bench.corpus import fit_length, resampled, rounded
+from rtsr_bench.corpus import fit_length, quantized, resampled
 
 FULL_BAND_HZ = 24000.0
 #: How far off a cutoff may be that is called right, as a share of it.
@@ -53,23 +53,23 @@ class Degradation:
 
 
 def _through_soxr(sound: Signal, rate: int, quality: str) -> Signal:
-    low = rounded(soxr.resample(sound, SAMPLE_RATE, rate, quality=quality))
-    return rounded(fit_length(soxr.resample(low, rate, SAMPLE_RATE, quality=quality), sound.size))
+    low = quantized(soxr.resample(sound, SAMPLE_RATE, rate, quality=quality))
+    return quantized(fit_length(soxr.resample(low, rate, SAMPLE_RATE, quality=quality), sound.size))
 
 
 def _through_polyphase(sound: Signal, rate: int) -> Signal:
     """Apply the short Kaiser filter of `scipy.signal.resample_poly`, both ways."""
     factor = SAMPLE_RATE // rate
-    low = rounded(scipy.signal.resample_poly(sound, 1, factor))
-    return rounded(fit_length(scipy.signal.resample_poly(low, factor, 1), sound.size))
+    low = quantized(scipy.signal.resample_poly(sound, 1, factor))
+    return quantized(fit_length(scipy.signal.resample_poly(low, factor, 1), sound.size))
 
 
 def _through_swresample(sound: Signal, rate: int) -> Signal:
     """FFmpeg's resampler, both ways."""
-    low = _swresample(rounded(sound), SAMPLE_RATE, rate)
-    wide = _swresample(rounded(low), rate, SAMPLE_RATE)
+    low = _swresample(quantized(sound), SAMPLE_RATE, rate)
+    wide = _swresample(quantized(low), rate, SAMPLE_RATE)
     lag = find_lag(sound[: wide.size], wide[: sound.size], 0.4 * rate, SAMPLE_RATE)
-    return rounded(fit_length(np.roll(wide, -lag), sound.size))
+    return quantized(fit_length(np.roll(wide, -lag), sound.size))
 
 
 def _swresample(sound: Signal, rate: int, new_rate: int) -> Signal:
@@ -88,10 +88,10 @@ def _swresample(sound: Signal, rate: int, new_rate: int) -> Signal:
 
 def _through_coder(sound: Signal, rate: int, coder: Coder) -> Signal:
     """Coded at its own rate; what the decoder gives at another rate is brought to 48 kHz."""
-    low = rounded(resampled(sound, SAMPLE_RATE, rate))
+    low = quantized(resampled(sound, SAMPLE_RATE, rate))
     decoded, decoded_rate = through_coder(low, rate, coder, 0.4 * rate)
-    decoded = resampled(rounded(decoded), decoded_rate, SAMPLE_RATE)
-    return rounded(fit_length(decoded, sound.size))
+    decoded = resampled(quantized(decoded), decoded_rate, SAMPLE_RATE)
+    return quantized(fit_length(decoded, sound.size))
 
 
 def _resampled(
@@ -106,7 +106,7 @@ def _coded(name: str, cutoff_hz: float, rate: int, coder: Coder) -> Degradation:
 
 
 _ALL = (
-    Degradation("full", FULL_BAND_HZ, rounded),
+    Degradation("full", FULL_BAND_HZ, quantized),
     _resampled("soxr", 24000, _through_soxr, quality="HQ"),
     _resampled("soxr", 16000, _through_soxr, quality="HQ"),
     _resampled("soxr", 8000, _through_soxr, quality="HQ"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsr.bandwidth.detector import BandwidthDetector
+from rtsr.spectra.band_powers import FRAMES_PER_SECOND
 from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.bandwidth.degradations import DEGRADATIONS, STEADY, SWITCHES, Degradation
 from rtsr_bench.bandwidth.streams import hops, one_voice, programme
@@ -21,7 +22,6 @@ from rtsr_bench.corpus import Clip
 from rtsr_bench.markdown import table
 from rtsr_bench.progress import Show
 
-HOPS_PER_SECOND = 100
 SECONDS_BEFORE, SECONDS_AFTER = 8.0, 16.0
 #: Of one unchanging stream.
 STEADY_MINUTES = 3.0
@@ -91,7 +91,7 @@ def score_switch(
     """
     right = after.is_right(answers[hop:])
     first = int(np.argmax(right)) if right.any() else right.size
-    seconds = (first + 1) / HOPS_PER_SECOND if right.any() else math.inf
+    seconds = (first + 1) / FRAMES_PER_SECOND if right.any() else math.inf
     return seconds, moves_away(before.is_right(answers[:hop])) + moves_away(right[first:])
 
 
@@ -123,7 +123,7 @@ def track_switches(
                 stream = np.concatenate([degraded[before][:change], degraded[after][change:]])
                 seconds, false_moves = score_switch(
                     answers_to(stream, DEGRADATIONS[before].start_hz),
-                    round(SECONDS_BEFORE * HOPS_PER_SECOND),
+                    round(SECONDS_BEFORE * FRAMES_PER_SECOND),
                     DEGRADATIONS[before],
                     DEGRADATIONS[after],
                 )
@@ -159,7 +159,7 @@ def track_unchanged(
         degradation = DEGRADATIONS[key]
         stream = degradation.degrade(programme(clips, seconds, number))
         right = degradation.is_right(answers_to(stream, degradation.start_hz))
-        wrong = float(np.count_nonzero(~right)) / HOPS_PER_SECOND
+        wrong = float(np.count_nonzero(~right)) / FRAMES_PER_SECOND
         results.append(Unchanged(domain, key, seconds / 60.0, moves_away(right), wrong))
     return results
 

@@ -32,6 +32,7 @@ from rtsr.colour.stream_colour import StreamColour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.quality.evaluation import evaluate
 from rtsr.runtime.models import Model
+from rtsr.spectra.band_powers import FRAMES_PER_SECOND
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.listing import list_recordings
 from rtsr_bench import markdown
@@ -53,7 +54,6 @@ _LEARNT_SECONDS = 10.0
 _HEARD_SECONDS = 20.0
 _MOST_SECONDS = 20.0
 _SHORTEST_SECONDS = 2.5
-_FRAMES_PER_SECOND = 100
 _SLOTS = 16
 
 
@@ -174,7 +174,7 @@ def learn_by_itself(item: Item, model: Model) -> Colour | None:
     resolve_colour(auto, model)
     stream, detector = StreamColour(auto), BandwidthDetector()
     part = item.sound[: round(item.learnt_seconds * SAMPLE_RATE)]
-    for number in range(round(_HEARD_SECONDS * _FRAMES_PER_SECOND)):
+    for number in range(round(_HEARD_SECONDS * FRAMES_PER_SECOND)):
         hop = np.take(part, range(number * HOP, (number + 1) * HOP), axis=0, mode="wrap")
         stream.hear(hop, np.array([detector.update(hop)], np.float32))
     return auto.learnt
@@ -186,7 +186,7 @@ def _sums(
     """Return the errors of the part that is learnt from, and of the rest."""
     reference = Reference(item.sound, item.own_hz)
     ends_hz = min(item.own_hz, ceiling_hz)
-    end = round(item.learnt_seconds * _FRAMES_PER_SECOND)
+    end = round(item.learnt_seconds * FRAMES_PER_SECOND)
     whole = np.zeros_like(item.sound)
     whole[: len(wide)] = wide[: len(whole)]
     part, rest = ErrorSums(), ErrorSums()

@@ -61,7 +61,9 @@ def quality_command(
     ] = 6.0,
     conditions: Annotated[
         bool,
-        typer.Option("--conditions", help="Also 4 kHz content as other files, codecs and depths."),
+        typer.Option(
+            "--conditions", help="Also 4 kHz content in other files, codecs and bit depths."
+        ),
     ] = False,
     tables_only: Annotated[
         bool,
@@ -134,7 +136,7 @@ def baseline_command(
         float, typer.Option(min=1.0, max=3600.0, help="Loudest seconds used of a file.")
     ] = 8.0,
     mask: Annotated[
-        bool, typer.Option("--mask", help="Teach no band above a recording's measured cutoff.")
+        bool, typer.Option("--mask", help="Fit no band above a recording's measured cutoff.")
     ] = False,
 ) -> None:
     """Fit the ridge baseline: a linear regression of band energies with shaped noise.
@@ -222,7 +224,9 @@ def colour_command(
         Path, typer.Argument(help="Folder of recordings, or with --print a file of --json.")
     ],
     model: _Model = "small",
-    rate: Annotated[int, typer.Option("--rate", metavar="HZ", help="Of the narrow sound.")] = 8000,
+    rate: Annotated[
+        int, typer.Option("--rate", metavar="HZ", help="Sample rate of the input.")
+    ] = 8000,
     per_domain: Annotated[
         int | None,
         typer.Option("--per-domain", min=1, metavar="N", help="Only N recordings of each domain."),
@@ -233,7 +237,7 @@ def colour_command(
     picture: Annotated[Path | None, _Plot(help="Also draw the changes of ViSQOL.")] = None,
     json_file: _Json = None,
 ) -> None:
-    """Say what a colour is worth: none, of the beginning, by itself, of a wrong source, oracle."""
+    """Say what a colour is worth: learnt of the beginning, by itself, of a wrong source, oracle."""
     from rtsr.errors import ArgumentError
     from rtsr.runtime.models import find_model
     from rtsr_bench.files import check_writable

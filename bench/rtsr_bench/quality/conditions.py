@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rtsr_bench.codecs import MP3_24K, MP3_64K, OPUS_16K, Coder, Signal, through_coder
-from rtsr_bench.corpus import narrow_band, prepare, read_first_channel, resampled, rounded
+from rtsr_bench.corpus import narrow_band, prepare, quantized, read_first_channel, resampled
 
 CUTOFF_HZ = 4000.0
 _LOW_RATE, _FULL_RATE = 8000, 48000
@@ -55,7 +55,7 @@ def _coded_and_brought_back(narrow: Signal, coder: Coder) -> tuple[Signal, int, 
 
 
 def _eight_bits(narrow: Signal) -> tuple[Signal, int, str]:
-    return rounded(narrow, 8), _LOW_RATE, "PCM_16"
+    return quantized(narrow, 8), _LOW_RATE, "PCM_16"
 
 
 #: The first is what the others are compared with.

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from rtsr.errors import RtsrError
@@ -28,7 +27,7 @@ from rtsr.runtime.models import Model
 from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_bench import markdown
-from rtsr_bench.corpus import fit_length, read_loudest
+from rtsr_bench.corpus import fit_length, quantized, read_loudest
 from rtsr_bench.files import write_json
 from rtsr_bench.quality.baseline import RidgeBaseline, high_edges, low_edges
 
@@ -39,11 +38,9 @@ RESAMPLED, FLAT_NOISE = "soxr", "flat noise"
 LOWEST_RATE = 88200
 MOST_SECONDS = 5.0
 _SHORTEST_SECONDS = 0.25
-_PRIOR_RATE = 48000
 #: Hz where 48 kHz sound ends when it is played at half its speed
 _SLOW_PRIOR_HZ = 12000.0
 _SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf")
-_FULL_SCALE_24 = float(1 << 23)
 
 
 @dataclass(frozen=True)
@@ -118,9 +115,7 @@ def read_at(path: Path, rate: int) -> Array:
 
 def narrowed(reference: Array, rate: int, narrow_rate: int) -> Array:
     """Take a recording to a lower rate, as a file of 24 bits."""
-    narrow = soxr.resample(reference, rate, narrow_rate, quality="VHQ")
-    rounded: Array = np.round(narrow * _FULL_SCALE_24) / _FULL_SCALE_24
-    return rounded
+    return quantized(to_rate(reference, rate, narrow_rate), 24)
 
 
 def restore(restorer: Restorer, samples: Array, input_rate: int, output_rate: int) -> Array:
@@ -140,7 +135,7 @@ def restore(restorer: Restorer, samples: Array, input_rate: int, output_rate: in
 
 def restore_in_turns(restorer: Restorer, samples: Array) -> Array:
     """Add two octaves to 48 kHz sound one after the other, the second to what the first made."""
-    return restore(restorer, restore(restorer, samples, _PRIOR_RATE, 96000), 96000, 192000)
+    return restore(restorer, restore(restorer, samples, SAMPLE_RATE, 96000), 96000, 192000)
 
 
 def flat_noise() -> RidgeBaseline:
@@ -152,33 +147,28 @@ def flat_noise() -> RidgeBaseline:
     return RidgeBaseline(_SLOW_PRIOR_HZ, weights)
 
 
-def _resampled(samples: Array, factor: int) -> Array:
-    wide: Array = soxr.resample(samples, 1, factor, quality="VHQ")
-    return wide
-
-
 def _cases(restorer: Restorer, rate: int) -> Iterator[tuple[str, int, Systems]]:
     """Yield the name, the narrow rate in Hz and the systems of each case at one full rate."""
 
     def systems(narrow_rate: int) -> dict[str, Callable[[Array], Array]]:
         return {
-            RESAMPLED: partial(_resampled, factor=rate // narrow_rate),
+            RESAMPLED: partial(to_rate, rate=narrow_rate, new_rate=rate),
             restorer.name: partial(restore, restorer, input_rate=narrow_rate, output_rate=rate),
         }
 
     def noise(narrow: Array) -> Array:
-        return flat_noise().enhance(_resampled(narrow, 2))
+        return flat_noise().enhance(to_rate(narrow, SAMPLE_RATE, rate))
 
-    resampled, restored = systems(_PRIOR_RATE).items()
-    if rate == 2 * _PRIOR_RATE:
-        yield "48 to 96", _PRIOR_RATE, dict([resampled, (FLAT_NOISE, noise), restored])
+    wide, restored = systems(SAMPLE_RATE).items()
+    if rate == 2 * SAMPLE_RATE:
+        yield "48 to 96", SAMPLE_RATE, dict([wide, (FLAT_NOISE, noise), restored])
         for narrow_rate in (16000, 8000):
             yield f"{narrow_rate // 1000} to 48 to 96", narrow_rate, systems(narrow_rate)
     else:
         at_once = (f"{restorer.name}, at once", restored[1])
         in_turns = (f"{restorer.name}, in turns", partial(restore_in_turns, restorer))
-        yield "48 to 192", _PRIOR_RATE, dict([resampled, at_once, in_turns])
-        yield "96 to 192", 2 * _PRIOR_RATE, systems(2 * _PRIOR_RATE)
+        yield "48 to 192", SAMPLE_RATE, dict([wide, at_once, in_turns])
+        yield "96 to 192", 2 * SAMPLE_RATE, systems(2 * SAMPLE_RATE)
 
 
 def octave_levels_db(samples: Array, rate: int) -> Array:
@@ -195,7 +185,7 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
     scores = []
     group = path.relative_to(folder).parts[0] if path.parent != folder else folder.name
     own_rate = soundfile.info(path).samplerate
-    for rate in (2 * _PRIOR_RATE, 4 * _PRIOR_RATE):
+    for rate in (2 * SAMPLE_RATE, 4 * SAMPLE_RATE):
         if own_rate < 0.9 * rate:
             continue
         reference = read_at(path, rate)
@@ -205,7 +195,7 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
             narrow = narrowed(reference, rate, narrow_rate)
             for system, enhance in systems.items():
                 estimate = fit_length(enhance(narrow), reference.size)
-                new_hz = max(narrow_rate, _PRIOR_RATE) / 2 / clock
+                new_hz = max(narrow_rate, SAMPLE_RATE) / 2 / clock
                 scores.append(
                     Score(
                         group,
@@ -239,7 +229,7 @@ def plot(path: Path, restorer: Restorer, picture: Path) -> None:
     """Draw a recording at 96 kHz: resampled, restored by the baseline and the model, and itself."""
     from rtsr_bench.quality.pictures import save_excerpts
 
-    rate = 2 * _PRIOR_RATE
+    rate = 2 * SAMPLE_RATE
     reference = read_at(path, rate)
     _, narrow_rate, systems = next(_cases(restorer, rate))
     narrow = narrowed(reference, rate, narrow_rate)

@@ -20,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import rtsr
 import rtsr_kernels
@@ -32,7 +31,7 @@ from rtsr_bench.files import write_text
 from rtsr_bench.processes import environment, thread_limits
 from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
-from rtsr_bench.quality.systems import BASELINE, MODEL, System
+from rtsr_bench.quality.systems import BASELINE, MODEL, System, digest_of
 
 Values = dict[str, float]
 
@@ -47,16 +46,6 @@ class Failed:
     reason: str
 
 
-class Job(Protocol):
-    """One piece of work whose result is a row of numbers."""
-
-    def key(self) -> str:
-        """Return a digest of everything that the result depends on."""
-
-    def run(self) -> Values:
-        """Do it."""
-
-
 @dataclass(frozen=True)
 class ClipJob:
     """Enhance one input and score what comes out."""
@@ -69,8 +58,8 @@ class ClipJob:
     metrics: tuple[str, ...]
 
     def key(self) -> str:
-        """See :class:`Job`."""
-        files = (_digest_of(self.reference), _digest_of(self.source))
+        """Return a digest of everything that the result depends on."""
+        files = (digest_of(self.reference), digest_of(self.source))
         return _key(self.system.kind, "clip", self.system.digest, *files, self.cutoff_hz,
                     self.metrics)  # fmt: skip
 
@@ -89,12 +78,16 @@ class ProbeJob:
     sources: tuple[Path, ...]
 
     def key(self) -> str:
-        """See :class:`Job`."""
-        return _key(MODEL, "probe", self.system.digest, *map(_digest_of, self.sources))
+        """Return a digest of everything that the result depends on."""
+        return _key(MODEL, "probe", self.system.digest, *map(digest_of, self.sources))
 
     def run(self) -> Values:
         """Differences by block length, and the level in silence."""
         return probes.probe(self.system.source, self.sources)
+
+
+#: one piece of work whose result is a row of numbers
+Job = ClipJob | ProbeJob
 
 
 def run_all(
@@ -201,11 +194,6 @@ def _store(file: Path, values: Values) -> None:
 def _key(kind: str, *parts: object) -> str:
     text = json.dumps([source_digest(kind), kind, *parts])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@functools.lru_cache(maxsize=4096)
-def _digest_of(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)

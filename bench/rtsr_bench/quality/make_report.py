@@ -21,7 +21,7 @@ from rtsr_bench.files import write_json, write_text
 from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.progress import Show, shown_progress
 from rtsr_bench.quality import conditions, pictures, report
-from rtsr_bench.quality.baseline import BASELINES
+from rtsr_bench.quality.baseline import BASELINES, baseline_path
 from rtsr_bench.quality.card import write_cards
 from rtsr_bench.quality.corpora import Corpus, check_names, prepare_corpus
 from rtsr_bench.quality.plan import CLIPS, CONDITIONS, PROBES, degrade, score_everything
@@ -33,7 +33,6 @@ from rtsr_bench.quality.systems import (
     SystemFacts,
     choose_systems,
     describe_system,
-    missing_baselines,
 )
 from rtsr_kernels.resample import SUPPORTED_RATES
 
@@ -173,7 +172,7 @@ def _score(
 
 def _usual_baselines(cutoffs: Sequence[float]) -> Path | None:
     """Return the usual folder if it has all that is needed; else say how to come by it."""
-    missing = missing_baselines(cutoffs)
+    missing = [hz for hz in cutoffs if not baseline_path(BASELINES, hz).is_file()]
     if not missing:
         return BASELINES
     options = " ".join(f"--cutoff {hz:g}" for hz in missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from rtsr.errors import ArgumentError
 from rtsr.runtime import models
 from rtsr.runtime.providers import select as providers
 from rtsr.upsampler import Upsampler
-from rtsr_bench.quality.baseline import BASELINES, RidgeBaseline, baseline_path
+from rtsr_bench.quality.baseline import RidgeBaseline, baseline_path
 
 SMALLER_PRECISIONS = ("fp16", "int8")
 INPUT, MODEL, BASELINE = "input", "model", "baseline"
@@ -87,7 +88,7 @@ def choose_systems(
         files = [baseline_path(baselines, cutoff_hz) for cutoff_hz in cutoffs]
         for file in files:
             RidgeBaseline.load(file)
-        digest = _digest(files)
+        digest = digest_of(*files)
         systems.append(System(BASELINE_NAME, BASELINE, str(baselines), digest))
         systems.append(System(BARE_NAME, BASELINE, str(baselines), f"{digest}-bare"))
     wanted = [models.names()[-1], *(models.bundled() if chosen is None else chosen)]
@@ -98,13 +99,8 @@ def choose_systems(
             raise ArgumentError(
                 f"Two systems of the report would be called {name!r}; rename the file '{source}'."
             )
-        systems.append(System(name, MODEL, str(source), _digest([model.path])))
+        systems.append(System(name, MODEL, str(source), digest_of(model.path)))
     return systems
-
-
-def missing_baselines(cutoffs: Sequence[float], folder: Path = BASELINES) -> list[float]:
-    """Return the cutoffs in Hz for which ``folder`` has no fitted baseline."""
-    return [hz for hz in cutoffs if not baseline_path(folder, hz).is_file()]
 
 
 def at_full_precision(systems: Sequence[System]) -> list[System]:
@@ -142,7 +138,9 @@ def describe_system(system: System, cutoffs: Sequence[float]) -> SystemFacts:
     )
 
 
-def _digest(files: Sequence[Path]) -> str:
+@functools.lru_cache(maxsize=4096)
+def digest_of(*files: Path) -> str:
+    """Return a digest of what these files hold, one after the other."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

@@ -9,17 +9,18 @@ import typer
 
 
 def soak_command(
-    minutes: Annotated[float, typer.Option("--minutes", help="How long to play.")] = 10.0,
+    minutes: Annotated[float, typer.Option("--minutes", help="Minutes to play.")] = 10.0,
     gil_hog: Annotated[
         bool,
         typer.Option("--gil-hog", help="In a program whose main thread spins in Python."),
     ] = False,
     load: Annotated[
-        int, typer.Option("--load", metavar="N", help="Beside N programs that only take time.")
+        int,
+        typer.Option("--load", metavar="N", help="Beside N programs that only use the processor."),
     ] = 0,
     model: Annotated[str, typer.Option("--model", "-m", help="Highest fallback level.")] = "small",
     clip: Annotated[str, typer.Option("--clip", help="What is played: speech or music.")] = "music",
-    frames: Annotated[int, typer.Option("--frames", help="Of a cycle of the server.")] = 128,
+    frames: Annotated[int, typer.Option("--frames", help="Frames of a JACK period.")] = 128,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Give the server real-time priority, if allowed.")
     ] = False,
@@ -63,7 +64,7 @@ def soak_command(
 
 
 def stalls_command(
-    seconds: Annotated[float, typer.Option("--seconds", help="How long to watch.")] = 60.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Seconds to watch.")] = 60.0,
 ) -> None:
     """Say for how long this machine does not run what it should.
 

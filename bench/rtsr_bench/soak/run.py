@@ -32,6 +32,14 @@ _CUTOFF_HZ = 4000.0
 _FADE = 480
 # What a session still loads and learns is over by then.
 _WARM_SECONDS = 3.0
+#: what a session counts from its start on
+COUNTERS = (
+    *("seconds", "callbacks", "frames", "late_callbacks", "underruns", "underrun_events"),
+    *("underrun_frames", "overruns", "xruns", "input_underflows", "input_overflows"),
+    *("output_underflows", "output_overflows", "enhanced_frames", "dry_frames", "silent_frames"),
+    *("clipped_samples", "repaired_samples", "steps", "late_steps", "degraded_steps", "resyncs"),
+    *("worker_restarts", "device_restarts"),
+)
 
 
 def load_clip(name: str, in_full_band: bool = False) -> NDArray[np.float32]:
@@ -74,9 +82,9 @@ def soak(protocol: Protocol) -> dict[str, Any]:
             player = beside.enter_context(SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0"))
             beside.enter_context(busy_programs(protocol.load))
             time.sleep(_WARM_SECONDS)
-            before = usage_of(engine.pid)
-            started = time.monotonic()
             with recording.open("wb") as file, StallWatch() as watch:
+                begun, xruns_before = engine.next_figures(), player.xruns
+                before, started = usage_of(engine.pid), time.monotonic()
                 origin = player.fetch(file)
                 while (left := started + protocol.seconds - time.monotonic()) > 0.0:
                     time.sleep(min(1.0, left))
@@ -85,8 +93,9 @@ def soak(protocol: Protocol) -> dict[str, Any]:
             played = time.monotonic() - started
             usage = _usage(before, usage_of(engine.pid), played)
             looks = count_looks() if count_looks else 0
-            figures = engine.stop()
-            gaps, xruns = player.gaps, player.xruns
+            figures = since(begun, engine.stop())
+            gaps, xruns = player.gaps, player.xruns - xruns_before
+            gaps = gaps[gaps[:, 0] >= origin]
         recorded = np.memmap(recording, np.float32, mode="r")
         sound = score_sound(clip, recorded, origin, gaps, _CUTOFF_HZ)
     return {
@@ -100,6 +109,26 @@ def soak(protocol: Protocol) -> dict[str, Any]:
         "stalls": asdict(watch.found),
         "usage": usage,
         "page_looks": looks,
+    }
+
+
+def since(begun: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    """Return a session's figures without what it had counted when the soak began.
+
+    Distributions and what it has learnt remain those of the whole session.
+    """
+    seconds, before = figures["fallback_level_seconds"], begun["fallback_level_seconds"]
+    return {
+        **figures,
+        **{name: round(figures[name] - begun[name], 3) for name in COUNTERS},
+        "fallback_level_seconds": {
+            level: round(seconds[level] - before[level], 3) for level in seconds
+        },
+        "fallback_level_changes": [
+            change
+            for change in figures["fallback_level_changes"]
+            if change["time_s"] > begun["seconds"]
+        ],
     }
 
 

@@ -163,6 +163,12 @@ class Engine:
         lines: list[dict[str, Any]] = self._wait_for(self._lines, "does not start")
         return lines[0]
 
+    def next_figures(self) -> dict[str, Any]:
+        """Return what it says within the next second."""
+        seen = len(self._lines())
+        lines: list[dict[str, Any]] = self._wait_for(lambda: self._lines()[seen:], "says no more")
+        return lines[0]
+
     def page_address(self) -> str:
         """Return where its page is, as it has said."""
         found: re.Match[str] = self._wait_for(

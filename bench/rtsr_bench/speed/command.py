@@ -42,17 +42,17 @@ def speed_command(
         int | None, _protocol("--repetitions", help="Fresh processes per case: 5.")
     ] = None,
     seconds: Annotated[
-        float | None, _protocol("--seconds", help="Timed steps per repetition: 2.")
+        float | None, _protocol("--seconds", help="Seconds of timed steps per repetition: 2.")
     ] = None,
     paced: Annotated[
         bool,
         _protocol("--paced", help="One step per 10 ms hop, as a live stream takes them."),
     ] = False,
     search: Annotated[
-        bool, _protocol("--search/--no-search", help="Search the number of streams that fit.")
+        bool, _protocol("--search/--no-search", help="Find how many streams fit.")
     ] = True,
     most_streams: Annotated[
-        int | None, _protocol("--most-streams", help="Most that the search tries: 8192.")
+        int | None, _protocol("--most-streams", help="Most streams that it tries: 8192.")
     ] = None,
     quick: Annotated[bool, _protocol("--quick", help="A first answer within two minutes.")] = False,
     against: Annotated[
@@ -80,7 +80,7 @@ def speed_command(
         ),
     ] = None,
     against_ms: Annotated[
-        float | None, _peers("--against-ms", help="Sound that one of its calls takes in: 10.")
+        float | None, _peers("--against-ms", help="Milliseconds of sound per call: 10.")
     ] = None,
     references: Annotated[
         bool,
@@ -180,11 +180,9 @@ def speed_command(
         if html_file is not None:
             write_text(html_file, show_page(results))
 
-    if plan.may_be_cut_short:
-        # Whatever ends the run has left a whole answer to what came before.
-        results = run_on_terminal(plan, keep)
-    else:
-        results = run_on_terminal(plan)
+    # Whatever ends the run has left a whole answer to what came before.
+    results = run_on_terminal(plan, keep)
+    if not plan.may_be_cut_short:
         keep(results)
     # Last: a pager that is closed must not cost what took half an hour.
     show_results(results)

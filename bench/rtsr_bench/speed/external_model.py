@@ -20,7 +20,7 @@ from rtsr.errors import ArgumentError, ModelError, ProviderError
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.providers.open_session import one_reason
 from rtsr_bench.speed.matrix import EXTERNAL, Case
-from rtsr_bench.speed.target import Blocks, Target
+from rtsr_bench.speed.workload import Blocks, Workload
 
 STREAMS = "N"
 _AS_IN_FILE = "as is"
@@ -117,7 +117,7 @@ def external_cases(
     ]  # fmt: skip
 
 
-class ExternalStep(Target):
+class ExternalStep(Workload):
     """An external graph with its inputs bound, its states carried and its outputs fetched.
 
     Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from rtsr.errors import RtsrError
-from rtsr_bench.probes import gpu_command, gpu_query
+from rtsr_bench.resources import gpu_command, gpu_query
 
 _FIELDS = ("power.draw", "memory.used")
 _PERIOD_MS = 100

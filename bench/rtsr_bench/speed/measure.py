@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rtsr_bench.probes import PackageEnergy, resident_megabytes
+from rtsr_bench.resources import PackageEnergy, resident_megabytes
 from rtsr_bench.speed import steady
 from rtsr_bench.speed.matrix import Case
 from rtsr_bench.speed.steady import Milliseconds
-from rtsr_bench.speed.targets import Target, make_target
+from rtsr_bench.speed.workloads import Workload, make_workload
 
 MOST_STEPS = 20_000
 # A clock that is asked less often than this cannot be late by more.
@@ -53,25 +53,25 @@ def measure(case: Case, protocol: Protocol, launched_ns: int | None) -> dict[str
     """
     launch_ms = None if launched_ns is None else (time.time_ns() - launched_ns) * 1e-6
     loading = time.perf_counter_ns()
-    target = make_target(case)
+    workload = make_workload(case)
     load_ms = (time.perf_counter_ns() - loading) * 1e-6
-    first_step_ms = _timed(target)
+    first_step_ms = _timed(workload)
     gc.collect()
     gc.freeze()
     gc.disable()
     warm, has_settled = steady.warm_up(
-        lambda: _timed(target), protocol.warm_up_seconds, protocol.most_steps
+        lambda: _timed(workload), protocol.warm_up_seconds, protocol.most_steps
     )
     energy = PackageEnergy()
     began = time.time()
-    times, late = take_steps(target, case, protocol)
+    times, late = take_steps(workload, case, protocol)
     joules, ended = energy.joules(), time.time()
     gc.enable()
     gc.unfreeze()
     memory = resident_megabytes()
-    target.close()
+    workload.close()
     return {
-        "provider": target.provider,
+        "provider": workload.provider,
         "launch_ms": launch_ms,
         "load_ms": load_ms,
         "first_step_ms": first_step_ms,
@@ -86,13 +86,15 @@ def measure(case: Case, protocol: Protocol, launched_ns: int | None) -> dict[str
     }
 
 
-def _timed(target: Target) -> float:
+def _timed(workload: Workload) -> float:
     started = time.perf_counter_ns()
-    target.step()
+    workload.step()
     return (time.perf_counter_ns() - started) * 1e-6
 
 
-def take_steps(target: Target, case: Case, protocol: Protocol) -> tuple[Milliseconds, int | None]:
+def take_steps(
+    workload: Workload, case: Case, protocol: Protocol
+) -> tuple[Milliseconds, int | None]:
     """Take the timed steps.
 
     Returns:
@@ -100,7 +102,7 @@ def take_steps(target: Target, case: Case, protocol: Protocol) -> tuple[Millisec
     """
     times = np.zeros(protocol.most_steps, np.int64)
     hopeless = _hopeless_after(protocol)
-    clock, step = time.perf_counter_ns, target.step
+    clock, step = time.perf_counter_ns, workload.step
     period_ns = round(case.period_ms * 1e6)
     last = clock() + round(protocol.seconds * 1e9)
     slot, late, over, taken = clock(), 0, 0, 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +16,8 @@ from rtsr.errors import RtsrError
 from rtsr.runtime.models import find_model
 from rtsr_bench import machine
 from rtsr_bench.progress import Show, shown_progress
-from rtsr_bench.speed import steady, summary
+from rtsr_bench.speed.case_results import case_results, with_error
+from rtsr_bench.speed.clock import Clock
 from rtsr_bench.speed.matrix import EXTERNAL, MODEL, REFERENCES, TF32, Case, counted
 from rtsr_bench.speed.measure import Protocol
 from rtsr_bench.speed.order import PARITY, SEARCH, STEPS, Item
@@ -29,12 +29,10 @@ from rtsr_bench.speed.stream_search import (
     Trial,
     find_most_streams,
 )
-from rtsr_bench.speed.workers import LONGEST_SECONDS, GivenUpError, RepetitionError, Workers
+from rtsr_bench.speed.workers import GivenUpError, RepetitionError, Workers
 
 QUICK_SECONDS = 90.0
 _SHARE_OF_ROUNDS = 0.6
-# Times the longest repetition so far: what the next one may need before it has to be started.
-_MARGIN = 1.3
 _CONFIRMATION = 5
 #: What takes so many periods is not tried with more streams.
 _HOPELESS_PERIODS = 2.0
@@ -77,45 +75,6 @@ class Plan:
         return list(dict.fromkeys(item.case for item in self.items if item.kind == kind))
 
 
-class Clock:
-    """How much of the budget is left."""
-
-    def __init__(self, budget_seconds: float | None, began: float | None = None) -> None:
-        self._started = time.monotonic() if began is None else began
-        self._budget = budget_seconds
-        self._longest = 0.0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._started
-
-    def left(self, share: float = 1.0) -> float:
-        """Seconds until a share of the budget is used up."""
-        if self._budget is None:
-            return LONGEST_SECONDS
-        return max(share * self._budget - self.elapsed, 0.0)
-
-    def has_room(self, share: float = 1.0) -> bool:
-        """Whether another repetition like the longest so far fits."""
-        return self._budget is None or self.left(share) > _MARGIN * self._longest
-
-    def share_of_next(self, waiting: int) -> float:
-        """Return the share of the budget that is used up after an equal part of what is left."""
-        if self._budget is None:
-            return 1.0
-        return (self.elapsed + self.left() / waiting) / self._budget
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Note how long a repetition takes."""
-        started = self.elapsed
-        try:
-            yield
-        finally:
-            self._longest = max(self._longest, self.elapsed - started)
-
-
 def run_plan(
     plan: Plan,
     show: Show = lambda what, done, total: None,
@@ -128,17 +87,25 @@ def run_plan(
         plan: what to do.
         show: called with what is about to be done, and how much of how much has been.
         runner: takes one repetition; processes do if it is ``None``.
-        keep: called with the results so far after each item.
+        keep: called with the results so far, after each item of a plan that may be cut short, and
+            where Ctrl-C ends any.
 
     Returns:
         the results, as :func:`~rtsr_bench.speed.results.read_results` reads them.
     """
     with Workers(kept=plan.may_be_cut_short) as workers:
         run = _Run(plan, show, runner or workers.measure, workers)
-        for place in range(len(plan.items)):
-            run.take(place)
-            # Whoever ends the run now leaves results that do not claim to be all.
-            keep(run.results(is_all=place == len(plan.items) - 1))
+        try:
+            for place in range(len(plan.items)):
+                run.take(place)
+                if plan.may_be_cut_short:
+                    # Whoever ends the run now leaves results that do not claim to be all.
+                    keep(run.results(is_all=place == len(plan.items) - 1))
+        except KeyboardInterrupt:
+            so_far = run.results(is_all=False)
+            if any(case["repetitions"] for case in so_far["cases"]):
+                keep(so_far)
+            raise
     return run.results()
 
 
@@ -212,18 +179,18 @@ class _Run:
             "seconds": round(self._clock.elapsed, 1),
             "finished": self._is_whole and is_all,
             "parity": self._parity,
-            "cases": [_with_error(self._entry(case), wanted[case]) for case in cases],
+            "cases": [with_error(self._entry(case), wanted[case]) for case in cases],
             "searches": self._searches,
         }
 
     def _entry(self, case: Case) -> dict[str, Any]:
-        found = self._entries.get(case) or _case_results(case, [])
+        found = self._entries.get(case) or case_results(case, [])
         return {**found, "error": self._errors.get(case)}
 
     def _measure(self, case: Case) -> None:
         if reason := self._why_hopeless(case):
             self._errors[case] = reason
-            self._entries[case] = _case_results(case, [])
+            self._entries[case] = case_results(case, [])
             return
         answers = self._answers.setdefault(case, [])
         try:
@@ -231,7 +198,7 @@ class _Run:
                 answers.append(self._runner(case, self._plan.protocol, self._clock.left()))
         except RepetitionError as error:
             self._errors[case] = str(error)
-        self._entries[case] = _case_results(case, answers)
+        self._entries[case] = case_results(case, answers)
 
     def _compare(self, case: Case) -> dict[str, Any]:
         facts = {"label": case.search_label, **case.identity(), "error": None}
@@ -314,51 +281,6 @@ def _card_metrics(cases: Sequence[Case]) -> dict[str, Any]:
                 if isinstance(metrics, dict):
                     found[f"{case.name} {case.precision}"] = metrics
     return found
-
-
-def _with_error(entry: dict[str, Any], wanted: int) -> dict[str, Any]:
-    taken = len(entry["repetitions"])
-    if entry["error"] is None and taken < wanted:
-        entry["error"] = (
-            f"Cut short: there was time for {taken} of {counted(wanted, 'repetition')}."
-            if taken
-            else "There was no time left for it."
-        )
-    return entry
-
-
-def _case_results(case: Case, answers: list[dict[str, Any]]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"label": case.label, **case.identity()}
-    entry["repetitions"] = [_repetition(answer, case.period_ms) for answer in answers]
-    if not answers:
-        return entry
-    runs = [np.array(answer["times_ms"]) for answer in answers]
-    figures: dict[str, Any] = {**summary.pooled_figures(runs, case.period_ms)}
-    for name in _MEDIANS:
-        figures[name] = summary.median_of(answer[name] for answer in answers)
-    late = [answer["missed_by_the_clock"] for answer in answers]
-    figures["missed_by_the_clock"] = None if None in late else sum(late)
-    entry["figures"] = figures
-    entry["steady"] = all(repetition["steady"] for repetition in entry["repetitions"])
-    entry["quantiles_ms"] = summary.quantiles(np.concatenate(runs))
-    return entry
-
-
-_MEDIANS = (
-    *("cold_start_ms", "launch_ms", "load_ms", "first_step_ms"),
-    *("rss_mb", "device_mb", "cpu_power_w", "gpu_power_w"),
-)
-_KEPT = ("missed_by_the_clock", "warm_up_steps", "warm_up_settled")
-
-
-def _repetition(answer: dict[str, Any], period_ms: float) -> dict[str, Any]:
-    times = np.array(answer["times_ms"])
-    return {
-        **{name: answer[name] for name in (*_MEDIANS, *_KEPT)},
-        **summary.step_figures(times, period_ms),
-        "drift": steady.drift(times),
-        "steady": bool(answer["warm_up_settled"]) and steady.is_steady(times),
-    }
 
 
 def trial_steps(seconds: float) -> int:

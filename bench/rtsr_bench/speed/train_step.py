@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtsr.errors import ArgumentError
+from rtsr.timing import SAMPLE_RATE
 from rtsr.train.corpus import Corpus
 from rtsr.train.objective import Moment
 from rtsr.train.schedule import AUTOENCODER, LEVELS, REFINEMENT, STAGES
@@ -27,6 +28,7 @@ from rtsr.train.settings import TrainSettings
 from rtsr.train.trainer import Trainer
 
 _KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
+_COUNTED_STEPS = 4
 _COPY_CALLS = ("cudaMemcpyAsync", "cudaMemsetAsync")
 #: Operators beside views that launch nothing: memory without content, a number for the host.
 _NO_KERNEL = (
@@ -52,11 +54,10 @@ class StepCost:
     waits: bool | None
 
 
-def synthetic_corpus(seconds: int = 40) -> Corpus:
-    """Return recordings of coloured noise with pauses, ten seconds each."""
+def synthetic_corpus() -> Corpus:
+    """Return four recordings of coloured noise with pauses, ten seconds each."""
     random = np.random.default_rng(0)
-    length = 10 * 48_000
-    clips = max(1, seconds // 10)
+    clips, length = 4, 10 * SAMPLE_RATE
     white = random.standard_normal((clips, length))
     spectrum = np.fft.rfft(white) / np.sqrt(np.arange(length // 2 + 1) + 100.0)
     sound = np.fft.irfft(spectrum, length) * (0.6 + 0.4 * np.sin(np.arange(length) / 4000.0))
@@ -148,17 +149,17 @@ class _Launches(TorchDispatchMode):
         return operator(*arguments, **(named or {}))
 
 
-def count_launches(trainer: Trainer, fraction: float, steps: int = 4) -> float:
+def count_launches(trainer: Trainer, fraction: float) -> float:
     """Return launches per step: on a GPU as its runtime saw them, else as they would be there."""
     on_gpu = trainer.device.type == "cuda"
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     with profile(activities=activities) if on_gpu else _Launches() as seen:
-        for _ in range(steps):
+        for _ in range(_COUNTED_STEPS):
             trainer.take_step(fraction)
     if isinstance(seen, _Launches):
-        return seen.count / steps
+        return seen.count / _COUNTED_STEPS
     wanted = (*_KERNEL_CALLS, *_COPY_CALLS)
-    return sum(event.name in wanted for event in seen.events()) / steps
+    return sum(event.name in wanted for event in seen.events()) / _COUNTED_STEPS
 
 
 def step_kinds(stage: str, settings: TrainSettings) -> dict[float, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.batch.shedding import DRY, REPLICATE
-from rtsr.engine.open_source import open_source
+from rtsr.engine.load_source import load_source
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
 from rtsr.live.worker.settings import WorkerSettings
@@ -113,7 +113,7 @@ def build_octave_source(
         octave_model = REPLICATE
     elif octave_model is None:
         octave_model = find_octave_model(settings.model, 2 if factor == 4 else 1)
-    return open_source(
+    return load_source(
         octave_model,
         provider=settings.provider,
         channels=settings.channels,

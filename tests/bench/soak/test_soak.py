@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from rtsr.cli.app import app
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.timing import SAMPLE_RATE
-from rtsr_bench.soak.run import load_clip
+from rtsr_bench.soak.run import COUNTERS, load_clip, since
 from rtsr_bench.soak.sound import measure_latency, score_sound
 from rtsr_bench.soak.usage import usage_of
 
@@ -98,6 +98,18 @@ def test_what_is_missing_is_found(
     assert excused.excused <= (frames + LATENCY) // 480 + 7
 
 
+def test_the_start_of_a_session_is_not_counted() -> None:
+    changes = [{"time_s": time_s, "to": "dry"} for time_s in (0.5, 4.5)]
+    levels = {"small": 4.0, "dry": 0.5}, {"small": 10.0, "dry": 1.5}
+    begun = {**dict.fromkeys(COUNTERS, 4), "fallback_level_seconds": levels[0]}
+    ended = {**dict.fromkeys(COUNTERS, 11.5), "fallback_level_seconds": levels[1]}
+    found = since(begun, {**ended, "fallback_level_changes": changes, "cutoff_hz": 3900})
+    assert [found[name] for name in COUNTERS] == [7.5] * len(COUNTERS)
+    assert found["fallback_level_seconds"] == {"small": 6.0, "dry": 1.0}
+    assert found["fallback_level_changes"] == changes[1:]
+    assert found["cutoff_hz"] == 3900
+
+
 def test_usage_of_a_program_and_its_children() -> None:
     work = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
     own = work + "print(flush=True)\ninput()"
@@ -161,6 +173,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "s.json").read_text())
     figures, sound = results["figures"], results["sound"]
     assert figures["callbacks"] > 1000
+    assert figures["seconds"] == pytest.approx(results["protocol"]["seconds"], abs=1.5)
     assert figures["latency"]["total_samples"] == LATENCY
     # A server that loses cycles of its own on a busy machine may hide it.
     if sound["windows"] > 600:

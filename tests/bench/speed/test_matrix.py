@@ -26,7 +26,7 @@ from rtsr_bench.speed.matrix import (
     precision_of,
     reference_case,
 )
-from rtsr_bench.speed.targets import make_target
+from rtsr_bench.speed.workloads import make_workload
 
 
 def test_a_matrix_is_the_product_of_its_axes(stand_in: Path) -> None:
@@ -54,7 +54,7 @@ def test_octaves_are_timed_beside_what_ends_at_48_khz(stand_in: Path) -> None:
 def test_a_step_of_octaves_is_as_long_as_one_at_48_khz() -> None:
     axes = Axes(["cpu"], ["replicate"], hops=(1, 2), streams=(3,), output_rates=(96000, 192000))
     octaves = [case for case in model_cases(axes) if case.kind == "octaves"]
-    shapes = [make_target(case).step().shape for case in octaves]
+    shapes = [make_workload(case).step().shape for case in octaves]
     assert shapes == [(factor * hops * 480, 3) for factor in (2, 4) for hops in (1, 2)]
 
 

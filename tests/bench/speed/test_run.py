@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from rtsr.runtime.models import find_model
-from rtsr_bench import machine, probes
-from rtsr_bench.speed import run
+from rtsr_bench import machine, resources
+from rtsr_bench.speed.clock import Clock
 from rtsr_bench.speed.gpu_monitor import GpuMonitor, gpu_megabytes
 from rtsr_bench.speed.matrix import MODEL, Case, reference_case
 from rtsr_bench.speed.measure import Protocol, measure
 from rtsr_bench.speed.order import STEPS, in_turns, with_tf32
 from rtsr_bench.speed.report import doubts
-from rtsr_bench.speed.run import Clock, Plan, run_plan
+from rtsr_bench.speed.run import Plan, run_plan
 from rtsr_bench.speed.workers import GivenUpError, RepetitionError, Workers
 
 
@@ -66,6 +66,24 @@ def test_repetitions_take_turns() -> None:
     assert [len(entry["repetitions"]) for entry in results["cases"]] == [3, 3]
 
 
+@pytest.mark.parametrize(("taken", "kept"), [(0, []), (3, [2, 1])])
+def test_what_was_measured_before_ctrl_c_is_kept(taken: int, kept: list[int]) -> None:
+    runner, seen = Runner(), []
+
+    def interrupted(*job: Any) -> dict[str, Any]:
+        if len(runner.taken) == taken:
+            raise KeyboardInterrupt
+        return runner(*job)
+
+    made = plan([case("a"), case("b")], repetitions=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(made, runner=interrupted, keep=seen.append)
+    assert [len(entry["repetitions"]) for one in seen for entry in one["cases"]] == kept
+    assert [one["finished"] for one in seen] == [False] * bool(kept)
+    errors = [entry["error"] for one in seen for entry in one["cases"]]
+    assert errors == [f"Cut short: there was time for {n} of 3 repetitions." for n in kept]
+
+
 def test_results_hold_every_documented_figure_and_are_strict_json() -> None:
     made = plan([case("a")], [case("a")], repetitions=2)
     results = json.loads(json.dumps(run_plan(made, runner=Runner()), allow_nan=False))
@@ -102,7 +120,7 @@ def test_a_run_that_does_not_settle_is_not_steady() -> None:
 
 def test_nothing_is_started_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         assert longest > 0.0
@@ -122,7 +140,7 @@ def test_the_budget_counts_from_the_beginning_of_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         now[0] += 10.0
@@ -137,7 +155,7 @@ def test_the_budget_counts_from_the_beginning_of_the_command(
 
 def test_what_was_cut_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def slow(case: Case, protocol: Protocol, longest: float) -> dict[str, Any]:
         now[0] += 10.0
@@ -186,7 +204,7 @@ def test_a_trial_cut_off_by_the_budget_is_no_failure() -> None:
 
 def test_a_clock_without_a_budget_always_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     free, bound = Clock(None), Clock(1e9)
     for clock in (free, bound):
         with clock.watching():
@@ -277,7 +295,7 @@ def test_energy_is_read_from_packages_only(tmp_path: Path) -> None:
     zone("intel-rapl:0:0", "core", 5)
     zone("intel-rapl:1", "package-1", 9_000_000)
     zone("intel-rapl:2", "psys", 77)
-    energy = probes.PackageEnergy(tmp_path)
+    energy = resources.PackageEnergy(tmp_path)
     assert energy.readable
     zone("intel-rapl:0", "package-0", 3_000_000)
     zone("intel-rapl:1", "package-1", 500_000)  # began anew
@@ -285,7 +303,7 @@ def test_energy_is_read_from_packages_only(tmp_path: Path) -> None:
 
 
 def test_power_that_cannot_be_read_is_not_invented(tmp_path: Path) -> None:
-    energy = probes.PackageEnergy(tmp_path)
+    energy = resources.PackageEnergy(tmp_path)
     assert not energy.readable
     assert energy.joules() is None
 
@@ -317,12 +335,12 @@ def test_a_gpu_is_described() -> None:
 
 def test_a_sessions_gpu_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [probes.gpu_command("name", device=device)[-2:] for device in (0, 1)] == [
+    assert [resources.gpu_command("name", device=device)[-2:] for device in (0, 1)] == [
         ["-i", "0"],
         ["-i", "1"],
     ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
-    assert [probes.gpu_command("name", device=device)[-1] for device in (0, 1)] == ["3", "GPU-5"]
+    assert [resources.gpu_command("name", device=device)[-1] for device in (0, 1)] == ["3", "GPU-5"]
 
 
 @pytest.mark.usefixtures("fake_gpu")

@@ -43,7 +43,7 @@ def test_backward_counts_too() -> None:
 def test_the_synthetic_corpus_can_be_drawn_from() -> None:
     import numpy as np
 
-    corpus = train_step.synthetic_corpus(20)
+    corpus = train_step.synthetic_corpus()
     audio = corpus.draw(np.random.default_rng(0), 3, 4800).audio
     assert audio.shape == (3, 4800)
     assert audio.std() > 0.01

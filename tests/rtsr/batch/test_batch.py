@@ -577,6 +577,21 @@ def test_stream_arguments(
         batch.open(8000)
 
 
+@pytest.mark.parametrize("most", ["x", 2.5, np.zeros(2)])
+def test_a_number_of_samples_to_pull_is_an_integer(stand_in: Path, most: Any) -> None:
+    with BatchUpsampler(1, model=stand_in) as batch:
+        stream = batch.open(8000)
+        stream.push(np.zeros(80, np.float32))
+        batch.step()
+        with pytest.raises(ArgumentError, match="number of samples to pull must be an integer"):
+            stream.pull(most)
+        assert len(stream.pull(np.int64(7))) == 7
+        assert len(stream.pull(-1)) == 0
+        with pytest.raises(AudioFormatError, match="not into a list"):
+            stream.pull_into([[0.0]] * 480)
+        assert len(stream.pull()) == 473
+
+
 def test_blocks_that_are_refused(stand_in: Path) -> None:
     with BatchUpsampler(3, model=stand_in, overload="wait") as batch:
         stream, stereo = batch.open(8000), batch.open(8000, channels=2)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from rtsr.batch.device_slots import DeviceSlots
 from rtsr.batch.host_slots import row_counts
-from rtsr.batch.part import Part
 from rtsr.batch.select_graph import select_graph
 from rtsr.batch.slots import Slots, SlotStep
+from rtsr.batch.step_signals import StepSignals
 from rtsr.runtime.session import OnnxStep
 
 # Matrix products round by the size of the batch.
@@ -64,7 +64,7 @@ def test_a_step_and_a_clearing_touch_their_slots_only(model: str, on_device: boo
     assert not any(state.any() for state in slots.state().values())
 
 
-def _inputs(part: Part) -> tuple[np.ndarray, ...]:
+def _inputs(part: StepSignals) -> tuple[np.ndarray, ...]:
     return part.audio, part.noise, part.f_prior, part.f_target
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "helpers")]
 
 from browser import Browser, chromium  # noqa: E402
 from scipy.signal import fftconvolve  # noqa: E402

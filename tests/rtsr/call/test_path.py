@@ -330,6 +330,14 @@ def test_deadlines_that_one_stall_misses_are_one_miss(batch):
     call_.path.close()
 
 
+def test_a_call_whose_batch_misses_every_deadline_is_left_out_soon(batch):
+    call_ = Overloaded(batch)
+    while not call_.path.sheds and call_.now < 101.0:
+        call_.miss(0.02)
+    assert 100.2 < call_.now < 100.5
+    call_.path.close()
+
+
 def test_a_call_that_is_late_when_it_comes_back_rests_for_longer_and_longer(batch):
     call_ = Overloaded(batch)
 
@@ -462,12 +470,12 @@ def held(seconds, rate, key=5, first=0, time=1000, longest=0xFFFF):
 @pytest.mark.parametrize("seconds", [0.2, 1.36, 1.38, 2.0, 7.0])
 def test_a_key_that_is_held_for_longer_than_its_field_can_say_is_one_press(there, here, seconds):
     sender = Sender(OPUS, 111, event_type=110, event_rate=here)
-    out, far = [], KeyReader()
+    out, near, far = [], KeyReader(), KeyReader()
     for packet in held(seconds, there, time=2**32 - 40000):
         sender.push(np.zeros((960, 1), np.float32))
-        out += sender.event(packet, there)
+        out += sender.event(packet, there, near.read(packet))
     assert presses(out) == [(5, True, round(seconds * here), True)]
-    assert [far.read(packet) for packet in out].count("5") == 1
+    assert [far.read(packet).key for packet in out].count("5") == 1
     # What ends a segment says neither that the press is over nor that another one begins.
     assert sum(packet.marker for packet in out) == 1
     assert sum(packet.payload[1] >> 7 for packet in out) == 3
@@ -475,14 +483,15 @@ def test_a_key_that_is_held_for_longer_than_its_field_can_say_is_one_press(there
 
 def test_a_length_of_a_clock_that_nobody_has_is_answered_by_few_packets():
     sender = Sender(OPUS, 111, event_type=110, event_rate=48000)
-    assert len(sender.event(Packet(101, 1, 0, bytes([5, 10, 255, 255]), True, ssrc=7), 1)) == 9
+    packet = Packet(101, 1, 0, bytes([5, 10, 255, 255]), True, ssrc=7)
+    assert len(sender.event(packet, 1, KeyReader().read(packet))) == 9
 
 
 def test_a_press_whose_end_was_lost_does_not_swallow_the_next_one():
     reader = KeyReader()
     first, second = held(0.4, 8000)[:5], held(0.4, 8000, time=200_000)
     second[0] = Packet(101, 1, second[0].timestamp, second[0].payload, False, ssrc=7)
-    assert [key for key in map(reader.read, first + second) if key] == ["5", "5"]
+    assert [key for each in first + second if (key := reader.read(each).key)] == ["5", "5"]
 
 
 @pytest.mark.parametrize("late", [0.1, 0.25, 1.0])
@@ -514,12 +523,12 @@ def test_a_late_packet_of_an_older_press_is_not_passed_on(late):
 def test_who_is_on_hold_is_sent_no_keys():
     sender = Sender(PCMU, 0, event_type=101)
     sender.is_held = True
-    first, *rest = held(0.2, 8000)
-    assert sender.event(first, 8000) == []
+    reader, (first, *rest) = KeyReader(), held(0.2, 8000)
+    assert sender.event(first, 8000, reader.read(first)) == []
     sender.is_held = False
     # The rest of a press is one that begins now.
     sender.push(np.zeros((4800, 1), np.float32))
-    out = [packet for each in rest for packet in sender.event(each, 8000)]
+    out = [packet for each in rest for packet in sender.event(each, 8000, reader.read(each))]
     assert [packet.marker for packet in out] == [True] + [False] * (len(rest) - 1)
     assert {packet.timestamp for packet in out} == {sender._time}
 
@@ -575,7 +584,8 @@ def test_a_late_packet_of_an_older_press_is_no_press():
     reader = KeyReader()
 
     def read(event, time, flags=0, ssrc=7):
-        return reader.read(Packet(101, 0, time % 2**32, bytes([event, flags, 0, 80]), ssrc=ssrc))
+        payload = bytes([event, flags, 0, 80])
+        return reader.read(Packet(101, 0, time % 2**32, payload, ssrc=ssrc)).key
 
     # The clock wraps around between the two presses.
     assert [read(1, -80), read(1, -80, 128), read(2, 800)] == ["1", None, "2"]

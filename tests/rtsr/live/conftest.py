@@ -19,9 +19,6 @@ import pytest
 
 from rtsr.errors import RtsrError
 
-# Where the helpers are that other folders' tests use, too.
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
-
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Names for parameters that pytest would only number."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any, cast
 import pytest
 
 websockets = pytest.importorskip("websockets", reason="the extra page is not installed")
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from desk import Desk, midi_server  # noqa: E402
 from starlette.routing import WebSocketRoute  # noqa: E402

@@ -13,6 +13,7 @@ import scipy.signal
 
 torch = pytest.importorskip("torch")
 
+from small_run import TINY, corpus  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -20,29 +21,7 @@ from rtsr.cli.app import app  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import low_passes  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
-from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
-
-TINY = TrainSettings(
-    batch=2,
-    frames=48,
-    level_batch=2,
-    level_frames=48,
-    model_changes={
-        "encoder_width": 24,
-        "flow_width": 16,
-        "flow_middle": 8,
-        "attention_heads": 2,
-        "decoder_width": 24,
-        "latent": 8,
-        "level_width": 16,
-        "predictor_width": 8,
-        "predictor_blocks": 1,
-        "level_memory": 8,
-    },
-    warm_up_steps=2,
-    adversarial_start=0.0,
-)
 
 
 class _NothingIsRead(TorchDispatchMode):
@@ -56,9 +35,9 @@ class _NothingIsRead(TorchDispatchMode):
 
 @pytest.mark.parametrize(("stage", "fraction"), [(0, 1.0), (1, 0.0), (2, 0.0), (2, 1.0), (3, 1.0)])
 def test_a_step_reads_no_value_from_the_device(
-    tmp_path: Path, noise_corpus: Any, monkeypatch: pytest.MonkeyPatch, stage: int, fraction: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int, fraction: float
 ) -> None:
-    trainer = Trainer(TINY, noise_corpus, noise_corpus, tmp_path, "cpu")
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
     trainer.stage = stage
     # The first step of an optimiser makes its state.
     trainer.take_step(fraction)
@@ -75,9 +54,9 @@ def test_a_value_that_is_read_is_noticed() -> None:
 
 
 def test_a_step_whose_gradients_are_not_finite_changes_nothing(
-    tmp_path: Path, noise_corpus: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(TINY, noise_corpus, noise_corpus, tmp_path, "cpu")
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
     trainer.take_step(0.0)
     before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
     handle = trainer.generator.encoder.enter.weight.register_hook(lambda grad: grad * math.nan)
@@ -89,11 +68,9 @@ def test_a_step_whose_gradients_are_not_finite_changes_nothing(
     assert not torch.equal(trainer.generator.encoder.enter.weight, before["encoder.enter.weight"])
 
 
-def test_a_run_goes_on_from_an_optimiser_of_single_kernels(
-    tmp_path: Path, noise_corpus: Any
-) -> None:
+def test_a_run_goes_on_from_an_optimiser_of_single_kernels(tmp_path: Path) -> None:
     """As checkpoints were written before."""
-    trainer = Trainer(TINY, noise_corpus, noise_corpus, tmp_path, "cpu")
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
     trainer.take_step(0.0)
     trainer.save()
     content = torch.load(tmp_path / CHECKPOINT)
@@ -101,7 +78,7 @@ def test_a_run_goes_on_from_an_optimiser_of_single_kernels(
         for group in content[name]["param_groups"]:
             group["fused"] = None
     torch.save(content, tmp_path / CHECKPOINT)
-    again = Trainer(TINY, noise_corpus, noise_corpus, tmp_path, "cpu")
+    again = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
     assert again.resume()
     assert all(group["fused"] for group in again.optimizer.param_groups)
     for one in (trainer, again):
@@ -111,11 +88,9 @@ def test_a_run_goes_on_from_an_optimiser_of_single_kernels(
         assert torch.equal(again.generator.state_dict()[name], value)
 
 
-def test_a_slim_checkpoint_is_enough_to_export_and_to_grow_from(
-    tmp_path: Path, noise_corpus: Any
-) -> None:
+def test_a_slim_checkpoint_is_enough_to_export_and_to_grow_from(tmp_path: Path) -> None:
     settings = replace(TINY, steps=(1, 1, 1, 1))
-    trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path, "cpu", keep_slim=True)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu", keep_slim=True)
     trainer.run(math.inf)
     whole, slim = tmp_path / CHECKPOINT, tmp_path / "slim.pt"
     assert slim.stat().st_size < whole.stat().st_size / 3
@@ -123,12 +98,12 @@ def test_a_slim_checkpoint_is_enough_to_export_and_to_grow_from(
     assert same == facts
     for name, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], value)
-    grown = Trainer(settings, noise_corpus, noise_corpus, tmp_path / "grown", "cpu")
+    grown = Trainer(settings, corpus(), corpus(), tmp_path / "grown", "cpu")
     grown.grow_from(slim)
     assert grown.grown_from["stage"] == "refinement"
     slim.replace(whole)
     with pytest.raises(RtsrError, match="no run to go on with"):
-        Trainer(settings, noise_corpus, noise_corpus, tmp_path, "cpu").resume()
+        Trainer(settings, corpus(), corpus(), tmp_path, "cpu").resume()
 
 
 @pytest.mark.parametrize(

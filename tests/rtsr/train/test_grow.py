@@ -9,34 +9,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from small_run import SMALLEST_CHANGES, TINY, corpus  # noqa: E402
+
 from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
 from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
 from rtsr.train.grow import grow  # noqa: E402
-from rtsr.train.schedule import LEVELS, REFINEMENT  # noqa: E402
-from rtsr.train.settings import TrainSettings  # noqa: E402
+from rtsr.train.schedule import REFINEMENT  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 
-NARROW = {
-    "encoder_width": 12,
-    "encoder_blocks": 1,
-    "flow_width": 8,
-    "flow_middle": 8,
-    "attention_heads": 2,
-    "attention_window": 8,
-    "decoder_width": 12,
-    "decoder_blocks": 1,
-    "latent": 6,
-    "level_width": 8,
-    "predictor_width": 8,
-    "predictor_blocks": 1,
-    "predictor_other": 8,
-    "level_blocks": 2,
-    "level_memory": 4,
-}
 WIDE = {
-    **NARROW,
+    **SMALLEST_CHANGES,
     "encoder_width": 24,
     "encoder_blocks": 2,
     "flow_width": 24,
@@ -51,7 +35,7 @@ FRAMES = 40
 
 @pytest.fixture(scope="module")
 def narrow(make_generator):
-    return make_generator(**NARROW)
+    return make_generator(**SMALLEST_CHANGES)
 
 
 @torch.no_grad()
@@ -77,7 +61,9 @@ def test_a_grown_model_computes_what_the_narrow_one_computed(narrow):
 
 
 def test_without_new_ages_it_is_the_same_to_rounding(narrow):
-    wide = configuration("small", **{**WIDE, "attention_window": NARROW["attention_window"]})
+    wide = configuration(
+        "small", **{**WIDE, "attention_window": SMALLEST_CHANGES["attention_window"]}
+    )
     grown = grow(narrow.state_dict(), narrow.config, wide, seed=1).eval()
     before, after = played(narrow), played(grown)
     assert (after - before).abs().max() < 1e-3 * before.abs().max()
@@ -113,8 +99,10 @@ def test_what_cannot_be_grown_is_refused(narrow, change, says):
 def test_free_bins_can_be_left_out_and_the_carriers_begin_louder():
     # What predicts levels would take the lift back.
     alone = {"level_width": 0, "predictor_width": 0}
-    free = seeded(configuration("small", **{**NARROW, **alone}, decoder_free_bins=True), 3).eval()
-    window = {"attention_window": NARROW["attention_window"]}
+    free = seeded(
+        configuration("small", **{**SMALLEST_CHANGES, **alone}, decoder_free_bins=True), 3
+    ).eval()
+    window = {"attention_window": SMALLEST_CHANGES["attention_window"]}
     rest = configuration("small", **{**WIDE, **window, **alone})
     free.decoder.head.bias[:301] = 0.0
     everything = played(free)
@@ -126,7 +114,7 @@ def test_free_bins_can_be_left_out_and_the_carriers_begin_louder():
 
 
 def test_a_band_predictor_can_be_left_out(narrow):
-    without = configuration("small", **{**NARROW, "predictor_width": 0})
+    without = configuration("small", **{**SMALLEST_CHANGES, "predictor_width": 0})
     grown = grow(narrow.state_dict(), narrow.config, without, seed=5)
     assert grown.band_predictor is None
     assert torch.equal(grown.state_dict()["level_path.head.bias"], narrow.level_path.head.bias)
@@ -134,7 +122,7 @@ def test_a_band_predictor_can_be_left_out(narrow):
 
 @torch.no_grad()
 def test_levels_of_other_sound_can_be_added_and_those_of_speech_stay(narrow):
-    without = configuration("small", **{**NARROW, "predictor_other": 0})
+    without = configuration("small", **{**SMALLEST_CHANGES, "predictor_other": 0})
     weights = {
         name: value
         for name, value in narrow.state_dict().items()
@@ -149,7 +137,7 @@ def test_levels_of_other_sound_can_be_added_and_those_of_speech_stay(narrow):
 
 
 def test_a_level_path_can_be_added_and_all_else_stays(narrow):
-    without = configuration("small", **{**NARROW, "level_width": 0, "predictor_other": 0})
+    without = configuration("small", **{**SMALLEST_CHANGES, "level_width": 0, "predictor_other": 0})
     weights = {
         name: value
         for name, value in narrow.state_dict().items()
@@ -173,18 +161,18 @@ def test_base_can_be_grown_from_small():
     assert grown.config == configuration("base")
 
 
-def test_a_run_without_a_flow_cannot_be_grown(tmp_path, noise_corpus):
-    settings = TrainSettings(batch=2, frames=48, model_changes=NARROW)
-    trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path, "cpu")
+def test_a_run_without_a_flow_cannot_be_grown(tmp_path):
+    settings = replace(TINY, model_changes=SMALLEST_CHANGES)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     trainer.save()
     with pytest.raises(RtsrError, match="has not reached its refinement"):
         trainer.grow_from(tmp_path / CHECKPOINT)
 
 
 @pytest.mark.parametrize("missing", ["teacher", "facts", "ema"])
-def test_a_foreign_checkpoint_is_refused(tmp_path, missing, noise_corpus):
-    settings = TrainSettings(batch=2, frames=48, model_changes=NARROW)
-    trainer = Trainer(settings, noise_corpus, noise_corpus, tmp_path, "cpu")
+def test_a_foreign_checkpoint_is_refused(tmp_path, missing):
+    settings = replace(TINY, model_changes=SMALLEST_CHANGES)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     trainer.stage = REFINEMENT
     trainer.save()
     content = torch.load(tmp_path / CHECKPOINT, weights_only=True)
@@ -201,13 +189,13 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path, narrow):
         grow(weights, narrow.config, narrow.config)
 
 
-def test_free_bins_that_are_left_out_are_remembered(tmp_path, noise_corpus):
-    free = {**NARROW, "decoder_free_bins": True}
-    before = Trainer(TrainSettings(model_changes=free), noise_corpus, noise_corpus, tmp_path, "cpu")
+def test_free_bins_that_are_left_out_are_remembered(tmp_path):
+    free = {**SMALLEST_CHANGES, "decoder_free_bins": True}
+    before = Trainer(replace(TINY, model_changes=free), corpus(), corpus(), tmp_path, "cpu")
     before.stage = REFINEMENT
     before.save()
     after = Trainer(
-        TrainSettings(model_changes=NARROW), noise_corpus, noise_corpus, tmp_path, "cpu"
+        replace(TINY, model_changes=SMALLEST_CHANGES), corpus(), corpus(), tmp_path, "cpu"
     )
     after.grow_from(tmp_path / CHECKPOINT)
     assert after.facts()["grown_from"]["free_bins_left_out"]
@@ -216,27 +204,18 @@ def test_free_bins_that_are_left_out_are_remembered(tmp_path, noise_corpus):
 
 
 @pytest.mark.slow
-def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path, noise_corpus):
-    settings = TrainSettings(
-        batch=2,
-        frames=48,
-        level_batch=2,
-        level_frames=48,
-        model_changes=NARROW,
-        warm_up_steps=2,
-    )
-    Trainer(settings, noise_corpus, noise_corpus, tmp_path / "narrow", "cpu").run(0.03)
+def test_a_grown_run_refines_and_remembers_where_it_came_from(tmp_path):
+    settings = replace(TINY, model_changes=SMALLEST_CHANGES, steps=(1, 1, 1, 1))
+    Trainer(settings, corpus(), corpus(), tmp_path / "narrow", "cpu").run(math.inf)
     wider = replace(settings, model_changes=WIDE, distillation_every=1)
-    trainer = Trainer(wider, noise_corpus, noise_corpus, tmp_path / "wide", "cpu")
+    trainer = Trainer(wider, corpus(), corpus(), tmp_path / "wide", "cpu")
     trainer.grow_from(tmp_path / "narrow" / CHECKPOINT)
-    trainer.run(0.03)
-    assert trainer.steps[:2] == [0, 0]
-    assert trainer.steps[LEVELS] > 0
-    assert trainer.steps[REFINEMENT] > 0
+    trainer.run(math.inf)
+    assert trainer.steps == [0, 0, 1, 1]
 
     generator, facts = load_generator(tmp_path / "wide" / CHECKPOINT)
     assert generator.config.encoder_width == 24
     assert facts["grown_from"]["steps"]["autoencoder"] > 0
-    again = Trainer(wider, noise_corpus, noise_corpus, tmp_path / "wide", "cpu")
+    again = Trainer(wider, corpus(), corpus(), tmp_path / "wide", "cpu")
     assert again.resume()
     assert again.facts()["grown_from"] == facts["grown_from"]

@@ -12,7 +12,7 @@ from rtsr.runtime.models import Model, find_model
 from rtsr.runtime.session import OnnxStep
 
 
-def open_source(
+def load_source(
     model: Model | str | Path,
     *,
     provider: str,

@@ -1,4 +1,4 @@
-"""Settings and recordings of a run that is done in seconds."""
+"""Settings and recordings of a training run that is done in seconds."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ TINY_CHANGES = {
     "predictor_blocks": 1,
     "predictor_memory": 8,
     "predictor_other": 8,
+}
+#: Smaller still: for tests that take no account of what it learns.
+SMALLEST_CHANGES = {
+    **TINY_CHANGES,
+    "encoder_width": 12,
+    "encoder_blocks": 1,
+    "flow_width": 8,
+    "attention_window": 8,
+    "decoder_width": 12,
+    "decoder_blocks": 1,
+    "latent": 6,
+    "level_width": 8,
+    "level_blocks": 2,
+    "level_memory": 4,
+    "predictor_width": 8,
 }
 TINY = TrainSettings(
     batch=2,

@@ -15,14 +15,14 @@ import numpy as np
 from rtsr.errors import MissingDependencyError
 from rtsr.timing import HOP
 from rtsr_bench.speed.matrix import EXTERNAL, MODEL, OCTAVES, REPLICATE, RESAMPLER, SOXR, Case
-from rtsr_bench.speed.target import Audio, Blocks, Target
+from rtsr_bench.speed.workload import Audio, Blocks, Workload
 
 CUTOFF_HZ = 4000.0
 _INPUT_RATE = 8000
 _OUTPUT_RATE = 48000
 
 
-def make_target(case: Case) -> Target:
+def make_workload(case: Case) -> Workload:
     """Load what the case names.
 
     Raises:
@@ -32,7 +32,7 @@ def make_target(case: Case) -> Target:
         from rtsr_bench.speed.external_model import ExternalStep
 
         return ExternalStep(case)
-    makers: dict[str, Callable[[Case], Target]] = {
+    makers: dict[str, Callable[[Case], Workload]] = {
         MODEL: WholeBatch if case.whole else ModelStep,
         OCTAVES: OctavesStep,
         REPLICATE: ReplicateStep,
@@ -42,7 +42,7 @@ def make_target(case: Case) -> Target:
     return makers[case.kind](case)
 
 
-class ModelStep(Target):
+class ModelStep(Workload):
     """One of rtsr's graphs, one stream per item of the batch."""
 
     def __init__(self, case: Case) -> None:
@@ -66,7 +66,7 @@ class ModelStep(Target):
         return self._step.step(self._audio.next(), self._noise, self._f_prior, self._f_target)
 
 
-class WholeBatch(Target):
+class WholeBatch(Workload):
     """Streams through ``BatchUpsampler``: a packet of 8 kHz each in, its enhanced twin out.
 
     Every stream is mono and has a detector of its own.
@@ -101,16 +101,16 @@ class WholeBatch(Target):
         self._batch.close()
 
 
-class OctavesStep(Target):
+class OctavesStep(Workload):
     """What makes octaves beyond 48 kHz, with all that belongs to it; a stream per channel."""
 
     def __init__(self, case: Case) -> None:
+        from rtsr.engine.load_source import load_source
         from rtsr.engine.octaves import Octaves
-        from rtsr.engine.open_source import open_source
         from rtsr.engine.statistics import Statistics
 
         statistics = Statistics(kept_steps=1)
-        source = open_source(
+        source = load_source(
             case.source["model"],
             provider=case.provider,
             channels=case.streams,
@@ -129,7 +129,7 @@ class OctavesStep(Target):
         return self._octaves.step(self._audio.next())
 
 
-class ReplicateStep(Target):
+class ReplicateStep(Workload):
     """The fallback level without a network, one stream per channel."""
 
     def __init__(self, case: Case) -> None:
@@ -146,7 +146,7 @@ class ReplicateStep(Target):
         return self._source.generate(self._audio.next(), self._f_prior, self._f_target)
 
 
-class ResamplerStep(Target):
+class ResamplerStep(Workload):
     """rtsr's own resampler from 8 to 48 kHz: no new content at all."""
 
     def __init__(self, case: Case) -> None:
@@ -163,7 +163,7 @@ class ResamplerStep(Target):
         return self._resampler.process_into(self._audio.next(), self._out)
 
 
-class SoxrStep(Target):
+class SoxrStep(Workload):
     """soxr's streaming resampler from 8 to 48 kHz at its high quality."""
 
     def __init__(self, case: Case) -> None:

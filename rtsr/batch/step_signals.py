@@ -11,8 +11,8 @@ Array = NDArray[np.float32]
 
 
 @dataclass
-class Part:
-    """One of the steps that a run takes in turn; row ``i`` of each array belongs to slot ``i``.
+class StepSignals:
+    """Signals of one of the steps that a run takes in turn; row ``i`` of each is of slot ``i``.
 
     Attributes:
         audio, noise, f_prior, f_target, high_band: as those of

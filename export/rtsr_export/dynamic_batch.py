@@ -1,4 +1,4 @@
-"""Lets nothing in a graph ask for the size of its batch, so that a session may leave it open.
+"""A dynamic batch axis that costs nothing: no node of a graph asks for the size of its batch.
 
 A trace asks tensors for their shapes, to write them into reshapes and to compare lengths. Where the
 batch is not known, ONNX Runtime cannot answer any of that in advance, although it knows the other
@@ -24,7 +24,7 @@ _PASSING = frozenset({"Gather", "Slice", "Unsqueeze", "Concat"})
 _LEFT, _AS_BEFORE = -1, 0
 
 
-def open_batch(graph: onnx.GraphProto) -> None:
+def make_batch_dynamic(graph: onnx.GraphProto) -> None:
     """Rewrite, in place, every shape whose batch is read by nothing but reshapes.
 
     What a ``Shape`` gives becomes the code for an open batch, followed by the shape of the first

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 import rtsr_export.graph as exporter
 from rtsr.model.config import CONFIGURATIONS
 from rtsr.model.generator import seeded
+from rtsr_export.dynamic_batch import make_batch_dynamic
 from rtsr_export.graph import build_graph, example_inputs
-from rtsr_export.open_batch import open_batch
 
 # Matrix products round by the size of the batch.
 TOLERANCE = 1e-5
@@ -25,16 +25,16 @@ def graphs() -> tuple:
     config = replace(CONFIGURATIONS["small"], encoder_width=24, decoder_width=24)
     generator = seeded(config, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "open_batch", lambda graph: None)
+        patch.setattr(exporter, "make_batch_dynamic", lambda graph: None)
         asking = build_graph(generator)
     opened = onnx.ModelProto.FromString(asking.SerializeToString())
-    open_batch(opened.graph)
+    make_batch_dynamic(opened.graph)
     onnx.checker.check_model(opened)
     return generator, asking, opened
 
 
 @pytest.mark.parametrize("hops", [1, 2, 4])
-def test_an_open_batch_gives_the_same_numbers_at_every_size(graphs, hops, open_graph):
+def test_a_dynamic_batch_gives_the_same_numbers_at_every_size(graphs, hops, open_graph):
     generator, asking, opened = graphs
     fixed = open_graph(asking, hops)
     open_one = open_graph(opened, hops, is_batch_fixed=False)
@@ -65,9 +65,9 @@ def test_a_session_that_leaves_the_batch_open_asks_nothing(graphs, tmp_path, ope
     assert "If" in [node.op_type for node in onnx.load(path).graph.node], "there was something"
 
 
-def test_a_graph_with_an_open_batch_stays_as_it_is(graphs):
+def test_a_graph_with_a_dynamic_batch_stays_as_it_is(graphs):
     again = onnx.ModelProto.FromString(graphs[2].SerializeToString())
-    open_batch(again.graph)
+    make_batch_dynamic(again.graph)
     assert again == graphs[2]
 
 
@@ -91,14 +91,14 @@ def test_a_batch_that_is_computed_with_is_still_asked_for():
     used = helper.make_node("Cast", ["count"], ["y"], to=TensorProto.FLOAT)
     graph = _graph(shape, batch, used, result="y")
     before = graph.SerializeToString()
-    open_batch(graph)
+    make_batch_dynamic(graph)
     assert graph.SerializeToString() == before
     axis = helper.make_node("Constant", [], ["axis"], value_ints=[0])
     width = helper.make_node("Unsqueeze", ["count", "axis"], ["one"])
     target = helper.make_node("Concat", ["one", "six"], ["target"], axis=0)
     reshaped = helper.make_node("Reshape", ["x", "target"], ["y"])
     graph = _graph(shape, batch, axis, width, target, reshaped, result="y")
-    open_batch(graph)
+    make_batch_dynamic(graph)
     assert [node.op_type for node in graph.node].count("Shape") == 1
     assert graph.node[1].op_type == "Shape"
     assert graph.node[1].input[0] != "x", "only the first item is asked"

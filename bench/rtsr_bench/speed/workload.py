@@ -35,7 +35,7 @@ class Blocks:
         return np.asarray(self._blocks[self._next])
 
 
-class Target(ABC):
+class Workload(ABC):
     """Something that takes one step of sound at a time, for all its streams together."""
 
     provider: str
