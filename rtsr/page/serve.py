@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
@@ -17,8 +16,8 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rtsr.certificate import ServerCertificate
 from rtsr.ending import ending_signals
-from rtsr.errors import RtsrError
 from rtsr.listening import cannot_listen, room_for_connections
 from rtsr.page.access import Access
 
@@ -85,13 +84,12 @@ def address_of(bound: socket.socket, access: Access, scheme: str = "http", name:
     return f"{scheme}://{shown}:{port}/?token={quote(access.token, safe='')}"
 
 
-def server_for(
-    app: Starlette, certificate: Path | None = None, key: Path | None = None
-) -> uvicorn.Server:
+def server_for(app: Starlette, certificate: ServerCertificate | None = None) -> uvicorn.Server:
     """Return a server for an application, to be run with ``serve`` or ``run``.
 
-    Raises:
-        RtsrError: the certificate or its key cannot be used.
+    Args:
+        app: what is served.
+        certificate: for HTTPS; a renewed one is shown to new connections.
     """
     config = uvicorn.Config(
         app,
@@ -104,14 +102,11 @@ def server_for(
         ws="websockets-sansio",
         ws_max_size=65536,
         server_header=False,
-        ssl_certfile=None if certificate is None else str(certificate),
-        ssl_keyfile=None if key is None else str(key),
         timeout_graceful_shutdown=2,
     )
-    try:
-        config.load()
-    except OSError as error:
-        raise RtsrError(f"The certificate cannot be used: {error}.") from None
+    config.load()
+    if certificate is not None:
+        config.ssl = certificate.renewing()
     return _Server(config)
 
 

@@ -39,9 +39,10 @@ from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in, default_port, resolved
 from rtsr.call.sip.tcp import TcpTransport
-from rtsr.call.sip.tls import ServerCertificate, TlsTransport
+from rtsr.call.sip.tls import TlsTransport
 from rtsr.call.sip.transactions import METHODS, transaction_key
 from rtsr.call.sip.udp import UdpTransport
+from rtsr.certificate import ServerCertificate
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.listening import cannot_listen
 

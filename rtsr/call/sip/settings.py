@@ -11,7 +11,8 @@ from rtsr.call.formats import G722, OPUS, PCMA, PCMU
 from rtsr.call.kept_colours import KeptColours
 from rtsr.call.sip.agent import Target, TlsSettings
 from rtsr.call.sip.bridge import BridgeSettings
-from rtsr.call.sip.tls import ServerCertificate, trusting
+from rtsr.call.sip.tls import trusting
+from rtsr.certificate import ServerCertificate
 from rtsr.errors import ArgumentError
 from rtsr.listening import check_certificate
 

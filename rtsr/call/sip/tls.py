@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,73 +11,13 @@ from typing import ClassVar
 from aiosipua import SipRequest, SipResponse
 
 from rtsr.call.sip.destinations import resolved
-from rtsr.call.sip.tcp import TcpTransport, reason_of
+from rtsr.call.sip.tcp import TcpTransport
+from rtsr.certificate import ServerCertificate, in_words
 from rtsr.errors import RtsrError
 
-__all__ = ["ServerCertificate", "TlsTransport", "trusting"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["TlsTransport", "trusting"]
 
 _HANDSHAKE_SECONDS = 10.0
-
-
-class ServerCertificate:
-    """The certificate that we show, read again when its files change.
-
-    A new one gets a context of its own: OpenSSL would keep an old one of another kind of key in the
-    same context, and go on showing it.
-
-    Args:
-        certificate: PEM file with the certificate and those between it and its authority.
-        key: PEM file, without a password.
-
-    Attributes:
-        context: for connections that are accepted from now on.
-
-    Raises:
-        RtsrError: they cannot be read, or do not belong together.
-    """
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._files = certificate, key
-        self._state = self._failed = self._present_state()
-        try:
-            self.context = self._load()
-        except (OSError, ValueError) as error:
-            raise RtsrError(f"The certificate cannot be used: {_in_words(error)}.") from None
-
-    def renew(self) -> None:
-        """Take what the files hold now, if they have changed and belong together."""
-        state = self._present_state()
-        if state == self._state:
-            return
-        try:
-            self.context = self._load()
-        except (OSError, ValueError) as error:
-            # They may be being written: each state is told once, and tried until it is one.
-            if state != self._failed:
-                reason = _in_words(error)
-                _log.warning("the new certificate is not used", extra={"reason": reason})
-            self._failed = state
-        else:
-            self._state = state
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(*self._files, password=_no_password)
-        return context
-
-    def _present_state(self) -> list[tuple[int, int, int]]:
-        """Return when the files were written, how long they are, and which files they are."""
-        state = []
-        for file in self._files:
-            try:
-                now = file.stat()
-                state.append((now.st_mtime_ns, now.st_size, now.st_ino))
-            except OSError:
-                state.append((0, 0, 0))
-        return state
 
 
 def trusting(authorities: Path) -> ssl.SSLContext:
@@ -90,7 +29,7 @@ def trusting(authorities: Path) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=authorities)
     except (OSError, ValueError) as error:
-        raise RtsrError(f"'{authorities}' cannot be used: {_in_words(error)}.") from None
+        raise RtsrError(f"'{authorities}' cannot be used: {in_words(error)}.") from None
 
 
 @dataclass
@@ -162,15 +101,3 @@ class TlsTransport(TcpTransport):
             if is_secure
             else super()._way_to(contact, message)
         )
-
-
-def _no_password() -> str:
-    raise ValueError("its key has a password; write one without")
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return reason_of(error) if error.reason else str(error).replace("_", " ").lower()
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)

@@ -30,7 +30,8 @@ from rtsr import listening
 from rtsr.call.sip import tcp
 from rtsr.call.sip.agent import Agent, Target, TlsSettings
 from rtsr.call.sip.destinations import asks_for_sips, next_hop
-from rtsr.call.sip.tls import ServerCertificate, trusting
+from rtsr.call.sip.tls import trusting
+from rtsr.certificate import ServerCertificate
 from rtsr.errors import RtsrError
 
 
