@@ -2,7 +2,8 @@
 
 Compiling happens at import, so that the first audio block is as fast as every later one. The
 machine code is kept on disk by numba: in `NUMBA_CACHE_DIR` where that is set, beside the module
-where that is writable, else in the user's cache directory or a temporary folder. The logger
+where that is writable, else in the user's cache directory or a temporary folder. Where it lies
+already it is used, also if nothing can be written there. The logger
 `rtsr_kernels` tells of each function that had to be compiled (level INFO).
 """
 
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from numba import float32, float64, int64, njit, types
 
+from .kept_code import kept
 from .temporary_cache import use_temporary_cache
 
 _log = logging.getLogger("rtsr_kernels")
@@ -52,7 +54,7 @@ def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
     """
 
     def compile_now(function: Function) -> Function:
-        compiled = _cached(function, signature, options)
+        compiled = kept(function, signature, options) or _cached(function, signature, options)
         if compiled is None and use_temporary_cache():
             compiled = _cached(function, signature, options)
         if compiled is None:

@@ -49,7 +49,7 @@ def log_to_stderr() -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
-    for name in ("rtsr.call", "rtsr.page"):
+    for name in ("rtsr.call", "rtsr.page", "rtsr.certificate"):
         own = logging.getLogger(name)
         own.handlers = [handler]
         own.propagate = False

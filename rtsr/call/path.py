@@ -146,8 +146,10 @@ class MediaPath:
             self._pushed.popleft()
 
     def close(self) -> None:
-        """Give the place in the batch back. May be called twice."""
+        """Give the place in the batch back, and end the encoder. May be called twice."""
         self.stream.close()
+        if self.sender is not None:
+            self.sender.close()
 
     def _report(self, key: str) -> None:
         if self.on_key is None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.call.dtx import DiscontinuousTransmission
-from rtsr.call.encoders import DEFAULT_BITRATE, open_encoder
+from rtsr.call.encoders import DEFAULT_BITRATE, Encoder, open_encoder
 from rtsr.call.formats import OPUS, Packet, PayloadFormat
 from rtsr.call.keys import LONGEST_EVENT, KeyReading, Part
 from rtsr.call.time_scale import is_quiet, shorten
@@ -77,6 +77,7 @@ class Sender:
         self._marker = True
         self._waiting: Audio = np.zeros((0, channels), np.float32)
         self._silence: DiscontinuousTransmission | None = None
+        self._encoder: Encoder | None = None
         self._begin(form, bitrate)
         self._agree(payload_type, dtx)
 
@@ -92,6 +93,8 @@ class Sender:
 
     def push(self, sound: Audio) -> list[Packet]:
         """Add sound ``(samples, channels)`` at 48 kHz; returns the packets that it completes."""
+        if self._encoder is None:
+            return []
         if self.format.sample_rate != SAMPLE_RATE:
             sound = self._resampler.process(np.ascontiguousarray(sound))
         waiting = np.concatenate([self._waiting, sound]) if len(self._waiting) else sound
@@ -118,6 +121,14 @@ class Sender:
             self._marker = is_silent
         self._waiting = waiting[len(waiting) // size * size :]
         return packets
+
+    def close(self) -> None:
+        """Let go of the encoder; nothing is sent any more. May be called twice.
+
+        FFmpeg has threads for each encoder, two on two cores. What else there is of a call may be
+        known for long after it, until the garbage collector comes round.
+        """
+        self._encoder = None
 
     def change(
         self,
@@ -204,10 +215,10 @@ class Sender:
         return self._packet(self._event_type, time, payload, marker)
 
     def _begin(self, form: PayloadFormat, bitrate: int) -> None:
-        self._encoder = open_encoder(form, self._channels, bitrate)
+        self._encoder = encoder = open_encoder(form, self._channels, bitrate)
         self.format: PayloadFormat = form
         self._resampler = StreamingResampler(SAMPLE_RATE, form.sample_rate, self._channels)
-        self._ticks = self._encoder.frame_samples * form.clock_rate // form.sample_rate
+        self._ticks = encoder.frame_samples * form.clock_rate // form.sample_rate
         self._waiting = self._waiting[:0]
         self.excess = 0
 

@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rtsr.certificates import HANDSHAKE_SECONDS, ServerCertificate, reason_of
+from rtsr.certificate import HANDSHAKE_SECONDS, ServerCertificate, reason_of
 from rtsr.ending import ending_signals
 from rtsr.listening import cannot_listen, room_for_connections
 from rtsr.page.access import Access
@@ -89,23 +88,16 @@ def address_of(bound: socket.socket, access: Access, scheme: str = "http", name:
     return f"{scheme}://{shown}:{port}/?token={quote(access.token, safe='')}"
 
 
-def server_for(
-    app: Starlette, certificate: Path | None = None, key: Path | None = None
-) -> uvicorn.Server:
+def server_for(app: Starlette, certificate: ServerCertificate | None = None) -> uvicorn.Server:
     """Return a server for an application, to be run with ``serve`` or ``run``.
 
     Args:
         app: what is served.
-        certificate: PEM file, for HTTPS; read again when it changes.
-        key: PEM file, likewise.
-
-    Raises:
-        RtsrError: the certificate or its key cannot be used.
+        certificate: for HTTPS; a renewed one is shown to new connections.
     """
     connection: Any = _Connection
-    if certificate is not None and key is not None:
-        shown = ServerCertificate(certificate, key)
-        connection = functools.partial(_EncryptedConnection, certificate=shown)
+    if certificate is not None:
+        connection = functools.partial(_EncryptedConnection, certificate=certificate)
     config = uvicorn.Config(
         app,
         http=connection,

@@ -44,12 +44,13 @@ def read_only_install(tmp_path: Path) -> Path:
     return package.parent
 
 
-def import_in_subprocess(site: Path, **environment: str) -> tuple[str, float, int, str]:
+def import_in_subprocess(
+    site: Path, *, under: tuple[str, ...] = (), **environment: str
+) -> tuple[str, float, int, str]:
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA", "XDG"))}
     variables |= {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"} | environment
-    result = subprocess.run(
-        [sys.executable, "-c", REPORT], env=variables, capture_output=True, text=True, timeout=300
-    )
+    command = [*under, sys.executable, "-c", REPORT]
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     print(result.stderr, file=sys.stderr, end="")
     file, seconds, hits, place = result.stdout.strip().split("|")
@@ -116,6 +117,61 @@ def test_code_is_not_read_from_a_folder_that_others_can_write(
     assert hits == 0
     assert not list(folder.iterdir())
     assert "belongs to another user" in capsys.readouterr().err
+
+
+def obeying_permissions() -> tuple[str, ...]:
+    """What a program is started by so that it cannot write what is read-only, not even as root."""
+    if not hasattr(os, "getuid"):
+        pytest.skip("folders have no permissions here")
+    if os.getuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("root ignores permissions, and there is no setpriv")
+    return "setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"
+
+
+def seal(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+@pytest.mark.parametrize("place", ["variable", "package", "home"])
+def test_code_that_lies_where_nothing_can_be_written_is_used(tmp_path: Path, place: str) -> None:
+    under = obeying_permissions()
+    package = tmp_path / "site" / "rtsr_kernels"
+    source = Path(rtsr_kernels.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").write_text("from . import ring\n")
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    environment = {"HOME": str(home), "TMPDIR": str(temporary)}
+    if place == "variable":
+        environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+        (tmp_path / "cache").mkdir()
+    if place == "home":
+        (package / "__pycache__").write_text("")
+    # As an image is built, and run.
+    import_in_subprocess(package.parent, **environment)
+    sealed = [package.parent, home, *tmp_path.glob("cache")]
+    for folder in sealed:
+        seal(folder)
+    try:
+        _, _, hits, where = import_in_subprocess(package.parent, under=under, **environment)
+        assert hits == 1
+        expected = {"variable": tmp_path / "cache", "package": package, "home": home}[place]
+        assert Path(where).is_relative_to(expected)
+        assert not list(temporary.iterdir())
+        # What lies there for other sources is not taken, and compiled where there is room.
+        (package / "ring.py").chmod(0o644)
+        with (package / "ring.py").open("a") as file:
+            file.write("# changed\n")
+        hits = import_in_subprocess(package.parent, under=under, **environment)[2]
+        assert hits == 0
+    finally:
+        for folder in sealed:
+            for path in [folder, *folder.rglob("*")]:
+                path.chmod(0o755)
 
 
 def test_a_second_import_compiles_nothing() -> None:

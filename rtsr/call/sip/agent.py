@@ -42,7 +42,7 @@ from rtsr.call.sip.tcp import TcpTransport
 from rtsr.call.sip.tls import TlsTransport
 from rtsr.call.sip.transactions import METHODS, transaction_key
 from rtsr.call.sip.udp import UdpTransport
-from rtsr.certificates import ServerCertificate
+from rtsr.certificate import ServerCertificate
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.listening import cannot_listen
 

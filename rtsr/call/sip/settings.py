@@ -12,7 +12,7 @@ from rtsr.call.kept_colours import KeptColours
 from rtsr.call.sip.agent import Target, TlsSettings
 from rtsr.call.sip.bridge import BridgeSettings
 from rtsr.call.sip.tls import trusting
-from rtsr.certificates import ServerCertificate, check_certificate
+from rtsr.certificate import ServerCertificate, check_certificate
 from rtsr.errors import ArgumentError
 
 __all__ = ["PASSWORD_VARIABLE", "settings_from", "tls_from"]

@@ -14,7 +14,7 @@ from aiosipua.transport import TcpSipTransport, _read_sip_message
 
 from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
 from rtsr.call.sip.transactions import Transactions, receive
-from rtsr.certificates import reason_of
+from rtsr.certificate import reason_of
 from rtsr.listening import room_for_connections
 
 __all__ = ["TcpTransport"]

@@ -12,7 +12,7 @@ from aiosipua import SipRequest, SipResponse
 
 from rtsr.call.sip.destinations import resolved
 from rtsr.call.sip.tcp import TcpTransport
-from rtsr.certificates import HANDSHAKE_SECONDS, ServerCertificate, in_words
+from rtsr.certificate import HANDSHAKE_SECONDS, ServerCertificate, in_words
 from rtsr.errors import RtsrError
 
 __all__ = ["TlsTransport", "trusting"]

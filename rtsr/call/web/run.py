@@ -10,7 +10,7 @@ from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_to_stderr
 from rtsr.call.web.server import CallServer
-from rtsr.certificates import check_certificate
+from rtsr.certificate import ServerCertificate, check_certificate
 from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.page.learning import Learning
@@ -55,13 +55,16 @@ def serve(
     """
     check_bitrate(bitrate)
     check_certificate(certificate, key)
+    own = None
+    if certificate is not None and key is not None:
+        own = ServerCertificate(certificate, key)
     if stun is not None and ":" in stun[0]:
         raise ArgumentError("A STUN server is named by a host name or an IPv4 address.")
     host, port = listen
     bound = bind(host, port)
     access = access_for(host, bound, token, names)
     calls = CallServer(open_engine(), access, bitrate=bitrate, dtx=dtx, stun=stun, knobs=knobs)
-    server = server_for(calls.app, certificate, key)
+    server = server_for(calls.app, own)
     scheme = "https" if certificate is not None else "http"
     name = names[0] if names else ""
     announce(f"rtsr call web: {address_of(bound, access, scheme, name)}")

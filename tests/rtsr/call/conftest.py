@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(autouse=True)
 def servers_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the log that a test's server begins on stderr end with the test."""
-    for name in ("rtsr.call", "rtsr.page"):
+    for name in ("rtsr.call", "rtsr.page", "rtsr.certificate"):
         logger = logging.getLogger(name)
         for kept in ("handlers", "propagate", "level"):
             monkeypatch.setattr(logger, kept, getattr(logger, kept))

@@ -20,7 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from websockets.sync.client import connect
 
 from rtsr import listening
-from rtsr.errors import RtsrError
+from rtsr.certificate import ServerCertificate
 from rtsr.page import serve
 from rtsr.page.serve import bind, server_for
 from tests.rtsr.call.authority import Authority
@@ -47,7 +47,7 @@ class _Running:
         self.address = self.bound.getsockname()[:2]
         self.trusted = ssl.create_default_context(cafile=self.authority.file)
         routes = [Route("/{path:path}", _answer), WebSocketRoute("/echo", _echo)]
-        self.server = server_for(Starlette(routes=routes), *self.files)
+        self.server = server_for(Starlette(routes=routes), ServerCertificate(*self.files))
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[self.bound]))
         )
@@ -168,10 +168,3 @@ def test_a_renewed_certificate_is_shown_to_new_connections(running):
     # Half-written files change nothing.
     running.files[1].write_text("no key")
     assert shown() == after
-
-
-def test_files_that_are_no_certificate_are_one_sentence(tmp_path):
-    file = tmp_path / "x.pem"
-    file.write_text("nothing")
-    with pytest.raises(RtsrError, match=r"^The certificate cannot be used: .*\.$"):
-        server_for(Starlette(), file, file)

@@ -31,7 +31,7 @@ from rtsr.call.sip import tcp
 from rtsr.call.sip.agent import Agent, Target, TlsSettings
 from rtsr.call.sip.destinations import asks_for_sips, next_hop
 from rtsr.call.sip.tls import trusting
-from rtsr.certificates import ServerCertificate
+from rtsr.certificate import ServerCertificate
 from rtsr.errors import RtsrError
 
 
