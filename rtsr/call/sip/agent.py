@@ -301,17 +301,24 @@ class Agent:
         )
         self._registration = registration
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        is_lost = False
 
         def succeeded(_: Registration) -> None:
+            nonlocal is_lost
             if not done.done():
                 done.set_result(None)
+            if is_lost:
+                _log.info("registered again")
+                is_lost = False
 
         def failed(_: Registration, status: int = 408, reason: str = "Request Timeout") -> None:
+            nonlocal is_lost
             if not done.done():
                 done.set_result(f"{status} {reason}".strip())
                 return
             if self._registration is not registration:
                 return
+            is_lost = True
             _log.warning("not registered any more", extra={"status": status})
             loop = asyncio.get_running_loop()
             # One that expires and is refused fails twice, and is asked again once.
