@@ -725,6 +725,18 @@ def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch
     assert [expires for _, expires in seen].count("60") == 4
 
 
+def test_a_registrar_that_has_moved_is_asked_where_it_is_now(monkeypatch):
+    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+
+    def move(registration):
+        # Its name led there before.
+        registration.registrar = ("127.0.0.1", 9)
+        registration.on_failed(registration, 408, "Request Timeout")
+
+    seen = asyncio.run(registered([200], seconds=0.6, then=move))
+    assert [expires for _, expires in seen].count("60") == 4
+
+
 def has_ipv6():
     """Whether this machine reaches itself by IPv6."""
     try:
