@@ -3,8 +3,8 @@
 Compiling happens at import, so that the first audio block is as fast as every later one. The
 machine code is kept on disk by numba: in `NUMBA_CACHE_DIR` where that is set, beside the module
 where that is writable, else in the user's cache directory or a temporary folder. Where it lies
-already it is used, also if nothing can be written there. The logger
-`rtsr_kernels` tells of each function that had to be compiled (level INFO).
+already it is used, also if nothing can be written there, and not if a module has changed. The
+logger `rtsr_kernels` tells of each function that had to be compiled (level INFO).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from numba import float32, float64, int64, njit, types
 
-from .kept_code import kept
+from .disk_cache import cached
 from .temporary_cache import use_temporary_cache
 
 _log = logging.getLogger("rtsr_kernels")
@@ -54,9 +54,9 @@ def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
     """
 
     def compile_now(function: Function) -> Function:
-        compiled = kept(function, signature, options) or _cached(function, signature, options)
+        compiled = cached(function, signature, options)
         if compiled is None and use_temporary_cache():
-            compiled = _cached(function, signature, options)
+            compiled = cached(function, signature, options)
         if compiled is None:
             compiled = njit(signature, nogil=True, **options)(function)
         if not compiled.stats.cache_hits:
@@ -64,15 +64,3 @@ def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
         return compiled
 
     return compile_now
-
-
-def _cached(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Any:
-    """Return the function from the cache, or compiled into it; ``None`` where that cannot be."""
-    try:
-        return njit(signature, nogil=True, cache=True, **options)(function)
-    except OSError:
-        return None
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):
-            raise
-        return None

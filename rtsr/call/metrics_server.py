@@ -10,12 +10,12 @@ from rtsr.listening import cannot_listen
 
 __all__ = ["MetricsServer"]
 
-_LONGEST_LINE = 4096
+_LONGEST_LINE = 8192
 _PATIENCE = 5.0
 
 
 class MetricsServer:
-    """Answers ``GET /metrics`` and nothing else, one request a connection.
+    """Answers ``GET`` and ``HEAD`` of ``/metrics`` and nothing else, one request a connection.
 
     Attributes:
         address: host and port that it listens on, from :meth:`start` on.
@@ -46,17 +46,28 @@ class MetricsServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await asyncio.wait_for(reader.readline(), _PATIENCE)
-            if line.split()[:2] == [b"GET", b"/metrics"]:
+            line = await asyncio.wait_for(_request(reader), _PATIENCE)
+            method, path, *_ = [*line.split(), b"", b""]
+            if method in (b"GET", b"HEAD") and path.partition(b"?")[0] == b"/metrics":
                 body = exposition(self._engine)
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE}\r\n"
             else:
                 body, head = b"", "HTTP/1.1 404 Not Found\r\n"
-            writer.write(
-                f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
-            )
+            head = f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + (b"" if method == b"HEAD" else body))
             await writer.drain()
         except (OSError, ValueError, asyncio.TimeoutError):
             pass
         finally:
             writer.close()
+
+
+async def _request(reader: asyncio.StreamReader) -> bytes:
+    """Return the first line of a request, once its headers are there, too.
+
+    A connection that is closed with something unread takes the answer with it.
+    """
+    line = await reader.readline()
+    while (await reader.readline()).strip():
+        pass
+    return line

@@ -174,6 +174,38 @@ def test_code_that_lies_where_nothing_can_be_written_is_used(tmp_path: Path, pla
                 path.chmod(0o755)
 
 
+def test_code_of_a_function_that_is_called_is_compiled_anew_where_it_has_changed(
+    tmp_path: Path,
+) -> None:
+    package = tmp_path / "pair"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    head = "from numba import float64\nfrom rtsr_kernels.compiled import kernel\n"
+    (package / "called.py").write_text(
+        head + "@kernel(float64(float64))\ndef called(x):\n    return x + 1.0\n"
+    )
+    (package / "calls.py").write_text(
+        head + "from pair.called import called\n"
+        "@kernel(float64(float64))\ndef calls(x):\n    return called(x)\n"
+    )
+    script = "from pair.calls import calls; print(calls(0.0), sum(calls.stats.cache_hits.values()))"
+
+    def told() -> str:
+        path = os.pathsep.join([str(tmp_path), str(Path(rtsr_kernels.__file__).parents[1])])
+        environment = os.environ | {"PYTHONPATH": path, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", script]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=300
+        ).stdout.strip()
+
+    # noise and the like come with the package, and are compiled for this folder as well.
+    assert told() == "1.0 0"
+    assert told() == "1.0 1"
+    text = (package / "called.py").read_text()
+    (package / "called.py").write_text(text.replace("1.0", "2.0"))
+    assert told() == "2.0 0"
+
+
 def test_a_second_import_compiles_nothing() -> None:
     site = Path(rtsr_kernels.__file__).parent.parent
     import_in_subprocess(site)

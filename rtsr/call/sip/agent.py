@@ -154,6 +154,7 @@ class Agent:
         self.tls: SipUAS | None = None
         self._registration: Registration | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     @property
     def agents(self) -> tuple[SipUAS, ...]:
@@ -251,6 +252,8 @@ class Agent:
         """Unregister and close everything."""
         if self._again is not None:
             self._again.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         registration, self._registration = self._registration, None
         if registration is not None and registration.state is not RegistrationState.FAILED:
             registration.unregister()
@@ -301,23 +304,33 @@ class Agent:
         )
         self._registration = registration
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        is_lost = False
 
         def succeeded(_: Registration) -> None:
+            nonlocal is_lost
             if not done.done():
                 done.set_result(None)
+            if is_lost:
+                _log.info("registered again")
+                is_lost = False
 
         def failed(_: Registration, status: int = 408, reason: str = "Request Timeout") -> None:
+            nonlocal is_lost
             if not done.done():
                 done.set_result(f"{status} {reason}".strip())
                 return
             if self._registration is not registration:
                 return
+            is_lost = True
             _log.warning("not registered any more", extra={"status": status})
             loop = asyncio.get_running_loop()
             # One that expires and is refused fails twice, and is asked again once.
             if self._again is not None:
                 self._again.cancel()
-            self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, registration.register)
+            self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, ask_again)
+
+        def ask_again() -> None:
+            self._asking = asyncio.ensure_future(self._register_again(registration, target))
 
         registration.on_registered = succeeded
         registration.on_failed = registration.on_expired = failed
@@ -329,6 +342,14 @@ class Agent:
         if refusal is not None:
             raise RtsrError(f"The registrar {target.host} does not take us: {refusal}.")
         return registration
+
+    async def _register_again(self, registration: Registration, target: Target) -> None:
+        """Ask a registrar again, where its name leads by now: it may have moved meanwhile."""
+        # Without an answer where that is, the last place is as good as any.
+        with contextlib.suppress(RtsrError):
+            registration.registrar = await self.find(target)
+        if self._registration is registration:
+            registration.register()
 
     async def find(self, target: Target) -> tuple[str, int]:
         """Where a target's requests go; over TLS by its name, which its certificate must be for.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from rtsr.live.shared.counters import CALLBACK_COUNTERS
 from rtsr.live.shared.memory import CALLBACK_BINS
 from rtsr.live.shared.pointers import carray, frames_at, pointer_to, read_clock
 from rtsr_kernels.compiled import kernel
+from rtsr_kernels.disk_cache import sources_hash
 from rtsr_kernels.drift import JUMP, STATE_WORDS, drift_update
 from rtsr_kernels.resample import ROOM as RESAMPLER_ROOM
 from rtsr_kernels.resample import resample_block
@@ -332,10 +334,14 @@ _SIGNATURE = int32(types.intp, types.intp, _UNSIGNED_LONG, types.intp, _UNSIGNED
 
 def _compile(state_type: np.dtype, counters_type: np.dtype) -> Any:
     # What a function closes over is part of the key under which numba keeps its machine code: a
-    # record that has changed cannot meet code that was compiled for the one before.
+    # record that has changed cannot meet code that was compiled for the one before, nor can this
+    # function code of those that it calls from before an upgrade.
+    sources = int(sources_hash(Path(__file__).parent)[:15], 16)
+
     def portaudio_callback(
         source: int, sink: int, frames: int, time_info: int, flags: int, user_data: int
     ) -> int:
+        _ = sources
         state = carray(pointer_to(user_data), 1, state_type)
         counters = carray(pointer_to(state[0].counters), 1, counters_type)
         serve(state, counters, source, sink, frames, flags)

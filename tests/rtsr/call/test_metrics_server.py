@@ -11,8 +11,11 @@ from rtsr.call import metrics_server
 from rtsr.call.metrics_server import MetricsServer
 
 
-def answer_to(data, patience, monkeypatch):
-    """What comes back until the server closes the connection, and after how many seconds."""
+def answer_to(data, patience, monkeypatch, *later):
+    """What comes back until the server closes the connection, and after how many seconds.
+
+    What is sent later is sent piece by piece.
+    """
     monkeypatch.setattr(metrics_server, "_PATIENCE", patience)
 
     async def run():
@@ -23,6 +26,10 @@ def answer_to(data, patience, monkeypatch):
         began = time.monotonic()
         writer.write(data)
         try:
+            for more in later:
+                await writer.drain()
+                await asyncio.sleep(0.1)
+                writer.write(more)
             answer = await asyncio.wait_for(reader.read(), 15.0)
         except ConnectionResetError:
             # What it has not read is thrown away.
@@ -51,3 +58,15 @@ def test_a_line_without_an_end_is_not_kept(monkeypatch):
 def test_other_pages_are_not_there(monkeypatch):
     answer, _ = answer_to(b"GET / HTTP/1.1\r\n\r\n", 60.0, monkeypatch)
     assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name=a&name=b"])
+def test_metrics_are_there_however_they_are_asked_for(monkeypatch, method, path):
+    monkeypatch.setattr(metrics_server, "exposition", lambda engine: b"calls 1\n")
+    head = f"{method} {path} HTTP/1.1\r\n".encode()
+    answer, _ = answer_to(head, 60.0, monkeypatch, b"Host: a\r\n", b"Accept: */*\r\n\r\n")
+    headers, _, body = answer.partition(b"\r\n\r\n")
+    assert headers.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Content-Length: 8\r\n" in headers
+    assert body == (b"calls 1\n" if method == "GET" else b"")

@@ -703,11 +703,14 @@ def test_a_registrar_that_keeps_nothing_refuses(kept):
         asyncio.run(registered([200], kept=kept))
 
 
-def test_a_registrar_that_was_away_is_asked_again(monkeypatch):
+def test_a_registrar_that_was_away_is_asked_again(monkeypatch, caplog):
+    caplog.set_level("INFO", "rtsr.call")
     monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
     seen = asyncio.run(registered([200, 503, 503, 200], expires=1, seconds=1.6))
     # Twice for each answer, as it asks for the password.
     assert len([1 for _, expires in seen if expires == "1"]) >= 8
+    told = [each.getMessage() for each in caplog.records if "registered" in each.getMessage()]
+    assert told == ["not registered any more", "not registered any more", "registered again"]
 
 
 def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch):
@@ -719,6 +722,18 @@ def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch
 
     seen = asyncio.run(registered([200], seconds=0.6, then=fail))
     # Twice each time, as it asks for the password.
+    assert [expires for _, expires in seen].count("60") == 4
+
+
+def test_a_registrar_that_has_moved_is_asked_where_it_is_now(monkeypatch):
+    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+
+    def move(registration):
+        # Its name led there before.
+        registration.registrar = ("127.0.0.1", 9)
+        registration.on_failed(registration, 408, "Request Timeout")
+
+    seen = asyncio.run(registered([200], seconds=0.6, then=move))
     assert [expires for _, expires in seen].count("60") == 4
 
 

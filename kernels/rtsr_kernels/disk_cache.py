@@ -1,0 +1,108 @@
+"""Compiled code on disk, in numba's own cache, but for two things that numba takes otherwise.
+
+numba looks at the file of a function alone, and not at those whose functions it calls and has in
+its own machine code: after an upgrade it would run the old ones. And it takes only a folder that it
+can write, so that it would compile everything again where an image or an installer has left the
+code: at each start, in a container whose own files are read-only.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import config, njit
+from numba.core import caching
+
+__all__ = ["cached", "sources_hash"]
+
+#: numba's own places, in its order; some versions have an underscore before the name.
+_PLACES: list[Any] = [
+    each
+    for each in caching.CompileResultCacheImpl._locator_classes
+    if each.__name__.lstrip("_")
+    in ("UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator")
+]
+
+
+class _NotThereError(Exception):
+    """The code of a function is not there, or is for another machine, version or source."""
+
+
+def cached(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Any:
+    """Return a function from the disk, or compiled and written there; ``None`` if neither can be.
+
+    The first place that can be written is the one where code goes. Those before it are read.
+    """
+    source = function.__code__.co_filename
+    if not os.path.exists(source):
+        return None
+    for place in _PLACES:
+        if "UserProvided" in place.__name__ and not config.CACHE_DIR:  # type: ignore[attr-defined]
+            continue
+        locator = place(function, source)
+        try:
+            locator.ensure_cache_path()
+            is_writable = True
+        except OSError:
+            is_writable = False
+        if not is_writable and not os.path.isdir(locator.get_cache_path()):
+            continue
+        try:
+            return _compiled(function, signature, options, place, is_writable)
+        except (_NotThereError, OSError):
+            continue
+    return None
+
+
+@functools.cache
+def sources_hash(folder: Path) -> str:
+    """Return a hash of this package's modules, and of those in a folder or the package around it.
+
+    A function may call those of all of them.
+    """
+    around = folder.parent if (folder.parent / "__init__.py").exists() else folder
+    files = [*Path(__file__).parent.glob("*.py"), *around.rglob("*.py")]
+    found = hashlib.sha256()
+    for file in sorted(set(files)):
+        found.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def _compiled(
+    function: Callable[..., Any],
+    signature: Any,
+    options: dict[str, Any],
+    place: type[Any],
+    is_writable: bool,
+) -> Any:
+    class Place(place):  # type: ignore[misc]
+        def ensure_cache_path(self) -> None:
+            if is_writable:
+                super().ensure_cache_path()
+
+        def get_source_stamp(self) -> Any:
+            return sources_hash(Path(self._py_file).parent)
+
+    class Files(caching.CompileResultCacheImpl):  # type: ignore[misc]
+        _locator_classes: Any = (Place,)
+
+    class Cache(caching.FunctionCache):  # type: ignore[misc]
+        _impl_class = Files
+
+        def load_overload(self, *arguments: Any) -> Any:
+            found = super().load_overload(*arguments)
+            if found is None and not is_writable:
+                raise _NotThereError
+            return found
+
+    dispatcher = njit(nogil=True, **options)(function)
+    dispatcher._cache = Cache(function)
+    for each in signature if isinstance(signature, list) else [signature]:
+        dispatcher.compile(each)
+    dispatcher.disable_compile()
+    return dispatcher
