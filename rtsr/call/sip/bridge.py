@@ -591,7 +591,9 @@ class _BridgedCall:
             return
         try:
             media = read_offer(proposal, () if old.form not in (OPUS,) else (OPUS,))
-            if old.our_key is not None and media.is_secure:
+            if old.is_secure:
+                if not media.is_secure:
+                    raise Unacceptable("What was encrypted stays so.")
                 media.our_key = old.our_key
             self._agree(mine, media)
         except (Unacceptable, AudioFormatError):
