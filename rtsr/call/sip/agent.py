@@ -37,7 +37,7 @@ from aiosipua.utils import format_addr
 from rtsr.call.sip.binding import Binding
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
-from rtsr.call.sip.destinations import contact_in, default_port, resolved
+from rtsr.call.sip.destinations import contact_in, default_port, is_within_call, resolved
 from rtsr.call.sip.tcp import TcpTransport
 from rtsr.call.sip.tls import TlsTransport
 from rtsr.call.sip.transactions import METHODS, transaction_key
@@ -152,6 +152,9 @@ class Agent:
         self.udp: SipUAS | None = None
         self.tcp: SipUAS | None = None
         self.tls: SipUAS | None = None
+        # Shared by all transports: what belongs to a call may come over another (RFC 3261, 18.1.1).
+        self._came: dict[str, IncomingCall] = {}
+        self._made: dict[str, OutgoingCall] = {}
         self._registration: Registration | None = None
         self._again: asyncio.TimerHandle | None = None
 
@@ -347,12 +350,10 @@ class Agent:
 
         Nothing that names the refused one, as a CANCEL, ends the other.
         """
+        self._came[call.call_id] = call
         for agent in self.agents:
             if agent.transport is refused.transport:
-                agent._calls.pop(refused.call_id, None)
                 agent._remove_invite_transaction(refused.invite)
-            if agent.transport is call.transport:
-                agent._calls[call.call_id] = call
 
     def drop_later(self, call_id: str) -> None:
         """Forget a call that is over, once nothing of it can come any more (RFC 3261, timer H).
@@ -360,23 +361,23 @@ class Agent:
         aiosipua itself only forgets calls that the other end hangs up.
         """
         # Who is refused may call again under the same name meanwhile.
-        known = [call for agent in self.agents if (call := agent.get_call(call_id)) is not None]
+        known = self._came.get(call_id)
         asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id, known)
 
-    def _drop(self, call_id: str, known: list[IncomingCall]) -> None:
+    def _drop(self, call_id: str, known: IncomingCall | None) -> None:
+        is_same = known is not None and self._came.get(call_id) is known
+        if is_same:
+            self._came.pop(call_id)._stop_retransmissions()
         for agent in self.agents:
-            call = agent.get_call(call_id)
-            if call is not None and any(call is each for each in known):
-                del agent._calls[call_id]
-                call._stop_retransmissions()
-                agent._remove_invite_transaction(call.invite)
+            if known is not None and is_same:
+                agent._remove_invite_transaction(known.invite)
             if agent.uac is not None:
                 agent.uac.remove_call(call_id)
 
-    @staticmethod
-    def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
+    def _agent(self, transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
         client = Client(transport)
         agent = _UserAgent(transport, user_agent=USER_AGENT, uac=client)
+        agent._calls, client._calls = self._came, self._made
         if isinstance(transport, TcpTransport):
             transport.on_heard, transport.newest = agent.follow, agent.newest
             transport.carries_call = agent.carries_call
@@ -393,7 +394,19 @@ class Agent:
 
 
 class _UserAgent(SipUAS):
-    """Follows the ends of calls to their other connections."""
+    """Follows the ends of calls to their other connections, and takes what comes another way."""
+
+    def _handle_invite(self, request: SipRequest, addr: tuple[str, int]) -> None:
+        """Take an INVITE; one within a call over another transport is answered over its own."""
+        call = self.get_call(request.call_id or "")
+        is_on = call is not None and call.dialog.state is DialogState.CONFIRMED
+        if call is None or not is_on or call.transport is self.transport:
+            super()._handle_invite(request, addr)
+        elif not is_within_call(request):
+            # The call itself, by another way (RFC 3261, 8.2.2.2).
+            self._send_error(request, 482, "Loop Detected")
+        elif self._validate_in_dialog(call.dialog, request) and self.on_reinvite is not None:
+            self.on_reinvite(self._wrap_uac_dialog(request, addr))
 
     def follow(self, message: SipRequest | SipResponse, address: tuple[str, int]) -> None:
         """Have messages of a call go where its end was heard last; called by a TCP transport.
@@ -431,21 +444,29 @@ class _UserAgent(SipUAS):
         """Whether the connection from or to an address belongs to a call."""
         if self.uac is None:
             return False
-        calls = [(call.source_addr, call.dialog) for call in self._calls.values()]
-        calls += [(call.remote_addr, call.dialog) for call in self.uac._calls.values()]
+        came, made = self._calls.values(), self.uac._calls.values()
+        calls = [(call.source_addr, call.dialog, call.transport) for call in came]
+        calls += [(call.remote_addr, call.dialog, call.transport) for call in made]
         # Those that were refused, and are remembered for their copies, keep nothing open.
         return any(
-            there == address and dialog.state is not DialogState.TERMINATED
-            for there, dialog in calls
+            there == address
+            and transport is self.transport
+            and dialog.state is not DialogState.TERMINATED
+            for there, dialog, transport in calls
         )
 
     def _ends_of(
         self, message: SipRequest | SipResponse
     ) -> tuple[IncomingCall | None, OutgoingCall | None]:
-        """Return the call that came, or that was made, under a message's name."""
+        """Return the call that came, or that was made, under a message's name, over this way."""
         name = message.call_id or ""
         call = self.get_call(name)
-        return call, None if call is not None or self.uac is None else self.uac.get_call(name)
+        made = None if call is not None or self.uac is None else self.uac.get_call(name)
+        if call is not None and call.transport is not self.transport:
+            call = None
+        if made is not None and made.transport is not self.transport:
+            made = None
+        return call, made
 
 
 def _answers_within(dialog: Dialog, response: SipResponse) -> bool:

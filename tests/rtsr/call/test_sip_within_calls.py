@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
 
 import pytest
 
 pytest.importorskip("aiosipua", reason='calls need the extra "call", and Python 3.11 or newer')
 
-from sip_ends import OPUS_SDP, answered, between, hang_up
+from sip_ends import OPUS_SDP, SDP, Stream, answered, between, hang_up
+
+
+@contextlib.contextmanager
+def over_tcp(running):
+    """What asks over a TCP connection of its own; the first line of the final answer there."""
+    way = Stream(socket.create_connection(("127.0.0.1", running.port), 5.0))
+
+    def ask(request, is_answered=True):
+        way.sendto(request.replace(b"/UDP", b"/TCP"), None)
+        while is_answered:
+            line = way.recv(0).decode().split("\r\n")[0]
+            if not line.startswith("SIP/2.0 1"):
+                return line
+        return ""
+
+    way.settimeout(5.0)
+    yield ask
+    way.close()
 
 
 def test_a_call_that_is_encrypted_stays_so(stand_in):
@@ -25,3 +45,46 @@ def test_a_call_that_is_encrypted_stays_so(stand_in):
         called.request(invite, "INVITE", 2, body=secure)
         assert "RTP/SAVP" in called.hear("SIP/2.0 200")
         hang_up(peer, to)
+
+
+def test_what_is_too_long_for_udp_comes_over_tcp_and_belongs_to_the_call(stand_in):
+    with between(stand_in) as (peer, running, called), over_tcp(running) as ask:
+        invite, _, to = answered(peer, called)
+        (bridged,) = set(running.bridge._calls.values())
+        moved = SDP.replace("40000", "40002") + f"a=x:{'y' * 1400}\r\n"
+        change = peer.request("INVITE", body=moved, to=to, number=2)
+        assert ask(change) == "SIP/2.0 200 OK"
+        ask(peer.request("ACK", to=to, number=2), is_answered=False)
+        assert bridged._caller.media.address == ("127.0.0.1", 40002)
+        # That of another call is refused, and so is the call itself by another way.
+        change = peer.request("INVITE", body=moved, to=";tag=other", number=3)
+        assert ask(change) == "SIP/2.0 481 Call/Transaction Does Not Exist"
+        assert ask(peer.request("INVITE", body=SDP)) == "SIP/2.0 482 Loop Detected"
+        for method in ("OPTIONS", "UPDATE"):
+            number = 4 if method == "OPTIONS" else 5
+            assert ask(peer.request(method, to=to, number=number)) == "SIP/2.0 200 OK"
+        # The caller is reached as before.
+        called.request(invite, "BYE", 1)
+        assert "SIP/2.0 200" in called.hear("SIP")
+        peer.answer(peer.asked("BYE"), 200)
+
+
+class _Said:
+    """Keeps what would be sent."""
+
+    def sendto(self, data, address):
+        self.data = data
+
+
+def test_either_end_hangs_up_over_tcp(stand_in):
+    with between(stand_in) as (peer, running, called), over_tcp(running) as ask:
+        _, _, to = answered(peer, called)
+        assert ask(peer.request("BYE", to=to, number=2)) == "SIP/2.0 200 OK"
+        called.answer(called.hear("BYE"), 200)
+    with between(stand_in) as (peer, running, called), over_tcp(running) as ask:
+        invite, _, to = answered(peer, called)
+        own, called._socket = called._socket, _Said()
+        called.request(invite, "BYE", 1)
+        said, called._socket = called._socket.data, own
+        assert ask(said) == "SIP/2.0 200 OK"
+        peer.answer(peer.asked("BYE"), 200)
