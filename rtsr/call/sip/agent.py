@@ -31,7 +31,7 @@ from aiosipua import (
 from aiosipua.dialog import DialogState, dialog_matches
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
-from aiosipua.uas_requests import handle_ack, handle_update
+from aiosipua.uas_requests import handle_ack, handle_cancel, handle_update
 from aiosipua.utils import format_addr
 
 from rtsr.call.sip.binding import Binding
@@ -388,6 +388,7 @@ class Agent:
         if agent.on_invite is not None:
             agent.on_invite = functools.partial(_take_invite, agent.on_invite)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
+        agent._handlers["CANCEL"] = functools.partial(_take_cancel, agent)
         # aiosipua takes more, as transfers, that a bridge does nothing about.
         agent._handlers = {name: agent._handlers[name] for name in METHODS}
         return agent
@@ -496,6 +497,18 @@ def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) 
         if not agent._validate_in_dialog(dialog, request):
             return
     agent._handle_options(request, address)
+
+
+def _take_cancel(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
+    key = transaction_key(request)
+    asked = None if key is None else agent.transactions.get_server(key[0], "INVITE")
+    name = None if asked is None or asked.request is None else asked.request.call_id
+    call = agent.get_call(name or "")
+    if call is not None and (call._answered or call.dialog.state is DialogState.TERMINATED):
+        # It has crossed our final answer, which stays (RFC 3261, 9.2).
+        agent.transport.send_reply(call.dialog.create_response(request, 200, "OK"))
+        return
+    handle_cancel(agent, request, address)
 
 
 def _take_update(

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("aiosipua", reason='calls need the extra "call", and Python 3.11 or newer')
 
-from sip_ends import OPUS_SDP, SDP, Stream, answered, between, hang_up
+from sip_ends import OPUS_SDP, SDP, Stream, answered, between, hang_up, tag_of
 
 
 @contextlib.contextmanager
@@ -88,3 +88,32 @@ def test_either_end_hangs_up_over_tcp(stand_in):
         said, called._socket = called._socket.data, own
         assert ask(said) == "SIP/2.0 200 OK"
         peer.answer(peer.asked("BYE"), 200)
+
+
+def test_a_call_that_is_given_up_behind_its_answer_goes_on(stand_in):
+    with between(stand_in) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKlate"))
+        called.answer(called.hear("INVITE"), 200, OPUS_SDP)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        peer.send(peer.request("CANCEL", branch="z9hG4bKlate"))
+        status, said = peer.final()
+        assert (status, "CSeq: 1 CANCEL" in said) == (200, True)
+        with pytest.raises(TimeoutError):
+            called.hear("BYE", 0.5)
+        assert running.bridge.calls == 1
+        hang_up(peer, tag_of(text))
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_a_refusal_stays_when_the_call_is_given_up_behind_it(running, peer):
+    peer.acknowledges = False
+    peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKno", more="Require: foo\r\n"))
+    assert peer.final()[0] == 420
+    peer.send(peer.request("CANCEL", branch="z9hG4bKno"))
+    heard = {peer.final()[0] for _ in range(3)}
+    peer.acknowledges = True
+    assert peer.final()[0] == 420
+    # The refusal is said again until it is acknowledged, and the CANCEL itself is answered.
+    assert heard == {200, 420}
