@@ -46,7 +46,15 @@ from rtsr.certificates import ServerCertificate
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.listening import cannot_listen
 
-__all__ = ["Agent", "Target", "TlsSettings", "check_reach", "is_wildcard", "own_address"]
+__all__ = [
+    "Agent",
+    "Target",
+    "TlsSettings",
+    "check_reach",
+    "cseq_number",
+    "is_wildcard",
+    "own_address",
+]
 
 USER_AGENT = "rtsr"
 _TIMER_H = 32.0
@@ -245,8 +253,11 @@ class Agent:
         for agent in self.agents:
             agent._handlers["UPDATE"] = functools.partial(_take_update, agent, handler)
 
-    def on_ack(self, handler: Callable[[str, SdpMessage | None], None]) -> None:
-        """Have ``handler`` called with the name of a call and the answer in its ACK, if any."""
+    def on_ack(self, handler: Callable[[str, int, SdpMessage | None], None]) -> None:
+        """Have ``handler`` called with every ACK within a call.
+
+        It gets the call's name, the number of the INVITE and the answer in the ACK, if any.
+        """
         for agent in self.agents:
             agent._handlers["ACK"] = functools.partial(_take_ack, agent, handler)
 
@@ -526,18 +537,26 @@ def _take_update(
 
 def _take_ack(
     agent: SipUAS,
-    handler: Callable[[str, SdpMessage | None], None],
+    handler: Callable[[str, int, SdpMessage | None], None],
     request: SipRequest,
     address: tuple[str, int],
 ) -> None:
-    name = request.call_id or ""
-    _, dialog = agent._find_dialog(name)
-    handle_ack(agent, request, address)
+    name, number = request.call_id or "", cseq_number(request)
+    call, dialog = agent._find_dialog(name)
+    # A late copy of an older one says nothing of the newest answer (RFC 3261, 13.2.2.4).
+    if call is None or number >= cseq_number(call.invite):
+        handle_ack(agent, request, address)
     if dialog is not None and dialog_matches(dialog, request):
         answer = None
         with contextlib.suppress(ValueError):
             answer = description_in(request)
-        handler(name, answer)
+        handler(name, number, answer)
+
+
+def cseq_number(request: SipRequest) -> int:
+    """Return the number in a request's CSeq; an ACK has that of its INVITE."""
+    cseq = request.cseq
+    return 0 if cseq is None else cseq.seq
 
 
 def own_address(towards: str) -> str:

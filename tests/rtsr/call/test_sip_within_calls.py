@@ -117,3 +117,21 @@ def test_a_refusal_stays_when_the_call_is_given_up_behind_it(running, peer):
     assert peer.final()[0] == 420
     # The refusal is said again until it is acknowledged, and the CANCEL itself is answered.
     assert heard == {200, 420}
+
+
+def test_a_late_copy_of_an_older_acknowledgement_says_nothing_of_a_newer_answer(stand_in):
+    with between(stand_in) as (peer, running, called):
+        _, _, to = answered(peer, called)
+        (bridged,) = set(running.bridge._calls.values())
+        for number, port, late in ((2, 41000, 1), (3, 41002, 2)):
+            # It asks for what we propose; its answer is in the ACK.
+            peer.send(peer.request("INVITE", to=to, number=number))
+            assert peer.final()[0] == 200
+            moved = SDP.replace("40000", str(port))
+            peer.send(peer.request("ACK", to=to, number=late, body=SDP.replace("40000", "40008")))
+            # Until its own comes, the answer is said again.
+            assert peer.final()[0] == 200
+            peer.send(peer.request("ACK", to=to, number=number, body=moved))
+            running.until(lambda there=port: bridged._caller.media.address[1] == there)
+        hang_up(peer, to, number=4)
+        called.answer(called.hear("BYE"), 200)
