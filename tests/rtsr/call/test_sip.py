@@ -286,8 +286,8 @@ def test_keys_and_new_starts_are_neither_jitter_nor_loss(monkeypatch):
 
 def test_losses_that_were_counted_stay_counted():
     far = FarReports()
-    far.add(10, 0.1, 0.0, None)
-    far.add(2, 0.0, 0.0, None)
+    far.add(10, 20, 0.1, 0.0, None)
+    far.add(2, 20, 0.0, 0.0, None)
     assert far.lost == 10
 
 
