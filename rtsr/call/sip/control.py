@@ -21,6 +21,7 @@ from aiortc.rtp import (
 
 from rtsr.call.formats import TELEPHONE_EVENT, PayloadFormat
 from rtsr.call.packet_queue import LARGEST_SEQUENCE_JUMP, nearest_step
+from rtsr.call.receiver_reports import take_report
 from rtsr.call.reports import FarReports
 
 __all__ = ["ReportWriter"]
@@ -114,20 +115,7 @@ class ReportWriter:
             if isinstance(packet, RtcpSrPacket | RtcpRrPacket):
                 for report in packet.reports:
                     if report.ssrc == self._own_ssrc:
-                        self._take(report)
-
-    def _take(self, report: RtcpReceiverInfo) -> None:
-        round_trip = None
-        if report.lsr:
-            now = current_ntp_time() >> 16 & 0xFFFFFFFF
-            round_trip = ((now - report.lsr - report.dlsr) % 2**32) / 65536
-        self._far.add(
-            report.packets_lost,
-            self._sent,
-            report.fraction_lost / 256.0,
-            report.jitter / self._clock_rate,
-            round_trip,
-        )
+                        take_report(self._far, report, self._sent, self._clock_rate)
 
 
 class _Reception:

@@ -28,6 +28,7 @@ pytest.importorskip("aiortc")
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
+    RTCDtlsTransport,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
@@ -128,6 +129,12 @@ def test_aiortc_still_has_what_is_replaced_in_it():
     code = inspect.getsource(RTCRtpReceiver._handle_rtp_packet)
     assert "pli_flag, encoded_frame = self.__jitter_buffer.add(packet)" in code
     assert "if encoded_frame is not None" in code
+    assert list(inspect.signature(RTCRtpSender._handle_rtcp_packet).parameters) == [
+        "self",
+        "packet",
+    ]
+    code = inspect.getsource(RTCDtlsTransport._handle_rtcp_data)
+    assert "await recipient._handle_rtcp_packet(packet)" in code
     # Telephone events are added to what one transceiver has agreed to, behind its codecs.
     code = inspect.getsource(RTCPeerConnection.setRemoteDescription)
     assert "transceiver._codecs = common" in code
@@ -185,6 +192,9 @@ def _new_peer():
 
 
 def test_pcmu_goes_in_and_full_band_opus_comes_out(server):
+    reports = [f"rtsr_{name}_seconds_count" for name in ("far_jitter", "round_trip")]
+    before = [server.metric(name) for name in reports]
+
     async def run():
         client = Client()
         name = await client.call(server)
@@ -203,6 +213,9 @@ def test_pcmu_goes_in_and_full_band_opus_comes_out(server):
     assert band_db(got, 4500, 8000) > band_db(got, 300, 3000) - 40
     assert server.metric("rtsr_calls") == 0.0
     assert server.metric("rtsr_packets_received_total") > 100
+    # What the client has reported of our sound.
+    assert all(server.metric(name) > was for name, was in zip(reports, before, strict=True))
+    assert server.metric("rtsr_round_trip_seconds_sum") < 10.0
 
 
 def test_a_full_server_says_so_and_a_call_that_ends_makes_room(server):
