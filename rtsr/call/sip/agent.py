@@ -29,12 +29,14 @@ from aiosipua import (
     stringify_uri,
 )
 from aiosipua.dialog import DialogState, dialog_matches
+from aiosipua.message import missing_required_headers
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_cancel, handle_update
 from aiosipua.utils import format_addr
 
 from rtsr.call.sip.binding import Binding
+from rtsr.call.sip.checks import refusal
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in, default_port, is_within_call, resolved
@@ -406,7 +408,20 @@ class Agent:
 
 
 class _UserAgent(SipUAS):
-    """Follows the ends of calls to their other connections, and takes what comes another way."""
+    """Follows the ends of calls to their other connections, and takes what comes another way.
+
+    What needs more than we have is refused before anything else is done about it.
+    """
+
+    def _handle_request(self, request: SipRequest, addr: tuple[str, int]) -> None:
+        """Take a request that is new; one that is not whole or not done is aiosipua's to refuse."""
+        is_done = request.method.upper() in self._handlers
+        found = refusal(request) if is_done and not missing_required_headers(request) else None
+        if found is None:
+            super()._handle_request(request, addr)
+        else:
+            status, reason, headers = found
+            self._send_error(request, status, reason, extra_headers=headers)
 
     def _handle_invite(self, request: SipRequest, addr: tuple[str, int]) -> None:
         """Take an INVITE; one within a call over another transport is answered over its own."""

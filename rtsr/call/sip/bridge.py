@@ -43,7 +43,6 @@ from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
-from rtsr.call.sip.transactions import EXTENSIONS
 from rtsr.colour.auto import AutoColour
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -70,7 +69,6 @@ _REASONS = {
     404: "Not Found",
     408: "Request Timeout",
     415: "Unsupported Media Type",
-    420: "Bad Extension",
     422: "Session Interval Too Small",
     480: "Temporarily Unavailable",
     481: "Call/Transaction Does Not Exist",
@@ -192,11 +190,6 @@ class Bridge:
         if to is not None and to.tag:
             # A change of a call that is over (RFC 3261, 12.2.2).
             self._decline(incoming, 481)
-            return
-        required = incoming.invite.headers.get("require")
-        unknown = {each.strip().lower() for each in required}.difference(EXTENSIONS)
-        if unknown:
-            self._decline(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
             return
         if _hops_left(incoming) < 1:
             self._decline(incoming, 483)

@@ -256,6 +256,10 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
             transport.on_heard(message, address)
         if isinstance(message, SipResponse):
             transactions.hear_answer(message, address)
+        elif (misread := _misread(message, data)) is not None:
+            if message.method != "ACK":
+                _refuse(transport, message, *misread)
+            return
         elif not transactions.hear_request(message, address):
             return
         if transport.on_message is not None:
@@ -263,11 +267,24 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     except Exception as error:
         _log.info("a SIP message was not usable", extra={"reason": type(error).__name__})
         if isinstance(message, SipRequest) and message.method != "ACK":
-            _refuse(transport, message)
+            _refuse(transport, message, 400, "Bad Request")
 
 
-def _refuse(transport: Any, request: SipRequest) -> None:
-    response = SipResponse(status_code=400, reason_phrase="Bad Request")
+def _misread(request: SipRequest, data: bytes) -> tuple[int, str] | None:
+    """Return the answer to what begins no transaction: of another version, or misnamed in CSeq.
+
+    RFC 3261, 8.1.1.5 and 21.5.6; ``data`` is what the request was parsed from.
+    """
+    version = data.partition(b"\n")[0].split()[-1].upper()
+    if version.startswith(b"SIP/") and version != b"SIP/2.0":
+        return 505, "Version Not Supported"
+    cseq = request.cseq
+    is_another = cseq is not None and cseq.method.upper() != request.method.upper()
+    return (400, "Bad Request") if is_another else None
+
+
+def _refuse(transport: Any, request: SipRequest, status: int, reason: str) -> None:
+    response = SipResponse(status_code=status, reason_phrase=reason)
     for value in request.headers.get("via"):
         response.headers.append("Via", value)
     _copy_headers(request, response)
