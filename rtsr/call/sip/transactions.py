@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ OWN_EXTENSIONS = ("timer",)
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
 _MOST_REMEMBERED = 4096
+# An address between angle brackets and a name before it, either of which may hold what looks like a
+# parameter (RFC 3261, 20.10).
+_NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<[^<>]*>')
 
 
 @dataclass
@@ -296,9 +300,12 @@ def _refuse(transport: Any, request: SipRequest, status: int, reason: str) -> No
 
 def _keep_one_tag(response: SipResponse) -> None:
     """Leave a To header the tag that it came with; aiosipua adds another to some of them."""
-    address, *tags = (response.headers.get_first("to") or "").split(";tag=")
+    value = response.headers.get_first("to") or ""
+    named = _NAMED.match(value)
+    start = 0 if named is None else named.end()
+    before, *tags = value[start:].split(";tag=")
     if len(tags) > 1:
-        response.headers.set_single("To", f"{address};tag={tags[0]}")
+        response.headers.set_single("To", f"{value[:start]}{before};tag={tags[0]}")
 
 
 def _name_abilities(response: SipResponse) -> None:
