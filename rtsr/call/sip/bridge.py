@@ -414,7 +414,12 @@ class _BridgedCall:
         """Call the target; return whether it was answered."""
         settings = self._bridge.settings
         target = settings.target
-        address = await self._agent.find(target)
+        try:
+            address = await self._agent.find(target)
+        except RtsrError:
+            # Its sentence names the host, which is not for the log.
+            self._refuse(502, "the target's name is not known")
+            return False
         if self._ended:
             # Given up while the ports were opened or the name was looked up.
             return False
