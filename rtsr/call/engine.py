@@ -77,8 +77,7 @@ class Totals:
     skipped_seconds: float = 0.0
 
     def add(self, path: MediaPath) -> None:
-        """Add what has happened on a path that enhances."""
-        self.add_plain(path)
+        """Add what has happened on a path; one that only transcodes misses no step."""
         counts = path.receiver.counts
         self.received += counts.received
         if path.sender is not None:
@@ -96,9 +95,6 @@ class Totals:
         if isinstance(colour, AutoColour):
             self.learnt_seconds += colour.learnt_hops * HOP / SAMPLE_RATE
             self.skipped_seconds += colour.skipped_hops * HOP / SAMPLE_RATE
-
-    def add_plain(self, path: MediaPath) -> None:
-        """Add what counts on every path: its end's keys, and what its far end has reported."""
         self.keys += path.keys
         self.far_reports += path.far.count
         self.far_lost += path.far.lost
@@ -399,12 +395,10 @@ class CallEngine:
         return line
 
     def totals(self) -> Totals:
-        """Return sums over all enhancing lines so far; keys and far ends' reports of all lines."""
+        """Return sums over all lines so far, those that only transcode included."""
         totals = Totals(**{each.name: getattr(self._past, each.name) for each in fields(Totals)})
-        for line in self.lines:
+        for line in [*self.lines, *self._plain]:
             totals.add(line.path)
-        for line in self._plain:
-            totals.add_plain(line.path)
         return totals
 
     def forget_sound(self, line: SoundLine) -> None:
@@ -414,12 +408,10 @@ class CallEngine:
 
     def forget(self, line: Line) -> None:
         """Forget a line that has ended; called by it."""
-        if line in self._plain:
-            self._plain.remove(line)
-            self._past.add_plain(line.path)
-        if line in self.lines:
-            self.lines.remove(line)
-            self._past.add(line.path)
+        for lines in (self.lines, self._plain):
+            if line in lines:
+                lines.remove(line)
+                self._past.add(line.path)
         line.path.close()
 
     def wake(self) -> None:

@@ -12,10 +12,14 @@ __all__ = ["MetricsServer"]
 
 _LONGEST_LINE = 8192
 _PATIENCE = 5.0
+# Who asks for counters is answered at once; connections beyond these take files from the calls.
+_MOST_CONNECTIONS = 16
 
 
 class MetricsServer:
     """Answers ``GET`` and ``HEAD`` of ``/metrics`` and nothing else, one request a connection.
+
+    Of too many connections the oldest goes.
 
     Attributes:
         address: host and port that it listens on, from :meth:`start` on.
@@ -25,6 +29,7 @@ class MetricsServer:
         self.address = ("", 0)
         self._engine = engine
         self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one.
@@ -33,16 +38,34 @@ class MetricsServer:
             RtsrError: the address is not available.
         """
         try:
-            self._server = await asyncio.start_server(self._answer, host, port, limit=_LONGEST_LINE)
+            self._server = await asyncio.start_server(self._serve, host, port, limit=_LONGEST_LINE)
         except OSError as error:
             raise cannot_listen(host, port, error) from None
         found = self._server.sockets[0].getsockname()
         self.address = (str(found[0]), int(found[1]))
 
     async def stop(self) -> None:
-        """Close the port."""
+        """Close the port, and what is open on it."""
         if self._server is not None:
             self._server.close()
+        serving = list(self._open.values())
+        for writer in self._open:
+            writer.transport.abort()
+        if serving:
+            await asyncio.wait(serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= _MOST_CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._open[writer] = serving
+        try:
+            await self._answer(reader, writer)
+        finally:
+            self._open.pop(writer, None)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -124,10 +124,14 @@ async def show(application: PageApplication, socket: WebSocket, subject: Subject
         subject: ``None`` if there is none of the name that was asked for.
     """
     refused = application.refusal(socket) is not None
-    if refused or subject is None:
-        await socket.close(UNAUTHORISED if refused else UNKNOWN)
+    if refused:
+        await socket.close(UNAUTHORISED)
         return
     await socket.accept()
+    if subject is None:
+        # Browsers do not tell a page why they were not let in.
+        await socket.close(UNKNOWN)
+        return
     reading = asyncio.ensure_future(_listen(socket, subject))
     try:
         await socket.send_json(subject.about())

@@ -29,15 +29,17 @@ from aiosipua import (
     stringify_uri,
 )
 from aiosipua.dialog import DialogState, dialog_matches
+from aiosipua.message import missing_required_headers
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
-from aiosipua.uas_requests import handle_ack, handle_update
+from aiosipua.uas_requests import handle_ack, handle_cancel, handle_update
 from aiosipua.utils import format_addr
 
 from rtsr.call.sip.binding import Binding
+from rtsr.call.sip.checks import refusal
 from rtsr.call.sip.client import Client
 from rtsr.call.sip.description import description_in
-from rtsr.call.sip.destinations import contact_in, default_port, resolved
+from rtsr.call.sip.destinations import contact_in, default_port, is_within_call, resolved
 from rtsr.call.sip.tcp import TcpTransport
 from rtsr.call.sip.tls import TlsTransport
 from rtsr.call.sip.transactions import METHODS, transaction_key
@@ -46,7 +48,15 @@ from rtsr.certificate import ServerCertificate
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.listening import cannot_listen
 
-__all__ = ["Agent", "Target", "TlsSettings", "check_reach", "is_wildcard", "own_address"]
+__all__ = [
+    "Agent",
+    "Target",
+    "TlsSettings",
+    "check_reach",
+    "cseq_number",
+    "is_wildcard",
+    "own_address",
+]
 
 USER_AGENT = "rtsr"
 _TIMER_H = 32.0
@@ -152,6 +162,9 @@ class Agent:
         self.udp: SipUAS | None = None
         self.tcp: SipUAS | None = None
         self.tls: SipUAS | None = None
+        # Shared by all transports: what belongs to a call may come over another (RFC 3261, 18.1.1).
+        self._came: dict[str, IncomingCall] = {}
+        self._made: dict[str, OutgoingCall] = {}
         self._registration: Registration | None = None
         self._again: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -243,8 +256,11 @@ class Agent:
         for agent in self.agents:
             agent._handlers["UPDATE"] = functools.partial(_take_update, agent, handler)
 
-    def on_ack(self, handler: Callable[[str, SdpMessage | None], None]) -> None:
-        """Have ``handler`` called with the name of a call and the answer in its ACK, if any."""
+    def on_ack(self, handler: Callable[[str, int, SdpMessage | None], None]) -> None:
+        """Have ``handler`` called with every ACK within a call.
+
+        It gets the call's name, the number of the INVITE and the answer in the ACK, if any.
+        """
         for agent in self.agents:
             agent._handlers["ACK"] = functools.partial(_take_ack, agent, handler)
 
@@ -368,12 +384,10 @@ class Agent:
 
         Nothing that names the refused one, as a CANCEL, ends the other.
         """
+        self._came[call.call_id] = call
         for agent in self.agents:
             if agent.transport is refused.transport:
-                agent._calls.pop(refused.call_id, None)
                 agent._remove_invite_transaction(refused.invite)
-            if agent.transport is call.transport:
-                agent._calls[call.call_id] = call
 
     def drop_later(self, call_id: str) -> None:
         """Forget a call that is over, once nothing of it can come any more (RFC 3261, timer H).
@@ -381,23 +395,23 @@ class Agent:
         aiosipua itself only forgets calls that the other end hangs up.
         """
         # Who is refused may call again under the same name meanwhile.
-        known = [call for agent in self.agents if (call := agent.get_call(call_id)) is not None]
+        known = self._came.get(call_id)
         asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id, known)
 
-    def _drop(self, call_id: str, known: list[IncomingCall]) -> None:
+    def _drop(self, call_id: str, known: IncomingCall | None) -> None:
+        is_same = known is not None and self._came.get(call_id) is known
+        if is_same:
+            self._came.pop(call_id)._stop_retransmissions()
         for agent in self.agents:
-            call = agent.get_call(call_id)
-            if call is not None and any(call is each for each in known):
-                del agent._calls[call_id]
-                call._stop_retransmissions()
-                agent._remove_invite_transaction(call.invite)
+            if known is not None and is_same:
+                agent._remove_invite_transaction(known.invite)
             if agent.uac is not None:
                 agent.uac.remove_call(call_id)
 
-    @staticmethod
-    def _agent(transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
+    def _agent(self, transport: UdpTransport | TcpTransport, handlers: dict[str, Any]) -> SipUAS:
         client = Client(transport)
         agent = _UserAgent(transport, user_agent=USER_AGENT, uac=client)
+        agent._calls, client._calls = self._came, self._made
         if isinstance(transport, TcpTransport):
             transport.on_heard, transport.newest = agent.follow, agent.newest
             transport.carries_call = agent.carries_call
@@ -408,13 +422,39 @@ class Agent:
         if agent.on_invite is not None:
             agent.on_invite = functools.partial(_take_invite, agent.on_invite)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
+        agent._handlers["CANCEL"] = functools.partial(_take_cancel, agent)
         # aiosipua takes more, as transfers, that a bridge does nothing about.
         agent._handlers = {name: agent._handlers[name] for name in METHODS}
         return agent
 
 
 class _UserAgent(SipUAS):
-    """Follows the ends of calls to their other connections."""
+    """Follows the ends of calls to their other connections, and takes what comes another way.
+
+    What needs more than we have is refused before anything else is done about it.
+    """
+
+    def _handle_request(self, request: SipRequest, addr: tuple[str, int]) -> None:
+        """Take a request that is new; one that is not whole or not done is aiosipua's to refuse."""
+        is_done = request.method.upper() in self._handlers
+        found = refusal(request) if is_done and not missing_required_headers(request) else None
+        if found is None:
+            super()._handle_request(request, addr)
+        else:
+            status, reason, headers = found
+            self._send_error(request, status, reason, extra_headers=headers)
+
+    def _handle_invite(self, request: SipRequest, addr: tuple[str, int]) -> None:
+        """Take an INVITE; one within a call over another transport is answered over its own."""
+        call = self.get_call(request.call_id or "")
+        is_on = call is not None and call.dialog.state is DialogState.CONFIRMED
+        if call is None or not is_on or call.transport is self.transport:
+            super()._handle_invite(request, addr)
+        elif not is_within_call(request):
+            # The call itself, by another way (RFC 3261, 8.2.2.2).
+            self._send_error(request, 482, "Loop Detected")
+        elif self._validate_in_dialog(call.dialog, request) and self.on_reinvite is not None:
+            self.on_reinvite(self._wrap_uac_dialog(request, addr))
 
     def follow(self, message: SipRequest | SipResponse, address: tuple[str, int]) -> None:
         """Have messages of a call go where its end was heard last; called by a TCP transport.
@@ -452,21 +492,29 @@ class _UserAgent(SipUAS):
         """Whether the connection from or to an address belongs to a call."""
         if self.uac is None:
             return False
-        calls = [(call.source_addr, call.dialog) for call in self._calls.values()]
-        calls += [(call.remote_addr, call.dialog) for call in self.uac._calls.values()]
+        came, made = self._calls.values(), self.uac._calls.values()
+        calls = [(call.source_addr, call.dialog, call.transport) for call in came]
+        calls += [(call.remote_addr, call.dialog, call.transport) for call in made]
         # Those that were refused, and are remembered for their copies, keep nothing open.
         return any(
-            there == address and dialog.state is not DialogState.TERMINATED
-            for there, dialog in calls
+            there == address
+            and transport is self.transport
+            and dialog.state is not DialogState.TERMINATED
+            for there, dialog, transport in calls
         )
 
     def _ends_of(
         self, message: SipRequest | SipResponse
     ) -> tuple[IncomingCall | None, OutgoingCall | None]:
-        """Return the call that came, or that was made, under a message's name."""
+        """Return the call that came, or that was made, under a message's name, over this way."""
         name = message.call_id or ""
         call = self.get_call(name)
-        return call, None if call is not None or self.uac is None else self.uac.get_call(name)
+        made = None if call is not None or self.uac is None else self.uac.get_call(name)
+        if call is not None and call.transport is not self.transport:
+            call = None
+        if made is not None and made.transport is not self.transport:
+            made = None
+        return call, made
 
 
 def _answers_within(dialog: Dialog, response: SipResponse) -> bool:
@@ -498,6 +546,18 @@ def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) 
     agent._handle_options(request, address)
 
 
+def _take_cancel(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
+    key = transaction_key(request)
+    asked = None if key is None else agent.transactions.get_server(key[0], "INVITE")
+    name = None if asked is None or asked.request is None else asked.request.call_id
+    call = agent.get_call(name or "")
+    if call is not None and (call._answered or call.dialog.state is DialogState.TERMINATED):
+        # It has crossed our final answer, which stays (RFC 3261, 9.2).
+        agent.transport.send_reply(call.dialog.create_response(request, 200, "OK"))
+        return
+    handle_cancel(agent, request, address)
+
+
 def _take_update(
     agent: SipUAS,
     handler: Callable[[IncomingCall], None],
@@ -513,18 +573,26 @@ def _take_update(
 
 def _take_ack(
     agent: SipUAS,
-    handler: Callable[[str, SdpMessage | None], None],
+    handler: Callable[[str, int, SdpMessage | None], None],
     request: SipRequest,
     address: tuple[str, int],
 ) -> None:
-    name = request.call_id or ""
-    _, dialog = agent._find_dialog(name)
-    handle_ack(agent, request, address)
+    name, number = request.call_id or "", cseq_number(request)
+    call, dialog = agent._find_dialog(name)
+    # A late copy of an older one says nothing of the newest answer (RFC 3261, 13.2.2.4).
+    if call is None or number >= cseq_number(call.invite):
+        handle_ack(agent, request, address)
     if dialog is not None and dialog_matches(dialog, request):
         answer = None
         with contextlib.suppress(ValueError):
             answer = description_in(request)
-        handler(name, answer)
+        handler(name, number, answer)
+
+
+def cseq_number(request: SipRequest) -> int:
+    """Return the number in a request's CSeq; an ACK has that of its INVITE."""
+    cseq = request.cseq
+    return 0 if cseq is None else cseq.seq
 
 
 def own_address(towards: str) -> str:

@@ -27,7 +27,7 @@ from rtsr.call.formats import G722, OPUS, PCMA, PCMU, PayloadFormat
 from rtsr.call.kept_colours import KeptColours
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
-from rtsr.call.sip.agent import USER_AGENT, Agent, Target
+from rtsr.call.sip.agent import USER_AGENT, Agent, Target, cseq_number
 from rtsr.call.sip.client import refresh_target
 from rtsr.call.sip.description import (
     KEY_BYTES,
@@ -43,7 +43,6 @@ from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
-from rtsr.call.sip.transactions import EXTENSIONS
 from rtsr.colour.auto import AutoColour
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -70,7 +69,6 @@ _REASONS = {
     404: "Not Found",
     408: "Request Timeout",
     415: "Unsupported Media Type",
-    420: "Bad Extension",
     422: "Session Interval Too Small",
     480: "Temporarily Unavailable",
     481: "Call/Transaction Does Not Exist",
@@ -193,11 +191,6 @@ class Bridge:
             # A change of a call that is over (RFC 3261, 12.2.2).
             self._decline(incoming, 481)
             return
-        required = incoming.invite.headers.get("require")
-        unknown = {each.strip().lower() for each in required}.difference(EXTENSIONS)
-        if unknown:
-            self._decline(incoming, 420, {"Unsupported": ", ".join(sorted(unknown))})
-            return
         if _hops_left(incoming) < 1:
             self._decline(incoming, 483)
             return
@@ -268,10 +261,10 @@ class Bridge:
         except TooShort as error:
             leg._send_response(422, _REASONS[422], extra_headers=error.headers)
 
-    def _on_ack(self, call_id: str, sdp: SdpMessage | None) -> None:
+    def _on_ack(self, call_id: str, number: int, sdp: SdpMessage | None) -> None:
         call = self._calls.get(call_id)
         if call is not None:
-            call.acknowledged(call_id, sdp)
+            call.acknowledged(call_id, number, sdp)
 
     def remember(self, call_id: str, call: _BridgedCall) -> None:
         """Note that a call has a second leg."""
@@ -293,6 +286,7 @@ class _BridgedCall:
         self._agent = agent
         self._engine = engine
         self.incoming = incoming
+        self._number = cseq_number(incoming.invite)
         self._outgoing: OutgoingCall | None = None
         self._caller = Leg(self.end, self._take_answer)
         self._callee = Leg(self.end, self._take_answer)
@@ -307,8 +301,9 @@ class _BridgedCall:
         self._caller_answer: SdpMessage | None = None
         # Whose sound is enhanced, and what is learnt of it, where that outlasts the call.
         self._colour: tuple[str | None, AutoColour] | None = None
-        #: Legs that were sent a proposal of ours, by the call's name; the answer is in the ACK.
-        self._proposed_to: dict[str, Leg] = {}
+        #: Legs that were sent a proposal of ours, by the call's name, with the number of what asked
+        #: for it; the answer is in the ACK of that number.
+        self._proposed_to: dict[str, tuple[Leg, int]] = {}
 
     async def run(self) -> None:
         """Set the call up and stay until it is over."""
@@ -394,14 +389,17 @@ class _BridgedCall:
         self._caller.agree(read_answer(self._caller_answer, None, proposal))
         return True
 
-    def acknowledged(self, call_id: str, sdp: SdpMessage | None) -> None:
-        """Take the answer to a proposal of ours that comes with an ACK."""
-        if call_id == self.incoming.call_id and not self._acknowledged.is_set():
+    def acknowledged(self, call_id: str, number: int, sdp: SdpMessage | None) -> None:
+        """Take the answer to a proposal of ours that comes with the ACK of that number."""
+        is_first = call_id == self.incoming.call_id and number == self._number
+        if is_first and not self._acknowledged.is_set():
             self._caller_answer = sdp
             self._acknowledged.set()
-        leg = self._proposed_to.pop(call_id, None)
-        if leg is not None and sdp is not None:
-            self._take_answer(leg, sdp)
+        leg, asked = self._proposed_to.get(call_id, (None, 0))
+        if leg is not None and number >= asked:
+            del self._proposed_to[call_id]
+            if sdp is not None and number == asked:
+                self._take_answer(leg, sdp)
 
     def _take_answer(self, leg: Leg, sdp: SdpMessage) -> None:
         if leg.media is None or leg.line is None:
@@ -416,7 +414,12 @@ class _BridgedCall:
         """Call the target; return whether it was answered."""
         settings = self._bridge.settings
         target = settings.target
-        address = await self._agent.find(target)
+        try:
+            address = await self._agent.find(target)
+        except RtsrError:
+            # Its sentence names the host, which is not for the log.
+            self._refuse(502, "the target's name is not known")
+            return False
         if self._ended:
             # Given up while the ports were opened or the name was looked up.
             return False
@@ -582,7 +585,7 @@ class _BridgedCall:
             return
         if not leg.invite.body:
             # It asks what we propose: what was agreed, without a pause (RFC 3261, 14.2).
-            self._proposed_to[leg.call_id] = mine
+            self._proposed_to[leg.call_id] = mine, cseq_number(leg.invite)
             self._accept(mine, leg, self._answer(mine, replace(old, direction="sendrecv")), terms)
             return
         proposal = description_in(leg.invite)
@@ -591,7 +594,9 @@ class _BridgedCall:
             return
         try:
             media = read_offer(proposal, () if old.form not in (OPUS,) else (OPUS,))
-            if old.our_key is not None and media.is_secure:
+            if old.is_secure:
+                if not media.is_secure:
+                    raise Unacceptable("What was encrypted stays so.")
                 media.our_key = old.our_key
             self._agree(mine, media)
         except (Unacceptable, AudioFormatError):

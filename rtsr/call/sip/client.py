@@ -46,7 +46,7 @@ class _Question:
     on_answer: Callable[[SipResponse], None]
     headers: dict[str, str] = field(default_factory=dict)
     is_answered: bool = False
-    has_password: bool = False
+    passwords: int = 0
 
 
 class Client(SipUAC):
@@ -55,7 +55,8 @@ class Client(SipUAC):
     A CANCEL waits for the first response to its INVITE: without one, the other end may not know the
     call yet (RFC 3261, 9.1), nor one that is repeated with a password. Who answers a call that is
     not wanted any more, or that somebody else has answered, is acknowledged and hung up (13.2.2.4).
-    A request within a call that is refused for want of a password is repeated with it.
+    A request within a call that is refused for want of a password is repeated with it. So is one
+    once more whose password was right, and the question older than the other end remembers.
     """
 
     def __init__(self, transport: SipTransport) -> None:
@@ -172,7 +173,13 @@ class Client(SipUAC):
             # Sound before the answer, as an announcement.
             call.sdp_answer = description
         if name not in self._given_up:
-            super().handle_response(response, addr)
+            if call._auth_attempts == 1 and _is_stale(response):
+                call._auth_attempts = 0
+                super().handle_response(response, addr)
+                # Once more, and no more.
+                call._auth_attempts = 2
+            else:
+                super().handle_response(response, addr)
             if response.status_code in (401, 407, 422):
                 self._heard_of.discard(name)
         elif response.status_code >= 200:
@@ -236,7 +243,9 @@ class Client(SipUAC):
     ) -> bool:
         """Repeat a request that the other end wants a password with; return whether we have one."""
         call, status, request = self._made.get(key[0]), response.status_code, question.request
-        if status not in (401, 407) or question.has_password or call is None or call._auth is None:
+        if status not in (401, 407) or call is None or call._auth is None:
+            return False
+        if question.passwords > int(_is_stale(response)):
             return False
         credentials = answer_challenge(call._auth, response, status, request.method, request.uri)
         if credentials is None:
@@ -253,7 +262,7 @@ class Client(SipUAC):
         )
         self._questions.pop(key, None)
         self._questions[key[0], dialog.local_cseq] = replace(
-            question, request=repeated, is_answered=False, has_password=True
+            question, request=repeated, is_answered=False, passwords=question.passwords + 1
         )
         return True
 
@@ -304,6 +313,15 @@ def _put_known_challenge_first(response: SipResponse) -> None:
         known = next((each for each in challenges if _can_be_answered(each)), None)
         if known is not None and len(challenges) > 1:
             response.headers.set_single(name, known)
+
+
+def _is_stale(response: SipResponse) -> bool:
+    """Whether a password was right, and only the nonce is too old by now (RFC 7616, 3.3)."""
+    name = "WWW-Authenticate" if response.status_code == 401 else "Proxy-Authenticate"
+    challenge = response.get_header(name)
+    if response.status_code not in (401, 407) or not challenge:
+        return False
+    return (parse_auth(challenge).params.get("stale") or "").lower() == "true"
 
 
 def _can_be_answered(challenge: str) -> bool:

@@ -21,13 +21,12 @@ from aiortc.rtp import (
 
 from rtsr.call.formats import TELEPHONE_EVENT, PayloadFormat
 from rtsr.call.packet_queue import LARGEST_SEQUENCE_JUMP, nearest_step
+from rtsr.call.receiver_reports import take_report
 from rtsr.call.reports import FarReports
 
 __all__ = ["ReportWriter"]
 
 _CNAME = 1
-# A report that counts a longer way than this has another clock.
-_LONGEST_ROUND_TRIP = 10.0
 # Seconds; timestamps that are further apart say nothing of how evenly packets come.
 _LARGEST_TIME_JUMP = 10.0
 
@@ -49,7 +48,8 @@ class ReportWriter:
         self._name = secrets.token_hex(8).encode()
         self._own_ssrc = secrets.randbits(32)
         self._clock_rate = 8000
-        self._packets = self._octets = 0
+        # All packets, and those of sound, by which reports go.
+        self._sent = self._packets = self._octets = 0
         self._newest: tuple[int, float] | None = None
         self._had_sent = 0
         self._reception: _Reception | None = None
@@ -57,6 +57,7 @@ class ReportWriter:
 
     def sent(self, packet: RtpPacket) -> None:
         """Count a packet that goes out."""
+        self._sent += 1
         form = self.formats.get(packet.payload_type)
         if form is None or form is TELEPHONE_EVENT:
             return
@@ -114,20 +115,7 @@ class ReportWriter:
             if isinstance(packet, RtcpSrPacket | RtcpRrPacket):
                 for report in packet.reports:
                     if report.ssrc == self._own_ssrc:
-                        self._take(report)
-
-    def _take(self, report: RtcpReceiverInfo) -> None:
-        round_trip = None
-        if report.lsr:
-            now = current_ntp_time() >> 16 & 0xFFFFFFFF
-            way = ((now - report.lsr - report.dlsr) % 2**32) / 65536
-            round_trip = way if way < _LONGEST_ROUND_TRIP else None
-        self._far.add(
-            report.packets_lost,
-            report.fraction_lost / 256.0,
-            report.jitter / self._clock_rate,
-            round_trip,
-        )
+                        take_report(self._far, report, self._sent, self._clock_rate)
 
 
 class _Reception:

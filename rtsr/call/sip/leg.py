@@ -77,6 +77,10 @@ class Leg:
         if self.line is not None:
             self.line.receive(packet)
 
+    def _count_unusable(self) -> None:
+        if self.line is not None:
+            self.line.path.receiver.counts.malformed += 1
+
     def touch(self) -> None:
         """Take note that the end is there."""
         if self.line is not None:
@@ -105,7 +109,7 @@ class Leg:
         self.reports.formats = media.incoming_formats
         if self.socket is not None and media.has_address:
             control = None if media.shares_port else media.control
-            self.socket.on_report = self.touch
+            self.socket.on_report, self.socket.on_unusable = self.touch, self._count_unusable
             self.socket.set_peer(media.address, control, media.our_key, media.their_key)
 
     def reach(

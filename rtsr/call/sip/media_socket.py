@@ -35,7 +35,8 @@ class MediaSocket(asyncio.DatagramProtocol):
         address: where packets are taken.
         control_port: where reports are taken, if not on the same port.
         unusable: datagrams that were no packets of the peer's.
-        on_report: called when the peer has sent a report.
+        on_report: called when the peer has sent a report, ``on_unusable`` with every datagram that
+            was no packet of the peer's.
     """
 
     def __init__(self, take: Callable[[Packet], None], reports: ReportWriter) -> None:
@@ -43,6 +44,7 @@ class MediaSocket(asyncio.DatagramProtocol):
         self.control_port: int | None = None
         self.unusable = 0
         self.on_report: Callable[[], None] | None = None
+        self.on_unusable: Callable[[], None] | None = None
         self._take = take
         self._reports = reports
         self._transport: asyncio.DatagramTransport | None = None
@@ -153,7 +155,7 @@ class MediaSocket(asyncio.DatagramProtocol):
         """Take a datagram, whatever it holds; called by asyncio."""
         source = (str(addr[0]), int(addr[1]))
         if not self._source.may_be(source):
-            self.unusable += 1
+            self._pass_over()
             return
         try:
             if is_rtcp(data):
@@ -168,10 +170,10 @@ class MediaSocket(asyncio.DatagramProtocol):
             rtp = RtpPacket.parse(data)
         except Exception:
             # A malformed packet must not disturb anything else.
-            self.unusable += 1
+            self._pass_over()
             return
         if not self._source.takes(source, rtp.ssrc):
-            self.unusable += 1
+            self._pass_over()
             return
         self._reports.received(rtp)
         self._take(
@@ -230,7 +232,7 @@ class MediaSocket(asyncio.DatagramProtocol):
         """Read a report, whatever it holds, only from the peer's host; return if it was one."""
         peer = self._source.address
         if peer is None or source[0] != peer[0]:
-            self.unusable += 1
+            self._pass_over()
             return False
         try:
             if self._is_secure:
@@ -239,11 +241,16 @@ class MediaSocket(asyncio.DatagramProtocol):
                 data = self._incoming.unprotect_rtcp(data)
             self._reports.read(data)
         except Exception:
-            self.unusable += 1
+            self._pass_over()
             return False
         if self.on_report is not None:
             self.on_report()
         return True
+
+    def _pass_over(self) -> None:
+        self.unusable += 1
+        if self.on_unusable is not None:
+            self.on_unusable()
 
     def _report_later(self) -> None:
         wait = _REPORT_SECONDS * random.uniform(0.5, 1.5)

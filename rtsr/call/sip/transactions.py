@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ OWN_EXTENSIONS = ("timer",)
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
 _MOST_REMEMBERED = 4096
+# An address between angle brackets and a name before it, either of which may hold what looks like a
+# parameter (RFC 3261, 20.10).
+_NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<[^<>]*>')
 
 
 @dataclass
@@ -256,6 +260,10 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
             transport.on_heard(message, address)
         if isinstance(message, SipResponse):
             transactions.hear_answer(message, address)
+        elif (misread := _misread(message, data)) is not None:
+            if message.method != "ACK":
+                _refuse(transport, message, *misread)
+            return
         elif not transactions.hear_request(message, address):
             return
         if transport.on_message is not None:
@@ -263,11 +271,24 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     except Exception as error:
         _log.info("a SIP message was not usable", extra={"reason": type(error).__name__})
         if isinstance(message, SipRequest) and message.method != "ACK":
-            _refuse(transport, message)
+            _refuse(transport, message, 400, "Bad Request")
 
 
-def _refuse(transport: Any, request: SipRequest) -> None:
-    response = SipResponse(status_code=400, reason_phrase="Bad Request")
+def _misread(request: SipRequest, data: bytes) -> tuple[int, str] | None:
+    """Return the answer to what begins no transaction: of another version, or misnamed in CSeq.
+
+    RFC 3261, 8.1.1.5 and 21.5.6; ``data`` is what the request was parsed from.
+    """
+    version = data.partition(b"\n")[0].split()[-1].upper()
+    if version.startswith(b"SIP/") and version != b"SIP/2.0":
+        return 505, "Version Not Supported"
+    cseq = request.cseq
+    is_another = cseq is not None and cseq.method.upper() != request.method.upper()
+    return (400, "Bad Request") if is_another else None
+
+
+def _refuse(transport: Any, request: SipRequest, status: int, reason: str) -> None:
+    response = SipResponse(status_code=status, reason_phrase=reason)
     for value in request.headers.get("via"):
         response.headers.append("Via", value)
     _copy_headers(request, response)
@@ -279,9 +300,12 @@ def _refuse(transport: Any, request: SipRequest) -> None:
 
 def _keep_one_tag(response: SipResponse) -> None:
     """Leave a To header the tag that it came with; aiosipua adds another to some of them."""
-    address, *tags = (response.headers.get_first("to") or "").split(";tag=")
+    value = response.headers.get_first("to") or ""
+    named = _NAMED.match(value)
+    start = 0 if named is None else named.end()
+    before, *tags = value[start:].split(";tag=")
     if len(tags) > 1:
-        response.headers.set_single("To", f"{address};tag={tags[0]}")
+        response.headers.set_single("To", f"{value[:start]}{before};tag={tags[0]}")
 
 
 def _name_abilities(response: SipResponse) -> None:

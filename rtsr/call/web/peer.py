@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtp import RtcpReceiverInfo
 from aiortc.sdp import MediaDescription, SessionDescription
 
 from rtsr.call.dtx import wants_dtx
@@ -17,8 +18,10 @@ from rtsr.call.engine import CallEngine, Line
 from rtsr.call.formats import FORMATS, OPUS, PayloadFormat
 from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Receiver
+from rtsr.call.receiver_reports import take_report
 from rtsr.call.sender import Sender
 from rtsr.call.web.received_packets import take_packets
+from rtsr.call.web.received_reports import take_reports
 from rtsr.call.web.telephone_events import accept_events
 from rtsr.call.web.track import PacketTrack
 from rtsr.errors import RtsrError
@@ -176,6 +179,7 @@ class WebCall:
         await self._open_line(engine, formats, payload_type)
         assert self.line is not None
         take_packets(receiving.receiver, self.line.receive)
+        take_reports(sending.sender, self._take_report)
         await self._peer.setLocalDescription(answer)
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(_CONNECT_SECONDS, self._check_connected)
@@ -200,6 +204,12 @@ class WebCall:
         )
         self.line.on_silence = self._hang_up
         self.line.path.stream.monitor = Monitor(channels)
+
+    def _take_report(self, report: RtcpReceiverInfo) -> None:
+        assert self.line is not None
+        path = self.line.path
+        assert path.sender is not None
+        take_report(path.far, report, path.sender.sent, self.sending.clock_rate)
 
     def _on_state(self) -> None:
         if self._peer.connectionState in ("failed", "closed"):

@@ -107,6 +107,10 @@ class CallServer:
             )
         except BusyError as error:
             return refused_with(503, str(error), {"Retry-After": "10"})
+        if await request.is_disconnected() or call.has_ended:
+            # Who has gone meanwhile knows no name to hang up by.
+            await call.close()
+            return refused_with(503, "The call was over before it was answered.")
         self._calls[name] = call
         return JSONResponse({"type": "answer", "sdp": answer, "call": name})
 

@@ -1,10 +1,12 @@
 // The page of a call, with a microphone to try it.
-import { $, View, kilohertz, say } from "./view.js";
+import { $, AGAIN_MS, View, kilohertz, say } from "./view.js";
 
 let peer = null, call = null, microphone = null;
 // While it is called, and while the browser will not play by itself.
 let isCalling = false, isSilent = false;
 
+// What browsers say of a connection that ends without a word (RFC 6455, 7.1.5).
+const BROKEN = 1006;
 const NO_MICROPHONE = "There is no microphone, or the browser may not use it; allow it and call again.";
 const MICROPHONE = {
   NotAllowedError: NO_MICROPHONE, NotFoundError: NO_MICROPHONE,
@@ -29,8 +31,16 @@ const view = new View({
     ["Calls", `${now.calls} of ${now.capacity}`],
     ["Duration", `${Math.floor(now.seconds)} s`],
   ],
-  onClose: () => end("The call was ended by the server.", "bad"),
+  onClose: ({ code }) => {
+    // Whose connection breaks may still be heard, for the sound goes another way.
+    if (code === BROKEN) setTimeout(look, AGAIN_MS, call);
+    else end("The call was ended by the server.", "bad");
+  },
 });
+
+function look(name) {
+  if (name && name === call) view.open(`/calls/${name}/view`);
+}
 
 async function begin() {
   // A button that is disabled would lose the focus.
@@ -69,7 +79,7 @@ async function begin() {
     const answer = await ask({ type: "offer", sdp: peer.localDescription.sdp });
     call = answer.call;
     await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
-    view.open(`/calls/${call}/view`);
+    look(call);
     $("call").textContent = "Hang up";
   } catch (error) {
     end(MICROPHONE[error.name] || error.message, "bad");

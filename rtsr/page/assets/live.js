@@ -1,5 +1,5 @@
 // The page of a live session.
-import { View, kilohertz, say } from "./view.js";
+import { AGAIN_MS, View, kilohertz, say } from "./view.js";
 
 const db = (values) => values.map((value) => (value > -100 ? value.toFixed(1) : "quiet")).join(", ");
 
@@ -17,7 +17,6 @@ function colour(now) {
   ];
 }
 
-const AGAIN_MS = 2000;
 const view = new View({
   sentence: (now) => `What comes in ends at ${kilohertz(now.cutoff_hz)}; ${now.fallback_level} adds what is above.`,
   facts: (now) => [

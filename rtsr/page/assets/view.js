@@ -8,6 +8,8 @@ const words = {
   cutoff_hz: "Input ends at",
 };
 const SETTLED_MS = 400;
+// What has broken is tried again after this.
+export const AGAIN_MS = 2000;
 // A fact of more characters has a line to itself, and leaves the names of the others their width.
 const SHORT_FACT = 20;
 // The newest message, for whoever looks with the browser's console.
@@ -34,7 +36,7 @@ export class View {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     this.socket = new WebSocket(`${scheme}://${location.host}${path}`);
     this.socket.onmessage = (event) => this.take(JSON.parse(event.data));
-    this.socket.onclose = () => { this.close(); this.onClose(); };
+    this.socket.onclose = (event) => { this.close(); this.onClose(event); };
   }
 
   close() {

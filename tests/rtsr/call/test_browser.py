@@ -377,6 +377,81 @@ def test_a_call_outlasts_a_network_that_is_gone_for_a_while(stand_in, microphone
     asyncio.run(run())
 
 
+@contextlib.asynccontextmanager
+async def cuttable(port):
+    """A way to a server of this machine: its own port, and what breaks all connections over it."""
+    open_ones = []
+
+    async def carry(reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader, writer):
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        open_ones.extend((writer, back))
+        await asyncio.gather(carry(reader, back), carry(there, writer))
+
+    def cut():
+        for writer in open_ones:
+            writer.transport.abort()
+        open_ones.clear()
+
+    way = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield way.sockets[0].getsockname()[1], cut
+    finally:
+        way.close()
+        cut()
+        await asyncio.sleep(0.1)
+
+
+def test_a_call_outlasts_its_pages_connection(stand_in, microphone):
+    sees = "!document.getElementById('ab').disabled"
+
+    async def run():
+        with running_server("--model", str(stand_in)) as server:
+            async with cuttable(server.port) as (port, cut), Browser(microphone) as browser:
+                await browser.open(f"http://127.0.0.1:{port}/?token={TOKEN}")
+                await browser.run("document.getElementById('call').click()")
+                await browser.until(f"{STATE} === 'The call is on.'")
+                for _ in range(2):
+                    await browser.until(sees)
+                    cut()
+                    await browser.until(f"!({sees})")
+                    # The sound goes another way.
+                    assert await browser.run(STATE) == "The call is on."
+                    assert server.metric("rtsr_calls") == 1.0
+                await browser.until(sees)
+                await hang_up(browser)
+                assert server.metric("rtsr_calls") == 0.0
+                assert await browser.run("document.getElementById('ab').disabled")
+
+    asyncio.run(run())
+
+
+def test_a_call_that_ends_while_its_page_is_cut_off_ends_there_too(stand_in, microphone):
+    async def run():
+        with running_server("--model", str(stand_in)) as server:
+            async with cuttable(server.port) as (port, cut), Browser(microphone) as browser:
+                await browser.open(f"http://127.0.0.1:{port}/?token={TOKEN}")
+                await browser.run(
+                    "fetch = ((real) => async (...given) => { const got = await real(...given);"
+                    " if (given[0] === '/calls')"
+                    " globalThis.answered = await got.clone().json(); return got; })(fetch)"
+                )
+                await browser.run("document.getElementById('call').click()")
+                await browser.until(f"{STATE} === 'The call is on.'")
+                name = await browser.run("answered.call")
+                cut()
+                assert server.ask("DELETE", f"/calls/{name}")[0] == 204
+                await browser.until(f"{STATE} === 'The call was ended by the server.'")
+
+    asyncio.run(run())
+
+
 def likeness(sound, other):
     """Correlation of two sounds where they fit best, at most 1."""
     match = fftconvolve(sound, other[::-1])

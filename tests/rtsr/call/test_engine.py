@@ -258,6 +258,32 @@ def test_metrics_are_what_prometheus_reads(quick):
     assert values["rtsr_steps_total"] == values["rtsr_step_seconds_count"] > 10
 
 
+def test_packets_of_both_directions_are_counted(quick):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            out = []
+            plain = engine.open_plain(Receiver({0: PCMU}), Sender(OPUS, 111), out.append)
+            said = packets(speech(8000, 0.4))
+            for index, packet in enumerate(said):
+                if index != 5:
+                    plain.receive(packet)
+                await asyncio.sleep(0.02)
+            plain.receive(Packet(77, 99, 0, b"?", ssrc=said[0].ssrc))
+            await until(lambda: engine.totals().sent >= len(said))
+            for _ in range(2):
+                totals = engine.totals()
+                assert (totals.received, totals.malformed) == (len(said) - 1, 1)
+                # What would follow the last one counts as lost for a while, too.
+                assert totals.lost == plain.path.receiver.counts.lost >= 1
+                assert totals.sent == len(out)
+                assert totals.concealed_seconds > 0.0
+                # It has no new band that could be missing.
+                assert (totals.fallback_seconds, totals.missed) == (0.0, 0)
+                plain.close()
+
+    asyncio.run(run())
+
+
 def test_keys_of_both_ends_are_counted(quick):
     async def run():
         async with CallEngine(1, **quick) as engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -53,6 +54,29 @@ def test_a_line_without_an_end_is_not_kept(monkeypatch):
     answer, took = answer_to(b"GET /" + b"a" * 20_000, 60.0, monkeypatch)
     assert answer == b""
     assert took < 10.0
+
+
+def test_connections_that_ask_for_nothing_make_room_and_end_with_the_server(caplog):
+    async def run():
+        server = MetricsServer(None)
+        await server.start("127.0.0.1", 0)
+        most = metrics_server._MOST_CONNECTIONS
+        idle = [await asyncio.open_connection(*server.address) for _ in range(most + 3)]
+        # The oldest have made room.
+        for reader, _ in idle[:3]:
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 2.0) == b""
+        assert len(server._open) == most
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 2.0)).startswith(b"HTTP/1.1 404 ")
+        await asyncio.wait_for(server.stop(), 2.0)
+        assert not server._open
+        for each in (writer, *(writer for _, writer in idle)):
+            each.close()
+
+    asyncio.run(run())
+    assert "Error" not in caplog.text
 
 
 def test_other_pages_are_not_there(monkeypatch):

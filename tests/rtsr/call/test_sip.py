@@ -207,12 +207,14 @@ def test_both_ends_are_told_what_was_lost_and_tell_it(running, peer, monkeypatch
         media.sendto(garbage, ("127.0.0.1", there))
         media.sendto(garbage, ("127.0.0.1", bridge_port))
     running.until(lambda: running.engine.totals().far_reports == before.far_reports + 2)
+    running.until(lambda: running.engine.totals().malformed >= before.malformed + 6)
     hang_up(peer, to)
     media.close()
     control.close()
     running.until(lambda: running.engine.calls == 0)
     totals = running.engine.totals()
     assert totals.far_lost == before.far_lost + 12
+    assert totals.received - before.received >= 40
     assert totals.far_jitter_seconds - before.far_jitter_seconds == pytest.approx(0.03)
     metrics = exposition(running.engine).decode()
     assert f"rtsr_far_packets_lost_total {float(totals.far_lost)}" in metrics
@@ -286,8 +288,8 @@ def test_keys_and_new_starts_are_neither_jitter_nor_loss(monkeypatch):
 
 def test_losses_that_were_counted_stay_counted():
     far = FarReports()
-    far.add(10, 0.1, 0.0, None)
-    far.add(2, 0.0, 0.0, None)
+    far.add(10, 20, 0.1, 0.0, None)
+    far.add(2, 20, 0.0, 0.0, None)
     assert far.lost == 10
 
 

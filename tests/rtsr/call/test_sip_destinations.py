@@ -6,14 +6,26 @@ import asyncio
 import contextlib
 
 import pytest
-from sip_ends import OPUS_SDP, SDP, CalledEnd, Peer, answered, between, hang_up, ring, tag_of
+from sip_ends import (
+    OPUS_SDP,
+    SDP,
+    CalledEnd,
+    Peer,
+    Running,
+    answered,
+    between,
+    hang_up,
+    ring,
+    set_up,
+    tag_of,
+)
 
 pytest.importorskip("aiosipua")
 
 from aiosipua import SipMessage
 
 from rtsr.call.sip import destinations
-from rtsr.call.sip.agent import Agent
+from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.destinations import contact_in, datagram_hop
 
 
@@ -377,3 +389,16 @@ def test_a_call_without_a_wider_codec_is_warned_of(stand_in, caplog, answer, war
         hang_up(peer, to)
     warnings = [record for record in caplog.records if "no codec that carries" in record.message]
     assert bool(warnings) == warned
+
+
+def test_the_log_does_not_name_a_target_whose_name_is_unknown(stand_in, caplog):
+    caplog.set_level("INFO", "rtsr")
+    target = Target.parse("sip:bob@nosuch-customer-7.invalid")
+    with Running(str(stand_in), target=target) as running:
+        peer = Peer(running.port)
+        assert set_up(peer)[0] == 502
+        peer.close()
+        running.until(lambda: running.bridge.calls == 0)
+    (refused,) = [each for each in caplog.records if each.message == "sip call refused"]
+    assert refused.reason == "the target's name is not known"
+    assert not [each for each in caplog.records if "nosuch" in str(vars(each))]

@@ -220,6 +220,41 @@ def test_a_call_that_is_repeated_with_a_password_is_cancelled_once_it_is_known(s
         called.answer(repeated, 487)
 
 
+_STALE = 'Proxy-Authenticate: Digest realm="r", nonce="{}", stale=TRUE\r\n'
+
+
+@pytest.mark.parametrize("questions", [2, 3])
+def test_a_password_is_said_once_more_where_only_the_nonce_was_too_old(stand_in, questions):
+    with between(stand_in, auth=SipDigestAuth("account", "secret")) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        called.answer(called.hear("INVITE"), 407, more=_CHALLENGE)
+        called.hear("ACK")
+        for number in range(1, questions):
+            asked = called.hear("INVITE")
+            assert f'nonce="{number - 1 or "n"}"' in asked
+            called.answer(asked, 407, more=_STALE.format(number))
+            called.hear("ACK")
+        if questions > 2:
+            # Who never has enough is a wrong password's end.
+            assert peer.final()[0] == 502
+            return
+        asked = called.hear("INVITE")
+        assert 'nonce="1"' in asked
+        called.answer(asked, 200, OPUS_SDP)
+        called.hear("ACK")
+        status, text = peer.final()
+        assert status == 200
+        hang_up(peer, tag_of(text))
+        for number in (2, 3):
+            called.answer(bye := called.hear("BYE"), 407, more=_STALE.format(number))
+            assert ("Proxy-Authorization" in bye) is (number > 2)
+        bye = called.hear("BYE")
+        assert 'nonce="3"' in bye
+        called.answer(bye, 407, more=_STALE.format(4))
+        with pytest.raises(TimeoutError):
+            called.hear("BYE", 0.4)
+
+
 def test_without_a_port_for_sound_calls_are_refused(stand_in):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))

@@ -21,17 +21,18 @@ OURS = 9
 
 
 def writer(far):
-    """What has sent a packet of a stream of ours."""
+    """What has sent four packets of a stream of ours."""
     made = ReportWriter(far)
     made.formats = {0: PCMU}
-    made.sent(RtpPacket(0, 0, 1, 160, OURS, bytes(160)))
+    for number in range(1, 5):
+        made.sent(RtpPacket(0, 0, number, 160 * number, OURS, bytes(160)))
     return made
 
 
-def report(ssrc=OURS, lost=3, since=0.0):
+def report(ssrc=OURS, lost=3, since=0.0, jitter=80):
     """A report that says that it answers one of ours that was written so many seconds ago."""
     stamp = (current_ntp_time() - round(since * 2**32)) >> 16 & 0xFFFFFFFF if since else 0
-    return bytes(RtcpRrPacket(5, [RtcpReceiverInfo(ssrc, 64, lost, 100, 80, stamp, 0)]))
+    return bytes(RtcpRrPacket(5, [RtcpReceiverInfo(ssrc, 64, lost, 100, jitter, stamp, 0)]))
 
 
 def test_reports_on_streams_of_others_do_not_count():
@@ -49,6 +50,19 @@ def test_a_way_that_is_too_long_is_another_clock(seconds, counted):
     writer(far).read(report(since=seconds))
     assert (far.count, far.round_trips) == (1, counted)
     assert far.round_trip_seconds == pytest.approx(seconds * counted, abs=0.5)
+
+
+def test_what_cannot_be_true_of_our_packets_spoils_no_sums():
+    far = FarReports()
+    ours = writer(far)
+    ours.read(report(lost=2**23 - 1))
+    assert (far.count, far.lost) == (1, 4)
+    # 10 s at 8000 Hz are the most.
+    ours.read(report(jitter=2**32 - 1))
+    ours.read(report(jitter=80_001))
+    assert (far.count, far.jitter_seconds) == (1, 0.01)
+    ours.read(report(jitter=80_000))
+    assert (far.count, far.jitter_seconds) == (2, 10.01)
 
 
 @pytest.mark.parametrize("seconds", [11, 100_000])

@@ -113,6 +113,33 @@ def test_a_caller_who_has_not_heard_the_refusal_hears_it_again(running, peer):
         peer.hear(1.5)
 
 
+@pytest.mark.parametrize(
+    "to",
+    [
+        '"a;tag=b" <sip:x@127.0.0.1>',
+        '"a\\";tag=b" <sip:x@127.0.0.1;tag=c>',
+        "Desk <sip:x@127.0.0.1;tag=c>;x=y",
+        "<sip:x@127.0.0.1>",
+        "sip:x@127.0.0.1",
+    ],
+)
+def test_a_name_that_looks_like_a_tag_is_none(running, peer, to):
+    plain, named = b"<sip:x@127.0.0.1>", to.encode()
+    for method in ("OPTIONS", "INVITE"):
+        body = SDP if method == "INVITE" else ""
+        request = peer.request(method, body=body).replace(b"To: " + plain, b"To: " + named)
+        peer.send(request)
+        status, text = peer.final()
+        assert status == 200
+        answered = text.split("\r\nTo: ")[1].split("\r\n")[0]
+        assert answered.startswith(f"{to};tag=")
+        assert ";tag=" not in answered[len(to) + 5 :]
+    tag = answered[len(to) :]
+    peer.send(peer.request("ACK", to=tag).replace(b"To: " + plain, b"To: " + named))
+    peer.send(peer.request("BYE", to=tag, number=2).replace(b"To: " + plain, b"To: " + named))
+    assert peer.final()[0] == 200
+
+
 def test_the_oldest_transactions_are_forgotten(monkeypatch):
     monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
     transport = Transport()

@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 
 import av
 import numpy as np
@@ -28,6 +29,7 @@ pytest.importorskip("aiortc")
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
+    RTCDtlsTransport,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
@@ -43,8 +45,10 @@ from rtsr.call.formats import OPUS, PCMU
 from rtsr.call.web import UpsampledTrack
 from rtsr.call.web import peer as peer_module
 from rtsr.call.web.received_packets import take_packets
+from rtsr.call.web.server import CallServer
 from rtsr.cli.app import app
 from rtsr.errors import ArgumentError
+from rtsr.page.access import Access
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,12 @@ def test_aiortc_still_has_what_is_replaced_in_it():
     code = inspect.getsource(RTCRtpReceiver._handle_rtp_packet)
     assert "pli_flag, encoded_frame = self.__jitter_buffer.add(packet)" in code
     assert "if encoded_frame is not None" in code
+    assert list(inspect.signature(RTCRtpSender._handle_rtcp_packet).parameters) == [
+        "self",
+        "packet",
+    ]
+    code = inspect.getsource(RTCDtlsTransport._handle_rtcp_data)
+    assert "await recipient._handle_rtcp_packet(packet)" in code
     # Telephone events are added to what one transceiver has agreed to, behind its codecs.
     code = inspect.getsource(RTCPeerConnection.setRemoteDescription)
     assert "transceiver._codecs = common" in code
@@ -185,6 +195,9 @@ def _new_peer():
 
 
 def test_pcmu_goes_in_and_full_band_opus_comes_out(server):
+    reports = [f"rtsr_{name}_seconds_count" for name in ("far_jitter", "round_trip")]
+    before = [server.metric(name) for name in reports]
+
     async def run():
         client = Client()
         name = await client.call(server)
@@ -203,6 +216,9 @@ def test_pcmu_goes_in_and_full_band_opus_comes_out(server):
     assert band_db(got, 4500, 8000) > band_db(got, 300, 3000) - 40
     assert server.metric("rtsr_calls") == 0.0
     assert server.metric("rtsr_packets_received_total") > 100
+    # What the client has reported of our sound.
+    assert all(server.metric(name) > was for name, was in zip(reports, before, strict=True))
+    assert server.metric("rtsr_round_trip_seconds_sum") < 10.0
 
 
 def test_a_full_server_says_so_and_a_call_that_ends_makes_room(server):
@@ -638,6 +654,63 @@ def test_nobody_is_asked_for_our_address_unless_named(monkeypatch):
         [],
         ["stun:stun.example.org:3478"],
     ]
+
+
+def test_who_goes_before_the_answer_leaves_no_call_behind(stand_in):
+    offer = json.dumps({"type": "offer", "sdp": OFFER}).encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stun:
+        # A server that says nothing holds the answer up.
+        stun.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{stun.getsockname()[1]}"
+        with running_server("--model", str(stand_in), "--stun", address) as server:
+            with socket.create_connection(("127.0.0.1", server.port)) as page:
+                page.sendall(
+                    f"POST /calls HTTP/1.1\r\nHost: {server.netloc}\r\n"
+                    f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(offer)}\r\n\r\n".encode()
+                    + offer
+                )
+                end = time.monotonic() + 4.0
+                while server.metric("rtsr_calls") != 1.0:
+                    assert time.monotonic() < end, "the call was not begun"
+                    time.sleep(0.05)
+            # By itself it would be ended 30 s after the answer.
+            end = time.monotonic() + 15.0
+            while server.metric("rtsr_calls") != 0.0:
+                assert time.monotonic() < end, "its place is still taken"
+                time.sleep(0.1)
+
+
+def test_a_call_that_ends_while_it_is_answered_is_not_kept(monkeypatch):
+    class Over:
+        has_ended = True
+
+        async def close(self):
+            pass
+
+    async def answer(*given, **more):
+        return Over(), "v=0"
+
+    async def ask(server):
+        data = json.dumps({"sdp": "v=0"}).encode()
+        waits = [{"type": "http.request", "body": data}]
+        said = []
+
+        async def receive():
+            return waits.pop() if waits else await asyncio.sleep(60)
+
+        async def send(message):
+            said.append(message)
+
+        headers = [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {TOKEN}".encode())]
+        scope = {"type": "http", "method": "POST", "path": "/calls", "headers": headers}
+        await server.app({**scope, "scheme": "http", "query_string": b""}, receive, send)
+        return said[0]["status"]
+
+    monkeypatch.setattr(peer_module.WebCall, "answer", answer)
+    server = CallServer(None, Access(("127.0.0.1",), TOKEN))
+    assert asyncio.run(ask(server)) == 503
+    assert not server._calls
 
 
 def test_a_stun_server_says_under_which_address_we_are_seen():
