@@ -38,6 +38,15 @@ _MOST_REMEMBERED = 4096
 
 
 @dataclass
+class _Asked:
+    """A request that we have sent: to where, and whether it was said to be worked at (1xx)."""
+
+    request: SipRequest
+    to: tuple[str, int]
+    is_proceeding: bool = False
+
+
+@dataclass
 class _Answered:
     """A request that came: from where, through which proxies, and its answer so far."""
 
@@ -61,7 +70,7 @@ class Transactions:
 
     def __init__(self, transport: SipTransport) -> None:
         self._transport = transport
-        self._asked: dict[tuple[str, str], tuple[SipRequest, tuple[str, int]]] = {}
+        self._asked: dict[tuple[str, str], _Asked] = {}
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self._answered: dict[tuple[str, str], _Answered] = {}
 
@@ -81,7 +90,7 @@ class Transactions:
         if request.method == "INVITE":
             # aiosipua names what it can do by itself, again where it repeats one with a password.
             request.headers.set_single("Supported", ", ".join(OWN_EXTENSIONS))
-        self._asked[key] = (request, to)
+        self._asked[key] = _Asked(request, to)
         self._forget_old()
         deadline = time.monotonic() + _TIMEOUT
         self._set_timer(key, _T1, deadline, repeat)
@@ -95,31 +104,40 @@ class Transactions:
         known = self._asked.get(key)
         if known is None:
             return
-        request, to = known
+        request, to = known.request, known.to
         if time.monotonic() >= deadline:
             if self._transport.on_message is not None:
                 self._transport.on_message(_no_answer(request, 408, "Request Timeout"), to)
             return
         if repeat:
             self._write(bytes(request), to)
-        longest = 2.0 * waited if request.method == "INVITE" else min(2.0 * waited, _T2)
+        if known.is_proceeding:
+            wait = _T2
+        else:
+            wait = 2.0 * waited if request.method == "INVITE" else min(2.0 * waited, _T2)
         left = max(0.1, deadline - time.monotonic())
-        self._set_timer(key, min(longest, left), deadline, repeat)
+        self._set_timer(key, min(wait, left), deadline, repeat)
 
     def hear_answer(self, response: SipResponse, source: tuple[str, int]) -> None:
-        """Stop repeating the request of a response that came, and acknowledge a refusal."""
+        """Stop repeating the request of a response that came, and acknowledge a refusal.
+
+        An answer before the final one (1xx) is enough for an INVITE alone. Other requests are still
+        repeated behind it, less often, and given up in the same time (RFC 3261, 17.1.2.2).
+        """
         key = transaction_key(response)
         if key is None:
+            return
+        known = self._asked.get(key)
+        if known is not None and key[1] != "INVITE" and response.status_code < 200:
+            known.is_proceeding = True
             return
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        known = self._asked.get(key)
         if known is not None and key[1] == "INVITE" and response.status_code >= 300:
-            request, to = known
             # A connection over which something came lives.
-            to = source if self._transport.reliable else to
-            self._write(bytes(_acknowledgement(request, response)), to)
+            to = source if self._transport.reliable else known.to
+            self._write(bytes(_acknowledgement(known.request, response)), to)
 
     def hear_of_no_way(self, data: bytes) -> None:
         """Answer for the other end where a request cannot be sent.
@@ -140,7 +158,7 @@ class Transactions:
         """Answer so for all requests that wait for an answer from an address."""
         for key in list(self._timers):
             known = self._asked.get(key)
-            if known is not None and known[1] == address:
+            if known is not None and known.to == address:
                 self._give_up(key)
 
     def _give_up(self, key: tuple[str, str]) -> None:
@@ -148,10 +166,10 @@ class Transactions:
         if timer is None or known is None:
             return
         timer.cancel()
-        request, to = known
-        status = 408 if is_within_call(request) else 503
+        status = 408 if is_within_call(known.request) else 503
         if self._transport.on_message is not None:
-            self._transport.on_message(_no_answer(request, status, "No Connection"), to)
+            answer = _no_answer(known.request, status, "No Connection")
+            self._transport.on_message(answer, known.to)
 
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""

@@ -102,6 +102,60 @@ def test_nothing_else_is_said_again(monkeypatch, method, status, transport):
     assert said_again(monkeypatch, 20.0, request(method), status, transport) == 0
 
 
+def asked_again(monkeypatch, method, provisional, transport=None, seconds=50.0):
+    """How often a request is said again after an answer before the final one, and what ends it."""
+    for name in ("_T1", "_T2", "_TIMEOUT"):
+        monkeypatch.setattr(transactions, name, getattr(transactions, name) / 100)
+    transport, ends = transport or Transport(), []
+    transport.on_message = lambda message, address: ends.append(message.status_code)
+
+    async def run():
+        watched = Transactions(transport)
+        asked = request(method)
+        watched.ask(asked, HERE, repeat=not transport.reliable)
+        if provisional:
+            watched.hear_answer(answer(asked, provisional), HERE)
+        await asyncio.sleep(seconds / 100)
+        watched.close()
+
+    asyncio.run(run())
+    return len(transport.written), ends
+
+
+def test_a_request_is_said_again_until_its_final_answer_less_often_after_a_first_one(monkeypatch):
+    # After 0.5 s, then every 4 s up to 32 (RFC 3261, 17.1.2.2), later where busy. Without the first
+    # one after 0.5, 1.5, 3.5, 7.5 s and so on.
+    count, ends = asked_again(monkeypatch, "BYE", 100)
+    assert 4 <= count <= 9
+    assert ends == [408]
+
+
+def test_a_request_over_a_connection_is_given_up_in_time_whatever_came_first(monkeypatch):
+    assert asked_again(monkeypatch, "BYE", 100, ReliableTransport()) == (0, [408])
+
+
+def test_a_call_that_was_heard_of_is_not_said_again(monkeypatch):
+    assert asked_again(monkeypatch, "INVITE", 100) == (0, [])
+
+
+def test_a_final_answer_after_a_first_one_ends_the_request(monkeypatch):
+    transport = Transport()
+    written = transport.written
+
+    async def run():
+        watched = Transactions(transport)
+        asked = request("BYE")
+        watched.ask(asked, HERE, repeat=True)
+        watched.hear_answer(answer(asked, 100), HERE)
+        watched.hear_answer(answer(asked, 200), HERE)
+        await asyncio.sleep(0.1)
+        watched.close()
+
+    monkeypatch.setattr(transactions, "_T1", 0.02)
+    asyncio.run(run())
+    assert not written
+
+
 def test_a_caller_who_has_not_heard_the_refusal_hears_it_again(running, peer):
     peer.acknowledges = False
     peer.send(peer.request("INVITE", body=SDP.replace("RTP/AVP 0", "RTP/AVP 3")))
@@ -154,7 +208,7 @@ def test_what_we_have_asked_and_was_answered_is_forgotten(monkeypatch):
             watched.hear_answer(answer(asked, 200), HERE)
         assert len(watched._asked) <= 12
         # What still waits stays, however old it is.
-        assert any(known is waiting for known, _ in watched._asked.values())
+        assert any(known.request is waiting for known in watched._asked.values())
         watched.close()
 
     asyncio.run(run())
