@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import ClassVar
 
 from aiosipua import SipRequest, SipResponse
 from aiosipua.headers import parse_via, stringify_via
-from aiosipua.transport import TcpSipTransport, _read_sip_message
+from aiosipua.transport import TcpSipTransport
 
 from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
+from rtsr.call.sip.framing import read_message
 from rtsr.call.sip.transactions import Transactions, receive
 from rtsr.certificates import reason_of
 from rtsr.listening import room_for_connections
@@ -32,6 +34,7 @@ _SWEEP_SECONDS = 5.0
 # Who asks and does not read the answers.
 _MOST_UNREAD_BYTES = 1 << 20
 _CONNECT_SECONDS = 10.0
+_LAST_ANSWERS_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
 
 
@@ -116,7 +119,12 @@ class TcpTransport(TcpSipTransport):
         self._serving.add(serving)
         try:
             await self._prepare(writer)
-            await super()._handle_connection(reader, writer)
+            self._connections[address] = (reader, writer)
+            await self._read(reader, writer, address)
+            writer.close()
+            # Answers may still be on their way.
+            with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), _LAST_ANSWERS_SECONDS)
         except OSError as error:
             _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
         finally:
@@ -170,16 +178,24 @@ class TcpTransport(TcpSipTransport):
     ) -> None:
         """Read from a connection that we have opened; called by aiosipua."""
         try:
-            while (data := await _read_sip_message(reader)) is not None:
-                self._dispatch(data, addr)
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-            pass
+            await self._read(reader, writer, addr)
         except OSError as error:
             # Over TLS 1.3 an end that wants a certificate of ours says so only now.
             _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
             self.transactions.hear_of_no_way_to(addr)
         finally:
             writer.transport.abort()
+
+    async def _read(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, addr: tuple[str, int]
+    ) -> None:
+        """Take messages from a connection until it ends."""
+        try:
+            while (data := await read_message(reader)) is not None:
+                self._dispatch(data, addr)
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+            pass
+        finally:
             known = self._connections.get(addr)
             # There may be a newer one already.
             if known is not None and known[1] is writer:
