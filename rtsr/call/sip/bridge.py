@@ -206,7 +206,8 @@ class Bridge:
         except TooShort as error:
             self._decline(incoming, 422, error.headers)
             return
-        incoming.sdp_offer = description_in(incoming.invite)
+        # aiosipua has read a description whose type is written as it knows it.
+        incoming.sdp_offer = incoming.sdp_offer or description_in(incoming.invite)
         if incoming.invite.body and incoming.sdp_offer is None:
             self._decline(incoming, 415, _ACCEPTED)
             return

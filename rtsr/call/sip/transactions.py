@@ -16,8 +16,11 @@ from typing import Any
 from aiosipua import SipMessage, SipRequest, SipResponse
 from aiosipua.headers import CSeq, stringify_cseq
 from aiosipua.transport import SipTransport
+from aiosipua.utils import generate_tag
 
+from rtsr.call.sip.description import has_too_many_media
 from rtsr.call.sip.destinations import asks_for_sips, is_within_call, note_source
+from rtsr.call.sip.framing import LONGEST_BODY, LONGEST_HEAD
 
 __all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "transaction_key"]
 
@@ -35,6 +38,8 @@ OWN_EXTENSIONS = ("timer",)
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
 _MOST_REMEMBERED = 4096
+# Of one header; there are no more hops than that.
+_MOST_VALUES = 70
 
 
 @dataclass
@@ -261,6 +266,9 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     data = data.lstrip(b"\r\n\0 ")
     if not data:
         return
+    if data.find(b"\r\n\r\n", 0, LONGEST_HEAD) < 0 and len(data) > LONGEST_HEAD:
+        _log.info("a SIP message could not be read", extra={"reason": "too long"})
+        return
     try:
         message = SipMessage.parse(data)
         if isinstance(message, SipRequest):
@@ -268,6 +276,10 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     except Exception as error:
         _log.info("a SIP message could not be read", extra={"reason": type(error).__name__})
         return
+    refusal = _refusal(message)
+    if refusal is not None and (isinstance(message, SipResponse) or message.method == "ACK"):
+        # Neither is answered: the call goes on as without a description.
+        message.body, refusal = b"", None
     transactions: Transactions = transport.transactions
     try:
         if transport.reliable:
@@ -276,19 +288,34 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
             transactions.hear_answer(message, address)
         elif not transactions.hear_request(message, address):
             return
+        elif refusal is not None:
+            _refuse(transport, message, *refusal)
+            return
         if transport.on_message is not None:
             transport.on_message(message, address)
     except Exception as error:
         _log.info("a SIP message was not usable", extra={"reason": type(error).__name__})
         if isinstance(message, SipRequest) and message.method != "ACK":
-            _refuse(transport, message)
+            _refuse(transport, message, 400, "Bad Request")
 
 
-def _refuse(transport: Any, request: SipRequest) -> None:
-    response = SipResponse(status_code=400, reason_phrase="Bad Request")
+def _refusal(message: SipRequest | SipResponse) -> tuple[int, str] | None:
+    """Return the answer to what would take too long to read while all calls wait."""
+    longest = max((len(values) for _, values in message.headers.items()), default=0)
+    if longest > _MOST_VALUES or len(message.body) > LONGEST_BODY:
+        return 513, "Message Too Large"
+    return (488, "Not Acceptable Here") if has_too_many_media(message) else None
+
+
+def _refuse(transport: Any, request: SipRequest, status: int, reason: str) -> None:
+    response = SipResponse(status_code=status, reason_phrase=reason)
     for value in request.headers.get("via"):
         response.headers.append("Via", value)
     _copy_headers(request, response)
+    to = response.headers.get_first("to")
+    if to is not None and ";tag=" not in to:
+        # RFC 3261, 8.2.6.2.
+        response.headers.set_single("To", f"{to};tag={generate_tag()}")
     try:
         transport.send_reply(response)
     except Exception as error:

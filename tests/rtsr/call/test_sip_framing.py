@@ -1,4 +1,4 @@
-"""Where a SIP message ends in a stream, and which are not read."""
+"""Where a SIP message ends in a stream, and which are too long to be read while calls wait."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import socket
 
 import pytest
-from sip_ends import SDP, Stream
+from sip_ends import OPUS_SDP, SDP, Stream, between, hang_up, tag_of
 
-from rtsr.call.sip.framing import LONGEST_HEAD, read_message
+from rtsr.call.sip.framing import LONGEST_BODY, LONGEST_HEAD, read_message
 
 START = b"INVITE sip:x@127.0.0.1 SIP/2.0\r\n"
 
@@ -83,3 +83,76 @@ def test_a_call_whose_length_has_a_space_before_its_colon_keeps_its_description(
         pass
     assert answer.startswith(b"SIP/2.0 488 ")
     stream.close()
+
+
+def with_media(count):
+    """A description with so many media, of which the first can be taken."""
+    return SDP + (count - 1) * "m=video 0 RTP/AVP 31\r\n"
+
+
+def test_as_many_media_as_calls_have_are_read(running, peer):
+    peer.send(peer.request("INVITE", body=with_media(16)))
+    status, text = peer.final()
+    assert (status, text.count("\r\nm=")) == (200, 16)
+    hang_up(peer, tag_of(text))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (with_media(17), "application/sdp", 488),
+        (SDP + 12 * "\x0b m=\n", "Application/SDP;a=b", 200),
+        (SDP + 16 * "\x0b m=\n", "Application/SDP;a=b", 488),
+        (SDP + LONGEST_BODY * "a", "application/sdp", 513),
+    ],
+)
+def test_a_description_that_takes_too_long_to_read_is_refused(running, peer, body, kind, status):
+    message = peer.request("INVITE", body=body)
+    peer.send(message.replace(b"application/sdp", kind.encode()))
+    answered, text = peer.final()
+    assert answered == status
+    assert tag_of(text) != ";tag="
+    if status == 200:
+        hang_up(peer, tag_of(text))
+
+
+def test_a_long_body_is_refused_over_tcp_and_one_without_an_end_not_read(running, peer):
+    with socket.create_connection(("127.0.0.1", running.port), 5.0) as stream:
+        message = peer.request("OPTIONS", body=65_535 * "a").replace(b"/UDP", b"/TCP")
+        stream.sendall(message)
+        assert stream.recv(65535).startswith(b"SIP/2.0 513 ")
+        stream.sendall(peer.request("OPTIONS").replace(b"/UDP", b"/TCP"))
+        assert stream.recv(65535).startswith(b"SIP/2.0 200 ")
+        head = peer.request("OPTIONS", body=65_536 * "a").replace(b"/UDP", b"/TCP")[:-65_536]
+        stream.sendall(head)
+        assert stream.recv(65535) == b""
+
+
+def test_a_long_head_is_passed_over_and_many_values_of_one_header_are_refused(running, peer):
+    peer.send(peer.request("OPTIONS", more=f"Subject: {LONGEST_HEAD * 'a'}\r\n"))
+    many = "Record-Route: " + ",".join(70 * ["<sip:p;lr>"]) + "\r\n"
+    peer.send(peer.request("OPTIONS", number=2, more=many))
+    status, text = peer.hear()
+    assert (status, "CSeq: 2 OPTIONS" in text) == (200, True)
+    peer.send(peer.request("OPTIONS", number=3, more=many + "Record-Route: <sip:p;lr>\r\n"))
+    assert peer.hear()[0] == 513
+
+
+def test_an_answer_that_takes_too_long_to_read_counts_as_one_without_a_description(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 200, OPUS_SDP + 16 * "m=video 0 RTP/AVP 31\r\n")
+        called.hear("ACK")
+        assert peer.final()[0] == 488
+        called.answer(called.hear("BYE"), 200)
+
+
+def test_an_answer_with_the_acknowledgement_is_not_refused_but_passed_over(running, peer):
+    peer.send(peer.request("INVITE"))
+    status, text = peer.final()
+    assert status == 200
+    peer.send(peer.request("ACK", to=tag_of(text), body=with_media(17)))
+    # Nothing answers an ACK; the call ends for want of a description.
+    bye = peer.asked("BYE")
+    peer.answer(bye, 200)
