@@ -38,6 +38,7 @@ OWN_EXTENSIONS = ("timer",)
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
 _MOST_REMEMBERED = 4096
+_MOST_REMEMBERED_BYTES = 16 << 20
 # Of one header; there are no more hops than that.
 _MOST_VALUES = 70
 
@@ -63,6 +64,11 @@ class _Answered:
     to: tuple[str, int] = ("", 0)
     repeats: asyncio.TimerHandle | None = None
 
+    @property
+    def size(self) -> int:
+        """How many bytes of the request and its answer are kept."""
+        return sum(map(len, self.proxies)) + len(self.data or b"")
+
     def stop(self) -> None:
         """Repeat the answer no longer by itself."""
         if self.repeats is not None:
@@ -78,6 +84,7 @@ class Transactions:
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self._answered: dict[tuple[str, str], _Answered] = {}
+        self._answered_bytes = 0
 
     def close(self) -> None:
         """Repeat nothing any more."""
@@ -189,12 +196,11 @@ class Transactions:
             return True
         known = self._answered.get(key)
         if known is None:
-            self._answered[key] = _Answered(
-                time.monotonic(),
-                source,
-                request.headers.get("record-route"),
-                asks_for_sips(request),
-            )
+            # Only answers to an INVITE name them.
+            proxies = request.headers.get("record-route") if key[1] == "INVITE" else []
+            known = _Answered(time.monotonic(), source, proxies, asks_for_sips(request))
+            self._answered[key] = known
+            self._answered_bytes += known.size
             self._forget_old()
             return True
         known.source = source
@@ -223,7 +229,9 @@ class Transactions:
         if known is not None:
             if key is not None and key[1] == "INVITE" and 100 < response.status_code < 300:
                 _name_proxies(response, known.proxies)
+            self._answered_bytes -= known.size
             known.at, known.data, known.to = time.monotonic(), bytes(response), to
+            self._answered_bytes += known.size
             known.stop()
             if key is not None and key[1] == "INVITE" and response.status_code >= 300:
                 self._repeat_later(known, _T1)
@@ -251,9 +259,12 @@ class Transactions:
             _log.warning("a SIP message was not sent", extra={"reason": str(error)})
 
     def _forget_old(self) -> None:
-        if len(self._answered) > _MOST_REMEMBERED:
-            for key in list(self._answered)[: _MOST_REMEMBERED // 2]:
-                self._answered.pop(key).stop()
+        is_much = self._answered_bytes > _MOST_REMEMBERED_BYTES
+        if is_much or len(self._answered) > _MOST_REMEMBERED:
+            for key in list(self._answered)[: len(self._answered) // 2]:
+                known = self._answered.pop(key)
+                known.stop()
+                self._answered_bytes -= known.size
         if len(self._asked) > _MOST_REMEMBERED:
             for key in [k for k in self._asked if k not in self._timers]:
                 del self._asked[key]

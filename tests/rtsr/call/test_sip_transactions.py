@@ -32,10 +32,10 @@ class ReliableTransport(Transport):
     reliable = True
 
 
-def request(method="INVITE", branch="b1", number=1):
+def request(method="INVITE", branch="b1", number=1, more=""):
     return SipMessage.parse(
         f"{method} sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch={branch}\r\n"
-        f"From: <sip:a@b>;tag=1\r\nTo: <sip:x@b>\r\nCall-ID: c\r\nCSeq: {number} {method}\r\n\r\n"
+        f"From: <sip:a@b>;tag=1\r\nTo: <sip:x@b>\r\nCall-ID: c\r\nCSeq: {number} {method}\r\n{more}\r\n"
     )
 
 
@@ -183,6 +183,39 @@ def test_the_oldest_transactions_are_forgotten(monkeypatch):
         assert len(transport.written) == 1
         assert watched.hear_request(requests[0], HERE)
         watched.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("what", ["proxies", "answer"])
+def test_the_oldest_of_long_transactions_are_forgotten(monkeypatch, what):
+    monkeypatch.setattr(transactions, "_MOST_REMEMBERED_BYTES", 100_000)
+    transport = Transport()
+
+    async def run():
+        watched = Transactions(transport)
+        proxies = f"Record-Route: <sip:{'p' * 10_000}>\r\n" if what == "proxies" else ""
+        requests = [request("INVITE", branch=f"b{number}", more=proxies) for number in range(40)]
+        for each in requests:
+            assert watched.hear_request(each, HERE)
+            response = answer(each, 200)
+            response.body = b"a" * 10_000 if what == "answer" else b""
+            watched.answer(response, HERE)
+        kept = list(watched._answered.values())
+        assert 4 <= len(kept) <= 11
+        assert sum(known.size for known in kept) == watched._answered_bytes <= 120_000
+        assert not watched.hear_request(requests[-1], HERE)
+        assert watched.hear_request(requests[0], HERE)
+        watched.close()
+
+    asyncio.run(run())
+
+
+def test_proxies_of_what_sets_no_call_up_are_not_kept():
+    async def run():
+        watched = Transactions(Transport())
+        watched.hear_request(request("OPTIONS", more="Record-Route: <sip:p>\r\n"), HERE)
+        assert [known.proxies for known in watched._answered.values()] == [[]]
 
     asyncio.run(run())
 
