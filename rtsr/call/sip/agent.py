@@ -31,7 +31,7 @@ from aiosipua import (
 from aiosipua.dialog import DialogState, dialog_matches
 from aiosipua.registration import RegistrationState
 from aiosipua.transport import SipTransport
-from aiosipua.uas_requests import handle_ack, handle_update
+from aiosipua.uas_requests import handle_ack, handle_cancel, handle_update
 from aiosipua.utils import format_addr
 
 from rtsr.call.sip.binding import Binding
@@ -40,7 +40,7 @@ from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in, default_port, resolved
 from rtsr.call.sip.tcp import TcpTransport
 from rtsr.call.sip.tls import TlsTransport
-from rtsr.call.sip.transactions import METHODS, transaction_key
+from rtsr.call.sip.transactions import METHODS, served_key
 from rtsr.call.sip.udp import UdpTransport
 from rtsr.certificates import ServerCertificate
 from rtsr.errors import ArgumentError, RtsrError
@@ -387,6 +387,7 @@ class Agent:
         if agent.on_invite is not None:
             agent.on_invite = functools.partial(_take_invite, agent.on_invite)
         agent._handlers["OPTIONS"] = functools.partial(_take_options, agent)
+        agent._handlers["CANCEL"] = functools.partial(_take_cancel, agent)
         # aiosipua takes more, as transfers, that a bridge does nothing about.
         agent._handlers = {name: agent._handlers[name] for name in METHODS}
         return agent
@@ -410,8 +411,8 @@ class _UserAgent(SipUAS):
             belongs = _answers_within(dialog, message)
         else:
             # A copy of the INVITE itself names no dialog yet.
-            key = transaction_key(message)
-            is_copy = call is not None and key is not None and key == transaction_key(call.invite)
+            key = served_key(message)
+            is_copy = call is not None and key is not None and key == served_key(call.invite)
             belongs = is_copy or dialog_matches(dialog, message)
         if not belongs:
             return
@@ -462,6 +463,18 @@ def _take_invite(handler: Callable[[IncomingCall], None], call: IncomingCall) ->
     call.dialog.route_set = call.invite.headers.get("record-route")
     call.dialog.remote_target = contact_in(call.invite) or ""
     handler(call)
+
+
+def _take_cancel(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
+    call, key = agent.get_call(request.call_id or ""), served_key(request)
+    asked = None if call is None else served_key(call.invite)
+    if call is None or key is None or asked is None or key[:2] != asked[:2]:
+        agent._send_error(request, 481, "Call/Transaction Does Not Exist")
+        return
+    if not call._answered:
+        # aiosipua goes by the branch, which a newer INVITE of another caller may have, too.
+        agent.transactions.create_server(call.invite)
+    handle_cancel(agent, request, address)
 
 
 def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:

@@ -22,7 +22,7 @@ from rtsr.call.sip.description import has_too_many_media
 from rtsr.call.sip.destinations import asks_for_sips, is_within_call, note_source
 from rtsr.call.sip.framing import LONGEST_BODY, LONGEST_HEAD
 
-__all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "transaction_key"]
+__all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "served_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Transactions:
         self._transport = transport
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        self._answered: dict[tuple[str, str], _Answered] = {}
+        self._answered: dict[tuple[str, str, str], _Answered] = {}
         self._answered_bytes = 0
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Transactions:
 
     def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
         """Watch over a request that is sent."""
-        key = transaction_key(request)
+        key = _asked_key(request)
         if request.method == "ACK" or key is None:
             return
         if request.method == "INVITE":
@@ -136,7 +136,7 @@ class Transactions:
         An answer before the final one (1xx) is enough for an INVITE alone. Other requests are still
         repeated behind it, less often, and given up in the same time (RFC 3261, 17.1.2.2).
         """
-        key = transaction_key(response)
+        key = _asked_key(response)
         if key is None:
             return
         known = self._asked.get(key)
@@ -162,7 +162,7 @@ class Transactions:
         except ValueError:
             # Line breaks that keep a connection alive are no message.
             return
-        key = transaction_key(message)
+        key = _asked_key(message)
         if key is not None:
             self._give_up(key)
 
@@ -185,10 +185,10 @@ class Transactions:
 
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
-        key = transaction_key(request)
-        if key is not None and key[1] == "ACK":
+        key = served_key(request)
+        if key is not None and key[2] == "ACK":
             # That of a refusal has the branch of its INVITE (RFC 3261, 17.1.1.3).
-            refused = self._answered.get((key[0], "INVITE"))
+            refused = self._answered.get((*key[:2], "INVITE"))
             if refused is not None:
                 refused.stop()
             return True
@@ -197,7 +197,7 @@ class Transactions:
         known = self._answered.get(key)
         if known is None:
             # Only answers to an INVITE name them.
-            proxies = request.headers.get("record-route") if key[1] == "INVITE" else []
+            proxies = request.headers.get("record-route") if key[2] == "INVITE" else []
             known = _Answered(time.monotonic(), source, proxies, asks_for_sips(request))
             self._answered[key] = known
             self._answered_bytes += known.size
@@ -210,13 +210,13 @@ class Transactions:
 
     def source_of(self, response: SipResponse) -> tuple[str, int] | None:
         """From where the newest copy of a response's request came, if that is remembered."""
-        key = transaction_key(response)
+        key = served_key(response)
         known = None if key is None else self._answered.get(key)
         return None if known is None else known.source
 
     def asked_for_sips(self, response: SipResponse) -> bool:
         """Whether a response's request wants every hop encrypted."""
-        key = transaction_key(response)
+        key = served_key(response)
         known = None if key is None else self._answered.get(key)
         return known is not None and known.is_secure
 
@@ -224,16 +224,16 @@ class Transactions:
         """Remember a response that is sent: it answers every copy of its request."""
         _keep_one_tag(response)
         _name_abilities(response)
-        key = transaction_key(response)
+        key = served_key(response)
         known = None if key is None else self._answered.get(key)
         if known is not None:
-            if key is not None and key[1] == "INVITE" and 100 < response.status_code < 300:
+            if key is not None and key[2] == "INVITE" and 100 < response.status_code < 300:
                 _name_proxies(response, known.proxies)
             self._answered_bytes -= known.size
             known.at, known.data, known.to = time.monotonic(), bytes(response), to
             self._answered_bytes += known.size
             known.stop()
-            if key is not None and key[1] == "INVITE" and response.status_code >= 300:
+            if key is not None and key[2] == "INVITE" and response.status_code >= 300:
                 self._repeat_later(known, _T1)
 
     def _repeat_later(self, known: _Answered, wait: float) -> None:
@@ -266,8 +266,8 @@ class Transactions:
                 known.stop()
                 self._answered_bytes -= known.size
         if len(self._asked) > _MOST_REMEMBERED:
-            for key in [k for k in self._asked if k not in self._timers]:
-                del self._asked[key]
+            for asked in [each for each in self._asked if each not in self._timers]:
+                del self._asked[asked]
 
 
 def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
@@ -362,15 +362,25 @@ def _name_proxies(response: SipResponse, proxies: list[str]) -> None:
             response.headers.append("Record-Route", proxy)
 
 
-def transaction_key(message: SipMessage) -> tuple[str, str] | None:
-    """Return a transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
+def served_key(message: SipMessage) -> tuple[str, str, str] | None:
+    """Return what names a transaction that others have begun (RFC 3261, 17.2.3).
+
+    That is the branch of the newest Via, who has written it, since two may choose the same, and the
+    method.
+    """
     try:
         via, cseq = message.via, message.cseq
     except Exception:
         return None
     if not via or not via[0].branch or cseq is None:
         return None
-    return via[0].branch, cseq.method.upper()
+    return via[0].branch, f"{via[0].host.lower()}:{via[0].port or ''}", cseq.method.upper()
+
+
+def _asked_key(message: SipMessage) -> tuple[str, str] | None:
+    """Return what names a transaction of ours: its branch and method (RFC 3261, 17.1.3)."""
+    key = served_key(message)
+    return None if key is None else (key[0], key[2])
 
 
 def _no_answer(request: SipRequest, status: int, reason: str) -> SipResponse:

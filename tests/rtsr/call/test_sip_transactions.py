@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sip_ends import SDP, acknowledgement
+from sip_ends import SDP, Peer, acknowledgement, between
 
 pytest.importorskip("aiosipua")
 
@@ -35,7 +35,8 @@ class ReliableTransport(Transport):
 def request(method="INVITE", branch="b1", number=1, more=""):
     return SipMessage.parse(
         f"{method} sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch={branch}\r\n"
-        f"From: <sip:a@b>;tag=1\r\nTo: <sip:x@b>\r\nCall-ID: c\r\nCSeq: {number} {method}\r\n{more}\r\n"
+        f"From: <sip:a@b>;tag=1\r\nTo: <sip:x@b>\r\nCall-ID: c\r\n"
+        f"CSeq: {number} {method}\r\n{more}\r\n"
     )
 
 
@@ -165,6 +166,50 @@ def test_a_caller_who_has_not_heard_the_refusal_hears_it_again(running, peer):
     peer.send(acknowledgement(refusals[0]))
     with pytest.raises(TimeoutError):
         peer.hear(1.5)
+
+
+def test_two_callers_who_choose_the_same_branch_both_hear_answers(running, peer):
+    other = Peer(running.port)
+    for each in (peer, other):
+        each.send(each.request("OPTIONS", branch="z9hG4bKsame"))
+    for each in (peer, other):
+        status, text = each.hear()
+        assert status == 200
+        assert f"Call-ID: c1-{each.port}\r\n" in text
+        with pytest.raises(TimeoutError):
+            each.hear(0.2)
+    other.close()
+
+
+@pytest.mark.parametrize("gives_up", [0, 1])
+def test_of_two_callers_who_choose_the_same_branch_one_gives_up(stand_in, gives_up):
+    with between(stand_in) as (peer, running, called):
+        callers, invites = [peer, Peer(running.port)], []
+        for each in callers:
+            each.send(each.request("INVITE", body=SDP, branch="z9hG4bKsame"))
+            invites.append(called.hear("INVITE"))
+            called.answer(invites[-1], 180)
+        callers[gives_up].send(callers[gives_up].request("CANCEL", branch="z9hG4bKsame"))
+        cancel = called.hear("CANCEL")
+        call_id = invites[gives_up].split("Call-ID: ")[1].split("\r\n")[0]
+        assert f"Call-ID: {call_id}\r\n" in cancel
+        called.answer(cancel, 200)
+        called.answer(invites[gives_up], 487)
+        # The CANCEL has an answer of its own.
+        assert {callers[gives_up].final()[0] for _ in range(2)} == {200, 487}
+        called.answer(invites[1 - gives_up], 486)
+        assert callers[1 - gives_up].final()[0] == 486
+        callers[1].close()
+
+
+def test_who_does_not_know_the_branch_gives_no_call_up(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKmine"))
+        invite = called.hear("INVITE")
+        peer.send(peer.request("CANCEL", branch="z9hG4bKguessed"))
+        assert peer.final()[0] == 481
+        called.answer(invite, 486)
+        assert peer.final()[0] == 486
 
 
 def test_the_oldest_transactions_are_forgotten(monkeypatch):
