@@ -429,9 +429,16 @@ class _UserAgent(SipUAS):
         return None if made is None else made.remote_addr
 
     def carries_call(self, address: tuple[str, int]) -> bool:
-        """Whether the connection from or to an address belongs to a call."""
+        """Whether the connection from or to an address belongs to a call, or brings calls."""
         if self.uac is None:
             return False
+        # Registrars may pass calls on over the connection on which we have registered.
+        known = (RegistrationState.REGISTERING, RegistrationState.REGISTERED)
+        if any(
+            each.registrar == address and each.state in known
+            for each in self.uac._registrations.values()
+        ):
+            return True
         calls = [(call.source_addr, call.dialog) for call in self._calls.values()]
         calls += [(call.remote_addr, call.dialog) for call in self.uac._calls.values()]
         # Those that were refused, and are remembered for their copies, keep nothing open.
