@@ -25,6 +25,7 @@ from aiosipua import (
     SipRequest,
     SipResponse,
     SipUAS,
+    SipUri,
     parse_uri,
     stringify_uri,
 )
@@ -44,6 +45,7 @@ from rtsr.call.sip.transactions import METHODS, served_key
 from rtsr.call.sip.udp import UdpTransport
 from rtsr.certificates import ServerCertificate
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.hosts import is_host
 from rtsr.listening import cannot_listen
 
 __all__ = ["Agent", "Target", "TlsSettings", "check_reach", "is_wildcard", "own_address"]
@@ -92,13 +94,17 @@ class Target:
         is_secure = text.lower().startswith("sips:")
         transport = (uri.params.get("transport") or ("tls" if is_secure else "udp")).lower()
         known = ("tcp", "tls") if is_secure else ("udp", "tcp", "tls")
-        if not text.lower().startswith(("sip:", "sips:")) or not uri.host or transport not in known:
+        if not text.lower().startswith(("sip:", "sips:")) or transport not in known:
+            raise ArgumentError(complaint)
+        host = _host_of(uri)
+        # The address is a word of the lines in which it is sent.
+        if host is None or len(text.split()) != 1:
             raise ArgumentError(complaint)
         if uri.port is not None and not 0 < uri.port < 65536:
             raise ArgumentError(complaint)
-        host, port = uri.host.strip("[]"), uri.port or default_port(uri)
         # What a sips: address calls TCP is encrypted, too (RFC 3261, 26.2.2).
-        return cls(text, host, port, "tls" if is_secure else transport)
+        transport = "tls" if is_secure else transport
+        return cls(text, host, uri.port or default_port(uri), transport)
 
     @property
     def person(self) -> str:
@@ -526,6 +532,14 @@ def _take_ack(
         handler(name, answer)
 
 
+def _host_of(uri: SipUri) -> str | None:
+    """Return an address's host without its brackets, or ``None`` if it is none."""
+    host = uri.host
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1] if _is_ipv6(host[1:-1]) else None
+    return host if is_host(host) and ":" not in host else None
+
+
 def own_address(towards: str) -> str:
     """Return the address of this machine as seen from a host.
 
@@ -562,6 +576,13 @@ def check_reach(host: str, port: int, other: str) -> None:
             f"On {host} only this machine is heard, and {other} is another one; listen on an "
             f"address that it reaches, as --listen {format_addr(seen, port)}."
         )
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

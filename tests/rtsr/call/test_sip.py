@@ -799,6 +799,18 @@ def our_address(towards):
         (["--to", "sip:x@127.0.0.1", "--tls-port", "5061"], "needs a certificate"),
         (["--to", "sip:x@127.0.0.1", "--authorities", "no.pem"], "'no.pem' cannot be used"),
         (["--to", "sip:x@127.0.0.1:99999"], "is no SIP address"),
+        (["--to", "sip:x@example..com"], "is no SIP address"),
+        (["--to", "sip:x@exa mple"], "is no SIP address"),
+        (["--to", "sip:x y@127.0.0.1"], "is no SIP address"),
+        (["--to", "sip:x@[::1"], "is no SIP address"),
+        (["--to", "sip:x@[127.0.0.1]"], "is no SIP address"),
+        (["--to", "sip:x@::1"], "is no SIP address"),
+        (["--to", f"sip:x@{70 * 'a'}.example"], "is no SIP address"),
+        (["--to", "sip:x@127.0.0.1", "--register", "sip:x@example..com"], "is no SIP address"),
+        (["--to", "sip:x@127.0.0.1", "--listen", "127.0.0..1:0"], "is no address"),
+        (["--to", "sip:x@127.0.0.1", "--listen", "exa mple:0"], "is no address"),
+        (["--to", "sip:x@127.0.0.1", "--listen", f"127.0.0.1:{6000 * '9'}"], "is no address"),
+        (["--to", "sip:x@127.0.0.1", "--metrics", "127.0.0..1:0"], "is no address"),
         (["--to", "sip:x@198.51.100.2"], "only this machine is heard"),
         (
             ["--to", "sip:x@127.0.0.1", "--register", "sip:x@198.51.100.2"],
@@ -821,6 +833,20 @@ def test_what_cannot_be_bridged_is_one_sentence(options, sentence, capsys, monke
     errors = capsys.readouterr().err
     assert errors.startswith("rtsr: ")
     assert sentence in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("sip:x@[2001:db8::7]:5070", "2001:db8::7", 5070),
+        ("sip:x@example.com.", "example.com.", 5060),
+        ("sip:x@m\u00fcller.example", "m\u00fcller.example", 5060),
+        ("sip:192.0.2.7", "192.0.2.7", 5060),
+    ],
+)
+def test_hosts_that_can_be_called(text, host, port):
+    target = Target.parse(text)
+    assert (target.host, target.port) == (host, port)
 
 
 def test_a_port_in_use_is_one_sentence(running):
