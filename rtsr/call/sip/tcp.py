@@ -15,7 +15,7 @@ from aiosipua import SipRequest, SipResponse
 from aiosipua.headers import parse_via, stringify_via
 from aiosipua.transport import TcpSipTransport
 
-from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
+from rtsr.call.sip.destinations import is_within_call, next_hop, resolved, sent_by
 from rtsr.call.sip.framing import read_message
 from rtsr.call.sip.transactions import Transactions, receive
 from rtsr.certificates import reason_of
@@ -158,8 +158,8 @@ class TcpTransport(TcpSipTransport):
     async def _reach(
         self, address: tuple[str, int]
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection to an address."""
-        return await asyncio.open_connection(*address)
+        """Open a connection to an address, or to a host by its name."""
+        return await asyncio.open_connection(*await resolved(*address))
 
     def _take(
         self, address: tuple[str, int], writer: asyncio.StreamWriter, *, has_spoken: bool
