@@ -99,6 +99,7 @@ class BridgeSettings:
         ring_seconds: after that an unanswered call is given up.
         ports: where sound comes in; ``None`` leaves it to the system.
         bind: the address of those ports, where it is not the advertised one.
+        shown: the address that descriptions of sound name, where the advertised one is a name.
         dtx: whether Opus sends no silence; ``None`` does as each end asks.
         kept_colours: where the colour of whoever's sound is enhanced outlasts the call.
     """
@@ -111,6 +112,7 @@ class BridgeSettings:
     ring_seconds: float = 60.0
     ports: range | None = None
     bind: str | None = None
+    shown: str | None = None
     dtx: bool | None = None
     kept_colours: KeptColours | None = None
 
@@ -709,7 +711,7 @@ class _BridgedCall:
         return leg.described
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
-        return self._agent.host, socket.address[1]
+        return self._bridge.settings.shown or self._agent.host, socket.address[1]
 
     def _refuse(self, status: int, reason: str) -> None:
         if not self._ended and not self.incoming._answered:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import ipaddress
 import re
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
 from aiosipua.headers import parse_via, stringify_via
+
+from rtsr.hosts import look_up
 
 __all__ = [
     "asks_for_sips",
@@ -196,7 +196,4 @@ async def resolved(host: str, port: int) -> tuple[str, int]:
     """
     if is_numeric((host, port)):
         return host, port
-    look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-    found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
-    found.sort(key=lambda each: each[0].name != "AF_INET")
-    return str(found[0][4][0]), port
+    return await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up, host), port
