@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rtsr.errors import ArgumentError
+from rtsr.hosts import is_host
 
 
 def host_and_port(text: str) -> tuple[str, int]:
@@ -13,6 +14,7 @@ def host_and_port(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     host = host.strip("[]") if host.startswith("[") else host
-    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+    is_port = port.isdecimal() and len(port) < 6 and int(port) <= 65535
+    if not colon or not is_host(host) or not is_port:
         raise ArgumentError(f"'{text}' is no address; write HOST:PORT, as 127.0.0.1:8080.")
     return host, int(port)

@@ -205,7 +205,7 @@ def sip_command(
         typer.Option(
             "--advertise",
             metavar="ADDRESS",
-            help="The address by which others reach us, if they see another.",
+            help="The address or name by which others reach us, if they see another.",
             rich_help_panel=_LISTENING,
         ),
     ] = None,

@@ -25,6 +25,7 @@ from aiosipua import (
     SipRequest,
     SipResponse,
     SipUAS,
+    SipUri,
     parse_uri,
     stringify_uri,
 )
@@ -42,10 +43,11 @@ from rtsr.call.sip.description import description_in
 from rtsr.call.sip.destinations import contact_in, default_port, is_within_call, resolved
 from rtsr.call.sip.tcp import TcpTransport
 from rtsr.call.sip.tls import TlsTransport
-from rtsr.call.sip.transactions import METHODS, transaction_key
+from rtsr.call.sip.transactions import METHODS, served_key
 from rtsr.call.sip.udp import UdpTransport
 from rtsr.certificate import ServerCertificate
 from rtsr.errors import ArgumentError, RtsrError
+from rtsr.hosts import is_host
 from rtsr.listening import cannot_listen
 
 __all__ = [
@@ -102,13 +104,17 @@ class Target:
         is_secure = text.lower().startswith("sips:")
         transport = (uri.params.get("transport") or ("tls" if is_secure else "udp")).lower()
         known = ("tcp", "tls") if is_secure else ("udp", "tcp", "tls")
-        if not text.lower().startswith(("sip:", "sips:")) or not uri.host or transport not in known:
+        if not text.lower().startswith(("sip:", "sips:")) or transport not in known:
+            raise ArgumentError(complaint)
+        host = _host_of(uri)
+        # The address is a word of the lines in which it is sent.
+        if host is None or len(text.split()) != 1:
             raise ArgumentError(complaint)
         if uri.port is not None and not 0 < uri.port < 65536:
             raise ArgumentError(complaint)
-        host, port = uri.host.strip("[]"), uri.port or default_port(uri)
         # What a sips: address calls TCP is encrypted, too (RFC 3261, 26.2.2).
-        return cls(text, host, port, "tls" if is_secure else transport)
+        transport = "tls" if is_secure else transport
+        return cls(text, host, uri.port or default_port(uri), transport)
 
     @property
     def person(self) -> str:
@@ -471,8 +477,8 @@ class _UserAgent(SipUAS):
             belongs = _answers_within(dialog, message)
         else:
             # A copy of the INVITE itself names no dialog yet.
-            key = transaction_key(message)
-            is_copy = call is not None and key is not None and key == transaction_key(call.invite)
+            key = served_key(message)
+            is_copy = call is not None and key is not None and key == served_key(call.invite)
             belongs = is_copy or dialog_matches(dialog, message)
         if not belongs:
             return
@@ -489,9 +495,16 @@ class _UserAgent(SipUAS):
         return None if made is None else made.remote_addr
 
     def carries_call(self, address: tuple[str, int]) -> bool:
-        """Whether the connection from or to an address belongs to a call."""
+        """Whether the connection from or to an address belongs to a call, or brings calls."""
         if self.uac is None:
             return False
+        # Registrars may pass calls on over the connection on which we have registered.
+        known = (RegistrationState.REGISTERING, RegistrationState.REGISTERED)
+        if any(
+            each.registrar == address and each.state in known
+            for each in self.uac._registrations.values()
+        ):
+            return True
         came, made = self._calls.values(), self.uac._calls.values()
         calls = [(call.source_addr, call.dialog, call.transport) for call in came]
         calls += [(call.remote_addr, call.dialog, call.transport) for call in made]
@@ -533,6 +546,21 @@ def _take_invite(handler: Callable[[IncomingCall], None], call: IncomingCall) ->
     handler(call)
 
 
+def _take_cancel(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
+    call, key = agent.get_call(request.call_id or ""), served_key(request)
+    asked = None if call is None else served_key(call.invite)
+    if call is None or key is None or asked is None or key[:2] != asked[:2]:
+        agent._send_error(request, 481, "Call/Transaction Does Not Exist")
+        return
+    if call._answered or call.dialog.state is DialogState.TERMINATED:
+        # It has crossed our final answer, which stays (RFC 3261, 9.2).
+        agent.transport.send_reply(call.dialog.create_response(request, 200, "OK"))
+        return
+    # aiosipua goes by the branch, which a newer INVITE of another caller may have, too.
+    agent.transactions.create_server(call.invite)
+    handle_cancel(agent, request, address)
+
+
 def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
     to = request.to_addr
     if to is not None and to.tag:
@@ -544,18 +572,6 @@ def _take_options(agent: SipUAS, request: SipRequest, address: tuple[str, int]) 
         if not agent._validate_in_dialog(dialog, request):
             return
     agent._handle_options(request, address)
-
-
-def _take_cancel(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:
-    key = transaction_key(request)
-    asked = None if key is None else agent.transactions.get_server(key[0], "INVITE")
-    name = None if asked is None or asked.request is None else asked.request.call_id
-    call = agent.get_call(name or "")
-    if call is not None and (call._answered or call.dialog.state is DialogState.TERMINATED):
-        # It has crossed our final answer, which stays (RFC 3261, 9.2).
-        agent.transport.send_reply(call.dialog.create_response(request, 200, "OK"))
-        return
-    handle_cancel(agent, request, address)
 
 
 def _take_update(
@@ -595,6 +611,14 @@ def cseq_number(request: SipRequest) -> int:
     return 0 if cseq is None else cseq.seq
 
 
+def _host_of(uri: SipUri) -> str | None:
+    """Return an address's host without its brackets, or ``None`` if it is none."""
+    host = uri.host
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1] if _is_ipv6(host[1:-1]) else None
+    return host if is_host(host) and ":" not in host else None
+
+
 def own_address(towards: str) -> str:
     """Return the address of this machine as seen from a host.
 
@@ -631,6 +655,13 @@ def check_reach(host: str, port: int, other: str) -> None:
             f"On {host} only this machine is heard, and {other} is another one; listen on an "
             f"address that it reaches, as --listen {format_addr(seen, port)}."
         )
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -97,6 +97,7 @@ class BridgeSettings:
         ring_seconds: after that an unanswered call is given up.
         ports: where sound comes in; ``None`` leaves it to the system.
         bind: the address of those ports, where it is not the advertised one.
+        shown: the address that descriptions of sound name, where the advertised one is a name.
         dtx: whether Opus sends no silence; ``None`` does as each end asks.
         kept_colours: where the colour of whoever's sound is enhanced outlasts the call.
     """
@@ -109,6 +110,7 @@ class BridgeSettings:
     ring_seconds: float = 60.0
     ports: range | None = None
     bind: str | None = None
+    shown: str | None = None
     dtx: bool | None = None
     kept_colours: KeptColours | None = None
 
@@ -199,7 +201,8 @@ class Bridge:
         except TooShort as error:
             self._decline(incoming, 422, error.headers)
             return
-        incoming.sdp_offer = description_in(incoming.invite)
+        # aiosipua has read a description whose type is written as it knows it.
+        incoming.sdp_offer = incoming.sdp_offer or description_in(incoming.invite)
         if incoming.invite.body and incoming.sdp_offer is None:
             self._decline(incoming, 415, _ACCEPTED)
             return
@@ -713,7 +716,7 @@ class _BridgedCall:
         return leg.described
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
-        return self._agent.host, socket.address[1]
+        return self._bridge.settings.shown or self._agent.host, socket.address[1]
 
     def _refuse(self, status: int, reason: str) -> None:
         if not self._ended and not self.incoming._answered:

@@ -39,6 +39,7 @@ __all__ = [
     "Unacceptable",
     "answer",
     "description_in",
+    "has_too_many_media",
     "offer",
     "read_answer",
     "read_offer",
@@ -50,6 +51,7 @@ KEY_BYTES = 30
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
 _FIRST_DYNAMIC, _FIRST_EVENTS = 96, 101
 _HIGHEST_CLOCK = 192_000
+_MOST_MEDIA = 16
 # Out of range it counts as absent.
 _MOST_BITS = re.compile(r"(?:^|;)\s*maxaveragebitrate\s*=\s*(\d{1,9})\s*(?:;|$)", re.I | re.ASCII)
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
@@ -178,9 +180,21 @@ def description_in(message: SipRequest | SipResponse) -> SdpMessage | None:
     Raises:
         ValueError: it cannot be read.
     """
+    return parse_sdp(message.text) if message.body and _is_described(message) else None
+
+
+def has_too_many_media(message: SipRequest | SipResponse) -> bool:
+    """Whether a message's description names more media than one call has, without reading them."""
+    if not message.body or not _is_described(message):
+        return False
+    lines = message.text.splitlines()
+    return sum(line.strip().startswith("m=") for line in lines) > _MOST_MEDIA
+
+
+def _is_described(message: SipRequest | SipResponse) -> bool:
     # Media types go by any case, and may have parameters (RFC 3261, 7.3.1 and 20.15).
     kind = (message.content_type or "").partition(";")[0].strip().lower()
-    return parse_sdp(message.text) if message.body and kind == "application/sdp" else None
+    return kind == "application/sdp"
 
 
 def read_offer(sdp: SdpMessage | None, preferred: Sequence[PayloadFormat] = ()) -> Media:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
 from aiosipua.headers import parse_via, stringify_via
+
+from rtsr.hosts import look_up
 
 __all__ = [
     "asks_for_sips",
@@ -23,6 +26,9 @@ __all__ = [
 ]
 
 _SIP_PORT, _TLS_PORT = 5060, 5061
+# A name server may keep each look-up for half a minute, and asyncio's own pool, which opens calls
+# and looks names up for it, has six threads on two cores.
+_LOOK_UPS = ThreadPoolExecutor(16, thread_name_prefix="names")
 # With or without a name before it (RFC 3261, 20.10).
 _CONTACT = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^<>]*)>|([^\s;<>]+)')
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
@@ -188,7 +194,6 @@ async def resolved(host: str, port: int) -> tuple[str, int]:
     Raises:
         OSError: the name is unknown.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port)
-    found.sort(key=lambda each: each[0].name != "AF_INET")
-    return str(found[0][4][0]), port
+    if is_numeric((host, port)):
+        return host, port
+    return await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up, host), port

@@ -17,6 +17,8 @@ from rtsr.call.metrics_server import MetricsServer
 from rtsr.call.sip.agent import Agent, Target, TlsSettings, check_reach, is_wildcard, own_address
 from rtsr.call.sip.bridge import Bridge, BridgeSettings
 from rtsr.ending import on_ending
+from rtsr.errors import ArgumentError
+from rtsr.hosts import look_up
 
 __all__ = ["serve"]
 
@@ -40,7 +42,7 @@ def serve(
         open_engine: makes the engine, once everything else has been checked.
         listen: host and port of SIP, over UDP and TCP.
         settings: where calls go.
-        advertise: the address by which others reach us, where they see another.
+        advertise: the address or name by which others reach us, where they see another.
         register: a SIP address to register under, at its own host.
         metrics: host and port of ``/metrics``, if it is wanted.
         tls: how TLS is spoken; where it has a certificate, callers may come over it.
@@ -48,20 +50,36 @@ def serve(
             that name those of TLS and of ``/metrics``.
 
     Raises:
-        ArgumentError: the target or the registrar cannot reach the address.
+        ArgumentError: the target or the registrar cannot reach the address, or a host is unknown.
         RtsrError: an address is not available, or the registrar refuses.
     """
     check_bitrate(settings.bitrate)
-    host = listen[0]
+    host, port = _address_of(listen[0]), listen[1]
     registrar = None if register is None else Target.parse(register)
     for other in (settings.target, registrar):
         if other is not None and advertise is None:
-            check_reach(*listen, other.host)
-    if advertise is None:
-        advertise = own_address(settings.target.host) if is_wildcard(host) else host
-    settings = replace(settings, bind=host)
-    agent = Agent(*listen, advertise, tls)
+            check_reach(host, port, other.host)
+    if advertise is not None:
+        # Messages keep a name, by which certificates go. Sound is sent to addresses.
+        shown = _address_of(advertise)
+        if (":" in shown) != (":" in host):
+            raise ArgumentError(
+                f"Others cannot reach {host} as '{advertise}', which has the other version of IP."
+            )
+    elif is_wildcard(host):
+        advertise = shown = own_address(settings.target.host)
+    else:
+        advertise, shown = listen[0], host
+    settings = replace(settings, bind=host, shown=shown)
+    agent = Agent(host, port, advertise, tls)
     asyncio.run(_run(open_engine, agent, settings, registrar, metrics, announce))
+
+
+def _address_of(host: str) -> str:
+    try:
+        return look_up(host)
+    except OSError:
+        raise ArgumentError(f"The host '{host}' is not known.") from None
 
 
 async def _run(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from aiosipua import SipRequest, SipResponse
 from aiosipua.headers import parse_via, stringify_via
-from aiosipua.transport import TcpSipTransport, _read_sip_message
+from aiosipua.transport import TcpSipTransport
 
-from rtsr.call.sip.destinations import is_within_call, next_hop, sent_by
+from rtsr.call.sip.destinations import is_within_call, next_hop, resolved, sent_by
+from rtsr.call.sip.framing import read_message
 from rtsr.call.sip.transactions import Transactions, receive
 from rtsr.certificate import reason_of
 from rtsr.listening import room_for_connections
@@ -21,8 +25,8 @@ __all__ = ["TcpTransport"]
 
 _log = logging.getLogger(__name__)
 
-#: Share of the files that may be open which are for connections, over TCP and over TLS each; where
-#: they are all taken, the connection that has been idle for longest goes.
+#: Share of the files that may be open which are for connections, over TCP and over TLS each, by
+#: whomever they were opened; where they are all taken, the one that has been idle for longest goes.
 SHARE_OF_FILES = 0.25
 #: A connection that carries no call and brings no whole message for so long is closed.
 IDLE_SECONDS = 600.0
@@ -32,16 +36,18 @@ _SWEEP_SECONDS = 5.0
 # Who asks and does not read the answers.
 _MOST_UNREAD_BYTES = 1 << 20
 _CONNECT_SECONDS = 10.0
+_LAST_ANSWERS_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
 
 
-@dataclass
-class _Accepted:
-    """A connection that others have opened."""
+@dataclass(eq=False)
+class _Connection:
+    """A connection, and when a message came over it."""
 
+    address: tuple[str, int]
     writer: asyncio.StreamWriter
     heard_at: float
-    has_spoken: bool = False
+    has_spoken: bool
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,8 @@ class TcpTransport(TcpSipTransport):
     protocol: ClassVar[str] = "TCP"
 
     transactions: Transactions = field(init=False, repr=False)
-    _accepted: dict[tuple[str, int], _Accepted] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _open: set[_Connection] = field(default_factory=set, init=False, repr=False)
+    _connecting: int = field(default=0, init=False, repr=False)
     _serving: set[asyncio.Task[None]] = field(default_factory=set, init=False, repr=False)
     _sweeper: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
     _opening: dict[tuple[str, int], list[_Waiting]] = field(
@@ -103,44 +108,90 @@ class TcpTransport(TcpSipTransport):
             # It was accepted just before the end.
             writer.transport.abort()
             return
-        if len(self._accepted) >= room_for_connections(SHARE_OF_FILES) and not self._make_room():
+        if not self._has_room():
             _log.info("a SIP connection was refused: too many carry calls")
             writer.close()
             return
         peer = writer.get_extra_info("peername") or ("0.0.0.0", 0)
-        address = (str(peer[0]), int(peer[1]))
-        accepted = _Accepted(writer, asyncio.get_running_loop().time())
-        self._accepted[address] = accepted
+        connection = self._take((str(peer[0]), int(peer[1])), writer, has_spoken=False)
         serving = asyncio.current_task()
         assert serving is not None
         self._serving.add(serving)
         try:
             await self._prepare(writer)
-            await super()._handle_connection(reader, writer)
+            self._connections[connection.address] = (reader, writer)
+            await self._read(reader, connection)
+            writer.close()
+            # Answers may still be on their way.
+            with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), _LAST_ANSWERS_SECONDS)
         except OSError as error:
             _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
         finally:
             # Who has closed may have left answers unread for good.
             writer.transport.abort()
-            if self._accepted.get(address) is accepted:
-                del self._accepted[address]
+            self._open.discard(connection)
             self._serving.discard(serving)
+
+    async def connect(
+        self, remote_addr: tuple[str, int]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection, as aiosipua's, if there is room for it.
+
+        Raises:
+            OSError: there is none, or nobody is there.
+        """
+        if not self._has_room():
+            _log.info("a SIP connection was not opened: too many carry calls")
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self._connecting += 1
+        try:
+            reader, writer = await self._reach(remote_addr)
+        finally:
+            self._connecting -= 1
+        # Who is called may think for as long as they like before the first message.
+        connection = self._take(remote_addr, writer, has_spoken=True)
+        self._connections[remote_addr] = (reader, writer)
+        self._spawn(self._follow(reader, connection))
+        return reader, writer
+
+    async def _reach(
+        self, address: tuple[str, int]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection to an address, or to a host by its name."""
+        return await asyncio.open_connection(*await resolved(*address))
+
+    def _take(
+        self, address: tuple[str, int], writer: asyncio.StreamWriter, *, has_spoken: bool
+    ) -> _Connection:
+        now = asyncio.get_running_loop().time()
+        connection = _Connection(address, writer, now, has_spoken)
+        self._open.add(connection)
+        return connection
 
     async def _prepare(self, writer: asyncio.StreamWriter) -> None:
         """Do what comes before the first message on a connection that was accepted."""
 
-    def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest; return whether there was one."""
-        idle = [address for address in self._accepted if not self.carries_call(address)]
-        if not idle:
-            return False
-        self._dismiss(min(idle, key=lambda address: self._accepted[address].heard_at))
+    def _has_room(self) -> bool:
+        """Whether one more connection fits, after the one that is idle for longest was closed."""
+        while len(self._open) + self._connecting >= room_for_connections(SHARE_OF_FILES):
+            idle = [each for each in self._open if not self.carries_call(each.address)]
+            if not idle:
+                return False
+            self._dismiss(min(idle, key=lambda each: each.heard_at))
         return True
 
-    def _dismiss(self, address: tuple[str, int]) -> None:
-        self._connections.pop(address, None)
+    def _dismiss(self, connection: _Connection) -> None:
+        self._forget(connection)
+        self._open.discard(connection)
         # Closing would wait for answers to be read.
-        self._accepted.pop(address).writer.transport.abort()
+        connection.writer.transport.abort()
+
+    def _forget(self, connection: _Connection) -> None:
+        """Send nothing more over a connection; there may be a newer one of the same address."""
+        known = self._connections.get(connection.address)
+        if known is not None and known[1] is connection.writer:
+            del self._connections[connection.address]
 
     def _sweep_later(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,15 +200,12 @@ class TcpTransport(TcpSipTransport):
     def _sweep(self) -> None:
         self._sweep_later()
         now = asyncio.get_running_loop().time()
-        for address, accepted in list(self._accepted.items()):
-            longest = IDLE_SECONDS if accepted.has_spoken else FIRST_MESSAGE_SECONDS
-            if now - accepted.heard_at > longest and not self.carries_call(address):
-                self._dismiss(address)
+        for each in list(self._open):
+            longest = IDLE_SECONDS if each.has_spoken else FIRST_MESSAGE_SECONDS
+            if now - each.heard_at > longest and not self.carries_call(each.address):
+                self._dismiss(each)
 
     def _dispatch(self, data: bytes, addr: tuple[str, int]) -> None:
-        accepted = self._accepted.get(addr)
-        if accepted is not None:
-            accepted.heard_at, accepted.has_spoken = asyncio.get_running_loop().time(), True
         if data == b"\r\n\r\n":
             # Who asks so whether the connection still lives is told (RFC 5626, 3.5.1).
             if self._lives(addr):
@@ -165,25 +213,29 @@ class TcpTransport(TcpSipTransport):
             return
         receive(self, data, addr)
 
-    async def _handle_incoming(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, addr: tuple[str, int]
-    ) -> None:
-        """Read from a connection that we have opened; called by aiosipua."""
+    async def _follow(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
+        """Read from a connection that we have opened."""
         try:
-            while (data := await _read_sip_message(reader)) is not None:
-                self._dispatch(data, addr)
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-            pass
+            await self._read(reader, connection)
         except OSError as error:
             # Over TLS 1.3 an end that wants a certificate of ours says so only now.
             _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
-            self.transactions.hear_of_no_way_to(addr)
+            self.transactions.hear_of_no_way_to(connection.address)
         finally:
-            writer.transport.abort()
-            known = self._connections.get(addr)
-            # There may be a newer one already.
-            if known is not None and known[1] is writer:
-                del self._connections[addr]
+            connection.writer.transport.abort()
+            self._open.discard(connection)
+
+    async def _read(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
+        """Take messages from a connection until it ends."""
+        loop = asyncio.get_running_loop()
+        try:
+            while (data := await read_message(reader)) is not None:
+                connection.heard_at, connection.has_spoken = loop.time(), True
+                self._dispatch(data, connection.address)
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+            pass
+        finally:
+            self._forget(connection)
 
     def send(self, message: SipRequest | SipResponse, addr: tuple[str, int]) -> None:
         """Send a message, which says that it came over this transport and that we are reached so.
@@ -294,7 +346,7 @@ class TcpTransport(TcpSipTransport):
         if self._serving:
             # What was sent last may still be on its way.
             await asyncio.wait(set(self._serving), timeout=_GOODBYE_SECONDS)
-        for accepted in list(self._accepted.values()):
-            accepted.writer.transport.abort()
+        for connection in list(self._open):
+            connection.writer.transport.abort()
         if self._serving:
             await asyncio.wait(set(self._serving), timeout=_GOODBYE_SECONDS)

@@ -53,16 +53,13 @@ class TlsTransport(TcpTransport):
             self.trusted = ssl.create_default_context()
         await super().start()
 
-    async def connect(
-        self, remote_addr: tuple[str, int]
+    async def _reach(
+        self, address: tuple[str, int]
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection, to a host by its name or address; as aiosipua's, encrypted."""
-        reader, writer = await asyncio.open_connection(
-            *await resolved(*remote_addr), ssl=self.trusted, server_hostname=remote_addr[0]
+        """Open a connection to a host by its name or address, encrypted."""
+        return await asyncio.open_connection(
+            *await resolved(*address), ssl=self.trusted, server_hostname=address[0]
         )
-        self._connections[remote_addr] = (reader, writer)
-        self._spawn(self._handle_incoming(reader, writer, remote_addr))
-        return reader, writer
 
     async def _listen(self) -> asyncio.Server | None:
         return None if self.certificate is None else await super()._listen()

@@ -17,10 +17,13 @@ from typing import Any
 from aiosipua import SipMessage, SipRequest, SipResponse
 from aiosipua.headers import CSeq, stringify_cseq
 from aiosipua.transport import SipTransport
+from aiosipua.utils import generate_tag
 
+from rtsr.call.sip.description import has_too_many_media
 from rtsr.call.sip.destinations import asks_for_sips, is_within_call, note_source
+from rtsr.call.sip.framing import LONGEST_BODY, LONGEST_HEAD
 
-__all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "transaction_key"]
+__all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "served_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +42,18 @@ _MOST_REMEMBERED = 4096
 # An address between angle brackets and a name before it, either of which may hold what looks like a
 # parameter (RFC 3261, 20.10).
 _NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<[^<>]*>')
+_MOST_REMEMBERED_BYTES = 16 << 20
+# Of one header; there are no more hops than that.
+_MOST_VALUES = 70
+
+
+@dataclass
+class _Asked:
+    """A request that we have sent: to where, and whether it was said to be worked at (1xx)."""
+
+    request: SipRequest
+    to: tuple[str, int]
+    is_proceeding: bool = False
 
 
 @dataclass
@@ -53,6 +68,11 @@ class _Answered:
     to: tuple[str, int] = ("", 0)
     repeats: asyncio.TimerHandle | None = None
 
+    @property
+    def size(self) -> int:
+        """How many bytes of the request and its answer are kept."""
+        return sum(map(len, self.proxies)) + len(self.data or b"")
+
     def stop(self) -> None:
         """Repeat the answer no longer by itself."""
         if self.repeats is not None:
@@ -65,9 +85,10 @@ class Transactions:
 
     def __init__(self, transport: SipTransport) -> None:
         self._transport = transport
-        self._asked: dict[tuple[str, str], tuple[SipRequest, tuple[str, int]]] = {}
+        self._asked: dict[tuple[str, str], _Asked] = {}
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        self._answered: dict[tuple[str, str], _Answered] = {}
+        self._answered: dict[tuple[str, str, str], _Answered] = {}
+        self._answered_bytes = 0
 
     def close(self) -> None:
         """Repeat nothing any more."""
@@ -79,13 +100,13 @@ class Transactions:
 
     def ask(self, request: SipRequest, to: tuple[str, int], repeat: bool) -> None:
         """Watch over a request that is sent."""
-        key = transaction_key(request)
+        key = _asked_key(request)
         if request.method == "ACK" or key is None:
             return
         if request.method == "INVITE":
             # aiosipua names what it can do by itself, again where it repeats one with a password.
             request.headers.set_single("Supported", ", ".join(OWN_EXTENSIONS))
-        self._asked[key] = (request, to)
+        self._asked[key] = _Asked(request, to)
         self._forget_old()
         deadline = time.monotonic() + _TIMEOUT
         self._set_timer(key, _T1, deadline, repeat)
@@ -99,31 +120,40 @@ class Transactions:
         known = self._asked.get(key)
         if known is None:
             return
-        request, to = known
+        request, to = known.request, known.to
         if time.monotonic() >= deadline:
             if self._transport.on_message is not None:
                 self._transport.on_message(_no_answer(request, 408, "Request Timeout"), to)
             return
         if repeat:
             self._write(bytes(request), to)
-        longest = 2.0 * waited if request.method == "INVITE" else min(2.0 * waited, _T2)
+        if known.is_proceeding:
+            wait = _T2
+        else:
+            wait = 2.0 * waited if request.method == "INVITE" else min(2.0 * waited, _T2)
         left = max(0.1, deadline - time.monotonic())
-        self._set_timer(key, min(longest, left), deadline, repeat)
+        self._set_timer(key, min(wait, left), deadline, repeat)
 
     def hear_answer(self, response: SipResponse, source: tuple[str, int]) -> None:
-        """Stop repeating the request of a response that came, and acknowledge a refusal."""
-        key = transaction_key(response)
+        """Stop repeating the request of a response that came, and acknowledge a refusal.
+
+        An answer before the final one (1xx) is enough for an INVITE alone. Other requests are still
+        repeated behind it, less often, and given up in the same time (RFC 3261, 17.1.2.2).
+        """
+        key = _asked_key(response)
         if key is None:
+            return
+        known = self._asked.get(key)
+        if known is not None and key[1] != "INVITE" and response.status_code < 200:
+            known.is_proceeding = True
             return
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        known = self._asked.get(key)
         if known is not None and key[1] == "INVITE" and response.status_code >= 300:
-            request, to = known
             # A connection over which something came lives.
-            to = source if self._transport.reliable else to
-            self._write(bytes(_acknowledgement(request, response)), to)
+            to = source if self._transport.reliable else known.to
+            self._write(bytes(_acknowledgement(known.request, response)), to)
 
     def hear_of_no_way(self, data: bytes) -> None:
         """Answer for the other end where a request cannot be sent.
@@ -136,7 +166,7 @@ class Transactions:
         except ValueError:
             # Line breaks that keep a connection alive are no message.
             return
-        key = transaction_key(message)
+        key = _asked_key(message)
         if key is not None:
             self._give_up(key)
 
@@ -144,7 +174,7 @@ class Transactions:
         """Answer so for all requests that wait for an answer from an address."""
         for key in list(self._timers):
             known = self._asked.get(key)
-            if known is not None and known[1] == address:
+            if known is not None and known.to == address:
                 self._give_up(key)
 
     def _give_up(self, key: tuple[str, str]) -> None:
@@ -152,17 +182,17 @@ class Transactions:
         if timer is None or known is None:
             return
         timer.cancel()
-        request, to = known
-        status = 408 if is_within_call(request) else 503
+        status = 408 if is_within_call(known.request) else 503
         if self._transport.on_message is not None:
-            self._transport.on_message(_no_answer(request, status, "No Connection"), to)
+            answer = _no_answer(known.request, status, "No Connection")
+            self._transport.on_message(answer, known.to)
 
     def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
-        key = transaction_key(request)
-        if key is not None and key[1] == "ACK":
+        key = served_key(request)
+        if key is not None and key[2] == "ACK":
             # That of a refusal has the branch of its INVITE (RFC 3261, 17.1.1.3).
-            refused = self._answered.get((key[0], "INVITE"))
+            refused = self._answered.get((*key[:2], "INVITE"))
             if refused is not None:
                 refused.stop()
             return True
@@ -170,12 +200,11 @@ class Transactions:
             return True
         known = self._answered.get(key)
         if known is None:
-            self._answered[key] = _Answered(
-                time.monotonic(),
-                source,
-                request.headers.get("record-route"),
-                asks_for_sips(request),
-            )
+            # Only answers to an INVITE name them.
+            proxies = request.headers.get("record-route") if key[2] == "INVITE" else []
+            known = _Answered(time.monotonic(), source, proxies, asks_for_sips(request))
+            self._answered[key] = known
+            self._answered_bytes += known.size
             self._forget_old()
             return True
         known.source = source
@@ -185,13 +214,13 @@ class Transactions:
 
     def source_of(self, response: SipResponse) -> tuple[str, int] | None:
         """From where the newest copy of a response's request came, if that is remembered."""
-        key = transaction_key(response)
+        key = served_key(response)
         known = None if key is None else self._answered.get(key)
         return None if known is None else known.source
 
     def asked_for_sips(self, response: SipResponse) -> bool:
         """Whether a response's request wants every hop encrypted."""
-        key = transaction_key(response)
+        key = served_key(response)
         known = None if key is None else self._answered.get(key)
         return known is not None and known.is_secure
 
@@ -199,14 +228,16 @@ class Transactions:
         """Remember a response that is sent: it answers every copy of its request."""
         _keep_one_tag(response)
         _name_abilities(response)
-        key = transaction_key(response)
+        key = served_key(response)
         known = None if key is None else self._answered.get(key)
         if known is not None:
-            if key is not None and key[1] == "INVITE" and 100 < response.status_code < 300:
+            if key is not None and key[2] == "INVITE" and 100 < response.status_code < 300:
                 _name_proxies(response, known.proxies)
+            self._answered_bytes -= known.size
             known.at, known.data, known.to = time.monotonic(), bytes(response), to
+            self._answered_bytes += known.size
             known.stop()
-            if key is not None and key[1] == "INVITE" and response.status_code >= 300:
+            if key is not None and key[2] == "INVITE" and response.status_code >= 300:
                 self._repeat_later(known, _T1)
 
     def _repeat_later(self, known: _Answered, wait: float) -> None:
@@ -232,12 +263,15 @@ class Transactions:
             _log.warning("a SIP message was not sent", extra={"reason": str(error)})
 
     def _forget_old(self) -> None:
-        if len(self._answered) > _MOST_REMEMBERED:
-            for key in list(self._answered)[: _MOST_REMEMBERED // 2]:
-                self._answered.pop(key).stop()
+        is_much = self._answered_bytes > _MOST_REMEMBERED_BYTES
+        if is_much or len(self._answered) > _MOST_REMEMBERED:
+            for key in list(self._answered)[: len(self._answered) // 2]:
+                known = self._answered.pop(key)
+                known.stop()
+                self._answered_bytes -= known.size
         if len(self._asked) > _MOST_REMEMBERED:
-            for key in [k for k in self._asked if k not in self._timers]:
-                del self._asked[key]
+            for asked in [each for each in self._asked if each not in self._timers]:
+                del self._asked[asked]
 
 
 def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
@@ -247,6 +281,9 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     data = data.lstrip(b"\r\n\0 ")
     if not data:
         return
+    if data.find(b"\r\n\r\n", 0, LONGEST_HEAD) < 0 and len(data) > LONGEST_HEAD:
+        _log.info("a SIP message could not be read", extra={"reason": "too long"})
+        return
     try:
         message = SipMessage.parse(data)
         if isinstance(message, SipRequest):
@@ -254,6 +291,10 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     except Exception as error:
         _log.info("a SIP message could not be read", extra={"reason": type(error).__name__})
         return
+    refusal = _refusal(message)
+    if refusal is not None and (isinstance(message, SipResponse) or message.method == "ACK"):
+        # Neither is answered: the call goes on as without a description.
+        message.body, refusal = b"", None
     transactions: Transactions = transport.transactions
     try:
         if transport.reliable:
@@ -265,6 +306,9 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
                 _refuse(transport, message, *misread)
             return
         elif not transactions.hear_request(message, address):
+            return
+        elif refusal is not None:
+            _refuse(transport, message, *refusal)
             return
         if transport.on_message is not None:
             transport.on_message(message, address)
@@ -287,11 +331,23 @@ def _misread(request: SipRequest, data: bytes) -> tuple[int, str] | None:
     return (400, "Bad Request") if is_another else None
 
 
+def _refusal(message: SipRequest | SipResponse) -> tuple[int, str] | None:
+    """Return the answer to what would take too long to read while all calls wait."""
+    longest = max((len(values) for _, values in message.headers.items()), default=0)
+    if longest > _MOST_VALUES or len(message.body) > LONGEST_BODY:
+        return 513, "Message Too Large"
+    return (488, "Not Acceptable Here") if has_too_many_media(message) else None
+
+
 def _refuse(transport: Any, request: SipRequest, status: int, reason: str) -> None:
     response = SipResponse(status_code=status, reason_phrase=reason)
     for value in request.headers.get("via"):
         response.headers.append("Via", value)
     _copy_headers(request, response)
+    to = response.headers.get_first("to")
+    if to is not None and ";tag=" not in to:
+        # RFC 3261, 8.2.6.2.
+        response.headers.set_single("To", f"{to};tag={generate_tag()}")
     try:
         transport.send_reply(response)
     except Exception as error:
@@ -330,15 +386,25 @@ def _name_proxies(response: SipResponse, proxies: list[str]) -> None:
             response.headers.append("Record-Route", proxy)
 
 
-def transaction_key(message: SipMessage) -> tuple[str, str] | None:
-    """Return a transaction's name: branch of the newest Via, and method (RFC 3261, 17.1.3)."""
+def served_key(message: SipMessage) -> tuple[str, str, str] | None:
+    """Return what names a transaction that others have begun (RFC 3261, 17.2.3).
+
+    That is the branch of the newest Via, who has written it, since two may choose the same, and the
+    method.
+    """
     try:
         via, cseq = message.via, message.cseq
     except Exception:
         return None
     if not via or not via[0].branch or cseq is None:
         return None
-    return via[0].branch, cseq.method.upper()
+    return via[0].branch, f"{via[0].host.lower()}:{via[0].port or ''}", cseq.method.upper()
+
+
+def _asked_key(message: SipMessage) -> tuple[str, str] | None:
+    """Return what names a transaction of ours: its branch and method (RFC 3261, 17.1.3)."""
+    key = served_key(message)
+    return None if key is None else (key[0], key[2])
 
 
 def _no_answer(request: SipRequest, status: int, reason: str) -> SipResponse:

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import packets, speech
 from scipy.signal import fftconvolve, resample_poly
-from sip_ends import SDP, Callee, Peer, Running, hang_up, set_up, tag_of
+from sip_ends import SDP, Callee, Peer, Running, answered, between, hang_up, set_up, tag_of
 
 pytest.importorskip("aiosipua")
 
@@ -35,8 +35,9 @@ from rtsr.call.metrics import exposition
 from rtsr.call.metrics_server import MetricsServer
 from rtsr.call.reports import FarReports
 from rtsr.call.sip import agent as agent_module
-from rtsr.call.sip import media_socket
+from rtsr.call.sip import media_socket, run
 from rtsr.call.sip.agent import Agent, Target
+from rtsr.call.sip.bridge import BridgeSettings
 from rtsr.call.sip.control import ReportWriter
 from rtsr.call.sip.description import Session, Unacceptable, answer, offer, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
@@ -802,6 +803,13 @@ def our_address(towards):
     return "127.0.0.1" if towards.startswith("127.") else "198.51.100.1"
 
 
+def without_a_name_server(host, *details, find=socket.getaddrinfo, **more):
+    """What is known of a host where nobody is asked."""
+    if host == "unknown.example":
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return find("192.0.2.8" if host == "calls.example" else host, *details, **more)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -816,6 +824,18 @@ def our_address(towards):
         (["--to", "sip:x@127.0.0.1", "--tls-port", "5061"], "needs a certificate"),
         (["--to", "sip:x@127.0.0.1", "--authorities", "no.pem"], "'no.pem' cannot be used"),
         (["--to", "sip:x@127.0.0.1:99999"], "is no SIP address"),
+        (["--to", "sip:x@example..com"], "is no SIP address"),
+        (["--to", "sip:x@exa mple"], "is no SIP address"),
+        (["--to", "sip:x y@127.0.0.1"], "is no SIP address"),
+        (["--to", "sip:x@[::1"], "is no SIP address"),
+        (["--to", "sip:x@[127.0.0.1]"], "is no SIP address"),
+        (["--to", "sip:x@::1"], "is no SIP address"),
+        (["--to", f"sip:x@{70 * 'a'}.example"], "is no SIP address"),
+        (["--to", "sip:x@127.0.0.1", "--register", "sip:x@example..com"], "is no SIP address"),
+        (["--to", "sip:x@127.0.0.1", "--listen", "127.0.0..1:0"], "is no address"),
+        (["--to", "sip:x@127.0.0.1", "--listen", "exa mple:0"], "is no address"),
+        (["--to", "sip:x@127.0.0.1", "--listen", f"127.0.0.1:{6000 * '9'}"], "is no address"),
+        (["--to", "sip:x@127.0.0.1", "--metrics", "127.0.0..1:0"], "is no address"),
         (["--to", "sip:x@198.51.100.2"], "only this machine is heard"),
         (
             ["--to", "sip:x@127.0.0.1", "--register", "sip:x@198.51.100.2"],
@@ -827,17 +847,73 @@ def our_address(towards):
         (["--to", "sip:x@127.0.0.1", "--user", "me"], "RTSR_SIP_PASSWORD"),
         (["--to", "sip:x@127.0.0.1", "--bitrate", "3"], "6000 to 510000"),
         (["--to", "sip:x@127.0.0.1", "--listen", "203.0.113.9:5060"], "Cannot listen on"),
+        (["--to", "sip:x@127.0.0.1", "--listen", "unknown.example:0"], "'unknown.example' is not"),
+        (["--to", "sip:x@127.0.0.1", "--advertise", "bad host name"], "'bad host name' is not"),
+        (["--to", "sip:x@127.0.0.1", "--advertise", "::1"], "the other version of IP"),
     ],
 )
 def test_what_cannot_be_bridged_is_one_sentence(options, sentence, capsys, monkeypatch):
     monkeypatch.delenv("RTSR_SIP_PASSWORD", raising=False)
     monkeypatch.setattr(agent_module, "own_address", our_address)
+    monkeypatch.setattr(socket, "getaddrinfo", without_a_name_server)
     with pytest.raises(SystemExit) as ended:
         app(["call", "sip", *options])
     assert ended.value.code == 2
     errors = capsys.readouterr().err
     assert errors.startswith("rtsr: ")
     assert sentence in errors
+
+
+@pytest.mark.parametrize(
+    ("listen", "advertise", "expected"),
+    [
+        ("192.0.2.7", None, ("192.0.2.7", "192.0.2.7", "192.0.2.7")),
+        ("calls.example", None, ("calls.example", "192.0.2.8", "192.0.2.8")),
+        ("192.0.2.7", "calls.example", ("calls.example", "192.0.2.7", "192.0.2.8")),
+        ("0.0.0.0", "calls.example", ("calls.example", "0.0.0.0", "192.0.2.8")),
+        ("::1", "2001:db8::7", ("2001:db8::7", "::1", "2001:db8::7")),
+        ("0.0.0.0", None, ("127.0.0.1", "0.0.0.0", "127.0.0.1")),
+    ],
+)
+def test_names_stand_in_messages_and_their_addresses_in_descriptions(
+    monkeypatch, listen, advertise, expected
+):
+    begun = []
+
+    async def begin(open_engine, agent, settings, *others):
+        begun.append((agent.host, settings.bind, settings.shown))
+
+    monkeypatch.setattr(run, "_run", begin)
+    monkeypatch.setattr(socket, "getaddrinfo", without_a_name_server)
+    monkeypatch.setattr(run, "check_reach", lambda *places: None)
+    bridged = BridgeSettings(Target.parse("sip:x@127.0.0.1"))
+    run.serve(None, (listen, 0), bridged, advertise=advertise, announce=print)
+    assert begun == [expected]
+
+
+def test_descriptions_have_the_address_that_is_to_be_shown(stand_in):
+    with between(stand_in, shown="127.0.0.9") as (peer, _, called):
+        invite, text, to = answered(peer, called)
+        for message in (invite, text):
+            assert "\r\nc=IN IP4 127.0.0.9\r\n" in message
+            assert "\r\nContact: <sip:127.0.0.1:" in message
+        peer.send(peer.request("BYE", to=to, number=2))
+        assert peer.final()[0] == 200
+        called.answer(called.hear("BYE"), 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("sip:x@[2001:db8::7]:5070", "2001:db8::7", 5070),
+        ("sip:x@example.com.", "example.com.", 5060),
+        ("sip:x@m\u00fcller.example", "m\u00fcller.example", 5060),
+        ("sip:192.0.2.7", "192.0.2.7", 5060),
+    ],
+)
+def test_hosts_that_can_be_called(text, host, port):
+    target = Target.parse(text)
+    assert (target.host, target.port) == (host, port)
 
 
 def test_a_port_in_use_is_one_sentence(running):

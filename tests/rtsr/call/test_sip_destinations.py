@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sip_ends import (
@@ -26,7 +29,8 @@ from aiosipua import SipMessage
 
 from rtsr.call.sip import destinations
 from rtsr.call.sip.agent import Agent, Target
-from rtsr.call.sip.destinations import contact_in, datagram_hop
+from rtsr.call.sip.destinations import contact_in, datagram_hop, resolved
+from rtsr.call.sip.tcp import TcpTransport
 
 
 def moved(message, peer, contact):
@@ -402,3 +406,38 @@ def test_the_log_does_not_name_a_target_whose_name_is_unknown(stand_in, caplog):
     (refused,) = [each for each in caplog.records if each.message == "sip call refused"]
     assert refused.reason == "the target's name is not known"
     assert not [each for each in caplog.records if "nosuch" in str(vars(each))]
+
+
+@pytest.mark.parametrize("asks", ["target", "connection"])
+def test_slow_names_hold_up_nothing_but_their_own_calls(monkeypatch, asks):
+    may_answer = threading.Event()
+
+    def slow(host, port, *details, **more):
+        assert host == "slow.example"
+        may_answer.wait(20.0)
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        # What asyncio's own pool has is shared by all that opens calls.
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        transport = TcpTransport(local_addr=("127.0.0.1", 0))
+        await transport.start()
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        try:
+            if asks == "target":
+                waiting = asyncio.ensure_future(resolved("slow.example", 5060))
+            else:
+                waiting = asyncio.ensure_future(transport.connect(("slow.example", 5060)))
+            await asyncio.sleep(0.1)
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 5.0) == 7
+            assert await asyncio.wait_for(resolved("192.0.2.7", 5060), 5.0) == ("192.0.2.7", 5060)
+            assert not waiting.done()
+        finally:
+            may_answer.set()
+        with pytest.raises(socket.gaierror):
+            await waiting
+        monkeypatch.undo()
+        await transport.stop()
+
+    asyncio.run(run())

@@ -408,9 +408,9 @@ def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypa
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stream.connect(("127.0.0.1", running.port))
         stream.sendall(request)
-        accepted = running.bridge._agent.tcp.transport._accepted
+        accepted = running.bridge._agent.tcp.transport._open
         running.until(lambda: accepted)
-        (connected,) = accepted.values()
+        (connected,) = accepted
         connection = connected.writer.transport
         buffer = connection.get_extra_info("socket")
         buffer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import time
 
@@ -16,13 +17,16 @@ from sip_ends import (
     TcpPeer,
     answered,
     between,
+    response,
     ring,
     tag_of,
 )
 
 pytest.importorskip("aiosipua")
 
+from rtsr import listening
 from rtsr.call.sip import tcp
+from rtsr.call.sip.agent import Agent, Target
 from rtsr.call.sip.tcp import TcpTransport
 
 
@@ -92,7 +96,7 @@ def test_without_a_connection_requests_go_to_the_callers_contact(stand_in):
     with between(stand_in, caller=TcpPeer) as (peer, running, called):
         invite, _, _ = answered(peer, called)
         peer.drop()
-        running.until(lambda: not running.bridge._agent.tcp.transport._accepted)
+        running.until(lambda: not running.bridge._agent.tcp.transport._open)
         called.request(invite, "BYE", 2)
         peer.accept()
         bye = peer.asked("BYE")
@@ -187,7 +191,7 @@ def test_an_answer_takes_the_newest_connection_of_its_call_where_its_own_is_gone
     with between(stand_in, caller=TcpPeer) as (peer, running, called):
         invite, to = ring(peer, called)
         peer.drop()
-        running.until(lambda: not running.bridge._agent.tcp.transport._accepted)
+        running.until(lambda: not running.bridge._agent.tcp.transport._open)
         peer.connect()
         peer.send(peer.request("OPTIONS", to=to, number=2))
         assert peer.final()[0] == 200
@@ -251,3 +255,123 @@ def test_what_waits_for_a_connection_goes_its_own_other_way_where_that_fails():
         return heard
 
     assert asyncio.run(run()) == [b"second.", b"third."]
+
+
+@contextlib.asynccontextmanager
+async def reaching(count):
+    """A transport, addresses that it reaches, and the ends of the connections that it opens."""
+    ends = []
+
+    async def take(reader, writer):
+        ends.append((reader, writer))
+
+    servers = [await asyncio.start_server(take, "127.0.0.1", 0) for _ in range(count)]
+    transport = TcpTransport(local_addr=("127.0.0.1", 0))
+    await transport.start()
+    yield transport, [server.sockets[0].getsockname()[:2] for server in servers], ends
+    await transport.stop()
+    for _, writer in ends:
+        writer.close()
+    for server in servers:
+        server.close()
+
+
+async def until(condition):
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not happen")
+
+
+@pytest.mark.parametrize("belongs_to_a_call", [False, True])
+def test_connections_that_we_have_opened_are_closed_once_they_are_idle(
+    monkeypatch, belongs_to_a_call
+):
+    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(tcp, "FIRST_MESSAGE_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.05)
+
+    async def run():
+        async with reaching(1) as (transport, (there,), ends):
+            transport.carries_call = lambda address: belongs_to_a_call and address == there
+            transport.write(b"hello", there)
+            await until(lambda: ends)
+            reader, writer = ends[0]
+            assert await reader.readexactly(5) == b"hello"
+            # Whoever is called may think for longer than a caller before the first message.
+            await asyncio.sleep(0.3)
+            writer.write(b"\r\n\r\n")
+            assert await reader.readexactly(2) == b"\r\n"
+            if belongs_to_a_call:
+                await asyncio.sleep(0.8)
+                assert len(transport._open) == 1
+            else:
+                assert await asyncio.wait_for(reader.read(), 5.0) == b""
+                assert not transport._open
+
+    asyncio.run(run())
+
+
+def test_connections_that_we_open_are_limited_together_with_those_of_others(monkeypatch):
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 3)
+
+    async def run():
+        async with reaching(5) as (transport, places, ends):
+            theirs, _ = await asyncio.open_connection(*transport.local_addr)
+            await until(lambda: transport._open)
+            for place in places[:4]:
+                transport.write(b"hello", place)
+                await until(functools.partial(transport._lives, place))
+                await asyncio.sleep(0.02)
+            assert await asyncio.wait_for(theirs.read(), 5.0) == b""
+            assert [place for place in places if transport._lives(place)] == places[1:4]
+            # All carry calls, and what waits takes the other way that it has.
+            transport.carries_call = lambda address: True
+            transport.write(b"there", places[4], places[3])
+            reader, _ = ends[3]
+            assert await asyncio.wait_for(reader.readexactly(10), 5.0) == b"hellothere"
+            assert not transport._lives(places[4])
+
+    asyncio.run(run())
+
+
+def test_many_connections_that_we_open_at_once_are_limited(monkeypatch):
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 3)
+
+    async def run():
+        async with reaching(8) as (transport, places, _):
+            for place in places:
+                transport.write(b"hello", place)
+            await until(lambda: not transport._opening)
+            assert len(transport._open) <= 3
+
+    asyncio.run(run())
+
+
+def test_the_connection_to_a_registrar_stays_though_nothing_comes(monkeypatch):
+    monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.05)
+
+    async def run():
+        async def take(reader, writer):
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+                    writer.write(response(asked, 200, 5060, more="Expires: 300\r\n"))
+            ended.set()
+            writer.close()
+
+        ended = asyncio.Event()
+        server = await asyncio.start_server(take, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        agent = Agent("127.0.0.1", 0)
+        await agent.start({})
+        await agent.register(Target.parse(f"sip:me@127.0.0.1:{port};transport=tcp"), None, 300)
+        await asyncio.sleep(1.0)
+        assert not ended.is_set()
+        await agent.stop()
+        await asyncio.wait_for(ended.wait(), 5.0)
+        server.close()
+
+    asyncio.run(run())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sip_ends import SDP, acknowledgement
+from sip_ends import SDP, Peer, acknowledgement, between
 
 pytest.importorskip("aiosipua")
 
@@ -32,10 +32,11 @@ class ReliableTransport(Transport):
     reliable = True
 
 
-def request(method="INVITE", branch="b1", number=1):
+def request(method="INVITE", branch="b1", number=1, more=""):
     return SipMessage.parse(
         f"{method} sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch={branch}\r\n"
-        f"From: <sip:a@b>;tag=1\r\nTo: <sip:x@b>\r\nCall-ID: c\r\nCSeq: {number} {method}\r\n\r\n"
+        f"From: <sip:a@b>;tag=1\r\nTo: <sip:x@b>\r\nCall-ID: c\r\n"
+        f"CSeq: {number} {method}\r\n{more}\r\n"
     )
 
 
@@ -102,6 +103,60 @@ def test_nothing_else_is_said_again(monkeypatch, method, status, transport):
     assert said_again(monkeypatch, 20.0, request(method), status, transport) == 0
 
 
+def asked_again(monkeypatch, method, provisional, transport=None, seconds=50.0):
+    """How often a request is said again after an answer before the final one, and what ends it."""
+    for name in ("_T1", "_T2", "_TIMEOUT"):
+        monkeypatch.setattr(transactions, name, getattr(transactions, name) / 100)
+    transport, ends = transport or Transport(), []
+    transport.on_message = lambda message, address: ends.append(message.status_code)
+
+    async def run():
+        watched = Transactions(transport)
+        asked = request(method)
+        watched.ask(asked, HERE, repeat=not transport.reliable)
+        if provisional:
+            watched.hear_answer(answer(asked, provisional), HERE)
+        await asyncio.sleep(seconds / 100)
+        watched.close()
+
+    asyncio.run(run())
+    return len(transport.written), ends
+
+
+def test_a_request_is_said_again_until_its_final_answer_less_often_after_a_first_one(monkeypatch):
+    # After 0.5 s, then every 4 s up to 32 (RFC 3261, 17.1.2.2), later where busy. Without the first
+    # one after 0.5, 1.5, 3.5, 7.5 s and so on.
+    count, ends = asked_again(monkeypatch, "BYE", 100)
+    assert 4 <= count <= 9
+    assert ends == [408]
+
+
+def test_a_request_over_a_connection_is_given_up_in_time_whatever_came_first(monkeypatch):
+    assert asked_again(monkeypatch, "BYE", 100, ReliableTransport()) == (0, [408])
+
+
+def test_a_call_that_was_heard_of_is_not_said_again(monkeypatch):
+    assert asked_again(monkeypatch, "INVITE", 100) == (0, [])
+
+
+def test_a_final_answer_after_a_first_one_ends_the_request(monkeypatch):
+    transport = Transport()
+    written = transport.written
+
+    async def run():
+        watched = Transactions(transport)
+        asked = request("BYE")
+        watched.ask(asked, HERE, repeat=True)
+        watched.hear_answer(answer(asked, 100), HERE)
+        watched.hear_answer(answer(asked, 200), HERE)
+        await asyncio.sleep(0.1)
+        watched.close()
+
+    monkeypatch.setattr(transactions, "_T1", 0.02)
+    asyncio.run(run())
+    assert not written
+
+
 def test_a_caller_who_has_not_heard_the_refusal_hears_it_again(running, peer):
     peer.acknowledges = False
     peer.send(peer.request("INVITE", body=SDP.replace("RTP/AVP 0", "RTP/AVP 3")))
@@ -140,6 +195,50 @@ def test_a_name_that_looks_like_a_tag_is_none(running, peer, to):
     assert peer.final()[0] == 200
 
 
+def test_two_callers_who_choose_the_same_branch_both_hear_answers(running, peer):
+    other = Peer(running.port)
+    for each in (peer, other):
+        each.send(each.request("OPTIONS", branch="z9hG4bKsame"))
+    for each in (peer, other):
+        status, text = each.hear()
+        assert status == 200
+        assert f"Call-ID: c1-{each.port}\r\n" in text
+        with pytest.raises(TimeoutError):
+            each.hear(0.2)
+    other.close()
+
+
+@pytest.mark.parametrize("gives_up", [0, 1])
+def test_of_two_callers_who_choose_the_same_branch_one_gives_up(stand_in, gives_up):
+    with between(stand_in) as (peer, running, called):
+        callers, invites = [peer, Peer(running.port)], []
+        for each in callers:
+            each.send(each.request("INVITE", body=SDP, branch="z9hG4bKsame"))
+            invites.append(called.hear("INVITE"))
+            called.answer(invites[-1], 180)
+        callers[gives_up].send(callers[gives_up].request("CANCEL", branch="z9hG4bKsame"))
+        cancel = called.hear("CANCEL")
+        call_id = invites[gives_up].split("Call-ID: ")[1].split("\r\n")[0]
+        assert f"Call-ID: {call_id}\r\n" in cancel
+        called.answer(cancel, 200)
+        called.answer(invites[gives_up], 487)
+        # The CANCEL has an answer of its own.
+        assert {callers[gives_up].final()[0] for _ in range(2)} == {200, 487}
+        called.answer(invites[1 - gives_up], 486)
+        assert callers[1 - gives_up].final()[0] == 486
+        callers[1].close()
+
+
+def test_who_does_not_know_the_branch_gives_no_call_up(stand_in):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKmine"))
+        invite = called.hear("INVITE")
+        peer.send(peer.request("CANCEL", branch="z9hG4bKguessed"))
+        assert peer.final()[0] == 481
+        called.answer(invite, 486)
+        assert peer.final()[0] == 486
+
+
 def test_the_oldest_transactions_are_forgotten(monkeypatch):
     monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
     transport = Transport()
@@ -156,6 +255,39 @@ def test_the_oldest_transactions_are_forgotten(monkeypatch):
         assert len(transport.written) == 1
         assert watched.hear_request(requests[0], HERE)
         watched.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("what", ["proxies", "answer"])
+def test_the_oldest_of_long_transactions_are_forgotten(monkeypatch, what):
+    monkeypatch.setattr(transactions, "_MOST_REMEMBERED_BYTES", 100_000)
+    transport = Transport()
+
+    async def run():
+        watched = Transactions(transport)
+        proxies = f"Record-Route: <sip:{'p' * 10_000}>\r\n" if what == "proxies" else ""
+        requests = [request("INVITE", branch=f"b{number}", more=proxies) for number in range(40)]
+        for each in requests:
+            assert watched.hear_request(each, HERE)
+            response = answer(each, 200)
+            response.body = b"a" * 10_000 if what == "answer" else b""
+            watched.answer(response, HERE)
+        kept = list(watched._answered.values())
+        assert 4 <= len(kept) <= 11
+        assert sum(known.size for known in kept) == watched._answered_bytes <= 120_000
+        assert not watched.hear_request(requests[-1], HERE)
+        assert watched.hear_request(requests[0], HERE)
+        watched.close()
+
+    asyncio.run(run())
+
+
+def test_proxies_of_what_sets_no_call_up_are_not_kept():
+    async def run():
+        watched = Transactions(Transport())
+        watched.hear_request(request("OPTIONS", more="Record-Route: <sip:p>\r\n"), HERE)
+        assert [known.proxies for known in watched._answered.values()] == [[]]
 
     asyncio.run(run())
 
@@ -181,7 +313,7 @@ def test_what_we_have_asked_and_was_answered_is_forgotten(monkeypatch):
             watched.hear_answer(answer(asked, 200), HERE)
         assert len(watched._asked) <= 12
         # What still waits stays, however old it is.
-        assert any(known is waiting for known, _ in watched._asked.values())
+        assert any(known.request is waiting for known in watched._asked.values())
         watched.close()
 
     asyncio.run(run())
