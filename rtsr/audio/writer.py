@@ -40,6 +40,8 @@ _KEPT_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+# G.721 and G.723 predict, and where that overshoots full scale their decoders wrap round: it has 1 dB.
+_LARGEST_PREDICTED = 10.0 ** (-1.0 / 20.0)
 # What a WAV header can hold together with the speakers.
 _EXTENSIBLE_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # WAV and AIFF files count their bytes in 32 bits; some room is left for their headers.
@@ -64,7 +66,8 @@ class OutputFile:
         length_is_stated: whether ``frames`` is more than a guess.
 
     Attributes:
-        clipped_samples: samples beyond full scale, held at full scale in an integer format.
+        clipped_samples: samples beyond the largest that the sample format holds, and held there.
+            FLOAT, DOUBLE, Vorbis, Opus and MP3 hold all.
 
     Raises:
         AudioFormatError: extension, sample format, rate or channels do not go together.
@@ -209,7 +212,9 @@ class OutputFile:
     def _as_stored(self, block: Audio) -> NDArray[Any]:
         bits = _INTEGER_BITS.get(self.subtype)
         if bits is None:
-            return block
+            held = np.clip(block, *_range(self.subtype))
+            self.clipped_samples += int(np.count_nonzero(held != block))
+            return held
         # libsndfile would cut the fraction off; rounded, what was read is written back bit for bit.
         full_scale = 2.0 ** (bits - 1)
         scaled = np.rint(
@@ -285,6 +290,20 @@ def _choose_subtype(
         if soundfile.check_format(file_format, name):
             return name
     return str(soundfile.default_subtype(file_format))
+
+
+def _range(subtype: str) -> tuple[np.float32, np.float32]:
+    """Return the lowest and highest sample of a format that is not PCM.
+
+    What is beyond, libsndfile lets wrap round in telephone codes and ADPCM, or looks it up behind
+    the end of a table.
+    """
+    if subtype in ("FLOAT", "DOUBLE", *_LOSSY_SUBTYPES):
+        return np.float32(-np.inf), np.float32(np.inf)
+    if subtype.startswith("G72"):
+        return np.float32(-_LARGEST_PREDICTED), np.float32(_LARGEST_PREDICTED)
+    bits = int(subtype[5:]) if subtype.startswith("ALAC_") else 16
+    return np.float32(-1.0), np.float32(1.0 - 2.0 ** -min(bits - 1, 24))
 
 
 def _writable_place(path: Path) -> Path:
