@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -42,6 +43,8 @@ _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 # G.721 and G.723 predict, and where that overshoots full scale their decoders wrap round: it has 1 dB.
 _LARGEST_PREDICTED = 10.0 ** (-1.0 / 20.0)
+# What a format's rounding of a rate may be: half a cent.
+_RATE_TOLERANCE = 3e-4
 # What a WAV header can hold together with the speakers.
 _EXTENSIBLE_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # WAV and AIFF files count their bytes in 32 bits; some room is left for their headers.
@@ -109,15 +112,16 @@ class OutputFile:
         )
         self._file: Any = None
         self._create()
+        layout = {
+            "samplerate": rate,
+            "channels": channels,
+            "format": self.format,
+            "subtype": self.subtype,
+        }
         try:
-            self._file = soundfile.SoundFile(
-                native_name(self._beside),
-                "w",
-                samplerate=rate,
-                channels=channels,
-                format=self.format,
-                subtype=self.subtype,
-            )
+            if abs(_rate_told(soundfile, layout) - rate) > _RATE_TOLERANCE * rate:
+                raise self._no_such_layout(rate, channels)
+            self._file = soundfile.SoundFile(native_name(self._beside), "w", **layout)
             write_tags(self._file, tags or {})
         except soundfile.LibsndfileError:
             self.discard()
@@ -125,10 +129,7 @@ class OutputFile:
                 raise RtsrError(
                     f"Output '{path}' could not be written: the disk is full."
                 ) from None
-            raise AudioFormatError(
-                f"Output '{path}' ({self.format}, {self.subtype}) cannot hold {channels} "
-                f"channel(s) at {rate} Hz; write wav or flac instead."
-            ) from None
+            raise self._no_such_layout(rate, channels) from None
         except BaseException:
             self.discard()
             raise
@@ -228,6 +229,12 @@ class OutputFile:
             return scaled.astype(np.int16) << (16 - bits)
         return scaled.astype(np.int32) << (32 - bits)
 
+    def _no_such_layout(self, rate: int, channels: int) -> AudioFormatError:
+        return AudioFormatError(
+            f"Output '{self.path}' ({self.format}, {self.subtype}) cannot hold {channels} "
+            f"channel(s) at {rate} Hz; write wav or flac instead."
+        )
+
     def _too_large(self) -> AudioFormatError:
         return AudioFormatError(
             f"Output '{self.path}' would be larger than 4 GiB, which such a file cannot hold; "
@@ -290,6 +297,15 @@ def _choose_subtype(
         if soundfile.check_format(file_format, name):
             return name
     return str(soundfile.default_subtype(file_format))
+
+
+def _rate_told(soundfile: Any, layout: Mapping[str, Any]) -> int:
+    """Return the rate that a file of this layout will say it has: some have room for few."""
+    with io.BytesIO() as memory:
+        with soundfile.SoundFile(memory, "w", **layout) as file:
+            file.write(np.zeros((64, layout["channels"]), np.float32))
+        memory.seek(0)
+        return int(soundfile.info(memory).samplerate)
 
 
 def _range(subtype: str) -> tuple[np.float32, np.float32]:

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from rtsr.audio.writer import OutputFile
+from rtsr.errors import AudioFormatError
 
-RATE = 48000
+RATE = 44100
 
 
 def _written(path: Path, subtype: str, sound: np.ndarray) -> tuple[np.ndarray, int]:
@@ -25,9 +26,9 @@ def _written(path: Path, subtype: str, sound: np.ndarray) -> tuple[np.ndarray, i
     [
         ("wav", "ULAW", 0.02),
         ("wav", "ALAW", 0.02),
-        ("wav", "IMA_ADPCM", 0.2),
+        ("wav", "IMA_ADPCM", 0.5),
         ("wav", "MS_ADPCM", 0.1),
-        ("wav", "GSM610", 0.4),
+        ("wav", "GSM610", 0.8),
         ("wav", "G721_32", 0.2),
         ("wav", "NMS_ADPCM_16", 0.2),
         ("wav", "NMS_ADPCM_32", 0.02),
@@ -70,3 +71,42 @@ def test_nothing_below_full_scale_is_changed(subtype: str, tmp_path: Path) -> No
     got, clipped = _written(tmp_path / "out.caf", subtype, sound)
     assert np.array_equal(got, sound)
     assert not clipped
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "subtype"),
+    [
+        ("out.wve", 48000, None),
+        ("out.xi", 48000, None),
+        ("out.htk", 48000, None),
+        ("out.svx", 96000, None),
+        ("out.mpc2k", 96000, None),
+        ("out.voc", 48000, "PCM_U8"),
+    ],
+)
+def test_a_rate_that_a_format_cannot_tell_is_refused(
+    name: str, rate: int, subtype: str | None, tmp_path: Path
+) -> None:
+    with pytest.raises(AudioFormatError, match=rf"cannot hold 1 channel\(s\) at {rate} Hz"):
+        OutputFile(tmp_path / name, rate, 1, 480, subtype=subtype)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "told"),
+    [
+        ("out.xi", 44100, 44100),
+        ("out.htk", 16000, 16000),
+        ("out.svx", 48000, 48000),
+        ("out.mpc2k", 48000, 48000),
+        # Periods in whole nanoseconds.
+        ("out.sds", 44100, 44101),
+    ],
+)
+def test_a_rate_that_a_format_can_tell_is_written(
+    name: str, rate: int, told: int, tmp_path: Path
+) -> None:
+    with OutputFile(tmp_path / name, rate, 1, 480) as file:
+        file.write(np.zeros((480, 1), np.float32))
+        file.commit()
+    assert soundfile.info(tmp_path / name).samplerate == told
