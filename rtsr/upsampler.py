@@ -133,6 +133,7 @@ class Upsampler(Closing):
         "_enhanced",
         "_factor",
         "_finished",
+        "_first_targets",
         "_octaves",
         "_overlap",
         "_planar",
@@ -219,6 +220,7 @@ class Upsampler(Closing):
         elif self.output_rate > SAMPLE_RATE and (self._clock > 1.0 or source.model.is_network):
             # Up to 48 kHz `replicate` goes no further than it does by itself.
             self._engine.f_target = MAX_CUTOFF_HZ
+        self._first_targets = [engine.f_target for engine in self._engines()]
         self._make_buffers(step, input_rate, limiter, channels_first)
         self._begin(self._engine)
 
@@ -322,12 +324,17 @@ class Upsampler(Closing):
     @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
-        return self._engines()[-1].f_target * self._clock * self._factor
+        return self._told(self._engines()[-1].f_target)
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
         self._check_ceiling(value)
-        self._set_ceiling(float(value))
+        if value == self._told(self._first_targets[-1]):
+            # Below 48 kHz the ceiling that it began with may be another one.
+            for engine, target in zip(self._engines(), self._first_targets, strict=True):
+                engine.f_target = target
+        else:
+            self._set_ceiling(float(value))
 
     @property
     def colour(self) -> Colour | AutoColour | None:
@@ -474,6 +481,10 @@ class Upsampler(Closing):
         if self._octaves is not None:
             engines.append(self._octaves.engine)
         return engines
+
+    def _told(self, target: float) -> float:
+        """Return the ceiling in Hz that callers know, of the last engine's target."""
+        return target * self._clock * self._factor
 
     def _set_ceiling(self, hz: float) -> None:
         """Let each engine end there, or where its own band does."""

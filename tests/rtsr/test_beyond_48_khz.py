@@ -63,6 +63,25 @@ def test_any_partition_gives_the_same_bits(
     assert np.array_equal(expected, joined)
 
 
+@pytest.mark.parametrize("model", ["replicate", "small"])
+def test_the_ceiling_that_is_told_is_the_present_one(model: str, make_sound: MakeSound) -> None:
+    """Also where the engine below 48 kHz ends lower than the octaves above it."""
+    sound = make_sound(8000, 0.2, cutoff=3600)
+    with (
+        Upsampler(8000, model=model, output_rate=96000) as untouched,
+        Upsampler(8000, model=model, output_rate=96000) as upsampler,
+    ):
+        expected = _whole(untouched, sound)
+        told = upsampler.ceiling
+        upsampler.ceiling = told
+        assert np.array_equal(_whole(upsampler, sound), expected)
+        upsampler.ceiling = 12000.0
+        assert not np.array_equal(_whole(upsampler, sound), expected)
+        upsampler.ceiling = told
+        assert upsampler.ceiling == told
+        assert np.array_equal(_whole(upsampler, sound), expected)
+
+
 @pytest.mark.parametrize(("rate", "output_rate"), RATES)
 @pytest.mark.parametrize("hops", [1, 4])
 def test_output_count_follows_the_input_count(
