@@ -435,6 +435,7 @@ class Upsampler(Closing):
                 f"{engine.step_samples * 1000 / SAMPLE_RATE / self._clock:g} ms; with "
                 "blocks_are_hops every block must be."
             )
+        port.accept()
         due = after * self._port.output_rate // SAMPLE_RATE - self._emitted
         out, frames = port.empty(due)
         done = 0
