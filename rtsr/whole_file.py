@@ -23,7 +23,7 @@ def write_whole(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8", newline="\n")
         return
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.partial")
+    beside = name_beside(target)
     try:
         with beside.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
@@ -38,6 +38,13 @@ def write_whole(path: Path, text: str) -> None:
             # The system names the file beside it, or none.
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def name_beside(target: Path) -> Path:
+    """Return a hidden name in the same folder, which no other file has, to write under first."""
+    # Systems count the bytes of a name, up to 255 of them, and not its letters.
+    begins = os.fsencode(target.name)[:200].decode(errors="ignore")
+    return target.with_name(f".{begins}.{secrets.token_hex(4)}.partial")
 
 
 def check_writable(path: Path) -> None:

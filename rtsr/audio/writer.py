@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from rtsr.audio.reader import native_name
 from rtsr.audio.speakers import order_in, write_speakers
 from rtsr.audio.tags import write_tags
 from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.whole_file import name_beside
 
 Audio = NDArray[np.float32]
 
@@ -107,9 +107,7 @@ class OutputFile:
         self.frames = 0
         self._soundfile = soundfile
         self._final = _writable_place(path)
-        self._beside = self._final.with_name(
-            f".{self._final.name[:200]}.{secrets.token_hex(4)}.partial"
-        )
+        self._beside = name_beside(self._final)
         self._file: Any = None
         self._create()
         layout = {

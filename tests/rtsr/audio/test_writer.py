@@ -110,3 +110,14 @@ def test_a_rate_that_a_format_can_tell_is_written(
         file.write(np.zeros((480, 1), np.float32))
         file.commit()
     assert soundfile.info(tmp_path / name).samplerate == told
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "音", "🎵"])
+def test_a_name_may_be_as_long_as_the_system_allows(letter: str, tmp_path: Path) -> None:
+    path = tmp_path / (letter * (251 // len(letter.encode())) + ".wav")
+    with OutputFile(path, 48000, 1, 480) as file:
+        file.write(np.zeros((480, 1), np.float32))
+        assert len(list(tmp_path.iterdir())) == 1
+        file.commit()
+    assert list(tmp_path.iterdir()) == [path]
+    assert soundfile.info(path).frames == 480
