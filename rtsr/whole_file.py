@@ -55,8 +55,13 @@ def check_writable(path: Path) -> None:
         raise RtsrError(f"'{path}' cannot be written: the file is write-protected.")
     if path.exists() and not path.is_file():
         return
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
-        raise RtsrError(f"There is no folder '{path.parent}'; make it first.")
-    if not os.access(folder, os.W_OK):
+    final = Path(os.path.realpath(path))
+    if not final.parent.is_dir():
+        raise RtsrError(f"There is no folder '{missing_folder(path, final)}'; make it first.")
+    if not os.access(final.parent, os.W_OK):
         raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")
+
+
+def missing_folder(path: Path, final: Path) -> Path:
+    """Return the folder that is missing for ``path``, which as a link leads to ``final``."""
+    return final.parent if path.parent.is_dir() else path.parent

@@ -18,7 +18,7 @@ from rtsr.audio.reader import native_name
 from rtsr.audio.speakers import order_in, write_speakers
 from rtsr.audio.tags import write_tags
 from rtsr.errors import AudioFormatError, RtsrError
-from rtsr.whole_file import name_beside
+from rtsr.whole_file import missing_folder, name_beside
 
 Audio = NDArray[np.float32]
 
@@ -328,7 +328,8 @@ def _writable_place(path: Path) -> Path:
     if final.exists() and not final.is_file():
         raise RtsrError(f"Output '{path}' is a device or a pipe; write a file, or use `rtsr pipe`.")
     if not final.parent.is_dir():
-        raise RtsrError(f"Output '{path}' cannot be written: there is no folder '{path.parent}'.")
+        folder = missing_folder(path, final)
+        raise RtsrError(f"Output '{path}' cannot be written: there is no folder '{folder}'.")
     if final.exists() and not os.access(final, os.W_OK):
         raise RtsrError(f"Output '{path}' cannot be written: the file is write-protected.")
     return final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 
 from rtsr.audio.writer import OutputFile
-from rtsr.errors import AudioFormatError
+from rtsr.errors import AudioFormatError, RtsrError
 
 RATE = 44100
 
@@ -121,3 +122,12 @@ def test_a_name_may_be_as_long_as_the_system_allows(letter: str, tmp_path: Path)
         file.commit()
     assert list(tmp_path.iterdir()) == [path]
     assert soundfile.info(path).frames == 480
+
+
+def test_a_missing_folder_is_named_also_behind_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "link.wav"
+    link.symlink_to(Path("nowhere", "out.wav"))
+    missing = tmp_path / "nowhere"
+    for path in (link, missing / "out.wav"):
+        with pytest.raises(RtsrError, match=f"there is no folder '{re.escape(str(missing))}'"):
+            OutputFile(path, 48000, 1, 480)
