@@ -258,6 +258,7 @@ class Upsampler(Closing):
             list(range(self.channels)),
             round(input_rate / self._clock),
             round(self.output_rate / self._clock),
+            self.output_rate,
             bool(limiter),
             self.statistics,
             bool(channels_first),

@@ -221,6 +221,7 @@ class BatchUpsampler(Closing):
                 slots,
                 int(input_rate),
                 int(output_rate),
+                int(output_rate),
                 bool(limiter),
                 statistics,
                 bool(channels_first),

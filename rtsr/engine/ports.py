@@ -110,6 +110,7 @@ class BlockPort:
         slots: of its channels.
         input_rate: Hz of what is pushed.
         output_rate: Hz of what is pulled; beyond 48000, steps are emitted at this rate already.
+        played_rate: the same in seconds that are heard, where the engine's clock is a faster one.
         limits: whether what comes out is kept within full scale.
         statistics: where repaired, limited and clipped samples are counted.
         channels_first: whether blocks are ``(channels, samples)``.
@@ -123,6 +124,7 @@ class BlockPort:
         slots: list[int],
         input_rate: int,
         output_rate: int,
+        played_rate: int,
         limits: bool,
         statistics: Statistics,
         channels_first: bool,
@@ -133,6 +135,7 @@ class BlockPort:
         self.statistics = statistics
         self._ports = ports
         self._row = row
+        self._played_rate = played_rate
         self._limits = limits
         self._channels_first = channels_first
         self._taker = taker
@@ -161,7 +164,8 @@ class BlockPort:
         self._received = 0
         # At the output's rate, from before a change of the input's.
         self._due_before = 0.0
-        start_port(self._ports, self._row, min(self.output_rate, SAMPLE_RATE), self._limits)
+        converted_rate = min(self.output_rate, SAMPLE_RATE)
+        start_port(self._ports, self._row, converted_rate, self._limits, self._played_rate)
 
     def emit_silence(self, frames: int) -> None:
         """Let so many samples of silence come out next, at the rate of the steps."""

@@ -63,6 +63,21 @@ def test_any_partition_gives_the_same_bits(
     assert np.array_equal(expected, joined)
 
 
+@pytest.mark.parametrize(("rate", "output_rate"), [(48000, 48000), *RATES, (48000, 192000)])
+def test_the_limiter_recovers_in_seconds(rate: int, output_rate: int) -> None:
+    """By a factor of e in 50 ms, whatever the engine's clock and the rate of its steps."""
+    sound = 0.25 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate).astype(np.float32)
+    loud = slice(rate // 2, rate // 2 + rate // 1000)
+    sound[loud] = np.sign(sound[loud]) * 3.9
+    options = {"model": "replicate", "output_rate": output_rate, "wet": 0.0}
+    with Upsampler(rate, **options) as limited, Upsampler(rate, **options, limiter=False) as plain:
+        ratio = np.abs(_whole(limited, sound)).reshape(-1, output_rate // 100).max(1)
+        ratio /= np.abs(_whole(plain, sound)).reshape(-1, output_rate // 100).max(1)
+    # Hops of 10 ms from the burst on; what it rings on in the conversion is in the first ones.
+    left = 1.0 - ratio[53:75]
+    assert left[15] / left[0] == pytest.approx(np.exp(-3.0), rel=0.05)
+
+
 @pytest.mark.parametrize("model", ["replicate", "small"])
 def test_the_ceiling_that_is_told_is_the_present_one(model: str, make_sound: MakeSound) -> None:
     """Also where the engine below 48 kHz ends lower than the octaves above it."""
