@@ -163,9 +163,7 @@ def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Po
     )
 
 
-def start_port(
-    ports: Ports, row: int, output_rate: int, limits: bool, played_rate: float
-) -> None:
+def start_port(ports: Ports, row: int, output_rate: int, limits: bool, played_rate: float) -> None:
     """Empty the rings of one stream, whose channels and slots are set, and set its output rate.
 
     Args:

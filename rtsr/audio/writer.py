@@ -41,7 +41,8 @@ _KEPT_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-# G.721 and G.723 predict, and where that overshoots full scale their decoders wrap round: it has 1 dB.
+# G.721 and G.723 predict, and where that overshoots full scale their decoders wrap round: 1 dB is
+# left for it.
 _LARGEST_PREDICTED = 10.0 ** (-1.0 / 20.0)
 # What a format's rounding of a rate may be: half a cent.
 _RATE_TOLERANCE = 3e-4
