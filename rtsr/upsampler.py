@@ -65,11 +65,10 @@ class Upsampler(Closing):
 
     ``process`` takes blocks ``(samples,)`` or ``(samples, channels)``, float32 in [-1, 1] or int16,
     of any length, also zero, and returns blocks of the same rank and kind. After ``n`` input
-    samples in total,
-    ``floor(n * output_rate / input_rate)`` output samples have come out (counted at 48 kHz first,
-    where neither rate is a multiple of the other), the same bits however the input was cut into
-    blocks. Output sample ``o`` belongs to input time
-    ``(o - latency.algorithmic_samples) / output_rate``.
+    samples in total, ``m = floor(n * engine_rate / input_rate)`` have reached the engine, whose
+    rate is 48000 or that of an input above, and ``floor(m * output_rate / engine_rate)`` output
+    samples have come out: the same number and the same bits however the input was cut into blocks.
+    Output sample ``o`` belongs to input time ``(o - latency.algorithmic_samples) / output_rate``.
 
     What lies beyond 48 kHz is made by one more engine, on a clock two or four times as fast
     (:class:`~rtsr.engine.octaves.Octaves`). An input of a rate above 48 kHz is not converted: the
