@@ -30,7 +30,7 @@ from rtsr.engine.proportion import ProportionateSource
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
-from rtsr.runtime.models import Model, find_octave_model
+from rtsr.runtime.models import Model, check_up_to_48_khz, find_octave_model
 from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
 from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.ports import emit_rows, make_ports, ring_capacity, take_rows
@@ -190,6 +190,8 @@ class Upsampler(Closing):
         }
         self._factor = octave_factor(int(input_rate), self.output_rate)
         octave = self._choose_octave_model(model, octave_model)
+        if self._clock == 1.0:
+            check_up_to_48_khz(model)
         source = open_source(model if self._clock == 1.0 else octave, **options)
         self.model = source.model
         self.provider = source.provider

@@ -12,10 +12,18 @@ import soundfile
 from numpy.lib.stride_tricks import sliding_window_view
 from typer.testing import CliRunner
 
-from rtsr import ArgumentError, AudioFormatError, ModelError, Upsampler, enhance_file
+from rtsr import (
+    ArgumentError,
+    AudioFormatError,
+    BatchUpsampler,
+    ModelError,
+    Upsampler,
+    enhance_file,
+)
 from rtsr.cli import app as application
 from rtsr.colour.colour import Colour
 from rtsr.engine.proportion import LIFT
+from rtsr.live.settings import LiveSettings
 from rtsr.runtime.models import OCTAVE, find_model, find_octave_model
 from rtsr.timing import HIGH_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
@@ -463,6 +471,22 @@ def test_octaves_may_have_a_model_of_their_own(
     assert _level_db(out - other, output_rate, 24000, 48000) > -60.0
     with pytest.raises(ModelError, match="Model 'huge' is unknown; bundled"):
         Upsampler(rate, model=stand_in, octave_model="huge", output_rate=output_rate)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda: Upsampler(8000, model=OCTAVE),
+        lambda: Upsampler(8000, model=find_model(OCTAVE), output_rate=96000),
+        lambda: BatchUpsampler(1, model=OCTAVE),
+        lambda: LiveSettings(model=OCTAVE).check(),
+    ],
+    ids=["upsampler", "octaves", "batch", "live"],
+)
+def test_the_network_for_octaves_makes_nothing_else(begin: Callable[[], object]) -> None:
+    with pytest.raises(ModelError, match="'octave' makes octaves beyond 48 kHz only"):
+        begin()
+    Upsampler(96000, model=OCTAVE).close()
 
 
 def test_a_bundled_network_has_the_bundled_octave_beside_it(
