@@ -73,12 +73,13 @@ def run_pipe(
     report = PipeReport()
     early = upsampler.latency.algorithmic_samples if drop_latency else 0
     rest = b""
-    while data := _read(source):
-        if not report.received and not rest and data.startswith(_HEADERS):
-            raise AudioFormatError(
-                "The input is a sound file with a header, and a pipe takes raw samples only; use "
-                "`rtsr enhance IN OUT`, or convert it with `ffmpeg -i IN -f s16le -`."
-            )
+    data = _beginning(source)
+    if data.startswith(_HEADERS):
+        raise AudioFormatError(
+            "The input is a sound file with a header, and a pipe takes raw samples only; use "
+            "`rtsr enhance IN OUT`, or convert it with `ffmpeg -i IN -f s16le -`."
+        )
+    while data:
         data = rest + data
         whole = len(data) - len(data) % frame_bytes
         rest = data[whole:]
@@ -88,6 +89,7 @@ def run_pipe(
         wide = upsampler.process(block)
         _send(sink, wide[early:], writing, report)
         early = max(0, early - len(wide))
+        data = _read(source)
     report.left_over_bytes = len(rest)
     if report.received:
         tail = upsampler.flush().reshape(-1, upsampler.channels)
@@ -100,6 +102,17 @@ def check_format(name: str) -> np.dtype[Any]:
     if name not in FORMATS:
         raise ArgumentError(f"Sample format {name!r} is unknown; use one of {', '.join(FORMATS)}.")
     return FORMATS[name]
+
+
+def _beginning(source: int) -> bytes:
+    """Read what there is, and further while it may become the header of a file."""
+    data = b""
+    while any(len(data) < len(header) and header.startswith(data) for header in _HEADERS):
+        more = _read(source)
+        if not more:
+            break
+        data += more
+    return data
 
 
 def _read(source: int) -> bytes:

@@ -30,7 +30,7 @@ from rtsr.engine.proportion import ProportionateSource
 from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
-from rtsr.runtime.models import Model, find_octave_model
+from rtsr.runtime.models import Model, check_up_to_48_khz, find_octave_model
 from rtsr.timing import SAMPLE_RATE, Latency, engine_rate, octave_factor
 from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.ports import emit_rows, make_ports, ring_capacity, take_rows
@@ -65,11 +65,10 @@ class Upsampler(Closing):
 
     ``process`` takes blocks ``(samples,)`` or ``(samples, channels)``, float32 in [-1, 1] or int16,
     of any length, also zero, and returns blocks of the same rank and kind. After ``n`` input
-    samples in total,
-    ``floor(n * output_rate / input_rate)`` output samples have come out (counted at 48 kHz first,
-    where neither rate is a multiple of the other), the same bits however the input was cut into
-    blocks. Output sample ``o`` belongs to input time
-    ``(o - latency.algorithmic_samples) / output_rate``.
+    samples in total, ``m = floor(n * engine_rate / input_rate)`` have reached the engine, whose
+    rate is 48000 or that of an input above, and ``floor(m * output_rate / engine_rate)`` output
+    samples have come out: the same number and the same bits however the input was cut into blocks.
+    Output sample ``o`` belongs to input time ``(o - latency.algorithmic_samples) / output_rate``.
 
     What lies beyond 48 kHz is made by one more engine, on a clock two or four times as fast
     (:class:`~rtsr.engine.octaves.Octaves`). An input of a rate above 48 kHz is not converted: the
@@ -133,6 +132,7 @@ class Upsampler(Closing):
         "_enhanced",
         "_factor",
         "_finished",
+        "_first_targets",
         "_octaves",
         "_overlap",
         "_planar",
@@ -190,6 +190,8 @@ class Upsampler(Closing):
         }
         self._factor = octave_factor(int(input_rate), self.output_rate)
         octave = self._choose_octave_model(model, octave_model)
+        if self._clock == 1.0:
+            check_up_to_48_khz(model)
         source = load_source(model if self._clock == 1.0 else octave, **options)
         self.model = source.model
         self.provider = source.provider
@@ -219,6 +221,7 @@ class Upsampler(Closing):
         elif self.output_rate > SAMPLE_RATE and (self._clock > 1.0 or source.model.is_network):
             # Up to 48 kHz `replicate` goes no further than it does by itself.
             self._engine.f_target = MAX_CUTOFF_HZ
+        self._first_targets = [engine.f_target for engine in self._engines()]
         self._make_buffers(step, input_rate, limiter, channels_first)
         self._begin(self._engine)
 
@@ -256,6 +259,7 @@ class Upsampler(Closing):
             list(range(self.channels)),
             round(input_rate / self._clock),
             round(self.output_rate / self._clock),
+            self.output_rate,
             bool(limiter),
             self.statistics,
             bool(channels_first),
@@ -322,12 +326,17 @@ class Upsampler(Closing):
     @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
-        return self._engines()[-1].f_target * self._clock * self._factor
+        return self._told(self._engines()[-1].f_target)
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
         self._check_ceiling(value)
-        self._set_ceiling(float(value))
+        if value == self._told(self._first_targets[-1]):
+            # Below 48 kHz the ceiling that it began with may be another one.
+            for engine, target in zip(self._engines(), self._first_targets, strict=True):
+                engine.f_target = target
+        else:
+            self._set_ceiling(float(value))
 
     @property
     def colour(self) -> Colour | AutoColour | None:
@@ -428,6 +437,7 @@ class Upsampler(Closing):
                 f"{engine.step_samples * 1000 / SAMPLE_RATE / self._clock:g} ms; with "
                 "blocks_are_hops every block must be."
             )
+        port.accept()
         due = after * self._port.output_rate // SAMPLE_RATE - self._emitted
         out, frames = port.empty(due)
         done = 0
@@ -474,6 +484,10 @@ class Upsampler(Closing):
         if self._octaves is not None:
             engines.append(self._octaves.engine)
         return engines
+
+    def _told(self, target: float) -> float:
+        """Return the ceiling in Hz that callers know, of the last engine's target."""
+        return target * self._clock * self._factor
 
     def _set_ceiling(self, hz: float) -> None:
         """Let each engine end there, or where its own band does."""

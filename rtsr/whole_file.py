@@ -24,7 +24,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         path.write_bytes(written)
         return
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.partial")
+    beside = name_beside(target)
     try:
         with beside.open("xb") as file:
             file.write(written)
@@ -41,6 +41,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
+def name_beside(target: Path) -> Path:
+    """Return a hidden name in the same folder, which no other file has, to write under first."""
+    # Systems count the bytes of a name, up to 255 of them, and not its letters.
+    begins = os.fsencode(target.name)[:200].decode(errors="ignore")
+    return target.with_name(f".{begins}.{secrets.token_hex(4)}.partial")
+
+
 def check_writable(path: Path) -> None:
     """Raise :class:`RtsrError` now and not after half an hour if there is no place for a file."""
     if path.is_dir():
@@ -49,8 +56,13 @@ def check_writable(path: Path) -> None:
         raise RtsrError(f"'{path}' cannot be written: the file is write-protected.")
     if path.exists() and not path.is_file():
         return
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
-        raise RtsrError(f"There is no folder '{path.parent}'; make it first.")
-    if not os.access(folder, os.W_OK):
+    final = Path(os.path.realpath(path))
+    if not final.parent.is_dir():
+        raise RtsrError(f"There is no folder '{missing_folder(path, final)}'; make it first.")
+    if not os.access(final.parent, os.W_OK):
         raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")
+
+
+def missing_folder(path: Path, final: Path) -> Path:
+    """Return the folder that is missing for ``path``, which as a link leads to ``final``."""
+    return final.parent if path.parent.is_dir() else path.parent

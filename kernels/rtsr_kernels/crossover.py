@@ -48,6 +48,7 @@ VALUES = np.dtype(
     [
         ("channels", np.int64),
         ("wet", np.float64),
+        ("next_wet", np.float64),
         ("mixed_wet", np.float64),
         ("mixed_hz", np.float64),
         ("fresh", np.bool_),
@@ -57,7 +58,8 @@ VALUES = np.dtype(
 )
 """Scalars of one stream.
 
-``wet`` is the wanted gain, ``mixed_wet`` and ``mixed_hz`` are gain and crossover frequency of the
+``wet`` is the wanted gain, which another thread may set at any time, ``next_wet`` what it was when
+the present step was planned, ``mixed_wet`` and ``mixed_hz`` are gain and crossover frequency of the
 last hop, ``fresh`` says that no hop has been processed yet, ``adds`` that the last step added
 something to the dry signal.
 """
@@ -188,12 +190,15 @@ def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray
     for index in range(rows.shape[0]):
         row = rows[index]
         values = state.values[row]
+        # Read once: all channels and hops of a step have the same gain.
+        wet = values.wet
+        values.next_wet = wet
         fresh = values.fresh
         if fresh:
             values.fresh = False
             # NaN differs from every frequency, so that the filter is designed; it is not faded in.
             values.mixed_hz = np.nan
-            values.mixed_wet = values.wet
+            values.mixed_wet = wet
         before = values.mixed_hz
         new = False
         values.adds = False
@@ -201,7 +206,7 @@ def find_new_cutoffs(state: CrossoverState, rows: np.ndarray, is_new: np.ndarray
             hz = state.hz[row, hop]
             new = new or not (hz == before or np.isnan(hz))
             passes = not (np.isnan(hz) and np.isnan(before))
-            if passes and (values.wet != 0.0 or values.mixed_wet != 0.0):
+            if passes and (wet != 0.0 or values.mixed_wet != 0.0):
                 values.adds = True
             before = hz
         if fresh:
@@ -301,7 +306,7 @@ def _finish_line(
     for i in range(overlap):
         delayed[i] = audio[samples - overlap + i]
     values = state.values[row]
-    before, wet_before, wet = values.mixed_hz, values.mixed_wet, values.wet
+    before, wet_before, wet = values.mixed_hz, values.mixed_wet, values.next_wet
     for hop in range(state.hz.shape[1]):
         part = out[hop * HOP : (hop + 1) * HOP]
         hz = state.hz[row, hop]
@@ -327,7 +332,7 @@ def _finish_line(
 def _end_step(state: CrossoverState, row: int) -> None:
     values = state.values[row]
     last = state.hz.shape[1] - 1
-    values.mixed_wet = values.wet
+    values.mixed_wet = values.next_wet
     values.mixed_hz = state.hz[row, last]
     state.sos[row, 0] = state.sos[row, last + 1]
 

@@ -1,9 +1,9 @@
 """Peak limiter without look-ahead: transparent below -1 dBFS, never beyond full scale.
 
-One gain serves all channels, so that the stereo image stays. It falls at once and recovers within
-some 50 ms; a sample above the knee at `KNEE` goes at most to ``KNEE + (1 - KNEE) tanh(...)``, whose
-slope at the knee is 1. Where nothing is above the knee and the gain has recovered, samples pass bit
-for bit.
+One gain serves all channels, so that the stereo image stays. It falls at once and recovers with a
+time constant of 50 ms; a sample above the knee at `KNEE` goes at most to
+``KNEE + (1 - KNEE) tanh(...)``, whose slope at the knee is 1. Where nothing is above the knee and
+the gain has recovered, samples pass bit for bit.
 """
 
 from __future__ import annotations

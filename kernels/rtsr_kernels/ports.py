@@ -38,7 +38,7 @@ VALUES = np.dtype(
     [
         ("channels", np.int64),
         ("is_open", np.bool_),
-        ("output_rate", np.float64),
+        ("played_rate", np.float64),
         ("table", np.int64),
         ("up", np.int64),
         ("taps", np.int64),
@@ -57,6 +57,7 @@ VALUES = np.dtype(
 )
 """Scalars of one stream.
 
+``played_rate`` is that of its output in Hz, where the engine's clock is faster than 48 kHz, too.
 The taps of its output's conversion begin at ``table``; ``emitted`` counts finished samples,
 ``steps`` the steps of its own sound, ``held_steps`` those of others during which it waited,
 ``degraded_hops`` the hops whose result was not finite, ``replicate_hops`` and ``dry_hops`` those
@@ -162,8 +163,16 @@ def make_ports(streams: int, slots: int, step_samples: int, capacity: int) -> Po
     )
 
 
-def start_port(ports: Ports, row: int, output_rate: int, limits: bool) -> None:
-    """Empty the rings of one stream, whose channels and slots are set, and set its output rate."""
+def start_port(ports: Ports, row: int, output_rate: int, limits: bool, played_rate: float) -> None:
+    """Empty the rings of one stream, whose channels and slots are set, and set its output rate.
+
+    Args:
+        ports: of all streams.
+        row: of this one.
+        output_rate: that steps at 48 kHz are converted to; 48000 where steps come as they leave.
+        limits: whether what comes out is kept within full scale.
+        played_rate: Hz of what comes out, by which the limiter recovers.
+    """
     values = ports.values[row]
     up, down = conversion_ratio(SAMPLE_RATE, output_rate)
     place, taps = 0, 1
@@ -173,7 +182,7 @@ def start_port(ports: Ports, row: int, output_rate: int, limits: bool) -> None:
             taps = table.shape[1]
             break
         place += table.size
-    values["output_rate"], values["limits"] = output_rate, limits
+    values["played_rate"], values["limits"] = played_rate, limits
     values["table"], values["up"], values["taps"], values["down"] = place, up, taps, down
     values["position"] = down - 1
     for counter in COUNTERS:
@@ -463,7 +472,7 @@ def _emit(ports: Ports, row: int, frames: int, knee: float) -> None:
         frames = due
     if values.limits and (ports.gains[row] != 1.0 or _any_exceeds(block, channels, frames, knee)):
         values.limited += limit(
-            block[:channels, :frames].T, ports.gains[row : row + 1], knee, values.output_rate
+            block[:channels, :frames].T, ports.gains[row : row + 1], knee, values.played_rate
         )
     end = get_end(ports.waiting[row])
     if end >= 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from rtsr.audio.reader import native_name
 from rtsr.audio.speakers import order_in, write_speakers
 from rtsr.audio.tags import write_tags
 from rtsr.errors import AudioFormatError, RtsrError
+from rtsr.whole_file import missing_folder, name_beside
 
 Audio = NDArray[np.float32]
 
@@ -40,6 +41,11 @@ _KEPT_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+# G.721 and G.723 predict, and where that overshoots full scale their decoders wrap round: 1 dB is
+# left for it.
+_LARGEST_PREDICTED = 10.0 ** (-1.0 / 20.0)
+# What a format's rounding of a rate may be: half a cent.
+_RATE_TOLERANCE = 3e-4
 # What a WAV header can hold together with the speakers.
 _EXTENSIBLE_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # WAV and AIFF files count their bytes in 32 bits; some room is left for their headers.
@@ -64,7 +70,8 @@ class OutputFile:
         length_is_stated: whether ``frames`` is more than a guess.
 
     Attributes:
-        clipped_samples: samples beyond full scale, held at full scale in an integer format.
+        clipped_samples: samples beyond the largest that the sample format holds, and held there.
+            FLOAT, DOUBLE, Vorbis, Opus and MP3 hold all.
 
     Raises:
         AudioFormatError: extension, sample format, rate or channels do not go together.
@@ -101,20 +108,19 @@ class OutputFile:
         self.frames = 0
         self._soundfile = soundfile
         self._final = _writable_place(path)
-        self._beside = self._final.with_name(
-            f".{self._final.name[:200]}.{secrets.token_hex(4)}.partial"
-        )
+        self._beside = name_beside(self._final)
         self._file: Any = None
         self._create()
+        layout = {
+            "samplerate": rate,
+            "channels": channels,
+            "format": self.format,
+            "subtype": self.subtype,
+        }
         try:
-            self._file = soundfile.SoundFile(
-                native_name(self._beside),
-                "w",
-                samplerate=rate,
-                channels=channels,
-                format=self.format,
-                subtype=self.subtype,
-            )
+            if abs(_rate_told(soundfile, layout) - rate) > _RATE_TOLERANCE * rate:
+                raise self._no_such_layout(rate, channels)
+            self._file = soundfile.SoundFile(native_name(self._beside), "w", **layout)
             write_tags(self._file, tags or {})
         except soundfile.LibsndfileError:
             self.discard()
@@ -122,10 +128,7 @@ class OutputFile:
                 raise RtsrError(
                     f"Output '{path}' could not be written: the disk is full."
                 ) from None
-            raise AudioFormatError(
-                f"Output '{path}' ({self.format}, {self.subtype}) cannot hold {channels} "
-                f"channel(s) at {rate} Hz; write wav or flac instead."
-            ) from None
+            raise self._no_such_layout(rate, channels) from None
         except BaseException:
             self.discard()
             raise
@@ -209,7 +212,9 @@ class OutputFile:
     def _as_stored(self, block: Audio) -> NDArray[Any]:
         bits = _INTEGER_BITS.get(self.subtype)
         if bits is None:
-            return block
+            held = np.clip(block, *_range(self.subtype))
+            self.clipped_samples += int(np.count_nonzero(held != block))
+            return held
         # libsndfile would cut the fraction off; rounded, what was read is written back bit for bit.
         full_scale = 2.0 ** (bits - 1)
         scaled = np.rint(
@@ -222,6 +227,12 @@ class OutputFile:
         if bits <= 16:
             return scaled.astype(np.int16) << (16 - bits)
         return scaled.astype(np.int32) << (32 - bits)
+
+    def _no_such_layout(self, rate: int, channels: int) -> AudioFormatError:
+        return AudioFormatError(
+            f"Output '{self.path}' ({self.format}, {self.subtype}) cannot hold {channels} "
+            f"channel(s) at {rate} Hz; write wav or flac instead."
+        )
 
     def _too_large(self) -> AudioFormatError:
         return AudioFormatError(
@@ -287,6 +298,29 @@ def _choose_subtype(
     return str(soundfile.default_subtype(file_format))
 
 
+def _rate_told(soundfile: Any, layout: Mapping[str, Any]) -> int:
+    """Return the rate that a file of this layout will say it has: some have room for few."""
+    with io.BytesIO() as memory:
+        with soundfile.SoundFile(memory, "w", **layout) as file:
+            file.write(np.zeros((64, layout["channels"]), np.float32))
+        memory.seek(0)
+        return int(soundfile.info(memory).samplerate)
+
+
+def _range(subtype: str) -> tuple[np.float32, np.float32]:
+    """Return the lowest and highest sample of a format that is not PCM.
+
+    What is beyond, libsndfile lets wrap round in telephone codes and ADPCM, or looks it up behind
+    the end of a table.
+    """
+    if subtype in ("FLOAT", "DOUBLE", *_LOSSY_SUBTYPES):
+        return np.float32(-np.inf), np.float32(np.inf)
+    if subtype.startswith("G72"):
+        return np.float32(-_LARGEST_PREDICTED), np.float32(_LARGEST_PREDICTED)
+    bits = int(subtype[5:]) if subtype.startswith("ALAC_") else 16
+    return np.float32(-1.0), np.float32(1.0 - 2.0 ** -min(bits - 1, 24))
+
+
 def _writable_place(path: Path) -> Path:
     """Where the file will really lie: a link is followed, not replaced."""
     final = Path(os.path.realpath(path))
@@ -295,7 +329,8 @@ def _writable_place(path: Path) -> Path:
     if final.exists() and not final.is_file():
         raise RtsrError(f"Output '{path}' is a device or a pipe; write a file, or use `rtsr pipe`.")
     if not final.parent.is_dir():
-        raise RtsrError(f"Output '{path}' cannot be written: there is no folder '{path.parent}'.")
+        folder = missing_folder(path, final)
+        raise RtsrError(f"Output '{path}' cannot be written: there is no folder '{folder}'.")
     if final.exists() and not os.access(final, os.W_OK):
         raise RtsrError(f"Output '{path}' cannot be written: the file is write-protected.")
     return final

@@ -293,6 +293,7 @@ class BatchStream:
                 f"often, check that the sound has {self.input_rate} Hz, or give the batch a larger "
                 "buffer_ms."
             )
+        port.accept()
         port.push(audio)
 
     def pull(self, most: int | None = None) -> NDArray[Any]:

@@ -26,7 +26,7 @@ from rtsr.engine.network_rows import start_rows
 from rtsr.engine.ports import BlockPort, stream_latency
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import ArgumentError, BatchFullError, RtsrError
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, check_up_to_48_khz
 from rtsr.timing import HOP, SAMPLE_RATE, Latency
 from rtsr_kernels.ports import (
     emit_rows,
@@ -103,6 +103,7 @@ class BatchUpsampler(Closing):
         _check_range("A stream's buffer", "ms", buffer_ms, _MIN_BUFFER_MS, _MAX_BUFFER_MS)
         if overload not in OVERLOAD:
             raise ArgumentError(f"overload must be one of {', '.join(OVERLOAD)}, not {overload!r}.")
+        check_up_to_48_khz(model)
         self.capacity = int(capacity)
         self.statistics = Statistics()
         step = SlotStep(
@@ -220,6 +221,7 @@ class BatchUpsampler(Closing):
                 row,
                 slots,
                 int(input_rate),
+                int(output_rate),
                 int(output_rate),
                 bool(limiter),
                 statistics,

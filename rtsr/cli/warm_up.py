@@ -72,7 +72,8 @@ def _run_models() -> Iterator[str]:
     from rtsr.runtime.models import bundled_octaves, names
     from rtsr.upsampler import Upsampler
 
-    for name in (*names(), *bundled_octaves()):
-        with Upsampler(8000, model=name) as upsampler:
-            upsampler.process(np.zeros((800, 1), np.float32))
+    rates = dict.fromkeys(names(), 8000) | dict.fromkeys(bundled_octaves(), 96000)
+    for name, rate in rates.items():
+        with Upsampler(rate, model=name) as upsampler:
+            upsampler.process(np.zeros((rate // 10, 1), np.float32))
         yield name

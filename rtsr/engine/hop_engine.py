@@ -156,8 +156,10 @@ class HopEngine:
         How much of it is used depends on how much the stream resembles what it was learnt from, see
         :class:`~rtsr.colour.stream_colour.StreamColour`.
         """
-        self._colours.pop(row, None)
-        if colour is not None:
+        # Not first the one and then the other: a step of another thread would have none between.
+        if colour is None:
+            self._colours.pop(row, None)
+        else:
             self._colours[row] = StreamColour(colour)
         self._recoloured.add(row)
 
@@ -244,8 +246,10 @@ class HopEngine:
         All arrays are ``(480 * hops, channels)``; ``high_band`` is coloured in place.
         """
         begun = self._begun[0]
-        if self._colours and not self._colours[0].may_skip(self.hops):
-            self._hear(0, audio, begun.f_prior[0])
+        # Looked up once: another thread may take it away meanwhile.
+        colour = self._colours.get(0)
+        if colour is not None and not colour.may_skip(self.hops):
+            self._hear(0, colour, audio, begun.f_prior[0])
         self._plan(self._first, begun)
         if self._equalises:
             self._equalise(self._first, high_band.T)
@@ -280,7 +284,7 @@ class HopEngine:
                 colour = self._colours.get(row)
                 if colour is not None and not colour.may_skip(self.hops):
                     slots = self.slots[row, : self._mixing["channels"][row]]
-                    self._hear(row, audio[slots].T, begun.f_prior[row])
+                    self._hear(row, colour, audio[slots].T, begun.f_prior[row])
         self._plan(rows, begun)
         if self._equalises:
             self._equalise(rows, high_band)
@@ -317,9 +321,9 @@ class HopEngine:
             if state.hz[row, 0] == self._mixing["mixed_hz"][row]:
                 state.sos[row, 0] = state.sos[row, 1]
 
-    def _hear(self, row: int, audio: Audio, f_prior: Audio) -> None:
+    def _hear(self, row: int, colour: StreamColour, audio: Audio, f_prior: Audio) -> None:
         """Let a row's colour listen to the input ``(480 * hops, channels)`` of its step."""
-        if self._colours[row].hear(audio, f_prior):
+        if colour.hear(audio, f_prior):
             self._recoloured.add(row)
 
     def _design_colour(self, row: int) -> None:

@@ -110,6 +110,7 @@ class BlockPort:
         slots: of its channels.
         input_rate: Hz of what is pushed.
         output_rate: Hz of what is pulled; beyond 48000, steps are emitted at this rate already.
+        played_rate: the same in seconds that are heard, where the engine's clock is a faster one.
         limits: whether what comes out is kept within full scale.
         statistics: where repaired, limited and clipped samples are counted.
         channels_first: whether blocks are ``(channels, samples)``.
@@ -123,6 +124,7 @@ class BlockPort:
         slots: list[int],
         input_rate: int,
         output_rate: int,
+        played_rate: int,
         limits: bool,
         statistics: Statistics,
         channels_first: bool,
@@ -133,11 +135,13 @@ class BlockPort:
         self.statistics = statistics
         self._ports = ports
         self._row = row
+        self._played_rate = played_rate
         self._limits = limits
         self._channels_first = channels_first
         self._taker = taker
-        self._flat = self.channels == 1
-        self._integers = False
+        # Of the last block that was accepted: whether it held integers, and one dimension.
+        self._layout = (False, self.channels == 1)
+        self._offered = self._layout
         self._waiting = ports.waiting[row]
         self._finished = ports.finished[row]
         ports.slots[row, : self.channels] = slots
@@ -160,7 +164,8 @@ class BlockPort:
         self._received = 0
         # At the output's rate, from before a change of the input's.
         self._due_before = 0.0
-        start_port(self._ports, self._row, min(self.output_rate, SAMPLE_RATE), self._limits)
+        converted_rate = min(self.output_rate, SAMPLE_RATE)
+        start_port(self._ports, self._row, converted_rate, self._limits, self._played_rate)
 
     def emit_silence(self, frames: int) -> None:
         """Let so many samples of silence come out next, at the rate of the steps."""
@@ -197,6 +202,9 @@ class BlockPort:
     def frames(self, block: Block) -> Block:
         """View the block as ``(samples, channels)`` of float32 or int16, copied only if it must be.
 
+        What comes out has the layout of a block only from :meth:`accept` on: one that is refused
+        must not change what the next output looks like.
+
         Raises:
             AudioFormatError: another shape, or another kind of number.
         """
@@ -220,13 +228,16 @@ class BlockPort:
                 f"A block of shape {np.shape(block)} does not fit; "
                 f"{self._taker} takes {one}{order.format(self.channels)}."
             )
-        # Not before: a block that is refused must not change what the next output looks like.
-        self._integers, self._flat = integers, flat
+        self._offered = integers, flat
         wanted = _INT16 if integers else _FLOAT32
         if kind == wanted:
             return audio
         with np.errstate(over="ignore"):
             return audio.astype(wanted)
+
+    def accept(self) -> None:
+        """Let what comes out have the layout and kind of number of the last block."""
+        self._layout = self._offered
 
     def push(self, audio: Block) -> None:
         """Append ``(samples, channels)`` of :meth:`frames` to what waits; there must be room."""
@@ -301,11 +312,12 @@ class BlockPort:
         return newest
 
     def empty(self, frames: int) -> tuple[Block, Block]:
-        """Make memory in the layout of the last block, and a view ``(samples, channels)`` of it."""
-        kind = _INT16 if self._integers else _FLOAT32
+        """Make memory in the accepted layout, and a view ``(samples, channels)`` of it."""
+        integers, flat = self._layout
+        kind = _INT16 if integers else _FLOAT32
         shape = (self.channels, frames) if self._channels_first else (frames, self.channels)
         out = np.empty(shape, kind)
-        return out.reshape(frames) if self._flat else out, (out.T if self._channels_first else out)
+        return out.reshape(frames) if flat else out, (out.T if self._channels_first else out)
 
     def pull_into(self, out: Block) -> int:
         """Move finished samples into the front of ``out`` ``(samples, channels)``; how many."""

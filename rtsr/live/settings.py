@@ -69,7 +69,7 @@ class LiveSettings:
         from rtsr.colour.learner import resolve_colour
         from rtsr.live.device.devices import check_rate
         from rtsr.live.worker.fallback_levels import DRY
-        from rtsr.runtime.models import find_model
+        from rtsr.runtime.models import check_up_to_48_khz, find_model
         from rtsr.runtime.providers.options import parse_provider
 
         check_arguments(1, 0, 1.0, self.cutoff_hz, None, self.threads)
@@ -79,6 +79,8 @@ class LiveSettings:
             if self.model == DRY:
                 raise ArgumentError("The level 'dry' has no octave for an octave model to make.")
             find_model(self.octave_model)
+        if self.model != DRY:
+            check_up_to_48_khz(self.model)
         parse_provider(self.provider)
         if self.colour is not None and self.model == DRY:
             raise ArgumentError("The level 'dry' has no new band that a colour could be for.")

@@ -88,6 +88,19 @@ def find_octave_model(model: str | Path | Model, octaves: int = 1) -> str | Path
     return OCTAVE if is_fit and path in bundled().values() else model
 
 
+def check_up_to_48_khz(model: str | Path | Model) -> None:
+    """Raise :class:`ModelError` for a bundled network that makes octaves beyond 48 kHz only.
+
+    It has learnt what lies above 12 kHz of its own clock, and nothing of a voice at 8 kHz.
+    """
+    found = model if isinstance(model, Model) else find_model(model)
+    if found.path in bundled_octaves().values():
+        raise ModelError(
+            f"Model '{found.name}' makes octaves beyond 48 kHz only; give it as octave_model "
+            f"(--octave-model), or use one of {', '.join(names())}."
+        )
+
+
 def why_not_on_gpu(model: Model, purpose: str) -> str | None:
     """Say why a GPU cannot run a model and what to take instead; ``None`` if it can.
 

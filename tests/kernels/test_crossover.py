@@ -297,6 +297,29 @@ def random_steps(
         hz[:] = hz[:, -1:]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_gain_that_is_set_within_a_step_waits_for_the_next_one(at_once: bool) -> None:
+    """Another thread sets it: no channel may have it alone, and no fade may be left out."""
+    random = np.random.default_rng(5)
+    audio, high = random.standard_normal((2, 2 * HOP, 1)).astype(np.float32)
+    crossover, undisturbed = Crossover([1], 2), Crossover([1], 2)
+    wets = [(1.0, 1.0), (1.0, 0.0), (0.0, 0.4), (0.4, 0.4)]
+    for before, within in wets:
+        expected = undisturbed.block(audio, high, 3400.0, before)
+        crossover.state.hz[0] = 3400.0
+        crossover.state.values["wet"] = before
+        crossover.plan()
+        crossover.state.values["wet"] = within
+        out = np.empty_like(audio)
+        if at_once:
+            rows = np.ascontiguousarray(audio.T), np.ascontiguousarray(high.T), out.reshape(1, -1)
+            finish_rows(crossover.state, crossover.rows, *rows, crossover.scratch)
+        else:
+            finish_block(crossover.state, 0, audio, high, out, crossover.scratch)
+        assert np.array_equal(out, expected)
+        assert crossover.state.values["wet"][0] == within
+
+
 @pytest.mark.parametrize(("hops", "channels", "seed"), [(1, 1, 0), (1, 3, 1), (2, 2, 2), (4, 1, 3)])
 def test_blocks_and_rows_give_the_bits_of_the_plain_one(
     plain: ModuleType, hops: int, channels: int, seed: int

@@ -71,7 +71,7 @@ def test_the_other_channel_goes_along() -> None:
     assert ratio[3, 0] < 0.7
 
 
-def test_the_gain_recovers_within_fifty_milliseconds_or_so() -> None:
+def test_the_gain_recovers_with_a_time_constant_of_fifty_milliseconds() -> None:
     block = np.full((48000, 1), 0.5, np.float32)
     block[0] = 2.0
     out, count, gain = limited(block)

@@ -42,7 +42,7 @@ class Row:
         self.channels = len(slots)
         ports.slots[row, : len(slots)] = slots
         ports.values["channels"][row] = len(slots)
-        start_port(ports, row, rate, limits)
+        start_port(ports, row, rate, limits, float(rate))
         self.histories = np.zeros((len(slots), 0), np.float32)
         self.line = np.zeros(CHUNK_FRAMES, np.float32)
         self.converted = np.zeros(CHUNK_FRAMES * 6 + 8, np.float32)
@@ -359,7 +359,7 @@ def test_a_stream_that_begins_in_a_used_row_is_fresh() -> None:
     step(ports)
     set_end(ports.waiting[0], 5, 2 * STEP - 7)
     assert ports.gains[0] < 1.0
-    start_port(ports, 0, 44100, True)
+    start_port(ports, 0, 44100, True, 44100.0)
     assert ports.gains[0] == 1.0
     assert get_end(ports.waiting[0]) == -1
     assert readable(ports.waiting[0]) == readable(ports.finished[0]) == 0

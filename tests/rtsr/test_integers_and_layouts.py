@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsr import AudioFormatError, BatchUpsampler, Upsampler
+from rtsr import AudioFormatError, BatchUpsampler, RtsrError, Upsampler
 
 MakeSound = Callable[..., np.ndarray]
 
@@ -59,6 +59,30 @@ def test_a_block_that_is_refused_changes_nothing(kind: str, stand_in: Path) -> N
             rest = stream.pull()
     assert rest.dtype == np.int16
     assert rest.ndim == 1
+
+
+@KINDS
+def test_a_block_of_another_kind_that_has_no_place_changes_nothing(
+    kind: str, stand_in: Path
+) -> None:
+    whole = np.zeros((800, 1), np.float32)
+    if kind == "upsampler":
+        with Upsampler(8000, model=stand_in, blocks_are_hops=True) as upsampler:
+            upsampler.process(whole)
+            with pytest.raises(AudioFormatError, match="no whole number"):
+                upsampler.process(np.zeros(7, np.int16))
+            rest = upsampler.flush()
+    else:
+        with BatchUpsampler(1, model=stand_in) as batch:
+            stream = batch.open(8000)
+            stream.push(whole)
+            with pytest.raises(RtsrError, match="has no room"):
+                stream.push(np.zeros(80000, np.int16))
+            while batch.step():
+                pass
+            rest = stream.pull()
+    assert rest.dtype == np.float32
+    assert rest.ndim == 2
 
 
 @KINDS

@@ -289,3 +289,22 @@ def test_a_file_with_a_header_is_no_raw_pcm(suffix: str, tmp_path: Path, stand_i
         with pytest.raises(AudioFormatError, match="use `rtsr enhance"):
             run_pipe(upsampler, file.fileno(), out.fileno())
     assert (tmp_path / "out").stat().st_size == 0
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_header_that_comes_in_pieces_is_one(
+    first: int, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [b"RIFF"[:first], b"RIFF"[first:] + bytes(4000), b""]
+    monkeypatch.setattr("rtsr.pipe._read", lambda source: pieces.pop(0))
+    with pytest.raises(AudioFormatError, match="use `rtsr enhance"):
+        run_pipe(Upsampler(8000, model=stand_in), 0, -1)
+
+
+@pytest.mark.parametrize("data", [b"R", b"RI", b"RIF", b"RIx", b"ID", b"OggR" + bytes(400)])
+def test_what_only_begins_as_a_header_is_sound(data: bytes, stand_in: Path) -> None:
+    """Also where nothing follows it."""
+    expected, report = _through(Upsampler(8000, model=stand_in), data, chunk=len(data))
+    assert _through(Upsampler(8000, model=stand_in), data, chunk=1) == (expected, report)
+    assert report.received == len(data) // 2
+    assert report.left_over_bytes == len(data) % 2

@@ -22,6 +22,7 @@ from rtsr import (
     Upsampler,
 )
 from rtsr.runtime.models import bundled, names
+from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 MakeSound = Callable[..., np.ndarray]
@@ -84,6 +85,26 @@ def test_output_count_follows_the_input_count(rate: int, hops: int, stand_in: Pa
         assert sent == received * 48000 // rate
     rest = len(upsampler.flush())
     assert sent + rest == upsampler.latency.algorithmic_samples + round(received * 48000 / rate)
+
+
+@pytest.mark.parametrize(
+    ("rate", "output_rate"),
+    [(rate, out) for rate in SUPPORTED_RATES for out in (*OUTPUT_RATES, 96000)]
+    + [(96000, 96000), (88200, 176400)],
+)
+def test_output_is_counted_at_the_rate_of_the_engine_first(
+    rate: int, output_rate: int, stand_in: Path
+) -> None:
+    upsampler = Upsampler(rate, model=stand_in, output_rate=output_rate)
+    random = np.random.default_rng(rate + output_rate)
+    received = sent = 0
+    for length in random.integers(0, 40, 300):
+        received += int(length)
+        sent += len(upsampler.process(np.zeros(length, np.float32)))
+        inner_rate = max(rate, 48000)
+        assert sent == received * inner_rate // rate * output_rate // inner_rate
+    whole = sent + len(upsampler.flush()) - upsampler.latency.algorithmic_samples
+    assert whole == round(received * output_rate / rate)
 
 
 @pytest.mark.parametrize("output_rate", [48000, 44100])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsr import BatchUpsampler, Upsampler, enhance_file
+from rtsr import AutoColour, BatchUpsampler, Upsampler, enhance_file
+from rtsr.colour.stream_colour import StreamColour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.replicate import ReplicateSource
 from rtsr.engine.sources import ModelSource
@@ -510,3 +511,26 @@ def test_compiled_calls_of_a_batch_step_allocate_nothing(
 
     # What is passed is the same for one stream and for three.
     assert per_step(1) == per_step(3)
+
+
+def test_a_colour_that_another_thread_takes_away_within_a_step(
+    make_sound: MakeSound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step ends with the colour that it has begun with."""
+    sound = make_sound(48000, 0.01, cutoff=3600)
+    engine = HopEngine(1, 1, 1, OVERLAP)
+    engine.join(0, [0], native_hz=24000.0, f_target=22000.0, cutoff=4000.0, colour=AutoColour())
+    taken = []
+
+    def may_skip(colour: StreamColour, hops: int) -> bool:
+        engine.set_colour(0, None)
+        taken.append(colour)
+        return False
+
+    monkeypatch.setattr(StreamColour, "may_skip", may_skip)
+    out = np.empty_like(sound)
+    engine.begin(sound)
+    engine.finish(sound, np.zeros_like(sound), out)
+    assert len(taken) == 1
+    assert engine.colour(0) is None
+    assert np.array_equal(out[OVERLAP:], sound[:-OVERLAP])

@@ -75,6 +75,25 @@ def test_ffmpeg_pipe(tmp_path: Path) -> None:
     assert "'out2.flac' is not complete" in failed.stderr
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_ffmpeg_pipe_keeps_what_is_there(tmp_path: Path) -> None:
+    script = EXAMPLES / "ffmpeg_pipe.sh"
+    recording, good, link = tmp_path / "in.wav", tmp_path / "out.flac", tmp_path / "link.flac"
+    shutil.copy(VOICE, recording)
+    same = _run(script, "in.wav", "./in.wav", cwd=tmp_path)
+    assert same.returncode == 2
+    assert "are the same file" in same.stderr
+    assert recording.read_bytes() == VOICE.read_bytes()
+    soundfile.write(good, np.full(480, 0.1), 48000)
+    before = good.read_bytes()
+    assert _run(script, "nothing.wav", "out.flac", cwd=tmp_path).returncode == 1
+    assert good.read_bytes() == before
+    link.symlink_to("out.flac")
+    assert _run(script, "in.wav", "link.flac", cwd=tmp_path).returncode == 0
+    assert link.is_symlink()
+    assert soundfile.info(good).frames == 6 * soundfile.info(recording).frames
+
+
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.sh")), ids=lambda path: path.name)
 def test_scripts_are_sound(script: Path) -> None:
     assert os.access(script, os.X_OK)
