@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from small_run import TINY, corpus  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import objective, schedule  # noqa: E402
 from rtsr.train import trainer as trainer_module  # noqa: E402
-from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
+from rtsr.train.trainer import CHECKPOINT, LOG, Trainer  # noqa: E402
 
 
 def weights(module):
@@ -85,6 +86,16 @@ def test_what_was_learnt_is_kept_before_it_is_validated(tmp_path, monkeypatch):
     again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     assert again.resume()
     assert again.steps == [1, 0, 0, 0]
+
+
+def test_every_checkpoint_logs_its_validation_whatever_the_stage(tmp_path):
+    settings = replace(TINY, steps=(2, 2, 4, 2), checkpoint_minutes=0.0)
+    Trainer(settings, corpus(), corpus(), tmp_path, "cpu").run(math.inf)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    validated = [
+        line["stage"] for line in lines[:-1] if any(name.startswith("valid_") for name in line)
+    ]
+    assert [validated.count(stage) for stage in schedule.STAGES] == [2, 2, 4, 2]
 
 
 def test_settings_that_change_on_the_way_hold_from_there_on(tmp_path):
