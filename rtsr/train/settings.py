@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -172,7 +173,7 @@ class TrainSettings:
             return
         accepted = f"{_shown(least)} to {_shown(most)}"
         if most == _MOST:
-            accepted = f"{_shown(least)} or more, and finite"
+            accepted = f"{_shown(least)} or more" + (", and finite" if value == math.inf else "")
         raise ArgumentError(
             f"The training setting {name!r} is {_shown(value)}; it must be {accepted}."
         )
