@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from small_run import TINY, corpus  # noqa: E402
 
+from rtsr.cli.train import run_until_stopped  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import objective, schedule  # noqa: E402
 from rtsr.train import trainer as trainer_module  # noqa: E402
@@ -154,15 +156,13 @@ def test_a_stage_goes_on_from_the_average_and_so_does_its_teacher(tmp_path):
 
 @pytest.mark.parametrize("during", ["MovingAverage", "frozen"])
 def test_a_run_that_is_stopped_between_two_stages_goes_on(tmp_path, monkeypatch, during):
-    from rtsr.cli.train import run_until_stopped
-
     settings = replace(TINY, steps=(1, 1, 1, 1))
     trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     real = getattr(trainer_module, during)
 
     def stopped(*arguments):
         if trainer.stage == schedule.FLOW:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
     monkeypatch.setattr(trainer_module, during, stopped)
@@ -171,6 +171,7 @@ def test_a_run_that_is_stopped_between_two_stages_goes_on(tmp_path, monkeypatch,
     monkeypatch.setattr(trainer_module, during, real)
     again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     assert again.resume()
+    assert again.steps == [1, 1, 1, 0]
     again.run(math.inf)
     assert again.steps == [1, 1, 1, 1]
     assert (tmp_path / CHECKPOINT).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,9 @@ torch = pytest.importorskip("torch")
 
 from small_run import TINY, TINY_CHANGES, corpus  # noqa: E402
 
+from rtsr.cli import _stop  # noqa: E402
 from rtsr.cli.app import app  # noqa: E402
+from rtsr.cli.train import run_until_stopped  # noqa: E402
 from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
 from rtsr.train import schedule, stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
@@ -586,25 +589,63 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, stopped):
         assert torch.equal(value, expected[name]), name
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit], ids=["Ctrl-C", "SIGTERM"])
-def test_what_was_trained_is_kept_when_the_program_is_stopped(tmp_path, monkeypatch, stop):
-    from rtsr.cli.train import run_until_stopped
+@pytest.mark.parametrize(
+    ("within", "number", "ends"),
+    [
+        ("draw_batch", signal.SIGINT, KeyboardInterrupt),
+        ("_discriminator_step", signal.SIGTERM, SystemExit),
+    ],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_run_that_is_stopped_within_a_step_goes_on_as_if_it_had_not_been(
+    tmp_path, monkeypatch, within, number, ends
+):
+    settings = replace(TINY, precision="fp32", steps=(0, 0, 0, 3), levels_every=0)
+    whole = Trainer(settings, corpus(), corpus(), tmp_path / "whole", "cpu")
+    whole.run(math.inf)
+    stopped = Trainer(settings, corpus(), corpus(), tmp_path / "stopped", "cpu")
+    real = getattr(stopped, within)
 
-    train = corpus()
-    trainer = Trainer(TINY, train, train, tmp_path, "cpu")
-    step = trainer.take_step
+    def told_to_stop(*arguments):
+        if sum(stopped.steps) == 1:
+            signal.raise_signal(number)
+        return real(*arguments)
 
-    def stopped(fraction):
-        if sum(trainer.steps) == 2:
-            raise stop
-        return step(fraction)
-
-    monkeypatch.setattr(trainer, "take_step", stopped)
-    with pytest.raises(stop):
-        run_until_stopped(trainer, 60.0)
-    again = Trainer(TINY, train, train, tmp_path, "cpu")
+    monkeypatch.setattr(stopped, within, told_to_stop)
+    handlers = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, _stop)
+    try:
+        with pytest.raises(ends):
+            run_until_stopped(stopped, 60.0)
+        assert signal.getsignal(signal.SIGINT) is handlers[0]
+        assert signal.getsignal(signal.SIGTERM) is _stop
+    finally:
+        signal.signal(signal.SIGTERM, handlers[1])
+    again = Trainer(settings, corpus(), corpus(), tmp_path / "stopped", "cpu")
     assert again.resume()
     assert sum(again.steps) == 2
+    again.run(math.inf)
+    expected = whole.generator.state_dict()
+    for name, value in again.generator.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_the_second_ctrl_c_ends_at_once_and_saves_nothing_half_done(tmp_path, monkeypatch):
+    stopped = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
+    stopped.save()
+    real = stopped.draw_batch
+
+    def told_to_stop(*arguments):
+        batch = real(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return batch
+
+    monkeypatch.setattr(stopped, "draw_batch", told_to_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(stopped, 60.0)
+    again = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    assert again.rng.bit_generator.state == np.random.default_rng(TINY.seed).bit_generator.state
 
 
 def test_the_mean_of_two_states_of_a_run(tmp_path):
