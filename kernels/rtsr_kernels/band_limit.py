@@ -85,7 +85,8 @@ def _refine_edge(levels: NDArray[np.float64], foot: int, rest: float) -> float:
     for nyquist in COMMON_NYQUIST_HZ:
         if abs(shoulder - SHOULDER * nyquist) < abs(shoulder - SHOULDER * nearest):
             nearest = nyquist
-    if 0.86 * nearest < shoulder < 1.15 * nearest:
+    # Images are lower than this from 1.1 of the frequency on; what reaches further is content.
+    if 0.86 * nearest < shoulder < 1.135 * nearest:
         return NOMINAL * nearest
     return 0.5 * (shoulder + middle)
 

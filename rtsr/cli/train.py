@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtsr.ending import ending_signals
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 
 if TYPE_CHECKING:
@@ -73,8 +77,9 @@ def train_command(
     """Train a model, or continue a run that was stopped.
 
     The four stages (autoencoder, flow, levels, one-step refinement) share the minutes as the
-    settings say; a grown model begins with the third. Ctrl-C and SIGTERM save a checkpoint; the
-    same command continues from it. Then: rtsr export RUN/last.pt MODEL.onnx
+    settings say; a grown model begins with the third. Ctrl-C and SIGTERM save a checkpoint
+    after the present step (the second time they end at once); the same command continues from it.
+    Then: rtsr export RUN/last.pt MODEL.onnx
     """
     if not 0.0 < minutes < math.inf:
         raise ArgumentError(f"--minutes is {minutes:g}; it must be a number above zero.")
@@ -164,7 +169,10 @@ def train_command(
 
 
 def run_until_stopped(trainer: Trainer, minutes: float) -> None:
-    """Train with a bar on the terminal; whoever stops it finds what was trained so far."""
+    """Train with a bar on the terminal; whoever stops it finds what was trained so far.
+
+    A run that is stopped goes on as if it had not been: it ends between two steps.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rtsr.train.schedule import STAGES
@@ -175,7 +183,7 @@ def run_until_stopped(trainer: Trainer, minutes: float) -> None:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as bar:
+    with Progress(*columns) as bar, _first_signal_kept() as kept:
         task = bar.add_task("starting", total=minutes)
         bar.update(task, completed=trainer.elapsed)
 
@@ -184,10 +192,32 @@ def run_until_stopped(trainer: Trainer, minutes: float) -> None:
             stage = STAGES[trainer.stage]
             step = trainer.steps[trainer.stage]
             bar.update(task, completed=trainer.elapsed, description=f"{stage} {step}  {values}")
+            if kept:
+                trainer.save()
+                signal.raise_signal(kept[0])
 
-        try:
-            trainer.run(minutes, show)
-        except (KeyboardInterrupt, SystemExit):
-            # SIGTERM ends the program as SystemExit.
-            trainer.save()
-            raise
+        trainer.run(minutes, show)
+
+
+@contextmanager
+def _first_signal_kept() -> Iterator[list[int]]:
+    """Note the first signal that would end the program, in what is yielded; the next one ends it.
+
+    Raised again it does what it would have done.
+    """
+    kept: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def keep(number: int, frame: Any) -> None:
+        kept.append(number)
+        restore()
+
+    before.update({number: signal.signal(number, keep) for number in ending_signals()})
+    try:
+        yield kept
+    finally:
+        restore()

@@ -60,6 +60,9 @@ def read(path: Path, key: str, stored: StoredFields = CORPUS) -> dict[str, Any] 
             fields.update({name: described[name] for name in values})
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
+    except (AttributeError, TypeError):
+        # A plain array, which is no archive.
+        return None
     return fields
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.model.config import CONFIGURATIONS, ModelConfig
 from rtsr.train.corpus import DOMAIN_WEIGHTS
-from rtsr.train.degrade import DegradeConfig
+from rtsr.train.degrade import OPEN_END_HZ, DegradeConfig
+from rtsr.train.levels import CONTOUR_FRAMES
 from rtsr.train.losses import LossWeights
 from rtsr.train.schedule import LEVELS, STAGES
 
@@ -21,16 +24,47 @@ else:
 
 
 PRECISIONS = ("auto", "bf16", "tf32", "fp32")
-#: whole numbers that count something there must be
-COUNTS = (
-    "batch",
-    "frames",
-    "level_batch",
-    "level_frames",
-    "warm_up_steps",
-    "distillation_every",
-    "teacher_steps",
-)
+_MOST = sys.float_info.max
+_ANY, _SHARE, _COUNT = (0.0, _MOST), (0.0, 1.0), (1, _MOST)
+#: the least and the greatest value of every number, both accepted
+RANGES: Mapping[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "batch": _COUNT,
+    # 15 windows of 2048 samples, 512 apart, are what the slowest discriminator hears at once.
+    "frames": (20, _MOST),
+    "level_batch": _COUNT,
+    "level_frames": (CONTOUR_FRAMES, _MOST),
+    "final_learning_rate": _SHARE,
+    "warm_up_steps": _COUNT,
+    "weight_decay": _ANY,
+    # At 0 nothing would learn, and at an average's decay of 1 nothing would be averaged.
+    "gradient_clip": (1e-6, _MOST),
+    "ema_decay": (0.0, 0.999999),
+    "checkpoint_minutes": _ANY,
+    "adversarial_start": _ANY,
+    "adversarial": _ANY,
+    "feature_matching": _ANY,
+    "discriminator_rate": _ANY,
+    "distillation": _ANY,
+    "distillation_every": _COUNT,
+    "teacher_steps": _COUNT,
+    "distribution": _ANY,
+    "predictor_alone": _SHARE,
+    "path_alone": _SHARE,
+    "levels": _ANY,
+    "contours": _ANY,
+    "levels_every": _ANY,
+    **{f"losses.{entry.name}": _ANY for entry in fields(LossWeights)},
+    **{
+        f"degrade.{entry.name}": _SHARE
+        for entry in fields(DegradeConfig)
+        if entry.name.endswith("_share")
+    },
+    "degrade.lowest_hz": (20.0, OPEN_END_HZ),
+    "degrade.highest_hz": (20.0, OPEN_END_HZ),
+    # Cutoffs are at most 0.8 of where a recording ends, and are not told to lie above that.
+    "degrade.cutoff_jitter": (0.0, 0.25),
+}
 
 
 @dataclass(frozen=True)
@@ -101,40 +135,25 @@ class TrainSettings:
             _check_stages(name, getattr(self, name), (int, float))
         if self.steps is not None:
             _check_stages("steps", self.steps, (int,))
-        if not self.domains or min(self.domains.values()) < 0.0 or not sum(self.domains.values()):
+        if not _are_shares(tuple(self.domains.values()), (int, float)):
             raise ArgumentError(
                 f"The training setting 'domains' is {self.domains!r}; it must give shares, none "
                 "below 0 and not all 0."
             )
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise ArgumentError(
-                    f"The training setting {name!r} is {getattr(self, name)}; it must be 1 or more."
-                )
-        for name, value in asdict(self.degrade).items():
-            if name.endswith("_share") and not 0.0 <= value <= 1.0:
-                raise ArgumentError(
-                    f"The training setting 'degrade.{name}' is {value:g}; it is a share of the "
-                    "clips, from 0 to 1."
-                )
-        for name in ("predictor_alone", "path_alone"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ArgumentError(
-                    f"The training setting {name!r} is {getattr(self, name):g}; it is a share of a "
-                    "stage, from 0 to 1."
-                )
+        for name, (least, most) in RANGES.items():
+            self._check_range(name, least, most)
+        lowest, highest = self.degrade.lowest_hz, self.degrade.highest_hz
+        if lowest > highest:
+            raise ArgumentError(
+                f"The training setting 'degrade.lowest_hz' is {lowest:g}; it must be at most "
+                f"'degrade.highest_hz', which is {highest:g}."
+            )
         lowest, highest = self.degrade.lowest_speed, self.degrade.highest_speed
         if not 0.5 <= lowest <= 1.0 <= highest <= 2.0:
             raise ArgumentError(
                 f"The speeds of 'degrade' are {lowest:g} to {highest:g}; they must hold 1, the "
                 "recording's own, and lie within 0.5 and 2."
             )
-        for name in ("adversarial", "feature_matching", "distillation", "distribution"):
-            if getattr(self, name) < 0.0:
-                raise ArgumentError(
-                    f"The weight {name!r} is {getattr(self, name):g}; it must be 0, which "
-                    "switches the loss off, or more."
-                )
         config = self.model_config()
         if self.other_sound_alone:
             taken = self.shares if self.steps is None else self.steps
@@ -145,6 +164,19 @@ class TrainSettings:
                     "such as [0, 0, 1, 0]), and the model has 'predictor_width' and "
                     "'predictor_other'."
                 )
+
+    def _check_range(self, name: str, least: float, most: float) -> None:
+        """Refuse a setting, or ``GROUP.NAME`` of a group, that is out of its range or NaN."""
+        group, _, entry = name.rpartition(".")
+        value = getattr(getattr(self, group) if group else self, entry)
+        if least <= value <= most:
+            return
+        accepted = f"{_shown(least)} to {_shown(most)}"
+        if most == _MOST:
+            accepted = f"{_shown(least)} or more" + (", and finite" if value == math.inf else "")
+        raise ArgumentError(
+            f"The training setting {name!r} is {_shown(value)}; it must be {accepted}."
+        )
 
     @property
     def predictor_share(self) -> float:
@@ -179,19 +211,24 @@ class TrainSettings:
 
 def _check_stages(name: str, values: Any, kinds: tuple[type, ...]) -> None:
     """Refuse anything but one number per stage, none negative and one above zero."""
-    is_fit = (
-        isinstance(values, tuple)
-        and len(values) == len(STAGES)
-        and all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
-        and min(values) >= 0
-        and max(values) > 0
-    )
-    if not is_fit:
+    if not (
+        isinstance(values, tuple) and len(values) == len(STAGES) and _are_shares(values, kinds)
+    ):
         raise ArgumentError(
             f"The training setting {name!r} is {values!r}; it must be four "
-            f"{'whole ' if float not in kinds else ''}numbers, one per stage, none below 0 and "
+            f"{'finite' if float in kinds else 'whole'} numbers, one per stage, none below 0 and "
             "not all 0."
         )
+
+
+def _shown(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _are_shares(values: tuple[Any, ...], kinds: tuple[type, ...]) -> bool:
+    """Whether all are finite numbers of these kinds, none below zero and one above."""
+    are_numbers = all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
+    return are_numbers and all(value >= 0 for value in values) and 0 < sum(values) <= _MOST
 
 
 def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:

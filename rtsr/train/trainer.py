@@ -176,14 +176,16 @@ class Trainer:
                 self.next_stage()
                 continue
             terms = self.take_step(max(done, 0.0))
+            validated: dict[str, Tensor] = {}
             now = time.monotonic()
             self.elapsed += (now - last) / 60.0
             last = now
             if self.elapsed - saved >= settings.checkpoint_minutes:
                 self.save()
                 saved = self.elapsed
-                terms.update(self.validate())
-            if sum(self.steps) % LOG_EVERY == 0 or "valid_total" in terms:
+                validated = self.validate()
+                terms.update(validated)
+            if sum(self.steps) % LOG_EVERY == 0 or validated:
                 shown = _plain(terms)
                 self._log(shown)
             if progress is not None:

@@ -40,6 +40,12 @@ def test_edges_near_a_common_nyquist_frequency_are_reported_as_that() -> None:
         assert band_edge(ending(0.95 * nyquist, 0.05 * nyquist))[0] == 0.975 * nyquist
 
 
+def test_a_slope_is_put_at_a_nyquist_frequency_only_as_far_above_it_as_images_reach() -> None:
+    assert band_edge(ending(4200.0, 1000.0))[0] == 0.975 * 4000.0
+    # A vowel that fades towards the end of 11.025 kHz: 12 dB lower at 1.14 times 4 kHz.
+    assert band_edge(ending(4350.0, 1000.0))[0] > 4500.0
+
+
 def test_slopes_and_dips_are_no_band_edges() -> None:
     assert band_edge(ending(3000.0, 12000.0))[0] == FULL_BAND_HZ
     dip = np.where(np.abs(FREQUENCY - 6000.0) < 500.0, NOISE_FLOOR_DB, -50.0)

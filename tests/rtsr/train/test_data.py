@@ -249,6 +249,9 @@ def test_cache_is_used_and_noticed_to_be_old(folder: Path, tmp_path: Path) -> No
     assert third.names == first.names
     cache.write_bytes(b"damaged")
     assert load_corpus(folder, "train", cache=cache).names == first.names
+    with cache.open("wb") as file:
+        np.save(file, np.zeros(3))
+    assert load_corpus(folder, "train", cache=cache).names == first.names
     assert list(cache.parent.iterdir()) == [cache]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +14,11 @@ torch = pytest.importorskip("torch")
 
 from small_run import TINY, corpus  # noqa: E402
 
+from rtsr.cli.train import run_until_stopped  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import objective, schedule  # noqa: E402
 from rtsr.train import trainer as trainer_module  # noqa: E402
-from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
+from rtsr.train.trainer import CHECKPOINT, LOG, Trainer  # noqa: E402
 
 
 def weights(module):
@@ -87,6 +90,16 @@ def test_what_was_learnt_is_kept_before_it_is_validated(tmp_path, monkeypatch):
     assert again.steps == [1, 0, 0, 0]
 
 
+def test_every_checkpoint_logs_its_validation_whatever_the_stage(tmp_path):
+    settings = replace(TINY, steps=(2, 2, 4, 2), checkpoint_minutes=0.0)
+    Trainer(settings, corpus(), corpus(), tmp_path, "cpu").run(math.inf)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    validated = [
+        line["stage"] for line in lines[:-1] if any(name.startswith("valid_") for name in line)
+    ]
+    assert [validated.count(stage) for stage in schedule.STAGES] == [2, 2, 4, 2]
+
+
 def test_settings_that_change_on_the_way_hold_from_there_on(tmp_path):
     trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
     trainer.take_step(0.0)
@@ -143,15 +156,13 @@ def test_a_stage_goes_on_from_the_average_and_so_does_its_teacher(tmp_path):
 
 @pytest.mark.parametrize("during", ["MovingAverage", "frozen"])
 def test_a_run_that_is_stopped_between_two_stages_goes_on(tmp_path, monkeypatch, during):
-    from rtsr.cli.train import run_until_stopped
-
     settings = replace(TINY, steps=(1, 1, 1, 1))
     trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     real = getattr(trainer_module, during)
 
     def stopped(*arguments):
         if trainer.stage == schedule.FLOW:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
     monkeypatch.setattr(trainer_module, during, stopped)
@@ -160,6 +171,7 @@ def test_a_run_that_is_stopped_between_two_stages_goes_on(tmp_path, monkeypatch,
     monkeypatch.setattr(trainer_module, during, real)
     again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     assert again.resume()
+    assert again.steps == [1, 1, 1, 0]
     again.run(math.inf)
     assert again.steps == [1, 1, 1, 1]
     assert (tmp_path / CHECKPOINT).exists()

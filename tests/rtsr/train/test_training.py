@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,9 @@ torch = pytest.importorskip("torch")
 
 from small_run import TINY, TINY_CHANGES, corpus  # noqa: E402
 
+from rtsr.cli import _stop  # noqa: E402
 from rtsr.cli.app import app  # noqa: E402
+from rtsr.cli.train import run_until_stopped  # noqa: E402
 from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
 from rtsr.train import schedule, stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
@@ -30,7 +33,7 @@ from rtsr.train.device import choose_device  # noqa: E402
 from rtsr.train.discriminators import Discriminators  # noqa: E402
 from rtsr.train.losses import TERMS, LossWeights, SpectralLoss, sliced_wasserstein  # noqa: E402
 from rtsr.train.room import draw_rooms  # noqa: E402
-from rtsr.train.settings import TrainSettings, load_settings  # noqa: E402
+from rtsr.train.settings import RANGES, TrainSettings, load_settings  # noqa: E402
 from rtsr.train.similarity import dissimilarity  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, LOG, Trainer, frozen  # noqa: E402
 
@@ -586,25 +589,63 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, stopped):
         assert torch.equal(value, expected[name]), name
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit], ids=["Ctrl-C", "SIGTERM"])
-def test_what_was_trained_is_kept_when_the_program_is_stopped(tmp_path, monkeypatch, stop):
-    from rtsr.cli.train import run_until_stopped
+@pytest.mark.parametrize(
+    ("within", "number", "ends"),
+    [
+        ("draw_batch", signal.SIGINT, KeyboardInterrupt),
+        ("_discriminator_step", signal.SIGTERM, SystemExit),
+    ],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_run_that_is_stopped_within_a_step_goes_on_as_if_it_had_not_been(
+    tmp_path, monkeypatch, within, number, ends
+):
+    settings = replace(TINY, precision="fp32", steps=(0, 0, 0, 3), levels_every=0)
+    whole = Trainer(settings, corpus(), corpus(), tmp_path / "whole", "cpu")
+    whole.run(math.inf)
+    stopped = Trainer(settings, corpus(), corpus(), tmp_path / "stopped", "cpu")
+    real = getattr(stopped, within)
 
-    train = corpus()
-    trainer = Trainer(TINY, train, train, tmp_path, "cpu")
-    step = trainer.take_step
+    def told_to_stop(*arguments):
+        if sum(stopped.steps) == 1:
+            signal.raise_signal(number)
+        return real(*arguments)
 
-    def stopped(fraction):
-        if sum(trainer.steps) == 2:
-            raise stop
-        return step(fraction)
-
-    monkeypatch.setattr(trainer, "take_step", stopped)
-    with pytest.raises(stop):
-        run_until_stopped(trainer, 60.0)
-    again = Trainer(TINY, train, train, tmp_path, "cpu")
+    monkeypatch.setattr(stopped, within, told_to_stop)
+    handlers = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, _stop)
+    try:
+        with pytest.raises(ends):
+            run_until_stopped(stopped, 60.0)
+        assert signal.getsignal(signal.SIGINT) is handlers[0]
+        assert signal.getsignal(signal.SIGTERM) is _stop
+    finally:
+        signal.signal(signal.SIGTERM, handlers[1])
+    again = Trainer(settings, corpus(), corpus(), tmp_path / "stopped", "cpu")
     assert again.resume()
     assert sum(again.steps) == 2
+    again.run(math.inf)
+    expected = whole.generator.state_dict()
+    for name, value in again.generator.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_the_second_ctrl_c_ends_at_once_and_saves_nothing_half_done(tmp_path, monkeypatch):
+    stopped = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
+    stopped.save()
+    real = stopped.draw_batch
+
+    def told_to_stop(*arguments):
+        batch = real(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return batch
+
+    monkeypatch.setattr(stopped, "draw_batch", told_to_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(stopped, 60.0)
+    again = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    assert again.rng.bit_generator.state == np.random.default_rng(TINY.seed).bit_generator.state
 
 
 def test_the_mean_of_two_states_of_a_run(tmp_path):
@@ -800,9 +841,27 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_last_one(tmp_path, monkey
         ("shares = [1, -1, 1, 1]", "none below 0"),
         ("[domains]\nspeech = -1", "none below 0 and not all 0"),
         ("batch = -5", "'batch' is -5; it must be 1 or more"),
-        ("level_frames = 0", "'level_frames' is 0; it must be 1 or more"),
-        ("[degrade]\ncodec_share = 7", "'degrade.codec_share' is 7; it is a share"),
-        ("[degrade]\nspeed_share = nan", "'degrade.speed_share' is nan; it is a share"),
+        ("frames = 19", "'frames' is 19; it must be 20 or more"),
+        ("level_frames = 7", "'level_frames' is 7; it must be 8 or more"),
+        ("seed = -1", f"'seed' is -1; it must be 0 to {2**63 - 1}"),
+        ("seed = 99999999999999999999", "'seed' is 99999999999999999999; it must be 0 to"),
+        ("ema_decay = 1.5", "'ema_decay' is 1.5; it must be 0 to 0.999999"),
+        ("gradient_clip = 0", "'gradient_clip' is 0; it must be 1e-06 or more"),
+        ("weight_decay = -1", "'weight_decay' is -1; it must be 0 or more"),
+        ("weight_decay = inf", "'weight_decay' is inf; it must be 0 or more, and finite"),
+        ("final_learning_rate = -5", "'final_learning_rate' is -5; it must be 0 to 1"),
+        ("levels_every = -3", "'levels_every' is -3; it must be 0 or more"),
+        ("contours = nan", "'contours' is nan; it must be 0 or more"),
+        ("shares = [inf, 1, 1, 1]", "it must be four finite numbers, one per stage"),
+        ("learning_rates = [1, 1, nan, 1]", "it must be four finite numbers, one per stage"),
+        ("[losses]\nmel = -1", "'losses.mel' is -1; it must be 0 or more"),
+        ("[domains]\nspeech = 'a'", "it must give shares, none below 0"),
+        ("[domains]\nspeech = nan", "it must give shares, none below 0"),
+        ("[degrade]\nlowest_hz = -5", "'degrade.lowest_hz' is -5; it must be 20 to 24000"),
+        ("[degrade]\nhighest_hz = 900", "it must be at most 'degrade.highest_hz', which is 900"),
+        ("[degrade]\ncutoff_jitter = 2", "'degrade.cutoff_jitter' is 2; it must be 0 to 0.25"),
+        ("[degrade]\ncodec_share = 7", "'degrade.codec_share' is 7; it must be 0 to 1"),
+        ("[degrade]\nspeed_share = nan", "'degrade.speed_share' is nan; it must be 0 to 1"),
         ("[degrade]\nhighest_speed = 0.9", "are 0.85 to 0.9; they must hold 1"),
         ("[degrade]\nlowest_speed = 0.0", "are 0 to 1.5; they must hold 1"),
         ("domains = 3", "'domains' is 3; it must be a table"),
@@ -818,6 +877,16 @@ def test_wrong_settings_are_refused_in_one_sentence(tmp_path, text, message):
     kind = RtsrError if message == "not valid TOML" else ArgumentError
     with pytest.raises(kind, match=message):
         load_settings(path)
+
+
+def test_every_number_has_a_range_and_the_shortest_clips_are_long_enough(tmp_path):
+    numbers = {name for name, value in vars(TINY).items() if type(value) in (int, float)}
+    assert numbers <= set(RANGES)
+    shortest = {name: RANGES[name][0] for name in ("frames", "level_frames")}
+    settings = replace(TINY, steps=(1, 1, 4, 2), **shortest)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.run(math.inf)
+    assert trainer.steps == [1, 1, 4, 2]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
