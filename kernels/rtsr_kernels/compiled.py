@@ -13,9 +13,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from numba import float32, float64, int64, njit, types
+from numba import cfunc, float32, float64, int64, njit, types
 
-from .disk_cache import cached
+from .disk_cache import cached, cached_c_function
 from .temporary_cache import use_temporary_cache
 
 _log = logging.getLogger("rtsr_kernels")
@@ -64,3 +64,15 @@ def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
         return compiled
 
     return compile_now
+
+
+def c_function(function: Callable[..., Any], signature: Any) -> Any:
+    """Return a function that C calls, as ``numba.cfunc`` makes it, from the same places."""
+    compiled = cached_c_function(function, signature)
+    if compiled is None and use_temporary_cache():
+        compiled = cached_c_function(function, signature)
+    if compiled is None:
+        compiled = cfunc(signature)(function)
+    if not compiled.cache_hits:
+        _log.info("compiled %s", function.__name__)
+    return compiled

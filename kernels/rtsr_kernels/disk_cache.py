@@ -1,4 +1,4 @@
-"""Compiled code on disk, in numba's own cache, but for two things that numba takes otherwise.
+"""numba's cache of compiled code on disk, also read-only, and valid for all sources together.
 
 numba looks at the file of a function alone, and not at those whose functions it calls and has in
 its own machine code: after an upgrade it would run the old ones. And it takes only a folder that it
@@ -17,8 +17,10 @@ from typing import Any
 
 from numba import config, njit
 from numba.core import caching
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
 
-__all__ = ["cached", "sources_hash"]
+__all__ = ["cached", "cached_c_function"]
 
 #: numba's own places, in its order; some versions have an underscore before the name.
 _PLACES: list[Any] = [
@@ -38,6 +40,31 @@ def cached(function: Callable[..., Any], signature: Any, options: dict[str, Any]
 
     The first place that can be written is the one where code goes. Those before it are read.
     """
+
+    def compiled(cache: Any) -> Any:
+        dispatcher = njit(nogil=True, **options)(function)
+        dispatcher._cache = cache
+        for each in signature if isinstance(signature, list) else [signature]:
+            dispatcher.compile(each)
+        dispatcher.disable_compile()
+        return dispatcher
+
+    return _from_any_place(function, compiled)
+
+
+def cached_c_function(function: Callable[..., Any], signature: Any) -> Any:
+    """Return the same of a function that C calls, as ``numba.cfunc`` makes it."""
+
+    def compiled(cache: Any) -> Any:
+        made: Any = CFunc(function, normalize_signature(signature), {}, {})
+        made._cache = cache
+        made.compile()
+        return made
+
+    return _from_any_place(function, compiled)
+
+
+def _from_any_place(function: Callable[..., Any], compiled: Callable[[Any], Any]) -> Any:
     source = function.__code__.co_filename
     if not os.path.exists(source):
         return None
@@ -53,43 +80,50 @@ def cached(function: Callable[..., Any], signature: Any, options: dict[str, Any]
         if not is_writable and not os.path.isdir(locator.get_cache_path()):
             continue
         try:
-            return _compiled(function, signature, options, place, is_writable)
+            return compiled(_cache(function, place, is_writable))
         except (_NotThereError, OSError):
             continue
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
     return None
 
 
-@functools.cache
-def sources_hash(folder: Path) -> str:
-    """Return a hash of this package's modules, and of those in a folder or the package around it.
+def _package_around(folder: Path) -> Path:
+    while (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    return folder
 
-    A function may call those of all of them.
+
+@functools.cache
+def _sources_hash(package: Path) -> str:
+    """Return a hash of this package's modules and those of another.
+
+    A function may call those of both, and have their constants in its machine code.
     """
-    around = folder.parent if (folder.parent / "__init__.py").exists() else folder
-    files = [*Path(__file__).parent.glob("*.py"), *around.rglob("*.py")]
+    files = [*Path(__file__).parent.glob("*.py"), *package.rglob("*.py")]
     found = hashlib.sha256()
     for file in sorted(set(files)):
         found.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return found.hexdigest()
 
 
-def _compiled(
-    function: Callable[..., Any],
-    signature: Any,
-    options: dict[str, Any],
-    place: type[Any],
-    is_writable: bool,
-) -> Any:
+def _cache(function: Callable[..., Any], place: type[Any], is_writable: bool) -> Any:
     class Place(place):  # type: ignore[misc]
         def ensure_cache_path(self) -> None:
             if is_writable:
                 super().ensure_cache_path()
 
         def get_source_stamp(self) -> Any:
-            return sources_hash(Path(self._py_file).parent)
+            return _sources_hash(_package_around(Path(self._py_file).parent))
 
     class Files(caching.CompileResultCacheImpl):  # type: ignore[misc]
         _locator_classes: Any = (Place,)
+
+        def __init__(self, function: Any) -> None:
+            super().__init__(function)
+            # An environment variable of numba's may name other places.
+            self._locator = Place(function, function.__code__.co_filename)
 
     class Cache(caching.FunctionCache):  # type: ignore[misc]
         _impl_class = Files
@@ -100,9 +134,4 @@ def _compiled(
                 raise _NotThereError
             return found
 
-    dispatcher = njit(nogil=True, **options)(function)
-    dispatcher._cache = Cache(function)
-    for each in signature if isinstance(signature, list) else [signature]:
-        dispatcher.compile(each)
-    dispatcher.disable_compile()
-    return dispatcher
+    return Cache(function)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from numba import njit
+from numba import int64, void
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
@@ -23,6 +23,7 @@ from rtsr.errors import RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.excerpt import loudest_part
 from rtsr.train.listing import Listed
+from rtsr_kernels.compiled import AUDIO, MATRIX, VECTOR, kernel
 from rtsr_kernels.replicate import band_densities, context_features
 from rtsr_kernels.replicate_design import (
     ANALYSIS,
@@ -226,15 +227,15 @@ def _examples(passage: Passage, audible: int) -> tuple[Array, Array]:
     return features[passage.active], wanted[passage.active]
 
 
-@njit(cache=True)
-def _fill_densities(newest, densities):  # type: ignore[no-untyped-def]
+@kernel(void(AUDIO, MATRIX))
+def _fill_densities(newest: NDArray[np.float32], densities: Array) -> None:
     real, imaginary = np.zeros(ANALYSIS), np.zeros(ANALYSIS)
     for frame in range(newest.shape[0]):
         band_densities(newest[frame], BINS - 1, real, imaginary, densities[frame])
 
 
-@njit(cache=True)
-def _fill_features(densities, audible, features, level):  # type: ignore[no-untyped-def]
+@kernel(void(MATRIX, int64, MATRIX, VECTOR))
+def _fill_features(densities: Array, audible: int, features: Array, level: Array) -> None:
     for frame in range(CONTEXT - 1, densities.shape[0]):
         context = densities[frame + 1 - CONTEXT : frame + 1]
         level[frame] = context_features(context, audible, features[frame, 1:])

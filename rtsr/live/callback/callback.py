@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import boolean, cfunc, float64, int32, int64, types, uint8, uint32, uint64, void
+from numba import boolean, float64, int32, int64, types, uint8, uint32, uint64, void
 
 from rtsr.live.callback.playback_mix import enhanced_ahead, mix, words_at
 from rtsr.live.callback.sample_formats import FLOAT32, INT24, decode, encode
@@ -21,8 +20,7 @@ from rtsr.live.callback.state import CHUNK, COUNTERS, STATE, STATE_DTYPE
 from rtsr.live.shared.counters import CALLBACK_COUNTERS
 from rtsr.live.shared.memory import CALLBACK_BINS
 from rtsr.live.shared.pointers import carray, frames_at, pointer_to, read_clock
-from rtsr_kernels.compiled import kernel
-from rtsr_kernels.disk_cache import sources_hash
+from rtsr_kernels.compiled import c_function, kernel
 from rtsr_kernels.drift import JUMP, STATE_WORDS, drift_update
 from rtsr_kernels.resample import ROOM as RESAMPLER_ROOM
 from rtsr_kernels.resample import resample_block
@@ -334,23 +332,16 @@ _SIGNATURE = int32(types.intp, types.intp, _UNSIGNED_LONG, types.intp, _UNSIGNED
 
 def _compile(state_type: np.dtype, counters_type: np.dtype) -> Any:
     # What a function closes over is part of the key under which numba keeps its machine code: a
-    # record that has changed cannot meet code that was compiled for the one before, nor can this
-    # function code of those that it calls from before an upgrade.
-    sources = int(sources_hash(Path(__file__).parent)[:15], 16)
-
+    # record that has changed cannot meet code that was compiled for the one before.
     def portaudio_callback(
         source: int, sink: int, frames: int, time_info: int, flags: int, user_data: int
     ) -> int:
-        _ = sources
         state = carray(pointer_to(user_data), 1, state_type)
         counters = carray(pointer_to(state[0].counters), 1, counters_type)
         serve(state, counters, source, sink, frames, flags)
         return _CONTINUE
 
-    try:
-        return cfunc(_SIGNATURE, cache=True)(portaudio_callback)
-    except (OSError, RuntimeError):  # no place for a cache, see rtsr_kernels.compiled
-        return cfunc(_SIGNATURE)(portaudio_callback)
+    return c_function(portaudio_callback, _SIGNATURE)
 
 
 PORTAUDIO_CALLBACK: Any = _compile(STATE_DTYPE, CALLBACK_COUNTERS)
