@@ -8,26 +8,12 @@ from pathlib import Path
 
 from rtsr.errors import ArgumentError, RtsrError
 
-__all__ = ["HANDSHAKE_SECONDS", "ServerCertificate", "check_certificate", "in_words", "reason_of"]
+__all__ = ["HANDSHAKE_SECONDS", "ServerCertificate", "in_words", "reason_of", "server_certificate"]
 
 #: what a handshake over TLS may take on a connection that a server accepts
 HANDSHAKE_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-def check_certificate(certificate: Path | None, key: Path | None) -> None:
-    """Check that there are both or neither.
-
-    Raises:
-        ArgumentError: only one of them is given.
-        RtsrError: there is no such file.
-    """
-    if (certificate is None) != (key is None):
-        raise ArgumentError("A certificate and its key go together: --certificate and --key.")
-    for file in (certificate, key):
-        if file is not None and not file.is_file():
-            raise RtsrError(f"There is no file '{file}'.")
 
 
 class ServerCertificate:
@@ -87,6 +73,23 @@ class ServerCertificate:
             except OSError:
                 state.append((0, 0, 0))
         return state
+
+
+def server_certificate(certificate: Path | None, key: Path | None) -> ServerCertificate | None:
+    """Return what a server shows, from two PEM files; ``None`` where neither is given.
+
+    Raises:
+        ArgumentError: only one of them is given.
+        RtsrError: there is no such file, or they cannot be used.
+    """
+    if (certificate is None) != (key is None):
+        raise ArgumentError("A certificate and its key go together: --certificate and --key.")
+    for file in (certificate, key):
+        if file is not None and not file.is_file():
+            raise RtsrError(f"There is no file '{file}'.")
+    if certificate is None or key is None:
+        return None
+    return ServerCertificate(certificate, key)
 
 
 def reason_of(error: Exception) -> str:

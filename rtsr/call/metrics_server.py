@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from rtsr.call.engine import CallEngine
 from rtsr.call.metrics import CONTENT_TYPE, exposition
@@ -10,7 +11,7 @@ from rtsr.listening import cannot_listen
 
 __all__ = ["MetricsServer"]
 
-_LONGEST_LINE = 8192
+_LONGEST_LINE = 16384
 _PATIENCE = 5.0
 # Who asks for counters is answered at once; connections beyond these take files from the calls.
 _MOST_CONNECTIONS = 16
@@ -70,6 +71,8 @@ class MetricsServer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(_request(reader), _PATIENCE)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(_headers(reader), _PATIENCE)
             method, path, *_ = [*line.split(), b"", b""]
             if method in (b"GET", b"HEAD") and path.partition(b"?")[0] == b"/metrics":
                 body = exposition(self._engine)
@@ -86,11 +89,11 @@ class MetricsServer:
 
 
 async def _request(reader: asyncio.StreamReader) -> bytes:
-    """Return the first line of a request, once its headers are there, too.
+    """Return the first line of a request, behind an empty one if there is any (RFC 9112, 2.2)."""
+    return (await reader.readline()).strip() or await reader.readline()
 
-    A connection that is closed with something unread takes the answer with it.
-    """
-    line = await reader.readline()
+
+async def _headers(reader: asyncio.StreamReader) -> None:
+    """Read what is not needed: closed with something unread, a connection loses the answer."""
     while (await reader.readline()).strip():
         pass
-    return line

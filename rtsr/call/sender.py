@@ -142,6 +142,8 @@ class Sender:
     ) -> None:
         """Send another codec, or the same under another number, from the next frame on.
 
+        After ``close`` nothing is changed.
+
         Args:
             form: the codec.
             payload_type: what the far end calls it.
@@ -153,6 +155,8 @@ class Sender:
         Raises:
             AudioFormatError: the codec does not support this number of channels.
         """
+        if self._encoder is None:
+            return
         bitrate = self._bitrate if bitrate is None else bitrate
         if form is not self.format:
             self._begin(form, bitrate)

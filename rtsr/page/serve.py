@@ -168,8 +168,6 @@ class _EncryptedConnection(_Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Nothing may be read as if it were plain.
-        transport.pause_reading()
         self._handshake = self.loop.create_task(self._encrypt(transport))
 
     async def _encrypt(self, transport: asyncio.Transport) -> None:

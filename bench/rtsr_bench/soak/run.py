@@ -82,8 +82,10 @@ def soak(protocol: Protocol) -> dict[str, Any]:
             player = beside.enter_context(SoakPlayer(clip, "rtsr:in_0", "rtsr:out_0"))
             beside.enter_context(busy_programs(protocol.load))
             time.sleep(_WARM_SECONDS)
+            # It takes up to a second.
+            begun = engine.next_figures()
             with recording.open("wb") as file, StallWatch() as watch:
-                begun, xruns_before = engine.next_figures(), player.xruns
+                xruns_before = player.xruns
                 before, started = usage_of(engine.pid), time.monotonic()
                 origin = player.fetch(file)
                 while (left := started + protocol.seconds - time.monotonic()) > 0.0:

@@ -180,7 +180,7 @@ def speed_command(
         if html_file is not None:
             write_text(html_file, show_page(results))
 
-    # Whatever ends the run has left a whole answer to what came before.
+    # Ctrl-C leaves what was measured; a plan that may be cut short keeps each item as it comes.
     results = run_on_terminal(plan, keep)
     if not plan.may_be_cut_short:
         keep(results)

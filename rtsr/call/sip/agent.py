@@ -352,7 +352,8 @@ class Agent:
             self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, ask_again)
 
         def ask_again() -> None:
-            self._asking = asyncio.ensure_future(self._register_again(registration, target))
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.ensure_future(self._register_again(registration, target))
 
         registration.on_registered = succeeded
         registration.on_failed = registration.on_expired = failed

@@ -12,7 +12,7 @@ from rtsr.call.kept_colours import KeptColours
 from rtsr.call.sip.agent import Target, TlsSettings
 from rtsr.call.sip.bridge import BridgeSettings
 from rtsr.call.sip.tls import trusting
-from rtsr.certificate import ServerCertificate, check_certificate
+from rtsr.certificate import server_certificate
 from rtsr.errors import ArgumentError
 
 __all__ = ["PASSWORD_VARIABLE", "settings_from", "tls_from"]
@@ -75,14 +75,11 @@ def tls_from(
         ArgumentError: one of them is not accepted, or makes no sense alone.
         RtsrError: a file cannot be used.
     """
-    check_certificate(certificate, key)
+    own = server_certificate(certificate, key)
     if port is not None and certificate is None:
         raise ArgumentError("--tls-port needs a certificate: give --certificate and --key, too.")
     if port is not None and not 0 <= port < 65536:
         raise ArgumentError(f"A port is a number from 0 to 65535, not {port}.")
-    own = None
-    if certificate is not None and key is not None:
-        own = ServerCertificate(certificate, key)
     return TlsSettings(
         own,
         TlsSettings.port if port is None else port,

@@ -10,7 +10,7 @@ from rtsr.call.encoders import check_bitrate
 from rtsr.call.engine import CallEngine
 from rtsr.call.logs import log_to_stderr
 from rtsr.call.web.server import CallServer
-from rtsr.certificate import ServerCertificate, check_certificate
+from rtsr.certificate import server_certificate
 from rtsr.errors import ArgumentError
 from rtsr.live.controls.board import ControlBoard
 from rtsr.page.learning import Learning
@@ -54,10 +54,7 @@ def serve(
         RtsrError: the address is not available, or a file cannot be used.
     """
     check_bitrate(bitrate)
-    check_certificate(certificate, key)
-    own = None
-    if certificate is not None and key is not None:
-        own = ServerCertificate(certificate, key)
+    own = server_certificate(certificate, key)
     if stun is not None and ":" in stun[0]:
         raise ArgumentError("A STUN server is named by a host name or an IPv4 address.")
     host, port = listen

@@ -713,7 +713,9 @@ def test_a_registrar_that_was_away_is_asked_again(monkeypatch, caplog):
     # Twice for each answer, as it asks for the password.
     assert len([1 for _, expires in seen if expires == "1"]) >= 8
     told = [each.getMessage() for each in caplog.records if "registered" in each.getMessage()]
-    assert told == ["not registered any more", "not registered any more", "registered again"]
+    lost = told.index("registered again")
+    assert lost > 0
+    assert set(told[:lost]) == {"not registered any more"}
 
 
 def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch):

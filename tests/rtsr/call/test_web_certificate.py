@@ -11,6 +11,7 @@ import pytest
 from authority import Authority
 
 pytest.importorskip("uvicorn", reason='pages need the extra "page"')
+pytest.importorskip("aiortc", reason='calls need the extra "call"')
 
 from starlette.applications import Starlette
 
