@@ -50,6 +50,23 @@ def test_who_does_not_finish_a_request_is_waited_for_a_while(monkeypatch, data):
     assert 0.2 < took < 10.0
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.0\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\r\nGET / HTTP/1.1\r\n\r\n"],
+    ids=["no headers", "headers without an end", "an empty line before"],
+)
+def test_what_is_asked_for_is_answered_however_it_is_asked(monkeypatch, data):
+    answer, took = answer_to(data, 0.3, monkeypatch)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert took < 10.0
+
+
+def test_long_headers_are_read(monkeypatch):
+    cookie = b"Cookie: a=" + b"b" * 12_000
+    answer, _ = answer_to(b"GET / HTTP/1.1\r\n" + cookie + b"\r\n\r\n", 20.0, monkeypatch)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
 def test_a_line_without_an_end_is_not_kept(monkeypatch):
     answer, took = answer_to(b"GET /" + b"a" * 20_000, 60.0, monkeypatch)
     assert answer == b""

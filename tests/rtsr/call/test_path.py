@@ -703,3 +703,9 @@ def test_calls_that_are_over_leave_no_threads_behind(batch):
     assert threads() <= before
     assert len(heard) == sum(path.sender.sent for path in known) > 0
     assert known[0].sender.push(np.zeros((960, 1), np.float32)) == []
+    # What is agreed on too late opens no other one.
+    for path in known:
+        path.sender.change(PCMU, 0)
+        path.sender.change(OPUS, 96, bitrate=24_000)
+    assert threads() <= before
+    assert known[0].sender.push(np.zeros((960, 1), np.float32)) == []
