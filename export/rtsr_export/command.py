@@ -9,7 +9,6 @@ import typer
 
 from rtsr.cli.given import options_given
 from rtsr.errors import ArgumentError
-from rtsr_export.model_command import CHECKPOINT_SUFFIX, is_graph
 
 if TYPE_CHECKING:
     from rtsr_export.triton import Serving
@@ -145,7 +144,12 @@ def export_command(
     if checkpoint is not None:
         if output is None:
             raise ArgumentError(f"Name the .onnx file that {checkpoint} is exported to.")
-        from rtsr_export.model_command import Facts, export_model, restore_model
+        from rtsr_export.model_command import (
+            CHECKPOINT_SUFFIX,
+            Facts,
+            export_model,
+            restore_model,
+        )
 
         if output.suffix == CHECKPOINT_SUFFIX:
             restore_model(checkpoint, output)
@@ -167,6 +171,9 @@ def _check_that_all_apply(
     context: typer.Context, checkpoint: Path | None, output: Path | None, serves: bool, builds: bool
 ) -> None:
     """Raise :class:`ArgumentError` for options that change nothing of what was asked for."""
+    # It loads numba, which help is not to wait for.
+    from rtsr_export.model_command import CHECKPOINT_SUFFIX, is_graph
+
     applying = {"checkpoint", "output", "triton", "engine"}
     if checkpoint is None:
         applying.add("model")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from rtsr.errors import ArgumentError, ModelError, ProviderError, RtsrError
 from rtsr.runtime.models import Model, find_model
@@ -23,6 +24,13 @@ from rtsr_export.step_parity import StepParity
 
 OPTIONS = ProviderOptions()
 SAME = StepParity(200, 1e-3, 2e-3, True), StepParity(200, 0.0, 0.0, True)
+
+
+def export(*arguments: str) -> None:
+    """Run ``rtsr export``, whose errors come as they are."""
+    program = typer.Typer()
+    program.command()(export_command)
+    typer.main.get_command(program).main(list(arguments), standalone_mode=False)
 
 
 @pytest.fixture
@@ -206,7 +214,8 @@ def test_the_command_builds_what_was_asked_for(
     found: Model, child: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     child('assert order["device"] == 1 and order["hops"] == 2; ' + BUILDS)
-    export_command(engine="tensorrt:device=1:fp16=on", model=str(found.path), batch=4, hops=2)
+    options = ["--model", str(found.path), "--batch", "4", "--hops", "2"]
+    export("--engine", "tensorrt:device=1:fp16=on", *options)
     said = capsys.readouterr()
     assert "captured as a CUDA graph" in said.out
     assert "batch 4, 2 hops per step: building the engine" in said.err
@@ -218,15 +227,15 @@ def test_the_command_builds_what_was_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({}, "Say what to export: .* or --engine tensorrt"),
-        ({"engine": "cuda"}, "Engines are built for provider 'tensorrt', not for 'cuda'"),
-        ({"engine": "rocket"}, "'rocket' is unknown"),
-        ({"engine": "tensorrt", "model": "nowhere.onnx"}, "does not exist"),
+        ([], "Say what to export: .* or --engine tensorrt"),
+        (["--engine", "cuda"], "Engines are built for provider 'tensorrt', not for 'cuda'"),
+        (["--engine", "rocket"], "'rocket' is unknown"),
+        (["--engine", "tensorrt", "--model", "nowhere.onnx"], "does not exist"),
     ],
 )
-def test_the_command_refuses(arguments: dict[str, str], sentence: str) -> None:
+def test_the_command_refuses(arguments: list[str], sentence: str) -> None:
     with pytest.raises(RtsrError, match=sentence):
-        export_command(**arguments)  # type: ignore[arg-type]
+        export(*arguments)
 
 
 def test_without_tensorrt_the_command_says_what_is_missing(stand_in: Path) -> None:
@@ -235,4 +244,4 @@ def test_without_tensorrt_the_command_says_what_is_missing(stand_in: Path) -> No
     if "tensorrt" in providers.available(providers.load_onnxruntime()):
         pytest.skip("TensorRT is in this ONNX Runtime")
     with pytest.raises(ProviderError, match=r"not in the installed ONNX Runtime; present: .*cpu"):
-        export_command(engine="tensorrt", model=str(stand_in))
+        export("--engine", "tensorrt", "--model", str(stand_in))

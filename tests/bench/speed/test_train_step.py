@@ -73,7 +73,7 @@ def test_each_kind_of_step_of_the_levels_stage_is_taken_with_its_own_data(
     # Counting takes more of the same steps, and far longer.
     monkeypatch.setattr(train_step, "count_launches", lambda *_: 0.0)
     kinds = []
-    for line in train_step.measure_stages(["levels"], "small", 1, 1, 8, "cpu"):
+    for line in train_step.measure_stages(["levels"], "small", 1, 1, 20, "cpu"):
         kinds.append((line.partition(":")[0], set(done)))
         done.clear()
     assert kinds == [

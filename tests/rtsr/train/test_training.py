@@ -454,7 +454,7 @@ def test_gains_learn_their_levels_without_the_predictor(tmp_path):
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
 @pytest.mark.parametrize("name", ["predictor_alone", "path_alone"])
 def test_parts_of_a_stage_are_shares(name, value):
-    with pytest.raises(ArgumentError, match=f"{name}.*it is a share of a stage"):
+    with pytest.raises(ArgumentError, match=f"{name}.*it must be 0 to 1"):
         TrainSettings(**{name: value})
 
 
