@@ -6,8 +6,9 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["ending_signals", "held_back", "on_ending"]
+__all__ = ["ending_signals", "handled", "held_back", "on_ending"]
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -20,16 +21,31 @@ def ending_signals() -> list[signal.Signals]:
 
 
 @contextmanager
-def held_back(numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Keep signals from this thread, and from processes that it starts, until the block ends."""
+def held_back(numbers: Iterable[signal.Signals] | None = None) -> Iterator[None]:
+    """Keep signals from this thread, and from processes that it starts, until the block ends.
+
+    They are those that end a program, if no others are named.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    numbers = ending_signals() if numbers is None else numbers
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def handled(handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """Have a handler called for each of them until the block ends; in the main thread."""
+    before = {number: signal.signal(number, handler) for number in ending_signals()}
+    try:
+        yield
+    finally:
+        for number, other in before.items():
+            signal.signal(number, other)
 
 
 def on_ending(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:

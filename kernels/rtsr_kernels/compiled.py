@@ -54,9 +54,7 @@ def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
     """
 
     def compile_now(function: Function) -> Function:
-        compiled = cached(function, signature, options)
-        if compiled is None and use_temporary_cache():
-            compiled = cached(function, signature, options)
+        compiled = _from_disk(lambda: cached(function, signature, options))
         if compiled is None:
             compiled = njit(signature, nogil=True, **options)(function)
         if not compiled.stats.cache_hits:
@@ -68,11 +66,15 @@ def kernel(signature: Any, **options: Any) -> Callable[[Function], Function]:
 
 def c_function(function: Callable[..., Any], signature: Any) -> Any:
     """Return a function that C calls, as ``numba.cfunc`` makes it, from the same places."""
-    compiled = cached_c_function(function, signature)
-    if compiled is None and use_temporary_cache():
-        compiled = cached_c_function(function, signature)
+    compiled = _from_disk(lambda: cached_c_function(function, signature))
     if compiled is None:
         compiled = cfunc(signature)(function)
     if not compiled.cache_hits:
         _log.info("compiled %s", function.__name__)
     return compiled
+
+
+def _from_disk(find: Callable[[], Any]) -> Any:
+    """Return what is found or written on disk, else in a temporary folder, else ``None``."""
+    found = find()
+    return find() if found is None and use_temporary_cache() else found

@@ -6,14 +6,14 @@ import math
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtsr.ending import ending_signals
+from rtsr.ending import handled
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 
 if TYPE_CHECKING:
@@ -206,18 +206,11 @@ def _first_signal_kept() -> Iterator[list[int]]:
     Raised again it does what it would have done.
     """
     kept: list[int] = []
-    before: dict[signal.Signals, Any] = {}
+    with ExitStack() as handlers:
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        def keep(number: int, frame: Any) -> None:
+            kept.append(number)
+            handlers.close()
 
-    def keep(number: int, frame: Any) -> None:
-        kept.append(number)
-        restore()
-
-    before.update({number: signal.signal(number, keep) for number in ending_signals()})
-    try:
+        handlers.enter_context(handled(keep))
         yield kept
-    finally:
-        restore()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rtsr.certificate import HANDSHAKE_SECONDS, ServerCertificate, reason_of
-from rtsr.ending import ending_signals
+from rtsr.ending import handled
 from rtsr.listening import cannot_listen, room_for_connections
 from rtsr.page.access import Access
 
@@ -220,12 +219,8 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in ending_signals()}
-        try:
+        with handled(self.handle_exit):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class PageThread:

@@ -406,12 +406,12 @@ class Agent:
         asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id, known)
 
     def _drop(self, call_id: str, known: IncomingCall | None) -> None:
-        is_same = known is not None and self._came.get(call_id) is known
-        if is_same:
-            self._came.pop(call_id)._stop_retransmissions()
-        for agent in self.agents:
-            if known is not None and is_same:
+        if known is not None and self._came.get(call_id) is known:
+            del self._came[call_id]
+            known._stop_retransmissions()
+            for agent in self.agents:
                 agent._remove_invite_transaction(known.invite)
+        for agent in self.agents:
             if agent.uac is not None:
                 agent.uac.remove_call(call_id)
 

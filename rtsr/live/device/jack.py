@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rtsr.ending import ending_signals, held_back
+from rtsr.ending import held_back
 
 _NAME = "rtsr-query"
 _NO_START_SERVER = 1
@@ -101,10 +101,7 @@ class ConnectionReader:
         if self._library is None:
             return None
         if self._client is None:
-            with held_back(ending_signals()):
-                self._client = self._library.jack_client_open(
-                    _own_name(), _NO_START_SERVER, ctypes.byref(ctypes.c_int())
-                )
+            self._client, _ = _open(self._library)
         return _connections(self._library, self._client, client_name, ports)
 
     def close(self, server_is_lost: bool = False) -> None:
@@ -115,8 +112,7 @@ class ConnectionReader:
                 by itself, as soon as anybody looks for another one.
         """
         if self._client and not server_is_lost:
-            with held_back(ending_signals()):
-                self._library.jack_client_close(self._client)
+            _close(self._library, self._client)
         self._client = None
 
 
@@ -168,16 +164,25 @@ def _client() -> Iterator[tuple[Any, Any, bool]]:
     library = _library()
     client, refused = None, False
     if library is not None:
-        status = ctypes.c_int()
-        with held_back(ending_signals()):
-            client = library.jack_client_open(_own_name(), _NO_START_SERVER, ctypes.byref(status))
-        refused = not client and not status.value & _SERVER_FAILED
+        client, status = _open(library)
+        refused = not client and not status & _SERVER_FAILED
     try:
         yield library, client, refused
     finally:
         if client:
-            with held_back(ending_signals()):
-                library.jack_client_close(client)
+            _close(library, client)
+
+
+def _open(library: Any) -> tuple[Any, int]:
+    status = ctypes.c_int()
+    with held_back():
+        client = library.jack_client_open(_own_name(), _NO_START_SERVER, ctypes.byref(status))
+    return client, status.value
+
+
+def _close(library: Any, client: Any) -> None:
+    with held_back():
+        library.jack_client_close(client)
 
 
 def _own_name() -> bytes:

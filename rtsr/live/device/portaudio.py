@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rtsr.ending import ending_signals, held_back
+from rtsr.ending import held_back
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.live.device import jack
 
@@ -55,7 +55,7 @@ def undisturbed() -> Iterator[None]:
     server, and of a call that fails there PortAudio makes an abort. Nor does a signal stay blocked
     that JACK's library blocks meanwhile.
     """
-    with _lock, held_back(ending_signals()):
+    with _lock, held_back():
         yield
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtsr.ending import ending_signals, held_back
+from rtsr.ending import held_back
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.live.controls.midi.alsa_clients import alsa_clients
 from rtsr.live.shared.native_messages import silence_alsa_and_jack
@@ -267,14 +267,14 @@ def _client(system: str) -> Any:
     system_number = midi_systems()[system]
     try:
         # JACK's library may leave signals blocked, see `rtsr.live.device.jack`.
-        with held_back(ending_signals()):
+        with held_back():
             return rtmidi.MidiIn(system_number, name=CLIENT_NAME, queue_size_limit=_QUEUE)
     except rtmidi.RtMidiError:
         return None
 
 
 def _leave(client: Any) -> None:
-    with held_back(ending_signals()):
+    with held_back():
         client.delete()
 
 
