@@ -127,21 +127,23 @@ class LiveMemory:
             known = ", ".join(map(str, TIMELINE_RATES))
             raise ArgumentError(f"A timeline's rate is one of {known} Hz, not {rate}.")
         size = sum(length for _, length in _layout(channels, rate).values())
+        block: SharedMemory | None = None
         try:
             block = _Block(name=_NAME_PREFIX + secrets.token_hex(6), create=True, size=size)
-        except OSError as error:
+            _reserve(block)
+            _touch(block)
+            return cls(block, channels, rate, fresh=True)
+        except BaseException as error:
+            # A signal may end the program here, before anybody else could clear up.
+            if block is not None:
+                block.unlink()
+                block.close()
+            if not isinstance(error, OSError):
+                raise
             raise RtsrError(
                 f"{size // 1024} KiB of shared memory are not available "
                 f"({error.strerror or error}); make room where the system keeps it."
             ) from error
-        try:
-            _touch(block)
-            return cls(block, channels, rate, fresh=True)
-        except BaseException:
-            # A signal may end the program here, before anybody else could clear up.
-            block.unlink()
-            block.close()
-            raise
 
     @classmethod
     def attach(cls, name: str) -> LiveMemory:
@@ -298,6 +300,15 @@ def _untracked(name: str) -> SharedMemory:
         raise
     block._buf = memoryview(block._mmap)
     return block
+
+
+def _reserve(block: Any) -> None:
+    """Raise `OSError` where the system has not this much room.
+
+    A name is given more than there is: the first touch of a page that is too much kills the program.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(block._fd, 0, block.size)
 
 
 def _touch(block: SharedMemory) -> None:

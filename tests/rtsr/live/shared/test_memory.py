@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +62,35 @@ def test_a_program_that_is_stopped_while_it_is_made_leaves_none(
     with pytest.raises(SystemExit):
         LiveMemory.create(1)
     assert not Path("/dev/shm", made[0]).exists()
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="another /dev/shm needs unshare")
+def test_too_little_room_is_a_sentence() -> None:
+    # In a process of its own, which the system would kill.
+    program = """
+import os
+from rtsr.errors import RtsrError
+from rtsr.live.shared.memory import LiveMemory
+try:
+    LiveMemory.create(1)
+except RtsrError as error:
+    print(error)
+print(os.listdir("/dev/shm"))
+"""
+    small = "mount -t tmpfs -o size=256k tmpfs /dev/shm"
+    whole = f"{small} || exit 77; exec {shlex.quote(sys.executable)} -c {shlex.quote(program)}"
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", whole], capture_output=True, text=True, timeout=60
+    )
+    if result.returncode in (1, 77):
+        pytest.skip("nothing may be mounted here")
+    assert result.returncode == 0, result.stderr
+    sentence, left = result.stdout.splitlines()
+    assert re.fullmatch(
+        r"\d+ KiB of shared memory are not available \(No space left on device\); make room .*\.",
+        sentence,
+    )
+    assert left == "[]"
 
 
 @pytest.mark.parametrize(
