@@ -129,7 +129,15 @@ def _cache(function: Callable[..., Any], place: type[Any], is_writable: bool) ->
         _impl_class = Files
 
         def load_overload(self, *arguments: Any) -> Any:
-            found = super().load_overload(*arguments)
+            try:
+                found = super().load_overload(*arguments)
+            except OSError:
+                raise
+            except Exception:  # what unpickling damaged files raises has no common base
+                found = None
+                if is_writable:
+                    # What is compiled now is entered into an index that can be read.
+                    self.flush()
             if found is None and not is_writable:
                 raise _NotThereError
             return found

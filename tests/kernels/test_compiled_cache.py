@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import config, float64, njit
 from numba.core.runtime import rtsys
 
 import rtsr_kernels
-from rtsr_kernels import crossfade, highpass, noise, overlap_add, resample, ring
+from rtsr_kernels import crossfade, disk_cache, highpass, noise, overlap_add, resample, ring
 
 REPORT = """
 import time
@@ -172,6 +174,60 @@ def test_code_that_lies_where_nothing_can_be_written_is_used(tmp_path: Path, pla
         for folder in sealed:
             for path in [folder, *folder.rglob("*")]:
                 path.chmod(0o755)
+
+
+@pytest.fixture
+def told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], tuple[float, int]]]:
+    """What a small function of the package `one` says, and how often it came from the disk."""
+    package = tmp_path / "one"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "adds.py").write_text("def adds(x):\n    return x + 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    adds = import_module("one.adds").adds
+
+    def tell() -> tuple[float, int]:
+        compiled = disk_cache.cached(adds, float64(float64), {})
+        return compiled(0.0), sum(compiled.stats.cache_hits.values())
+
+    yield tell
+    del sys.modules["one"], sys.modules["one.adds"]
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", ["empty", "half", "changed"])
+def test_a_damaged_file_is_compiled_anew(
+    told: Callable[[], tuple[float, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    damage: str,
+) -> None:
+    assert told() == (1.0, 0)
+    assert told() == (1.0, 1)
+    (file,) = (tmp_path / "one" / "__pycache__").glob(f"adds.adds-*.{suffix}")
+    content = file.read_bytes()
+    middle = len(content) // 2
+    damages = {"empty": b"", "half": content[:middle], "changed": b"\xff" * 64 + content[64:]}
+    file.write_bytes(damages[damage])
+    assert told() == (1.0, 0)
+    assert told() == (1.0, 1)
+    # Where it cannot be replaced, code goes to the next place.
+    file.write_bytes(damages[damage])
+
+    def refused(locator: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    in_package = next(place for place in disk_cache._PLACES if "InTree" in place.__name__)
+    monkeypatch.setattr(in_package, "ensure_cache_path", refused)
+    assert told() == (1.0, 0)
+    assert told() == (1.0, 1)
+    assert file.read_bytes() == damages[damage]
 
 
 def test_code_of_a_function_that_is_called_is_compiled_anew_where_it_has_changed(
