@@ -202,6 +202,8 @@ def _fault(metadata: ModelMetadata) -> str | None:
         return f"noise_channels is {metadata.noise_channels}"
     if not 0.0 < metadata.f_target_default <= SAMPLE_RATE / 2:
         return f"f_target_default is {metadata.f_target_default:g} Hz"
+    if metadata.overlap > HOP:
+        return f"overlap is {metadata.overlap}, more than a hop"
     values = 0
     for name, shape in metadata.states.items():
         if any(size < 1 for size in shape):
@@ -260,7 +262,10 @@ def _string_entry(data: bytes) -> tuple[str, str]:
         number, wire_type = divmod(_varint(file), 8)
         if wire_type != _BYTES:
             raise _NotProtobufError
-        raw = file.read(_varint(file))
+        length = _varint(file)
+        if length > len(data) - file.tell():
+            raise _NotProtobufError
+        raw = file.read(length)
         try:
             parts[number] = raw.decode()
         except UnicodeDecodeError:

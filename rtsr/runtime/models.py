@@ -63,7 +63,7 @@ def find_model(name_or_path: str | Path) -> Model:
         return Model(text, file, replicate_file.read_facts(file))
     path = Path(name_or_path)
     looks_like_a_path = path.suffix == SUFFIX or len(path.parts) > 1
-    if path.is_file() or (looks_like_a_path and path.exists()):
+    if _is_there(path, looks_like_a_path):
         return Model(text, path, read_metadata(path))
     if looks_like_a_path:
         raise ModelError(f"Model file '{path}' does not exist.")
@@ -119,6 +119,19 @@ def why_not_on_gpu(model: Model, purpose: str) -> str | None:
         f"Model '{model.name}' is {precision}, which runs on the CPU only; GPUs have no kernels "
         f"for it: for {purpose} take its fp32 or fp16 file{such_as}."
     )
+
+
+def _is_there(path: Path, looks_like_a_path: bool) -> bool:
+    """Whether a file lies there; where it looks like a path anything is taken for one.
+
+    Raises:
+        ModelError: the system does not let us look, or no file can have that name.
+    """
+    try:
+        return path.is_file() or (looks_like_a_path and path.exists())
+    except OSError as error:
+        reason = error.strerror or "it cannot be looked for"
+        raise ModelError(f"Model file '{path}' cannot be opened: {reason}.") from None
 
 
 def _networks_in(*folders: str) -> dict[str, Path]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import zipfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -129,7 +128,7 @@ def _member(path: Path, name: str) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return np.asarray(stored[name])
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # zipfile, its decompressors and numpy each have errors of their own
         raise ModelError(
             f"Model file '{path}' of the model '{NAME}' is missing or damaged; reinstall rtsr."
         ) from None

@@ -204,6 +204,13 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ModelError, match="missing or damaged"):
             replicate_file.read(path)
+    # A flag, a method and a header, which zipfile and zlib each refuse in a way of their own.
+    start = good.index(b"PK\x01\x02")
+    data = 30 + int.from_bytes(good[26:28], "little") + int.from_bytes(good[28:30], "little")
+    for place, value in ((start + 8, 1), (start + 10, 99), (data, 255)):
+        path.write_bytes(good[:place] + bytes([value]) + good[place + 1 :])
+        with pytest.raises(ModelError, match="missing or damaged"):
+            replicate_file.read(path)
     with np.load(replicate_file.bundled_path()) as stored:
         np.savez(path, weights=stored["weights"][:-1], rtsr=stored["rtsr"])
     with pytest.raises(ModelError, match="another version"):

@@ -47,6 +47,7 @@ def test_metadata_is_what_the_runtime_itself_reads(model: str) -> None:
         ({"sample_rate": 16000}, "works at 16000 Hz"),
         ({"hop": 240}, "hops of 240"),
         ({"latency_samples": 1}, "add up to 600"),
+        ({"overlap": 481, "latency_samples": 961}, "overlap is 481, more than a hop"),
         ({"states": {"history": 3}}, "damaged"),
         ({"text": "[" * 100_000}, "damaged"),
         ({"noise_channels": 1e12}, "noise_channels is 1000000000000"),
@@ -93,6 +94,22 @@ def test_what_is_not_onnx_is_refused(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ModelError, match="not an ONNX model"):
         find_model(path)
+
+
+def test_a_damaged_length_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    data = bytearray(find_model("small-int8").path.read_bytes())
+    value = data.rindex(b"\x0a\x04rtsr\x12") + 7
+    data[value : value + 10] = b"\xff" * 9 + b"\x7f"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        find_model(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".onnx"])
+def test_what_no_file_can_be_called_is_no_model(name: str) -> None:
+    with pytest.raises(ModelError, match=r"cannot be opened: File name too long\.$"):
+        find_model(name)
 
 
 def test_truncated_model_is_refused(stand_in: Path, tmp_path: Path) -> None:
