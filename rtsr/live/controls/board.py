@@ -66,6 +66,11 @@ class Control:
     at_low: str = ""
     at_high: str = ""
 
+    @property
+    def takes_whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return self.kind in ("switch", "choice", "integer")
+
 
 CONTROLS = (
     Control("wet", "", 0.0, 1.0, 1.0, "linear", 20.0, "share of the high band that is heard"),
@@ -247,10 +252,9 @@ class ControlBoard:
         control = find_control(name)
         number = self._number(control, value)
         low, high = self.limits(name)
-        whole = control.kind in ("switch", "choice", "integer")
         # A value that is not a number fails the comparison.
         accepted = low <= number <= max(high, control.high)
-        if not accepted or (whole and number != math.floor(number)):
+        if not accepted or (control.takes_whole and number != math.floor(number)):
             raise ArgumentError(f"Control {name!r} takes {self._accepted(control)}, not {value!r}.")
         # A knob laid out for all levels finds the last one, dry, at the end of a shorter list too.
         number = min(number, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from rtsr.live.controls.board import ControlBoard, find_control
 from rtsr.live.controls.midi.knob import Knob
 from rtsr.live.controls.midi.map import HIGHEST_CC, Binding, MidiMap, load_map, save_map
 from rtsr.live.controls.midi.ports import MidiPort, PortReader, choose_port
+
+_log = logging.getLogger(__name__)
 
 # As often as the engine takes a new hop: a knob could not be heard sooner.
 _READ_SECONDS = 0.01
@@ -148,7 +151,11 @@ class MidiControls(Closing):
         next_check = time.monotonic()
         while not self._stopping.wait(_READ_SECONDS):
             for message in self._reader.read():
-                self._handle(message)
+                try:
+                    self._handle(message)
+                except Exception:
+                    # Without this thread every other knob would be dead, too.
+                    _log.exception("The MIDI message %s cannot be followed; it is left out", message)
             if time.monotonic() >= next_check:
                 # Trying to connect costs JACK a cycle at times, looking at names does not.
                 looks_again = _LOOK_SECONDS if self._reader.check() else self._poll_seconds

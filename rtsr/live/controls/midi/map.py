@@ -224,6 +224,8 @@ def _problem(table: dict[str, Any], before: Iterable[Binding]) -> tuple[str, str
     for key in ("low", "high"):
         if key in table and not lowest <= table[key] <= highest:
             return key, f"{key} is {table[key]:g}; {name} goes from {lowest:g} to {highest:g}"
+        if key in table and control.takes_whole and table[key] != int(table[key]):
+            return key, f"{key} is {table[key]:g}; {name} takes whole numbers"
     if table.get("toggle") and control.kind not in ("switch", "choice"):
         return "toggle", f"{name} has a range, so a knob moves it; toggle is for bypass and model"
     if table.get("toggle") and table.get("pickup"):

@@ -106,6 +106,24 @@ def test_knobs_move_controls(
     assert board.get("wet") == 0.5
 
 
+def test_a_message_that_cannot_be_followed_is_logged_and_left_out(
+    plug: Callable[[str], Desk], caplog: pytest.LogCaptureFixture
+) -> None:
+    class FailingBoard(ControlBoard):
+        def from_unit(self, name: str, *place: float) -> float:
+            if name == "level_db":
+                raise ValueError("not foreseen")
+            return super().from_unit(name, *place)
+
+    desk, board = plug("desk"), FailingBoard()
+    with MidiControls(board, parse_map(MAP, "map")):
+        assert _moves(desk, board, 127)
+        desk.send(0xB1, 22, 127)
+        assert _moves(desk, board, 0)
+    assert "[177, 22, 127]" in caplog.text
+    assert "not foreseen" in caplog.text
+
+
 def test_a_whole_sweep_arrives_in_order(plug: Callable[[str], Desk]) -> None:
     heard: list[tuple[str, float]] = []
 
