@@ -80,7 +80,7 @@ class LiveSession:
             allowance_ms=settings.allowance_ms,
         )
         self._request.check()
-        self.fallback_levels = fallback_levels_of(settings.model)
+        self.fallback_levels = fallback_levels_of(str(settings.model))
         self._colour: Colour | AutoColour | None = None
         if settings.colour is not None:
             self._colour = resolve_colour(settings.colour, find_model(settings.model))
@@ -106,7 +106,7 @@ class LiveSession:
         self.settings = replace(self.settings, channels=chosen.channels)
         with contextlib.ExitStack() as undo:
             memory = undo.enter_context(LiveMemory.create(chosen.channels, rate))
-            self.fallback_levels = fallback_levels_of(self.settings.model, memory.clock.factor)
+            self.fallback_levels = fallback_levels_of(str(self.settings.model), memory.clock.factor)
             self._board = ControlBoard(memory.controls, self.fallback_levels, rate / 2)
             self._board.reset()
             self._turn_controls(self._board)
@@ -169,7 +169,12 @@ class LiveSession:
 
     @property
     def latency(self) -> StreamLatency:
-        """The latency in parts, as the configuration and the devices give it at this moment."""
+        """The latency in parts, as the configuration and the devices give it at this moment.
+
+        Raises:
+            RtsrError: the session does not run.
+        """
+        self._running()
         # JACK's connections change it while the sound runs.
         return self._stream.refresh_latency()
 
@@ -218,7 +223,7 @@ class LiveSession:
             step_max_ms=longest,
             fallback_level=self.fallback_levels[int(memory.worker["fallback_level"])],
             fallback_levels=self.fallback_levels,
-            fallback_level_changes=tuple(self._history.changes[-_SHOWN_CHANGES:]),
+            fallback_level_changes=self._history.changes[-_SHOWN_CHANGES:],
             underruns=counters["underruns"],
             overruns=counters["overruns"],
             late_callbacks=counters["late_callbacks"],

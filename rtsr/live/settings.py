@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
@@ -49,11 +50,11 @@ class LiveSettings:
     block: int = 128
     channels: int | None = 1
     sample_format: str = "float32"
-    model: str = "small"
+    model: str | Path = "small"
     provider: str = "auto"
     threads: int = 1
     cutoff_hz: float | None = None
-    octave_model: str | None = None
+    octave_model: str | Path | None = None
     colour: Colour | AutoColour | str | None = None
     limiter: bool = True
     governor: bool = True
@@ -65,7 +66,7 @@ class LiveSettings:
 
     def check(self) -> None:
         """Raise :class:`ArgumentError` if a value cannot be used on any machine."""
-        from rtsr.arguments import MAX_CHANNELS, check_arguments
+        from rtsr.arguments import MAX_CHANNELS, check_arguments, check_integer
         from rtsr.colour.learner import resolve_colour
         from rtsr.live.device.devices import check_rate
         from rtsr.live.worker.fallback_levels import DRY
@@ -90,6 +91,8 @@ class LiveSettings:
             raise ArgumentError(
                 f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}."
             )
+        if self.channels is not None:
+            check_integer("number of channels", self.channels)
         if self.channels is not None and not 1 <= self.channels <= MAX_CHANNELS:
             raise ArgumentError(
                 f"A live session has 1 to {MAX_CHANNELS} channels, not {self.channels}."
@@ -98,15 +101,16 @@ class LiveSettings:
     def for_worker(self, native_hz: float, reserve_frames: int, delay_hops: int) -> WorkerSettings:
         """Return the worker's part, once the device's rate, block and delay are known."""
         return WorkerSettings(
-            channels=self.channels or 1,
-            model=self.model,
+            # It goes through a pipe, as text and plain numbers.
+            channels=int(self.channels or 1),
+            model=str(self.model),
             provider=self.provider,
-            threads=self.threads,
-            native_hz=native_hz,
-            reserve_frames=reserve_frames,
+            threads=int(self.threads),
+            native_hz=float(native_hz),
+            reserve_frames=int(reserve_frames),
             # A long device block, or a long allowance, lets hops wait that are still in time.
-            most_hops_behind=delay_hops + _HOPS_BEHIND_DELAY,
-            octave_model=self.octave_model,
+            most_hops_behind=int(delay_hops) + _HOPS_BEHIND_DELAY,
+            octave_model=None if self.octave_model is None else str(self.octave_model),
             limiter=self.limiter,
             governor=self.governor,
             raise_priority=self.raise_priority,

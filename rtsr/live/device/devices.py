@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rtsr.arguments import check_integer
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.callback.sample_formats import FORMATS
 from rtsr.live.device import portaudio
@@ -144,7 +145,7 @@ def find_device(wanted: int | str | None, kind: Kind) -> Device:
         device = default_device(kind, devices)
         assert device is not None
         return device
-    if isinstance(wanted, int) or wanted.strip().isdecimal():
+    if not isinstance(wanted, str) or wanted.strip().isdecimal():
         return _by_number(int(wanted), kind, devices, usable)
     return _by_name(wanted, kind, devices, usable)
 
@@ -191,7 +192,10 @@ def _listing(devices: list[Device]) -> str:
 
 def check_rate(wanted: int | None) -> None:
     """Raise `ArgumentError` for a rate that rtsr does not convert, whatever the device."""
-    if wanted is not None and wanted not in DEVICE_RATES:
+    if wanted is None:
+        return
+    check_integer("rate", wanted)
+    if wanted not in DEVICE_RATES:
         known = ", ".join(map(str, DEVICE_RATES))
         raise ArgumentError(f"The rate must be one of {known} Hz, not {wanted}.")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from dataclasses import dataclass, replace
 
+from rtsr.arguments import check_integer, check_real, shown
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.callback.sample_formats import FORMATS
 from rtsr.live.device import portaudio
@@ -55,19 +57,27 @@ class StreamRequest:
 
     def check(self) -> None:
         """Raise `ArgumentError` for what no device could do."""
-        if self.sample_format not in FORMATS:
+        for name, device in (("input", self.input_device), ("output", self.output_device)):
+            if not (device is None or isinstance(device, str | numbers.Integral)):
+                raise ArgumentError(
+                    f"The {name} device is given by its number or a part of its name, "
+                    f"not as {device!r}."
+                )
+        if self.sample_format not in tuple(FORMATS):
             raise ArgumentError(
                 f"The sample format must be one of {', '.join(FORMATS)}, "
                 f"not {self.sample_format!r}."
             )
+        check_integer("device block", self.block)
         if not (self.block == 0 or 16 <= self.block <= 8192):
             raise ArgumentError(
                 f"The device block must be 16 to 8192 frames, or 0 for the device's own, "
                 f"not {self.block}."
             )
+        check_real("allowance for a step", self.allowance_ms)
         if not 0.0 <= self.allowance_ms <= 1000.0:
             raise ArgumentError(
-                f"The allowance for a step must be 0 to 1000 ms, not {self.allowance_ms:g}."
+                f"The allowance for a step must be 0 to 1000 ms, not {shown(self.allowance_ms)}."
             )
 
 

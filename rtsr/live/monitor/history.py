@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 from rtsr.live.monitor.report import FallbackChange, cause_name
 from rtsr.live.shared.events import Event, EventKind, EventLog
@@ -31,7 +32,13 @@ class FallbackHistory:
         self._lock = threading.Lock()
         self._since_ns = started_ns
         self._seconds = dict.fromkeys(levels, 0.0)
-        self.changes: list[FallbackChange] = []
+        self._changes: deque[FallbackChange] = deque(maxlen=_KEPT_CHANGES)
+
+    @property
+    def changes(self) -> tuple[FallbackChange, ...]:
+        """The newest 10,000 changes at most, oldest first."""
+        with self._lock:
+            return tuple(self._changes)
 
     @property
     def level(self) -> str:
@@ -55,15 +62,14 @@ class FallbackHistory:
     def _take(self, event: Event) -> None:
         self._close(event.time_ns)
         self._level = self._levels[event.target]
-        if len(self.changes) < _KEPT_CHANGES:
-            self.changes.append(
-                FallbackChange(
-                    round((event.time_ns - self._started_ns) * 1e-9, 3),
-                    self._levels[event.source],
-                    self._level,
-                    cause_name(event.cause),
-                )
+        self._changes.append(
+            FallbackChange(
+                round((event.time_ns - self._started_ns) * 1e-9, 3),
+                self._levels[event.source],
+                self._level,
+                cause_name(event.cause),
             )
+        )
 
     def _close(self, now_ns: int) -> None:
         self._seconds[self._level] += max(0, now_ns - self._since_ns) * 1e-9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.loopback import click, find_clicks
 from rtsr.live.monitor import figures
+from rtsr.live.monitor import history as history_module
 from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
 from rtsr.live.monitor.report import (
@@ -39,6 +41,7 @@ from rtsr.live.shared.priority import (
 from rtsr.live.worker import fallback_levels as fallback_levels
 from rtsr.live.worker.fallback_levels import fallback_levels_of
 from rtsr.live.worker.governor import Cause
+from rtsr.runtime.models import bundled
 
 RATE = 48000
 
@@ -109,6 +112,19 @@ def test_levels_are_followed_over_more_events_than_the_log_holds(memory: LiveMem
         "dry": 0.0,
     }
     assert history.level == "small"
+
+
+def test_the_newest_changes_are_kept(
+    memory: LiveMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "_KEPT_CHANGES", 20)
+    history = FallbackHistory(memory.events, ("small", "dry"), 0, "small")
+    for turn in range(50):
+        time = (turn + 1) * 1_000_000_000
+        source, target = turn % 2, 1 - turn % 2
+        memory.events.write(time, EventKind.FALLBACK_LEVEL_CHANGED, source, target, Cause.CALM, 5)
+    history.follow()
+    assert [change.time_s for change in history.changes] == [31.0 + turn for turn in range(20)]
 
 
 def test_every_cause_has_words() -> None:
@@ -311,6 +327,15 @@ def test_the_levels_goes_down_by_size_and_keeps_int8_apart(
         ({"cutoff_hz": 10.0}, "500"),
         ({"threads": 10_000}, "threads"),
         ({"model": "enormous"}, "unknown"),
+        ({"channels": 1.5}, "number of channels must be an integer"),
+        ({"rate": 48000.0}, "rate must be an integer"),
+        ({"output_rate": "48000"}, "rate must be an integer"),
+        ({"block": "128"}, "device block must be an integer"),
+        ({"block": 128.5}, "device block must be an integer"),
+        ({"sample_format": []}, "float32"),
+        ({"allowance_ms": "5"}, "allowance for a step must be a number"),
+        ({"input_device": 1.5}, "input device is given by its number or a part of its name"),
+        ({"output_device": Path("x")}, "output device is given by its number"),
         ({"controls": {"volume": 1.0}}, "volume"),
         ({"controls": {"wet": 2.0}}, "wet"),
     ],
@@ -320,9 +345,25 @@ def test_wrong_settings_are_refused_before_anything_is_opened(wrong: dict, words
         LiveSession(LiveSettings(**wrong))
 
 
+def test_settings_go_to_the_worker_whatever_kind_of_path_or_number_they_are() -> None:
+    path = bundled()["small"]
+    settings = LiveSettings(
+        model=path, octave_model=path, channels=np.int64(2), threads=np.int64(1)
+    )
+    settings.check()
+    worker = settings.for_worker(24000.0, np.int64(192), np.int64(2))
+    assert json.loads(json.dumps(asdict(worker)))["model"] == str(path)
+    LiveSession(settings)
+
+
 def test_a_session_that_does_not_run_says_so() -> None:
     session = LiveSession(LiveSettings(model="dry"))
-    for use in (session.snapshot, session.report, lambda: session.controls):
+    for use in (
+        session.snapshot,
+        session.report,
+        lambda: session.controls,
+        lambda: session.latency,
+    ):
         with pytest.raises(RtsrError, match=r"start\(\)"):
             use()
     session.stop()
