@@ -15,23 +15,22 @@ class JackConnections:
     """Remembers a stream's connections while it runs, and makes them again for its successor.
 
     Args:
-        inputs: channels of the stream, whose ports are `in_0` and so on.
-        outputs: likewise `out_0`.
+        reader: of the server.
+        client_name: what the server calls this program.
+        ports: of the stream.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self._ports = (
-            *(f"in_{channel}" for channel in range(inputs)),
-            *(f"out_{channel}" for channel in range(outputs)),
-        )
-        self._reader = jack.ConnectionReader()
+    def __init__(self, reader: jack.ServerReader, client_name: str, ports: jack.Ports) -> None:
+        self._reader = reader
+        self._client_name = client_name
+        self._ports = ports
         self._newest: jack.Connections | None = None
         self._since = 0.0
         self._settled: jack.Connections | None = None
 
-    def remember(self, client_name: str) -> None:
+    def remember(self) -> None:
         """Read the connections; to be called often, while the stream runs."""
-        connections = self._reader.read(client_name, self._ports)
+        connections = self._reader.connections(self._client_name, self._ports.all)
         if connections is None:
             return
         if connections != self._newest:
@@ -40,12 +39,19 @@ class JackConnections:
         elif time.monotonic() - self._since > _SETTLED_SECONDS:
             self._settled = connections
 
-    def restore(self, client_name: str) -> None:
-        """Connect the ports as they were; as PortAudio has done it if they were never read."""
+    def restore(self, client_name: str, ports: jack.Ports) -> None:
+        """Connect a successor's ports as these were; as PortAudio has done it if never read."""
+        before, settled = self._ports, self._settled
+        self._client_name, self._ports = client_name, ports
         self._newest = None
-        if self._settled is not None:
-            jack.restore_connections(client_name, self._settled)
-
-    def close(self, server_is_lost: bool) -> None:
-        """Leave the server, if it is still there."""
-        self._reader.close(server_is_lost)
+        if settled is None:
+            return
+        # A stream beside another one of this program gets ports of other names each time.
+        successors = {
+            **dict(zip(before.inputs, ports.inputs, strict=False)),
+            **dict(zip(before.outputs, ports.outputs, strict=False)),
+        }
+        self._settled = {
+            successors[old]: others for old, others in settled.items() if old in successors
+        }
+        jack.restore_connections(client_name, self._settled)

@@ -13,6 +13,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rtsr.ending import held_back
@@ -24,6 +25,8 @@ _SERVER_FAILED = 0x10
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.05
 _CAPTURE_LATENCY, _PLAYBACK_LATENCY = 0, 1
+# How PortAudio names its ports, before their numbers.
+_INPUT, _OUTPUT = "in_", "out_"
 
 _numbers = itertools.count(1)
 
@@ -61,17 +64,20 @@ def _may_have_client(name: str) -> bool:
         return True
 
 
-def port_latency(client_name: str, rate: int) -> tuple[float, float] | None:
-    """Seconds from the converter to that client's first input port, and from its first output on.
+def port_latency(client_name: str, ports: Ports, rate: int) -> tuple[float, float] | None:
+    """Seconds from the converter to a stream's first input port, and from its first output on.
 
     Both depend on what the ports are connected with: to another program they are zero. `None` if
-    there is no such client.
+    there are no such ports.
     """
     with _client() as (library, client, _):
-        if not client:
+        if not (client and ports.inputs and ports.outputs):
             return None
         seconds = []
-        for port, mode in (("in_0", _CAPTURE_LATENCY), ("out_0", _PLAYBACK_LATENCY)):
+        for port, mode in (
+            (ports.inputs[0], _CAPTURE_LATENCY),
+            (ports.outputs[0], _PLAYBACK_LATENCY),
+        ):
             handle = library.jack_port_by_name(client, f"{client_name}:{port}".encode())
             if not handle:
                 return None
@@ -81,12 +87,33 @@ def port_latency(client_name: str, rate: int) -> tuple[float, float] | None:
         return seconds[0], seconds[1]
 
 
+@dataclass(frozen=True)
+class Ports:
+    """Names of a stream's ports, without the client's name, in the order of its channels."""
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Those of both sides."""
+        return (*self.inputs, *self.outputs)
+
+    def without(self, others: Ports) -> Ports:
+        """Return the ports that are not among those of another stream, or of another time."""
+        known = set(others.all)
+        return Ports(
+            tuple(port for port in self.inputs if port not in known),
+            tuple(port for port in self.outputs if port not in known),
+        )
+
+
 Connections = dict[str, frozenset[str]]
 """Names of a client's own ports, without the client's name, and what each is connected with."""
 
 
-class ConnectionReader:
-    """Reads who a client's ports are connected with, as often as one likes.
+class ServerReader:
+    """Reads what there is on a server, as often as one likes.
 
     It stays a client of the server, but an inactive one: JACK's graph lies in shared memory, so
     that reading it costs neither the server nor the other clients anything.
@@ -96,16 +123,31 @@ class ConnectionReader:
         self._library = _library()
         self._client: Any = None
 
-    def read(self, client_name: str, ports: tuple[str, ...]) -> Connections | None:
+    def ports(self, client_name: str) -> Ports:
+        """Return the ports of all streams of a client, in the order in which they were made."""
+        client = self._joined()
+        names = _port_names(self._library, client) if client else []
+        own = f"{client_name}:"
+        short = sorted(
+            (name.removeprefix(own) for name in names if name.startswith(own)), key=_number_of
+        )
+        return Ports(
+            tuple(port for port in short if port.startswith(_INPUT)),
+            tuple(port for port in short if port.startswith(_OUTPUT)),
+        )
+
+    def connections(self, client_name: str, ports: tuple[str, ...]) -> Connections | None:
         """Return the connections of these ports; `None` where the server or a port is not there."""
-        if self._library is None:
-            return None
-        if self._client is None:
+        client = self._joined()
+        return _connections(self._library, client, client_name, ports) if client else None
+
+    def _joined(self) -> Any:
+        if self._client is None and self._library is not None:
             self._client, _ = _open(self._library)
-        return _connections(self._library, self._client, client_name, ports)
+        return self._client
 
     def close(self, server_is_lost: bool = False) -> None:
-        """Leave the server; `read` joins it, or the next one, again.
+        """Leave the server; whatever reads next joins it, or another one, again.
 
         Args:
             server_is_lost: whether it has gone. JACK's library frees the clients of such a server
@@ -133,7 +175,7 @@ def restore_connections(client_name: str, wanted: Connections) -> None:
             ):
                 for other in names:
                     # Sound flows from an output port to an input port.
-                    pair = (other, own) if port.startswith("in") else (own, other)
+                    pair = (other, own) if port.startswith(_INPUT) else (own, other)
                     connect(client, pair[0].encode(), pair[1].encode())
 
 
@@ -146,12 +188,26 @@ def _connections(
         if not handle:
             return None
         names = library.jack_port_get_all_connections(client, handle)
-        others = set()
-        if names:
-            others = {name.decode() for name in itertools.takewhile(bool, names)}
-            library.jack_free(names)
-        found[port] = frozenset(others)
+        found[port] = frozenset(_taken_names(library, names))
     return found or None
+
+
+def _port_names(library: Any, client: Any) -> list[str]:
+    return _taken_names(library, library.jack_get_ports(client, None, None, 0))
+
+
+def _taken_names(library: Any, names: Any) -> list[str]:
+    """Return the names of an array of JACK's, which is given back."""
+    if not names:
+        return []
+    taken = [name.decode() for name in itertools.takewhile(bool, names)]
+    library.jack_free(names)
+    return taken
+
+
+def _number_of(port: str) -> int:
+    number = port.rpartition("_")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 @contextlib.contextmanager
@@ -212,6 +268,8 @@ def _declare(library: Any) -> None:
     library.jack_get_uuid_for_client_name.argtypes = [pointer, ctypes.c_char_p]
     library.jack_free.argtypes = [pointer]
     library.jack_free.restype = None
+    library.jack_get_ports.restype = ctypes.POINTER(ctypes.c_char_p)
+    library.jack_get_ports.argtypes = [pointer, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong]
     library.jack_port_by_name.restype = pointer
     library.jack_port_by_name.argtypes = [pointer, ctypes.c_char_p]
     library.jack_port_get_all_connections.restype = ctypes.POINTER(ctypes.c_char_p)

@@ -70,7 +70,9 @@ class DeviceStream:
         self._states: list[CallbackState] = []
         self._opened_ns = time.monotonic_ns()
         self._latency = StreamLatency(block=0)
+        self._jack = jack.ServerReader()
         self._jack_name: str | None = None
+        self._ports = jack.Ports()
         self._connections: JackConnections | None = None
         with portaudio.undisturbed():
             if chosen is None:
@@ -139,8 +141,6 @@ class DeviceStream:
                 for stream in self._streams:
                     self._started(stream)
             # PortAudio asks for JACK's latencies before it connects its ports.
-            on_jack = self._format.devices.on_jack
-            self._jack_name = portaudio.jack_client_name() if on_jack else None
             self._connect()
             self.refresh_latency()
         except BaseException:
@@ -149,14 +149,14 @@ class DeviceStream:
 
     def remember_connections(self) -> None:
         """Note what JACK's ports are connected with, for `reopen`; to be called often."""
-        if self._connections is not None and self._jack_name is not None and self._sounds:
-            self._connections.remember(self._jack_name)
+        if self._connections is not None and self._sounds:
+            self._connections.remember()
 
     def refresh_latency(self) -> StreamLatency:
         """`latency` once more, after JACK's ports have been connected otherwise."""
         # Without PortAudio, which another thread may be starting anew at this moment.
         if self._streams and self._jack_name is not None:
-            seconds = jack.port_latency(self._jack_name, self.rates[0])
+            seconds = jack.port_latency(self._jack_name, self._ports, self.rates[0])
             if seconds is not None:
                 self._latency = replace(
                     self._latency, device_input_s=seconds[0], device_output_s=seconds[1]
@@ -211,11 +211,14 @@ class DeviceStream:
         if self._jack_name is None:
             return
         if self._connections is None:
-            self._connections = JackConnections(self._format.inputs, self._format.outputs)
+            self._connections = JackConnections(self._jack, self._jack_name, self._ports)
         else:
-            self._connections.restore(self._jack_name)
+            self._connections.restore(self._jack_name, self._ports)
 
     def _open(self) -> None:
+        on_jack = self._format.devices.on_jack
+        name = self._jack_name = portaudio.jack_client_name() if on_jack else None
+        before = self._jack.ports(name) if name is not None else jack.Ports()
         try:
             if self.duplex:
                 self._open_duplex()
@@ -224,6 +227,9 @@ class DeviceStream:
         except BaseException:
             self._close_streams()
             raise
+        # Of all streams of this program, which are ports of one client, PortAudio numbers them.
+        if name is not None:
+            self._ports = self._jack.ports(name).without(before)
 
     def _open_duplex(self) -> None:
         inputs, outputs = self._format.inputs, self._format.outputs
@@ -357,8 +363,7 @@ class DeviceStream:
             on_jack = portaudio.JACK in (self.input_device.host_api, self.output_device.host_api)
             lost = bool(self._streams) and on_jack
             lost = lost and (self._died() or portaudio.server_is_lost())
-            if self._connections is not None:
-                self._connections.close(lost)
+            self._jack.close(lost)
             if lost:
                 # Closing them would end this program, see there.
                 self._streams.clear()

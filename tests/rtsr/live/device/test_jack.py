@@ -20,7 +20,7 @@ def test_it_knows_the_server_and_its_clients(jack_server: Any) -> None:
     assert jack.period() == 32
     assert jack.has_client("system")
     assert not jack.has_client("nobody")
-    assert jack.port_latency("nobody", 48000) is None
+    assert jack.port_latency("nobody", jack.Ports(("in_0",), ("out_0",)), 48000) is None
 
 
 def test_where_the_server_is_there_but_takes_nobody_in_no_client_is_taken_for_lost(
@@ -38,8 +38,8 @@ def test_without_a_server_there_is_no_client(jack_server: Any) -> None:
 
 
 def _read_and_leave() -> None:
-    reader = jack.ConnectionReader()
-    assert reader.read("system", ("capture_1",))
+    reader = jack.ServerReader()
+    assert reader.connections("system", ("capture_1",))
     reader.close()
 
 
@@ -55,8 +55,8 @@ def test_signals_that_end_a_program_do_not_stay_blocked(
     # JACK's library keeps what its first client finds blocked, and blocks it when the last leaves.
     with portaudio.undisturbed():
         portaudio.load()._terminate()
-        first = jack.ConnectionReader()
-        first.read("system", ("capture_1",))
+        first = jack.ServerReader()
+        first.connections("system", ("capture_1",))
     use()
     first.close()
     use()

@@ -228,6 +228,40 @@ def test_one_session_opens_its_devices_again_while_another_sounds(jack_server: A
         assert other.active
 
 
+def test_each_session_of_a_program_has_the_latency_and_connections_of_its_own_ports(
+    jack_server: Any,
+) -> None:
+    with (
+        LiveMemory.create(1) as memory,
+        LiveMemory.create(1) as other_memory,
+        DeviceStream(memory, output_channels=1) as stream,
+        DeviceStream(other_memory, output_channels=1) as other,
+    ):
+        assert wait_for(lambda: count(other_memory, "callbacks") > 20)
+        jack_server.run("jack_disconnect", "system:capture_1", "rtsr:in_1")
+        jack_server.run("jack_connect", "rtsr:out_1", "system:playback_2")
+        assert wait_for(lambda: other.refresh_latency().device_input_s == 0.0)
+        assert stream.refresh_latency().device_input_s > 0.0
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            other.remember_connections()
+            time.sleep(0.1)
+        other.close()
+        other.reopen()
+        links = jack_server.run("jack_lsp", "-c", "rtsr").split("\n")
+        # PortAudio counts on: the ports of a stream that has gone leave their numbers.
+        assert [line.strip() for line in links if line] == [
+            "rtsr:in_0",
+            "system:capture_1",
+            "rtsr:out_0",
+            "system:playback_1",
+            "rtsr:in_2",
+            "rtsr:out_2",
+            "system:playback_1",
+            "system:playback_2",
+        ]
+
+
 def test_opens_again_after_closing(jack_server: Any, memory: LiveMemory) -> None:
     for _ in range(2):
         with DeviceStream(memory) as stream:
