@@ -62,6 +62,10 @@ class Stream(Protocol):
     def silent_seconds(self) -> float:
         """Time since the device last called."""
 
+    @property
+    def has_other_block(self) -> bool:
+        """Whether its blocks are others than those that it was opened for."""
+
     def close(self) -> None:
         """Let go of the device."""
 
@@ -203,7 +207,7 @@ class WorkerGuard(Guard):
 
 
 class DeviceGuard(Guard):
-    """Opens a device again when it has come back.
+    """Opens a device again when it has come back, or when its blocks have become others.
 
     Args:
         on_reopened: called then; its block or rate may be another.
@@ -221,14 +225,18 @@ class DeviceGuard(Guard):
         self.waiting = False
 
     def check(self) -> None:
-        """See whether the device still calls; if not, let go of it and wait for it."""
+        """See whether the device still calls as it did; if not, let go of it and wait for it."""
         stream = self._stream
+        pause = _REOPEN_SECONDS
         if stream.active and stream.silent_seconds < _NO_CALLBACKS_SECONDS:
             stream.remember_connections()
-            return
+            if not stream.has_other_block:
+                return
+            pause = 0.0
         self.waiting = True
         stream.close()
-        while not self._closing.wait(_REOPEN_SECONDS):
+        while not self._closing.wait(pause):
+            pause = _REOPEN_SECONDS
             try:
                 stream.reopen()
             except RtsrError:

@@ -299,6 +299,7 @@ def serve(
         return
     s = state[0]
     c = counters[0]
+    s.most_frames = max(s.most_frames, frames)
     now = 0.0
     if s.clock != 0:
         now = read_clock(s.clock)

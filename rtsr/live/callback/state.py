@@ -81,6 +81,8 @@ _FIELDS: list[tuple[str, Any]] = [
     ("gain", np.float64),
     ("presence", np.float64),
     ("dry_run", np.int64),
+    # Most device frames that a call has brought or asked for.
+    ("most_frames", np.int64),
     # When the last call came, and how far ahead of schedule.
     ("last_time", np.float64),
     ("last_frames", np.int64),
@@ -175,6 +177,11 @@ class CallbackState:
     def address(self) -> int:
         """PortAudio's user data."""
         return self.record.ctypes.data
+
+    @property
+    def most_frames(self) -> int:
+        """Most device frames of a call so far."""
+        return int(self.record["most_frames"][0])
 
     def _set(self, field: str, value: float) -> None:
         self.record[field][0] = value

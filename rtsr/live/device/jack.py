@@ -115,13 +115,18 @@ Connections = dict[str, frozenset[str]]
 class ServerReader:
     """Reads what there is on a server, as often as one likes.
 
-    It stays a client of the server, but an inactive one: JACK's graph lies in shared memory, so
-    that reading it costs neither the server nor the other clients anything.
+    It stays a client of the server, but an inactive one: JACK's graph and its period lie in shared
+    memory, so that reading them costs neither the server nor the other clients anything.
     """
 
     def __init__(self) -> None:
         self._library = _library()
         self._client: Any = None
+
+    def period(self) -> int | None:
+        """Frames per cycle; `None` where there is no server."""
+        client = self._joined()
+        return int(self._library.jack_get_buffer_size(client)) if client else None
 
     def ports(self, client_name: str) -> Ports:
         """Return the ports of all streams of a client, in the order in which they were made."""

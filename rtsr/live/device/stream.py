@@ -70,6 +70,9 @@ class DeviceStream:
         self._states: list[CallbackState] = []
         self._opened_ns = time.monotonic_ns()
         self._latency = StreamLatency(block=0)
+        # Frames of the playing device, as the latency allows for them, and as they were seen.
+        self._expected_block = 0
+        self._longest_block = 0
         self._jack = jack.ServerReader()
         self._jack_name: str | None = None
         self._ports = jack.Ports()
@@ -121,6 +124,21 @@ class DeviceStream:
         # A stream that has just been opened gets as long as any other for its first call.
         oldest = min(max(int(self.memory.callback[name]), self._opened_ns) for name in times)
         return max(0.0, (time.monotonic_ns() - oldest) * 1e-9)
+
+    @property
+    def has_other_block(self) -> bool:
+        """Whether blocks are not any more those that the latency is for; `reopen` adapts it.
+
+        A JACK server's period can be changed while it runs, and a device that chooses its blocks
+        itself may choose longer ones than were expected.
+        """
+        if not self._sounds:
+            return False
+        if self.output_device.host_api == portaudio.JACK:
+            # PortAudio cuts a longer period into calls of the one before.
+            return self._jack.period() not in (None, self._expected_block)
+        # The last one plays.
+        return self._states[-1].most_frames > self._expected_block
 
     @property
     def rates(self) -> tuple[int, int]:
@@ -234,7 +252,7 @@ class DeviceStream:
     def _open_duplex(self) -> None:
         inputs, outputs = self._format.inputs, self._format.outputs
         rate = self.rates[0]
-        block = self._largest_block(self.output_device, rate)
+        block = self._expected_block = self._largest_block(self.output_device, rate)
         latency = StreamLatency.one_device(
             block, rate, self.request.allowance_ms, self.memory.clock
         )
@@ -256,6 +274,7 @@ class DeviceStream:
         source, sink = self.input_device, self.output_device
         rates = self.rates
         blocks = (self._largest_block(source, rates[0]), self._largest_block(sink, rates[1]))
+        self._expected_block = blocks[1]
         bursts = _SERVER_BURSTS_MS if self._format.devices.on_server else 0.0
         latency = StreamLatency.two_devices(
             blocks[1], rates[1], self.request.allowance_ms, bursts, self.memory.clock
@@ -338,7 +357,8 @@ class DeviceStream:
         if block:
             return block
         suggested = max(device.input_latency_ms, device.output_latency_ms) * rate / 1000.0
-        return int(min(max(suggested, 128.0), _LARGEST_EXPECTED_BLOCK))
+        expected = int(min(max(suggested, 128.0), _LARGEST_EXPECTED_BLOCK))
+        return max(expected, self._longest_block)
 
     def _block(self, device: Device) -> int:
         """Frames per call to ask PortAudio for, 0 to leave it to the device."""
@@ -375,6 +395,8 @@ class DeviceStream:
                         step(ignore_errors=True)
             self._streams.clear()
             # Only now may the memory that the callbacks worked on go.
+            if self._states:
+                self._longest_block = max(self._longest_block, self._states[-1].most_frames)
             self._states.clear()
 
     def _died(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,13 @@ class JackServer:
             time.sleep(0.05)
         self.kill()
         pytest.fail(f"jackd does not start: {self.log.read_text()[-500:]}")
+
+    def set_period(self, frames: int) -> None:
+        """Change the period while the server runs; the next test gets another server."""
+        self.was_ended = True
+        environment = {**os.environ, "JACK_DEFAULT_SERVER": self.name}
+        command = ["jack_bufsize", str(frames)]
+        subprocess.run(command, env=environment, capture_output=True, check=True, timeout=10)
 
     def kill(self) -> None:
         """End the server at once, as a crash would."""

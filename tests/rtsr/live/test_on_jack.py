@@ -186,3 +186,17 @@ def test_a_server_that_comes_back_is_used_again(jack_server: Any, live: Any) -> 
     figures = live.stop()
     assert figures["device_restarts"] == 1
     assert figures["worker_restarts"] == 0
+
+
+def test_a_period_that_is_changed_is_followed(jack_server: Any, live: Any) -> None:
+    live.start("--model", "replicate")
+    time.sleep(0.5)
+    assert live.figures()[-1]["block"] == 128
+    jack_server.set_period(1024)
+    live.wait_for(lambda figures: figures["block"] == 1024)
+    settled = live.wait_for(lambda figures: figures["fallback_level"] == "replicate")
+    live.wait_for(lambda figures: figures["callbacks"] > settled["callbacks"] + 150)
+    figures = live.stop()
+    assert figures["device_restarts"] == 1
+    enhanced = figures["enhanced_frames"] - settled["enhanced_frames"]
+    assert enhanced > 100 * 1024

@@ -48,6 +48,7 @@ class Device:
     def __init__(self) -> None:
         self.active = True
         self.silent_seconds = 0.0
+        self.has_other_block = False
         self.plugged = True
         self.opened = self.closed = 0
 
@@ -63,6 +64,7 @@ class Device:
         self.opened += 1
         self.active = True
         self.silent_seconds = 0.0
+        self.has_other_block = False
 
 
 @pytest.fixture
@@ -239,6 +241,22 @@ def test_a_device_is_opened_again_when_it_is_back(
     wait_for(lambda: not guard.waiting)
     guard.close()
     assert (device.opened, device.closed) == (1, 1)
+
+
+def test_a_device_whose_blocks_have_changed_is_opened_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "_REOPEN_SECONDS", 60.0)
+    device = Device()
+    reopened = []
+    guard = DeviceGuard(device, lambda: reopened.append(True))
+    guard.check()
+    assert (device.opened, device.closed) == (0, 0)
+    device.has_other_block = True
+    guard.check()
+    guard.check()
+    assert (device.opened, device.closed, guard.restarts, reopened) == (1, 1, 1, [True])
+    assert not guard.waiting
 
 
 def test_a_worker_is_replaced_when_the_device_has_come_back_as_another(

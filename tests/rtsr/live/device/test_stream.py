@@ -13,6 +13,7 @@ import pytest
 
 from rtsr.errors import RtsrError
 from rtsr.live.device import portaudio
+from rtsr.live.device import stream as stream_module
 from rtsr.live.device.devices import Device
 from rtsr.live.device.stream import DeviceStream
 from rtsr.live.device.stream_format import StreamRequest, choose_format, find_devices
@@ -196,6 +197,43 @@ def test_a_restarted_server_gets_the_connections_that_the_user_had_made(
             "system:playback_1",
             "system:playback_2",
         ]
+
+
+@pytest.mark.parametrize("period", [64, 1024])
+def test_the_latency_follows_a_period_that_is_changed(
+    jack_server: Any, memory: LiveMemory, period: int
+) -> None:
+    with DeviceStream(memory) as stream:
+        assert wait_for(lambda: count(memory, "callbacks") > 20)
+        assert not stream.has_other_block
+        jack_server.set_period(period)
+        assert wait_for(lambda: stream.has_other_block)
+        stream.close()
+        stream.reopen()
+        before = count(memory, "callbacks")
+        assert wait_for(lambda: count(memory, "callbacks") > before + 20)
+        assert not stream.has_other_block
+        assert stream.latency.block == period
+        parts = stream.latency.parts_ms
+        assert parts["device_input"] == pytest.approx(1000 * period / 48000)
+
+
+@pytest.mark.parametrize("kind", [DeviceStream, Pair])
+def test_the_latency_follows_a_device_whose_own_blocks_are_longer_than_expected(
+    jack_server: Any, memory: LiveMemory, monkeypatch: pytest.MonkeyPatch, kind: type[DeviceStream]
+) -> None:
+    # As of a device that is no server, of which only PortAudio's calls tell.
+    monkeypatch.setattr(stream_module.portaudio, "JACK", "another")
+    monkeypatch.setattr(stream_module, "_LARGEST_EXPECTED_BLOCK", 96)
+    with kind(memory, block=0) as stream:
+        assert stream.latency.block == 96
+        assert wait_for(lambda: stream.has_other_block)
+        stream.close()
+        stream.reopen()
+        before = count(memory, "callbacks")
+        assert wait_for(lambda: count(memory, "callbacks") > before + 20)
+        assert not stream.has_other_block
+        assert stream.latency.block == 128
 
 
 def test_closing_after_the_server_died_does_not_end_the_program(
