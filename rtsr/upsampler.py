@@ -183,8 +183,8 @@ class Upsampler(Closing):
         options: dict[str, Any] = {
             "provider": provider,
             "channels": self.channels,
-            "hops_per_step": hops_per_step,
-            "threads": threads,
+            "hops_per_step": int(hops_per_step),
+            "threads": int(threads),
             "seed": int(seed),
             "statistics": self.statistics,
         }

@@ -110,8 +110,8 @@ class BatchUpsampler(Closing):
             model,
             slots=self.capacity,
             provider=provider,
-            hops_per_step=hops_per_step,
-            threads=threads,
+            hops_per_step=int(hops_per_step),
+            threads=int(threads),
         )
         self._step: SlotStep | None = step
         self.model = step.model

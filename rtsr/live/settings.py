@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,6 +91,10 @@ class LiveSettings:
         if self.worker not in WORKERS:
             raise ArgumentError(
                 f"The worker must be one of {', '.join(WORKERS)}, not {self.worker!r}."
+            )
+        if not isinstance(self.controls, Mapping):
+            raise ArgumentError(
+                f"Controls are given as names with their values, not as {self.controls!r}."
             )
         if self.channels is not None:
             check_integer("number of channels", self.channels)

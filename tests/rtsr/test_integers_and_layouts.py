@@ -39,6 +39,16 @@ KINDS = pytest.mark.parametrize("kind", ["upsampler", "batch"])
 
 
 @KINDS
+@pytest.mark.parametrize("one", [True, np.int64(1)], ids=["bool", "int64"])
+def test_integers_of_any_kind_are_taken(kind: str, one: Any, stand_in: Path) -> None:
+    settings: dict[str, Any] = {"hops_per_step": one, "threads": one}
+    if kind == "upsampler":
+        Upsampler(8000, model=stand_in, **settings).close()
+    else:
+        BatchUpsampler(one, model=stand_in, **settings).close()
+
+
+@KINDS
 def test_a_block_that_is_refused_changes_nothing(kind: str, stand_in: Path) -> None:
     whole = np.zeros(800, np.int16)
     wrong = np.zeros((80, 2), np.float32)

@@ -336,6 +336,7 @@ def test_the_levels_goes_down_by_size_and_keeps_int8_apart(
         ({"allowance_ms": "5"}, "allowance for a step must be a number"),
         ({"input_device": 1.5}, "input device is given by its number or a part of its name"),
         ({"output_device": Path("x")}, "output device is given by its number"),
+        ({"controls": ["wet"]}, "names with their values"),
         ({"controls": {"volume": 1.0}}, "volume"),
         ({"controls": {"wet": 2.0}}, "wet"),
     ],
