@@ -305,7 +305,7 @@ def _untracked(name: str) -> SharedMemory:
 def _reserve(block: Any) -> None:
     """Raise `OSError` where the system has not this much room.
 
-    A name is given more than there is: the first touch of a page that is too much kills the program.
+    A name is given more than there is, and whoever touches a page too much is killed.
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(block._fd, 0, block.size)

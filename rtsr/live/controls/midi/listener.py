@@ -155,7 +155,9 @@ class MidiControls(Closing):
                     self._handle(message)
                 except Exception:
                     # Without this thread every other knob would be dead, too.
-                    _log.exception("The MIDI message %s cannot be followed; it is left out", message)
+                    _log.exception(
+                        "The MIDI message %s cannot be followed; it is left out", message
+                    )
             if time.monotonic() >= next_check:
                 # Trying to connect costs JACK a cycle at times, looking at names does not.
                 looks_again = _LOOK_SECONDS if self._reader.check() else self._poll_seconds

@@ -114,9 +114,7 @@ def test_levels_are_followed_over_more_events_than_the_log_holds(memory: LiveMem
     assert history.level == "small"
 
 
-def test_the_newest_changes_are_kept(
-    memory: LiveMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_newest_changes_are_kept(memory: LiveMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_module, "_KEPT_CHANGES", 20)
     history = FallbackHistory(memory.events, ("small", "dry"), 0, "small")
     for turn in range(50):
