@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 FULL = "fp32"
 CHECKPOINT_SUFFIX = ".pt"
+#: What options and the run itself say, by their names in a model card.
+SAID_ELSEWHERE = {
+    "version": "--version",
+    "licence": "--licence",
+    "f_target_default": "--ceiling",
+    "training": "the checkpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -127,13 +134,14 @@ def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, l
     from rtsr_export.graph import build_graph
     from rtsr_export.parity import measure_parity, require_parity
 
+    extra = _extra(facts.card)
     generator, training = load_generator(checkpoint, facts.mean_with)
     content: dict[str, Any] = {
         "version": facts.version,
         "licence": facts.licence,
         "f_target_default": facts.ceiling,
         "training": training,
-        **_extra(facts.card),
+        **extra,
     }
     model = build_graph(generator, content)
     parity = measure_parity(generator, model)
@@ -178,4 +186,11 @@ def _extra(path: Path | None) -> dict[str, Any]:
         raise RtsrError(f"The card {path} is not valid JSON: {error}.") from error
     if not isinstance(values, dict):
         raise RtsrError(f"The card {path} must hold one JSON object.")
+    # As in a card of `rtsr models --json`, which is what one begins with.
+    twice = {name: source for name, source in SAID_ELSEWHERE.items() if name in values}
+    if twice:
+        raise ArgumentError(
+            f"The card {path} says {', '.join(twice)}, which {', '.join(twice.values())} "
+            f"{'says' if len(twice) == 1 else 'say'}; leave it out of the card."
+        )
     return values

@@ -193,3 +193,22 @@ def test_a_ceiling_that_no_output_has_is_said_before_anything_is_exported(tmp_pa
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "between 0 and 24000 Hz" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"made": "by hand", "version": "0.8.0"}, "says version, which --version says"),
+        (
+            {"licence": "MIT", "f_target_default": 48000.0, "training": {"minutes": 1}},
+            "says licence, f_target_default, training, which --licence, --ceiling, the checkpoint",
+        ),
+    ],
+)
+def test_a_card_does_not_say_otherwise_than_options_and_run(tmp_path, card, said):
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(card))
+    arguments = ["export", str(tmp_path / "last.pt"), str(tmp_path / "m.onnx"), "--card", str(path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert f"{path} {said}" in result.stderr
