@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
-from rtsr.runtime.models import SUFFIX, bundled, find_model
+from rtsr.runtime.models import SUFFIX, bundled, bundled_octaves, find_model
+from rtsr.whole_file import check_different
 
 if TYPE_CHECKING:
     import onnx
@@ -65,6 +66,7 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
     check_precision(precision)
     if is_graph(source):
         source = find_model(source).path
+        check_different(source, output)
         if precision == FULL:
             raise ArgumentError(
                 f"Say with --precision what {source} is converted to: fp16 or int8."
@@ -94,7 +96,7 @@ def restore_model(source: Path, output: Path) -> None:
     """
     if not is_graph(source):
         raise ArgumentError(
-            f"{output} cannot be made of {source}: a bundled model ({', '.join(bundled())}) or an "
+            f"{output} cannot be made of {source}: a bundled model ({', '.join(_bundled())}) or an "
             f"{SUFFIX} file is restored to a {CHECKPOINT_SUFFIX} file; a checkpoint is exported to "
             f"an {SUFFIX} file."
         )
@@ -113,7 +115,11 @@ def restore_model(source: Path, output: Path) -> None:
 
 def is_graph(source: Path) -> bool:
     """Whether a source is a bundled model or an ``.onnx`` file, and no checkpoint."""
-    return source.suffix == SUFFIX or (str(source) in bundled() and not source.is_file())
+    return source.suffix == SUFFIX or (str(source) in _bundled() and not source.is_file())
+
+
+def _bundled() -> dict[str, Path]:
+    return {**bundled(), **bundled_octaves()}
 
 
 def _require_folder(output: Path) -> None:
