@@ -81,6 +81,10 @@ def quality_command(
             "--into-cards", help="Also write the medians into the cards of the files of --model."
         ),
     ] = False,
+    tuned_on: Annotated[
+        bool,
+        typer.Option("--tuned-on", help="Say in the cards that these clips also served to tune."),
+    ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Processes, each with one thread.")
     ] = min(2, os.cpu_count() or 1),
@@ -118,6 +122,7 @@ def quality_command(
         tables_only=tables_only,
         pictures=tuple(picture or ()),
         into_cards=into_cards,
+        tuned_on=tuned_on,
         jobs=jobs,
         work=work,
         command=command_line(),
