@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from rtsr import enhance_file
+from rtsr import RtsrError, enhance_file
 from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator
 from rtsr.quality.audio import read_audio
@@ -44,6 +44,7 @@ from rtsr.train.trainer import Trainer
 from rtsr_bench.corpus import Clip, list_clips, prepare_inputs, prepare_references, write_whole
 from rtsr_bench.markdown import table
 from rtsr_bench.quality.scores import Scores, gather_scores
+from rtsr_bench.quality.systems import digest_of
 from rtsr_export.graph import build_graph
 from rtsr_export.graph_file import write_graph
 
@@ -211,6 +212,23 @@ def difference(ours: Scores, theirs: Scores, domain: str, metric: str) -> str:
     return f"{np.median(steps):+.2f}{'*' * real}" if steps.size else "-"
 
 
+def check_clips(out: Path, clips: Sequence[Clip], seconds: float) -> None:
+    """Raise RtsrError where ``out`` holds what was made of other clips, or of other parts of them.
+
+    All of it is kept by the clips' names.
+    """
+    files = [clip.path for clip in clips]
+    state = f"{len(clips)} clips of at most {seconds:g} s: {digest_of(*files)}\n"
+    kept = out / "clips.txt"
+    if kept.is_file() and kept.read_text(encoding="utf-8") != state:
+        raise RtsrError(
+            f"{out} holds what was made of other clips, or with another clips_per_domain or "
+            "max_seconds; give another folder."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(state, encoding="utf-8")
+
+
 def report(plan: dict[str, Any], rows: dict[float, dict[tuple[str, str], Scores]]) -> str:
     """Write medians, and differences clip by clip to the reference variant's first rendering."""
     lines = [f"# {plan['title']}", "", plan.get("note", "").strip(), ""]
@@ -246,6 +264,10 @@ def main() -> None:
         mine = [clip for clip in listed if clip.domain == domain]
         count = min(most, len(mine))
         clips += [mine[index * len(mine) // count] for index in range(count)]  # evenly taken
+    try:
+        check_clips(asked.out, clips, plan["max_seconds"])
+    except (RtsrError, OSError) as error:
+        sys.exit(f"ablation: {error}")
     work = asked.out / "audio"
     references = prepare_references(clips, work / "references", plan["max_seconds"])
     rows: dict[float, dict[tuple[str, str], Scores]] = {}

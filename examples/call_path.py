@@ -22,6 +22,7 @@ import soundfile
 
 from rtsr import Upsampler
 from rtsr.errors import RtsrError
+from rtsr.whole_file import check_different
 
 RATE = 8000
 PACKET_SECONDS = 0.020
@@ -88,6 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         voice = read_voice(arguments.input)
+        check_different(arguments.input, arguments.output)
         seconds = len(voice) / RATE if arguments.seconds is None else arguments.seconds
         count = int(seconds / PACKET_SECONDS)
         if count < 1:

@@ -25,15 +25,36 @@ COLUMNS = (
 )
 
 
-def read_rows(corpus: Path) -> list[dict[str, str]]:
-    """Every recording that the manifest lists; raises RtsrError where there is none to be read."""
+def read_rows(corpus: Path, needed: Sequence[str] = ("path", "split")) -> list[dict[str, str]]:
+    """Every recording that the manifest lists; raises RtsrError where it cannot be read.
+
+    Args:
+        needed: columns that it must have.
+    """
     try:
-        with (corpus / MANIFEST).open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if row.get("path")]
+        # As `rtsr train` reads it: programs for tables put a byte order mark in front.
+        with (corpus / MANIFEST).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in needed if name not in (reader.fieldnames or ())]
+            if missing:
+                raise RtsrError(
+                    f"{corpus / MANIFEST} has no column {missing[0]}; it is needed here."
+                )
+            return [row for row in reader if row["path"]]
     except FileNotFoundError as error:
         raise RtsrError(f"{corpus} has no {MANIFEST}; give the folder of a corpus.") from error
     except OSError as error:
         raise RtsrError(f"Cannot read {corpus / MANIFEST}: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RtsrError(f"{corpus / MANIFEST} is no comma-separated table ({error}).") from error
+
+
+def read_listed(corpus: Path, needed: Sequence[str] = ("path", "split")) -> list[dict[str, str]]:
+    """Read rows as :func:`read_rows` does, of which there must be some."""
+    rows = read_rows(corpus, needed)
+    if not rows:
+        raise RtsrError(f"{corpus / MANIFEST} lists no recording.")
+    return rows
 
 
 def write_rows(corpus: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
@@ -65,7 +86,7 @@ def join(folder: Path, other: Path, needed: set[str]) -> list[dict[str, str]]:
     Args:
         needed: names of folders that the new corpus makes itself.
     """
-    rows = read_rows(other)
+    rows = read_listed(other)
     taken = top_folders(rows) & (needed | {"copyright"})
     if taken:
         raise RtsrError(

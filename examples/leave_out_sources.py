@@ -16,21 +16,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from corpus_manifest import link_sounds, read_rows, write_rows
+from corpus_manifest import link_sounds, read_listed, write_rows
 
 from rtsr.errors import RtsrError
-from rtsr.train.listing import MANIFEST
 
 NEEDED = ("path", "split", "source")
 UNUSED = "unused"
-
-
-def read_manifest(corpus: Path) -> list[dict[str, str]]:
-    rows = read_rows(corpus)
-    missing = [name for name in NEEDED if not rows or name not in rows[0]]
-    if missing:
-        raise RtsrError(f"{corpus / MANIFEST} has no column {missing[0]}; it is needed here.")
-    return rows
 
 
 def scored_paths(rows: Sequence[dict[str, str]], words: Sequence[str]) -> tuple[set[str], set[str]]:
@@ -64,7 +55,7 @@ def write_corpus(
 
 
 def leave_out(corpus: Path, out: Path, words: Sequence[str]) -> None:
-    rows = read_manifest(corpus)
+    rows = read_listed(corpus, NEEDED)
     scored, others = scored_paths(rows, words)
     left = {row["path"] for row in rows if row["split"] == "train"} - scored - others
     without = dict.fromkeys(left, "train") | dict.fromkeys(scored, "valid")

@@ -25,6 +25,7 @@ from livekit import rtc
 
 from rtsr import Upsampler
 from rtsr.errors import RtsrError
+from rtsr.whole_file import check_different
 
 # A track that has given nothing for so long gives nothing more.
 SILENT_SECONDS = 2.0
@@ -117,6 +118,7 @@ def main() -> None:
         voice, rate = soundfile.read(arguments.input, dtype="int16")
         if rate != 8000 or voice.ndim != 1:
             raise RtsrError(f"'{arguments.input}' must be mono at 8000 Hz.")
+        check_different(arguments.input, arguments.output)
         processor = UpsamplingProcessor(8000, model=arguments.model)
         wide = asyncio.run(through_a_track(voice, processor))
         soundfile.write(arguments.output, wide, 48000)

@@ -27,6 +27,7 @@ from rtsr_bench.corpus import (
     Clip,
     count_by_domain,
     fit_length,
+    folder_for,
     list_clips,
     prepare_inputs,
     prepare_references,
@@ -205,12 +206,13 @@ def main() -> None:
     if asked.limit is not None and asked.limit < 1:
         parser.error(f"--limit must be at least 1, not {asked.limit}")
     trials = asked.trial or list(TRIALS)
-    clips = spread_clips(list_clips(asked.data), asked.limit)
-    references = prepare_references(
-        clips, asked.work / f"references-{asked.seconds:g}s", asked.seconds
-    )
+    listed = list_clips(asked.data)
+    clips = spread_clips(listed, asked.limit)
+    # Clips of another corpus, or of another day, may have the same names.
+    work = folder_for(listed, asked.work)
+    references = prepare_references(clips, work / f"references-{asked.seconds:g}s", asked.seconds)
     for hz in asked.cutoff or (4000.0, 8000.0):
-        folder = asked.work / f"inputs-{asked.seconds:g}s" / f"{hz:g}"
+        folder = work / f"inputs-{asked.seconds:g}s" / f"{hz:g}"
         inputs = prepare_inputs(references, folder, hz)
         found = {
             clip: try_on_clip(

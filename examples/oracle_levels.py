@@ -25,6 +25,7 @@ from rtsr.quality.compare import compare_files
 from rtsr_bench.corpus import (
     Clip,
     fit_length,
+    folder_for,
     list_clips,
     prepare_inputs,
     prepare_references,
@@ -114,8 +115,11 @@ def score(
     model: str, clips: list[Clip], work: Path, cutoff_hz: float, seconds: float
 ) -> dict[str, Scores]:
     """Score a model as it is (``nothing``), and by each of :data:`ORACLES`."""
-    references = prepare_references(clips, work / f"references-{seconds:g}s", seconds)
-    inputs = prepare_inputs(references, work / f"inputs-{seconds:g}s" / f"{cutoff_hz:g}", cutoff_hz)
+    # Clips of another corpus, or of another day, may have the same names.
+    folder = folder_for(clips, work)
+    references = prepare_references(clips, folder / f"references-{seconds:g}s", seconds)
+    narrow = folder / f"inputs-{seconds:g}s" / f"{cutoff_hz:g}"
+    inputs = prepare_inputs(references, narrow, cutoff_hz)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for clip, source in inputs.items():
         target = work / "oracle.wav"

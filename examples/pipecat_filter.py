@@ -39,6 +39,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from rtsr import Upsampler
 from rtsr.errors import RtsrError
+from rtsr.whole_file import check_different
 
 
 class UpsamplingFilter(BaseAudioFilter):
@@ -151,6 +152,7 @@ def main() -> None:
         sound, rate = soundfile.read(arguments.input, dtype="int16")
         if rate not in (16000, 48000) or sound.ndim != 1:
             raise RtsrError(f"'{arguments.input}' must be mono at 16000 or 48000 Hz.")
+        check_different(arguments.input, arguments.output)
         options = {"model": arguments.model, "cutoff": arguments.cutoff}
         wide = asyncio.run(through_a_pipeline(sound, rate, **options))
         soundfile.write(arguments.output, wide, rate)

@@ -21,6 +21,7 @@ import itertools
 import secrets
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ from rtsr.engine.statistics import Statistics
 from rtsr.engine.stream_engine import Engine
 from rtsr.errors import RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.whole_file import check_different
 from rtsr_kernels.noise import fill_noise_frames
 from rtsr_kernels.resample import StreamingResampler
 
@@ -219,24 +221,25 @@ def enhance(server: Server, model: ServedModel, sound: Audio, rate: int, seed: i
 def main() -> None:
     """Read the options and enhance one file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("input")
-    parser.add_argument("output")
+    parser.add_argument("input", type=Path)
+    parser.add_argument("output", type=Path)
     parser.add_argument("--url", default="localhost:8001")
     parser.add_argument("--model", default="rtsr_small")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     import soundfile
 
-    sound, rate = soundfile.read(arguments.input, dtype="float32", always_2d=True)
-    if sound.shape[1] != 1:
-        parser.error("the example takes mono files; every channel would be a stream of its own")
     try:
+        sound, rate = soundfile.read(arguments.input, dtype="float32", always_2d=True)
+        if sound.shape[1] != 1:
+            parser.error("the example takes mono files; every channel would be a stream of its own")
+        check_different(arguments.input, arguments.output)
         server = TritonServer(arguments.url, arguments.model)
         wide = enhance(server, server.model, sound[:, 0], rate, arguments.seed)
         server.close()
-    except RtsrError as error:
+        soundfile.write(arguments.output, wide, SAMPLE_RATE)
+    except (RtsrError, soundfile.SoundFileError) as error:
         parser.exit(2, f"rtsr: {error}\n")
-    soundfile.write(arguments.output, wide, SAMPLE_RATE)
 
 
 if __name__ == "__main__":

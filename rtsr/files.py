@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from rtsr.engine.statistics import StepTimes
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, Latency, engine_rate
 from rtsr.upsampler import Upsampler
+from rtsr.whole_file import check_different
 from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler
 
 HOPS_OF_BLOCK_MS = {10 * hops: hops for hops in HOPS_PER_STEP}
@@ -212,7 +212,7 @@ def enhance_file(
     if isinstance(colour, str) and colour == AUTO:
         colour = AutoColour(waits=True)
     with open_input(source) as reader:
-        _check_different(source, target)
+        check_different(source, target)
         output_rate = check_stream_format(reader.rate, output_rate, reader.channels)
         settings: dict[str, Any] = {
             "model": model,
@@ -307,13 +307,6 @@ def _scan(source: Path, reader: SoundInput) -> float:
             for block in file.blocks()
         )
         return measure_cutoff_stream(wide, native_hz=rate / 2) * clock
-
-
-def _check_different(source: Path, target: Path) -> None:
-    if target.exists() and os.path.samefile(source, target):
-        raise ArgumentError(
-            f"Input and output are the same file '{source}'; give the output another name."
-        )
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from rtsr.errors import RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -61,6 +61,14 @@ def check_writable(path: Path) -> None:
         raise RtsrError(f"There is no folder '{missing_folder(path, final)}'; make it first.")
     if not os.access(final.parent, os.W_OK):
         raise RtsrError(f"'{path}' cannot be written: its folder is not writable.")
+
+
+def check_different(source: Path, target: Path) -> None:
+    """Raise :class:`ArgumentError` where a file would be replaced by what is made of it."""
+    if source.exists() and target.exists() and os.path.samefile(source, target):
+        raise ArgumentError(
+            f"Input and output are the same file '{source}'; give the output another name."
+        )
 
 
 def missing_folder(path: Path, final: Path) -> Path:

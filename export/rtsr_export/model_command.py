@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
-from rtsr.runtime.models import SUFFIX, bundled, find_model
+from rtsr.runtime.models import SUFFIX, bundled, bundled_octaves, find_model
+from rtsr.whole_file import check_different
 
 if TYPE_CHECKING:
     import onnx
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 FULL = "fp32"
 CHECKPOINT_SUFFIX = ".pt"
+#: What options and the run itself say, by their names in a model card.
+SAID_ELSEWHERE = {
+    "version": "--version",
+    "licence": "--licence",
+    "f_target_default": "--ceiling",
+    "training": "the checkpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
     check_precision(precision)
     if is_graph(source):
         source = find_model(source).path
+        check_different(source, output)
         if precision == FULL:
             raise ArgumentError(
                 f"Say with --precision what {source} is converted to: fp16 or int8."
@@ -87,7 +96,7 @@ def restore_model(source: Path, output: Path) -> None:
     """
     if not is_graph(source):
         raise ArgumentError(
-            f"{output} cannot be made of {source}: a bundled model ({', '.join(bundled())}) or an "
+            f"{output} cannot be made of {source}: a bundled model ({', '.join(_bundled())}) or an "
             f"{SUFFIX} file is restored to a {CHECKPOINT_SUFFIX} file; a checkpoint is exported to "
             f"an {SUFFIX} file."
         )
@@ -106,7 +115,11 @@ def restore_model(source: Path, output: Path) -> None:
 
 def is_graph(source: Path) -> bool:
     """Whether a source is a bundled model or an ``.onnx`` file, and no checkpoint."""
-    return source.suffix == SUFFIX or (str(source) in bundled() and not source.is_file())
+    return source.suffix == SUFFIX or (str(source) in _bundled() and not source.is_file())
+
+
+def _bundled() -> dict[str, Path]:
+    return {**bundled(), **bundled_octaves()}
 
 
 def _require_folder(output: Path) -> None:
@@ -127,13 +140,14 @@ def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, l
     from rtsr_export.graph import build_graph
     from rtsr_export.parity import measure_parity, require_parity
 
+    extra = _extra(facts.card)
     generator, training = load_generator(checkpoint, facts.mean_with)
     content: dict[str, Any] = {
         "version": facts.version,
         "licence": facts.licence,
         "f_target_default": facts.ceiling,
         "training": training,
-        **_extra(facts.card),
+        **extra,
     }
     model = build_graph(generator, content)
     parity = measure_parity(generator, model)
@@ -178,4 +192,11 @@ def _extra(path: Path | None) -> dict[str, Any]:
         raise RtsrError(f"The card {path} is not valid JSON: {error}.") from error
     if not isinstance(values, dict):
         raise RtsrError(f"The card {path} must hold one JSON object.")
+    # As in a card of `rtsr models --json`, which is what one begins with.
+    twice = {name: source for name, source in SAID_ELSEWHERE.items() if name in values}
+    if twice:
+        raise ArgumentError(
+            f"The card {path} says {', '.join(twice)}, which {', '.join(twice.values())} "
+            f"{'says' if len(twice) == 1 else 'say'}; leave it out of the card."
+        )
     return values

@@ -91,8 +91,13 @@ def _metrics_table(metrics: dict[str, Any]) -> Table:
     for heading in ("input", *names):
         table.add_column(heading, no_wrap=True)
     for name, values in inputs.items():
-        table.add_row(name, *(" ".join(map("{:.2f}".format, values[one])) for one in names))
+        table.add_row(name, *(" ".join(map(_median, values[one])) for one in names))
     return table
+
+
+def _median(value: float | str | None) -> str:
+    """Write a median, or a dash where there is none."""
+    return f"{value:.2f}" if isinstance(value, float) else "-"
 
 
 def _kind(model: Model) -> str:

@@ -94,7 +94,8 @@ def train_command(
         raise MissingDependencyError("Training", "train") from error
     from rtsr.cli.progress import counting
     from rtsr.timing import SAMPLE_RATE
-    from rtsr.train.data import load_corpus
+    from rtsr.train.data import list_split, load_corpus, never_drawn
+    from rtsr.train.listing import SPLITS
     from rtsr.train.octave import octave_rate_of, octave_settings
     from rtsr.train.settings import TrainSettings, load_settings
     from rtsr.train.trainer import CHECKPOINT, Trainer
@@ -118,6 +119,16 @@ def train_command(
     def cache_of(split: str) -> Path | None:
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
+    # Of both before one is decoded, which may take hours.
+    for split in SPLITS:
+        left = never_drawn(list_split(data, split), settings.domains)
+        if left:
+            typer.echo(
+                f"{split}: {sum(left.values())} recordings are never drawn, because 'domains' of "
+                f"the settings gives {', '.join(map(repr, left))} no share; it gives "
+                f"{', '.join(map(repr, settings.domains))} one.",
+                err=True,
+            )
     coded = settings.degrade.codec_share > 0.0
     with counting("reading train") as show:
         train_corpus = load_corpus(
@@ -184,14 +195,15 @@ def run_until_stopped(trainer: Trainer, minutes: float) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar, _first_signal_kept() as kept:
-        task = bar.add_task("starting", total=minutes)
-        bar.update(task, completed=trainer.elapsed)
+        task = bar.add_task("starting", total=1.0)
+        bar.update(task, completed=trainer.share_done(minutes))
 
         def show(trainer: Trainer, terms: dict[str, float]) -> None:
             values = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             stage = STAGES[trainer.stage]
             step = trainer.steps[trainer.stage]
-            bar.update(task, completed=trainer.elapsed, description=f"{stage} {step}  {values}")
+            done = trainer.share_done(minutes)
+            bar.update(task, completed=done, description=f"{stage} {step}  {values}")
             if kept:
                 trainer.save()
                 signal.raise_signal(kept[0])

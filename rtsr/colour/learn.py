@@ -35,6 +35,8 @@ MOST_SECONDS = 120.0
 FULL_BAND_FROM_HZ = 15000.0
 
 _LEAST_SOUND_SECONDS = 2.0
+# What is left of two minutes for one more recording; less is too little to be of use.
+_SHORTEST_REST_SECONDS = 1.0
 
 
 def learn_colour(
@@ -112,18 +114,23 @@ def _read_all(recordings: Sequence[Recording]) -> list[tuple[Audio, float]]:
     sounds: list[tuple[Audio, float]] = []
     seconds, left = 0.0, MOST_SECONDS
     for number, recording in enumerate(recordings, 1):
+        # What is left of two minutes may be silent, or a vowel, and the recording is neither.
+        judged = max(left, LEAST_SECONDS) if left >= _SHORTEST_REST_SECONDS else 0.0
         if isinstance(recording, str | Path):
             name = f"Recording '{recording}'"
-            samples, rate = _read_file(Path(recording), left)
+            samples, rate = _read_file(Path(recording), judged)
         else:
             name = f"Recording {number}"
             samples, rate = _check_samples(recording, name)
-            samples = samples[: round(left * rate)]
+            samples = samples[: round(judged * rate)]
         if not len(samples):
             continue
         wide, own_hz = read_recording(samples, rate, name)
-        seconds += len(samples) / rate
-        left = max(0.0, left - len(samples) / rate)
+        taken = len(samples) / rate
+        if taken > left:
+            taken, wide = left, wide[: round(left * SAMPLE_RATE)]
+        seconds += taken
+        left -= taken
         sounds.append((wide, own_hz))
     if seconds < LEAST_SECONDS:
         raise ArgumentError(

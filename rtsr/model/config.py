@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -9,6 +10,17 @@ from rtsr.timing import HOP, OVERLAP
 
 SYNTHESIS_FRAME = HOP + OVERLAP
 LATENCY_SAMPLES = HOP + OVERLAP
+
+#: The least value of each size, which is accepted. What remembers frames for the next block
+#: remembers at least one, which makes windows and kernels of two.
+_LEAST: Mapping[str, float] = {
+    **dict.fromkeys(("kernel", "attention_window", "level_window"), 2),
+    **dict.fromkeys(("latent", "encoder_width", "flow_width", "flow_middle", "attention_heads"), 1),
+    **dict.fromkeys(("decoder_width", "expansion", "gain_bands", "envelope_points"), 1),
+    **dict.fromkeys(("encoder_blocks", "flow_blocks", "decoder_blocks"), 0),
+    **dict.fromkeys(("level_width", "predictor_width", "predictor_other"), 0),
+    **dict.fromkeys(("prior_scale", "decoder_noise"), 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -75,20 +87,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
             raise ValueError(f"prior is {self.prior!r}; accepted: 'bridge', 'gaussian'")
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name):g}; it must be {least:g} or more")
         if self.flow_middle % self.attention_heads:
             raise ValueError("flow_middle must be a multiple of attention_heads")
         for part in ("level", "predictor"):
             width, *others = (
                 getattr(self, f"{part}_{size}") for size in ("width", "blocks", "memory")
             )
-            if width < 0 or (width and min(others) < 1):
-                raise ValueError(
-                    f"{part}_width is 0 or more, {part}_blocks and {part}_memory are 1 or more"
-                )
-        if self.predictor_other < 0:
-            raise ValueError(f"predictor_other is {self.predictor_other}; it cannot be negative")
-        if self.decoder_noise < 0.0:
-            raise ValueError(f"decoder_noise is {self.decoder_noise:g}; it cannot be negative")
+            if width and min(others) < 1:
+                raise ValueError(f"{part}_blocks and {part}_memory must be 1 or more")
 
     @property
     def noise_channels(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -246,21 +246,8 @@ class Corpus:
         return CodecRows(rows, coded, versions.cutoffs_hz[picked])
 
     def shares(self, weights: Mapping[str, float]) -> np.ndarray:
-        """Return the share of each domain in what is drawn.
-
-        Raises:
-            RtsrError: no domain that there are recordings of has a weight.
-        """
-        shares = np.array([max(0.0, weights.get(name, 0.0)) for name in self.domains])
-        if weights == DOMAIN_WEIGHTS and shares.sum() == 0:
-            # A user's folder knows no domains.
-            shares[:] = 1.0
-        if shares.sum() == 0:
-            raise RtsrError(
-                f"None of the domains {sorted(weights)} has a weight above zero and recordings; "
-                f"this corpus has {self.domains}."
-            )
-        return shares / shares.sum()
+        """Return the share of each domain in what is drawn, as :func:`shares_of`."""
+        return shares_of(self.domains, weights)
 
     def _crop(
         self, rng: np.random.Generator, code: int, length: int
@@ -311,6 +298,24 @@ class Corpus:
                 cached.append((members, np.cumsum(lengths * totals ** (GROUP_POWER - 1.0))))
             self.__dict__["_draw_tables"] = cached
         return cached
+
+
+def shares_of(domains: Sequence[str], weights: Mapping[str, float]) -> np.ndarray:
+    """Return the share of each of a corpus's domains in what is drawn.
+
+    Raises:
+        RtsrError: no domain that there are recordings of has a weight.
+    """
+    shares = np.array([max(0.0, weights.get(name, 0.0)) for name in domains])
+    if weights == DOMAIN_WEIGHTS and shares.sum() == 0:
+        # A user's folder knows no domains.
+        shares[:] = 1.0
+    if shares.sum() == 0:
+        raise RtsrError(
+            f"None of the domains {sorted(weights)} has a weight above zero and recordings; "
+            f"this corpus has {list(domains)}."
+        )
+    return shares / shares.sum()
 
 
 def _mostly_silent(crop: np.ndarray) -> bool:

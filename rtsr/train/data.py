@@ -7,7 +7,8 @@ waits for a disk; degrading, filtering and everything else is done on the traini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,19 @@ from rtsr.timing import SAMPLE_RATE
 from rtsr.train import cache as kept_audio
 from rtsr.train import codecs
 from rtsr.train.codec_versions import CodecVersions, plan, prepare_codec_versions
-from rtsr.train.corpus import DOMAIN_WEIGHTS, Corpus
+from rtsr.train.corpus import DOMAIN_WEIGHTS, Corpus, shares_of
 from rtsr.train.decode import DecodedClip, UnusableFile, decode_all
 from rtsr.train.listing import Listed, list_recordings
 
-__all__ = ["DEMO_SOURCES", "DOMAIN_WEIGHTS", "SAMPLE_RATE", "Corpus", "load_corpus"]
+__all__ = [
+    "DEMO_SOURCES",
+    "DOMAIN_WEIGHTS",
+    "SAMPLE_RATE",
+    "Corpus",
+    "list_split",
+    "load_corpus",
+    "never_drawn",
+]
 
 #: The recordings that the demo clips are from: never trained on, so that the demo is honest.
 DEMO_SOURCES: tuple[str, ...] = (
@@ -31,6 +40,31 @@ DEMO_SOURCES: tuple[str, ...] = (
 )
 
 GROWTH = 1 << 25
+
+
+def list_split(source: Path, split: str, limit: int | None = None) -> list[Listed]:
+    """List what :func:`load_corpus` decodes, which may take hours.
+
+    Raises:
+        RtsrError: the folder, the manifest or the split holds nothing that can be used.
+    """
+    left_out = DEMO_SOURCES if split == "train" else ()
+    return list_recordings(source, split, exclude=left_out, limit=limit)
+
+
+def never_drawn(listed: Sequence[Listed], weights: Mapping[str, float]) -> dict[str, int]:
+    """Count the recordings of each domain that has no weight; one of zero is meant.
+
+    Raises:
+        RtsrError: no recording's domain has a weight.
+    """
+    counts = Counter(entry.domain for entry in listed)
+    shares = shares_of(list(counts), weights)
+    return {
+        domain: count
+        for (domain, count), share in zip(counts.items(), shares, strict=True)
+        if share == 0.0 and domain not in weights
+    }
 
 
 def load_corpus(
@@ -71,8 +105,7 @@ def load_corpus(
         RtsrError: the folder, the manifest or the split holds nothing that can be used.
     """
     source = Path(source)
-    left_out = DEMO_SOURCES if split == "train" else ()
-    listed = list_recordings(source, split, exclude=left_out, limit=limit)
+    listed = list_split(source, split, limit)
     key = kept_audio.key_of(source, listed, octave_rate)
     versions = None
     if codec:

@@ -17,6 +17,7 @@ from rtsr.runtime import replicate_file
 from rtsr.train.data import DEMO_SOURCES
 from rtsr.train.listing import list_recordings
 from rtsr.train.replicate import fit, load_passages
+from rtsr.whole_file import check_writable
 
 #: Of the first copy's power. By the metrics any share is as good; harmonics are continued by a copy
 #: and breath by noise, and voices hold more of the former.
@@ -33,18 +34,22 @@ def fit_command(
     every: Annotated[int, typer.Option(min=1, help="Use every n-th file only.")] = 1,
 ) -> None:
     """Fit the regression on the corpus's train split (two minutes on one core)."""
+    check_writable(out)
     recordings = list_recordings(data, "train", exclude=DEMO_SOURCES)[::every]
     start = time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as bar:
         loading = bar.add_task("loading", total=len(recordings))
         solving = bar.add_task("solving", total=None)
-        passages = load_passages(
+        loaded = load_passages(
             data, recordings, seconds_per_file, lambda done, _: bar.update(loading, completed=done)
         )
+        passages = loaded.passages
         regression = fit(
             passages, PENALTY, lambda done, total: bar.update(solving, completed=done, total=total)
         )
-    files = dict(Counter(one.domain for one in recordings))
+    for path, why in loaded.left_out.items():
+        typer.echo(f"left out {path}: {why}", err=True)
+    files = dict(Counter(one.domain for one in loaded.recordings))
     card = {
         "method": "spectral band replication with noise; a ridge regression of log band energies "
         "predicts the envelope; no network",

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 from numba import int64, void
 from numpy.typing import NDArray
 
-from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.errors import RtsrError
 from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.train.decode import UnusableFile, decode
 from rtsr.train.excerpt import loudest_part
 from rtsr.train.listing import Listed
 from rtsr_kernels.compiled import AUDIO, MATRIX, VECTOR, kernel
@@ -87,13 +85,30 @@ def passage_of(samples: Array, measured_cutoff_hz: float) -> Passage:
     return Passage(densities, wanted, active, taught)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What there is to fit on.
+
+    Attributes:
+        recordings: those that are used; ``passages`` has one of each.
+        left_out: why the others are not, by path.
+    """
+
+    recordings: list[Listed]
+    passages: list[Passage]
+    left_out: dict[str, str]
+
+
 def load_passages(
     folder: Path,
     recordings: Sequence[Listed],
     seconds: float,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Passage]:
-    """Cut the loudest part of each recording into frames; those under half a second are left out.
+) -> Loaded:
+    """Cut the loudest part of each recording into frames.
+
+    Where a recording ends is measured, as for :func:`rtsr.train.decode.decode`; a manifest can only
+    lower it. Those that cannot be decoded, or are under half a second, are left out.
 
     Args:
         folder: that the recordings are listed in.
@@ -102,26 +117,29 @@ def load_passages(
         progress: called with (recordings done, recordings in all) before each.
 
     Raises:
-        RtsrError: there are no recordings.
+        RtsrError: there are no recordings, or none that can be used.
     """
     if not recordings:
         raise RtsrError("There are no recordings to fit the regression on.")
-    passages = []
+    loaded = Loaded([], [], {})
     for done, one in enumerate(recordings):
         if progress is not None:
             progress(done, len(recordings))
-        samples, rate = soundfile.read(folder / one.path, dtype="float64", always_2d=True)
-        sound = samples[:, 0]
-        cutoff_hz = one.cutoff_hz
-        if cutoff_hz is None:
-            is_speech = one.domain == "speech"
-            cutoff_hz = measure_cutoff(sound.astype(np.float32), rate, speech=is_speech)
-        part = loudest_part(sound, round(seconds * rate))
-        if rate != SAMPLE_RATE:
-            part = soxr.resample(part, rate, SAMPLE_RATE, quality="HQ")
-        if part.size > 2 * CONTEXT * HOP:
-            passages.append(passage_of(part, cutoff_hz))
-    return passages
+        try:
+            clip = decode(folder / one.path, one)
+        except UnusableFile as error:
+            loaded.left_out[one.path] = error.reason
+            continue
+        part = loudest_part(clip.samples / 32768.0, round(seconds * SAMPLE_RATE))
+        if part.size <= 2 * CONTEXT * HOP:
+            loaded.left_out[one.path] = f"{part.size / SAMPLE_RATE:.2f} s long"
+            continue
+        loaded.recordings.append(one)
+        loaded.passages.append(passage_of(part, clip.cutoff_hz))
+    if not loaded.passages:
+        first, why = next(iter(loaded.left_out.items()))
+        raise RtsrError(f"None of the recordings can be used to fit on; {first}: {why}.")
+    return loaded
 
 
 def frame_matrix(samples: Array, length: int) -> Array:
@@ -166,14 +184,23 @@ def _fit_one(passages: Sequence[Passage], audible: int, penalty: float) -> Array
     size, bands = 1 + FEATURES_PER_BAND * audible, BANDS - audible
     gram = np.zeros((bands, size, size))
     moment = np.zeros((bands, size))
-    for passage in passages:
+    for passage, taught in _teaching(passages, audible):
         seen, wanted = _examples(passage, audible)
-        taught = max(passage.taught - audible, 1)
         gram[taught - 1] += seen.T @ seen
         moment[:taught] += (wanted.T @ seen)[:taught]
     # A file teaches its band and all below it, so each band's sum is that of all files above.
     gram = np.cumsum(gram[::-1], axis=0)[::-1]
     return solve_bands(gram, moment, penalty)
+
+
+def _teaching(passages: Sequence[Passage], audible: int) -> list[tuple[Passage, int]]:
+    """Choose passages for a table, each with how many of the bands above the input it teaches.
+
+    One that ends below a table's first band teaches nothing of it. If all do, it is what they are
+    there: empty, rather than as loud as the input.
+    """
+    found = [(one, one.taught - audible) for one in passages if one.taught > audible]
+    return found or [(one, 1) for one in passages]
 
 
 def solve_bands(gram: Array, moment: Array, penalty: float) -> Array:
@@ -206,9 +233,8 @@ def _missing_level(passages: Sequence[Passage], audible: int, table: Array) -> f
     """
     widths = np.diff(band_edges())[audible:]
     ratios = []
-    for passage in passages[::_LEVEL_EVERY]:
+    for passage, taught in _teaching(passages, audible)[::_LEVEL_EVERY]:
         seen, wanted = _examples(passage, audible)
-        taught = max(passage.taught - audible, 1)
         reference = 10.0 ** wanted[:, :taught] @ widths[:taught]
         guess = 10.0 ** (seen @ table)[:, :taught] @ widths[:taught]
         active = reference > 1e-4 * reference.max(initial=0.0)

@@ -24,6 +24,9 @@ class Schedule(Protocol):
     def has_more_after(self, stage: int) -> bool:
         """Say whether another stage follows."""
 
+    def share_of_run(self, steps: Sequence[int], minutes: float) -> float:
+        """Return the share of the whole run that is done."""
+
 
 class ByMinutes:
     """Stages share the minutes of a run; ``first`` is the stage that it begins with."""
@@ -46,12 +49,19 @@ class ByMinutes:
         """Say whether another stage follows."""
         return stage < len(STAGES) - 1
 
+    def share_of_run(self, steps: Sequence[int], minutes: float) -> float:
+        """Return the share of the run's minutes that have passed."""
+        return minutes / self._borders[-1]
+
 
 class BySteps:
-    """Each stage takes its own number of steps, however long that takes; 0 leaves a stage out."""
+    """Each stage takes its own number of steps, however long that takes; 0 leaves a stage out.
 
-    def __init__(self, steps: Sequence[int]) -> None:
-        self._steps = tuple(steps)
+    ``first`` is the stage that the run begins with.
+    """
+
+    def __init__(self, steps: Sequence[int], first: int = 0) -> None:
+        self._steps, self._first = tuple(steps), first
 
     def share_done(self, stage: int, steps: Sequence[int], minutes: float) -> float:
         """Return the share of a stage's steps that are done."""
@@ -61,3 +71,10 @@ class BySteps:
     def has_more_after(self, stage: int) -> bool:
         """Say whether another stage with steps follows."""
         return any(self._steps[stage + 1 :])
+
+    def share_of_run(self, steps: Sequence[int], minutes: float) -> float:
+        """Return the share of the steps of all stages that are taken."""
+        wanted = self._steps[self._first :]
+        if not any(wanted):
+            return 1.0
+        return sum(map(min, wanted, steps[self._first :])) / sum(wanted)

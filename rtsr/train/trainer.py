@@ -194,9 +194,15 @@ class Trainer:
         self._log(_plain(self.validate()))
 
     def _schedule(self, minutes: float) -> Schedule:
+        first = LEVELS if self.grown_from else AUTOENCODER
         if self.settings.steps is not None:
-            return BySteps(self.settings.steps)
-        return ByMinutes(self.settings.shares, minutes, LEVELS if self.grown_from else AUTOENCODER)
+            return BySteps(self.settings.steps, first)
+        return ByMinutes(self.settings.shares, minutes, first)
+
+    def share_done(self, minutes: float) -> float:
+        """Return how much of a run is done that ends at that age, or before with its steps."""
+        by_steps = self._schedule(minutes).share_of_run(self.steps, self.elapsed)
+        return max(by_steps, self.elapsed / minutes)
 
     def take_step(self, fraction: float) -> dict[str, Tensor]:
         """Take one step at that share of the present stage; returns its terms, on the device."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from rtsr.train.listing import list_recordings
@@ -53,6 +54,33 @@ def test_groups_of_the_source_are_judged_in_both_and_learnt_in_one(tmp_path: Pat
     assert names(without, "train") == ["x1"]
     sound, _ = soundfile.read(without / "sounds" / "x1.wav")
     assert len(sound) == 4800
+
+
+def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus")
+    manifest = corpus / "manifest.csv"
+    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes())
+    done = run(corpus, tmp_path / "out", "Game")
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path / "out" / "without", "train") == ["x1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (HEADER.encode(), "lists no recording"),
+        (b"path,split\na.wav,train\n", "has no column source"),
+        (b"path,split,source\n\xff\xfe,train,x\n", "is no comma-separated table"),
+    ],
+)
+def test_a_manifest_without_what_is_needed_is_refused(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    (tmp_path / "manifest.csv").write_bytes(content)
+    done = run(tmp_path, tmp_path / "out", "Game")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_unknown_source_and_missing_manifest_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,5 +45,28 @@ def test_a_narrow_recording_is_refused_in_one_line(tmp_path: Path) -> None:
     result = _run(narrow, narrow, "-o", tmp_path / "me.json")
     assert result.returncode == 1
     assert result.stderr.startswith("own_microphone: ")
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_recording_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "tried").mkdir()
+    yesterday, today = tmp_path / "yesterday.flac", tmp_path / "tried" / "narrow.wav"
+    for recording in (yesterday, today):
+        shutil.copy(DEMO / "speech_reference.flac", recording)
+    before = yesterday.read_bytes()
+    for output, listen in ((yesterday, tmp_path), (today, tmp_path), ("me.json", today.parent)):
+        result = _run(yesterday, today, "-o", tmp_path / output, "--listen", listen)
+        assert result.returncode == 1
+        assert "are the same file" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert yesterday.read_bytes() == today.read_bytes() == before
+
+
+def test_a_second_recording_that_is_not_there_is_said_before_learning(tmp_path: Path) -> None:
+    yesterday = DEMO / "speech_reference.flac"  # too short, which learning would say
+    result = _run(yesterday, tmp_path / "today.wav", "-o", tmp_path / "me.json")
+    assert result.returncode == 1
+    assert "There is no file" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())

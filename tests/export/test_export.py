@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from small_run import SMALLEST_CHANGES  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rtsr.cli.app import app  # noqa: E402
@@ -41,6 +42,23 @@ def exported(request):
 def signals_and_reference(exported):
     signals = chain.parity_signals(exported[0], 2, FRAMES, 1)
     return signals, chain.torch_long(exported[0], signals)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"level_window": 2, "kernel": 2, "attention_window": 2},
+        {"encoder_blocks": 0, "flow_blocks": 0, "decoder_blocks": 0},
+        {"gain_bands": 1, "envelope_points": 1, "expansion": 1},
+        {"level_memory": 1, "predictor_memory": 1},
+    ],
+)
+def test_the_smallest_sizes_run_hop_by_hop_as_in_one_block(make_generator, change):
+    generator = make_generator(**{**SMALLEST_CHANGES, **change})
+    signals = chain.parity_signals(generator, 1, 6, 0)
+    expected = chain.torch_long(generator, signals)
+    found = chain.torch_hops(generator, signals)
+    assert np.abs(found - expected).max() < 1e-4 * max(1e-3, np.abs(expected).max())
 
 
 @pytest.mark.parametrize("hops", chain.HOPS_PER_STEP)
@@ -193,3 +211,22 @@ def test_a_ceiling_that_no_output_has_is_said_before_anything_is_exported(tmp_pa
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "between 0 and 24000 Hz" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"made": "by hand", "version": "0.8.0"}, "says version, which --version says"),
+        (
+            {"licence": "MIT", "f_target_default": 48000.0, "training": {"minutes": 1}},
+            "says licence, f_target_default, training, which --licence, --ceiling, the checkpoint",
+        ),
+    ],
+)
+def test_a_card_does_not_say_otherwise_than_options_and_run(tmp_path, card, said):
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(card))
+    arguments = ["export", str(tmp_path / "last.pt"), str(tmp_path / "m.onnx"), "--card", str(path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert f"{path} {said}" in result.stderr

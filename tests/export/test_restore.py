@@ -21,6 +21,7 @@ from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.runtime.metadata import read_metadata  # noqa: E402
+from rtsr.runtime.models import bundled, bundled_octaves  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 from rtsr_export import step_sizes  # noqa: E402
@@ -145,8 +146,20 @@ def test_half_precision_of_the_shipped_model_is_restored(tmp_path, monkeypatch):
     assert facts["restored"].endswith(", fp16")
 
 
-def test_a_bundled_model_is_converted_by_name(tmp_path):
-    assert "Say with --precision" in exported("small", tmp_path / "copy.onnx").stderr
+@pytest.mark.parametrize("name", [*bundled(), *bundled_octaves()])
+def test_a_bundled_model_is_converted_by_name(tmp_path, name):
+    assert "Say with --precision" in exported(name, tmp_path / "copy.onnx").stderr
+
+
+def test_a_graph_is_not_replaced_by_what_it_is_converted_to(graph_file, tmp_path):
+    before = graph_file.read_bytes()
+    link = tmp_path / "link.onnx"
+    link.symlink_to(graph_file)
+    for output in (graph_file, link):
+        result = exported(graph_file, output, "--precision", "fp16")
+        assert result.exit_code == 2
+        assert "are the same file" in result.stderr
+    assert graph_file.read_bytes() == before
 
 
 @pytest.mark.parametrize(

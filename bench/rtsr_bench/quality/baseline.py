@@ -178,6 +178,7 @@ class RidgeBaseline:
 
         Raises:
             ArgumentError: there are no files.
+            RtsrError: none has sound in the first band above the cutoff.
         """
         if not files:
             raise ArgumentError("There are no files to fit the baseline on.")
@@ -191,22 +192,34 @@ class RidgeBaseline:
             seen, silent = features(degrade(full, cutoff_hz), cutoff_hz)
             seen = np.concatenate([np.ones((seen.shape[0], 1)), seen], axis=1)[~silent]
             wanted = targets(full, cutoff_hz)[~silent]
-            taught = tops <= max(limits.get(str(path), np.inf), tops[0])
+            taught = tops <= limits.get(str(path), np.inf)
             gram[taught] += seen.T @ seen
             moment[taught] += (seen.T @ wanted).T[taught]
+        if not gram[0, 0, 0]:
+            raise RtsrError(
+                f"None of the recordings has sound up to {tops[0]:.0f} Hz, so there is nothing to "
+                f"fit a baseline for inputs up to {cutoff_hz:g} Hz on."
+            )
         bare = cls(cutoff_hz, solve_bands(gram, moment, _PENALTY))
-        return replace(bare, level=bare._missing_level(files, seconds_per_file))
+        return replace(bare, level=bare._missing_level(files, limits, seconds_per_file))
 
-    def _missing_level(self, files: Sequence[str | Path], seconds_per_file: float) -> float:
+    def _missing_level(
+        self,
+        files: Sequence[str | Path],
+        limits: Mapping[str, float],
+        seconds_per_file: float,
+    ) -> float:
         """log10 of the power that a mean of logarithms loses where the high band is active.
 
         The regression is right on average over all frames in the logarithm; where the high band is
         active it is too quiet, because the quiet frames pull it down. With this factor the level
         ratio over active frames (within 40 dB of the loudest) is 0 dB on the median training file.
         """
-        widths = np.diff(high_edges(self.cutoff_hz))
+        edges = high_edges(self.cutoff_hz)
+        ends = [(path, edges[1:] <= limits.get(str(path), np.inf)) for path in files]
         ratios = []
-        for path in files[::_LEVEL_EVERY]:
+        for path, taught in [one for one in ends if one[1].any()][::_LEVEL_EVERY]:
+            widths = np.diff(edges) * taught
             full = load_full_band(path, seconds_per_file)
             reference = 10.0 ** targets(full, self.cutoff_hz) @ widths
             guess = 10.0 ** self.predict(degrade(full, self.cutoff_hz)) @ widths

@@ -7,6 +7,7 @@ part is learnt from but by the oracle.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from rtsr.colour.learner import resolve_colour
 from rtsr.colour.reference import Reference
 from rtsr.colour.spectrum import spectrum_of
 from rtsr.colour.stream_colour import StreamColour
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError, RtsrWarning
 from rtsr.quality.evaluation import evaluate
 from rtsr.runtime.models import Model
 from rtsr.spectra.band_powers import FRAMES_PER_SECOND
@@ -44,6 +45,8 @@ from rtsr_kernels.resample import SUPPORTED_RATES
 Audio = NDArray[np.float32]
 
 DOMAINS = ("speech", "effects", "music")
+#: that of a folder without a manifest, and of any other name in one; shown where there is any
+UNKNOWN = "unknown"
 NONE, BEGINNING, ITSELF, SAME = "none", "beginning", "auto", "same source"
 WRONG, FORCED, ORACLE = "wrong source", "wrong source in full", "oracle"
 CASES = (NONE, BEGINNING, ITSELF, SAME, WRONG, FORCED, ORACLE)
@@ -73,27 +76,45 @@ class Item:
         return min(_LEARNT_SECONDS, len(self.sound) / SAMPLE_RATE / 2.0)
 
 
-def read_corpus(folder: Path, per_domain: int | None) -> list[Item]:
-    """Read the recordings of the split ``valid`` that have a full band, evenly picked."""
+def read_corpus(folder: Path, per_domain: int | None) -> tuple[list[Item], list[str]]:
+    """Read the recordings of the split ``valid``, evenly picked of those that can be scored.
+
+    Returns:
+        them, and of each of the others a sentence that says why it is left out.
+    """
     listed = list_recordings(folder, "valid")
-    items = []
-    for domain in DOMAINS:
-        chosen = [one for one in listed if one.domain == domain]
-        found = [item for one in chosen if (item := _read(folder, one.path, domain, one.group))]
+    items: list[Item] = []
+    left_out: list[str] = []
+    for domain in (*DOMAINS, UNKNOWN):
+        found = []
+        for one in listed:
+            if (one.domain if one.domain in DOMAINS else UNKNOWN) != domain:
+                continue
+            try:
+                found.append(_read(folder, one.path, domain, one.group))
+            except RtsrError as error:
+                left_out.append(str(error))
         if per_domain is not None and len(found) > per_domain:
             places = np.linspace(0, len(found) - 1, per_domain).round().astype(int)
             found = [found[place] for place in places]
         items += found
-    return items
+    return items, left_out
 
 
-def _read(folder: Path, path: str, domain: str, group: str) -> Item | None:
-    """Read a recording, if it has a rate that the engine takes and is long enough to be halved."""
+def _read(folder: Path, path: str, domain: str, group: str) -> Item:
+    """Read a recording; raises RtsrError for one that cannot be read, enhanced or halved."""
     samples, rate = read_first_channel(folder / path)
-    if rate not in SUPPORTED_RATES or len(samples) < _SHORTEST_SECONDS * rate:
-        return None
+    if rate not in SUPPORTED_RATES:
+        raise AudioFormatError(
+            f"'{path}' has a rate of {rate} Hz, and recordings up to 48000 Hz are needed."
+        )
+    if len(samples) < _SHORTEST_SECONDS * rate:
+        raise AudioFormatError(
+            f"'{path}' is {len(samples) / rate:.2f} s long, and at least {_SHORTEST_SECONDS:g} s "
+            "are needed to be halved."
+        )
     part = samples[: round(_MOST_SECONDS * rate), None].astype(np.float32)
-    sound, own_hz = read_recording(part, rate, path, narrowest_hz=0.0)
+    sound, own_hz = read_recording(part, rate, f"'{path}'", narrowest_hz=0.0)
     return Item(domain, group, path, sound, own_hz)
 
 
@@ -211,7 +232,7 @@ def summarise(recordings: list[dict[str, Any]]) -> dict[str, dict[str, dict[str,
     """Return figures by case and domain: medians, and medians of the change against no colour."""
     summary: dict[str, dict[str, dict[str, float]]] = {}
     for case in CASES:
-        for domain in DOMAINS:
+        for domain in (*DOMAINS, UNKNOWN):
             rows = [
                 (one["cases"][case], one["cases"][NONE])
                 for one in recordings
@@ -233,18 +254,24 @@ def _number(value: float | None) -> float:
 
 
 def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Return a Markdown table: a row per case, medians of speech / effects / music."""
+    """Return a Markdown table: a row per case, medians of speech / effects / music.
+
+    Those of ``unknown`` stand behind them where there are any.
+    """
+    shown = _shown(domain for domains in summary.values() for domain in domains)
     columns = dict.fromkeys(METRICS, ".2f") | {f"change of {name}": "+.2f" for name in METRICS[:2]}
     rows = []
     for case, domains in summary.items():
         cells = [
-            " / ".join(
-                format(domains[one][name], form) if one in domains else "-" for one in DOMAINS
-            )
+            " / ".join(format(domains[one][name], form) if one in domains else "-" for one in shown)
             for name, form in ({"recordings": ".0f"} | columns).items()
         ]
         rows.append([case, *cells])
     return "\n".join(markdown.table(["colour", "recordings", *columns], rows))
+
+
+def _shown(found: Iterable[str]) -> tuple[str, ...]:
+    return (*DOMAINS, UNKNOWN) if UNKNOWN in found else DOMAINS
 
 
 def plot(recordings: list[dict[str, Any]], path: Path) -> None:
@@ -252,8 +279,9 @@ def plot(recordings: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.0, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(DOMAINS), sharey=True)
-    for panel, domain in zip(panels, DOMAINS, strict=True):
+    domains = _shown(one["domain"] for one in recordings)
+    panels = figure.subplots(1, len(domains), sharey=True)
+    for panel, domain in zip(panels, domains, strict=True):
         chosen = [one["cases"] for one in recordings if one["domain"] == domain]
         cases = [case for case in CASES[1:] if any(case in one for one in chosen)]
         for place, case in enumerate(cases):
@@ -310,9 +338,15 @@ def measure_corpus(
     """
     if rate not in NARROW_RATES:
         raise ArgumentError(f"The rate must be one of {', '.join(map(str, NARROW_RATES))} Hz.")
-    items = read_corpus(corpus, per_domain)
+    items, left_out = read_corpus(corpus, per_domain)
     if not items:
-        raise RtsrError(f"'{corpus}' has no valid recording that is long enough to be halved.")
+        raise RtsrError(f"'{corpus}' has no valid recording that can be scored: {left_out[0]}")
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} of the recordings cannot be scored: {' '.join(left_out)}",
+            RtsrWarning,
+            stacklevel=2,
+        )
     return [
         {"name": item.name, "domain": item.domain, "cases": result}
         for item, result in zip(items, measure(items, model, rate, bar), strict=True)

@@ -81,6 +81,10 @@ def quality_command(
             "--into-cards", help="Also write the medians into the cards of the files of --model."
         ),
     ] = False,
+    tuned_on: Annotated[
+        bool,
+        typer.Option("--tuned-on", help="Say in the cards that these clips also served to tune."),
+    ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Processes, each with one thread.")
     ] = min(2, os.cpu_count() or 1),
@@ -118,6 +122,7 @@ def quality_command(
         tables_only=tables_only,
         pictures=tuple(picture or ()),
         into_cards=into_cards,
+        tuned_on=tuned_on,
         jobs=jobs,
         work=work,
         command=command_line(),
@@ -186,10 +191,12 @@ def artefacts_command(
     from rtsr import enhance_file
     from rtsr.errors import ArgumentError
     from rtsr.quality.evaluation import check_cutoff
-    from rtsr_bench.corpus import first_clips, folder_for, list_clips
+    from rtsr.runtime.models import find_model
+    from rtsr_bench.corpus import MAX_SECONDS
     from rtsr_bench.files import check_writable, write_json
-    from rtsr_bench.progress import progress_bar
+    from rtsr_bench.progress import progress_bar, shown_progress
     from rtsr_bench.quality.artefacts import find_in_clips, markdown_table
+    from rtsr_bench.quality.corpora import prepare_corpus
     from rtsr_bench.quality.results import plain
 
     for cutoff_hz in cutoff:
@@ -198,8 +205,11 @@ def artefacts_command(
     labels = {Path(name).stem: name for name in model}
     if len(labels) < len(model):
         raise ArgumentError("Two models have one name; rename one of the files.")
-    listed = list_clips(data)
-    clips, folder = first_clips(listed, limit), folder_for(listed, work)
+    for name in model:
+        find_model(name)
+    with shown_progress() as show:
+        corpus = prepare_corpus(data, cutoff, work, MAX_SECONDS, limit=limit, show=show)
+    clips = corpus.clips
     report: dict[str, dict[str, object]] = {}
     for cutoff_hz in cutoff:
         for label, name in labels.items():
@@ -207,7 +217,7 @@ def artefacts_command(
                 found = find_in_clips(
                     partial(enhance_file, model=name),
                     bar.track(clips, description=f"{label} at {cutoff_hz:g} Hz"),
-                    folder,
+                    corpus.folder,
                     cutoff_hz,
                     name=label,
                 )
@@ -215,6 +225,8 @@ def artefacts_command(
             typer.echo(markdown_table(found))
             report.setdefault(f"{cutoff_hz:g}", {})[label] = plain(found)
     typer.echo("\nmedian (worst; clips beyond the limit / clips scored); ! median beyond the limit")
+    for clip, why in corpus.left_out.items():
+        typer.echo(f"not scored: {clip}: {why}")
     if json_file is not None:
         write_json(json_file, report)
 
@@ -243,7 +255,9 @@ def colour_command(
     from rtsr_bench.files import check_writable
     from rtsr_bench.progress import progress_bar
     from rtsr_bench.quality import colour
+    from rtsr_bench.quality.pictures import check_picture
 
+    check_picture(picture)
     check_writable(picture, json_file)
     if print_again and json_file is not None:
         raise ArgumentError("--print reads a file of --json and writes none; leave out --json.")
@@ -282,7 +296,9 @@ def hires_command(
     from rtsr_bench.files import check_writable
     from rtsr_bench.progress import progress_bar
     from rtsr_bench.quality import hires
+    from rtsr_bench.quality.pictures import check_picture
 
+    check_picture(picture)
     check_writable(picture, json_file)
     found = find_model(model)
     restorer = hires.Restorer(found, find_model(octave_model) if octave_model else None)

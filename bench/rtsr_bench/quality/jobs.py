@@ -27,6 +27,8 @@ from rtsr.bandwidth.file_cutoff import measure_cutoff
 from rtsr.ending import held_back
 from rtsr.errors import RtsrError
 from rtsr.quality.compare import compare_files
+from rtsr.train.replicate import frame_matrix
+from rtsr_bench.corpus import read_first_channel
 from rtsr_bench.files import write_text
 from rtsr_bench.processes import environment, thread_limits
 from rtsr_bench.quality import probes
@@ -35,6 +37,8 @@ from rtsr_bench.quality.systems import BASELINE, MODEL, System, digest_of
 
 Values = dict[str, float]
 
+#: rooms of rtsr that an output and its reference pass through when they are compared
+_OF_METRICS = ("audio", "quality", "spectra")
 #: rooms of rtsr that no sample of a file passes through
 _NOT_IN_A_FILES_WAY = frozenset({"call", "cli", "live", "model", "train"})
 
@@ -200,11 +204,13 @@ def _key(kind: str, *parts: object) -> str:
 def source_digest(kind: str) -> str:
     """Digest of the source that results of a kind of system depend on.
 
-    All depend on that of the metrics; those of models also on the engine's, and those of
-    baselines on the baseline's.
+    All depend on that of the metrics and of what reads files for them; those of models also on the
+    engine's, and those of baselines on the baseline's.
     """
     package, kernels = Path(rtsr.__file__).parent, Path(rtsr_kernels.__file__).parent
-    files = {_source_of(measure_cutoff), *(package / "quality").rglob("*.py")}
+    files = {_source_of(measure_cutoff)}
+    for room in _OF_METRICS:
+        files |= {*(package / room).rglob("*.py")}
     if kind == MODEL:
         files |= {*kernels.glob("*.py"), _source_of(probes.probe)}
         files |= {
@@ -213,7 +219,7 @@ def source_digest(kind: str) -> str:
             if file.relative_to(package).parts[0] not in _NOT_IN_A_FILES_WAY
         }
     if kind == BASELINE:
-        files.add(_source_of(RidgeBaseline))
+        files |= {_source_of(one) for one in (RidgeBaseline, frame_matrix, read_first_channel)}
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())

@@ -31,7 +31,21 @@ def check_drawing() -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependencyError("Drawing the report's pictures", "eval")
+        raise MissingDependencyError("Drawing pictures", "eval")
+
+
+def check_picture(path: Path | None) -> None:
+    """Raise before the work where no picture of that name can be drawn; ``None`` is none.
+
+    Raises:
+        ArgumentError: the name does not end in ``.png``.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() != ".png":
+        raise ArgumentError(f"--plot draws a PNG; give a name that ends in .png, not '{path}'.")
+    check_drawing()
 
 
 def save_excerpts(

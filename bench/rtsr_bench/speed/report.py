@@ -198,7 +198,9 @@ def _busy(results: Entry) -> list[str]:
 def known_quality(results: Entry) -> dict[str, str]:
     """Collect ViSQOL of 8 kHz input, by model and precision, as models' cards have it."""
     return {
-        name: " / ".join(f"{value:.2f}" for value in card["8 kHz"]["visqol"])
+        name: " / ".join(
+            "-" if value is None else f"{value:.2f}" for value in card["8 kHz"]["visqol"]
+        )
         for name, card in results.get("quality", {}).items()
         if "visqol" in card.get("8 kHz", {})
     }

@@ -11,6 +11,7 @@ from rtsr.spectra.stft import Signal
 
 _FFT, _HOP = 1024, 480
 _PAUSE_BELOW_LOUDEST_DB = 40.0
+_SILENT_DB = -200.0
 # The decay of a sound is no pause yet: its frame and this many neighbours must be quiet too.
 _QUIET_BEFORE, _QUIET_AFTER = 3, 1
 
@@ -34,8 +35,8 @@ def hiss_db(reference: Signal, output: Signal, cutoff_hz: float) -> float:
     """
     whole, high = band_powers(reference, [(0.0, math.inf), (cutoff_hz, math.inf)], _FFT, _HOP)
     generated = band_powers(output, [(cutoff_hz, math.inf)], _FFT, _HOP)[0]
-    level = decibels(whole, -200.0)
-    quiet = level < level.max() - _PAUSE_BELOW_LOUDEST_DB
+    level = decibels(whole, _SILENT_DB)
+    quiet = (level < level.max() - _PAUSE_BELOW_LOUDEST_DB) | (level <= _SILENT_DB)
     pause = quiet.copy()
     for shift in range(1, _QUIET_BEFORE + 1):
         pause[shift:] &= quiet[:-shift]

@@ -22,8 +22,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from rtsr.errors import RtsrError
 from rtsr.train.settings import TrainSettings
+from rtsr_bench.corpus import Clip
 from rtsr_bench.quality.scores import Scores
+from rtsr_bench.quality.systems import digest_of
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "examples" / "ablation.py"
@@ -105,6 +108,24 @@ def test_a_difference_counts_clip_by_clip(ablation: ModuleType) -> None:
     assert ablation.difference(scores(-1), scores(3), "speech", "hf_bias_db") == "-2.00"
     nothing = float("nan")
     assert ablation.difference(scores(nothing), scores(1), "speech", "lsd") == "-"
+
+
+def test_a_folder_is_of_the_clips_that_it_was_begun_with(
+    ablation: ModuleType, tmp_path: Path
+) -> None:
+    clips = [Clip(f"speech/{name}", tmp_path / name, "speech") for name in "ab"]
+    for clip in clips:
+        clip.path.write_text(clip.name)
+    out = tmp_path / "out"
+    ablation.check_clips(out, clips, 6.0)
+    ablation.check_clips(out, clips, 6.0)
+    for others, seconds in ((clips, 3.0), (clips[:1], 6.0)):
+        with pytest.raises(RtsrError, match="made of other clips"):
+            ablation.check_clips(out, others, seconds)
+    digest_of.cache_clear()
+    clips[1].path.write_text("another sound")
+    with pytest.raises(RtsrError, match="made of other clips"):
+        ablation.check_clips(out, clips, 6.0)
 
 
 @pytest.mark.slow

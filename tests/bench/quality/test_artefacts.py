@@ -93,6 +93,20 @@ def test_another_corpus_with_the_same_names_has_files_of_its_own(
     assert measure() != first
 
 
+def test_clips_that_cannot_be_judged_stop_nothing_and_are_named(
+    bench: Any, corpus: Path, tmp_path: Path
+) -> None:
+    (corpus / "valid/effects/clip0.flac").write_text("no sound")
+    (corpus / "valid/music/clip2.flac").unlink()
+    report = tmp_path / "report.json"
+    options = ("--model", "replicate", "--cutoff", 4000, "--json", report)
+    done = bench("artefacts", corpus, *options, "--work", tmp_path / "work")
+    assert done.exit_code == 0, done.stderr
+    assert "not scored: effects/clip0: the file cannot be read as audio" in done.stdout
+    assert "not scored: music/clip2: the file is missing" in done.stdout
+    assert list(json.loads(report.read_text())["4000"]["replicate"]["effects"]) == ["effects/clip1"]
+
+
 def test_models_of_one_name_are_refused(bench: Any, corpus: Path, tmp_path: Path) -> None:
     done = bench("artefacts", corpus, "--model", "small", "--model", tmp_path / "small.onnx")
     assert (done.exit_code, done.stdout) == (2, "")

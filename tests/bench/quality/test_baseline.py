@@ -144,6 +144,22 @@ def test_a_recording_teaches_nothing_above_its_own_end(tmp_path: Path) -> None:
     assert top_masked > top_believed + 1.0
 
 
+def test_a_recording_that_ends_below_the_cutoff_teaches_nothing(tmp_path: Path) -> None:
+    """Nor how empty the first band is, nor how loud all of them are."""
+    limit = filters.butter(20, 3000, "low", fs=RATE, output="sos")
+    files = [tmp_path / f"{seed}.wav" for seed in range(4)]
+    for seed, file in enumerate(files):
+        samples = swelling_noise(2.0, seed)
+        samples = samples if seed == 3 else filters.sosfilt(limit, samples)
+        soundfile.write(file, samples, RATE, subtype="PCM_16")
+    low = {str(file): 3000.0 for file in files[:3]}
+    alone, beside = RidgeBaseline.fit(files[3:], CUTOFF), RidgeBaseline.fit(files, CUTOFF, low)
+    np.testing.assert_array_equal(beside.weights, alone.weights)
+    assert beside.level == alone.level
+    with pytest.raises(RtsrError, match="None of the recordings has sound up to"):
+        RidgeBaseline.fit(files[:3], CUTOFF, low)
+
+
 def test_what_cannot_be_written_whole_leaves_what_was_there(
     baseline: RidgeBaseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

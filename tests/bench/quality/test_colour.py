@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from rtsr import ArgumentError, RtsrError
 from rtsr.cli.app import app
+from rtsr.errors import RtsrWarning
 from rtsr.runtime.models import find_model
 from rtsr_bench.quality import colour as colour_evidence
 
@@ -92,7 +94,45 @@ def test_a_corpus_of_nothing_that_can_be_scored_is_refused(tmp_path: Path) -> No
     (tmp_path / "manifest.csv").write_text(f"{columns}\nshort.wav,valid,speech,a,1.0\n")
     done = CliRunner().invoke(app, ["bench", "colour", str(tmp_path)])
     assert done.exit_code == 2
-    assert "has no valid recording that is long enough" in done.stderr
+    assert "can be scored: 'short.wav' is 1.00 s long" in done.stderr
+
+
+def test_recordings_of_no_known_domain_count_and_bad_ones_are_named(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for name in ("0.wav", "1.wav"):
+        shutil.copy(corpus / name, folder / name)
+    soundfile.write(folder / "silent.wav", np.zeros(3 * RATE), RATE)
+    (folder / "text.wav").write_text("no sound")
+    rows = [f"{name},valid" for name in ("0.wav", "1.wav", "silent.wav", "text.wav", "lost.wav")]
+    (folder / "manifest.csv").write_text("\n".join(["path,split", *rows]))
+    scores = {"none": dict.fromkeys(colour_evidence.METRICS, 1.0)}
+    monkeypatch.setattr(colour_evidence, "measure", lambda items, *_: [scores for _ in items])
+    with pytest.warns(RtsrWarning, match="3 of the recordings cannot be scored") as said:
+        found = colour_evidence.measure_corpus(folder, find_model("small"), 8000, None, Progress())
+    assert [(one["name"], one["domain"]) for one in found] == [
+        ("0.wav", "unknown"),
+        ("1.wav", "unknown"),
+    ]
+    text = str(said[0].message)
+    assert "'silent.wav' is silent" in text
+    assert "text.wav" in text
+    assert "lost.wav" in text
+    shown = colour_evidence.table(colour_evidence.summarise(found))
+    assert "| none | - / - / - / 2 |" in shown
+    colour_evidence.plot(found, tmp_path / "colour.png")
+
+
+@pytest.mark.parametrize("command", ["colour", "hires"])
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(
+    tmp_path: Path, command: str
+) -> None:
+    words = ["bench", command, str(tmp_path / "missing"), "--plot", str(tmp_path / "out.txt")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "give a name that ends in .png" in done.stderr
 
 
 def test_a_picture_is_drawn_of_what_was_found(tmp_path: Path) -> None:

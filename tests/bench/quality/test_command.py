@@ -249,11 +249,15 @@ def test_conditions_are_judged(corpus: Path, made: Path, stand_in: Path) -> None
         (["--tables-only", "--picture", "two"], "nothing is drawn"),
         (["--into-cards"], "name them with --model FILE.onnx"),
         (["--into-cards", "--model", "small"], "name them with --model FILE.onnx"),
+        (["--into-cards", "--model", "FILE", "--cutoff", "4000"], "would be without 8000 Hz"),
+        (["--into-cards", "--model", "FILE", "--metrics", "lsd"], "would be without visqol"),
+        (["--tuned-on"], "add --into-cards"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(
-    corpus: Path, tmp_path: Path, options: list[str], sentence: str
+    corpus: Path, stand_in: Path, tmp_path: Path, options: list[str], sentence: str
 ) -> None:
+    options = [str(stand_in) if option == "FILE" else option for option in options]
     result = run(corpus, tmp_path / "report", *options)
     assert result.exit_code == 2
     assert sentence in result.stderr

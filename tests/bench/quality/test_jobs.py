@@ -139,6 +139,33 @@ def test_only_models_depend_on_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert changed == [MODEL]
 
 
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    [
+        ("rtsr/spectra/stft.py", [INPUT, MODEL, BASELINE]),
+        ("rtsr/audio/reader.py", [INPUT, MODEL, BASELINE]),
+        ("rtsr/quality/artefacts/silence.py", [INPUT, MODEL, BASELINE]),
+        ("rtsr/train/replicate.py", [BASELINE]),
+        ("rtsr_bench/corpus.py", [BASELINE]),
+        ("rtsr/cli/eval.py", []),
+    ],
+)
+def test_a_result_depends_on_what_a_sound_passes_through(
+    monkeypatch: pytest.MonkeyPatch, file: str, kinds: list[str]
+) -> None:
+    before = {kind: runs.source_digest(kind) for kind in (INPUT, MODEL, BASELINE)}
+    real = Path.read_bytes
+
+    def changed(path: Path) -> bytes:
+        return b"# changed" if path.as_posix().endswith(f"/{file}") else real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    runs.source_digest.cache_clear()
+    after = {kind: runs.source_digest(kind) for kind in before}
+    runs.source_digest.cache_clear()
+    assert [kind for kind in before if before[kind] != after[kind]] == kinds
+
+
 def test_the_input_is_judged_as_it_is(job: runs.ClipJob) -> None:
     unharmed = replace(job, source=job.reference).run()
     assert unharmed == {"lsd": 0.0, "lf_gain_db": 0.0}

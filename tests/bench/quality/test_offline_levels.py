@@ -85,6 +85,25 @@ def test_clips_are_spread_evenly(offline: ModuleType) -> None:
     assert offline.spread_clips(clips, None) == clips
 
 
+def test_clips_of_the_same_names_are_scored_on_their_own_sound(
+    tmp_path: Path, offline: ModuleType, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(offline, "METRICS", ("band_levels",))
+    monkeypatch.setattr(offline, "SHOWN", ("level_bias_db",))
+    (tmp_path / "manifest.csv").write_text("path,split,domain\none.flac,valid,speech\n")
+    words = ["offline_levels", str(tmp_path), "--model", "replicate", "--cutoff", "4000"]
+    words += ["--trial", "louder direction", "--seconds", "1"]
+
+    def printed(domain: str, work: str) -> str:
+        shutil.copy(DEMO / f"{domain}_reference.flac", tmp_path / "one.flac")
+        monkeypatch.setattr(sys, "argv", [*words, "--work", str(tmp_path / work)])
+        offline.main()
+        return capsys.readouterr().out
+
+    assert printed("speech", "first") != printed("music", "first") == printed("music", "second")
+
+
 def test_a_trial_is_compared_with_the_plain_output(tmp_path: Path, offline: ModuleType) -> None:
     shutil.copy(DEMO / "speech_reference.flac", tmp_path / "one.flac")
     (tmp_path / "manifest.csv").write_text("path,split,domain\none.flac,valid,speech\n")

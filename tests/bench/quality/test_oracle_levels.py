@@ -110,3 +110,17 @@ def test_knowing_more_brings_more(tmp_path: Path) -> None:
     assert envelope[3] < envelope[2] < envelope[0]
     assert visqol[3] > visqol[2] > visqol[0]
     assert visqol[3] > visqol[1] > visqol[0]
+
+
+def test_clips_of_the_same_names_are_scored_on_their_own_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oracle, "METRICS", ("lsd",))
+    (tmp_path / "manifest.csv").write_text("path,split,domain\none.flac,valid,speech\n")
+
+    def found(domain: str, work: str) -> dict[str, float]:
+        shutil.copy(DEMO / f"{domain}_reference.flac", tmp_path / "one.flac")
+        rows = oracle.score("replicate", list_clips(tmp_path), tmp_path / work, CUTOFF, 1.0)
+        return {name: row.by_domain["speech"]["lsd"] for name, row in rows.items()}
+
+    assert found("speech", "first") != found("music", "first") == found("music", "second")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from rtsr import ArgumentError, AudioFormatError, RtsrError, learn_colour, read_colour
 from rtsr.cli.app import app
+from rtsr.colour import learn
 from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES, colour_centres
 from rtsr.colour.degrade import degrade
 from rtsr.colour.reference import Reference
@@ -92,6 +93,32 @@ def test_files_and_arrays_teach_the_same(stand_in: Path, voice: np.ndarray, tmp_
     halves = [(voice[: 6 * RATE], RATE), (voice[6 * RATE :], RATE)]
     in_parts = np.array(learn_colour(halves, model=stand_in).gains_db)
     np.testing.assert_allclose(in_parts, np.array(from_file.gains_db), atol=0.7)
+
+
+@pytest.mark.parametrize("kind", ["array", "file"])
+@pytest.mark.parametrize("left", [0.02, 0.3, 1.5])
+def test_the_last_recording_is_judged_by_more_than_what_is_left_for_it(
+    stand_in: Path,
+    voice: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: float,
+    kind: str,
+) -> None:
+    alone = learn_colour([(voice, RATE)], model=stand_in)
+    monkeypatch.setattr(learn, "MOST_SECONDS", len(voice) / RATE + left)
+    second: Any = (np.append(np.zeros(2 * RATE, np.float32), voice), RATE)
+    if kind == "file":
+        soundfile.write(tmp_path / "second.wav", *second, "FLOAT")
+        second = tmp_path / "second.wav"
+    # What is taken of it is silent.
+    assert learn_colour([(voice, RATE), second], model=stand_in).gains_db == alone.gains_db
+    narrow = (_low_pass(voice, 7600.0), RATE)
+    if left > 1.0:
+        with pytest.raises(AudioFormatError, match="Recording 2 ends at"):
+            learn_colour([(voice, RATE), narrow], model=stand_in)
+    with pytest.raises(AudioFormatError, match="does not exist"):
+        learn_colour([(voice, RATE), tmp_path / "missing.wav"], model=stand_in)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,13 @@ def test_hiss_in_digital_silence(added_dbfs: float) -> None:
     )
 
 
+def test_hiss_where_the_truth_is_silent_throughout() -> None:
+    hiss = band(noise(seed=7, level=1.0), CUTOFF)
+    hiss *= gain(-50.0) * math.sqrt(0.5) / hiss.std()
+    assert measure("hiss_db", np.zeros_like(hiss), hiss) == pytest.approx(30.0, abs=0.3)
+    assert measure("hiss_db", np.zeros_like(hiss), np.zeros_like(hiss)) == 0.0
+
+
 def test_hiss_over_a_floor_that_the_truth_has() -> None:
     sound = noise(level=0.2)
     fall = np.where(np.arange(4 * RATE) < 2 * RATE, 1.0, 0.003)

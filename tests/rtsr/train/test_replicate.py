@@ -14,6 +14,7 @@ from rtsr.errors import RtsrError
 from rtsr.quality import evaluate
 from rtsr.runtime import replicate_file
 from rtsr.train import fit_replicate
+from rtsr.train.listing import Listed
 from rtsr.train.replicate import fit, load_passages, passage_of
 from rtsr_bench.quality.baseline import degrade
 from rtsr_kernels.highpass import apply_sos, highpass_sos, highpass_state
@@ -80,6 +81,24 @@ def test_a_recording_teaches_nothing_above_its_own_end() -> None:
     assert frames.taught == BANDS
 
 
+def cut_off(sound: np.ndarray, hz: float) -> np.ndarray:
+    return filters.sosfilt(filters.butter(20, hz, "low", fs=RATE, output="sos"), sound)
+
+
+def test_a_recording_that_ends_below_a_table_teaches_nothing_of_it() -> None:
+    whole = [passage_of(swelling_noise(3.0, seed), 24000.0) for seed in range(2)]
+    low = [passage_of(cut_off(swelling_noise(3.0, seed), 6000.0), 6000.0) for seed in range(5, 15)]
+    audible = bands_below(8000.0)
+    assert low[0].taught < audible
+    alone, beside = fit(whole), fit([*low, *whole])
+    np.testing.assert_array_equal(beside[audible], alone[audible])
+    below = bands_below(CUTOFF)
+    assert np.abs(beside[below] - alone[below]).max() > 0.01
+    # Where nobody reaches a table, its first band is taken for as empty as it is.
+    heard = np.concatenate([[1.0], np.zeros(5 * audible)])
+    assert heard @ fit(low)[audible][: heard.size, audible] < -2.0
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     rows = [
@@ -105,6 +124,39 @@ def test_the_command_writes_a_file_that_runs(corpus: Path, tmp_path: Path) -> No
     assert np.isfinite(enhance(replicate_file.read(out), swelling_noise(0.5, 3))).all()
 
 
-def test_no_recordings_no_fit() -> None:
+def test_files_that_cannot_be_used_are_named_and_not_counted(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (corpus / "text.flac").write_text("no sound")
+    soundfile.write(corpus / "short.flac", swelling_noise(0.2, 5), RATE)
+    with (corpus / "manifest.csv").open("a") as file:
+        file.write("\ntext.flac,train,music,s,CC0,g,,,\nshort.flac,train,speech,s,CC0,g,,,")
+    out = tmp_path / "replicate.npz"
+    fit_replicate.fit_command(corpus, out, seconds_per_file=2.0, every=1)
+    assert replicate_file.read_facts(out).card["training_files"] == {"music": 1}
+    said = capsys.readouterr().err
+    assert "left out text.flac: not decodable" in said
+    assert "left out short.flac: 0.20 s long" in said
+
+
+def test_a_manifest_can_only_lower_where_a_recording_ends(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", cut_off(swelling_noise(3.0, 1), 8000.0), RATE)
+    ends = []
+    for listed_hz in (20000.0, None, 6000.0):
+        one = Listed("a.wav", "music", "g", listed_hz)
+        ends.append(load_passages(tmp_path, [one], 2.0).passages[0].taught)
+    assert ends[0] == ends[1] <= bands_below(8500.0)
+    assert ends[2] < ends[0]
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_fit(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(RtsrError, match="There is no folder"):
+        fit_replicate.fit_command(corpus, tmp_path / "none" / "r.npz", 2.0, 1)
+
+
+def test_no_recordings_no_fit(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no sound")
+    with pytest.raises(RtsrError, match=r"None of the recordings can be used .* text\.wav: not"):
+        load_passages(tmp_path, [Listed("text.wav", "music", "g", None)], 6.0)
     with pytest.raises(RtsrError, match="no recordings"):
         load_passages(Path(), [], 6.0)

@@ -465,10 +465,19 @@ def test_parts_of_a_stage_are_shares(name, value):
         {"predictor_memory": 0},
         {"level_blocks": 0},
         {"predictor_other": -1},
+        {"attention_heads": 0},
+        {"encoder_width": -5},
+        {"latent": 0},
+        {"expansion": 0},
+        {"level_window": 1},
+        {"kernel": 1},
+        {"attention_window": 1},
+        {"prior_scale": -0.1},
+        {"decoder_noise": math.nan},
     ],
 )
 def test_sizes_that_cannot_be_are_refused(change):
-    with pytest.raises(ArgumentError, match=r"is 0 or more|cannot be negative"):
+    with pytest.raises(ArgumentError, match=rf"{next(iter(change))}.* must be [0-2] or more"):
         TrainSettings(model_changes=change)
 
 

@@ -1,0 +1,47 @@
+"""Examples that write a sound: none replaces the one that it is made of."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rtsr
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+VOICE = Path(rtsr.__file__).parent / "demo_data" / "speech_8k.wav"
+
+
+@pytest.mark.parametrize(
+    ("example", "needs"),
+    [
+        ("call_path", "rtsr"),
+        ("triton_client", "tritonclient"),
+        ("livekit_processor", "livekit"),
+        ("pipecat_filter", "pipecat"),
+    ],
+)
+def test_a_recording_is_not_replaced_by_what_is_made_of_it(
+    tmp_path: Path, example: str, needs: str
+) -> None:
+    if importlib.util.find_spec(needs) is None:
+        pytest.skip(f"the package {needs} is not installed")
+    call, link = tmp_path / "call.wav", tmp_path / "link.wav"
+    if example == "pipecat_filter":
+        wide = VOICE.with_name("speech_reference.flac")
+        call = call.with_suffix(".flac")
+        shutil.copy(wide, call)
+    else:
+        shutil.copy(VOICE, call)
+    link.symlink_to(call)
+    before = call.read_bytes()
+    command = [sys.executable, str(EXAMPLES / f"{example}.py"), str(call), str(link)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (1, 2)
+    assert "are the same file" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert call.read_bytes() == before
