@@ -143,7 +143,6 @@ class BandPredictor(LevelNetwork):
         f_prior: Tensor,
         path: Tensor | None,
         state: State,
-        with_other: bool = True,
     ) -> tuple[Prediction, State]:
         """Predict from the mean power of a bin in each band.
 
@@ -152,7 +151,6 @@ class BandPredictor(LevelNetwork):
             f_prior: where the input ends, Hz, ``(batch, frames, 1)``.
             path: hidden values of the level path ``(batch, frames, level_width)``, if there is one.
             state: see :meth:`initial_state`.
-            with_other: whether to predict the levels of other sound, if the model knows them.
 
         Returns:
             The levels, and the next state.
@@ -171,7 +169,7 @@ class BandPredictor(LevelNetwork):
         values, logit = values.split([self.bands, 1], dim=2)
         speech = self._absolute(values + straight, loudness)
         other = None
-        if with_other and self.other is not None:
+        if self.other is not None:
             heard = [hidden.detach()] + ([] if path is None else [path.detach()])
             other = self._absolute(self.other(heard, features), loudness)
         return Prediction(speech, other, logit), {"minimum": minimum, "blocks": blocks}

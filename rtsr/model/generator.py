@@ -128,15 +128,12 @@ class Generator(StreamingModule):
         (levels, _), _ = self.level_path.step(power, level, f_prior, branch(state, "level_path"))
         return levels, level
 
-    def predict_from_bands(
-        self, power: Tensor, f_prior: Tensor, with_other: bool = True
-    ) -> Prediction:
+    def predict_from_bands(self, power: Tensor, f_prior: Tensor) -> Prediction:
         """Return what the band predictor says of powers of bands, from its initial state.
 
         Args:
             power: mean of a bin in each band ``(batch, frames, bands)``.
             f_prior: where the input ends, Hz, ``(batch, frames, 1)``.
-            with_other: whether to run its part for other sound, and for that the level path.
 
         Raises:
             ValueError: the model has no band predictor.
@@ -145,8 +142,7 @@ class Generator(StreamingModule):
             raise ValueError(f"the model {self.config.name!r} has no band predictor")
         clips = power.shape[0]
         heard: Tensor | None = None
-        with_other = with_other and self.band_predictor.other is not None
-        if self.level_path is not None and with_other:
+        if self.level_path is not None and self.band_predictor.other is not None:
             with torch.no_grad():
                 energy = self.band_power.energy(power)
                 level, _ = self.level.step(energy, self.level.initial_state(clips))
@@ -154,7 +150,7 @@ class Generator(StreamingModule):
                     power, level, f_prior, self.level_path.initial_state(clips)
                 )
         prediction, _ = self.band_predictor.predict(
-            power, f_prior, heard, self.band_predictor.initial_state(clips), with_other
+            power, f_prior, heard, self.band_predictor.initial_state(clips)
         )
         return prediction
 

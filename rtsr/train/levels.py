@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rtsr.model.bands import band_centres, band_means
 from rtsr.model.config import SYNTHESIS_FRAME
 from rtsr.timing import HOP, OVERLAP
+from rtsr.train.gammatone import gammatone_powers, gammatone_weights
 from rtsr.train.losses import band_mask
 from rtsr.train.similarity import dissimilarity
 
@@ -39,6 +40,12 @@ FRESH_FRAMES = 32
 FRESH_WEIGHT = 0.2
 #: contours are compared over 80 ms, every 20
 CONTOUR_FRAMES, CONTOUR_STEP = 8, 2
+#: smallest power of a gammatone filter that is told from silence, -45 dB of amplitude
+LEAST_HEARD = 1e-9
+#: frames at the start of a clip that are not compared as they are heard, if it is long enough
+UNHEARD_FRAMES = 16
+#: in dB**2 of amplitude, up to which level and contours count as flat: near ViSQOL's own
+HEARD_SLACK = (1e-4, 0.02)
 
 
 class LevelLoss(nn.Module):
@@ -51,6 +58,8 @@ class LevelLoss(nn.Module):
     window: Tensor
     means: Tensor
     centres: Tensor
+    filters: Tensor
+    filter_weights: Tensor
 
     def __init__(self, bands: int) -> None:
         super().__init__()
@@ -59,6 +68,8 @@ class LevelLoss(nn.Module):
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("means", band_means(bands, WINDOW // 2 + 1), persistent=False)
         self.register_buffer("centres", band_centres(bands), persistent=False)
+        self.register_buffer("filters", gammatone_powers(bands), persistent=False)
+        self.register_buffer("filter_weights", gammatone_weights(), persistent=False)
 
     def powers(self, reference: Tensor) -> Tensor:
         """Compute the mean power per bin in each band of the reference ``(batch, 1, samples)``.
@@ -127,6 +138,30 @@ class LevelLoss(nn.Module):
         nearness = ((target - top + CELL_RANGE_DB) / CELL_SLOPE_DB).sigmoid()
         return _mean(_tilted(error, CELL_QUANTILE), mask * (nearness + LEAST_CELL_WEIGHT))
 
+    def heard_dissimilarity(
+        self,
+        power: Tensor,
+        reference: Tensor,
+        limits: tuple[Tensor, Tensor],
+        noise_floor: Tensor,
+    ) -> Tensor:
+        """Compare powers as ViSQOL compares the spectrograms of what they stand for; 0 to 1.
+
+        Outside the limits the reference stands in for the estimate, and a filter counts by how much
+        of its power comes from within. Arguments as for :meth:`cell_error`.
+        """
+        mask = (band_mask(self.centres, *limits) > 0.5).float()
+        heard = torch.where(mask > 0.0, power, reference) + noise_floor
+        logs = [
+            0.5 * (_smooth(one @ self.filters) + LEAST_HEARD).log()
+            for one in (heard, reference + noise_floor)
+        ]
+        open_share = mask @ self.filters / self.filters.sum(dim=0)
+        first = min(UNHEARD_FRAMES // CONTOUR_STEP, logs[0].shape[1] // 2)
+        return dissimilarity(
+            logs[0][:, first:], logs[1][:, first:], self.filter_weights * open_share, HEARD_SLACK
+        )
+
     def mean_error(
         self,
         power: Tensor,
@@ -154,11 +189,13 @@ class LevelLoss(nn.Module):
 
     @staticmethod
     def _contours(power: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-        logs = []
-        for one in (power, reference):
-            smooth = nn.functional.avg_pool1d(one.transpose(1, 2), CONTOUR_FRAMES, CONTOUR_STEP)
-            logs.append(smooth.transpose(1, 2).log())
-        return dissimilarity(logs[0], logs[1], mask)
+        return dissimilarity(_smooth(power).log(), _smooth(reference).log(), mask)
+
+
+def _smooth(power: Tensor) -> Tensor:
+    """Return means over 80 ms, every 20, of ``(batch, frames, bands)``."""
+    smooth = nn.functional.avg_pool1d(power.transpose(1, 2), CONTOUR_FRAMES, CONTOUR_STEP)
+    return smooth.transpose(1, 2)
 
 
 def _mean(error: Tensor, weight: Tensor) -> Tensor:

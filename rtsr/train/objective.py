@@ -123,7 +123,12 @@ class Objective:
             return self.other_sound_losses(generator, bands)
         with self.autocast():
             terms = predictor_levels(generator, bands, self.levels)
-        return Losses(terms["predictor"] + SPEECH_WEIGHT * terms["is_speech"], terms)
+        weights = {
+            "predictor_heard": self.settings.predictor_heard,
+            "is_speech": SPEECH_WEIGHT,
+        }
+        total = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+        return Losses(total, terms)
 
     def other_sound_losses(self, generator: Generator, bands: Bands) -> Losses:
         """Losses of the band predictor's part for other sound."""

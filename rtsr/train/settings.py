@@ -50,6 +50,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "teacher_steps": _COUNT,
     "distribution": _ANY,
     "predictor_alone": _SHARE,
+    "predictor_heard": _ANY,
     "path_alone": _SHARE,
     "levels": _ANY,
     "contours": _ANY,
@@ -78,12 +79,13 @@ class TrainSettings:
     :class:`~rtsr.model.config.ModelConfig` that differ from those of ``model``.
 
     Steps that compare levels alone take ``level_batch`` clips of ``level_frames``. In the first
-    ``predictor_alone`` of their stage only the band predictor learns, which learns nowhere else; in
-    the first ``path_alone`` of what is left only the level path, which is quick; then all else.
-    In refinement they take turns with whole steps, one in ``levels_every`` (0: never), and whole
-    steps add the error of levels in dB with the weight ``levels``. ``contours`` weighs how unlike
-    the contours of levels are (0 to 1) against decibels. With ``other_sound_alone`` nothing learns
-    but the part of the band predictor for sound other than speech, in the stage of levels.
+    ``predictor_alone`` of their stage only the band predictor learns, which learns nowhere else;
+    there ``predictor_heard`` weighs how unlike the two would be heard (0 to 1) against decibels. In
+    the first ``path_alone`` of what is left learns only the level path, which is quick; then all
+    else. In refinement they take turns with whole steps, one in ``levels_every`` (0: never), and
+    whole steps add the error of levels in dB with the weight ``levels``. ``contours`` weighs how
+    unlike the contours of levels are (0 to 1) against decibels. With ``other_sound_alone`` nothing
+    learns but the part of the band predictor for sound other than speech, in the stage of levels.
     ``domains`` are the shares in which clips are drawn.
     """
 
@@ -113,6 +115,7 @@ class TrainSettings:
     teacher_steps: int = 4
     distribution: float = 0.3
     predictor_alone: float = 0.4
+    predictor_heard: float = 60.0
     other_sound_alone: bool = False
     path_alone: float = 0.5
     levels: float = 0.1

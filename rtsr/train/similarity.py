@@ -20,18 +20,24 @@ _DECIBEL = 10.0 / math.log(10.0)
 _KERNEL = (0.0113, 0.0838, 0.0113, 0.0838, 0.6196, 0.0838, 0.0113, 0.0838, 0.0113)
 # In dB**2. The metric's own constants are far smaller and would let the slope explode where both
 # sounds are flat.
-_LEVEL_SLACK = 1.0
-_SHAPE_SLACK = 0.5
+LEVEL_SLACK = 1.0
+SHAPE_SLACK = 0.5
 _LEAST_VARIANCE = 1e-3
 
 
-def dissimilarity(estimate: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """One minus NSIM, the mean over the bands that the mask keeps; 0 for equal sounds.
+def dissimilarity(
+    estimate: Tensor,
+    reference: Tensor,
+    weights: Tensor,
+    slack: tuple[float, float] = (LEVEL_SLACK, SHAPE_SLACK),
+) -> Tensor:
+    """One minus NSIM, the weighted mean over the bands; 0 for equal sounds.
 
     Args:
         estimate: natural logarithms of band powers ``(batch, frames, bands)``.
         reference: likewise.
-        mask: one or zero, ``(batch, 1, bands)``.
+        weights: of the bands, ``(batch, 1, bands)``; zero where they are not compared.
+        slack: up to which level and contours count as flat, in dB**2.
     """
     a, b = _DECIBEL * estimate, _DECIBEL * reference
     loudest = torch.maximum(a, b).amax(2, keepdim=True).detach()
@@ -45,12 +51,11 @@ def dissimilarity(estimate: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     variance_a = (square_a - mean_a * mean_a).clamp(min=0.0)
     variance_b = (square_b - mean_b * mean_b).clamp(min=0.0)
     covariance = product - mean_a * mean_b
-    level = (2.0 * mean_a * mean_b + _LEVEL_SLACK) / (
-        mean_a.square() + mean_b.square() + _LEVEL_SLACK
-    )
+    level = (2.0 * mean_a * mean_b + slack[0]) / (mean_a.square() + mean_b.square() + slack[0])
     deviations = ((variance_a + _LEAST_VARIANCE) * (variance_b + _LEAST_VARIANCE)).sqrt()
-    shape = (covariance + _LEAST_VARIANCE + _SHAPE_SLACK) / (deviations + _SHAPE_SLACK)
-    per_clip = ((1.0 - level * shape) * mask).sum((1, 2)) / (mask.sum((1, 2)) * a.shape[1] + 1e-3)
+    shape = (covariance + _LEAST_VARIANCE + slack[1]) / (deviations + slack[1])
+    weight = weights.sum((1, 2)) * a.shape[1] + 1e-3
+    per_clip = ((1.0 - level * shape) * weights).sum((1, 2)) / weight
     return per_clip.mean()
 
 

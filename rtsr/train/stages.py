@@ -126,18 +126,28 @@ def flow_matching(generator: Generator, batch: Batch) -> Tensor:
 def predictor_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> dict[str, Tensor]:
     """Stage 3, first part: train the band predictor by itself, on powers of bands.
 
+    Its part for other sound, if it has one, follows, so that what it knows of the hidden values
+    does not go out of date.
+
     Raises:
         ValueError: the model has no band predictor.
     """
-    predicted = generator.predict_from_bands(bands.power, bands.cutoffs, with_other=False)
+    predicted = generator.predict_from_bands(bands.power, bands.cutoffs)
     # Nothing of what is no speech is compared.
     limits = bands.f_prior, bands.is_speech * bands.f_end
-    error = loss.cell_error(
-        (2.0 * predicted.speech).exp(), bands.reference, limits, bands.noise_floor
-    )
+    compared = (2.0 * predicted.speech).exp(), bands.reference, limits, bands.noise_floor
     wanted = bands.is_speech[:, None, None].expand_as(predicted.logit)
     doubt = functional.binary_cross_entropy_with_logits(predicted.logit.float(), wanted)
-    return {"predictor": error, "is_speech": doubt}
+    # Eight bits of mantissa would leave nothing of the variances of decibels.
+    with torch.autocast(doubt.device.type, enabled=False):
+        terms = {
+            "predictor": loss.cell_error(*compared),
+            "predictor_heard": loss.heard_dissimilarity(*compared),
+            "is_speech": doubt,
+        }
+    if predicted.other is not None:
+        terms["other_sound"] = _other_error(predicted.other, bands, loss)
+    return terms
 
 
 def other_sound_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> dict[str, Tensor]:
@@ -151,10 +161,13 @@ def other_sound_levels(generator: Generator, bands: Bands, loss: LevelLoss) -> d
     predicted = generator.predict_from_bands(bands.power, bands.cutoffs)
     if predicted.other is None:
         raise ValueError(f"the model {generator.config.name!r} has no part for other sound")
-    # Nothing of what is speech is compared.
+    return {"other_sound": _other_error(predicted.other, bands, loss)}
+
+
+def _other_error(other: Tensor, bands: Bands, loss: LevelLoss) -> Tensor:
+    """Return the mean error in dB of levels of what is no speech."""
     limits = bands.f_prior, (1.0 - bands.is_speech) * bands.f_end
-    power = (2.0 * predicted.other).exp()
-    return {"other_sound": loss.mean_error(power, bands.reference, limits, bands.noise_floor)}
+    return loss.mean_error((2.0 * other).exp(), bands.reference, limits, bands.noise_floor)
 
 
 def path_levels(generator: Generator, batch: Batch, loss: LevelLoss) -> dict[str, Tensor]:

@@ -181,3 +181,48 @@ def test_contours_are_compared_above_the_cutoff_only(loss):
     wrong = flat(-40.0)
     wrong[:, ::20, :30] += 20.0
     assert float(compared(loss, wrong, flat(-40.0))[1]) == pytest.approx(0.0, abs=1e-3)
+
+
+def heard(loss, estimate, reference, f_prior=4000.0, f_end=24_000.0):
+    limits = torch.full((1,), f_prior), torch.full((1,), f_end)
+    powers = (10.0 ** (x / 10.0) for x in (estimate, reference))
+    return float(loss.heard_dissimilarity(*powers, limits, torch.full((1, 1, BANDS), 1e-12)))
+
+
+def contour(seed=0):
+    torch.manual_seed(seed)
+    return 8.0 * torch.randn(1, FRAMES // 10, BANDS).repeat_interleave(10, dim=1)
+
+
+def test_what_is_heard_alike_does_not_differ(loss):
+    reference = flat(-40.0) + contour()
+    assert heard(loss, reference, reference) == pytest.approx(0.0, abs=1e-4)
+    assert heard(loss, flat(-40.0) + contour(1), reference) > 0.5
+    # As ViSQOL has it, a contour that is followed 6 dB too low is much nearer than none.
+    assert heard(loss, reference - 6.0, reference) < 0.5 * heard(loss, flat(-40.0), reference)
+
+
+def test_octaves_are_heard_that_speech_lacks_most(loss):
+    """At low scores ViSQOL's regression goes by what lies above 7 kHz."""
+    reference = flat(-40.0) + contour()
+    lower, upper = reference.clone(), reference.clone()
+    is_lower = (loss.centres > 4000.0) & (loss.centres < 6000.0)
+    is_upper = (loss.centres > 9000.0) & (loss.centres < 16_000.0)
+    lower[:, :, is_lower] = -40.0
+    upper[:, :, is_upper] = -40.0
+    assert heard(loss, lower, reference) < 0.3 * heard(loss, upper, reference)
+
+
+def test_nothing_is_heard_below_the_cutoff_or_beyond_the_end(loss):
+    reference = flat(-40.0)
+    for wrong, f_end in ((slice(0, 24), 24_000.0), (slice(58, 64), 15_000.0)):
+        estimate = reference.clone()
+        estimate[:, ::10, wrong] += 20.0
+        assert heard(loss, estimate, reference, f_end=f_end) == pytest.approx(0.0, abs=1e-4)
+    # As for a clip none of whose bands may be compared.
+    assert heard(loss, flat(-60.0), reference + contour(), f_end=0.0) == 0.0
+
+
+def test_the_shortest_clips_are_heard(loss):
+    short = (flat(-40.0) + contour())[:, :8]
+    assert heard(loss, short, short) == pytest.approx(0.0, abs=1e-4)

@@ -46,7 +46,7 @@ PLAIN = DegradeConfig(
     analog_share=0.0,
     companding_share=0.0,
 )
-PREDICTOR_TERMS = {"predictor", "is_speech"}
+PREDICTOR_TERMS = {"predictor", "predictor_heard", "is_speech", "other_sound"}
 LEVEL_TERMS = {"levels", "path", "levels_contours", "path_contours"}
 
 
@@ -351,7 +351,8 @@ def test_other_sound_learns_from_what_is_no_speech(tmp_path):
         bands.is_speech[:] = is_speech
         with torch.no_grad():
             terms = stages.predictor_levels(trainer.generator, bands, trainer.levels)
-            terms.update(stages.other_sound_levels(trainer.generator, bands, trainer.levels))
+            of_other = stages.other_sound_levels(trainer.generator, bands, trainer.levels)
+        assert terms["other_sound"] == of_other["other_sound"]
         said.append((float(terms["predictor"]), float(terms["other_sound"])))
     (of_speech, of_other), (speech, other) = said
     assert of_speech == other == 0.0
@@ -482,11 +483,32 @@ def test_sizes_that_cannot_be_are_refused(change):
 
 
 def test_the_predictor_learns_the_levels_of_bands(tmp_path):
-    trainer = at_levels(tmp_path, warm_up_steps=1, learning_rates=(1e-3, 1e-3, 1e-2, 1e-3))
+    rates = {"warm_up_steps": 1, "learning_rates": (1e-3, 1e-3, 1e-2, 1e-3)}
+    trainer = at_levels(tmp_path, predictor_heard=0.0, **rates)
     first = float(trainer.take_step(0.0)["predictor"])
     for _ in range(60):
         last = float(trainer.take_step(0.0)["predictor"])
     assert last < 0.5 * first
+
+
+def test_the_predictor_learns_what_is_heard(tmp_path):
+    rates = {"warm_up_steps": 1, "learning_rates": (1e-3, 1e-3, 1e-2, 1e-3)}
+    trainer = at_levels(tmp_path, predictor_heard=500.0, **rates)
+    first = float(trainer.take_step(0.0)["predictor_heard"])
+    for _ in range(60):
+        last = float(trainer.take_step(0.0)["predictor_heard"])
+    assert last < 0.8 * first
+
+
+def test_what_is_heard_is_compared_in_full_precision(tmp_path):
+    """Rounded to eight bits of mantissa, variances of decibels are noise."""
+    said = []
+    for precision in ("fp32", "bf16"):
+        trainer = at_levels(tmp_path / precision, precision=precision)
+        with torch.no_grad():
+            losses = trainer.objective.predictor_losses(trainer.generator, trainer.draw_bands())
+        said.append(float(losses.terms["predictor_heard"]))
+    assert said[1] == pytest.approx(said[0], rel=0.05)
 
 
 def test_a_model_without_a_level_path_learns_levels_with_its_gains(tmp_path):
