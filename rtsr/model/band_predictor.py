@@ -26,7 +26,7 @@ from rtsr.model.streaming import State, branch
 
 #: by how much the gains of speech, and of other sound, move from where they are to the predicted
 #: level
-SHARE = 0.5
+SHARE = 0.75
 OTHER_SHARE = 0.5
 #: mean power of a bin that is added before logarithms; white noise of full scale has one
 LEAST_POWER = 1e-10
