@@ -165,6 +165,12 @@ def train_command(
                 "again. [model_changes] decoder_free_bins = true keeps them."
             )
     run_until_stopped(trainer, minutes)
+    if trainer.left_out:
+        typer.echo(
+            f"{trainer.left_out} of {sum(trainer.steps)} steps were left out, because their "
+            "gradients were not finite.",
+            err=True,
+        )
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
 
 
@@ -193,6 +199,7 @@ def run_until_stopped(trainer: Trainer, minutes: float) -> None:
             step = trainer.steps[trainer.stage]
             bar.update(task, completed=trainer.elapsed, description=f"{stage} {step}  {values}")
             if kept:
+                trainer.check_is_finite()
                 trainer.save()
                 signal.raise_signal(kept[0])
 

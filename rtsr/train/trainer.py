@@ -59,6 +59,8 @@ SLIM = "slim.pt"
 LOG = "log.jsonl"
 LOG_EVERY = 20
 VALID_BATCHES = 2
+#: Steps left out in a row after which no number will be finite again, since weights stay.
+MOST_LEFT_OUT = 50
 #: those of checkpoints that do not name theirs
 STAGES_BEFORE = ("autoencoder", "flow", "refinement")
 
@@ -78,13 +80,16 @@ def frozen(generator: Generator) -> Generator:
     return copy.deepcopy(generator).eval().requires_grad_(False)
 
 
-def _step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+def _step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
     """Take a step, unless the norm of its gradients says that one is not finite.
 
-    A fused optimiser itself leaves such a step out: asking would wait for the device.
+    A fused optimiser itself leaves such a step out: asking would wait for the device. Returns 1
+    where it did and 0 where not, on the device.
     """
-    optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    is_left_out = (~torch.isfinite(norm)).float()
+    optimizer.found_inf = is_left_out  # type: ignore[attr-defined]
     optimizer.step()
+    return is_left_out
 
 
 def _fused(state: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +154,9 @@ class Trainer:
         self.teacher: Generator | None = None
         self.steps = [0] * len(STAGES)
         self.elapsed = 0.0
+        # Steps whose gradients were not finite: of the run, and the last ones in a row.
+        self._left_out = torch.zeros((), device=self.device)
+        self._left_out_in_a_row = torch.zeros((), device=self.device)
         self.grown_from: dict[str, Any] | None = None
         self._is_of_predictor = False
         # Whether the band predictor has the average of its weights.
@@ -162,17 +170,22 @@ class Trainer:
 
         Settings with ``steps`` end it earlier, once every stage has taken its own; ``math.inf``
         minutes then leave the clock out of it.
+
+        Raises:
+            RtsrError: numbers are not finite and will not be again; the checkpoint of before stays.
         """
         settings = self.settings
         schedule = self._schedule(minutes)
         last = time.monotonic()
         saved = self.elapsed
         shown: dict[str, float] = {}
+        steps_before = sum(self.steps)
         while self.elapsed < minutes:
             done = schedule.share_done(self.stage, self.steps, self.elapsed)
             if done >= 1.0:
                 if not schedule.has_more_after(self.stage):
                     break
+                self.check_is_finite()
                 self.next_stage()
                 continue
             terms = self.take_step(max(done, 0.0))
@@ -181,17 +194,62 @@ class Trainer:
             self.elapsed += (now - last) / 60.0
             last = now
             if self.elapsed - saved >= settings.checkpoint_minutes:
-                self.save()
+                validated = self._validate_and_save()
                 saved = self.elapsed
-                validated = self.validate()
                 terms.update(validated)
             if sum(self.steps) % LOG_EVERY == 0 or validated:
-                shown = _plain(terms)
+                in_a_row = self._left_out_in_a_row
+                shown = _plain({**terms, "left_out": self._left_out, "in_a_row": in_a_row})
+                has_diverged = shown.pop("in_a_row") >= MOST_LEFT_OUT
+                if not shown["left_out"]:
+                    del shown["left_out"]
                 self._log(shown)
+                if has_diverged:
+                    raise self._diverged()
             if progress is not None:
                 progress(self, shown)
+        if 0 < sum(self.steps) - steps_before <= int(self._left_out_in_a_row):
+            raise self._diverged()
+        self._log(_plain(self._validate_and_save()))
+
+    @property
+    def left_out(self) -> int:
+        """Return how many steps were left out because their gradients were not finite."""
+        return int(self._left_out)
+
+    def check_is_finite(self) -> None:
+        """Raise :class:`RtsrError` where the last steps were left out and validation fails, too.
+
+        To be asked before something is saved: a checkpoint of what can learn no more is worth less
+        than the one that it would replace.
+        """
+        if self._left_out_in_a_row:
+            self._check_validation(self.validate())
+
+    def _validate_and_save(self) -> dict[str, Tensor]:
+        """Save what was learnt, unless its validation is not finite; returns that."""
+        try:
+            validated = self.validate()
+        except Exception:
+            # Whatever else is wrong with it, what was learnt is kept.
+            self.save()
+            raise
+        self._check_validation(validated)
         self.save()
-        self._log(_plain(self.validate()))
+        return validated
+
+    def _check_validation(self, validated: dict[str, Tensor]) -> None:
+        if not all(map(math.isfinite, _plain(validated).values())):
+            raise self._diverged()
+
+    def _diverged(self) -> RtsrError:
+        path = self.folder / CHECKPOINT
+        kept = f"{path} is kept as it was before" if path.exists() else "nothing was saved"
+        return RtsrError(
+            f"The numbers of the training are no longer finite (stage {STAGES[self.stage]}, step "
+            f"{self.steps[self.stage]}, {self.left_out} steps left out), so {kept}; lower "
+            "'learning_rates' or 'gradient_clip', or choose precision = \"fp32\"."
+        )
 
     def _schedule(self, minutes: float) -> Schedule:
         if self.settings.steps is not None:
@@ -221,7 +279,9 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(
             self.trained, self.settings.gradient_clip, foreach=True
         )
-        _step_if_finite(self.optimizer, norm)
+        is_left_out = _step_if_finite(self.optimizer, norm)
+        self._left_out.add_(is_left_out)
+        self._left_out_in_a_row.add_(is_left_out).mul_(is_left_out)
         if losses.compared is not None:
             self._discriminator_step(*losses.compared)
         self.average.update()
@@ -437,6 +497,7 @@ class Trainer:
             "stage": self.stage,
             "steps": self.steps,
             "elapsed": self.elapsed,
+            "left_out": self.left_out,
             "is_settled": self._is_settled,
             "rng": self.rng.bit_generator.state,
             "torch_rng": random_state(self.device),
@@ -499,6 +560,7 @@ class Trainer:
         # Those of before do not say: what was averaged once may be averaged again.
         self._is_settled = content.get("is_settled", False)
         self.elapsed = content["elapsed"]
+        self._left_out.fill_(content.get("left_out", 0))
         self.grown_from = content["facts"].get("grown_from")
         self.generator.load_state_dict(content["generator"])
         self._begin(content["stage"])
@@ -524,7 +586,11 @@ class Trainer:
             "stage": STAGES[self.stage],
             "step": self.steps[self.stage],
             "minutes": round(self.elapsed, 3),
-            **{name: round(value, 5) for name, value in values.items()},
+            # JSON knows no NaN.
+            **{
+                name: round(value, 5) if math.isfinite(value) else None
+                for name, value in values.items()
+            },
         }
         with open(self.folder / LOG, "a") as file:
             file.write(json.dumps(entry) + "\n")
