@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from rtsr.errors import RtsrError
-from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.band_domain import BandDomain, Bands
@@ -34,6 +34,7 @@ from rtsr.train.grow import load_start
 from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, SpectralLoss
 from rtsr.train.objective import Moment, Objective
+from rtsr.train.resume import check_is_of_this_run
 from rtsr.train.schedule import (
     AUTOENCODER,
     FLOW,
@@ -50,6 +51,7 @@ from rtsr.train.stages import (
     Pair,
     all_levels,
     autoencode,
+    flow_matching,
     level_terms,
     one_step,
 )
@@ -61,8 +63,6 @@ LOG_EVERY = 20
 VALID_BATCHES = 2
 #: Steps left out in a row after which no number will be finite again, since weights stay.
 MOST_LEFT_OUT = 50
-#: those of checkpoints that do not name theirs
-STAGES_BEFORE = ("autoencoder", "flow", "refinement")
 
 Progress = Callable[["Trainer", dict[str, float]], None]
 
@@ -213,6 +213,15 @@ class Trainer:
         self._log(_plain(self._validate_and_save()))
 
     @property
+    def lacks_steps(self) -> bool:
+        """Say whether the run is bound by steps and has not taken all of them yet."""
+        if self.settings.steps is None:
+            return False
+        schedule = BySteps(self.settings.steps)
+        is_over = schedule.share_done(self.stage, self.steps, self.elapsed) >= 1.0
+        return not is_over or schedule.has_more_after(self.stage)
+
+    @property
     def left_out(self) -> int:
         """Return how many steps were left out because their gradients were not finite."""
         return int(self._left_out)
@@ -298,7 +307,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, Tensor]:
-        """Spectral losses of the averaged weights on the same few valid clips every time."""
+        """Losses of the stage, of the averaged weights on the same few valid clips every time."""
         if not len(self.valid_corpus.starts):
             return {}
         generator = self.averaged()
@@ -321,6 +330,9 @@ class Trainer:
         with self._autocast():
             if is_of_levels:
                 return all_levels(generator, batch, self.levels)
+            if self.stage == FLOW:
+                # Nothing else changes meanwhile.
+                return {"flow": flow_matching(generator, batch)}
             if self.stage == REFINEMENT:
                 refined = one_step(generator, batch)
                 pair = refined.pair
@@ -472,6 +484,7 @@ class Trainer:
             "clips": len(self.train_corpus.starts),
             "hours": round(float(self.train_corpus.lengths.sum()) / 48_000 / 3600, 2),
             "settings": self.settings.to_dict(),
+            **({"octave_rate": self.octave_rate} if self.octave_rate != SAMPLE_RATE else {}),
             **({"grown_from": self.grown_from} if self.grown_from else {}),
         }
 
@@ -510,52 +523,13 @@ class Trainer:
         if not path.exists():
             return False
         content = load_checkpoint(path, str(self.device))
-        self._check_is_of_this_run(content, path)
+        check_is_of_this_run(content, path, self.settings, self.octave_rate)
         self._restore(content)
         return True
 
-    def _check_is_of_this_run(self, content: dict[str, Any], path: Path) -> None:
-        """Raise :class:`RtsrError` where a checkpoint is none to go on with."""
-        if differing := sorted(self._differences(content, path)):
-            raise RtsrError(
-                f"{path} was trained with another model configuration ({', '.join(differing)}); "
-                "choose another --out folder or the configuration it was begun with."
-            )
-        theirs = content.get("octave_rate", SAMPLE_RATE)
-        if theirs != self.octave_rate:
-            raise RtsrError(
-                f"{path} is trained for sound up to {theirs // 2} Hz, not {self.octave_rate // 2} "
-                "Hz; go on with its --stage, or choose another --out folder."
-            )
-        if "optimizer" not in content:
-            raise RtsrError(
-                f"{path} was restored from an exported graph and is no run to go on with; move it "
-                "and begin one with --grow-from."
-            )
-        stages = content.get("stages", STAGES_BEFORE)
-        if list(stages) != list(STAGES):
-            raise RtsrError(
-                f"{path} was trained in the stages {', '.join(stages)}, and this version has "
-                f"{', '.join(STAGES)}; begin a run with --grow-from {path}, if it reached its "
-                "refinement, or with another --out folder."
-            )
-        before = content["settings"].get("other_sound_alone", False)
-        if before != self.settings.other_sound_alone:
-            raise RtsrError(
-                f"{path} is a run with other_sound_alone = {str(before).lower()}; go on with that, "
-                "or choose another --out folder."
-            )
-
-    def _differences(self, content: dict[str, Any], path: Path) -> set[str]:
-        """Names of the model's settings in which a checkpoint differs; absent ones are defaults."""
-        try:
-            theirs = ModelConfig.from_dict(content["model_config"]).to_dict()
-        except (TypeError, ValueError) as error:
-            raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
-        ours = self.generator.config.to_dict()
-        return {name for name, value in ours.items() if value != theirs[name]}
-
     def _restore(self, content: dict[str, Any]) -> None:
+        # The weights were drawn by it, and so was all that came after.
+        self.settings = replace(self.settings, seed=content["settings"]["seed"])
         self.steps = list(content["steps"])
         # Those of before do not say: what was averaged once may be averaged again.
         self._is_settled = content.get("is_settled", False)

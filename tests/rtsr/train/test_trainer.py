@@ -185,6 +185,59 @@ def test_every_checkpoint_logs_its_validation_whatever_the_stage(tmp_path):
     assert [validated.count(stage) for stage in schedule.STAGES] == [2, 2, 4, 2]
 
 
+def test_the_flow_is_validated_by_its_own_loss(tmp_path):
+    """The autoencoder's would be the same to the last digit, since it learns nothing there."""
+    settings = replace(TINY, precision="fp32", steps=(0, 3, 0, 0))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.run(math.inf)
+    first = {name: float(value) for name, value in trainer.validate().items()}
+    assert list(first) == ["valid_flow"]
+    assert first == {name: float(value) for name, value in trainer.validate().items()}
+    for value in trainer.average.values.values():
+        value.mul_(1.5)
+    assert float(trainer.validate()["valid_flow"]) != first["valid_flow"]
+
+
+def test_an_octave_is_named_in_the_facts_of_its_training(tmp_path):
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu", octave_rate=96_000)
+    assert trainer.facts()["octave_rate"] == 96_000
+    assert "octave_rate" not in Trainer(TINY, corpus(), corpus(), tmp_path, "cpu").facts()
+
+
+def test_a_run_that_is_not_watched_prints_what_it_logs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
+    settings = replace(TINY, steps=(5, 0, 0, 0))
+    run_until_stopped(Trainer(settings, corpus(), corpus(), tmp_path, "cpu"), 60.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["autoencoder, step 2", "autoencoder, step 4"]
+    assert all("bins " in line for line in lines)
+
+
+def test_who_stops_a_run_is_told_where_it_goes_on(tmp_path, monkeypatch, capsys):
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
+    real = trainer.draw_batch
+
+    def told_to_stop(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(trainer, "draw_batch", told_to_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(trainer, 60.0)
+    said = f"Saved {tmp_path / CHECKPOINT} at autoencoder, step 1; the same command goes on."
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("taken", "lacks"), [([0, 0, 3, 0], False), ([2, 0, 2, 0], True), ([2, 0, 0, 0], True)]
+)
+def test_a_run_knows_whether_its_steps_are_taken(tmp_path, taken, lacks):
+    """A grown one leaves out those of the first stages."""
+    trainer = Trainer(replace(TINY, steps=(2, 0, 3, 0)), corpus(), corpus(), tmp_path, "cpu")
+    trainer.steps, trainer.stage = taken, schedule.LEVELS if taken[2] else schedule.AUTOENCODER
+    assert trainer.lacks_steps is lacks
+
+
 def test_settings_that_change_on_the_way_hold_from_there_on(tmp_path):
     trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
     trainer.take_step(0.0)
