@@ -19,9 +19,15 @@ _IN_WORDS = ("description", "method", "data")
 
 
 def models_command(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...", help="Names or .onnx files; all that are bundled if left out."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List what can be run by name, and the cards.
+    """List what can be run by name, and the cards; or those of models of your own.
 
     `replicate` is no network; `octave` makes octaves beyond 48 kHz.
     """
@@ -29,16 +35,17 @@ def models_command(
 
     if as_json:
         options.check_stdout()
-    models = [find_model(name) for name in (*names(), *bundled_octaves())]
+    found = [find_model(name) for name in models or (*names(), *bundled_octaves())]
     if as_json:
-        typer.echo(json.dumps({"models": [_as_object(model) for model in models]}))
+        typer.echo(json.dumps({"models": [_as_object(model) for model in found]}))
         return
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console()
-    console.print(_table_of(models))
-    for model in models:
-        console.print(f"\n[bold]{model.name}[/bold]")
+    console.print(_table_of(found))
+    for model in found:
+        console.print(f"\n[bold]{escape(model.name)}[/bold]")
         card = model.metadata.card
         for line in _sentences(card):
             console.print(line, highlight=False, markup=False)
@@ -48,6 +55,7 @@ def models_command(
 
 
 def _table_of(models: list[Model]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
@@ -56,7 +64,7 @@ def _table_of(models: list[Model]) -> Table:
     for model in models:
         facts = model.metadata
         table.add_row(
-            model.name,
+            escape(model.name),
             "yes" if model.is_network else "no",
             facts.version,
             f"{facts.parameters / 1e6:.2f} M",

@@ -25,13 +25,19 @@ MOST_WORKERS = 256
 def train_command(
     data: Annotated[
         Path,
-        typer.Argument(help="A folder with manifest.csv, or any folder of wav, flac, ogg or mp3."),
+        typer.Argument(
+            help="A folder with manifest.csv, or any folder of wav, flac, ogg, opus, mp3 or aiff."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", help="Folder of the run: checkpoint and log; resumed if there.")
     ] = Path("runs/small"),
     minutes: Annotated[
-        float, typer.Option("--minutes", help="Age at which the run ends, resumptions counted in.")
+        float,
+        typer.Option(
+            "--minutes",
+            help="Age at which the run ends, resumptions counted in, also one of counted steps.",
+        ),
     ] = 240.0,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file with training settings.")
@@ -94,6 +100,7 @@ def train_command(
         raise MissingDependencyError("Training", "train") from error
     from rtsr.cli.progress import counting
     from rtsr.timing import SAMPLE_RATE
+    from rtsr.train.begin import check_run
     from rtsr.train.data import list_split, load_corpus, never_drawn
     from rtsr.train.listing import SPLITS
     from rtsr.train.octave import octave_rate_of, octave_settings
@@ -106,15 +113,18 @@ def train_command(
     if seed is not None:
         settings = replace(settings, seed=seed)
 
-    if settings.other_sound_alone and grow_from is None and not (out / CHECKPOINT).exists():
-        raise ArgumentError(
-            "'other_sound_alone' teaches a part of a model that is trained; name its checkpoint "
-            "with --grow-from."
-        )
     octave_rate = SAMPLE_RATE
     if octave_khz is not None:
         octave_rate = octave_rate_of(octave_khz)
         settings = octave_settings(settings)
+    check_run(
+        out / CHECKPOINT,
+        settings,
+        device=device,
+        octave_rate=octave_rate,
+        grow_from=grow_from,
+        seed=seed,
+    )
 
     def cache_of(split: str) -> Path | None:
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
@@ -130,6 +140,17 @@ def train_command(
                 err=True,
             )
     coded = settings.degrade.codec_share > 0.0
+    # First, since there is less of it, and it may hold nothing that can be used.
+    with counting("reading valid") as show:
+        valid_corpus = load_corpus(
+            data,
+            "valid",
+            workers=workers,
+            cache=cache_of("valid"),
+            octave_rate=octave_rate,
+            progress=show,
+        )
+    typer.echo(f"valid: {valid_corpus.describe()}")
     with counting("reading train") as show:
         train_corpus = load_corpus(
             data,
@@ -147,25 +168,10 @@ def train_command(
             "nothing, so noise floors and quiet top bands will not be learnt.",
             err=True,
         )
-    with counting("reading valid") as show:
-        valid_corpus = load_corpus(
-            data,
-            "valid",
-            workers=workers,
-            cache=cache_of("valid"),
-            octave_rate=octave_rate,
-            progress=show,
-        )
-    typer.echo(f"valid: {valid_corpus.describe()}")
     trainer = Trainer(
         settings, train_corpus, valid_corpus, out, device, keep_slim=slim, octave_rate=octave_rate
     )
     if trainer.resume():
-        if grow_from is not None and trainer.grown_from is None:
-            raise RtsrError(
-                f"{out / CHECKPOINT} is a run that did not begin with --grow-from; choose another "
-                "--out folder, or leave --grow-from out to go on."
-            )
         typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
     elif grow_from is not None:
         trainer.grow_from(grow_from)
@@ -176,6 +182,19 @@ def train_command(
                 "again. [model_changes] decoder_free_bins = true keeps them."
             )
     run_until_stopped(trainer, minutes)
+    if trainer.left_out:
+        typer.echo(
+            f"{trainer.left_out} of {sum(trainer.steps)} steps were left out, because their "
+            "gradients were not finite.",
+            err=True,
+        )
+    if trainer.lacks_steps:
+        typer.echo(
+            f"The run is {minutes:g} minutes old and ends in {_position(trainer)}, before it has "
+            f"taken the steps of its settings, {list(settings.steps or ())}; the same command with "
+            "more --minutes goes on.",
+            err=True,
+        )
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")
 
 
@@ -184,31 +203,49 @@ def run_until_stopped(trainer: Trainer, minutes: float) -> None:
 
     A run that is stopped goes on as if it had not been: it ends between two steps.
     """
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rtsr.train.schedule import STAGES
+    from rtsr.train.trainer import CHECKPOINT
 
+    console = Console()
+    shown: dict[str, float] = {}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as bar, _first_signal_kept() as kept:
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    with bar, _first_signal_kept() as kept:
         task = bar.add_task("starting", total=1.0)
         bar.update(task, completed=trainer.share_done(minutes))
 
         def show(trainer: Trainer, terms: dict[str, float]) -> None:
             values = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            stage = STAGES[trainer.stage]
-            step = trainer.steps[trainer.stage]
-            done = trainer.share_done(minutes)
-            bar.update(task, completed=done, description=f"{stage} {step}  {values}")
+            nonlocal shown
+            if terms and terms is not shown and not console.is_terminal:
+                # A file or a pipe holds what was logged, and grows no faster.
+                typer.echo(f"{trainer.elapsed:.1f} min  {_position(trainer)}  {values}")
+            shown = terms
+            description = f"{_position(trainer)}  {values}"
+            bar.update(task, completed=trainer.share_done(minutes), description=description)
             if kept:
+                trainer.check_is_finite()
                 trainer.save()
+                typer.echo(
+                    f"Saved {trainer.folder / CHECKPOINT} at {_position(trainer)}; "
+                    "the same command goes on."
+                )
                 signal.raise_signal(kept[0])
 
         trainer.run(minutes, show)
+
+
+def _position(trainer: Trainer) -> str:
+    from rtsr.train.schedule import STAGES
+
+    return f"{STAGES[trainer.stage]}, step {trainer.steps[trainer.stage]}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from rtsr.errors import ModelError
 from rtsr.runtime import replicate_file
 from rtsr.runtime.metadata import ModelMetadata, read_metadata
+from rtsr.timing import SAMPLE_RATE
 
 SUFFIX = ".onnx"
 #: Name of the network that makes octaves beyond 48 kHz.
@@ -89,12 +90,17 @@ def find_octave_model(model: str | Path | Model, octaves: int = 1) -> str | Path
 
 
 def check_up_to_48_khz(model: str | Path | Model) -> None:
-    """Raise :class:`ModelError` for a bundled network that makes octaves beyond 48 kHz only.
+    """Raise :class:`ModelError` for a network that makes octaves beyond 48 kHz only.
+
+    That is the bundled one, and those whose training says so (``rtsr train --stage``).
 
     It has learnt what lies above 12 kHz of its own clock, and nothing of a voice at 8 kHz.
     """
     found = model if isinstance(model, Model) else find_model(model)
-    if found.path in bundled_octaves().values():
+    training = found.metadata.card.get("training")
+    rate = training.get("octave_rate") if isinstance(training, dict) else None
+    is_trained_so = isinstance(rate, int) and rate > SAMPLE_RATE
+    if is_trained_so or found.path in bundled_octaves().values():
         raise ModelError(
             f"Model '{found.name}' makes octaves beyond 48 kHz only; give it as octave_model "
             f"(--octave-model), or use one of {', '.join(names())}."

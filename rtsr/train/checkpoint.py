@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import nn
@@ -51,6 +52,26 @@ def slim(content: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "teacher": None, "discriminators": None}
 
 
+class _Written:
+    """A file for PyTorch, which does not say why it could not be written: that is noted here.
+
+    PyTorch asks for no more of a file than these two.
+    """
+
+    def __init__(self, file: BinaryIO, failures: list[OSError]) -> None:
+        self._file, self._failures = file, failures
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self._failures.append(error)
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` so that ``path`` always holds a whole checkpoint.
 
@@ -58,13 +79,19 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         RtsrError: the folder cannot be written or the disk is full.
     """
     beside = path.with_name(f".{path.name}.part")
+    failures: list[OSError] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, **content}, beside)
+        with beside.open("wb") as file:
+            noted = cast(BinaryIO, _Written(file, failures))
+            torch.save({"format": FORMAT, **content}, noted)
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
-        raise RtsrError(f"Cannot write the checkpoint {path}: {error}.") from error
+        with suppress(OSError):  # of a folder that is none, or is gone
+            beside.unlink(missing_ok=True)
+        reason = failures[0] if failures else error
+        text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
+        raise RtsrError(f"Cannot write the checkpoint {path}: {text}.") from error
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:

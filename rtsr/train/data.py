@@ -20,7 +20,7 @@ from rtsr.train import codecs
 from rtsr.train.codec_versions import CodecVersions, plan, prepare_codec_versions
 from rtsr.train.corpus import DOMAIN_WEIGHTS, Corpus, shares_of
 from rtsr.train.decode import DecodedClip, UnusableFile, decode_all
-from rtsr.train.listing import Listed, list_recordings
+from rtsr.train.listing import MANIFEST, Listed, list_recordings
 
 __all__ = [
     "DEMO_SOURCES",
@@ -175,7 +175,8 @@ def _assemble(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
         raise RtsrError(
             f"None of the {len(listed)} recordings of the split '{split}' in {source} could be "
-            f"used ({reasons}); give a folder of wav, flac, ogg or mp3 recordings."
+            f"used ({reasons}); give a folder of wav, flac, ogg or mp3 recordings, with others of "
+            f"the split '{split}' in its {MANIFEST}."
         )
     samples.resize(filled, refcheck=False)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)

@@ -109,6 +109,8 @@ def decode(path: Path, entry: Listed, octave_rate: int = SAMPLE_RATE) -> Decoded
     except (ImportError, OSError) as error:
         raise MissingDependencyError("Decoding recordings", "train") from error
 
+    if not path.exists():
+        raise UnusableFile("there is no such file")
     try:
         with StreamedFile(native_name(path)) as file:
             rate = int(file.samplerate)

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from rtsr.errors import RtsrError
-from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator, seeded
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.band_domain import BandDomain, Bands
@@ -34,6 +34,7 @@ from rtsr.train.grow import load_start
 from rtsr.train.levels import LevelLoss
 from rtsr.train.losses import Powers, SpectralLoss
 from rtsr.train.objective import Moment, Objective
+from rtsr.train.resume import check_is_of_this_run
 from rtsr.train.schedule import (
     AUTOENCODER,
     FLOW,
@@ -50,6 +51,7 @@ from rtsr.train.stages import (
     Pair,
     all_levels,
     autoencode,
+    flow_matching,
     level_terms,
     one_step,
 )
@@ -59,8 +61,8 @@ SLIM = "slim.pt"
 LOG = "log.jsonl"
 LOG_EVERY = 20
 VALID_BATCHES = 2
-#: those of checkpoints that do not name theirs
-STAGES_BEFORE = ("autoencoder", "flow", "refinement")
+#: Steps left out in a row after which no number will be finite again, since weights stay.
+MOST_LEFT_OUT = 50
 
 Progress = Callable[["Trainer", dict[str, float]], None]
 
@@ -78,13 +80,16 @@ def frozen(generator: Generator) -> Generator:
     return copy.deepcopy(generator).eval().requires_grad_(False)
 
 
-def _step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+def _step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
     """Take a step, unless the norm of its gradients says that one is not finite.
 
-    A fused optimiser itself leaves such a step out: asking would wait for the device.
+    A fused optimiser itself leaves such a step out: asking would wait for the device. Returns 1
+    where it did and 0 where not, on the device.
     """
-    optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    is_left_out = (~torch.isfinite(norm)).float()
+    optimizer.found_inf = is_left_out  # type: ignore[attr-defined]
     optimizer.step()
+    return is_left_out
 
 
 def _fused(state: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +154,9 @@ class Trainer:
         self.teacher: Generator | None = None
         self.steps = [0] * len(STAGES)
         self.elapsed = 0.0
+        # Steps whose gradients were not finite: of the run, and the last ones in a row.
+        self._left_out = torch.zeros((), device=self.device)
+        self._left_out_in_a_row = torch.zeros((), device=self.device)
         self.grown_from: dict[str, Any] | None = None
         self._is_of_predictor = False
         # Whether the band predictor has the average of its weights.
@@ -162,17 +170,22 @@ class Trainer:
 
         Settings with ``steps`` end it earlier, once every stage has taken its own; ``math.inf``
         minutes then leave the clock out of it.
+
+        Raises:
+            RtsrError: numbers are not finite and will not be again; the checkpoint of before stays.
         """
         settings = self.settings
         schedule = self._schedule(minutes)
         last = time.monotonic()
         saved = self.elapsed
         shown: dict[str, float] = {}
+        steps_before = sum(self.steps)
         while self.elapsed < minutes:
             done = schedule.share_done(self.stage, self.steps, self.elapsed)
             if done >= 1.0:
                 if not schedule.has_more_after(self.stage):
                     break
+                self.check_is_finite()
                 self.next_stage()
                 continue
             terms = self.take_step(max(done, 0.0))
@@ -181,17 +194,71 @@ class Trainer:
             self.elapsed += (now - last) / 60.0
             last = now
             if self.elapsed - saved >= settings.checkpoint_minutes:
-                self.save()
+                validated = self._validate_and_save()
                 saved = self.elapsed
-                validated = self.validate()
                 terms.update(validated)
             if sum(self.steps) % LOG_EVERY == 0 or validated:
-                shown = _plain(terms)
+                in_a_row = self._left_out_in_a_row
+                shown = _plain({**terms, "left_out": self._left_out, "in_a_row": in_a_row})
+                has_diverged = shown.pop("in_a_row") >= MOST_LEFT_OUT
+                if not shown["left_out"]:
+                    del shown["left_out"]
                 self._log(shown)
+                if has_diverged:
+                    raise self._diverged()
             if progress is not None:
                 progress(self, shown)
+        if 0 < sum(self.steps) - steps_before <= int(self._left_out_in_a_row):
+            raise self._diverged()
+        self._log(_plain(self._validate_and_save()))
+
+    @property
+    def lacks_steps(self) -> bool:
+        """Say whether the run is bound by steps and has not taken all of them yet."""
+        if self.settings.steps is None:
+            return False
+        schedule = BySteps(self.settings.steps)
+        is_over = schedule.share_done(self.stage, self.steps, self.elapsed) >= 1.0
+        return not is_over or schedule.has_more_after(self.stage)
+
+    @property
+    def left_out(self) -> int:
+        """Return how many steps were left out because their gradients were not finite."""
+        return int(self._left_out)
+
+    def check_is_finite(self) -> None:
+        """Raise :class:`RtsrError` where the last steps were left out and validation fails, too.
+
+        To be asked before something is saved: a checkpoint of what can learn no more is worth less
+        than the one that it would replace.
+        """
+        if self._left_out_in_a_row:
+            self._check_validation(self.validate())
+
+    def _validate_and_save(self) -> dict[str, Tensor]:
+        """Save what was learnt, unless its validation is not finite; returns that."""
+        try:
+            validated = self.validate()
+        except Exception:
+            # Whatever else is wrong with it, what was learnt is kept.
+            self.save()
+            raise
+        self._check_validation(validated)
         self.save()
-        self._log(_plain(self.validate()))
+        return validated
+
+    def _check_validation(self, validated: dict[str, Tensor]) -> None:
+        if not all(map(math.isfinite, _plain(validated).values())):
+            raise self._diverged()
+
+    def _diverged(self) -> RtsrError:
+        path = self.folder / CHECKPOINT
+        kept = f"{path} is kept as it was before" if path.exists() else "nothing was saved"
+        return RtsrError(
+            f"The numbers of the training are no longer finite (stage {STAGES[self.stage]}, step "
+            f"{self.steps[self.stage]}, {self.left_out} steps left out), so {kept}; lower "
+            "'learning_rates' or 'gradient_clip', or choose precision = \"fp32\"."
+        )
 
     def _schedule(self, minutes: float) -> Schedule:
         first = LEVELS if self.grown_from else AUTOENCODER
@@ -227,7 +294,9 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(
             self.trained, self.settings.gradient_clip, foreach=True
         )
-        _step_if_finite(self.optimizer, norm)
+        is_left_out = _step_if_finite(self.optimizer, norm)
+        self._left_out.add_(is_left_out)
+        self._left_out_in_a_row.add_(is_left_out).mul_(is_left_out)
         if losses.compared is not None:
             self._discriminator_step(*losses.compared)
         self.average.update()
@@ -244,7 +313,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, Tensor]:
-        """Spectral losses of the averaged weights on the same few valid clips every time."""
+        """Losses of the stage, of the averaged weights on the same few valid clips every time."""
         if not len(self.valid_corpus.starts):
             return {}
         generator = self.averaged()
@@ -267,6 +336,9 @@ class Trainer:
         with self._autocast():
             if is_of_levels:
                 return all_levels(generator, batch, self.levels)
+            if self.stage == FLOW:
+                # Nothing else changes meanwhile.
+                return {"flow": flow_matching(generator, batch)}
             if self.stage == REFINEMENT:
                 refined = one_step(generator, batch)
                 pair = refined.pair
@@ -418,6 +490,7 @@ class Trainer:
             "clips": len(self.train_corpus.starts),
             "hours": round(float(self.train_corpus.lengths.sum()) / 48_000 / 3600, 2),
             "settings": self.settings.to_dict(),
+            **({"octave_rate": self.octave_rate} if self.octave_rate != SAMPLE_RATE else {}),
             **({"grown_from": self.grown_from} if self.grown_from else {}),
         }
 
@@ -443,6 +516,7 @@ class Trainer:
             "stage": self.stage,
             "steps": self.steps,
             "elapsed": self.elapsed,
+            "left_out": self.left_out,
             "is_settled": self._is_settled,
             "rng": self.rng.bit_generator.state,
             "torch_rng": random_state(self.device),
@@ -455,56 +529,18 @@ class Trainer:
         if not path.exists():
             return False
         content = load_checkpoint(path, str(self.device))
-        self._check_is_of_this_run(content, path)
+        check_is_of_this_run(content, path, self.settings, self.octave_rate)
         self._restore(content)
         return True
 
-    def _check_is_of_this_run(self, content: dict[str, Any], path: Path) -> None:
-        """Raise :class:`RtsrError` where a checkpoint is none to go on with."""
-        if differing := sorted(self._differences(content, path)):
-            raise RtsrError(
-                f"{path} was trained with another model configuration ({', '.join(differing)}); "
-                "choose another --out folder or the configuration it was begun with."
-            )
-        theirs = content.get("octave_rate", SAMPLE_RATE)
-        if theirs != self.octave_rate:
-            raise RtsrError(
-                f"{path} is trained for sound up to {theirs // 2} Hz, not {self.octave_rate // 2} "
-                "Hz; go on with its --stage, or choose another --out folder."
-            )
-        if "optimizer" not in content:
-            raise RtsrError(
-                f"{path} was restored from an exported graph and is no run to go on with; move it "
-                "and begin one with --grow-from."
-            )
-        stages = content.get("stages", STAGES_BEFORE)
-        if list(stages) != list(STAGES):
-            raise RtsrError(
-                f"{path} was trained in the stages {', '.join(stages)}, and this version has "
-                f"{', '.join(STAGES)}; begin a run with --grow-from {path}, if it reached its "
-                "refinement, or with another --out folder."
-            )
-        before = content["settings"].get("other_sound_alone", False)
-        if before != self.settings.other_sound_alone:
-            raise RtsrError(
-                f"{path} is a run with other_sound_alone = {str(before).lower()}; go on with that, "
-                "or choose another --out folder."
-            )
-
-    def _differences(self, content: dict[str, Any], path: Path) -> set[str]:
-        """Names of the model's settings in which a checkpoint differs; absent ones are defaults."""
-        try:
-            theirs = ModelConfig.from_dict(content["model_config"]).to_dict()
-        except (TypeError, ValueError) as error:
-            raise RtsrError(f"{path} is not a checkpoint of this version of rtsr train.") from error
-        ours = self.generator.config.to_dict()
-        return {name for name, value in ours.items() if value != theirs[name]}
-
     def _restore(self, content: dict[str, Any]) -> None:
+        # The weights were drawn by it, and so was all that came after.
+        self.settings = replace(self.settings, seed=content["settings"]["seed"])
         self.steps = list(content["steps"])
         # Those of before do not say: what was averaged once may be averaged again.
         self._is_settled = content.get("is_settled", False)
         self.elapsed = content["elapsed"]
+        self._left_out.fill_(content.get("left_out", 0))
         self.grown_from = content["facts"].get("grown_from")
         self.generator.load_state_dict(content["generator"])
         self._begin(content["stage"])
@@ -530,7 +566,11 @@ class Trainer:
             "stage": STAGES[self.stage],
             "step": self.steps[self.stage],
             "minutes": round(self.elapsed, 3),
-            **{name: round(value, 5) for name, value in values.items()},
+            # JSON knows no NaN.
+            **{
+                name: round(value, 5) if math.isfinite(value) else None
+                for name, value in values.items()
+            },
         }
         with open(self.folder / LOG, "a") as file:
             file.write(json.dumps(entry) + "\n")

@@ -225,7 +225,7 @@ def test_the_command_line_takes_what_is_written(command: Command) -> None:
     [
         "enhence a b",
         "enhance a b --modle small",
-        "models a",
+        "warm-up a",
         "call web --to sip:a@b",
         "live --learn",
     ],

@@ -489,6 +489,16 @@ def test_the_network_for_octaves_makes_nothing_else(begin: Callable[[], object])
     Upsampler(96000, model=OCTAVE).close()
 
 
+def test_a_network_of_ones_own_for_octaves_makes_nothing_else(
+    write_model: Callable[..., Path],
+) -> None:
+    """As its training says, which ``rtsr train --stage 96`` wrote."""
+    own = write_model(card={"training": {"octave_rate": 96_000}})
+    with pytest.raises(ModelError, match="makes octaves beyond 48 kHz only"):
+        Upsampler(8000, model=own)
+    Upsampler(48000, model="replicate", octave_model=own, output_rate=96000).close()
+
+
 def test_a_bundled_network_has_the_bundled_octave_beside_it(
     stand_in: Path, make_sound: MakeSound
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -169,6 +170,22 @@ def test_eval_shows_the_input_beside_the_estimate(tmp_path: Path, runner: CliRun
     assert values["input"]["lsd_near"] > 3.0
     without = runner.invoke(application.app, [*arguments[:3], *arguments[5:], "--json"]).stdout
     assert "input" not in json.loads(without)
+
+
+def test_models_shows_the_card_of_ones_own(
+    runner: CliRunner, write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    own = write_model(version="7", card={"description": "Learnt from owls."})
+    own = own.rename(tmp_path / "[owls].onnx")
+    result = runner.invoke(application.app, ["models", str(own)])
+    assert "Learnt from owls." in result.stdout
+    assert "[owls].onnx" in result.stdout
+    assert "octave" not in result.stdout
+    found = json.loads(runner.invoke(application.app, ["models", str(own), "--json"]).stdout)
+    assert [model["version"] for model in found["models"]] == ["7"]
+    missing = runner.invoke(application.app, ["models", "nowhere.onnx"])
+    assert missing.exit_code == 2
+    assert missing.stderr == "rtsr: Model file 'nowhere.onnx' does not exist.\n"
 
 
 def test_models_lists_what_is_bundled(runner: CliRunner) -> None:

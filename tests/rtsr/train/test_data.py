@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from rtsr.bandwidth.file_cutoff import measure_cutoff
-from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError, RtsrWarning
 from rtsr.train import decode as decode_module
 from rtsr.train.cache import key_of
 from rtsr.train.data import DEMO_SOURCES, Corpus, load_corpus
@@ -483,3 +486,119 @@ def test_inputs_of_an_octave_end_in_the_octave_below() -> None:
     assert cutoffs.min() == pytest.approx(8500.0, abs=100.0)
     assert cutoffs.max() == pytest.approx(12500.0, abs=100.0)
     assert settings.degrade.codec_share == settings.degrade.room_share == 0.0
+
+
+def test_a_cache_does_not_serve_a_file_that_was_replaced(tmp_path: Path, make_sound: Sound) -> None:
+    """By one of the same name and size, as of another take."""
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, make_sound(RATE, 1.0, seed=1), RATE)
+        os.utime(tmp_path / name, (1e9, 1e9))
+    write_manifest(tmp_path, [{"path": name, "split": "train"} for name in ("a.wav", "b.wav")])
+    cache = tmp_path / "kept.npz"
+    before = load_corpus(tmp_path, "train", cache=cache)
+    soundfile.write(tmp_path / "a.wav", make_sound(RATE, 1.0, seed=2), RATE)
+    with pytest.warns(RtsrWarning, match=r"kept\.npz holds other recordings, or what they were"):
+        after = load_corpus(tmp_path, "train", cache=cache)
+    assert not np.array_equal(before.clip(0), after.clip(0))
+    np.testing.assert_array_equal(before.clip(1), after.clip(1))
+
+
+def test_a_cache_that_was_copied_with_its_recordings_still_holds(
+    folder: Path, tmp_path: Path
+) -> None:
+    load_corpus(folder, "train", cache=tmp_path / "kept.npz")
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    calls: list[int] = []
+    load_corpus(
+        copied, "train", cache=tmp_path / "kept.npz", progress=lambda done, _: calls.append(done)
+    )
+    assert not calls
+
+
+def test_a_cache_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / "kept.npz"
+    with pytest.warns(RtsrWarning, match=r"kept\.npz cannot be written \(.+\), so the next start"):
+        corpus = load_corpus(folder, "train", cache=cache)
+    assert len(corpus)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are text there")
+def test_names_that_are_not_utf_8_are_taken_and_kept(tmp_path: Path, make_sound: Sound) -> None:
+    root = tmp_path / "recordings"
+    root.mkdir()
+    for number in range(3):
+        name = os.fsdecode(b"caf\xe9%d.wav" % number)
+        soundfile.write(os.fsencode(root / name), make_sound(RATE, 1.0), RATE)
+    found = []
+    for _ in range(2):
+        for split in ("train", "valid"):
+            found.append(load_corpus(root, split, cache=tmp_path / f"{split}.npz").names)
+    assert len(found[0]) + len(found[1]) == 3
+    assert found[:2] == found[2:]
+
+
+def test_folders_that_are_links_are_followed_once(tmp_path: Path) -> None:
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    for folder in (corpus / "own", elsewhere / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "a.wav").touch()
+    links = {"linked": elsewhere, "again": corpus / "own", "up": tmp_path}
+    for name, target in links.items():
+        (corpus / name).symlink_to(target, target_is_directory=True)
+    (elsewhere / "deep" / "round").symlink_to(elsewhere, target_is_directory=True)
+    listed = [*list_recordings(corpus, "train"), *list_recordings(corpus, "valid")]
+    assert sorted(entry.path for entry in listed) == ["linked/deep/a.wav", "own/a.wav"]
+
+
+def test_sound_that_cannot_be_decoded_is_counted(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav", "c.m4a", "d.M4A", "e.wma", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.warns(RtsrWarning, match=r"are passed over \(2 \.m4a, 1 \.wma\); accepted are"):
+        list_recordings(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (["a.wav,train,,", "./a.wav,valid,,"], r"lists \./a\.wav twice, in lines 2 and 3 \(train"),
+        (["a.wav,train,,", "a.wav,train,,"], r"lists a\.wav twice, in lines 2 and 3 \(train\)"),
+        (["a.wav,train,,abc"], r"has the measured_cutoff_hz 'abc' in line 2"),
+        (["a.wav,train,,-5"], r"has the measured_cutoff_hz '-5' in line 2"),
+        (["a.wav,train,,nan"], r"has the measured_cutoff_hz 'nan' in line 2"),
+        (["a.wav,Train,,", "b.wav,Valid,,"], "for the split 'train', but for 'Train', 'Valid'"),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused(
+    tmp_path: Path, rows: list[str], sentence: str
+) -> None:
+    header = "path,split,speaker_or_group,measured_cutoff_hz"
+    (tmp_path / "manifest.csv").write_text("\n".join([header, *rows]))
+    with pytest.raises(RtsrError, match=sentence):
+        list_recordings(tmp_path, "train")
+
+
+def test_one_speaker_in_both_splits_is_told_of(tmp_path: Path) -> None:
+    rows = [{"path": f"{split}.wav", "split": split} for split in ("train", "valid")]
+    write_manifest(tmp_path, [{**row, "speaker_or_group": "ann"} for row in rows])
+    with pytest.warns(RtsrWarning, match=r"same speaker_or_group in both splits \(ann\)"):
+        list_recordings(tmp_path, "train")
+    # Their folder is not a group that somebody has named.
+    write_manifest(tmp_path, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list_recordings(tmp_path, "train")
+
+
+def test_a_recording_that_is_not_there_is_called_so(tmp_path: Path, make_sound: Sound) -> None:
+    soundfile.write(tmp_path / "a.wav", make_sound(RATE, 1.0), RATE)
+    write_manifest(tmp_path, [{"path": path, "split": "train"} for path in ("a.wav", "gone.wav")])
+    assert load_corpus(tmp_path, "train").skipped == [("gone.wav", "there is no such file")]
+
+
+def test_a_split_without_a_usable_recording_leads_to_the_manifest(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_text("no sound")
+    with pytest.raises(RtsrError, match=r"with others of the split 'valid' in its manifest\.csv"):
+        load_corpus(tmp_path, "valid")

@@ -50,6 +50,91 @@ def test_a_step_that_is_not_finite_moves_nothing_and_the_next_one_does(tmp_path,
     assert all(math.isfinite(float(value)) for value in terms.values())
 
 
+def with_estimates_of(monkeypatch, factor_at):
+    """Multiply the autoencoder's sound by what a function says of each time that it is asked."""
+    real, asked = objective.autoencode, []
+
+    def changed(*arguments):
+        pair = real(*arguments)
+        asked.append(None)
+        pair.estimate = pair.estimate * factor_at(len(asked))
+        return pair
+
+    monkeypatch.setattr(objective, "autoencode", changed)
+
+
+def test_a_run_without_a_finite_step_is_refused_and_what_was_there_is_kept(tmp_path, monkeypatch):
+    settings = replace(TINY, precision="fp32", steps=(3, 0, 0, 0))
+    Trainer(settings, corpus(), corpus(), tmp_path, "cpu").run(math.inf)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with_estimates_of(monkeypatch, lambda time: math.nan)
+    again = Trainer(replace(settings, steps=(6, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    with pytest.raises(RtsrError, match=r"no longer finite \(stage autoencoder, step 6, 3 steps"):
+        again.run(math.inf)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_run_ends_after_so_many_steps_in_a_row_that_are_not_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "MOST_LEFT_OUT", 5)
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
+    with_estimates_of(monkeypatch, lambda time: math.nan if time > 3 else 1.0)
+    settings = replace(TINY, precision="fp32", steps=(100, 0, 0, 0), checkpoint_minutes=1e9)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    with pytest.raises(RtsrError, match="so nothing was saved; lower 'learning_rates'"):
+        trainer.run(math.inf)
+    assert trainer.steps[0] == 8
+    text = (tmp_path / LOG).read_text()
+    entries = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert [entry.get("left_out") for entry in entries] == [None, 1.0, 3.0, 5.0]
+
+
+def test_single_steps_that_are_left_out_are_counted_over_all_resumptions(tmp_path, monkeypatch):
+    with_estimates_of(monkeypatch, lambda time: math.nan if time in (2, 4) else 1.0)
+    settings = replace(TINY, precision="fp32", steps=(3, 0, 0, 0))
+    Trainer(settings, corpus(), corpus(), tmp_path, "cpu").run(math.inf)
+    again = Trainer(replace(settings, steps=(6, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    again.run(math.inf)
+    assert again.left_out == 2
+
+
+def test_weights_whose_validation_is_not_finite_replace_no_checkpoint(tmp_path, monkeypatch):
+    settings = replace(TINY, steps=(1, 0, 0, 0))
+    Trainer(settings, corpus(), corpus(), tmp_path, "cpu").run(math.inf)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    settings = replace(settings, steps=(2, 0, 0, 0), checkpoint_minutes=0.0)
+    again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    monkeypatch.setattr(again, "validate", lambda: {"valid_total": torch.tensor(math.inf)})
+    with pytest.raises(RtsrError, match="is kept as it was before"):
+        again.run(math.inf)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("ends", ["stage", "signal"])
+def test_what_can_learn_no_more_is_not_saved_at_the_end_of_a_stage_or_by_ctrl_c(
+    tmp_path, monkeypatch, ends
+):
+    settings = replace(TINY, precision="fp32", steps=(3, 2, 0, 0))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    with_estimates_of(monkeypatch, lambda time: math.nan if time > 1 else 1.0)
+    monkeypatch.setattr(trainer, "validate", lambda: {"valid_total": torch.tensor(math.nan)})
+    real = trainer.take_step
+
+    def stopped(fraction):
+        terms = real(fraction)
+        if ends == "signal" and trainer.steps[0] == 2:
+            signal.raise_signal(signal.SIGINT)
+        return terms
+
+    monkeypatch.setattr(trainer, "take_step", stopped)
+    with pytest.raises(RtsrError, match="nothing was saved"):
+        run_until_stopped(trainer, 60.0)
+    assert trainer.steps == [2 if ends == "signal" else 3, 0, 0, 0]
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 def test_a_gradient_is_clipped_before_it_is_followed(tmp_path, monkeypatch):
     """A step of plain descent is then as long as the clipped norm, whatever the loss."""
     clip = 1e-3
@@ -98,6 +183,59 @@ def test_every_checkpoint_logs_its_validation_whatever_the_stage(tmp_path):
         line["stage"] for line in lines[:-1] if any(name.startswith("valid_") for name in line)
     ]
     assert [validated.count(stage) for stage in schedule.STAGES] == [2, 2, 4, 2]
+
+
+def test_the_flow_is_validated_by_its_own_loss(tmp_path):
+    """The autoencoder's would be the same to the last digit, since it learns nothing there."""
+    settings = replace(TINY, precision="fp32", steps=(0, 3, 0, 0))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    trainer.run(math.inf)
+    first = {name: float(value) for name, value in trainer.validate().items()}
+    assert list(first) == ["valid_flow"]
+    assert first == {name: float(value) for name, value in trainer.validate().items()}
+    for value in trainer.average.values.values():
+        value.mul_(1.5)
+    assert float(trainer.validate()["valid_flow"]) != first["valid_flow"]
+
+
+def test_an_octave_is_named_in_the_facts_of_its_training(tmp_path):
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu", octave_rate=96_000)
+    assert trainer.facts()["octave_rate"] == 96_000
+    assert "octave_rate" not in Trainer(TINY, corpus(), corpus(), tmp_path, "cpu").facts()
+
+
+def test_a_run_that_is_not_watched_prints_what_it_logs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
+    settings = replace(TINY, steps=(5, 0, 0, 0))
+    run_until_stopped(Trainer(settings, corpus(), corpus(), tmp_path, "cpu"), 60.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["autoencoder, step 2", "autoencoder, step 4"]
+    assert all("bins " in line for line in lines)
+
+
+def test_who_stops_a_run_is_told_where_it_goes_on(tmp_path, monkeypatch, capsys):
+    trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
+    real = trainer.draw_batch
+
+    def told_to_stop(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(trainer, "draw_batch", told_to_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(trainer, 60.0)
+    said = f"Saved {tmp_path / CHECKPOINT} at autoencoder, step 1; the same command goes on."
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("taken", "lacks"), [([0, 0, 3, 0], False), ([2, 0, 2, 0], True), ([2, 0, 0, 0], True)]
+)
+def test_a_run_knows_whether_its_steps_are_taken(tmp_path, taken, lacks):
+    """A grown one leaves out those of the first stages."""
+    trainer = Trainer(replace(TINY, steps=(2, 0, 3, 0)), corpus(), corpus(), tmp_path, "cpu")
+    trainer.steps, trainer.stage = taken, schedule.LEVELS if taken[2] else schedule.AUTOENCODER
+    assert trainer.lacks_steps is lacks
 
 
 def test_settings_that_change_on_the_way_hold_from_there_on(tmp_path):
