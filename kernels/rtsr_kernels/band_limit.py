@@ -38,7 +38,13 @@ PLATEAU_BINS = 20
 HIGH_RATE_EDGE_BINS = {2: 10, 4: 8}
 HIGH_RATE_PLATEAU_BINS = {2: 15, 4: 10}
 STEEP_DB = 3.0
-STEEP_BINS = 2
+#: A sharp edge loses the lower half of its height, which counts from the mean level between
+#: `NEAR_FROM` and `NEAR_TO` of its frequency, within `SHARP_WIDTH` of it and `SHARP_BINS`. The
+#: middle of a resampler's edge lies between `SHARP_FROM` and `SHARP_TO` of a Nyquist frequency.
+SHARP_WIDTH = 0.04
+SHARP_BINS = 2
+NEAR_FROM, NEAR_TO = 0.86, 0.92
+SHARP_FROM, SHARP_TO = 0.935, 1.01
 #: An edge with something left above it must be higher, because formants and resonances also end
 #: in drops of 20 to 30 dB, the more so the lower their frequency.
 EMPTY_DB = NOISE_FLOOR_DB + 6.0
@@ -116,18 +122,18 @@ def _sharp_edge(
     The arguments are those of `_refine_edge`. A weak band falls towards its edge by as much as at
     it, so what the edge is compared with lies close to it.
     """
-    first = int(0.86 * foot)
-    last = max(int(0.92 * foot), first + 1)
+    first = int(NEAR_FROM * foot)
+    last = max(int(NEAR_TO * foot), first + 1)
     near = 0.0
     for k in range(first, last):
         near += levels[k] / (last - first)
     half = _last_above(levels, foot, rest + 0.5 * (near - rest))
-    if foot - half > 0.04 * foot + STEEP_BINS:
+    if foot - half > SHARP_WIDTH * foot + SHARP_BINS:
         return 0.0
     half_hz = half * HZ_PER_BIN
     end = half_hz
     for nyquist in nyquist_hz:
-        if 0.935 * nyquist < half_hz < 1.01 * nyquist:
+        if SHARP_FROM * nyquist < half_hz < SHARP_TO * nyquist:
             end = NOMINAL * nyquist
     return end
 

@@ -32,8 +32,8 @@ class BandwidthDetector:
     just gone: within 0.4 to 0.8 s of sound; else after half a second of sound that shows the same
     band edge, or after many seconds where a limit is known already. Up after half a second, within
     two and a half, of content above the present estimate. One loud sibilant does neither. Silence
-    changes nothing, and changes below 5 % are ignored. Content up to 20 kHz counts as full band,
-    exactly half of the rate; at higher rates, up to as large a share of it.
+    changes nothing, and changes below 5 % are ignored. Content up to five sixths of the band, 20 of
+    24 kHz, counts as full band: exactly half of the rate.
 
     Args:
         sample_rate: of the hops; 48000, 88200, 96000, 176400 or 192000.
