@@ -64,7 +64,7 @@ BLOCK_FRAMES = 50
 #: Active frames (10 ms each) that must agree before the estimate goes down.
 DOWN_FRAMES = 50
 #: The same for an edge that is not high, and beyond 48 kHz for one that a common rate has but that
-#: may be a lossy coder's as well.
+#: may be a lossy coder's too.
 LOW_EDGE_DOWN_FRAMES = 300
 #: The same where lossy coders make holes that come and go, and where a limit is known already: it
 #: holds until the memory has forgotten everything that it was measured on.
@@ -174,7 +174,8 @@ class BandwidthState(NamedTuple):
     """``(streams, 2, BINS)``: the same of the first and the second half of the frames that had
     content above the estimate."""
     flags: NDArray[np.bool_]
-    """``(streams, UP_MEMORY * pace)``: which of the newest frames had content above the estimate."""
+    """``(streams, UP_MEMORY * pace)``: which of the newest frames had content above the
+    estimate."""
     images_above: NDArray[np.float64]
     """``(streams, mirrors, bins)``, as the next two: see `rtsr_kernels.images.compare_bands`."""
     images_below: NDArray[np.float64]
