@@ -180,8 +180,7 @@ def enhance_file(
             cutoff once per block. Nobody waits for a file, so the largest is the default.
         seed: of the noise.
         wet: gain of the generated band, 0 to 1.
-        cutoff: Hz where the content ends; ``None`` measures it, in advance in the first 20 s (10 s
-            at 88.2 and 96 kHz, 5 s at 176.4 and 192 kHz).
+        cutoff: Hz where the content ends; ``None`` measures it, in advance in the first 20 s.
         ceiling: Hz where the output ends; ``None`` leaves that to the model.
         threads: within one step.
         output_rate: Hz of the output; ``None`` is 48000, or the input's own rate where that is
@@ -297,16 +296,15 @@ def _stream(
 
 def _scan(source: Path, reader: SoundInput) -> float:
     """Look through the beginning, so that the high band is right from the first sample on."""
-    # Resampler and detector count on the engine's clock.
-    clock = engine_rate(reader.rate) / SAMPLE_RATE
-    rate = round(reader.rate / clock)
-    resampler = StreamingResampler(rate, SAMPLE_RATE, reader.channels)
+    measured_rate = engine_rate(reader.rate)
+    # What is not converted is as it would be at any rate.
+    resampler = StreamingResampler(min(reader.rate, SAMPLE_RATE), SAMPLE_RATE, reader.channels)
     with open_input(source) as file:
         wide = (
             resampler.process(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0))
             for block in file.blocks()
         )
-        return measure_cutoff_stream(wide, native_hz=rate / 2) * clock
+        return measure_cutoff_stream(wide, measured_rate, native_hz=reader.rate / 2)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -205,6 +205,7 @@ class Upsampler(Closing):
             cutoff=self._scaled(cutoff),
             expected_cutoff=self._scaled(expected_cutoff),
             colour=self._resolve_colour(colour),
+            rate=engine_rate(int(input_rate)),
         )
         step = self._engine.step_samples
         self._octaves: Octaves | None = None
@@ -213,6 +214,7 @@ class Upsampler(Closing):
                 load_source(octave, **options),
                 step,
                 self._factor,
+                self.output_rate,
                 float(wet),
                 self.statistics,
             )

@@ -24,18 +24,23 @@ import numpy as np
 from numba import boolean, float32, float64, from_dtype, int64, types, void
 from numpy.typing import NDArray
 
-from rtsr_kernels.timing import HOP
+from rtsr_kernels.timing import HOP, SAMPLE_RATE
 
 from .band_limit import (
     BINS,
-    COMMON_NYQUIST_HZ,
     EMPTY_DB,
     FRAME,
     FULL_BAND_HZ,
+    FULL_FROM_HZ,
     HIGH_EDGE_DB,
     HZ_PER_BIN,
     NOISE_FLOOR_DB,
     NOMINAL,
+    NYQUISTS,
+    PACE,
+    TREBLE,
+    TREBLE_END,
+    clock_of,
     find_band_edge,
     find_empty_top,
 )
@@ -50,8 +55,6 @@ from .images import FURTHEST, HITS, NYQUISTS_HZ, compare_bands, mirror_of_opus, 
 #: Above this multiple of its bound, half of the rate that it had, a stream holds nothing but what a
 #: resampler leaves, and nothing is looked at.
 BEHIND_BOUND = 1.3
-#: Content that ends here or above counts as full band.
-FULL_FROM_HZ = 20000.0
 #: Quieter hops (mean power of the channels, in dB relative to a full-scale sine) count as silence.
 ACTIVE_DB = -62.0
 
@@ -60,12 +63,12 @@ BLOCKS = 12
 BLOCK_FRAMES = 50
 #: Active frames (10 ms each) that must agree before the estimate goes down.
 DOWN_FRAMES = 50
-#: The same for an edge that is not high.
+#: The same for an edge that is not high, and beyond 48 kHz for one that a common rate has but that
+#: may be a lossy coder's too.
 LOW_EDGE_DOWN_FRAMES = 300
 #: The same where lossy coders make holes that come and go, and where a limit is known already: it
 #: holds until the memory has forgotten everything that it was measured on.
 LONG_DOWN_FRAMES = BLOCKS * BLOCK_FRAMES + 50
-TREBLE_HZ = 14000.0
 #: Every time the estimate had to go up again the waiting time doubles, up to this factor.
 LONGEST_PATIENCE = 16
 #: Active frames with content above the estimate, among the newest `UP_MEMORY`, to go up. A
@@ -171,11 +174,14 @@ class BandwidthState(NamedTuple):
     """``(streams, 2, BINS)``: the same of the first and the second half of the frames that had
     content above the estimate."""
     flags: NDArray[np.bool_]
-    """``(streams, UP_MEMORY)``: which of the newest frames had content above the estimate."""
+    """``(streams, UP_MEMORY * pace)``: which of the newest frames had content above the
+    estimate."""
     images_above: NDArray[np.float64]
     """``(streams, mirrors, bins)``, as the next two: see `rtsr_kernels.images.compare_bands`."""
     images_below: NDArray[np.float64]
     images_ratio: NDArray[np.float64]
+    clock: NDArray[np.float64]
+    """Of all streams: see `rtsr_kernels.band_limit.clock_of`."""
 
 
 class BandwidthScratch(NamedTuple):
@@ -212,6 +218,7 @@ STATE = types.NamedTuple(
         types.Array(float64, 3, "C"),
         types.Array(float64, 3, "C"),
         types.Array(float64, 3, "C"),
+        VECTOR,
     ],
     BandwidthState,
 )
@@ -224,22 +231,25 @@ HOP_IN = types.Array(float32, 2, "A", readonly=True)
 """A hop ``(480, channels)`` float32 in any layout: a slice or a transposed view will do."""
 
 
-def bandwidth_state(streams: int, channels: int) -> BandwidthState:
+def bandwidth_state(streams: int, channels: int, rate: int = SAMPLE_RATE) -> BandwidthState:
     """Allocate the state of detectors for `streams` streams of up to `channels` channels each.
 
-    Every row must be started with `start_bandwidth` before its first hop.
+    Streams of a `rate` above 48000 Hz count as sound at 48 kHz on a faster clock, and so do their
+    frequencies. Every row must be started with `start_bandwidth` before its first hop.
     """
     image_rows = (streams, len(NYQUISTS_HZ))
+    clock = clock_of(rate)
     return BandwidthState(
         values=np.zeros(streams, VALUES),
         history=np.zeros((streams, channels, FRAME), np.float32),
         blocks=np.zeros((streams, BLOCKS, BINS), np.float32),
         recent=np.zeros((streams, RECENT_BLOCKS, BINS), np.float32),
         content_above=np.zeros((streams, 2, BINS), np.float32),
-        flags=np.zeros((streams, UP_MEMORY), np.bool_),
+        flags=np.zeros((streams, UP_MEMORY * int(clock[PACE])), np.bool_),
         images_above=np.zeros((*image_rows, IMAGE_BINS)),
         images_below=np.zeros((*image_rows, IMAGE_BINS)),
         images_ratio=np.zeros((*image_rows, 4)),
+        clock=clock,
     )
 
 
@@ -393,7 +403,7 @@ def _find_end(
     Images are no content: where there are some, content ends at their mirror frequency. The last
     value says whether there are.
     """
-    found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above)
+    found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above, state.clock)
     mirror = mirrored_at(
         found, state.images_above[row], state.images_below[row], state.images_ratio[row]
     )
@@ -409,15 +419,31 @@ def _move(state: BandwidthState, row: int, hz: float, rest_db: float) -> None:
     values.rest_db = rest_db
     values.agreed = 0
     values.dropped = 0
-    values.since = values.frames // BLOCK_FRAMES + 1
+    values.since = values.frames // (BLOCK_FRAMES * int(state.clock[PACE])) + 1
     _forget_content_above(state, row)
+
+
+@kernel(boolean(float64, VECTOR))
+def _is_common(hz: float, clock: NDArray[np.float64]) -> bool:
+    """Whether a limit in Hz is that of one of the common rates."""
+    nearest = FULL_BAND_HZ
+    for nyquist in clock[NYQUISTS:]:
+        nearest = min(nearest, abs(hz - NOMINAL * nyquist))
+    return nearest < 1.0
+
+
+@kernel(boolean(float64, VECTOR))
+def _is_treble(hz: float, clock: NDArray[np.float64]) -> bool:
+    """Whether what ends there may be a lossy coder's hole."""
+    return clock[TREBLE] <= hz < clock[TREBLE_END]
 
 
 @kernel(void(STATE, int64, SCRATCH))
 def _update_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
     """Lower the estimate where the long memory has shown a lower limit for long enough."""
     values = state.values[row]
-    count = min(BLOCKS, (values.frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES)
+    frames = BLOCK_FRAMES * int(state.clock[PACE])
+    count = min(BLOCKS, (values.frames + frames - 1) // frames)
     _loudest_levels(state.blocks[row], count, values.bins, scratch)
     found, rest, height, has_images = _find_end(state, row, scratch)
     known = values.cutoff_hz < FULL_BAND_HZ
@@ -429,12 +455,16 @@ def _update_down(state: BandwidthState, row: int, scratch: BandwidthScratch) -> 
         values.agreed = 0
     values.candidate_hz = found
     values.agreed += DOWN_EVERY
+    is_treble = _is_treble(found, state.clock)
+    may_be_rate = state.clock[PACE] > 1.0 and _is_common(found, state.clock)
     if has_images:
         enough = DOWN_FRAMES
-    elif found >= TREBLE_HZ or known:
+    elif known or (is_treble and not may_be_rate):
         enough = LONG_DOWN_FRAMES
+    elif is_treble or height < HIGH_EDGE_DB:
+        enough = LOW_EDGE_DOWN_FRAMES
     else:
-        enough = DOWN_FRAMES if height >= HIGH_EDGE_DB else LOW_EDGE_DOWN_FRAMES
+        enough = DOWN_FRAMES
     if values.agreed > enough * values.patience:
         _move(state, row, found, rest)
 
@@ -471,7 +501,7 @@ def _count_fallen(
     for k in range(first_below, last_below):
         below += scratch.levels[k] / (last_below - first_below)
     # The short memory may reach back into the last block but one.
-    newest = (values.frames - 1) // BLOCK_FRAMES - 2
+    newest = (values.frames - 1) // (BLOCK_FRAMES * int(state.clock[PACE])) - 2
     oldest = max(values.since, newest + 3 - BLOCKS)
     fallen, relative = 0, 0
     for block in range(oldest, newest + 1):
@@ -484,16 +514,7 @@ def _count_fallen(
     return max(0, newest + 1 - oldest), fallen, relative
 
 
-@kernel(boolean(float64))
-def _is_common(hz: float) -> bool:
-    """Whether a limit in Hz is that of one of the common rates."""
-    nearest = FULL_BAND_HZ
-    for nyquist in COMMON_NYQUIST_HZ:
-        nearest = min(nearest, abs(hz - NOMINAL * nyquist))
-    return nearest < 1.0
-
-
-@kernel(int64(int64, int64, int64, float64, float64, boolean, float64))
+@kernel(int64(int64, int64, int64, float64, float64, boolean, boolean))
 def weigh_limit(
     blocks: int,
     fallen: int,
@@ -501,11 +522,12 @@ def weigh_limit(
     height: float,
     rest: float,
     has_images: bool,
-    hz: float,
+    is_common: bool,
 ) -> int:
-    """Return the evidence for a limit at `hz`, 0 for none.
+    """Return the evidence for a limit, 0 for none.
 
-    The first three are what `_count_fallen` tells; `height` and `rest` are its edge's.
+    The first three are what `_count_fallen` tells; `height` and `rest` are its edge's;
+    `is_common` says whether it is that of a common rate.
     """
     enough = max(LOST_BLOCKS, blocks - min(LOST_EXCEPT, blocks // 4))
     is_gone = fallen >= enough
@@ -521,29 +543,41 @@ def weigh_limit(
         evidence = LOW_EVIDENCE if relative == blocks else 0
     elif is_gone:
         evidence = CLEAR_EVIDENCE if relative >= enough else QUIETER_EVIDENCE
-    return evidence if _is_common(hz) else evidence // 2
+    return evidence if is_common else evidence // 2
 
 
 @kernel(void(STATE, int64, SCRATCH))
 def _update_drop(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
     """Lower the estimate at once where the content above a limit has just disappeared."""
     values = state.values[row]
-    if values.frames < (LOST_BLOCKS + 1) * BLOCK_FRAMES:
+    if values.frames < (LOST_BLOCKS + 1) * BLOCK_FRAMES * int(state.clock[PACE]):
         return
     _loudest_levels(state.recent[row], RECENT_BLOCKS, values.bins, scratch)
-    found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above)
+    found, rest, height = find_band_edge(scratch.levels, scratch.loudest_above, state.clock)
     mirror = NOMINAL * mirror_of_opus(state.images_ratio[row])
     has_images = 0.0 < mirror < found
     if found == FULL_BAND_HZ:
-        found = find_empty_top(scratch.levels, LOWEST_EMPTY_HZ, 0.0)
+        least_hz = LOWEST_EMPTY_HZ / state.clock[PACE]
+        found = find_empty_top(scratch.levels, least_hz, 0.0, state.clock)
+        # So high, weak content often is where little is left of it, at any rate of the stream.
+        if found >= state.clock[TREBLE]:
+            found = FULL_BAND_HZ
     end = found * (1.0 + 2 * HYSTERESIS)
     if has_images:
         found = mirror
         end = mirror * (1.0 + FURTHEST)
     evidence = 0
-    if found <= min(DROP_SHARE * values.cutoff_hz, TREBLE_HZ):
+    if found <= DROP_SHARE * values.cutoff_hz and not _is_treble(found, state.clock):
         blocks, fallen, relative = _count_fallen(state, row, end, scratch)
-        evidence = weigh_limit(blocks, fallen, relative, height, rest, has_images, found)
+        evidence = weigh_limit(
+            blocks,
+            fallen,
+            relative,
+            height,
+            rest,
+            has_images,
+            _is_common(found, state.clock),
+        )
     if evidence == 0 or abs(found - values.drop_hz) > HYSTERESIS * found:
         values.dropped = 0
     if evidence == 0:
@@ -566,18 +600,19 @@ def _update_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> No
     first = int(least_hz / HZ_PER_BIN) + 3
     least = 10 ** ((values.rest_db + ABOVE_REST_DB) / 10)
     is_above = _has_content(scratch.power, first, least)
+    enough = UP_FRAMES * int(state.clock[PACE])
     if is_above:
         if values.above_frames == 0:
             values.above_held = 0
         # A single click, as where two sounds were cut together, is in one of the two halves only.
-        half = min(2 * values.above_held // UP_FRAMES, 1)
-        is_first = 2 * values.above_held == half * UP_FRAMES
+        half = min(2 * values.above_held // enough, 1)
+        is_first = 2 * values.above_held == half * enough
         _hold_maximum(scratch.power, values.bins, state.content_above[row, half], is_first)
         values.above_held += 1
     values.above_frames += int(is_above) - int(state.flags[row, values.flag])
     state.flags[row, values.flag] = is_above
-    values.flag = (values.flag + 1) % UP_MEMORY
-    if values.above_frames < UP_FRAMES:
+    values.flag = (values.flag + 1) % (UP_MEMORY * int(state.clock[PACE]))
+    if values.above_frames < enough:
         return
     for k in range(values.bins):
         state.content_above[row, 0, k] = min(
@@ -586,7 +621,9 @@ def _update_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> No
     _loudest_levels(state.content_above[row], 1, values.bins, scratch)
     found, rest, _, _ = _find_end(state, row, scratch)
     if found == FULL_BAND_HZ:
-        found = find_empty_top(scratch.levels, values.cutoff_hz * (1.0 + HYSTERESIS), mirror)
+        found = find_empty_top(
+            scratch.levels, values.cutoff_hz * (1.0 + HYSTERESIS), mirror, state.clock
+        )
     if found > values.cutoff_hz * (1.0 + HYSTERESIS):
         _move(state, row, found, rest)
         values.patience = min(2 * values.patience, LONGEST_PATIENCE)
@@ -599,17 +636,18 @@ def _update_up(state: BandwidthState, row: int, scratch: BandwidthScratch) -> No
 def _update(state: BandwidthState, row: int, scratch: BandwidthScratch) -> None:
     """Update the state with the spectrum in `scratch.power`, one more active frame."""
     values = state.values[row]
-    block, frame = divmod(values.frames, BLOCK_FRAMES)
+    pace = int(state.clock[PACE])
+    block, frame = divmod(values.frames, BLOCK_FRAMES * pace)
     _hold_maximum(scratch.power, values.bins, state.blocks[row, block % BLOCKS], frame == 0)
     compare_bands(
         scratch.power, state.images_above[row], state.images_below[row], state.images_ratio[row]
     )
-    block, frame = divmod(values.frames, EVALUATE_EVERY)
+    block, frame = divmod(values.frames, EVALUATE_EVERY * pace)
     _hold_maximum(scratch.power, values.bins, state.recent[row, block % RECENT_BLOCKS], frame == 0)
     values.frames += 1
-    if values.frames % EVALUATE_EVERY == 0:
+    if values.frames % (EVALUATE_EVERY * pace) == 0:
         _update_drop(state, row, scratch)
-    if values.frames % DOWN_EVERY == DOWN_AT:
+    if values.frames % (DOWN_EVERY * pace) == DOWN_AT:
         _update_down(state, row, scratch)
     if values.cutoff_hz < values.bound_hz:
         _update_up(state, row, scratch)

@@ -28,6 +28,7 @@ from .bandwidth import STATE as DETECTORS
 from .compiled import AUDIO, AUDIO_IN, INDICES_IN, MATRIX, kernel
 from .crossover import HOP, MAX_CHANNELS
 from .fourier_lanes import LANES
+from .timing import SAMPLE_RATE
 
 VALUES = np.dtype(
     [
@@ -62,12 +63,17 @@ CUTOFFS = types.NamedTuple([types.Array(from_dtype(VALUES), 1, "C"), AUDIO, DETE
 """numba's type of `CutoffState`."""
 
 
-def cutoff_state(streams: int, hops: int, channels: int = MAX_CHANNELS) -> CutoffState:
-    """Allocate the state of `streams` streams of up to `channels` channels, `hops` hops a step."""
+def cutoff_state(
+    streams: int, hops: int, channels: int = MAX_CHANNELS, rate: int = SAMPLE_RATE
+) -> CutoffState:
+    """Allocate the state of `streams` streams of up to `channels` channels, `hops` hops a step.
+
+    `rate` is as of `bandwidth_state`.
+    """
     return CutoffState(
         values=np.zeros(streams, VALUES),
         f_prior=np.zeros((streams, hops), np.float32),
-        detectors=bandwidth_state(streams, channels),
+        detectors=bandwidth_state(streams, channels, rate),
     )
 
 

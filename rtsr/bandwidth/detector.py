@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import ArgumentError, AudioFormatError
-from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.timing import HIGH_RATES, HOP, SAMPLE_RATE
 from rtsr_kernels.band_limit import FRAME, FULL_BAND_HZ
 from rtsr_kernels.bandwidth import (
     bandwidth_scratch,
@@ -22,19 +22,21 @@ from rtsr_kernels.bandwidth import (
 
 __all__ = ["FULL_BAND_HZ", "HOP", "BandwidthDetector", "measure_cutoff_stream"]
 
+_RATES = (SAMPLE_RATE, *HIGH_RATES)
+
 
 class BandwidthDetector:
-    """Tells for every hop of a 48 kHz stream where its real content ends.
+    """Tells for every hop of a stream where its real content ends.
 
     Starts from what is known and moves only on evidence. Down, where the sound above a limit has
     just gone: within 0.4 to 0.8 s of sound; else after half a second of sound that shows the same
     band edge, or after many seconds where a limit is known already. Up after half a second, within
     two and a half, of content above the present estimate. One loud sibilant does neither. Silence
-    changes nothing, and changes below 5 % are ignored. Content up to 20 kHz counts as full band:
-    `FULL_BAND_HZ`, exactly.
+    changes nothing, and changes below 5 % are ignored. Content up to five sixths of the band, 20 of
+    24 kHz, counts as full band: exactly half of the rate.
 
     Args:
-        sample_rate: of the hops; 48000.
+        sample_rate: of the hops; 48000, 88200, 96000, 176400 or 192000.
         initial_hz: where the content is expected to end, if anything is known.
         native_hz: half of the rate that the stream had before it was resampled: an upper bound.
 
@@ -47,25 +49,30 @@ class BandwidthDetector:
         self,
         sample_rate: int = SAMPLE_RATE,
         initial_hz: float | None = None,
-        native_hz: float = FULL_BAND_HZ,
+        native_hz: float | None = None,
     ) -> None:
-        if sample_rate != SAMPLE_RATE:
+        if sample_rate not in _RATES:
+            accepted = ", ".join(map(str, _RATES))
             raise AudioFormatError(
-                f"The bandwidth is detected at 48000 Hz, not at {sample_rate} Hz; "
+                f"The bandwidth is detected at {accepted} Hz, not at {sample_rate} Hz; "
                 "resample the stream first."
             )
-        self._bound_hz = float(native_hz)
-        self._start_hz = min(self._bound_hz if initial_hz is None else float(initial_hz), native_hz)
+        # The compiled detector counts on the clock of 48 kHz.
+        self._clock = sample_rate / SAMPLE_RATE
+        self._bound_hz = FULL_BAND_HZ if native_hz is None else native_hz / self._clock
+        start_hz = self._bound_hz if initial_hz is None else initial_hz / self._clock
+        self._start_hz = min(start_hz, self._bound_hz)
         if not self._start_hz > 0.0:
-            raise ArgumentError(f"A bandwidth must be above 0 Hz, not {self._start_hz} Hz.")
-        self._state = bandwidth_state(streams=1, channels=1)
+            hz = self._start_hz * self._clock
+            raise ArgumentError(f"A bandwidth must be above 0 Hz, not {hz} Hz.")
+        self._state = bandwidth_state(streams=1, channels=1, rate=sample_rate)
         self._scratch = bandwidth_scratch()
         self.reset()
 
     @property
     def cutoff_hz(self) -> float:
         """The newest answer."""
-        return float(self._state.values["cutoff_hz"][0])
+        return float(self._state.values["cutoff_hz"][0]) * self._clock
 
     def reset(self) -> None:
         """Forget the stream; the next hop is the first."""
@@ -83,7 +90,8 @@ class BandwidthDetector:
             )
         if hop.shape[1] != self._state.history.shape[1]:
             self._change_channels(hop.shape[1])
-        return detect_bandwidth(self._state, 0, np.asarray(hop, np.float32), self._scratch)
+        found = detect_bandwidth(self._state, 0, np.asarray(hop, np.float32), self._scratch)
+        return found * self._clock
 
     def _change_channels(self, channels: int) -> None:
         history = np.zeros((1, channels, FRAME), np.float32)
@@ -93,22 +101,24 @@ class BandwidthDetector:
 
 def measure_cutoff_stream(
     blocks: Iterable[NDArray[np.float32]],
+    sample_rate: int = SAMPLE_RATE,
     *,
-    native_hz: float = FULL_BAND_HZ,
+    native_hz: float | None = None,
     seconds: float = 20.0,
 ) -> float:
-    """Run a detector over the beginning of a 48 kHz stream and return the cutoff in Hz.
+    """Run a detector over the beginning of a stream and return the cutoff in Hz.
 
     Args:
         blocks: arrays ``(samples, channels)`` of any length; no more are taken than are needed.
-        native_hz: as of `BandwidthDetector`.
+        sample_rate: as of `BandwidthDetector`.
+        native_hz: likewise.
         seconds: how much to listen to.
 
     Raises:
         AudioFormatError: the blocks do not have the same number of channels, or another rank.
     """
-    detector = BandwidthDetector(native_hz=native_hz)
-    left = int(seconds * SAMPLE_RATE)
+    detector = BandwidthDetector(sample_rate, native_hz=native_hz)
+    left = int(seconds * sample_rate)
     waiting: NDArray[np.float32] | None = None
     for block in blocks:
         if block.ndim != 2 or (waiting is not None and block.shape[1] != waiting.shape[1]):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour, equaliser_taps
 from rtsr.colour.stream_colour import StreamColour
-from rtsr.timing import HOP
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_kernels import crossover, cutoffs, equaliser
 from rtsr_kernels.bandwidth import start_bandwidth
 from rtsr_kernels.highpass import highpass_sos
@@ -37,6 +37,7 @@ class HopEngine:
         overlap: samples by which the high band is later than the input, beside the step.
         channels: the most that one stream has.
         ahead: steps of many streams that may be begun before the first of them is finished.
+        rate: of all streams in Hz; above 48000 it is a faster clock, on which all else counts.
     """
 
     def __init__(
@@ -47,12 +48,13 @@ class HopEngine:
         overlap: int,
         channels: int = 8,
         ahead: int = 1,
+        rate: int = SAMPLE_RATE,
     ) -> None:
         self.hops = hops
         self.step_samples = HOP * hops
         self.overlap = overlap
         self._crossover = crossover.crossover_state(streams, slots, hops, overlap)
-        first = cutoffs.cutoff_state(streams, hops, channels)
+        first = cutoffs.cutoff_state(streams, hops, channels, rate)
         # Of each step that is begun, what was measured; all else goes on from step to step.
         self._begun = [first] + [
             first._replace(f_prior=np.zeros_like(first.f_prior)) for _ in range(ahead - 1)

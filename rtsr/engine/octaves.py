@@ -30,6 +30,7 @@ class Octaves:
         source: makes the octaves; it fixes channels and hops of a step.
         samples: of one step at the old rate, a whole number of the source's.
         factor: 2 or 4, for one octave or two.
+        rate: the new one in Hz.
         wet: gain of what is generated.
         statistics: where steps are counted.
         beside_hz: up to where what comes beside the steps may reach, in Hz of sound at the new
@@ -46,6 +47,7 @@ class Octaves:
         source: HighBandSource,
         samples: int,
         factor: int,
+        rate: int,
         wet: float,
         statistics: Statistics,
         beside_hz: float = 0.0,
@@ -57,6 +59,7 @@ class Octaves:
             SAMPLE_RATE / 2,
             wet,
             statistics,
+            rate=rate,
         )
         self._resampler = StreamingResampler(slow_rate, SAMPLE_RATE, source.channels)
         self.overlap = source.overlap

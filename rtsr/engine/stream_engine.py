@@ -12,6 +12,7 @@ from rtsr.colour.colour import Colour
 from rtsr.engine.hop_engine import HopEngine
 from rtsr.engine.sources import HighBandSource
 from rtsr.engine.statistics import Statistics
+from rtsr.timing import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 
@@ -30,6 +31,7 @@ class Engine:
         cutoff: Hz where the input's content ends; measured if ``None``.
         expected_cutoff: Hz that the measurement starts from, if something is known.
         colour: of the high band.
+        rate: of the samples in Hz; above 48000 it is a faster clock, on which all else counts.
     """
 
     def __init__(
@@ -43,11 +45,14 @@ class Engine:
         cutoff: float | None = None,
         expected_cutoff: float | None = None,
         colour: Colour | AutoColour | None = None,
+        rate: int = SAMPLE_RATE,
     ) -> None:
         self.expected_cutoff = expected_cutoff
         self._source = source
         self._statistics = statistics
-        self._hops = HopEngine(1, source.channels, source.hops, source.overlap, source.channels)
+        self._hops = HopEngine(
+            1, source.channels, source.hops, source.overlap, source.channels, rate=rate
+        )
         self.step_samples = self._hops.step_samples
         self._slots = list(range(source.channels))
         self._native_hz = native_hz

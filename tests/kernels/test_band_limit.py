@@ -11,11 +11,13 @@ from rtsr_kernels.band_limit import (
     FULL_BAND_HZ,
     HZ_PER_BIN,
     NOISE_FLOOR_DB,
+    clock_of,
     find_band_edge,
     find_empty_top,
 )
 
 FREQUENCY = np.arange(BINS) * HZ_PER_BIN
+SLOW = clock_of(48000)
 
 
 def ending(hz: float, slope_hz: float, top_db: float = -50.0) -> np.ndarray:
@@ -23,8 +25,8 @@ def ending(hz: float, slope_hz: float, top_db: float = -50.0) -> np.ndarray:
     return np.interp(FREQUENCY, [hz, hz + slope_hz], [top_db, NOISE_FLOOR_DB])
 
 
-def band_edge(levels: np.ndarray) -> tuple[float, float, float]:
-    return find_band_edge(levels, np.empty(BINS))
+def band_edge(levels: np.ndarray, clock: np.ndarray = SLOW) -> tuple[float, float, float]:
+    return find_band_edge(levels, np.empty(BINS), clock)
 
 
 @pytest.mark.parametrize("hz", [2500.0, 5000.0, 9000.0, 14000.0])
@@ -61,18 +63,18 @@ def test_slopes_and_dips_are_no_band_edges() -> None:
 def test_emptiness_behind_a_slow_filter_is_found(nyquist: float) -> None:
     # 12 dB in 600 Hz is no band edge.
     slow = ending(0.93 * nyquist, 0.15 * nyquist, -84.0)
-    assert find_empty_top(slow, 4000.0, 0.0) == 0.975 * nyquist
-    assert find_empty_top(slow, 1.05 * nyquist, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(slow, 4000.0, 0.0, SLOW) == 0.975 * nyquist
+    assert find_empty_top(slow, 1.05 * nyquist, 0.0, SLOW) == FULL_BAND_HZ
 
 
 def test_nothing_below_is_no_limit() -> None:
-    assert find_empty_top(np.full(BINS, NOISE_FLOOR_DB), 4000.0, 0.0) == FULL_BAND_HZ
-    assert find_empty_top(np.full(BINS, -80.0), 4000.0, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(np.full(BINS, NOISE_FLOOR_DB), 4000.0, 0.0, SLOW) == FULL_BAND_HZ
+    assert find_empty_top(np.full(BINS, -80.0), 4000.0, 0.0, SLOW) == FULL_BAND_HZ
     # What ends between two of the rates ends by itself.
-    assert find_empty_top(ending(6700.0, 200.0), 4000.0, 0.0) == FULL_BAND_HZ
+    assert find_empty_top(ending(6700.0, 200.0), 4000.0, 0.0, SLOW) == FULL_BAND_HZ
 
 
 def test_known_images_may_reach_further() -> None:
     images = np.maximum(ending(7500.0, 400.0), np.where(FREQUENCY < 9500.0, -85.0, NOISE_FLOOR_DB))
-    assert find_empty_top(images, 4000.0, 0.0) == FULL_BAND_HZ
-    assert find_empty_top(images, 4000.0, 8000.0) == 0.975 * 8000.0
+    assert find_empty_top(images, 4000.0, 0.0, SLOW) == FULL_BAND_HZ
+    assert find_empty_top(images, 4000.0, 8000.0, SLOW) == 0.975 * 8000.0

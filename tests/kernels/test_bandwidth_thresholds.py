@@ -33,40 +33,46 @@ def test_what_counts_as_sound(level_db: float, is_sound: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "fallen", "relative", "height", "images", "hz", "evidence"),
+    ("blocks", "fallen", "relative", "height", "images", "common", "evidence"),
     [
         # Gone against all but two of ten blocks, by the height of the edge.
-        (10, 8, 8, 36.0, False, 3900.0, 12),
-        (10, 8, 8, 34.0, False, 3900.0, 8),
-        (10, 8, 8, 25.0, False, 3900.0, 0),
-        (10, 7, 7, 60.0, False, 3900.0, 0),
-        (10, 8, 8, 0.0, True, 3900.0, 15),
-        (10, 7, 7, 0.0, True, 3900.0, 0),
-        (6, 5, 5, 36.0, False, 3900.0, 12),
-        (6, 4, 4, 60.0, False, 3900.0, 0),
+        (10, 8, 8, 36.0, False, True, 12),
+        (10, 8, 8, 34.0, False, True, 8),
+        (10, 8, 8, 25.0, False, True, 0),
+        (10, 7, 7, 60.0, False, True, 0),
+        (10, 8, 8, 0.0, True, True, 15),
+        (10, 7, 7, 0.0, True, True, 0),
+        (6, 5, 5, 36.0, False, True, 12),
+        (6, 4, 4, 60.0, False, True, 0),
         # A low edge, or emptiness, only where it was never as low.
-        (10, 10, 10, 0.0, False, 3900.0, 7),
-        (10, 10, 9, 25.0, False, 3900.0, 0),
+        (10, 10, 10, 0.0, False, True, 7),
+        (10, 10, 9, 25.0, False, True, 0),
         # What became quieter as a whole.
-        (10, 10, 7, 60.0, False, 3900.0, 4),
+        (10, 10, 7, 60.0, False, True, 4),
         # Where no common rate ends; a high edge may be anywhere.
-        (10, 8, 8, 34.0, False, 7312.5, 4),
-        (10, 10, 7, 34.0, False, 7312.5, 2),
-        (10, 8, 8, 36.0, False, 7312.5, 12),
+        (10, 8, 8, 34.0, False, False, 4),
+        (10, 10, 7, 34.0, False, False, 2),
+        (10, 8, 8, 36.0, False, False, 12),
         # Soon after a change.
-        (4, 4, 4, 36.0, False, 3900.0, 12),
-        (4, 3, 3, 60.0, False, 3900.0, 0),
-        (3, 3, 3, 44.0, False, 3900.0, 0),
-        (3, 3, 3, 46.0, False, 3900.0, 12),
-        (3, 2, 2, 46.0, False, 3900.0, 0),
-        (0, 0, 0, 46.0, False, 3900.0, 12),
+        (4, 4, 4, 36.0, False, True, 12),
+        (4, 3, 3, 60.0, False, True, 0),
+        (3, 3, 3, 44.0, False, True, 0),
+        (3, 3, 3, 46.0, False, True, 12),
+        (3, 2, 2, 46.0, False, True, 0),
+        (0, 0, 0, 46.0, False, True, 12),
     ],
 )
 def test_evidence_for_a_limit(
-    blocks: int, fallen: int, relative: int, height: float, images: bool, hz: float, evidence: int
+    blocks: int,
+    fallen: int,
+    relative: int,
+    height: float,
+    images: bool,
+    common: bool,
+    evidence: int,
 ) -> None:
-    assert weigh_limit(blocks, fallen, relative, height, -104.0, images, hz) == evidence
+    assert weigh_limit(blocks, fallen, relative, height, -104.0, images, common) == evidence
 
 
 def test_something_above_a_steep_edge_is_no_evidence_soon_after_a_change() -> None:
-    assert weigh_limit(2, 2, 2, 60.0, -90.0, False, 3900.0) == 0
+    assert weigh_limit(2, 2, 2, 60.0, -90.0, False, True) == 0

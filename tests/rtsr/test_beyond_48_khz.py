@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
+import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 from typer.testing import CliRunner
 
@@ -251,6 +254,30 @@ def test_where_a_higher_rate_ends_is_measured(rate: int, make_sound: MakeSound) 
     with Upsampler(rate, model="replicate") as upsampler:
         upsampler.process(sound)
         assert upsampler.cutoff_hz == pytest.approx(21000, rel=0.05)
+
+
+def _voice_with_a_weak_top(source_rate: int, rate: int) -> np.ndarray:
+    """A demo voice that was sampled at a lower rate, in the 16-bit samples of a higher one."""
+    with resources.as_file(resources.files("rtsr") / "demo_data/speech_reference.flac") as path:
+        voice, own_rate = soundfile.read(path, dtype="float32")
+    lowpass = scipy.signal.butter(2, 5000, fs=own_rate, output="sos")
+    dull = scipy.signal.sosfilt(lowpass, voice[: 4 * own_rate])
+    low = soxr.resample(0.35 * dull, own_rate, source_rate)
+    sound = soxr.resample(low, source_rate, rate)
+    return (np.rint(sound * 32768.0) / 32768.0).astype(np.float32)
+
+
+@pytest.mark.parametrize(("source_rate", "rate"), [(22050, 96000), (24000, 192000)])
+def test_a_voice_with_a_weak_top_ends_where_its_rate_did(source_rate: int, rate: int) -> None:
+    sound = _voice_with_a_weak_top(source_rate, rate)
+    # Half a second a block: what is measured stays at one answer.
+    answers = set()
+    with Upsampler(rate, model="replicate") as upsampler:
+        for start in range(0, len(sound), rate // 2):
+            upsampler.process(sound[start : start + rate // 2])
+            answers.add(upsampler.cutoff_hz)
+    end_hz = 0.975 * source_rate / 2
+    assert sorted(answers) == pytest.approx([end_hz, rate / 2], rel=0.04)
 
 
 @pytest.mark.parametrize(
@@ -547,6 +574,16 @@ def test_a_full_band_file_is_written_back_bit_for_bit(
     assert report.output_rate == soundfile.info(target).samplerate == rate
     assert report.bandwidth() == f"content of the input up to {rate // 2} Hz: full band"
     assert np.array_equal(soundfile.read(source)[0], soundfile.read(target)[0])
+
+
+def test_the_whole_beginning_of_a_file_at_a_higher_rate_is_looked_at(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    sound = _voice_with_a_weak_top(24000, 192000)
+    # The voice begins after 5 s, which 20 s of sound at 48 kHz would last here.
+    silent = np.zeros(5 * 192000, np.float32)
+    soundfile.write(source, np.concatenate([silent, sound]), 192000, subtype="PCM_16")
+    report = enhance_file(source, target, model="replicate")
+    assert report.cutoff_hz == pytest.approx(11700, rel=0.04)
 
 
 def test_a_file_that_ends_early_is_restored_to_its_own_rate(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rtsr.errors import MissingDependencyError
-from rtsr.timing import HOP
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_bench.speed.matrix import EXTERNAL, MODEL, OCTAVES, REPLICATE, RESAMPLER, SOXR, Case
 from rtsr_bench.speed.workload import Audio, Blocks, Workload
 
@@ -121,7 +121,8 @@ class OctavesStep(Workload):
         )
         self.provider = source.provider
         samples = HOP * case.hops
-        self._octaves = Octaves(source, samples, case.source["factor"], 1.0, statistics)
+        factor = case.source["factor"]
+        self._octaves = Octaves(source, samples, factor, factor * SAMPLE_RATE, 1.0, statistics)
         self._audio = Blocks(samples, case.streams)
 
     def step(self) -> Audio:

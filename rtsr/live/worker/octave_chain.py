@@ -72,7 +72,7 @@ class OctaveChain:
         self._switch = SwitchedSource(source)
         self._reaches_beyond = native_hz > FULL_BAND_HZ
         self._octaves = Octaves(
-            self._switch, HOP, clock.factor, 1.0, statistics, beside_hz=native_hz
+            self._switch, HOP, clock.factor, clock.rate, 1.0, statistics, beside_hz=native_hz
         )
         if expected_cutoff_hz is not None:
             # What lies below, the chain fills up.

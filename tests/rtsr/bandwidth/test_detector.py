@@ -75,6 +75,18 @@ def test_limit_of_upsampled_recording_is_found(name: str, rate: int) -> None:
     assert np.argmax(answers < FULL_BAND_HZ) < 400
 
 
+@pytest.mark.parametrize("rate", [88200, 96000, 176400, 192000])
+@pytest.mark.parametrize("source_rate", [22050, 24000])
+def test_limit_of_a_weak_top_is_found_at_higher_rates(rate: int, source_rate: int) -> None:
+    sound = scipy.signal.sosfilt(
+        scipy.signal.butter(2, 5000, fs=RATE, output="sos"), demo("speech_reference.flac")[:, 0]
+    )
+    low = soxr.resample(0.35 * sound, RATE, source_rate, quality="HQ")
+    wide = rounded(soxr.resample(low, source_rate, rate, quality="HQ"))[:, None]
+    found = measure_cutoff_stream([wide], rate)
+    assert found == pytest.approx(0.975 * source_rate / 2, rel=0.04)
+
+
 @pytest.mark.parametrize("cutoff", [2500.0, 3400.0, 5000.0, 7000.0, 10000.0])
 def test_unusual_limit_is_found(make_sound: Sound, cutoff: float) -> None:
     answers = run(rounded(make_sound(RATE, 3.0, cutoff=cutoff)))
