@@ -24,10 +24,8 @@ from rtsr.model.level_network import LevelNetwork
 from rtsr.model.level_path import Levels
 from rtsr.model.streaming import State, branch
 
-#: by how much the gains of speech, and of other sound, move from where they are to the predicted
-#: level
-SHARE = 0.75
-OTHER_SHARE = 0.5
+#: by how much the gains of sound that is no speech move from where they are to the predicted level
+OTHER_TRUST = 0.5
 #: mean power of a bin that is added before logarithms; white noise of full scale has one
 LEAST_POWER = 1e-10
 #: initial level of every band in training relative to the input's, and the output's scale, in
@@ -97,6 +95,7 @@ class BandPredictor(LevelNetwork):
         sizes = config.predictor_width, config.predictor_blocks, config.predictor_memory
         features = 3 * bands + 1
         super().__init__(config, sizes, features, bands + 1)
+        self.trust = config.predictor_trust
         with torch.no_grad():
             self.head.bias[:bands] = FIRST_LEVEL / LEVEL_SCALE
             self.head.bias[bands:] = 0.0
@@ -129,10 +128,10 @@ class BandPredictor(LevelNetwork):
         """
         predicted, following = self.predict(power, f_prior, path, state)
         # Squared, so that a doubt counts for little: other sound is taken for speech by a sixth.
-        trust = SHARE * predicted.logit.sigmoid().square()
+        trust = self.trust * predicted.logit.sigmoid().square()
         absolute = predicted.speech
         if predicted.other is not None:
-            of_other = OTHER_SHARE * (-predicted.logit).sigmoid().square()
+            of_other = OTHER_TRUST * (-predicted.logit).sigmoid().square()
             speech, trust = trust, trust + of_other
             absolute = (speech * absolute + of_other * predicted.other) / trust
         return Levels(absolute - level.log(), trust), following

@@ -43,9 +43,10 @@ class ModelConfig:
     ``level_width`` is the width of the level path (:mod:`rtsr.model.level_path`), which predicts
     the levels of the missing bands from those of the input; with 0, as in older models, there is
     none. ``predictor_width`` is that of the band predictor (:mod:`rtsr.model.band_predictor`); with
-    0 there is none. ``predictor_other`` is the hidden width of its part for sound other than
-    speech; with 0, as in older models, it knows the levels of speech alone. It counts only with a
-    band predictor.
+    0 there is none. ``predictor_trust`` is the share of the way, above 0 to 1, that the gains of
+    what is surely speech move to the levels that it predicts. ``predictor_other`` is the hidden
+    width of its part for sound other than speech; with 0, as in older models, it knows the levels
+    of speech alone. It counts only with a band predictor.
 
     ``decoder_free_bins``, off in the named sizes, lets the decoder also set magnitude and phase of
     every bin. Such phases hardly change from hop to hop, which is audible as lines at multiples of
@@ -82,6 +83,7 @@ class ModelConfig:
     predictor_width: int = 0
     predictor_blocks: int = 4
     predictor_memory: int = 64
+    predictor_trust: float = 0.5
     predictor_other: int = 0
 
     def __post_init__(self) -> None:
@@ -90,6 +92,10 @@ class ModelConfig:
         for name, least in _LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be {least:g} or more")
+        if not 0.0 < self.predictor_trust <= 1.0:
+            raise ValueError(
+                f"predictor_trust is {self.predictor_trust:g}; it must be above 0 and at most 1"
+            )
         if self.flow_middle % self.attention_heads:
             raise ValueError("flow_middle must be a multiple of attention_heads")
         for part in ("level", "predictor"):
@@ -127,6 +133,7 @@ _SMALL = ModelConfig(
     decoder_free_bins=False,
     level_width=112,
     predictor_width=80,
+    predictor_trust=0.75,
     predictor_other=160,
 )
 # Twice as wide everywhere but where levels are predicted, which does not profit from it, so that it
@@ -144,6 +151,7 @@ _BASE = ModelConfig(
     decoder_free_bins=False,
     level_width=112,
     predictor_width=80,
+    predictor_trust=0.75,
     predictor_other=160,
 )
 CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}

@@ -326,11 +326,33 @@ def test_gains_follow_the_level_path_as_far_as_it_trusts_itself(tiny):
 
 @pytest.mark.parametrize(
     ("speech", "other", "share"),
-    [(99.0, 8, 0.5), (-99.0, 8, 0.5), (99.0, 0, 0.5), (-99.0, 0, 0.0)],
+    [(99.0, 8, 0.75), (-99.0, 8, 0.5), (99.0, 0, 0.75), (-99.0, 0, 0.0)],
     ids=["speech", "other sound", "speech alone", "other sound, which it does not know"],
 )
-def test_gains_move_half_way_to_the_predicted_levels(speech, other, share):
+def test_gains_move_part_of_the_way_to_the_predicted_levels(speech, other, share):
     tiny = seeded(replace(TINY, predictor_other=other), 3).eval()
+    assert_gains_move(tiny, speech, share)
+
+
+@pytest.mark.parametrize("trust", [0.1, 0.3, 1.0])
+def test_the_configuration_says_how_far_the_gains_of_speech_move(trust):
+    assert_gains_move(seeded(replace(TINY, predictor_trust=trust), 3).eval(), 99.0, trust)
+
+
+def test_models_that_do_not_say_how_far_move_half_way():
+    """As all did before it was a setting: restoring one of them must give what it was."""
+    before = TINY.to_dict()
+    del before["predictor_trust"]
+    assert_gains_move(seeded(ModelConfig.from_dict(before), 3).eval(), 99.0, 0.5)
+
+
+@pytest.mark.parametrize("trust", [-0.1, 0.0, 1.1, math.nan])
+def test_what_is_no_share_of_the_way_is_refused(trust):
+    with pytest.raises(ValueError, match="predictor_trust is"):
+        replace(TINY, predictor_trust=trust)
+
+
+def assert_gains_move(tiny, speech, share):
     audio, _, f_prior, f_target = signals(TINY)
     cutoffs = f_prior.transpose(1, 2), f_target.transpose(1, 2)
     with torch.no_grad():
@@ -412,7 +434,7 @@ def test_powers_of_bands_tell_the_predictor_what_the_spectrum_does(tiny):
         conditioning, _ = tiny.analyse(audio, cutoff, tiny.initial_state(1))
         _, level, parts, _ = tiny._measure(audio, cutoff, tiny.initial_state(1))
         said = tiny.predict_from_bands(tiny.band_power(parts), cutoff)
-    trust = 0.5 * said.logit.sigmoid().square()
+    trust = TINY.predictor_trust * said.logit.sigmoid().square()
     of_other = 0.5 * (-said.logit).sigmoid().square()
     absolute = (trust * said.speech + of_other * said.other) / (trust + of_other)
     expected = conditioning.predicted
