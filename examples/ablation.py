@@ -42,6 +42,7 @@ from rtsr.train.settings import load_settings
 from rtsr.train.stages import Batch, autoencode
 from rtsr.train.trainer import Trainer
 from rtsr_bench.corpus import Clip, list_clips, prepare_inputs, prepare_references, write_whole
+from rtsr_bench.files import write_text
 from rtsr_bench.markdown import table
 from rtsr_bench.quality.scores import Scores, gather_scores
 from rtsr_bench.quality.systems import digest_of
@@ -215,18 +216,25 @@ def difference(ours: Scores, theirs: Scores, domain: str, metric: str) -> str:
 def check_clips(out: Path, clips: Sequence[Clip], seconds: float) -> None:
     """Raise RtsrError where ``out`` holds what was made of other clips, or of other parts of them.
 
-    All of it is kept by the clips' names.
+    All of it is kept by the clips' names. What does not say of which clips it is may be of any.
     """
     files = [clip.path for clip in clips]
     state = f"{len(clips)} clips of at most {seconds:g} s: {digest_of(*files)}\n"
     kept = out / "clips.txt"
-    if kept.is_file() and kept.read_text(encoding="utf-8") != state:
+    if kept.exists() and kept.read_text(encoding="utf-8") != state:
         raise RtsrError(
             f"{out} holds what was made of other clips, or with another clips_per_domain or "
             "max_seconds; give another folder."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    kept.write_text(state, encoding="utf-8")
+    if not kept.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        # What a crash left of the file itself has a hidden name.
+        if any(out.glob("[!.]*")):
+            raise RtsrError(
+                f"{out} has no {kept.name} that says of which clips its files are made; give "
+                "another folder."
+            )
+        write_text(kept, state)
 
 
 def report(plan: dict[str, Any], rows: dict[float, dict[tuple[str, str], Scores]]) -> str:

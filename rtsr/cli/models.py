@@ -105,7 +105,9 @@ def _metrics_table(metrics: dict[str, Any]) -> Table:
 
 def _median(value: float | str | None) -> str:
     """Write a median, or a dash where there is none."""
-    return f"{value:.2f}" if isinstance(value, float) else "-"
+    # A card's JSON may have 3 for 3.0; to Python, a truth value is an integer, too.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{value:.2f}" if is_number else "-"
 
 
 def _kind(model: Model) -> str:

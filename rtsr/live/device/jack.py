@@ -120,7 +120,8 @@ class ServerReader:
     """
 
     def __init__(self) -> None:
-        self._library = _library()
+        # Looked for when a server is asked: a session without JACK has no use for it.
+        self._library: Any = None
         self._client: Any = None
 
     def period(self) -> int | None:
@@ -147,8 +148,10 @@ class ServerReader:
         return _connections(self._library, client, client_name, ports) if client else None
 
     def _joined(self) -> Any:
-        if self._client is None and self._library is not None:
-            self._client, _ = _open(self._library)
+        if self._client is None:
+            self._library = self._library or _library()
+            if self._library is not None:
+                self._client, _ = _open(self._library)
         return self._client
 
     def close(self, server_is_lost: bool = False) -> None:

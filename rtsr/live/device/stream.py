@@ -132,13 +132,15 @@ class DeviceStream:
         A JACK server's period can be changed while it runs, and a device that chooses its blocks
         itself may choose longer ones than were expected.
         """
-        if not self._sounds:
-            return False
-        if self.output_device.host_api == portaudio.JACK:
-            # PortAudio cuts a longer period into calls of the one before.
-            return self._jack.period() not in (None, self._expected_block)
-        # The last one plays.
-        return self._states[-1].most_frames > self._expected_block
+        # Another session that opens its devices again may close this one's streams.
+        with portaudio.undisturbed():
+            if not self._sounds:
+                return False
+            if self.output_device.host_api == portaudio.JACK:
+                # PortAudio cuts a longer period into calls of the one before.
+                return self._jack.period() not in (None, self._expected_block)
+            # The last one plays.
+            return self._states[-1].most_frames > self._expected_block
 
     @property
     def rates(self) -> tuple[int, int]:
@@ -167,8 +169,10 @@ class DeviceStream:
 
     def remember_connections(self) -> None:
         """Note what JACK's ports are connected with, for `reopen`; to be called often."""
-        if self._connections is not None and self._sounds:
-            self._connections.remember()
+        # As `has_other_block` does.
+        with portaudio.undisturbed():
+            if self._connections is not None and self._sounds:
+                self._connections.remember()
 
     def refresh_latency(self) -> StreamLatency:
         """`latency` once more, after JACK's ports have been connected otherwise."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -126,6 +127,37 @@ def test_a_folder_is_of_the_clips_that_it_was_begun_with(
     clips[1].path.write_text("another sound")
     with pytest.raises(RtsrError, match="made of other clips"):
         ablation.check_clips(out, clips, 6.0)
+
+
+def test_a_folder_that_does_not_say_its_clips_is_refused(
+    ablation: ModuleType, tmp_path: Path
+) -> None:
+    clips = [Clip("speech/a", tmp_path / "a", "speech")]
+    clips[0].path.write_text("a sound")
+    out = tmp_path / "out"
+    (out / "audio" / "references").mkdir(parents=True)
+    with pytest.raises(RtsrError, match=r"has no clips\.txt that says of which clips"):
+        ablation.check_clips(out, clips, 6.0)
+    assert [path.name for path in out.iterdir()] == ["audio"]
+
+
+def test_a_folder_that_was_stopped_before_it_said_its_clips_is_begun_again(
+    ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    clips = [Clip("speech/a", tmp_path / "a", "speech")]
+    clips[0].path.write_text("a sound")
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            ablation.check_clips(out, clips, 6.0)
+    # As the system's killing leaves it.
+    (out / ".clips.txt.0123.partial").write_text("1 clips of at m")
+    ablation.check_clips(out, clips, 6.0)
+    ablation.check_clips(out, clips, 6.0)
 
 
 @pytest.mark.slow

@@ -87,6 +87,26 @@ def test_limit_of_a_weak_top_is_found_at_higher_rates(rate: int, source_rate: in
     assert found == pytest.approx(0.975 * source_rate / 2, rel=0.04)
 
 
+@pytest.mark.parametrize(
+    ("rate", "end", "is_found"),
+    [
+        *((96000, end, True) for end in (3000, 4000, 34000)),
+        *((96000, end, False) for end in (2500, 36000)),
+        *((192000, end, True) for end in (6500, 8000, 11025, 60000, 68000)),
+        *((192000, end, False) for end in (4000, 5500, 6000, 72000)),
+    ],
+)
+def test_higher_rates_have_a_lowest_and_a_highest_limit_that_is_found(
+    rate: int, end: int, is_found: bool
+) -> None:
+    count = 3 * 2 * end
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(count))
+    pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.fft.rfftfreq(count, 0.5 / end), 50.0)))
+    wide = soxr.resample(0.5 * pink / np.abs(pink).max(), 2 * end, rate)
+    expected = pytest.approx(end, rel=0.04) if is_found else rate / 2
+    assert measure_cutoff_stream([rounded(wide)[:, None]], rate) == expected
+
+
 @pytest.mark.parametrize("cutoff", [2500.0, 3400.0, 5000.0, 7000.0, 10000.0])
 def test_unusual_limit_is_found(make_sound: Sound, cutoff: float) -> None:
     answers = run(rounded(make_sound(RATE, 3.0, cutoff=cutoff)))

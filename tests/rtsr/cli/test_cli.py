@@ -188,6 +188,16 @@ def test_models_shows_the_card_of_ones_own(
     assert missing.stderr == "rtsr: Model file 'nowhere.onnx' does not exist.\n"
 
 
+def test_models_shows_medians_that_a_card_has_as_integers(
+    runner: CliRunner, write_model: Callable[..., Path]
+) -> None:
+    values = {"visqol": [3, 3.1], "lsd": [None, "infinite", True]}
+    own = write_model(card={"metrics": {"4 kHz": values}})
+    shown = runner.invoke(application.app, ["models", str(own)]).stdout
+    row = [cell.strip() for cell in shown.split("4 kHz")[1].split("│")[1:3]]
+    assert row == ["3.00 3.10", "- - -"]
+
+
 def test_models_lists_what_is_bundled(runner: CliRunner) -> None:
     listed = json.loads(runner.invoke(application.app, ["models", "--json"]).stdout)["models"]
     kinds = {model["name"]: model["kind"] for model in listed}

@@ -1,18 +1,19 @@
-"""Device streams on a real sound server."""
+"""Device streams, nearly always on a real sound server."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rtsr.errors import RtsrError
-from rtsr.live.device import portaudio
+from rtsr.live.device import jack, portaudio
 from rtsr.live.device import stream as stream_module
 from rtsr.live.device.devices import Device
 from rtsr.live.device.stream import DeviceStream
@@ -298,6 +299,66 @@ def test_each_session_of_a_program_has_the_latency_and_connections_of_its_own_po
             "system:playback_1",
             "system:playback_2",
         ]
+
+
+class Looked(DeviceStream):
+    """A stream that another session closes as soon as it is seen to sound."""
+
+    output_device = None  # type: ignore[assignment]
+
+    def __init__(self, host_api: str) -> None:
+        self.output_device = SimpleNamespace(host_api=host_api)
+        self.seen: list[str] = []
+        self._expected_block = 128
+        self._states = [SimpleNamespace(most_frames=256)]  # type: ignore[list-item]
+        self._jack = SimpleNamespace(period=lambda: self.see(256))  # type: ignore[assignment]
+        self._connections = SimpleNamespace(remember=lambda: self.see(None))  # type: ignore[assignment]
+        self.other = threading.Thread(target=self._close_streams, daemon=True)
+
+    def see(self, what: int | None) -> int | None:
+        self.seen.append("open" if self._states else "closed")
+        return what
+
+    @property
+    def _sounds(self) -> bool:
+        self.other.start()
+        self.other.join(0.2)
+        return True
+
+    def _close_streams(self) -> None:
+        with portaudio.undisturbed():
+            self._states.clear()
+
+
+@pytest.mark.parametrize(
+    ("host_api", "look"),
+    [
+        (portaudio.ALSA, lambda stream: stream.has_other_block),
+        (portaudio.JACK, lambda stream: stream.has_other_block),
+        (portaudio.JACK, lambda stream: stream.remember_connections() is None),
+    ],
+    ids=["blocks", "JACK's period", "JACK's connections"],
+)
+def test_no_other_session_closes_a_stream_that_is_being_looked_at(
+    host_api: str, look: Callable[[DeviceStream], bool]
+) -> None:
+    stream = Looked(host_api)
+    assert look(stream)
+    assert "closed" not in stream.seen
+    stream.other.join(5.0)
+    assert not stream._states
+
+
+def test_a_session_without_jack_does_not_look_for_its_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(jack, "_library", lambda: looked.append(1))
+    reader = jack.ServerReader()
+    reader.close()
+    assert not looked
+    assert reader.period() is None
+    assert looked
 
 
 def test_opens_again_after_closing(jack_server: Any, memory: LiveMemory) -> None:
