@@ -530,6 +530,10 @@ def test_names_that_are_not_utf_8_are_taken_and_kept(tmp_path: Path, make_sound:
     root.mkdir()
     for number in range(3):
         name = os.fsdecode(b"caf\xe9%d.wav" % number)
+        try:
+            (root / name).touch()
+        except OSError:
+            pytest.skip("this file system takes UTF-8 only")
         soundfile.write(os.fsencode(root / name), make_sound(RATE, 1.0), RATE)
     found = []
     for _ in range(2):
