@@ -104,14 +104,17 @@ def train_command(
     from rtsr.train.data import list_split, load_corpus, never_drawn
     from rtsr.train.listing import SPLITS
     from rtsr.train.octave import octave_rate_of, octave_settings
-    from rtsr.train.settings import TrainSettings, load_settings
+    from rtsr.train.settings import TrainSettings, load_values
     from rtsr.train.trainer import CHECKPOINT, Trainer
 
-    settings = load_settings(config) if config else TrainSettings()
+    values = load_values(config) if config else {}
+    settings = TrainSettings.from_dict(values)
     if model is not None:
         settings = replace(settings, model=model)
     if seed is not None:
         settings = replace(settings, seed=seed)
+    elif "seed" in values:
+        seed = settings.seed
 
     octave_rate = SAMPLE_RATE
     if octave_khz is not None:
@@ -130,13 +133,14 @@ def train_command(
         return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
 
     # Of both before one is decoded, which may take hours.
+    drawn = [domain for domain, share in settings.domains.items() if share > 0.0]
     for split in SPLITS:
         left = never_drawn(list_split(data, split), settings.domains)
         if left:
             typer.echo(
                 f"{split}: {sum(left.values())} recordings are never drawn, because 'domains' of "
                 f"the settings gives {', '.join(map(repr, left))} no share; it gives "
-                f"{', '.join(map(repr, settings.domains))} one.",
+                f"{', '.join(map(repr, drawn))} one.",
                 err=True,
             )
     coded = settings.degrade.codec_share > 0.0
@@ -190,9 +194,9 @@ def train_command(
         )
     if trainer.lacks_steps:
         typer.echo(
-            f"The run is {minutes:g} minutes old and ends in {_position(trainer)}, before it has "
-            f"taken the steps of its settings, {list(settings.steps or ())}; the same command with "
-            "more --minutes goes on.",
+            f"The run is {trainer.elapsed:.1f} minutes old and ends in {_position(trainer)}, "
+            f"before it has taken the steps of its settings, {list(settings.steps or ())}; the "
+            "same command with more --minutes goes on.",
             err=True,
         )
     typer.echo(f"Saved {out / CHECKPOINT}; make it a model: rtsr export {out / CHECKPOINT} X.onnx")

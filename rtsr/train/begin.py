@@ -38,7 +38,8 @@ def check_run(
         device: as for :class:`~rtsr.train.trainer.Trainer`.
         octave_rate: as for :class:`~rtsr.train.trainer.Trainer`.
         grow_from: the checkpoint that a new run begins with.
-        seed: as it was asked for; of a run that goes on it cannot be another than before.
+        seed: as it was asked for, by option or settings; of a run that goes on it cannot be another
+            than before.
 
     Raises:
         RtsrError: with what is to be changed.
@@ -73,8 +74,8 @@ def _check_goes_on(
     before = content["settings"]["seed"]
     if seed is not None and seed != before:
         raise RtsrError(
-            f"{checkpoint} is a run that began with seed {before}, not {seed}; leave --seed out to "
-            "go on, or choose another --out folder."
+            f"{checkpoint} is a run that began with seed {before}, not {seed}; leave --seed and "
+            f"'seed' out or name {before} to go on, or choose another --out folder."
         )
 
 

@@ -62,8 +62,8 @@ def read(path: Path, key: str, stored: StoredFields = CORPUS) -> dict[str, Any] 
             described = json.loads(str(content["described"]))
             if described["key"] != key:
                 warn(
-                    f"{path} holds other recordings, or what they were before a change, and is "
-                    "made anew; each folder of recordings takes a --cache of its own."
+                    f"{path} is of other recordings, settings or version, or of before a change, "
+                    "and is made anew; each folder of recordings takes a --cache of its own."
                 )
                 return None
             fields: dict[str, Any] = {name: content[name] for name in arrays}

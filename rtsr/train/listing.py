@@ -109,26 +109,32 @@ def _read(manifest: Path) -> list[_Row]:
                     f"{manifest} has no column {' and '.join(sorted(missing))}; "
                     "a manifest needs at least the columns path and split."
                 )
-            return [
-                _Row(
-                    reader.line_num,
-                    row["split"] or "",
-                    Listed(
-                        path=row["path"],
-                        domain=row.get("domain") or "unknown",
-                        group=row.get("speaker_or_group") or str(Path(row["path"]).parent),
-                        cutoff_hz=_cutoff(row.get("measured_cutoff_hz"), manifest, reader.line_num),
-                    ),
-                    bool(row.get("speaker_or_group")),
-                )
-                for row in reader
-                if row["path"]
-            ]
+            return [_row(row, manifest, reader.line_num) for row in reader if row["path"]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RtsrError(
             f"{manifest} cannot be read as a comma-separated table ({error}); "
             "correct it or remove it to use every recording in the folder."
         ) from error
+
+
+def _row(row: dict[str, str], manifest: Path, line: int) -> _Row:
+    split = row["split"] or ""
+    cutoff_hz = None
+    # What is not used may hold anything there.
+    if split in SPLITS:
+        cutoff_hz = _cutoff(row.get("measured_cutoff_hz"), manifest, line)
+    group = row.get("speaker_or_group")
+    return _Row(
+        line,
+        split,
+        Listed(
+            path=row["path"],
+            domain=row.get("domain") or "unknown",
+            group=group or str(Path(row["path"]).parent),
+            cutoff_hz=cutoff_hz,
+        ),
+        bool(group),
+    )
 
 
 def _cutoff(text: str | None, manifest: Path, line: int) -> float | None:
@@ -194,13 +200,20 @@ def _from_folder(source: Path, split: str) -> list[Listed]:
 
 
 def _files_below(source: Path) -> Iterator[Path]:
-    """Give all files at any depth, also of folders that are links out of the source.
+    """Give all files at any depth once, also of folders that are links out of the source.
 
     Links to what is walked anyway, and links in circles, are not followed.
     """
     root = source.resolve()
     walked = [root]
+    entered: set[Path] = set()
     for folder, folders, names in os.walk(source, followlinks=True):
+        # A link may lead to a folder around one that another link has led to.
+        own = Path(folder).resolve()
+        if own in entered:
+            folders.clear()
+            continue
+        entered.add(own)
         folders.sort()
         for name in list(folders):
             path = os.path.join(folder, name)

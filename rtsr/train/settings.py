@@ -262,12 +262,16 @@ def _fill(defaults: Any, values: dict[str, Any], path: str) -> Any:
 
 def load_settings(path: Path) -> TrainSettings:
     """Read settings from TOML; raises RtsrError when it is missing, malformed or unknown."""
+    return TrainSettings.from_dict(load_values(path))
+
+
+def load_values(path: Path) -> dict[str, Any]:
+    """Read the values that a TOML file names; raises RtsrError when it is missing or malformed."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RtsrError(
             f"Cannot read the training configuration {path}: {error.strerror}."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RtsrError(f"The training configuration {path} is not valid TOML: {error}.") from error
-    return TrainSettings.from_dict(values)

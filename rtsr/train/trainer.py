@@ -179,7 +179,6 @@ class Trainer:
         last = time.monotonic()
         saved = self.elapsed
         shown: dict[str, float] = {}
-        steps_before = sum(self.steps)
         while self.elapsed < minutes:
             done = schedule.share_done(self.stage, self.steps, self.elapsed)
             if done >= 1.0:
@@ -208,9 +207,13 @@ class Trainer:
                     raise self._diverged()
             if progress is not None:
                 progress(self, shown)
-        if 0 < sum(self.steps) - steps_before <= int(self._left_out_in_a_row):
+        # Where some were finite, once, the validation says whether more can be.
+        if 0 < sum(self.steps) <= self.left_out:
             raise self._diverged()
-        self._log(_plain(self._validate_and_save()))
+        shown = _plain(self._validate_and_save())
+        self._log(shown)
+        if progress is not None:
+            progress(self, shown)
 
     @property
     def lacks_steps(self) -> bool:
@@ -239,8 +242,9 @@ class Trainer:
         """Save what was learnt, unless its validation is not finite; returns that."""
         try:
             validated = self.validate()
-        except Exception:
-            # Whatever else is wrong with it, what was learnt is kept.
+        except BaseException:
+            # Whatever else is wrong with it, or whoever ends the program meanwhile, what was learnt
+            # is kept.
             self.save()
             raise
         self._check_validation(validated)

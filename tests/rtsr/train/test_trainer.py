@@ -18,6 +18,7 @@ from rtsr.cli.train import run_until_stopped  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import objective, schedule  # noqa: E402
 from rtsr.train import trainer as trainer_module  # noqa: E402
+from rtsr.train.checkpoint import load_checkpoint  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, LOG, Trainer  # noqa: E402
 
 
@@ -63,14 +64,31 @@ def with_estimates_of(monkeypatch, factor_at):
     monkeypatch.setattr(objective, "autoencode", changed)
 
 
-def test_a_run_without_a_finite_step_is_refused_and_what_was_there_is_kept(tmp_path, monkeypatch):
+def test_a_run_without_a_finite_step_is_refused(tmp_path, monkeypatch):
+    with_estimates_of(monkeypatch, lambda time: math.nan)
+    settings = replace(TINY, precision="fp32", steps=(3, 0, 0, 0))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    with pytest.raises(RtsrError, match=r"no longer finite \(stage autoencoder, step 3, 3 steps"):
+        trainer.run(math.inf)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("is_finite", [True, False], ids=["finite", "not finite"])
+def test_a_short_resumption_of_odd_steps_is_kept_if_its_validation_is_finite(
+    tmp_path, monkeypatch, is_finite
+):
     settings = replace(TINY, precision="fp32", steps=(3, 0, 0, 0))
     Trainer(settings, corpus(), corpus(), tmp_path, "cpu").run(math.inf)
     before = (tmp_path / CHECKPOINT).read_bytes()
     with_estimates_of(monkeypatch, lambda time: math.nan)
-    again = Trainer(replace(settings, steps=(6, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
+    again = Trainer(replace(settings, steps=(4, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
     assert again.resume()
-    with pytest.raises(RtsrError, match=r"no longer finite \(stage autoencoder, step 6, 3 steps"):
+    if is_finite:
+        again.run(math.inf)
+        assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [4, 0, 0, 0]
+        return
+    monkeypatch.setattr(again, "validate", lambda: {"valid_total": torch.tensor(math.nan)})
+    with pytest.raises(RtsrError, match=r"no longer finite \(stage autoencoder, step 4, 1 steps"):
         again.run(math.inf)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
@@ -160,15 +178,16 @@ def test_a_corpus_without_a_domain_that_is_drawn_is_said_before_anything_is_lear
         Trainer(replace(TINY, domains={"music": 1.0}), train, valid, tmp_path, "cpu")
 
 
-def test_what_was_learnt_is_kept_before_it_is_validated(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ended_by", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_what_was_learnt_is_kept_whatever_ends_its_validation(tmp_path, monkeypatch, ended_by):
     settings = replace(TINY, steps=(1, 0, 0, 0), checkpoint_minutes=0.0)
     trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
 
     def fails():
-        raise RuntimeError
+        raise ended_by
 
     monkeypatch.setattr(trainer, "validate", fails)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ended_by):
         trainer.run(math.inf)
     again = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
     assert again.resume()
@@ -209,8 +228,24 @@ def test_a_run_that_is_not_watched_prints_what_it_logs(tmp_path, monkeypatch, ca
     settings = replace(TINY, steps=(5, 0, 0, 0))
     run_until_stopped(Trainer(settings, corpus(), corpus(), tmp_path, "cpu"), 60.0)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[1] for line in lines] == ["autoencoder, step 2", "autoencoder, step 4"]
+    steps = [line.split("  ")[1].removeprefix("autoencoder, step ") for line in lines]
+    assert steps == ["2", "4", "5"]
     assert all("bins " in line for line in lines)
+    assert "valid_bins " in lines[-1]
+
+
+def test_who_stops_a_run_in_its_last_validation_has_stopped_it(tmp_path, monkeypatch):
+    trainer = Trainer(replace(TINY, steps=(1, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
+    real = trainer.validate
+
+    def told_to_stop():
+        signal.raise_signal(signal.SIGINT)
+        return real()
+
+    monkeypatch.setattr(trainer, "validate", told_to_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(trainer, 60.0)
+    assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [1, 0, 0, 0]
 
 
 def test_who_stops_a_run_is_told_where_it_goes_on(tmp_path, monkeypatch, capsys):

@@ -582,7 +582,8 @@ def test_counted_steps_end_a_run_and_leave_stages_out(tmp_path):
     trainer = Trainer(replace(TINY, steps=(2, 1, 0, 3)), train, train, tmp_path / "all", "cpu")
     seen = []
     trainer.run(math.inf, lambda trainer, terms: seen.append(trainer.stage))
-    assert seen == [0, 0, 1, 3, 3, 3]
+    # Once more for the last validation.
+    assert seen == [0, 0, 1, 3, 3, 3, 3]
     assert trainer.steps == [2, 1, 0, 3]
     first = Trainer(replace(TINY, steps=(2, 0, 0, 0)), train, train, tmp_path / "first", "cpu")
     first.run(math.inf)
