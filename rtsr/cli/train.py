@@ -17,6 +17,7 @@ from rtsr.ending import handled
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 
 if TYPE_CHECKING:
+    from rtsr.train.corpus import Corpus
     from rtsr.train.trainer import Trainer
 
 MOST_WORKERS = 256
@@ -129,8 +130,19 @@ def train_command(
         seed=seed,
     )
 
-    def cache_of(split: str) -> Path | None:
-        return cache.with_name(f"{cache.stem}-{split}.npz") if cache else None
+    def read(split: str, codec: bool = False) -> Corpus:
+        with counting(f"reading {split}") as show:
+            corpus = load_corpus(
+                data,
+                split,
+                workers=workers,
+                cache=cache.with_name(f"{cache.stem}-{split}.npz") if cache else None,
+                codec=codec,
+                octave_rate=octave_rate,
+                progress=show,
+            )
+        typer.echo(f"{split}: {corpus.describe()}")
+        return corpus
 
     # Of both before one is decoded, which may take hours.
     drawn = [domain for domain, share in settings.domains.items() if share > 0.0]
@@ -143,29 +155,9 @@ def train_command(
                 f"{', '.join(map(repr, drawn))} one.",
                 err=True,
             )
-    coded = settings.degrade.codec_share > 0.0
     # First, since there is less of it, and it may hold nothing that can be used.
-    with counting("reading valid") as show:
-        valid_corpus = load_corpus(
-            data,
-            "valid",
-            workers=workers,
-            cache=cache_of("valid"),
-            octave_rate=octave_rate,
-            progress=show,
-        )
-    typer.echo(f"valid: {valid_corpus.describe()}")
-    with counting("reading train") as show:
-        train_corpus = load_corpus(
-            data,
-            "train",
-            workers=workers,
-            cache=cache_of("train"),
-            codec=coded,
-            octave_rate=octave_rate,
-            progress=show,
-        )
-    typer.echo(f"train: {train_corpus.describe()}")
+    valid_corpus = read("valid")
+    train_corpus = read("train", codec=settings.degrade.codec_share > 0.0)
     if train_corpus.is_all_lossy:
         typer.echo(
             f"{data} has no lossless recording (wav, flac, aiff): what coders left out teaches "

@@ -482,22 +482,18 @@ def test_sizes_that_cannot_be_are_refused(change):
         TrainSettings(model_changes=change)
 
 
-def test_the_predictor_learns_the_levels_of_bands(tmp_path):
+@pytest.mark.parametrize(
+    ("heard", "term", "share"),
+    [(0.0, "predictor", 0.5), (500.0, "predictor_heard", 0.8)],
+    ids=["levels of bands", "what is heard"],
+)
+def test_the_predictor_learns(tmp_path, heard, term, share):
     rates = {"warm_up_steps": 1, "learning_rates": (1e-3, 1e-3, 1e-2, 1e-3)}
-    trainer = at_levels(tmp_path, predictor_heard=0.0, **rates)
-    first = float(trainer.take_step(0.0)["predictor"])
+    trainer = at_levels(tmp_path, predictor_heard=heard, **rates)
+    first = float(trainer.take_step(0.0)[term])
     for _ in range(60):
-        last = float(trainer.take_step(0.0)["predictor"])
-    assert last < 0.5 * first
-
-
-def test_the_predictor_learns_what_is_heard(tmp_path):
-    rates = {"warm_up_steps": 1, "learning_rates": (1e-3, 1e-3, 1e-2, 1e-3)}
-    trainer = at_levels(tmp_path, predictor_heard=500.0, **rates)
-    first = float(trainer.take_step(0.0)["predictor_heard"])
-    for _ in range(60):
-        last = float(trainer.take_step(0.0)["predictor_heard"])
-    assert last < 0.8 * first
+        last = float(trainer.take_step(0.0)[term])
+    assert last < share * first
 
 
 def test_what_is_heard_is_compared_in_full_precision(tmp_path):

@@ -57,6 +57,13 @@ def memory(request: pytest.FixtureRequest) -> Iterator[LiveMemory]:
         yield memory
 
 
+def remember_for_two_seconds(stream: DeviceStream) -> None:
+    until = time.monotonic() + 2.0
+    while time.monotonic() < until:
+        stream.remember_connections()
+        time.sleep(0.1)
+
+
 def count(memory: LiveMemory, name: str) -> int:
     return int(memory.callback[name])
 
@@ -181,10 +188,7 @@ def test_a_restarted_server_gets_the_connections_that_the_user_had_made(
         assert wait_for(lambda: count(memory, "callbacks") > 20)
         jack_server.run("jack_disconnect", "system:capture_1", "rtsr:in_0")
         jack_server.run("jack_connect", "rtsr:out_0", "system:playback_2")
-        until = time.monotonic() + 2.0
-        while time.monotonic() < until:
-            stream.remember_connections()
-            time.sleep(0.1)
+        remember_for_two_seconds(stream)
         getattr(jack_server, ends)()
         while stream.active:
             stream.remember_connections()
@@ -281,10 +285,7 @@ def test_each_session_of_a_program_has_the_latency_and_connections_of_its_own_po
         jack_server.run("jack_connect", "rtsr:out_1", "system:playback_2")
         assert wait_for(lambda: other.refresh_latency().device_input_s == 0.0)
         assert stream.refresh_latency().device_input_s > 0.0
-        until = time.monotonic() + 2.0
-        while time.monotonic() < until:
-            other.remember_connections()
-            time.sleep(0.1)
+        remember_for_two_seconds(other)
         other.close()
         other.reopen()
         links = jack_server.run("jack_lsp", "-c", "rtsr").split("\n")
