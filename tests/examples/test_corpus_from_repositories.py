@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soundfile
+from example_run import run_example
 
 from rtsr.train.listing import list_recordings
 
@@ -84,8 +85,7 @@ def make_repository(folder: Path, seed: int = 0) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_example(SCRIPT.name, *arguments)
 
 
 def write_list(path: Path, **repositories: str | Path) -> Path:

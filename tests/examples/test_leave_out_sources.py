@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from example_run import run_example
 
 from rtsr.train.listing import list_recordings
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "leave_out_sources.py"
 HEADER = "path,split,domain,source,speaker_or_group\n"
 
 
@@ -37,8 +36,7 @@ def make_corpus(folder: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_example("leave_out_sources.py", *arguments)
 
 
 def names(corpus: Path, split: str) -> list[str]:

@@ -10,16 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from example_run import run_example
 
 import rtsr
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_microphone.py"
 DEMO = Path(rtsr.__file__).parent / "demo_data"
-
-
-def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.slow
@@ -29,7 +25,9 @@ def test_a_colour_is_learnt_from_one_recording_and_tried_on_another(tmp_path: Pa
     yesterday, today, colour = (tmp_path / name for name in ("a.wav", "b.wav", "me.json"))
     soundfile.write(yesterday, np.resize(voice[:, 0], 11 * rate), rate)
     soundfile.write(today, voice[: 3 * rate, 0], rate)
-    result = _run(yesterday, today, "-o", colour, "--listen", tmp_path / "tried")
+    options = ["-o", str(colour), "--listen", str(tmp_path / "tried")]
+    command = [sys.executable, str(EXAMPLE), str(yesterday), str(today), *options]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     first, heads, without, coloured = result.stdout.splitlines()
     assert f"written to '{colour}'" in first
@@ -42,7 +40,7 @@ def test_a_colour_is_learnt_from_one_recording_and_tried_on_another(tmp_path: Pa
 
 def test_a_narrow_recording_is_refused_in_one_line(tmp_path: Path) -> None:
     narrow = DEMO / "speech_8k.wav"
-    result = _run(narrow, narrow, "-o", tmp_path / "me.json")
+    result = run_example(EXAMPLE.name, narrow, narrow, "-o", tmp_path / "me.json")
     assert result.returncode == 1
     assert result.stderr.startswith("own_microphone: ")
     assert result.stderr.count("\n") == 1
@@ -56,7 +54,9 @@ def test_no_recording_is_replaced(tmp_path: Path) -> None:
         shutil.copy(DEMO / "speech_reference.flac", recording)
     before = yesterday.read_bytes()
     for output, listen in ((yesterday, tmp_path), (today, tmp_path), ("me.json", today.parent)):
-        result = _run(yesterday, today, "-o", tmp_path / output, "--listen", listen)
+        result = run_example(
+            EXAMPLE.name, yesterday, today, "-o", tmp_path / output, "--listen", listen
+        )
         assert result.returncode == 1
         assert "are the same file" in result.stderr
         assert result.stderr.count("\n") == 1
@@ -65,7 +65,9 @@ def test_no_recording_is_replaced(tmp_path: Path) -> None:
 
 def test_a_second_recording_that_is_not_there_is_said_before_learning(tmp_path: Path) -> None:
     yesterday = DEMO / "speech_reference.flac"  # too short, which learning would say
-    result = _run(yesterday, tmp_path / "today.wav", "-o", tmp_path / "me.json")
+    result = run_example(
+        EXAMPLE.name, yesterday, tmp_path / "today.wav", "-o", tmp_path / "me.json"
+    )
     assert result.returncode == 1
     assert "There is no file" in result.stderr
     assert result.stderr.count("\n") == 1
