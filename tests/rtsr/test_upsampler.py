@@ -55,7 +55,7 @@ def _band_level_db(sound: np.ndarray, low: float, high: float) -> float:
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000])
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_any_partition_gives_the_same_bits(
