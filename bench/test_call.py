@@ -142,3 +142,33 @@ def test_step_full_batches(benchmark, models, places):
     assert benchmark.pedantic(step, setup=push, rounds=60, warmup_rounds=5) == places
     for batch in batches:
         batch.close()
+
+
+def test_packet_around_the_network(benchmark):
+    """What a packet of 20 ms takes but for the step: in, out, and Opus, a call's own part.
+
+    Processor time is what counts: --benchmark-timer=time.process_time.
+    """
+    from rtsr import BatchUpsampler
+    from rtsr.call.call_stream import CallStream
+    from rtsr.call.path import MediaPath
+    from rtsr.call.sender import Sender
+
+    sent = []
+    with BatchUpsampler(1, model="small-int8", provider="cpu", overload="wait") as batch:
+        path = MediaPath(Receiver({0: PCMU}), CallStream(batch), Sender(OPUS, 111), sent.append)
+        encoder, sound = frame(PCMU)
+        payload = encoder.encode(sound)
+        numbers = count()
+
+        def take_finished_and_receive():
+            number = next(numbers)
+            path.advance(0.02 * number - 0.01)
+            path.receive(Packet(0, number % 2**16, 160 * number % 2**32, payload), 0.02 * number)
+
+        def step():
+            batch.step()
+
+        benchmark.pedantic(take_finished_and_receive, setup=step, rounds=500, warmup_rounds=9)
+    assert len(sent) > 500
+    assert path.stream.fallback_seconds == 0.0

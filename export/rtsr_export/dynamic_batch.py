@@ -28,14 +28,13 @@ def make_batch_dynamic(graph: onnx.GraphProto) -> None:
     """Rewrite, in place, every shape whose batch is read by nothing but reshapes.
 
     What a ``Shape`` gives becomes the code for an open batch, followed by the shape of the first
-    item. All tensors must have the batch as their first axis. A graph that went through this
+    item. All tensors must have the batch as their first axis. A shape that went through this
     before stays as it is.
     """
-    if any(one.name == _FIRST for one in graph.initializer):
-        return
     uses = _Uses(graph)
     rewritten = False
-    for one in _graphs(graph):
+    # A graph's nodes are copied with their branches, which therefore come first.
+    for one in reversed(_graphs(graph)):
         nodes: list[onnx.NodeProto] = []
         for node in one.node:
             codes = uses.codes_for(node) if node.op_type == "Shape" else None
@@ -50,6 +49,7 @@ def make_batch_dynamic(graph: onnx.GraphProto) -> None:
     if rewritten:
         known = {_FIRST: np.array(0), _ANY: np.array([_LEFT]), _SAME: np.array([_AS_BEFORE])}
         names = {name for node in every_node(graph.node) for name in node.input}
+        names -= {one.name for one in graph.initializer}
         graph.initializer.extend(
             numpy_helper.from_array(value.astype(np.int64), name)
             for name, value in known.items()
@@ -80,15 +80,20 @@ class _Uses:
         self._readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         self._constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
         self._results = {output.name for one in _graphs(graph) for output in one.output}
+        self._items: set[str] = set()
         for node in every_node(graph.node):
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self._constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            if node.op_type == "Gather" and node.input[1] == _FIRST:
+                self._items.add(node.output[0])
             for name in dict.fromkeys(node.input):
                 self._readers[name].append(node)
 
     def codes_for(self, shape: onnx.NodeProto) -> int | None:
         """Return the code that reshapes need in place of the batch; ``None`` if that is no way."""
-        if shape.attribute or not self._ends_in_reshapes(shape.output[0]):
+        if shape.attribute or shape.input[0] in self._items:
+            return None
+        if not self._ends_in_reshapes(shape.output[0]):
             return None
         for node in self._behind(shape.output[0]):
             if node.op_type == "Reshape" and node.input[0] == shape.input[0]:

@@ -60,9 +60,9 @@ class BandControls:
             cutoff_hz: where the slope is anchored.
         """
         get = self.board.get
+        level, tilt, ceiling = get("level_db"), get("tilt_db"), get("ceiling_hz")
+        gate, around = get("gate_dbfs"), max(500.0, cutoff_hz)
         for start in range(0, len(band), HOP):
             part = band[start : start + HOP]
-            self._tone.shape(
-                part, get("level_db"), get("tilt_db"), get("ceiling_hz"), max(500.0, cutoff_hz)
-            )
-            self._gate.apply(part, dry[start : start + HOP], get("gate_dbfs"))
+            self._tone.shape(part, level, tilt, ceiling, around)
+            self._gate.apply(part, dry[start : start + HOP], gate)

@@ -229,9 +229,12 @@ class CallStream:
         bypass = self.controls.board.get("bypass") > 0.0
         wanted = self._stream is not None and not self._left_out and not bypass
         wet = self.controls.board.get("wet") if wanted else 0.0
-        band = np.zeros_like(dry)
-        gains = self._gains(known - first, wet)
-        band[first:known] = gains[:, None] * (wide - dry[first:known])
+        if known - first == count:
+            band = wide - dry
+        else:
+            band = np.zeros_like(dry)
+            band[first:known] = wide - dry[first:known]
+        self._fade(band[first:known], wet)
         had_band = known > first and self._gain > 0.0
         if had_band:
             newest = band[max(first, known - _FADE_OUT) : known]
@@ -248,15 +251,20 @@ class CallStream:
             self._ghost = self._ghost[length:]
         return band
 
-    def _gains(self, count: int, target: float) -> NDArray[np.float32]:
-        """Return the gain of the next ``count`` samples, which moves by 1 in 10 ms."""
-        way = np.clip(target - self._gain, -1.0, 1.0)
-        steps = np.minimum(np.arange(1, count + 1) / _FADE_IN, abs(way))
+    def _fade(self, band: Audio, target: float) -> None:
+        """Multiply the next samples by the gain, which moves by 1 in 10 ms, in place."""
+        way = target - self._gain
+        if way == 0.0:
+            if target != 1.0:
+                band *= np.float32(target)
+            return
+        if not len(band):
+            return
+        steps = np.minimum(np.arange(1, len(band) + 1) / _FADE_IN, abs(way))
         gains = (self._gain + np.sign(way) * steps).astype(np.float32)
-        if count:
-            self._gain = float(target if steps[-1] >= abs(way) else gains[-1])
-            gains[steps >= abs(way)] = target
-        return gains
+        self._gain = float(target if steps[-1] >= abs(way) else gains[-1])
+        gains[steps >= abs(way)] = target
+        band *= gains[:, None]
 
     def _collect(self) -> None:
         if self._stream is not None and self._stream.ready:
@@ -281,7 +289,7 @@ class _Line:
         self.start = 0
         self._parts: collections.deque[Audio] = collections.deque()
         self._length = 0
-        self._channels = channels
+        self._none: Audio = np.zeros((0, channels), np.float32)
 
     @property
     def end(self) -> int:
@@ -293,7 +301,7 @@ class _Line:
             self._length += len(sound)
 
     def take(self, count: int) -> Audio:
-        """Take the oldest ``count`` samples, as an array of their own."""
+        """Take the oldest ``count`` samples, to be read only."""
         taken: list[Audio] = []
         while count:
             part = self._parts.popleft()
@@ -305,8 +313,9 @@ class _Line:
             self._length -= len(part)
             self.start += len(part)
         if not taken:
-            return np.zeros((0, self._channels), np.float32)
-        return np.concatenate(taken)
+            return self._none
+        return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
     def drop_before(self, index: int) -> None:
-        self.take(min(self._length, max(0, index - self.start)))
+        if index > self.start:
+            self.take(min(self._length, index - self.start))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
@@ -57,7 +59,7 @@ class ComfortNoise:
     def observe(self, sound: Audio) -> None:
         """Measure real sound ``(samples, channels)``, whose quietest packets give its floor."""
         self._described = None
-        self._levels[self._block % _BLOCKS] = float(np.sqrt(np.mean(sound**2)))
+        self._levels[self._block % _BLOCKS] = math.sqrt(float(np.vdot(sound, sound)) / sound.size)
         self._block += 1
 
     def make(self, samples: int) -> Audio:

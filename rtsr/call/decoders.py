@@ -135,8 +135,8 @@ class _G711Decoder:
 
     def decode(self, payload: bytes) -> Audio:
         _check_length(len(payload), self.format.sample_rate)
-        sound = self._table[np.frombuffer(payload, np.uint8)]
-        return np.repeat(sound[:, None], self.channels, axis=1)
+        sound = self._table[np.frombuffer(payload, np.uint8)][:, None]
+        return sound if self.channels == 1 else np.repeat(sound, self.channels, axis=1)
 
     def conceal(self, samples: int) -> Audio | None:
         return None

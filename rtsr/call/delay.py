@@ -36,7 +36,7 @@ class DelayEstimator:
     def __init__(self) -> None:
         self.baseline = 0.0
         self.target = 0.0
-        self._minima = np.full(_BUCKETS, np.inf)
+        self._minima = [math.inf] * _BUCKETS
         self._bucket = -1
         self._transits = np.zeros(_REMEMBERED)
         self._count = 0
@@ -55,11 +55,11 @@ class DelayEstimator:
         bucket = math.floor(arrival / _BUCKET_SECONDS)
         if bucket != self._bucket:
             for index in range(max(self._bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
-                self._minima[index % _BUCKETS] = np.inf
+                self._minima[index % _BUCKETS] = math.inf
             self._bucket = bucket
         place = bucket % _BUCKETS
         self._minima[place] = min(self._minima[place], transit)
-        self.baseline = float(self._minima.min())
+        self.baseline = min(self._minima)
         self._transits[self._count % _REMEMBERED] = transit
         self._count += 1
         if self._count % _EVERY == 0 or transit > self.baseline + self.target + SLACK:

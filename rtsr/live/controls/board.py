@@ -235,7 +235,8 @@ class ControlBoard:
         Raises:
             ArgumentError: no such control.
         """
-        find_control(name)
+        if name not in _INDEX:
+            find_control(name)
         return float(self.array[_INDEX[name]])
 
     def set(self, name: str, value: float | bool | str) -> float:
