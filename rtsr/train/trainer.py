@@ -32,7 +32,7 @@ from rtsr.train.device import (
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.grow import load_start
 from rtsr.train.levels import LevelLoss
-from rtsr.train.losses import Powers, SpectralLoss
+from rtsr.train.losses import SpectralLoss
 from rtsr.train.objective import Moment, Objective
 from rtsr.train.resume import check_is_of_this_run
 from rtsr.train.schedule import (
@@ -48,7 +48,6 @@ from rtsr.train.schedule import (
 from rtsr.train.settings import TrainSettings
 from rtsr.train.stages import (
     Batch,
-    Pair,
     all_levels,
     autoencode,
     flow_matching,
@@ -86,7 +85,7 @@ def _step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
     A fused optimiser itself leaves such a step out: asking would wait for the device. Returns 1
     where it did and 0 where not, on the device.
     """
-    is_left_out = (~torch.isfinite(norm)).float()
+    is_left_out = 1.0 - (norm < math.inf).float()  # NaN is not less, either
     optimizer.found_inf = is_left_out  # type: ignore[attr-defined]
     optimizer.step()
     return is_left_out
@@ -294,24 +293,27 @@ class Trainer:
                 losses.total = losses.total + other.total
                 losses.terms.update(other.terms)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        if losses.of_discriminators is not None:
+            self._discriminator_gradients(losses.of_discriminators)
+        losses.total.backward(inputs=self.trained)
         norm = torch.nn.utils.clip_grad_norm_(
             self.trained, self.settings.gradient_clip, foreach=True
         )
         is_left_out = _step_if_finite(self.optimizer, norm)
         self._left_out.add_(is_left_out)
         self._left_out_in_a_row.add_(is_left_out).mul_(is_left_out)
-        if losses.compared is not None:
-            self._discriminator_step(*losses.compared)
+        if losses.of_discriminators is not None:
+            self._discriminator_step()
         self.average.update()
         self.steps[self.stage] += 1
         return {name: value.detach() for name, value in losses.terms.items()}
 
-    def _discriminator_step(self, spectra: Powers, pair: Pair) -> None:
-        with self._autocast():
-            loss = self.discriminators.loss(spectra, pair.f_prior, pair.f_end)
+    def _discriminator_gradients(self, loss: Tensor) -> None:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # The generator's loss goes back the same way once more.
+        loss.backward(inputs=list(self.discriminators.parameters()), retain_graph=True)
+
+    def _discriminator_step(self) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 5.0, foreach=True)
         _step_if_finite(self.discriminator_optimizer, norm)
 
