@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rtsr.ending import postponed
 from rtsr.errors import RtsrError
 from rtsr.model.generator import Generator, seeded
 from rtsr.timing import HOP, SAMPLE_RATE
@@ -72,6 +73,10 @@ def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
         return {}
     values = torch.stack([value.float() for value in terms.values()]).tolist()
     return dict(zip(terms, values, strict=True))
+
+
+def _are_finite(terms: dict[str, Tensor]) -> bool:
+    return all(map(math.isfinite, _plain(terms).values()))
 
 
 def frozen(generator: Generator) -> Generator:
@@ -234,25 +239,30 @@ class Trainer:
         To be asked before something is saved: a checkpoint of what can learn no more is worth less
         than the one that it would replace.
         """
+        if self._left_out_in_a_row and not _are_finite(self.validate()):
+            raise self._diverged()
+
+    def save_before_end(self) -> None:
+        """Save for a program that is told to end, unless :meth:`check_is_finite` says no."""
         if self._left_out_in_a_row:
-            self._check_validation(self.validate())
+            self._validate_and_save()
+        else:
+            self.save()
 
     def _validate_and_save(self) -> dict[str, Tensor]:
         """Save what was learnt, unless its validation is not finite; returns that."""
         try:
             validated = self.validate()
+            is_finite = _are_finite(validated)
         except BaseException:
             # Whatever else is wrong with it, or whoever ends the program meanwhile, what was learnt
             # is kept.
             self.save()
             raise
-        self._check_validation(validated)
+        if not is_finite:
+            raise self._diverged()
         self.save()
         return validated
-
-    def _check_validation(self, validated: dict[str, Tensor]) -> None:
-        if not all(map(math.isfinite, _plain(validated).values())):
-            raise self._diverged()
 
     def _diverged(self) -> RtsrError:
         path = self.folder / CHECKPOINT
@@ -501,11 +511,12 @@ class Trainer:
         }
 
     def save(self) -> None:
-        """Write ``last.pt``, and ``slim.pt`` where that is wanted."""
-        content = self._content()
-        save_checkpoint(self.folder / CHECKPOINT, content)
-        if self.keep_slim:
-            save_checkpoint(self.folder / SLIM, slim(content))
+        """Write ``last.pt``, and ``slim.pt`` where that is wanted; signals wait meanwhile."""
+        with postponed():
+            content = self._content()
+            save_checkpoint(self.folder / CHECKPOINT, content)
+            if self.keep_slim:
+                save_checkpoint(self.folder / SLIM, slim(content))
 
     def _content(self) -> dict[str, Any]:
         return {
