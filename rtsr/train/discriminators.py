@@ -92,7 +92,8 @@ class Discriminators(nn.Module):
         for scale, (known, compared) in zip(self.scales, masks.split(sizes, dim=3), strict=True):
             assert isinstance(scale, MelDiscriminator)
             scores, activations = scale(torch.cat(spectra[scale.n_fft]), known, compared)
-            judgements.append(Judgement(*scores.float().chunk(2), activations))
+            fake, real = scores.float().chunk(2)
+            judgements.append(Judgement(fake, real, activations))
         return judgements
 
     @staticmethod
