@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["ending_signals", "handled", "held_back", "on_ending"]
+__all__ = ["ending_signals", "handled", "held_back", "on_ending", "postponed"]
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -46,6 +47,23 @@ def handled(handler: Callable[[int, Any], object]) -> Iterator[None]:
     finally:
         for number, other in before.items():
             signal.signal(number, other)
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Have them wait until the block has ended; then they do what they would have done.
+
+    Unlike :func:`held_back` it also holds where another thread takes the signal, for Python handles
+    it in the main thread; in another thread the block is never interrupted.
+    """
+    waiting: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        with handled(lambda number, _: waiting.append(number)):
+            yield
+    else:
+        yield
+    for number in waiting:
+        signal.raise_signal(number)
 
 
 def on_ending(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:

@@ -104,6 +104,7 @@ def train_command(
     from rtsr.train.begin import check_run
     from rtsr.train.data import list_split, load_corpus, never_drawn
     from rtsr.train.listing import SPLITS
+    from rtsr.train.lock import locked
     from rtsr.train.octave import octave_rate_of, octave_settings
     from rtsr.train.settings import TrainSettings, load_values
     from rtsr.train.trainer import CHECKPOINT, Trainer
@@ -155,29 +156,36 @@ def train_command(
                 f"{', '.join(map(repr, drawn))} one.",
                 err=True,
             )
-    # First, since there is less of it, and it may hold nothing that can be used.
-    valid_corpus = read("valid")
-    train_corpus = read("train", codec=settings.degrade.codec_share > 0.0)
-    if train_corpus.is_all_lossy:
-        typer.echo(
-            f"{data} has no lossless recording (wav, flac, aiff): what coders left out teaches "
-            "nothing, so noise floors and quiet top bands will not be learnt.",
-            err=True,
-        )
-    trainer = Trainer(
-        settings, train_corpus, valid_corpus, out, device, keep_slim=slim, octave_rate=octave_rate
-    )
-    if trainer.resume():
-        typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
-    elif grow_from is not None:
-        trainer.grow_from(grow_from)
-        typer.echo(f"{settings.model} begins with {grow_from}, and with the stage of levels.")
-        if (trainer.grown_from or {}).get("free_bins_left_out"):
+    with locked(out):
+        # First, since there is less of it, and it may hold nothing that can be used.
+        valid_corpus = read("valid")
+        train_corpus = read("train", codec=settings.degrade.codec_share > 0.0)
+        if train_corpus.is_all_lossy:
             typer.echo(
-                "The free bins of that decoder are left out; what they carried is to be learnt "
-                "again. [model_changes] decoder_free_bins = true keeps them."
+                f"{data} has no lossless recording (wav, flac, aiff): what coders left out teaches "
+                "nothing, so noise floors and quiet top bands will not be learnt.",
+                err=True,
             )
-    run_until_stopped(trainer, minutes)
+        trainer = Trainer(
+            settings,
+            train_corpus,
+            valid_corpus,
+            out,
+            device,
+            keep_slim=slim,
+            octave_rate=octave_rate,
+        )
+        if trainer.resume():
+            typer.echo(f"Continuing {out / CHECKPOINT} at {trainer.elapsed:.1f} minutes.")
+        elif grow_from is not None:
+            trainer.grow_from(grow_from)
+            typer.echo(f"{settings.model} begins with {grow_from}, and with the stage of levels.")
+            if (trainer.grown_from or {}).get("free_bins_left_out"):
+                typer.echo(
+                    "The free bins of that decoder are left out; what they carried is to be learnt "
+                    "again. [model_changes] decoder_free_bins = true keeps them."
+                )
+        run_until_stopped(trainer, minutes)
     if trainer.left_out:
         typer.echo(
             f"{trainer.left_out} of {sum(trainer.steps)} steps were left out, because their "
@@ -222,13 +230,17 @@ def run_until_stopped(trainer: Trainer, minutes: float) -> None:
             nonlocal shown
             if terms and terms is not shown and not console.is_terminal:
                 # A file or a pipe holds what was logged, and grows no faster.
-                typer.echo(f"{trainer.elapsed:.1f} min  {_position(trainer)}  {values}")
+                try:
+                    typer.echo(f"{trainer.elapsed:.1f} min  {_position(trainer)}  {values}")
+                except OSError:
+                    # Whoever read it has gone, as `head` does; that ends a run as Ctrl-C does.
+                    trainer.save_before_end()
+                    raise
             shown = terms
             description = f"{_position(trainer)}  {values}"
             bar.update(task, completed=trainer.share_done(minutes), description=description)
             if kept:
-                trainer.check_is_finite()
-                trainer.save()
+                trainer.save_before_end()
                 typer.echo(
                     f"Saved {trainer.folder / CHECKPOINT} at {_position(trainer)}; "
                     "the same command goes on."

@@ -24,11 +24,6 @@ LOWEST_LEVEL = 1e-5
 class FrameHistory(StreamingModule):
     """Cuts the stream into overlapping frames: the newest 1440 samples at every hop."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        # Tells on which device the state is; the module has no weights.
-        self.register_buffer("place", torch.zeros(()), persistent=False)
-
     def initial_state(self, batch: int) -> State:
         """Return the newest samples so far, zeros ``(batch, 960)``."""
         return {"audio": self.zeros(batch, LOOK_BACK_HOPS * HOP)}

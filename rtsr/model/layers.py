@@ -22,7 +22,7 @@ class Pointwise(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., channels_in)`` to ``(..., channels_out)``."""
-        return functional.linear(x, self.weight[:, :, 0], self.bias)
+        return functional.linear(x, self.weight.flatten(1), self.bias)
 
 
 class CausalConv1d(Layer):

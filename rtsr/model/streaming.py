@@ -8,7 +8,6 @@ samples hop by hop therefore go through the same code.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import torch
@@ -20,6 +19,12 @@ State = dict[str, "Tensor | State"]
 class StreamingModule(nn.Module):
     """Base of modules with a ``step``; by default the state is that of the streaming children."""
 
+    zero: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
     def initial_state(self, batch: int) -> State:
         """Return the zero state, which means silence so far, for ``batch`` streams."""
         return {
@@ -29,9 +34,8 @@ class StreamingModule(nn.Module):
         }
 
     def zeros(self, *shape: int) -> Tensor:
-        """Return zeros on the module's own device."""
-        tensors = itertools.chain(self.parameters(), self.buffers())
-        return torch.zeros(shape, device=next(tensors).device)
+        """Return zeros on the module's own device: one number that is seen everywhere."""
+        return self.zero.expand(shape)
 
 
 class Layer(StreamingModule):

@@ -94,7 +94,7 @@ class LevelLoss(nn.Module):
         """Compare levels frame by frame, and their contours over time.
 
         Args:
-            estimate: ``(batch, frames, bands)``.
+            estimate: of several models of levels, ``(models, batch, frames, bands)``.
             reference: :meth:`powers` of the reference.
             level: running level ``(batch, frames, 1)``.
             limits: ``f_prior`` and where the reference ends in Hz, ``(batch,)`` each.
@@ -102,14 +102,14 @@ class LevelLoss(nn.Module):
                 below it count as equal.
 
         Returns:
-            The mean weighted error in dB, and the dissimilarity of the contours, 0 to 1.
+            Per model, the mean weighted error in dB, and the dissimilarity of the contours, 0 to 1.
         """
         floors = noise_floor[:, None, None]
         mask = band_mask(self.centres, *limits)
-        power = (2.0 * (estimate + level.log())).exp()
-        return self._error(power + floors, reference + floors, mask), self._contours(
-            torch.where(mask > 0.0, power, reference) + floors, reference + floors, mask
-        )
+        power = (2.0 * (estimate + level.log())).exp() + floors
+        reference = reference + floors
+        error = self._error(power, reference, mask)
+        return error, self._contours(torch.where(mask > 0.0, power, reference), reference, mask)
 
     def cell_error(
         self,
@@ -158,9 +158,8 @@ class LevelLoss(nn.Module):
         ]
         open_share = mask @ self.filters / self.filters.sum(dim=0)
         first = min(UNHEARD_FRAMES // CONTOUR_STEP, logs[0].shape[1] // 2)
-        return dissimilarity(
-            logs[0][:, first:], logs[1][:, first:], self.filter_weights * open_share, HEARD_SLACK
-        )
+        weights = self.filter_weights * open_share
+        return dissimilarity(logs[0][:, first:], logs[1][:, first:], weights, HEARD_SLACK).mean()
 
     def mean_error(
         self,
@@ -189,7 +188,10 @@ class LevelLoss(nn.Module):
 
     @staticmethod
     def _contours(power: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-        return dissimilarity(_smooth(power).log(), _smooth(reference).log(), mask)
+        logs = _smooth(power.flatten(0, 1)).log(), _smooth(reference).log()
+        models = len(power)
+        per_clip = dissimilarity(logs[0], logs[1].repeat(models, 1, 1), mask.repeat(models, 1, 1))
+        return per_clip.unflatten(0, (models, -1)).mean(dim=1)
 
 
 def _smooth(power: Tensor) -> Tensor:
@@ -199,9 +201,9 @@ def _smooth(power: Tensor) -> Tensor:
 
 
 def _mean(error: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean of ``(batch, frames, bands)``; fresh frames count less."""
+    """Return the weighted mean over ``(batch, frames, bands)``; fresh frames count less."""
     weight = torch.cat([weight[:, :FRESH_FRAMES] * FRESH_WEIGHT, weight[:, FRESH_FRAMES:]], dim=1)
-    return (error * weight).sum() / (weight.sum() + 1e-3)
+    return (error * weight).sum((-3, -2, -1)) / (weight.sum() + 1e-3)
 
 
 def _tilted(error: Tensor, quantile: float) -> Tensor:

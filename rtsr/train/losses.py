@@ -48,20 +48,13 @@ def band_mask(centres: Tensor, f_prior: Tensor, f_end: Tensor) -> Tensor:
     return ((centres > low) & (centres < high)).float()[:, None]
 
 
-def bin_weights(centres: Tensor, f_prior: Tensor, f_end: Tensor) -> Tensor:
-    """As :func:`band_mask` for bins of equal width, falling with frequency above the cutoff.
+def decline(centres: Tensor, f_prior: Tensor) -> Tensor:
+    """Weights ``(batch, 1, bins)`` of bins of equal width, falling above the cutoff.
 
     The ear's filters widen in proportion to frequency (Glasberg and Moore 1990, eq. 3), so a bin at
     twice the cutoff counts half.
     """
-    decline = (f_prior[:, None, None] / centres.clamp(min=1.0)).clamp(max=1.0)
-    return band_mask(centres, f_prior, f_end) * decline
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over what the mask keeps, every clip with the same weight."""
-    per_clip = (values * mask).sum((1, 2)) / (mask.sum((1, 2)) * values.shape[1] + 1e-3)
-    return per_clip.mean()
+    return (f_prior[:, None, None] / centres.clamp(min=1.0)).clamp(max=1.0)
 
 
 def spectral_distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
@@ -81,9 +74,16 @@ def spectral_distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
 class SpectralLoss(nn.Module):
     """Weighted sum of all views at window lengths from 3 to 43 ms."""
 
+    centres: Tensor
+    of_one_bank: Tensor
+    bins: Tensor
+    factors: Tensor
+
     RESOLUTIONS = ((256, 24), (512, 40), (1024, 80), (2048, 160))
     SMOOTH = (1024, 48)
     SMOOTH_FRAMES = 15
+    #: window lengths whose single bins are compared
+    FINE = (1024, 2048)
     #: window lengths and their steps
     STEPS = (
         *((n_fft, n_fft // 4) for n_fft, _ in RESOLUTIONS),
@@ -92,11 +92,20 @@ class SpectralLoss(nn.Module):
 
     def __init__(self, weights: LossWeights) -> None:
         super().__init__()
-        self.weights = weights
+        all_centres = []
         for n_fft, bands in (*self.RESOLUTIONS, self.SMOOTH):
             bank, centres = mel_bank(bands, n_fft)
             self.register_buffer(f"bank_{n_fft}_{bands}", bank, persistent=False)
-            self.register_buffer(f"centres_{n_fft}_{bands}", centres, persistent=False)
+            all_centres.append(centres)
+        # Of all banks in one row, so that they are masked, and their errors weighted, at once.
+        self.sizes = [len(centres) for centres in all_centres]
+        self.register_buffer("centres", torch.cat(all_centres), persistent=False)
+        of_one_bank = torch.block_diag(*(torch.ones(size, size) for size in self.sizes))
+        self.register_buffer("of_one_bank", of_one_bank, persistent=False)
+        fine = [torch.arange(n_fft // 2 + 1) * SAMPLE_RATE / n_fft for n_fft in self.FINE]
+        self.register_buffer("bins", torch.cat(fine), persistent=False)
+        factors = torch.tensor([getattr(weights, name) for name in TERMS])
+        self.register_buffer("factors", factors, persistent=False)
         for n_fft, _ in self.STEPS:
             window = torch.hann_window(n_fft)
             scale = 1.0 / window.square().sum().sqrt()
@@ -112,15 +121,8 @@ class SpectralLoss(nn.Module):
 
     def _power(self, audio: Tensor, n_fft: int, step: int) -> Tensor:
         """``(batch, samples)`` to power ``(batch, frames, bins)``; unit noise has power one."""
-        spectrum = torch.stft(
-            audio,
-            n_fft,
-            step,
-            window=getattr(self, f"window_{n_fft}"),
-            center=False,
-            return_complex=True,
-        )
-        return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        frames = audio.unfold(1, n_fft, step) * getattr(self, f"window_{n_fft}")
+        return torch.view_as_real(torch.fft.rfft(frames)).square().sum(dim=3)
 
     def forward(
         self, spectra: Powers, f_prior: Tensor, f_end: Tensor, noise_floor: Tensor
@@ -131,52 +133,59 @@ class SpectralLoss(nn.Module):
         added to both signals, so that levels below it are equal.
         """
         floors = noise_floor.clamp(min=LEAST_POWER)[:, None, None]
-        terms = {name: f_prior.new_zeros(()) for name in TERMS}
+        mask = band_mask(self.centres, f_prior, f_end)
+        # One per bank and clip, shared among the bands that are compared.
+        shares = (mask / (mask @ self.of_one_bank + 1e-6))[:, 0]
+        masks = mask.split(self.sizes, dim=2)
+        logs = {}
         for n_fft, bands in self.RESOLUTIONS:
-            powers = spectra[n_fft]
             bank = getattr(self, f"bank_{n_fft}_{bands}")
-            mask = band_mask(getattr(self, f"centres_{n_fft}_{bands}"), f_prior, f_end)
-            log = [(power @ bank + floors).log() for power in powers]
-            share = 1.0 / len(self.RESOLUTIONS)
-            terms["mel"] = terms["mel"] + share * masked_mean((log[0] - log[1]).abs(), mask)
-            if n_fft >= 1024:
-                frequency = torch.arange(n_fft // 2 + 1, device=mask.device) * SAMPLE_RATE / n_fft
-                fine = [(power + floors).log() for power in powers]
-                bin_mask = bin_weights(frequency, f_prior, f_end)
-                terms["bins"] = terms["bins"] + 0.5 * spectral_distance(fine[0], fine[1], bin_mask)
-            if n_fft == self.SMOOTH[0]:
-                terms["loudness"] = loudness_error((log[0], log[1]), mask)
-                terms.update(self._smoothed(powers, f_prior, f_end, floors))
-        terms["tonality"] = tonality.tonal_difference(spectra[tonality.N_FFT], f_prior, f_end)
-        terms["hop"] = self.hop_pattern(spectra[hop_pattern.N_FFT], f_prior, f_end)
-        terms["total"] = sum(
-            (getattr(self.weights, name) * terms[name] for name in TERMS), f_prior.new_zeros(())
-        )
-        return terms
+            logs[n_fft] = tuple((power @ bank + floors).log() for power in spectra[n_fft])
+        apart = [(estimate - reference).abs().mean(dim=1) for estimate, reference in logs.values()]
 
-    def _smoothed(
-        self,
-        powers: tuple[Tensor, Tensor],
-        f_prior: Tensor,
-        f_end: Tensor,
-        floors: Tensor | float,
-    ) -> dict[str, Tensor]:
-        n_fft, bands = self.SMOOTH
-        bank = getattr(self, f"bank_{n_fft}_{bands}")
-        mask = band_mask(getattr(self, f"centres_{n_fft}_{bands}"), f_prior, f_end)
-        logs = []
-        for power in powers:
+        smoothed = self._smoothed(spectra[self.SMOOTH[0]], floors)
+        difference = smoothed[0] - smoothed[1]
+        apart.append(difference.abs().mean(dim=1))
+        # The mean error per clip and band is the most audible one.
+        level = (difference.mean(dim=1).abs() * shares[:, -self.SMOOTH[1] :]).sum(dim=1)
+
+        clips = len(f_prior)
+        mel, smooth = (torch.cat(apart, dim=1) * shares).split(
+            [sum(self.sizes[:-1]), self.sizes[-1]], dim=1
+        )
+        at_smooth = [n_fft for n_fft, _ in self.RESOLUTIONS].index(self.SMOOTH[0])
+        terms = {
+            "bins": self._bins(spectra, f_prior, f_end, floors),
+            "mel": mel.sum() / (clips * len(self.RESOLUTIONS)),
+            "loudness": loudness_error(logs[self.SMOOTH[0]], masks[at_smooth]),
+            "smooth": smooth.sum() / clips,
+            "level": level.mean(),
+            "shape": dissimilarity(*smoothed, masks[-1]).mean(),
+            "tonality": tonality.tonal_difference(spectra[tonality.N_FFT], f_prior, f_end),
+            "hop": self.hop_pattern(spectra[hop_pattern.N_FFT], f_prior, f_end),
+        }
+        total = (torch.stack([terms[name] for name in TERMS]) * self.factors).sum()
+        return {**terms, "total": total}
+
+    def _bins(self, spectra: Powers, f_prior: Tensor, f_end: Tensor, floors: Tensor) -> Tensor:
+        weights = band_mask(self.bins, f_prior, f_end) * decline(self.bins, f_prior)
+        sizes = [n_fft // 2 + 1 for n_fft in self.FINE]
+        distances = []
+        for n_fft, weight in zip(self.FINE, weights.split(sizes, dim=2), strict=True):
+            estimate, reference = ((power + floors).log() for power in spectra[n_fft])
+            distances.append(spectral_distance(estimate, reference, weight))
+        return torch.stack(distances).mean()
+
+    def _smoothed(self, powers: tuple[Tensor, Tensor], floors: Tensor) -> tuple[Tensor, Tensor]:
+        """Log energies over 80 ms of both signals, ``(batch, frames, bands)``."""
+        bank = getattr(self, "bank_{}_{}".format(*self.SMOOTH))
+
+        def smoothed(power: Tensor) -> Tensor:
             energy = (power @ bank).transpose(1, 2)
             energy = functional.avg_pool1d(energy, self.SMOOTH_FRAMES, 4).transpose(1, 2)
-            logs.append((energy + floors).log())
-        difference = logs[0] - logs[1]
-        # The mean error per clip and band is the most audible one.
-        level = difference.mean(dim=1, keepdim=True).abs()
-        return {
-            "smooth": masked_mean(difference.abs(), mask),
-            "level": masked_mean(level, mask),
-            "shape": dissimilarity(logs[0], logs[1], mask),
-        }
+            return (energy + floors).log()
+
+        return smoothed(powers[0]), smoothed(powers[1])
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor) -> Tensor:

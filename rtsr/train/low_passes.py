@@ -98,5 +98,6 @@ def analog_responses(frequencies: Tensor, drawn: LowPasses) -> Tensor:
     s = torch.complex(torch.zeros((), device=device), frequencies * scale)
     response = torch.complex(gain.expand_as(s), torch.zeros((), device=device))
     for k in range(max(len(own) for _, own, _ in drawn.prototypes)):
-        response = response * (slope[:, k, None] * s + offset[:, k, None]) / (s - pole[:, k, None])
+        zero = torch.addcmul(offset[:, k, None], slope[:, k, None], s)
+        response = response * zero / (s - pole[:, k, None])
     return response

@@ -13,12 +13,11 @@ from rtsr.model.generator import Generator
 from rtsr.train.band_domain import Bands
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.levels import LevelLoss
-from rtsr.train.losses import Powers, SpectralLoss
+from rtsr.train.losses import SpectralLoss
 from rtsr.train.schedule import AUTOENCODER, FLOW, LEVELS, REFINEMENT
 from rtsr.train.settings import TrainSettings
 from rtsr.train.stages import (
     Batch,
-    Pair,
     adversarial_losses,
     all_levels,
     autoencode,
@@ -48,12 +47,12 @@ class Moment:
 class Losses:
     """``total`` to be made smaller, and every term unweighted.
 
-    ``compared`` is the input of the discriminators, ``None`` where they are not trained.
+    ``of_discriminators`` is their own loss of the same batch, ``None`` where they are not trained.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
-    compared: tuple[Powers, Pair] | None = None
+    of_discriminators: Tensor | None = None
 
 
 class Objective:
@@ -98,11 +97,10 @@ class Objective:
             losses.total = losses.total + self.settings.levels * self._weighted(level)
             terms.update(level)
         if self._uses_discriminators(moment):
-            losses.compared = spectra, pair
             with self.autocast():
-                weighted, adversary = adversarial_losses(
-                    spectra, pair, self.discriminators, self.settings
-                )
+                judgements = self.discriminators.judge(spectra, pair.f_prior, pair.f_end)
+                losses.of_discriminators = self.discriminators.loss(judgements)
+                weighted, adversary = adversarial_losses(judgements, self.settings)
             losses.total = losses.total + weighted
             terms.update(adversary)
         if z is not None and teacher is not None and self._is_taught(moment):

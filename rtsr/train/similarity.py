@@ -31,7 +31,7 @@ def dissimilarity(
     weights: Tensor,
     slack: tuple[float, float] = (LEVEL_SLACK, SHAPE_SLACK),
 ) -> Tensor:
-    """One minus NSIM, the weighted mean over the bands; 0 for equal sounds.
+    """One minus NSIM of each clip, the weighted mean over the bands; 0 for equal sounds.
 
     Args:
         estimate: natural logarithms of band powers ``(batch, frames, bands)``.
@@ -40,23 +40,21 @@ def dissimilarity(
         slack: up to which level and contours count as flat, in dB**2.
     """
     a, b = _DECIBEL * estimate, _DECIBEL * reference
-    loudest = torch.maximum(a, b).amax(2, keepdim=True).detach()
-    threshold = loudest - AUDIBLE_RANGE_DB
+    threshold = torch.maximum(a.detach(), b).amax(2, keepdim=True) - AUDIBLE_RANGE_DB
     # Decibels above the lowest threshold, as the metric counts level.
-    lowest = threshold.amin(1, keepdim=True)
-    a, b = torch.maximum(a, threshold) - lowest, torch.maximum(b, threshold) - lowest
-    means = _local_mean(torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1))
-    mean_a, mean_b, square_a, square_b, product = means.unflatten(0, (5, -1)).unbind()
+    above = threshold - threshold.amin(1, keepdim=True)
+    a, b = (a - threshold).relu() + above, (b - threshold).relu() + above
+    planes = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)
+    means, squares, product = _local_mean(planes).unflatten(0, (5, -1)).split([2, 2, 1])
+    squared_means, mean_product = means * means, means[0] * means[1]
     # Rounding may leave a variance a little below zero.
-    variance_a = (square_a - mean_a * mean_a).clamp(min=0.0)
-    variance_b = (square_b - mean_b * mean_b).clamp(min=0.0)
-    covariance = product - mean_a * mean_b
-    level = (2.0 * mean_a * mean_b + slack[0]) / (mean_a.square() + mean_b.square() + slack[0])
-    deviations = ((variance_a + _LEAST_VARIANCE) * (variance_b + _LEAST_VARIANCE)).sqrt()
-    shape = (covariance + _LEAST_VARIANCE + slack[1]) / (deviations + slack[1])
+    variance = (squares - squared_means).clamp(min=0.0) + _LEAST_VARIANCE
+    level = (2.0 * mean_product + slack[0]) / (squared_means.sum(dim=0) + slack[0])
+    deviations = (variance[0] * variance[1]).sqrt()
+    covariance = product[0] - mean_product
+    shape = (covariance + (_LEAST_VARIANCE + slack[1])) / (deviations + slack[1])
     weight = weights.sum((1, 2)) * a.shape[1] + 1e-3
-    per_clip = ((1.0 - level * shape) * weights).sum((1, 2)) / weight
-    return per_clip.mean()
+    return ((1.0 - level * shape) * weights).sum((1, 2)) / weight
 
 
 def _local_mean(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +17,9 @@ from rtsr.model.streaming import State, branch
 from rtsr.timing import HOP, OVERLAP
 from rtsr.train.band_domain import Bands
 from rtsr.train.degrade import Degraded
-from rtsr.train.discriminators import Discriminators
+from rtsr.train.discriminators import Discriminators, Judgement
 from rtsr.train.levels import LevelLoss
-from rtsr.train.losses import Powers, sliced_wasserstein
+from rtsr.train.losses import sliced_wasserstein
 from rtsr.train.settings import TrainSettings
 
 
@@ -200,12 +201,17 @@ def _compare_levels(
 ) -> dict[str, Tensor]:
     data = batch.data
     limits = data.f_prior, data.f_end
-    terms = {}
     with torch.autocast(level.device.type, enabled=False):
-        reference = loss.powers(data.reference)
-        for name, estimate in estimates.items():
-            error, contours = loss(estimate, reference, level.detach(), limits, data.noise_floor)
-            terms.update({name: error, f"{name}_contours": contours})
+        errors, contours = loss(
+            torch.stack(list(estimates.values())),
+            loss.powers(data.reference),
+            level.detach(),
+            limits,
+            data.noise_floor,
+        )
+    terms = {}
+    for name, error, contour in zip(estimates, errors.unbind(), contours.unbind(), strict=True):
+        terms.update({name: error, f"{name}_contours": contour})
     return terms
 
 
@@ -271,7 +277,7 @@ def latent_losses(
 
 
 def adversarial_losses(
-    spectra: Powers, pair: Pair, discriminators: Discriminators, settings: TrainSettings
+    judgements: Sequence[Judgement], settings: TrainSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the adversarial and the feature-matching loss, and both terms.
 
@@ -279,8 +285,5 @@ def adversarial_losses(
     """
     weights = {"adversarial": settings.adversarial, "matching": settings.feature_matching}
     wanted = {name: weight for name, weight in weights.items() if weight}
-    terms = discriminators.generator_terms(spectra, pair.f_prior, pair.f_end, tuple(wanted))
-    total = pair.f_prior.new_zeros(())
-    for name, weight in wanted.items():
-        total = total + weight * terms[name]
-    return total, terms
+    terms = Discriminators.generator_terms(judgements, tuple(wanted))
+    return torch.stack([weight * terms[name] for name, weight in wanted.items()]).sum(), terms

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rtsr.ending import postponed
 from rtsr.errors import RtsrError
 from rtsr.model.generator import Generator, seeded
 from rtsr.timing import HOP, SAMPLE_RATE
@@ -32,7 +33,7 @@ from rtsr.train.device import (
 from rtsr.train.discriminators import Discriminators
 from rtsr.train.grow import load_start
 from rtsr.train.levels import LevelLoss
-from rtsr.train.losses import Powers, SpectralLoss
+from rtsr.train.losses import SpectralLoss
 from rtsr.train.objective import Moment, Objective
 from rtsr.train.resume import check_is_of_this_run
 from rtsr.train.schedule import (
@@ -48,7 +49,6 @@ from rtsr.train.schedule import (
 from rtsr.train.settings import TrainSettings
 from rtsr.train.stages import (
     Batch,
-    Pair,
     all_levels,
     autoencode,
     flow_matching,
@@ -75,6 +75,10 @@ def _plain(terms: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(terms, values, strict=True))
 
 
+def _are_finite(terms: dict[str, Tensor]) -> bool:
+    return all(map(math.isfinite, _plain(terms).values()))
+
+
 def frozen(generator: Generator) -> Generator:
     """Return a copy that learns no further."""
     return copy.deepcopy(generator).eval().requires_grad_(False)
@@ -86,7 +90,7 @@ def _step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
     A fused optimiser itself leaves such a step out: asking would wait for the device. Returns 1
     where it did and 0 where not, on the device.
     """
-    is_left_out = (~torch.isfinite(norm)).float()
+    is_left_out = 1.0 - (norm < math.inf).float()  # NaN is not less, either
     optimizer.found_inf = is_left_out  # type: ignore[attr-defined]
     optimizer.step()
     return is_left_out
@@ -235,25 +239,30 @@ class Trainer:
         To be asked before something is saved: a checkpoint of what can learn no more is worth less
         than the one that it would replace.
         """
+        if self._left_out_in_a_row and not _are_finite(self.validate()):
+            raise self._diverged()
+
+    def save_before_end(self) -> None:
+        """Save for a program that is told to end, unless :meth:`check_is_finite` says no."""
         if self._left_out_in_a_row:
-            self._check_validation(self.validate())
+            self._validate_and_save()
+        else:
+            self.save()
 
     def _validate_and_save(self) -> dict[str, Tensor]:
         """Save what was learnt, unless its validation is not finite; returns that."""
         try:
             validated = self.validate()
+            is_finite = _are_finite(validated)
         except BaseException:
             # Whatever else is wrong with it, or whoever ends the program meanwhile, what was learnt
             # is kept.
             self.save()
             raise
-        self._check_validation(validated)
+        if not is_finite:
+            raise self._diverged()
         self.save()
         return validated
-
-    def _check_validation(self, validated: dict[str, Tensor]) -> None:
-        if not all(map(math.isfinite, _plain(validated).values())):
-            raise self._diverged()
 
     def _diverged(self) -> RtsrError:
         path = self.folder / CHECKPOINT
@@ -294,24 +303,27 @@ class Trainer:
                 losses.total = losses.total + other.total
                 losses.terms.update(other.terms)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        if losses.of_discriminators is not None:
+            self._discriminator_gradients(losses.of_discriminators)
+        losses.total.backward(inputs=self.trained)
         norm = torch.nn.utils.clip_grad_norm_(
             self.trained, self.settings.gradient_clip, foreach=True
         )
         is_left_out = _step_if_finite(self.optimizer, norm)
         self._left_out.add_(is_left_out)
         self._left_out_in_a_row.add_(is_left_out).mul_(is_left_out)
-        if losses.compared is not None:
-            self._discriminator_step(*losses.compared)
+        if losses.of_discriminators is not None:
+            self._discriminator_step()
         self.average.update()
         self.steps[self.stage] += 1
         return {name: value.detach() for name, value in losses.terms.items()}
 
-    def _discriminator_step(self, spectra: Powers, pair: Pair) -> None:
-        with self._autocast():
-            loss = self.discriminators.loss(spectra, pair.f_prior, pair.f_end)
+    def _discriminator_gradients(self, loss: Tensor) -> None:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # The generator's loss goes back the same way once more.
+        loss.backward(inputs=list(self.discriminators.parameters()), retain_graph=True)
+
+    def _discriminator_step(self) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), 5.0, foreach=True)
         _step_if_finite(self.discriminator_optimizer, norm)
 
@@ -499,11 +511,12 @@ class Trainer:
         }
 
     def save(self) -> None:
-        """Write ``last.pt``, and ``slim.pt`` where that is wanted."""
-        content = self._content()
-        save_checkpoint(self.folder / CHECKPOINT, content)
-        if self.keep_slim:
-            save_checkpoint(self.folder / SLIM, slim(content))
+        """Write ``last.pt``, and ``slim.pt`` where that is wanted; signals wait meanwhile."""
+        with postponed():
+            content = self._content()
+            save_checkpoint(self.folder / CHECKPOINT, content)
+            if self.keep_slim:
+                save_checkpoint(self.folder / SLIM, slim(content))
 
     def _content(self) -> dict[str, Any]:
         return {

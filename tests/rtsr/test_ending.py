@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
-from rtsr.ending import ending_signals, on_ending
+from rtsr.ending import ending_signals, on_ending, postponed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends programs there")
 
@@ -47,3 +48,30 @@ def test_the_end_of_a_terminal_is_one_unless_it_is_ignored():
         assert ending_signals() == [signal.SIGINT, signal.SIGTERM]
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_waits_until_what_must_be_whole_is_whole():
+    done = []
+
+    def interrupted():
+        with postponed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_in_another_thread_there_is_nothing_to_wait_for():
+    done = []
+
+    def work():
+        with postponed():
+            done.append("whole")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == ["whole"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from rtsr.train.schedule import STAGES  # noqa: E402
+from rtsr.train.settings import TrainSettings  # noqa: E402
 from rtsr_bench.speed import train_step  # noqa: E402
 
 
@@ -38,6 +41,32 @@ def test_backward_counts_too() -> None:
 
     forward_only = _count(lambda: (x * 2.0).sum())
     assert _count(step) > forward_only
+
+
+@pytest.mark.parametrize(
+    ("stage", "fraction", "most"),
+    [
+        ("autoencoder", 0.0, 1090),
+        ("flow", 0.0, 445),
+        ("levels", 0.0, 690),
+        ("levels", 0.4, 835),
+        ("levels", 1.0, 1280),
+        ("refinement", 0.0, 1580),
+        ("refinement", 1.0, 1910),
+    ],
+)
+def test_a_step_launches_no_more_than_was_counted(
+    tmp_path: Path, stage: str, fraction: float, most: int
+) -> None:
+    """With 2 % to spare; few and short clips, which take about as many operators as others."""
+    settings = TrainSettings(
+        precision="fp32", batch=2, frames=32, level_batch=2, level_frames=64, levels_every=0
+    )
+    trainer = train_step.make_trainer(settings, tmp_path, "cpu")
+    trainer.stage = STAGES.index(stage)
+    # What is computed once is not counted.
+    trainer.take_step(fraction)
+    assert train_step.count_launches(trainer, fraction) <= most
 
 
 def test_the_synthetic_corpus_can_be_drawn_from() -> None:

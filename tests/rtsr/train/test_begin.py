@@ -26,6 +26,7 @@ from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import data as data_module  # noqa: E402
 from rtsr.train.begin import checkpoint_bytes  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from rtsr.train.lock import locked  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 
 SETTINGS = replace(TINY, model_changes=SMALLEST_CHANGES, steps=(1, 1, 1, 1))
@@ -164,3 +165,11 @@ codec_share = 0.0
     assert "the steps of its settings, [900, 0, 0, 0]; the same command with more" in said
     # What may hold nothing usable is read first.
     assert done.stdout.index("valid: ") < done.stdout.index("train: ")
+
+
+def test_a_folder_that_another_run_writes_to(folder: Path) -> None:
+    (folder / "recordings" / "manifest.csv").write_text(
+        "path,split,domain\na.wav,train,speech\nb.wav,valid,speech\n"
+    )
+    with locked(folder / "begun"):
+        assert "Another training writes to begun" in refused("--out", "begun")

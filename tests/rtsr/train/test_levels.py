@@ -34,7 +34,8 @@ def compared(loss, estimate, reference, f_prior=4000.0, f_end=24_000.0, floor=1e
     level = torch.full((batch, FRAMES, 1), 0.5)
     relative = estimate * math.log(10.0) / 20.0 - level.log()
     power = 10.0 ** (reference / 10.0)
-    return loss(relative, power, level, limits, torch.full((batch,), floor))
+    error, contours = loss(relative[None], power, level, limits, torch.full((batch,), floor))
+    return error[0], contours[0]
 
 
 def level_error(loss, *given, **limits):

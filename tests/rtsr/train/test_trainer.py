@@ -248,6 +248,81 @@ def test_who_stops_a_run_in_its_last_validation_has_stopped_it(tmp_path, monkeyp
     assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("comes_while", ["it is saved", "it is asked whether it is finite"])
+def test_a_second_signal_does_not_lose_what_the_first_one_would_save(
+    tmp_path, monkeypatch, comes_while
+):
+    trainer = Trainer(replace(TINY, steps=(9, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
+    real_step, real_content, real_validate = (
+        getattr(trainer, name) for name in ("take_step", "_content", "validate")
+    )
+
+    def told_to_stop(fraction):
+        terms = real_step(fraction)
+        if trainer.steps[0] == 3:
+            signal.raise_signal(signal.SIGINT)
+            if comes_while != "it is saved":
+                trainer._left_out_in_a_row.fill_(1.0)
+        return terms
+
+    def told_again(real):
+        def does(*arguments):
+            if trainer.steps[0] == 3:
+                signal.raise_signal(signal.SIGINT)
+            return real(*arguments)
+
+        return does
+
+    monkeypatch.setattr(trainer, "take_step", told_to_stop)
+    if comes_while == "it is saved":
+        monkeypatch.setattr(trainer, "_content", told_again(real_content))
+    else:
+        monkeypatch.setattr(trainer, "validate", told_again(real_validate))
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(trainer, 60.0)
+    assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [3, 0, 0, 0]
+
+
+def test_who_stops_a_validation_twice_keeps_what_was_learnt(tmp_path, monkeypatch):
+    settings = replace(TINY, steps=(9, 0, 0, 0), checkpoint_minutes=0.0)
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    real_content, real_validate = trainer._content, trainer.validate
+
+    def told_to_stop():
+        if trainer.steps[0] == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return real_validate()
+
+    def told_again():
+        signal.raise_signal(signal.SIGINT)
+        return real_content()
+
+    monkeypatch.setattr(trainer, "validate", told_to_stop)
+    monkeypatch.setattr(trainer, "_content", lambda: told_again() if trainer.steps[0] == 3 else {})
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(trainer, 60.0)
+    assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [3, 0, 0, 0]
+
+
+def test_a_run_whose_reader_has_gone_keeps_what_was_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
+    trainer = Trainer(replace(TINY, steps=(9, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
+    printed = []
+
+    def echo(line):
+        printed.append(line)
+        if len(printed) == 2:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("rtsr.cli.train.typer.echo", echo)
+    with pytest.raises(BrokenPipeError):
+        run_until_stopped(trainer, 60.0)
+    again = Trainer(replace(TINY, steps=(9, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
+    assert again.resume()
+    assert again.steps == [4, 0, 0, 0]
+
+
 def test_who_stops_a_run_is_told_where_it_goes_on(tmp_path, monkeypatch, capsys):
     trainer = Trainer(TINY, corpus(), corpus(), tmp_path, "cpu")
     real = trainer.draw_batch

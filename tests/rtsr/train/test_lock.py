@@ -1,0 +1,67 @@
+"""One run at a time in a folder, until it ends or dies."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rtsr.errors import RtsrError
+from rtsr.train import lock
+from rtsr.train.lock import LOCK, locked
+
+HOLDS_IT = """
+import pathlib, sys
+from rtsr.train.lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("has it", flush=True)
+    sys.stdin.read()
+"""
+
+
+def take(folder: Path) -> None:
+    with locked(folder):
+        assert (folder / LOCK).exists()
+
+
+def test_a_second_process_is_refused_until_the_first_one_dies(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "new"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS_IT, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "has it\n"
+        with pytest.raises(RtsrError, match=r"Another training writes to .*new; wait until"):
+            take(folder)
+        other.kill()
+    take(folder)
+
+
+def test_it_can_be_taken_again_and_keeps_nobody_out_of_another_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        with locked(tmp_path / "one"), locked(tmp_path / "other"):
+            pass
+    assert (tmp_path / "one" / LOCK).exists()
+
+
+def test_a_file_system_without_locks_keeps_nobody_from_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_none(file: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_lock", has_none)
+    take(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / LOCK]
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RtsrError, match=r"Nothing can be written to .*file.run: "):
+        take(tmp_path / "file" / "run")
