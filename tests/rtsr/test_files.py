@@ -531,6 +531,7 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
     assert set(fields) == {
         "input",
         "output",
+        "output_rate",
         "model",
         "provider",
         "block_ms",
@@ -547,7 +548,7 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
     assert fields["input"]["path"] == str(tmp_path / "in.wav")
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
-    assert fields["block_ms"] == 160
+    assert (fields["output_rate"], fields["block_ms"], fields["colour"]) == (48000, 160, None)
     assert fields["real_time_factor"] > 0
 
 
