@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, ProgressColumn, TextColumn
 
 from rtsr.terminal import plain_console
 
@@ -22,9 +15,8 @@ Show = Callable[[str, int, int], None]
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
     """Return a bar that goes when it is left as a context; without columns it has rich's own."""
-    what = TextColumn("{task.description}", markup=False)
-    columns = columns or (what, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=plain_console(stderr=True), transient=True)
+    own = (TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:])
+    return Progress(*(columns or own), console=plain_console(stderr=True), transient=True)
 
 
 @contextmanager

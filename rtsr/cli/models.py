@@ -78,7 +78,7 @@ def _table_of(models: list[Model]) -> Table:
 
 def _sentences(card: dict[str, Any]) -> list[str]:
     """Return what a card says in words, and how long the training took."""
-    lines = [str(text) for name, text in card.items() if name in _IN_WORDS]
+    lines = [text for name, text in card.items() if name in _IN_WORDS and isinstance(text, str)]
     training: Any = card.get("training")
     # A card may be anybody's, and not all of this in it.
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):

@@ -198,17 +198,9 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
             for system, enhance in systems.items():
                 estimate = fit_length(enhance(narrow), reference.size)
                 new_hz = max(narrow_rate, SAMPLE_RATE) / 2 / clock
-                scores.append(
-                    Score(
-                        group,
-                        path.name,
-                        case,
-                        system,
-                        lsd(reference, estimate),
-                        lsd_hf(reference, estimate, new_hz),
-                        tuple(octave_levels_db(estimate, rate) - levels),
-                    )
-                )
+                distances = lsd(reference, estimate), lsd_hf(reference, estimate, new_hz)
+                differences = tuple(octave_levels_db(estimate, rate) - levels)
+                scores.append(Score(group, path.name, case, system, *distances, differences))
     return scores
 
 
@@ -245,13 +237,9 @@ def plot(path: Path, restorer: Restorer, picture: Path) -> None:
 
 def write_scores(path: Path, restorer: Restorer, scores: list[Score]) -> None:
     """Write every figure as JSON, and what made one octave and two at once."""
-    models = {
-        "model": restorer.model,
-        "octave_model": restorer.maker(1),
-        "two_octaves_model": restorer.maker(2),
-    }
+    makers = (restorer.model, restorer.maker(1), restorer.maker(2))
     facts = {
         key: {"name": model.name, "version": model.metadata.version}
-        for key, model in models.items()
+        for key, model in zip(("model", "octave_model", "two_octaves_model"), makers, strict=True)
     }
     write_json(path, {**facts, "scores": [asdict(one) for one in scores]})

@@ -224,7 +224,8 @@ def test_models_shows_inputs_with_other_metrics(
 ) -> None:
     metrics = {"clips": "[/b] ten", "8 kHz": {"[/x]": [3.0]}, "16 kHz": {"lsd": [1.0]}}
     own = write_model(card={"metrics": metrics}, version="1[/b]")
-    shown = runner.invoke(application.app, ["models", str(own)]).stdout
+    wide = {"COLUMNS": "250"}
+    shown = runner.invoke(application.app, ["models", str(own)], env=wide).stdout
     for text in ("[/b] ten", "[/x]", "1[/b]"):
         assert text in shown
     rows = [
