@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from rtsr import RtsrError, enhance_file
+from rtsr import Colour, RtsrError, enhance_file
 from rtsr.audio import writer as output_file
 from rtsr.audio.reader import open_input
 from rtsr_kernels.resample import SUPPORTED_RATES
@@ -550,6 +551,8 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
     assert (fields["output_rate"], fields["block_ms"], fields["colour"]) == (48000, 160, None)
     assert fields["real_time_factor"] > 0
+    given = Colour("small", "a" * 64, 12.346, ((0.0,) * 24,) * 4)
+    assert replace(report, colour=given).to_json()["colour"] == {"seconds": 12.35}
 
 
 class _StopError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_however_unlike_two_spectra_are_it_is_never_certain() -> None:
 
 
 def test_the_less_was_heard_the_less_is_said() -> None:
-    seconds = (0.0, 2.3e-308, 0.1, 1.0, 10.0)
+    seconds = (0.0, sys.float_info.min, 0.1, 1.0, 10.0)
     same = [agreement(TILTED, 10.0, TILTED, one) for one in seconds]
     other = [agreement(TILTED, 10.0, FLAT, one) for one in seconds]
     # A file may claim next to nothing.
