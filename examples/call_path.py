@@ -91,9 +91,9 @@ def main() -> None:
         voice = read_voice(arguments.input)
         check_different(arguments.input, arguments.output)
         seconds = len(voice) / RATE if arguments.seconds is None else arguments.seconds
+        if not PACKET_SECONDS <= seconds <= 86400.0:
+            parser.error("a call has at least one packet of 20 ms, and lasts a day at most")
         count = int(seconds / PACKET_SECONDS)
-        if count < 1:
-            parser.error("a call has at least one packet of 20 ms")
         with (
             Upsampler(RATE, model=arguments.model, blocks_are_hops=True) as upsampler,
             soundfile.SoundFile(arguments.output, "w", 48000, 1, "PCM_16") as play,

@@ -55,8 +55,8 @@ class Call:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the calls for the given time and print how it went."""
-    if arguments.seconds < PERIOD:
-        raise RtsrError(f"The calls last {PERIOD:g} s or more, not {arguments.seconds:g}.")
+    if not PERIOD <= arguments.seconds <= 86400.0:
+        raise RtsrError(f"The calls last {PERIOD:g} s to a day, not {arguments.seconds:g} s.")
     with BatchUpsampler(
         arguments.calls,
         model=arguments.model,

@@ -11,6 +11,7 @@ from typing import Any
 
 from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
+from rtsr.runtime.metadata import LOWEST_TARGET_HZ
 from rtsr.runtime.models import Model
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, engine_rate
 from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
@@ -18,7 +19,7 @@ from rtsr_kernels.ports import OUTPUT_RATES
 from rtsr_kernels.resample import SUPPORTED_RATES
 
 MAX_CHANNELS = 8
-MIN_CUTOFF_HZ = 500.0
+MIN_CUTOFF_HZ = LOWEST_TARGET_HZ
 MAX_CUTOFF_HZ = 24000.0
 #: output rates in Hz that inputs up to 48 kHz reach by octaves
 _DOUBLED_RATES = (192000, 96000)

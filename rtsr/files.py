@@ -95,6 +95,7 @@ class EnhanceReport:
                 "truncated": self.truncated,
             },
             "output": str(self.output),
+            "output_rate": self.output_rate,
             "model": self.model,
             "provider": self.provider,
             "block_ms": round(self.block_ms, 4),
@@ -109,10 +110,16 @@ class EnhanceReport:
             "repaired_samples": self.repaired_samples,
             "limited_samples": self.limited_samples,
             "clipped_samples": self.clipped_samples,
-            "colour": {"heard_hops": colour.heard_hops, "learnt_hops": colour.learnt_hops}
-            if isinstance(colour := self.colour, AutoColour)
-            else None,
+            "colour": self._colour_to_json(),
         }
+
+    def _colour_to_json(self) -> dict[str, Any] | None:
+        """Return what a colour rests on: one that was given, or what was learnt meanwhile."""
+        if isinstance(self.colour, Colour):
+            return {"seconds": round(self.colour.seconds, 2)}
+        if self.colour is None:
+            return None
+        return {"heard_hops": self.colour.heard_hops, "learnt_hops": self.colour.learnt_hops}
 
     def warnings(self) -> list[str]:
         """One sentence for each repair that was made."""

@@ -79,13 +79,16 @@ def list_clips(data_folder: str | Path, split: str = "valid") -> list[Clip]:
     domains = [one.domain if one.domain in DOMAINS else DOMAINS[-1] for one in listed]
     short = [f"{domain}/{Path(one.path).stem}" for domain, one in zip(domains, listed, strict=True)]
     times = Counter(short)
-    clips = []
+    clips: dict[str, Clip] = {}
     for one, domain, name in zip(listed, domains, short, strict=True):
         if times[name] > 1:
             # Stems of a corpus may all be alike, as in one folder of stems for each song.
             name = f"{domain}/{'-'.join(Path(one.path).parts)}"
-        clips.append(Clip(name, folder / one.path, domain, one.cutoff_hz))
-    return clips
+        while name in clips:
+            # x/a-b and x-a/b are not one.
+            name += "-other"
+        clips[name] = Clip(name, folder / one.path, domain, one.cutoff_hz)
+    return list(clips.values())
 
 
 def count_by_domain(clips: Sequence[Clip]) -> dict[str, int]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import Progress, ProgressColumn, TextColumn
+
+from rtsr.terminal import plain_console
 
 #: told what is being done, how much of it is done, and how much there is
 Show = Callable[[str, int, int], None]
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
-    """Return a bar that goes when it is left as a context; without columns it is rich's own."""
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    """Return a bar that goes when it is left as a context; without columns it has rich's own."""
+    own = (TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:])
+    return Progress(*(columns or own), console=plain_console(stderr=True), transient=True)
 
 
 @contextmanager

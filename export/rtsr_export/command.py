@@ -144,6 +144,7 @@ def export_command(
     if checkpoint is not None:
         if output is None:
             raise ArgumentError(f"Name the .onnx file that {checkpoint} is exported to.")
+        from rtsr.arguments import check_frequency
         from rtsr_export.model_command import (
             CHECKPOINT_SUFFIX,
             Facts,
@@ -154,8 +155,7 @@ def export_command(
         if output.suffix == CHECKPOINT_SUFFIX:
             restore_model(checkpoint, output)
             return
-        if not 0.0 < ceiling <= 24000.0:
-            raise ArgumentError(f"The output ends between 0 and 24000 Hz, not at {ceiling:g}.")
+        check_frequency("ceiling", ceiling)
         facts = Facts(version, licence, ceiling, card, tuple(mean_with or ()))
         export_model(checkpoint, output, precision, facts)
         model = str(output)

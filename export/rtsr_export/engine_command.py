@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from rtsr.errors import ArgumentError
 from rtsr.runtime.models import find_model
 from rtsr.runtime.providers.options import TENSORRT, parse_provider
+from rtsr.terminal import plain_console
 from rtsr_export.tensorrt import BuiltEngine, build_engine
 
 
@@ -51,12 +52,12 @@ class BuildProgress:
     """The phase and its seconds: in one moving line on a terminal, else a line per phase."""
 
     def __init__(self, label: str) -> None:
-        self._console = Console(stderr=True)
+        self._console = plain_console(stderr=True)
         self._label = label
         self._phase = ""
         self._status: Status | None = None
         if self._console.is_terminal:
-            self._status = self._console.status(label)
+            self._status = self._console.status(Text(label))
 
     def __enter__(self) -> BuildProgress:
         if self._status is not None:
@@ -71,7 +72,7 @@ class BuildProgress:
         """Take note of the phase and how long it has lasted."""
         if self._status is not None:
             minutes, rest = divmod(int(seconds), 60)
-            self._status.update(f"{self._label}: {phase}, {minutes}:{rest:02d}")
+            self._status.update(Text(f"{self._label}: {phase}, {minutes}:{rest:02d}"))
         elif phase != self._phase:
             self._console.print(f"{self._label}: {phase}", highlight=False, soft_wrap=True)
         self._phase = phase

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
+from rtsr.runtime.card import is_shown_whole
 from rtsr.runtime.models import SUFFIX, bundled, bundled_octaves, find_model
 from rtsr.whole_file import check_different
 
@@ -198,5 +199,10 @@ def _extra(path: Path | None) -> dict[str, Any]:
         raise ArgumentError(
             f"The card {path} says {', '.join(twice)}, which {', '.join(twice.values())} "
             f"{'says' if len(twice) == 1 else 'say'}; leave it out of the card."
+        )
+    if "metrics" in values and not is_shown_whole(values["metrics"]):
+        raise ArgumentError(
+            f"The metrics of the card {path} are not what can be shown: they hold a text `clips` "
+            "and, by input and metric, a list of medians, as in `rtsr models small --json`."
         )
     return values

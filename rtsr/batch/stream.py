@@ -89,7 +89,8 @@ class BatchStream:
         """Hz of what is pushed; settable, for a call that changes its codec.
 
         What was pushed before is finished first. A measured cutoff begins anew from half of the new
-        rate. Where the new rate's conversion has a longer delay, ``latency`` grows by as much.
+        rate. Where the new rate's conversion has a longer delay, ``latency`` grows by as much. Once
+        the stream is finished it stays as it is.
         """
         return self._port.conversion.rate
 
@@ -98,6 +99,8 @@ class BatchStream:
         self._check_open()
         check_audio_format(value, self.output_rate, self.channels)
         if value != self.input_rate:
+            # The end was reckoned with the old rate's delay.
+            self._check_unfinished()
             with self._held():
                 self._port.change_rate(int(value))
                 self._batch.engine.set_native(self._row, value / 2)
@@ -277,8 +280,7 @@ class BatchStream:
                 has no room; nothing of it was taken then.
         """
         self._check_open()
-        if self._ended:
-            raise RtsrError("This stream is finished; open another one for more sound.")
+        self._check_unfinished()
         port = self._port
         if input_rate is not None and input_rate != self.input_rate:
             raise AudioFormatError(
@@ -307,7 +309,7 @@ class BatchStream:
         count = self._port.ready
         if most is not None:
             check_integer("number of samples to pull", most)
-            count = max(0, min(most, count))
+            count = max(0, min(int(most), count))
         out, frames = self._port.empty(count)
         self._port.pull_into(frames)
         return out
@@ -374,3 +376,7 @@ class BatchStream:
     def _check_open(self) -> None:
         if self._closed:
             raise RtsrError("This stream is closed; open another one.")
+
+    def _check_unfinished(self) -> None:
+        if self._ended:
+            raise RtsrError("This stream is finished; open another one for more sound.")

@@ -215,34 +215,39 @@ class BatchUpsampler(Closing):
         with self.lock:
             step = self._running()
             row, slots = self._take(int(channels))
-            statistics = Statistics(_KEPT_STEPS)
-            port = BlockPort(
-                self._ports,
-                row,
-                slots,
-                int(input_rate),
-                int(output_rate),
-                int(output_rate),
-                bool(limiter),
-                statistics,
-                bool(channels_first),
-                "this stream",
-            )
-            alignment = self.latency(int(input_rate), int(output_rate)).alignment
-            port.emit_silence(alignment)
-            f_target = step.metadata.f_target_default if ceiling is None else float(ceiling)
-            self.engine.join(
-                row,
-                slots,
-                native_hz=input_rate / 2,
-                f_target=f_target,
-                wet=float(wet),
-                cutoff=None if cutoff is None else float(cutoff),
-                expected_cutoff=expected_cutoff,
-                colour=found,
-            )
-            start_rows(self._high_bands.network, row, slots, int(seed), f_target)
-            self._high_bands.join(row, slots, self.level)
+            try:
+                statistics = Statistics(_KEPT_STEPS)
+                port = BlockPort(
+                    self._ports,
+                    row,
+                    slots,
+                    int(input_rate),
+                    int(output_rate),
+                    int(output_rate),
+                    bool(limiter),
+                    statistics,
+                    bool(channels_first),
+                    "this stream",
+                )
+                alignment = self.latency(int(input_rate), int(output_rate)).alignment
+                port.emit_silence(alignment)
+                f_target = step.metadata.f_target_default if ceiling is None else float(ceiling)
+                self.engine.join(
+                    row,
+                    slots,
+                    native_hz=input_rate / 2,
+                    f_target=f_target,
+                    wet=float(wet),
+                    cutoff=None if cutoff is None else float(cutoff),
+                    expected_cutoff=None if expected_cutoff is None else float(expected_cutoff),
+                    colour=found,
+                )
+                start_rows(self._high_bands.network, row, slots, int(seed), f_target)
+                self._high_bands.join(row, slots, self.level)
+            except BaseException:
+                # Else nobody could ever have this place again.
+                self._give_back(row, slots)
+                raise
             stream = BatchStream(self, row, slots, port, statistics, alignment)
             self._streams[row] = stream
         return stream
@@ -306,10 +311,11 @@ class BatchUpsampler(Closing):
 
     def close(self) -> None:
         """Close all streams and let go of the model; the batch cannot be used after that."""
+        with self.lock:
+            # First, so that nobody opens another stream behind those that are closed here.
+            self._step = None
         for stream in self.streams:
             stream.close()
-        with self.lock:
-            self._step = None
 
     def __reduce__(self) -> Any:
         raise RtsrError(
@@ -344,12 +350,10 @@ class BatchUpsampler(Closing):
         del self._streams[row]
         self.engine.set_colour(row, None)
         self._high_bands.leave(row)
-        self._ports.values["is_open"][row] = False
         # A device goes on running them.
         for part in self._parts:
             part[slots] = 0.0
-        self._free.extend(reversed(slots))
-        self._free_rows.append(row)
+        self._give_back(row, slots)
 
     def _running(self) -> SlotStep:
         if self._step is None:
@@ -396,6 +400,11 @@ class BatchUpsampler(Closing):
                 "a larger batch."
             )
         return self._free_rows.pop(), [self._free.pop() for _ in range(channels)]
+
+    def _give_back(self, row: int, slots: list[int]) -> None:
+        self._ports.values["is_open"][row] = False
+        self._free.extend(reversed(slots))
+        self._free_rows.append(row)
 
 
 def _check_range(what: str, unit: str, value: int, lowest: int, highest: int) -> None:

@@ -83,10 +83,10 @@ def show_command(
 
 
 def _show(colour: Colour, path: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from rtsr.colour.bands import CUTOFFS_HZ, colour_edges
+    from rtsr.terminal import plain_console
 
     table = Table(title=f"gains in dB, by where the content of the input ends ({path})")
     table.add_column("band, kHz")
@@ -99,11 +99,10 @@ def _show(colour: Colour, path: Path) -> None:
             for cutoff_hz, gains in zip(CUTOFFS_HZ, colour.gains_db, strict=True)
         ]
         table.add_row(f"{low:.1f} - {high:.1f}", *cells)
-    console = Console()
+    console = plain_console()
     console.print(table)
     console.print(
         f"learnt for model '{colour.model}' from {colour.seconds:.1f} s of sound; "
         "band gains, no sound",
         highlight=False,
-        markup=False,
     )

@@ -225,10 +225,11 @@ def _without_nan(value: Any) -> Any:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from rtsr.terminal import plain_console
+
+    console = plain_console()
     console.print(f"{result['clip']}, model {result['model']} on {result['provider']}")
     stream = Table()
     stream.add_column("latency")

@@ -45,8 +45,9 @@ def devices_command(
 
 
 def _print_table(found: list[Device], used: dict[int, list[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from rtsr.terminal import plain_console
 
     table = Table()
     for heading in ("#", "device", "host API", "in", "out", "rates in kHz", "latency in/out"):
@@ -68,7 +69,7 @@ def _print_table(found: list[Device], used: dict[int, list[str]]) -> None:
             f"{_latency(device.output_channels, device.output_latency_ms)}",
             " and ".join(used[device.number]),
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _in_kilohertz(rates: list[int]) -> str:

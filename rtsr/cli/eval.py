@@ -74,8 +74,9 @@ def eval_command(
 ) -> None:
     """Evaluate files against their full-band originals.
 
-    Two files, or two folders whose files are paired by name. Every estimate is first aligned with
-    its original to the sample; no gain is changed. Files at other rates are resampled to 48 kHz.
+    Two files, or two folders whose files are paired by name; a pair that cannot be compared is left
+    out and named, and the exit code is then 2. Every estimate is first aligned with its original to
+    the sample; no gain is changed. Files at other rates are resampled to 48 kHz.
 
     The level_ metrics, in dB, compare 24 bands from the cutoff to where the original ends, 100
     times a second wherever the original has sound: bias is a band's mean error, wander the
@@ -108,7 +109,8 @@ def eval_command(
     check_cutoff(cutoff)
     if as_json:
         options.check_stdout()
-    _check_lengths(reference, estimate, *([] if input_file is None else [input_file]))
+    if not folders:
+        _check_lengths(reference, estimate, *([] if input_file is None else [input_file]))
 
     before: dict[str, float] | None = None
     if folders:
@@ -136,6 +138,10 @@ def eval_command(
     for pair in result.files:
         for mismatch in pair.mismatches:
             typer.echo(f"warning: {pair.name} is {mismatch}", err=True)
+    for name, why in result.failed.items():
+        typer.echo(f"left out '{name}': {why}", err=True)
+    if result.failed:
+        raise typer.Exit(2)
 
 
 def _end_of(reference: Path) -> float:
@@ -160,23 +166,22 @@ def _both_folders(reference: Path, estimate: Path) -> bool:
     return reference.is_dir()
 
 
-def _check_lengths(*places: Path) -> None:
+def _check_lengths(*paths: Path) -> None:
     """Refuse files that are too short; those that cannot be opened are refused when read."""
     import soundfile
 
     from rtsr.audio.reader import native_name
 
-    for place in places:
-        for path in sorted(place.iterdir()) if place.is_dir() else [place]:
-            try:
-                info = soundfile.info(native_name(path))
-            except (soundfile.LibsndfileError, TypeError):
-                continue
-            if 0 < info.frames < _SHORTEST_SECONDS * info.samplerate:
-                raise RtsrError(
-                    f"'{path}' is shorter than {_SHORTEST_SECONDS * 1000:.0f} ms "
-                    f"({info.frames} samples at {info.samplerate} Hz), too short to be evaluated."
-                )
+    for path in paths:
+        try:
+            info = soundfile.info(native_name(path))
+        except (soundfile.LibsndfileError, TypeError):
+            continue
+        if 0 < info.frames < _SHORTEST_SECONDS * info.samplerate:
+            raise RtsrError(
+                f"'{path}' is shorter than {_SHORTEST_SECONDS * 1000:.0f} ms "
+                f"({info.frames} samples at {info.samplerate} Hz), too short to be evaluated."
+            )
 
 
 def _plot(
@@ -214,6 +219,7 @@ def _as_object(
         ],
         "median": _finite(result.median),
         "unmatched": result.unmatched,
+        "failed": result.failed,
     }
     if before is not None:
         answer["input"] = _finite(before)
@@ -313,10 +319,10 @@ def _print_artefacts(result: FolderComparison) -> None:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from rtsr.terminal import plain_console
 
     # Without a terminal there is no width to fit into, and a folded table is hard to read.
-    return Console(width=None if sys.stdout.isatty() else 220)
+    return plain_console(width=None if sys.stdout.isatty() else 220)
 
 
 def _limit(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,23 +40,23 @@ def models_command(
     if as_json:
         typer.echo(json.dumps({"models": [_as_object(model) for model in found]}))
         return
-    from rich.console import Console
-    from rich.markup import escape
+    from rtsr.runtime.card import card_clips, card_medians
+    from rtsr.terminal import plain_console
 
-    console = Console()
+    console = plain_console()
     console.print(_table_of(found))
     for model in found:
-        console.print(f"\n[bold]{escape(model.name)}[/bold]")
+        console.print(f"\n{model.name}", style="bold", highlight=False)
         card = model.metadata.card
         for line in _sentences(card):
-            console.print(line, highlight=False, markup=False)
-        if card.get("metrics"):
-            console.print(_metrics_table(card["metrics"]))
+            console.print(line, highlight=False)
+        metrics = card.get("metrics")
+        if inputs := card_medians(metrics):
+            console.print(_metrics_table(inputs, card_clips(metrics)))
     console.print("\nThe whole cards, with all settings of the training: rtsr models --json")
 
 
 def _table_of(models: list[Model]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
@@ -64,7 +65,7 @@ def _table_of(models: list[Model]) -> Table:
     for model in models:
         facts = model.metadata
         table.add_row(
-            escape(model.name),
+            model.name,
             "yes" if model.is_network else "no",
             facts.version,
             f"{facts.parameters / 1e6:.2f} M",
@@ -77,11 +78,12 @@ def _table_of(models: list[Model]) -> Table:
 
 def _sentences(card: dict[str, Any]) -> list[str]:
     """Return what a card says in words, and how long the training took."""
-    lines = [text for name, text in card.items() if name in _IN_WORDS]
-    training = card.get("training")
-    if training:
+    lines = [text for name, text in card.items() if name in _IN_WORDS and isinstance(text, str)]
+    training: Any = card.get("training")
+    # A card may be anybody's, and not all of this in it.
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
         steps = sum(training["steps"].values())
-        machine = card.get("machine", training["device"])
+        machine = card["machine"] if "machine" in card else training["device"]
         lines.append(
             f"Last training: {training['minutes']:.0f} minutes and {steps} steps on {machine}, "
             f"{training['hours']:.1f} hours of recordings."
@@ -89,25 +91,20 @@ def _sentences(card: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _metrics_table(metrics: dict[str, Any]) -> Table:
+def _metrics_table(inputs: dict[str, dict[str, list[Any]]], clips: str) -> Table:
     """One row per rate of the input; each cell has the medians of the domains."""
     from rich.table import Table
 
-    inputs = {name: values for name, values in metrics.items() if isinstance(values, dict)}
+    from rtsr.runtime.card import write_median
+
     names = list(dict.fromkeys(name for values in inputs.values() for name in values))
-    table = Table(caption=metrics.get("clips"), caption_justify="left")
+    table = Table(caption=clips or None, caption_justify="left")
     for heading in ("input", *names):
         table.add_column(heading, no_wrap=True)
     for name, values in inputs.items():
-        table.add_row(name, *(" ".join(map(_median, values[one])) for one in names))
+        cells = [" ".join(map(write_median, values.get(one, [None]))) for one in names]
+        table.add_row(name, *cells)
     return table
-
-
-def _median(value: float | str | None) -> str:
-    """Write a median, or a dash where there is none."""
-    # A card's JSON may have 3 for 3.0; to Python, a truth value is an integer, too.
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f"{value:.2f}" if is_number else "-"
 
 
 def _kind(model: Model) -> str:

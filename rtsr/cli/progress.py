@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,15 +14,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rtsr.terminal import plain_console
+
 _REDRAW_SECONDS = 0.1
 
 
 @contextmanager
 def counting(label: str, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
     """Give a function that shows how many things are done of how many, on a terminal's stderr."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        *(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()),
         TimeRemainingColumn(),
     )
     hidden = not (enabled and console.is_terminal)
@@ -35,7 +36,7 @@ def counting(label: str, enabled: bool = True) -> Iterator[Callable[[int, int], 
 @contextmanager
 def waiting(label: str, enabled: bool = True) -> Iterator[None]:
     """Say on a terminal's stderr what is waited for, then take it away; elsewhere nothing."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     if not enabled or not console.is_terminal or console.is_dumb_terminal:
         yield
         return
@@ -48,13 +49,13 @@ class AudioProgress:
     """Shows seconds of audio done and the speed, on a terminal's stderr; elsewhere nothing."""
 
     def __init__(self, label: str, rate: int | None = None, enabled: bool = True) -> None:
-        console = Console(stderr=True)
+        console = plain_console(stderr=True)
         self._enabled = enabled and console.is_terminal
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.percentage:>3.0f} %", markup=False),
+            TextColumn("{task.fields[speed]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,

@@ -207,17 +207,17 @@ def run_until_stopped(trainer: Trainer, minutes: float) -> None:
 
     A run that is stopped goes on as if it had not been: it ends between two steps.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from rtsr.terminal import plain_console
     from rtsr.train.trainer import CHECKPOINT
 
-    console = Console()
+    console = plain_console()
     shown: dict[str, float] = {}
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.percentage:>3.0f} %", markup=False),
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=console, disable=not console.is_terminal)

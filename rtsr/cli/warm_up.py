@@ -32,8 +32,9 @@ def warm_up_command() -> None:
     Kernels are compiled at the first start, which takes about a minute, and kept on disk. An
     installer, an image or a service calls this once instead, as the user who will run rtsr.
     """
-    from rich.console import Console
     from rich.progress import Progress
+
+    from rtsr.terminal import plain_console
 
     logger = logging.getLogger(LOGGER)
     counter = _Counter()
@@ -43,7 +44,7 @@ def warm_up_command() -> None:
     logger.addHandler(counter)
     logger.setLevel(logging.INFO)
     began = time.perf_counter()
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         import rtsr_kernels
 

@@ -83,7 +83,8 @@ class AutoColour:
     once if they have the same source.
 
     Args:
-        start: what is known already, as saved at the end of the last call.
+        start: what is known already, as saved at the end of the last call; one without a spectrum
+            is used in full, and so is what becomes of it.
         waits: whether the stream waits while something is learnt, so that the same sound gives the
             same output; for files and tests. Each second of the first twenty then takes some
             0.15 s more, each later one a tenth of that.
@@ -180,8 +181,8 @@ class AutoColour:
         gains = np.array(
             [estimate_gains(self._sums[cutoff_hz], cutoff_hz) for cutoff_hz in CUTOFFS_HZ]
         )
-        spectrum, known = self._spectrum.levels_db, self._seconds
-        start_from = self._start
+        spectrum: Levels | None = self._spectrum.levels_db
+        known, start_from = self._seconds, self._start
         if start_from is not None:
             # What was known before counts by its seconds, too.
             before = min(start_from.seconds, _MOST_SECONDS)
@@ -192,13 +193,18 @@ class AutoColour:
             heard = frames * HOP / SAMPLE_RATE
             olds = np.where(heard > 0.0, before / np.maximum(before + heard, 1e-9), 1.0)[:, None]
             gains = olds * np.array(start_from.gains_db) + (1.0 - olds) * gains
-            if start_from.spectrum_db is not None:
-                spectrum = old * np.array(start_from.spectrum_db) + (1.0 - old) * spectrum
+            # What was to be used on every stream stays so: a spectrum of the little that was heard
+            # since does not rest on all these seconds.
+            spectrum = (
+                None
+                if start_from.spectrum_db is None
+                else old * np.array(start_from.spectrum_db) + (1.0 - old) * self._spectrum.levels_db
+            )
             known += before
         self._learnt = Colour(
             self._learner.model,
             self._learner.weights_sha256,
             known,
             tuple(tuple(row) for row in gains.reshape(-1, BANDS).tolist()),
-            tuple(spectrum.tolist()),
+            None if spectrum is None else tuple(spectrum.tolist()),
         )

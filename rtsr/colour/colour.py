@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import numbers
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,11 @@ class Colour:
     def __post_init__(self) -> None:
         if problem := _find_problem(self):
             raise ArgumentError(f"A colour {problem}.")
-        # What a caller still holds must not change it.
-        object.__setattr__(self, "gains_db", tuple(map(tuple, self.gains_db)))
+        # What a caller still holds must not change it, and a file has floats of one kind.
+        object.__setattr__(self, "seconds", float(self.seconds))
+        object.__setattr__(self, "gains_db", tuple(tuple(map(float, one)) for one in self.gains_db))
         if self.spectrum_db is not None:
-            object.__setattr__(self, "spectrum_db", tuple(self.spectrum_db))
+            object.__setattr__(self, "spectrum_db", tuple(map(float, self.spectrum_db)))
 
     def gains_at(self, cutoff_hz: float) -> Gains:
         """Return the gain of each band ``(24,)`` in dB for content that ends at ``cutoff_hz``.
@@ -91,8 +93,10 @@ class Colour:
         Raises:
             ArgumentError: the share is out of range.
         """
-        if not 0.0 <= share <= 1.0:
-            raise ArgumentError(f"The share of a colour must lie between 0 and 1, not at {share}.")
+        if not _is_number(share) or not 0.0 <= share <= 1.0:
+            raise ArgumentError(
+                f"The share of a colour must lie between 0 and 1, not at {_shown(share)}."
+            )
         return replace(
             self, gains_db=tuple(tuple(share * gain for gain in row) for row in self.gains_db)
         )
@@ -248,19 +252,19 @@ def _find_problem(colour: Colour) -> str | None:
             return f"needs {what}, a text of up to {most} characters"
     if not _is_number(colour.seconds) or not 0.0 <= colour.seconds <= _MOST_SECONDS:
         return "needs the seconds of sound that it rests on, a number that is not negative"
-    rows = colour.gains_db
-    if len(rows) != len(CUTOFFS_HZ) or any(len(row) != BANDS for row in rows):
+    rows = [_length(row) for row in colour.gains_db] if _length(colour.gains_db) else []
+    if rows != [BANDS] * len(CUTOFFS_HZ):
         return f"has {BANDS} gains for each of {len(CUTOFFS_HZ)} cutoffs, not others"
-    for row in rows:
+    for row in colour.gains_db:
         for gain in row:
             if not _is_number(gain) or not abs(gain) <= MAX_GAIN_DB:
                 return (
                     f"has gains between -{MAX_GAIN_DB:g} and {MAX_GAIN_DB:g} dB, not {_shown(gain)}"
                 )
-    levels = colour.spectrum_db
-    if levels is not None and len(levels) != spectrum.BANDS:
-        return f"has a spectrum of {spectrum.BANDS} levels, not of {len(levels)}"
-    for level in levels or ():
+    levels = () if colour.spectrum_db is None else colour.spectrum_db
+    if colour.spectrum_db is not None and _length(levels) != spectrum.BANDS:
+        return f"has a spectrum of {spectrum.BANDS} levels, not of {_length(levels)}"
+    for level in levels:
         if not _is_number(level) or not abs(level) <= _LARGEST_LEVEL_DB:
             return (
                 f"has a spectrum with levels between -{_LARGEST_LEVEL_DB:g} and "
@@ -269,8 +273,16 @@ def _find_problem(colour: Colour) -> str | None:
     return None
 
 
+def _length(values: Any) -> int:
+    """Return how many there are; 0 of what is no row of values."""
+    try:
+        return len(values)
+    except TypeError:
+        return 0
+
+
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:
         return math.isfinite(value)

@@ -35,6 +35,8 @@ MOST_SECONDS = 120.0
 FULL_BAND_FROM_HZ = 15000.0
 
 _LEAST_SOUND_SECONDS = 2.0
+# Channels that leave less than this share of the louder one's power cancel each other.
+_LEAST_LEFT = 0.1
 # What is left of two minutes for one more recording; less is too little to be of use.
 _SHORTEST_REST_SECONDS = 1.0
 
@@ -99,7 +101,7 @@ def learn_colour(
         gains = estimate_gains(sums, cutoff_hz)
         rows.append(tuple(float(gain) for gain in gains))
     assert found is not None
-    heard = spectrum_of(np.concatenate([sound.mean(axis=1, keepdims=True) for sound, _ in sounds]))
+    heard = spectrum_of(np.concatenate([_in_mono(sound) for sound, _ in sounds]))
     return Colour(
         found.metadata.name,
         found.metadata.weights_sha256,
@@ -149,7 +151,7 @@ def read_recording(
         AudioFormatError: it ends below ``narrowest_hz``; ``name`` is the subject of the sentence.
         ArgumentError: there is silence alone.
     """
-    loudest = samples[:, int(np.argmax(np.square(samples).sum(axis=0)))]
+    loudest = _loudest(samples)
     if not np.abs(loudest).max() > 10.0 ** (SILENCE_DB / 20.0):
         raise ArgumentError(f"{name} is silent; a colour is learnt from sound.")
     own_hz = measure_cutoff(loudest, rate)
@@ -159,6 +161,17 @@ def read_recording(
             f"{narrowest_hz / 1000.0:g} kHz or more."
         )
     return convert_rate(samples, rate, SAMPLE_RATE), own_hz
+
+
+def _loudest(samples: Audio) -> Audio:
+    return samples[:, int(np.argmax(np.square(samples).sum(axis=0)))]
+
+
+def _in_mono(sound: Audio) -> Audio:
+    """Return the mean of the channels ``(samples, 1)``, or one where they cancel each other."""
+    mono, loudest = sound.mean(axis=1), _loudest(sound)
+    is_left = np.square(mono).sum() > _LEAST_LEFT * np.square(loudest).sum()
+    return np.asarray((mono if is_left else loudest)[:, None])
 
 
 def _read_file(path: Path, most_seconds: float) -> tuple[Audio, int]:

@@ -60,6 +60,13 @@ class ModelLearner:
         self.model = model.metadata.name
         self.weights_sha256 = model.metadata.weights_sha256
         self._model = model
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with nothing that waits; a forked process has no thread, and may have held locks.
+
+        What the parent has yet to learn from is not learnt twice.
+        """
         self._prediction: _Prediction | None = None
         self._prediction_lock = threading.Lock()
         self._excerpts: queue.Queue[tuple[AutoColour, Excerpt] | None] = queue.Queue(_MOST_WAITING)
@@ -220,6 +227,17 @@ def _learner_of(model: Model) -> ModelLearner:
         if learner is None:
             learner = _learners[key] = ModelLearner(model)
         return learner
+
+
+def _begin_in_child() -> None:
+    global _learners_lock
+    _learners_lock = threading.Lock()
+    for learner in list(_learners.values()):
+        learner.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 @atexit.register

@@ -29,6 +29,8 @@ EDGES_HZ = 400.0 * 2.0 ** ((np.arange(BANDS + 1) - 0.5) / 3.0)
 REMEMBERED_SECONDS = 10.0
 # So few bands tell nothing.
 _LEAST_BANDS = 5
+# No spectrum rests on less than a hop.
+_LEAST_SECONDS = HOP / SAMPLE_RATE
 # A cutoff somewhat within a band leaves most of it.
 _CUTOFF_TOLERANCE = 1.06
 
@@ -113,7 +115,7 @@ def agreement(
         cutoff_hz: what lies above is not compared.
     """
     count = bisect.bisect_right(_UPPER_EDGES_HZ, cutoff_hz * _CUTOFF_TOLERANCE)
-    if count < _LEAST_BANDS or not learnt_seconds or not heard_seconds:
+    if count < _LEAST_BANDS or min(learnt_seconds, heard_seconds) < _LEAST_SECONDS:
         return 0.5
     difference = learnt_db[:count] - heard_db[:count]
     # The variance over bands: a difference in level alone is none.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rtsr.audio.suffixes import SUFFIXES
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import ArgumentError, MissingDependencyError, RtsrError
 from rtsr.quality.artefacts import find_artefacts
 from rtsr.quality.audio import read_audio
 from rtsr.quality.evaluation import check_cutoff, check_metrics, evaluate
@@ -39,10 +39,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class FolderComparison:
-    """All pairs of two folders; ``unmatched`` holds the names without a partner."""
+    """All pairs of two folders that could be compared.
+
+    Attributes:
+        unmatched: names without a partner.
+        failed: of each pair that cannot be compared, its name and why.
+    """
 
     files: list[Comparison]
     unmatched: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def median(self) -> dict[str, float]:
@@ -107,7 +113,8 @@ def compare_folders(
 ) -> FolderComparison:
     """Evaluate every file of a folder against the file with the same stem in another folder.
 
-    Sub-folders count: ``speech/a.wav`` is paired with ``speech/a.flac``.
+    Sub-folders count: ``speech/a.wav`` is paired with ``speech/a.flac``. A pair that cannot be
+    compared is left out, and said.
 
     Args:
         references: folder of the originals.
@@ -118,8 +125,9 @@ def compare_folders(
         progress: called with (pairs done, pairs in all) before the first pair and after each.
 
     Raises:
-        RtsrError: no two files have the same stem, a stem is not unique, or a pair cannot be
+        RtsrError: no two files have the same stem, a stem is not unique, or no pair can be
             compared.
+        MissingDependencyError: ``visqol`` was asked for and its package is not installed.
     """
     check_metrics(metrics)
     check_cutoff(cutoff_hz)
@@ -130,17 +138,24 @@ def compare_folders(
             f"No audio file in {references} has a partner of the same name in {estimates}; "
             "pairs are made by name without the suffix."
         )
-    files = []
+    files, failed = [], {}
     for done, name in enumerate(names):
         if progress:
             progress(done, len(names))
-        pair = compare_files(
-            reference_paths[name], estimate_paths[name], cutoff_hz, metrics, artefacts=artefacts
-        )
-        files.append(replace(pair, name=name))
+        reference, estimate = reference_paths[name], estimate_paths[name]
+        try:
+            pair = compare_files(reference, estimate, cutoff_hz, metrics, artefacts=artefacts)
+            files.append(replace(pair, name=name))
+        except MissingDependencyError:
+            raise
+        except RtsrError as error:
+            failed[name] = str(error)
     if progress:
         progress(len(names), len(names))
-    return FolderComparison(files, sorted(reference_paths.keys() ^ estimate_paths.keys()))
+    if not files:
+        name, why = next(iter(failed.items()))
+        raise RtsrError(f"None of the {len(names)} pairs can be compared; '{name}': {why}")
+    return FolderComparison(files, sorted(reference_paths.keys() ^ estimate_paths.keys()), failed)
 
 
 def audio_by_stem(folder: str | Path) -> dict[str, Path]:

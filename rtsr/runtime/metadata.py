@@ -25,6 +25,8 @@ KEY = "rtsr"
 #: CRC-32 of the serialised graph, eight hexadecimal digits.
 CHECKSUM_KEY = "rtsr.graph_crc32"
 FORMAT = 1
+#: No output ends lower, in Hz: not by default, and by no ceiling.
+LOWEST_TARGET_HZ = 500.0
 
 _IR_VERSION, _GRAPH, _METADATA_PROPS = 1, 7, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -200,7 +202,7 @@ def _fault(metadata: ModelMetadata) -> str | None:
     """Name the first value that no exported graph can have, ``None`` if there is none."""
     if not 0 <= metadata.noise_channels <= _MOST_NOISE_CHANNELS:
         return f"noise_channels is {metadata.noise_channels}"
-    if not 0.0 < metadata.f_target_default <= SAMPLE_RATE / 2:
+    if not LOWEST_TARGET_HZ <= metadata.f_target_default <= SAMPLE_RATE / 2:
         return f"f_target_default is {metadata.f_target_default:g} Hz"
     if metadata.overlap > HOP:
         return f"overlap is {metadata.overlap}, more than a hop"

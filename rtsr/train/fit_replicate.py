@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from rtsr.errors import RtsrError
 from rtsr.runtime import replicate_file
+from rtsr.terminal import plain_console
 from rtsr.train.data import DEMO_SOURCES
 from rtsr.train.listing import list_recordings
 from rtsr.train.replicate import fit, load_passages
@@ -37,7 +37,7 @@ def fit_command(
     check_writable(out)
     recordings = list_recordings(data, "train", exclude=DEMO_SOURCES)[::every]
     start = time.perf_counter()
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=plain_console(stderr=True), transient=True) as bar:
         loading = bar.add_task("loading", total=len(recordings))
         solving = bar.add_task("solving", total=None)
         loaded = load_passages(

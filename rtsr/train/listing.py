@@ -30,13 +30,16 @@ class Listed:
 
     Attributes:
         path: relative to the source folder, with forward slashes.
+        group: as a manifest says, else the folder that it lies in.
         cutoff_hz: from a manifest, or None.
+        has_group: whether a manifest says it.
     """
 
     path: str
     domain: str
     group: str
     cutoff_hz: float | None
+    has_group: bool = False
 
 
 def list_recordings(
@@ -81,7 +84,6 @@ class _Row:
     line: int
     split: str
     listed: Listed
-    has_group: bool
 
 
 def _from_manifest(manifest: Path, split: str) -> list[Listed]:
@@ -132,8 +134,8 @@ def _row(row: dict[str, str], manifest: Path, line: int) -> _Row:
             domain=row.get("domain") or "unknown",
             group=group or str(Path(row["path"]).parent),
             cutoff_hz=cutoff_hz,
+            has_group=bool(group),
         ),
-        bool(group),
     )
 
 
@@ -169,7 +171,7 @@ def _check_each_is_listed_once(manifest: Path, rows: list[_Row]) -> None:
 
 def _tell_of_shared_groups(manifest: Path, rows: list[_Row]) -> None:
     groups = [
-        {row.listed.group for row in rows if row.split == split and row.has_group}
+        {row.listed.group for row in rows if row.split == split and row.listed.has_group}
         for split in SPLITS
     ]
     if shared := sorted(groups[0] & groups[1]):

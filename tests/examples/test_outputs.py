@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import shutil
 import subprocess
 import sys
@@ -45,3 +46,16 @@ def test_a_recording_is_not_replaced_by_what_is_made_of_it(
     assert "are the same file" in done.stderr
     assert done.stderr.count("\n") == 1
     assert call.read_bytes() == before
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0"])
+@pytest.mark.parametrize("example", ["call_path", "many_calls"])
+def test_a_length_that_no_call_has_is_refused(
+    tmp_path: Path, example: str, seconds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [example, "--seconds", seconds])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / f"{example}.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert list(tmp_path.iterdir()) == []

@@ -200,7 +200,7 @@ def test_a_failed_write_leaves_nothing(exported, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("ceiling", ["0", "-1", "24001", "nan", "inf"])
+@pytest.mark.parametrize("ceiling", ["0", "499", "24001", "nan", "inf"])
 def test_a_ceiling_that_no_output_has_is_said_before_anything_is_exported(tmp_path, ceiling):
     arguments = [
         "export",
@@ -210,7 +210,7 @@ def test_a_ceiling_that_no_output_has_is_said_before_anything_is_exported(tmp_pa
     ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
-    assert "between 0 and 24000 Hz" in result.stderr
+    assert "between 500 and 24000 Hz" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -230,3 +230,21 @@ def test_a_card_does_not_say_otherwise_than_options_and_run(tmp_path, card, said
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert f"{path} {said}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        "good",
+        {"8 kHz": {"visqol": 3.0}},
+        {"clips": 5, "8 kHz": {"visqol": [3.0]}},
+        {"clips": "ten", "8 kHz": {"visqol": [3.0], "lsd": None}},
+    ],
+)
+def test_a_card_whose_metrics_cannot_be_shown_is_refused(tmp_path, metrics):
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps({"made": "by hand", "metrics": metrics}))
+    arguments = ["export", str(tmp_path / "last.pt"), str(tmp_path / "m.onnx"), "--card", str(path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert f"The metrics of the card {path} are not what can be shown" in result.stderr

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from rtsr import RtsrError, enhance_file
+from rtsr import Colour, RtsrError, enhance_file
 from rtsr.audio import writer as output_file
 from rtsr.audio.reader import open_input
 from rtsr_kernels.resample import SUPPORTED_RATES
@@ -531,6 +532,7 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
     assert set(fields) == {
         "input",
         "output",
+        "output_rate",
         "model",
         "provider",
         "block_ms",
@@ -547,8 +549,10 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
     assert fields["input"]["path"] == str(tmp_path / "in.wav")
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
-    assert fields["block_ms"] == 160
+    assert (fields["output_rate"], fields["block_ms"], fields["colour"]) == (48000, 160, None)
     assert fields["real_time_factor"] > 0
+    given = Colour("small", "a" * 64, 12.346, ((0.0,) * 24,) * 4)
+    assert replace(report, colour=given).to_json()["colour"] == {"seconds": 12.35}
 
 
 class _StopError(Exception):

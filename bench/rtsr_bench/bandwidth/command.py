@@ -32,7 +32,7 @@ def bandwidth_command(
     """
     from dataclasses import asdict
 
-    from rtsr.errors import RtsrError
+    from rtsr.errors import RtsrError, warn
     from rtsr_bench.bandwidth.streams import full_band_clips
     from rtsr_bench.bandwidth.tracking import (
         DOMAINS,
@@ -49,7 +49,11 @@ def bandwidth_command(
 
     check_writable(json_file)
     clips = [clip for folder in corpora for clip in list_clips(folder)]
-    wanted = {domain: full_band_clips(clips, domain) for domain in DOMAINS}
+    listed = {domain: full_band_clips(clips, domain) for domain in DOMAINS}
+    wanted = {domain: found for domain, (found, _) in listed.items()}
+    left_out = [sentence for _, sentences in listed.values() for sentence in sentences]
+    if left_out:
+        warn(f"{len(left_out)} of the recordings are left out: {' '.join(left_out)}")
     if not any(wanted.values()):
         raise RtsrError("No valid recording of speech or music in these corpora reaches 18 kHz.")
     switched: list[Switched] = []

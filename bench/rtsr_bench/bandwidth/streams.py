@@ -27,11 +27,22 @@ QUIET_DB = -20.0
 FADE_SECONDS = 1.5
 
 
-def full_band_clips(clips: Sequence[Clip], domain: str) -> list[Clip]:
-    """Those of one domain that reach up to 18 kHz."""
-    return [
-        clip for clip in clips if clip.domain == domain and clip.measured_cutoff_hz >= FULL_FROM_HZ
-    ]
+def full_band_clips(clips: Sequence[Clip], domain: str) -> tuple[list[Clip], list[str]]:
+    """Return those of one domain that reach up to 18 kHz.
+
+    Returns:
+        them, and of each that cannot be read, or is silent, a sentence that says so.
+    """
+    found: list[Clip] = []
+    left_out: list[str] = []
+    for clip in clips:
+        try:
+            if clip.domain == domain and clip.measured_cutoff_hz >= FULL_FROM_HZ:
+                read_clip(clip)
+                found.append(clip)
+        except RtsrError as error:
+            left_out.append(str(error))
+    return found, left_out
 
 
 def read_clip(clip: Clip) -> Signal:

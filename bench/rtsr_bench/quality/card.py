@@ -44,7 +44,9 @@ def card_metrics(
     }
     for cutoff in CUTOFFS_HZ:
         try:
-            domains = corpus["cutoffs"][str(cutoff)][system]["by_domain"].values()
+            reached = corpus["cutoffs"][str(cutoff)][system]["by_domain"]
+            # Where it failed on all clips of a domain, there is no median.
+            domains = [reached.get(domain, dict.fromkeys(METRICS)) for domain in corpus["clips"]]
             found[f"{2 * cutoff // 1000} kHz"] = {
                 metric: [_rounded(values[metric]) for values in domains] for metric in METRICS
             }

@@ -7,7 +7,6 @@ part is learnt from but by the oracle.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from rtsr.colour.learner import resolve_colour
 from rtsr.colour.reference import Reference
 from rtsr.colour.spectrum import spectrum_of
 from rtsr.colour.stream_colour import StreamColour
-from rtsr.errors import ArgumentError, AudioFormatError, RtsrError, RtsrWarning
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError, warn
 from rtsr.quality.evaluation import evaluate
 from rtsr.runtime.models import Model
 from rtsr.spectra.band_powers import FRAMES_PER_SECOND
@@ -91,7 +90,9 @@ def read_corpus(folder: Path, per_domain: int | None) -> tuple[list[Item], list[
             if (one.domain if one.domain in DOMAINS else UNKNOWN) != domain:
                 continue
             try:
-                found.append(_read(folder, one.path, domain, one.group))
+                # A folder is no person: without a stated group it is not known who is the same.
+                group = one.group if one.has_group else one.path
+                found.append(_read(folder, one.path, domain, group))
             except RtsrError as error:
                 left_out.append(str(error))
         if per_domain is not None and len(found) > per_domain:
@@ -242,15 +243,17 @@ def summarise(recordings: list[dict[str, Any]]) -> dict[str, dict[str, dict[str,
                 continue
             figures = {"recordings": float(len(rows))}
             for name in METRICS:
-                values = np.array([[_number(row[name]) for row in pair] for pair in rows])
-                figures[name] = float(np.nanmedian(values[:, 0]))
-                figures[f"change of {name}"] = float(np.nanmedian(values[:, 0] - values[:, 1]))
+                values = np.array([[row[name] for row in pair] for pair in rows], float)
+                figures[name] = _median(values[:, 0])
+                figures[f"change of {name}"] = _median(values[:, 0] - values[:, 1])
             summary.setdefault(case, {})[domain] = figures
     return summary
 
 
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
+def _median(values: NDArray[np.float64]) -> float:
+    """Return the median of what is known; NaN where nothing is, as without ViSQOL."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else np.nan
 
 
 def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -263,7 +266,12 @@ def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
     rows = []
     for case, domains in summary.items():
         cells = [
-            " / ".join(format(domains[one][name], form) if one in domains else "-" for one in shown)
+            " / ".join(
+                format(value, form)
+                if not np.isnan(value := domains.get(one, {}).get(name, np.nan))
+                else "-"
+                for one in shown
+            )
             for name, form in ({"recordings": ".0f"} | columns).items()
         ]
         rows.append([case, *cells])
@@ -285,16 +293,11 @@ def plot(recordings: list[dict[str, Any]], path: Path) -> None:
         chosen = [one["cases"] for one in recordings if one["domain"] == domain]
         cases = [case for case in CASES[1:] if any(case in one for one in chosen)]
         for place, case in enumerate(cases):
-            changes = np.array(
-                [
-                    _number(one[case]["visqol"]) - _number(one[NONE]["visqol"])
-                    for one in chosen
-                    if case in one
-                ]
-            )
+            pairs = [(one[case]["visqol"], one[NONE]["visqol"]) for one in chosen if case in one]
+            changes = -np.diff(np.array(pairs, float))[:, 0]
             spread = np.linspace(-0.18, 0.18, len(changes)) if len(changes) > 1 else [0.0]
             panel.plot(place + np.array(spread), changes, ".", color="0.6", markersize=5)
-            panel.hlines(np.nanmedian(changes), place - 0.3, place + 0.3, color="C0", linewidth=3)
+            panel.hlines(_median(changes), place - 0.3, place + 0.3, color="C0", linewidth=3)
         panel.axhline(0.0, color="0.3", linewidth=0.8)
         panel.set_xticks(range(len(cases)), [case.replace(" ", "\n") for case in cases], fontsize=8)
         panel.set_title(domain)
@@ -342,11 +345,7 @@ def measure_corpus(
     if not items:
         raise RtsrError(f"'{corpus}' has no valid recording that can be scored: {left_out[0]}")
     if left_out:
-        warnings.warn(
-            f"{len(left_out)} of the recordings cannot be scored: {' '.join(left_out)}",
-            RtsrWarning,
-            stacklevel=2,
-        )
+        warn(f"{len(left_out)} of the recordings cannot be scored: {' '.join(left_out)}")
     return [
         {"name": item.name, "domain": item.domain, "cases": result}
         for item, result in zip(items, measure(items, model, rate, bar), strict=True)

@@ -305,7 +305,7 @@ def hires_command(
     recordings = hires.find_recordings(folder)[::every]
     scores = []
     with progress_bar() as bar:
-        for path in bar.track(recordings, description=restorer.name):
+        for path in bar.track(recordings, description="scoring"):
             scores += hires.score_recording(path, folder, restorer)
     typer.echo(hires.table(scores))
     if json_file is not None:

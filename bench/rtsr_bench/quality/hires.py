@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rtsr.errors import RtsrError
 from rtsr.quality.audio import to_rate
 from rtsr.quality.metrics import lsd, lsd_hf
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, find_model, find_octave_model
 from rtsr.timing import SAMPLE_RATE
 from rtsr.upsampler import Upsampler
 from rtsr_bench import markdown
@@ -55,10 +55,10 @@ class Restorer:
     model: Model
     octave_model: Model | None = None
 
-    @property
-    def name(self) -> str:
-        """What the rows are called by."""
-        return (self.octave_model or self.model).name
+    def maker(self, octaves: int) -> Model:
+        """Return what makes so many octaves at once, by which rows are called."""
+        found = self.octave_model or find_octave_model(self.model, octaves)
+        return found if isinstance(found, Model) else find_model(found)
 
 
 @dataclass(frozen=True)
@@ -150,23 +150,25 @@ def flat_noise() -> RidgeBaseline:
 def _cases(restorer: Restorer, rate: int) -> Iterator[tuple[str, int, Systems]]:
     """Yield the name, the narrow rate in Hz and the systems of each case at one full rate."""
 
-    def systems(narrow_rate: int) -> dict[str, Callable[[Array], Array]]:
+    def systems(narrow_rate: int, octaves: int = 1) -> dict[str, Callable[[Array], Array]]:
         return {
             RESAMPLED: partial(to_rate, rate=narrow_rate, new_rate=rate),
-            restorer.name: partial(restore, restorer, input_rate=narrow_rate, output_rate=rate),
+            restorer.maker(octaves).name: partial(
+                restore, restorer, input_rate=narrow_rate, output_rate=rate
+            ),
         }
 
     def noise(narrow: Array) -> Array:
         return flat_noise().enhance(to_rate(narrow, SAMPLE_RATE, rate))
 
-    wide, restored = systems(SAMPLE_RATE).items()
+    wide, (maker, restored) = systems(SAMPLE_RATE, rate // SAMPLE_RATE // 2).items()
     if rate == 2 * SAMPLE_RATE:
-        yield "48 to 96", SAMPLE_RATE, dict([wide, (FLAT_NOISE, noise), restored])
+        yield "48 to 96", SAMPLE_RATE, dict([wide, (FLAT_NOISE, noise), (maker, restored)])
         for narrow_rate in (16000, 8000):
             yield f"{narrow_rate // 1000} to 48 to 96", narrow_rate, systems(narrow_rate)
     else:
-        at_once = (f"{restorer.name}, at once", restored[1])
-        in_turns = (f"{restorer.name}, in turns", partial(restore_in_turns, restorer))
+        at_once = (f"{maker}, at once", restored)
+        in_turns = (f"{restorer.maker(1).name}, in turns", partial(restore_in_turns, restorer))
         yield "48 to 192", SAMPLE_RATE, dict([wide, at_once, in_turns])
         yield "96 to 192", 2 * SAMPLE_RATE, systems(2 * SAMPLE_RATE)
 
@@ -196,17 +198,9 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
             for system, enhance in systems.items():
                 estimate = fit_length(enhance(narrow), reference.size)
                 new_hz = max(narrow_rate, SAMPLE_RATE) / 2 / clock
-                scores.append(
-                    Score(
-                        group,
-                        path.name,
-                        case,
-                        system,
-                        lsd(reference, estimate),
-                        lsd_hf(reference, estimate, new_hz),
-                        tuple(octave_levels_db(estimate, rate) - levels),
-                    )
-                )
+                distances = lsd(reference, estimate), lsd_hf(reference, estimate, new_hz)
+                differences = tuple(octave_levels_db(estimate, rate) - levels)
+                scores.append(Score(group, path.name, case, system, *distances, differences))
     return scores
 
 
@@ -242,10 +236,10 @@ def plot(path: Path, restorer: Restorer, picture: Path) -> None:
 
 
 def write_scores(path: Path, restorer: Restorer, scores: list[Score]) -> None:
-    """Write every figure as JSON."""
-    models = {"model": restorer.model, "octave_model": restorer.octave_model}
+    """Write every figure as JSON, and what made one octave and two at once."""
+    makers = (restorer.model, restorer.maker(1), restorer.maker(2))
     facts = {
-        key: model and {"name": model.name, "version": model.metadata.version}
-        for key, model in models.items()
+        key: {"name": model.name, "version": model.metadata.version}
+        for key, model in zip(("model", "octave_model", "two_octaves_model"), makers, strict=True)
     }
     write_json(path, {**facts, "scores": [asdict(one) for one in scores]})

@@ -8,13 +8,12 @@ all get tables; speed, probes, conditions and spectrograms are of the first.
 from __future__ import annotations
 
 import datetime
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtsr.errors import ArgumentError, RtsrError, RtsrWarning
+from rtsr.errors import ArgumentError, RtsrError, warn
 from rtsr.quality.evaluation import check_cutoff, check_metrics
 from rtsr_bench.corpus import MAX_SECONDS, count_by_domain
 from rtsr_bench.files import write_json, write_text
@@ -181,11 +180,7 @@ def _usual_baselines(cutoffs: Sequence[float]) -> Path | None:
     if not missing:
         return BASELINES
     options = " ".join(f"--cutoff {hz:g}" for hz in missing)
-    warnings.warn(
-        f"The baseline is left out; a minute with 'rtsr bench baseline CORPUS {options}' adds it.",
-        RtsrWarning,
-        stacklevel=2,
-    )
+    warn(f"The baseline is left out; a minute with 'rtsr bench baseline CORPUS {options}' adds it.")
     return None
 
 

@@ -47,8 +47,7 @@ def soak_command(
     """
     import json
 
-    from rich.console import Console
-
+    from rtsr.terminal import plain_console
     from rtsr_bench.files import check_writable, write_text
     from rtsr_bench.soak.protocol import Protocol
     from rtsr_bench.soak.run import build_table, soak
@@ -58,7 +57,7 @@ def soak_command(
         60.0 * minutes, gil_hog, load, model, clip, frames, realtime, screen, page, colour
     )
     results = soak(protocol)
-    Console().print(build_table(results))
+    plain_console().print(build_table(results))
     if json_file is not None:
         write_text(json_file, json.dumps(results, indent=1) + "\n")
 
@@ -73,10 +72,10 @@ def stalls_command(
     """
     import time
 
-    from rich.console import Console
     from rich.table import Table
 
     from rtsr.errors import ArgumentError
+    from rtsr.terminal import plain_console
     from rtsr_bench.soak.stalls import LONGEST_SECONDS, StallWatch
 
     if not 0.0 < seconds <= LONGEST_SECONDS:
@@ -87,4 +86,4 @@ def stalls_command(
     table = Table(title=f"{stalls.seconds:.0f} s, {stalls.wake_ups} wake-ups", show_header=False)
     for row in stalls.rows():
         table.add_row(*row)
-    Console().print(table)
+    plain_console().print(table)

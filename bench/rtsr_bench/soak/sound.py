@@ -21,8 +21,8 @@ _LOW_SHARE = 0.6
 # seldom reaches 64 frames of silence or of another time.
 _ALIKE = 0.95
 _LEVEL_DB = 1.0
-# Quieter windows than this against the clip's mean say nothing.
-_AUDIBLE = 1e-3
+# Quieter windows than this against the clip's mean say nothing, unless so much came in them.
+_AUDIBLE, _MUCH = 1e-3, 1e-2
 _CHUNK_SECONDS = 20
 
 
@@ -33,10 +33,10 @@ class SoundScore:
     Attributes:
         latency_samples: from the player to the recorder, at the beginning.
         latency_end_samples: at the end.
-        windows: of 10 ms that were scored.
+        windows: of 10 ms that were scored: with sound in what was played, or much in what came.
         broken: of these, in which something was missing or came at another time.
         longest_broken_ms: the longest stretch of them.
-        excused: windows that were not scored, since the player or the recorder lost a cycle.
+        excused: windows that were left out, since the player or the recorder lost a cycle.
     """
 
     latency_samples: int
@@ -88,31 +88,32 @@ def score_sound(
     at_end = len(recorded) - length
     latency_end = measure_latency(clip, recorded[at_end:], first + at_end)
     excused = _excused(len(recorded), first, gaps, latency)
-    broken = np.zeros(len(recorded) // WINDOW, bool)
+    # Of every window, whether it has sound and whether that is broken.
+    judged = np.zeros((len(recorded) // WINDOW, 2), bool)
     chunk = _CHUNK_SECONDS * SAMPLE_RATE
     margin = WINDOW * 4
     rounds = np.tile(clip, (chunk + 2 * margin) // length + 2)
-    for start in range(0, len(broken) * WINDOW, chunk):
+    for start in range(0, len(judged) * WINDOW, chunk):
         low = max(0, start - margin)
         part = recorded[low : start + chunk + margin]
         at = (first + low - latency) % length
-        found = _broken(part, rounds[at : at + len(part)], cutoff_hz)
+        found = _judge(part, rounds[at : at + len(part)], cutoff_hz)
         skip = (start - low) // WINDOW
-        target = broken[start // WINDOW : (start + chunk) // WINDOW]
+        target = judged[start // WINDOW : (start + chunk) // WINDOW]
         target[:] = found[skip : skip + len(target)]
-    scored = broken & ~excused
+    scored, broken = (judged & ~excused[:, None]).T
     return SoundScore(
         latency_samples=latency,
         latency_end_samples=latency_end,
-        windows=int((~excused).sum()),
-        broken=int(scored.sum()),
-        longest_broken_ms=_longest(scored) * 1000.0 * WINDOW / SAMPLE_RATE,
+        windows=int(scored.sum()),
+        broken=int(broken.sum()),
+        longest_broken_ms=_longest(broken) * 1000.0 * WINDOW / SAMPLE_RATE,
         excused=int(excused.sum()),
     )
 
 
-def _broken(recorded: Audio, played: Audio, cutoff_hz: float) -> NDArray[np.bool_]:
-    """Of every window, whether the low bands differ."""
+def _judge(recorded: Audio, played: Audio, cutoff_hz: float) -> NDArray[np.bool_]:
+    """Return ``(windows, 2)``: whether the low bands have sound, and whether they differ there."""
     from scipy.signal import butter, sosfiltfilt
 
     sos = butter(6, _LOW_SHARE * cutoff_hz, fs=SAMPLE_RATE, output="sos")
@@ -122,11 +123,13 @@ def _broken(recorded: Audio, played: Audio, cutoff_hz: float) -> NDArray[np.bool
     reference = sosfiltfilt(sos, played.astype(np.float64))[: count * WINDOW].reshape(shape)
     energy = np.square(reference).sum(axis=1)
     power = np.square(low).sum(axis=1)
-    audible = energy > _AUDIBLE * max(float(energy.mean()), 1e-12)
+    mean = max(float(energy.mean()), 1e-12)
+    audible = (energy > _AUDIBLE * mean) | (power > _MUCH * mean)
     product = (low * reference).sum(axis=1)
     likeness = product / np.sqrt(np.maximum(energy * power, 1e-24))
     level = np.abs(10.0 * np.log10(np.maximum(power, 1e-12) / np.maximum(energy, 1e-12)))
-    return audible & ((likeness < _ALIKE) | (level > _LEVEL_DB))
+    differs = (likeness < _ALIKE) | (level > _LEVEL_DB)
+    return np.stack([audible, audible & differs], axis=1)
 
 
 def _excused(frames: int, first: int, gaps: NDArray[np.int64], latency: int) -> NDArray[np.bool_]:

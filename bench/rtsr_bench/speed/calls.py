@@ -55,7 +55,7 @@ def build_table(report: dict[str, Any]) -> Table:
         if entry["group"] != group:
             group = entry["group"]
             table.add_section()
-            table.add_row(f"[bold]{group or 'other'}[/bold]")
+            table.add_row(group or "other", style="bold")
         seconds = np.array(entry["stats"]["data"])
         cases = [_microseconds(value) for value in np.percentile(seconds, PERCENTILES)]
         table.add_row(

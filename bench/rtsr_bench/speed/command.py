@@ -218,11 +218,10 @@ def calls_command(
 
     [bold]rtsr bench calls -- bench/test_kernels.py -k resampler[/bold]
     """
-    from rich.console import Console
-
+    from rtsr.terminal import plain_console
     from rtsr_bench.speed.calls import build_table, run_benchmarks
 
-    Console().print(build_table(run_benchmarks(arguments or [])))
+    plain_console().print(build_table(run_benchmarks(arguments or [])))
 
 
 def train_step_command(

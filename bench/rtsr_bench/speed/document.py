@@ -9,9 +9,10 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from rtsr.terminal import plain_console
 from rtsr_bench.files import flat
 from rtsr_bench.speed.html.style import STYLE
 
@@ -60,11 +61,11 @@ Part = Line | Table | Picture
 
 def show(parts: Iterable[Part], console: Console | None = None) -> None:
     """Print what a terminal can show."""
-    console = console or Console()
+    console = console or plain_console()
     for part in parts:
         if isinstance(part, Line):
             style = _STYLES[SOFT] if part.kind == SOFT else None
-            console.print(escape_markup(part.text), highlight=False, style=style)
+            console.print(Text(part.text), style=style)
         elif isinstance(part, Table) and part.rows:
             console.print(_on_terminal(part))
 
@@ -83,12 +84,7 @@ def _on_terminal(table: Table) -> RichTable:
         )
     for row in table.rows:
         cells = [_line(cell) for cell in row]
-        shown.add_row(*(
-            f"[{_STYLES[cell.kind]}]{escape_markup(cell.text)}[/]"
-            if cell.kind in _STYLES
-            else escape_markup(cell.text)
-            for cell in cells
-        ))  # fmt: skip
+        shown.add_row(*(Text(cell.text, _STYLES.get(cell.kind, "")) for cell in cells))
     return shown
 
 

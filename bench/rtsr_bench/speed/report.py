@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rtsr.runtime.card import card_clips, card_medians, write_median
 from rtsr_bench.speed import document
 from rtsr_bench.speed.compare import (
     BETTER,
@@ -198,20 +199,18 @@ def _busy(results: Entry) -> list[str]:
 def known_quality(results: Entry) -> dict[str, str]:
     """Collect ViSQOL of 8 kHz input, by model and precision, as models' cards have it."""
     return {
-        name: " / ".join(
-            "-" if value is None else f"{value:.2f}" for value in card["8 kHz"]["visqol"]
-        )
-        for name, card in results.get("quality", {}).items()
-        if "visqol" in card.get("8 kHz", {})
+        name: " / ".join(map(write_median, values))
+        for name, metrics in results.get("quality", {}).items()
+        if (values := card_medians(metrics).get("8 kHz", {}).get("visqol"))
     }
 
 
 def quality_domains(results: Entry) -> str:
     """Name the domains of :func:`known_quality`; empty where nothing is known."""
-    for card in results.get("quality", {}).values():
-        _, found, domains = card.get("clips", "").partition("medians ")
+    for metrics in results.get("quality", {}).values():
+        _, found, domains = card_clips(metrics).partition("medians ")
         if found:
-            return str(domains.partition(";")[0])
+            return domains.partition(";")[0]
     return ""
 
 

@@ -301,7 +301,7 @@ def run_on_terminal(plan: Plan, keep: Keep = lambda results: None) -> dict[str, 
     Raises:
         RtsrError: nothing that was asked for could be measured.
     """
-    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
     with shown_progress(*columns) as show:
         results = run_plan(plan, show, keep=keep)
     asked_for = [case for case in results["cases"] if case["kind"] not in REFERENCES]

@@ -24,6 +24,7 @@ from rtsr.live.monitor.drawing import (
     step_rows,
 )
 from rtsr.live.monitor.report import HOP_MS, STEP_BIN_MS, LiveSnapshot
+from rtsr.terminal import plain_console
 
 #: Pictures per second: what an eye needs of a level, and little work.
 PICTURES_PER_SECOND = 10
@@ -58,7 +59,7 @@ class LiveScreen(Closing):
 
     def __init__(self, keys: KeyControls | None = None, console: Console | None = None) -> None:
         self._keys = keys
-        self._console = console or Console()
+        self._console = console or plain_console()
         self._live: Live | None = None
         self._notice = ""
         self._gone = False

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("soxr")
 
@@ -53,18 +54,26 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(f"{domain}.flac,valid,{domain},22000")
     shutil.copy(DEMO / "speech_8k.wav", folder / "narrow.wav")
     lines.append("narrow.wav,valid,speech,3800")
+    soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
+    (folder / "damaged.wav").write_bytes(b"RIFFjunk")
+    lines += [f"{name}.wav,valid,speech,20000" for name in ("silent", "damaged")]
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def speech(corpus: Path) -> list[Clip]:
-    return full_band_clips(list_clips(corpus), "speech")
+    return full_band_clips(list_clips(corpus), "speech")[0]
 
 
 def test_only_full_band_recordings_are_heard(corpus: Path, speech: list[Clip]) -> None:
     assert [clip.name for clip in speech] == ["speech/speech"]
-    assert [clip.name for clip in full_band_clips(list_clips(corpus), "music")] == ["music/music"]
+    music, left_out = full_band_clips(list_clips(corpus), "music")
+    assert ([clip.name for clip in music], left_out) == (["music/music"], [])
+    _, left_out = full_band_clips(list_clips(corpus), "speech")
+    assert len(left_out) == 2
+    assert "damaged.wav" in left_out[0]
+    assert left_out[1] == "The recording speech/silent is silent."
 
 
 def power_db(sound: np.ndarray, low_hz: float, high_hz: float) -> float:
@@ -207,6 +216,15 @@ def test_wrong_use_ends_in_one_sentence(bench: Any, tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(
         "path,split,domain,measured_cutoff_hz\nnarrow.wav,valid,speech,3800\n"
     )
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    soundfile.write(silent / "a.wav", np.zeros(RATE), RATE)
+    (silent / "manifest.csv").write_text(
+        "path,split,domain,measured_cutoff_hz\na.wav,valid,speech,20000\n"
+    )
+    said = bench("bandwidth", silent).stderr
+    assert "1 of the recordings are left out: The recording speech/a is silent." in said
+    assert "reaches 18 kHz" in said
     for arguments, sentence in (
         ((tmp_path / "absent",), "is not a folder"),
         ((tmp_path,), "reaches 18 kHz"),

@@ -67,6 +67,17 @@ def test_a_card_says_what_is_true_of_clips_without_a_median(
     ]  # fmt: skip
 
 
+def test_medians_stand_under_their_own_domain() -> None:
+    """A system that failed on all clips of a domain has no medians of it."""
+    values = {"visqol": 3.0, "lsd": 1.0, "lsd_near": 0.5, "mel_hf": 0.25}
+    rows = {"net": {"by_domain": {"effects": values, "music": {**values, "visqol": 4.0}}}}
+    clips = {"speech": 1, "effects": 1, "music": 1}
+    corpus = {"clips": clips, "cutoffs": {"4000": rows, "8000": rows}}
+    found = card_metrics({"seconds": 6.0, "corpora": [corpus]}, "net")
+    assert "medians speech / effects / music" in found["clips"]
+    assert found["8 kHz"]["visqol"] == [None, 3.0, 4.0]
+
+
 @pytest.mark.parametrize(
     ("cutoffs", "metrics", "missing"),
     [

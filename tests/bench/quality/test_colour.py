@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,39 @@ def test_recordings_of_no_known_domain_count_and_bad_ones_are_named(
     shown = colour_evidence.table(colour_evidence.summarise(found))
     assert "| none | - / - / - / 2 |" in shown
     colour_evidence.plot(found, tmp_path / "colour.png")
+
+
+@pytest.mark.parametrize("group", ["", "ann"])
+def test_who_is_the_same_source_is_stated(
+    group: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recordings of one folder may be of as many people."""
+    rows = [f"{number}.wav,valid,speech,{group}" for number in range(3)]
+    (corpus / "manifest.csv").write_text("\n".join(["path,split,domain,speaker_or_group", *rows]))
+    monkeypatch.setattr(
+        colour_evidence,
+        "enhance_all",
+        lambda jobs, *_: [np.zeros((3 * RATE, 1), np.float32) for _ in jobs],
+    )
+    monkeypatch.setattr(colour_evidence, "learn_by_itself", lambda *_: None)
+    monkeypatch.setattr(colour_evidence, "evaluate", lambda *_: {})
+    items, _ = colour_evidence.read_corpus(corpus, None)
+    for cases in colour_evidence.measure(items, find_model("small"), 8000, Progress(disable=True)):
+        assert ("same source" in cases, "wrong source" in cases) == (group != "", group == "")
+
+
+def test_what_has_no_value_is_a_dash(recwarn: pytest.WarningsRecorder) -> None:
+    """As of a domain without ViSQOL."""
+
+    def scored(domain: str, visqol: float | None) -> dict[str, Any]:
+        values = {"visqol": visqol, "lsd": 1.0, "level_bias_db": 2.0}
+        return {"domain": domain, "cases": {"none": values, "beginning": values}}
+
+    scores = [scored("speech", None), scored("music", 3.0), scored("music", None)]
+    rows = colour_evidence.table(colour_evidence.summarise(scores)).splitlines()
+    assert rows[-1].startswith("| beginning | 1 / - / 2 | - / - / 3.00 | 1.00 / - / 1.00 |")
+    assert "nan" not in rows[-1]
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("command", ["colour", "hires"])

@@ -11,6 +11,7 @@ import soundfile
 pytest.importorskip("soxr")
 
 from rtsr.errors import RtsrError
+from rtsr_bench.corpus import list_clips
 from rtsr_bench.quality.corpora import check_names, prepare_corpus
 
 RATE = 48000
@@ -42,6 +43,14 @@ def test_parts_of_a_corpus_share_their_files(tmp_path: Path) -> None:
     assert part.references == {"speech/a": whole.references["speech/a"]}
     assert [clip.name for clip in part.clips] == ["speech/a"]
     assert part.left_out == {}
+
+
+def test_no_two_clips_have_one_name(tmp_path: Path) -> None:
+    names = ("speech/x/a-b", "speech/y/a-b", "speech/x-a/b", "speech/z/b")
+    lines = [f"{name}.wav,valid,speech" for name in names]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,split,domain", *lines]))
+    clips = list_clips(tmp_path)
+    assert len({clip.name for clip in clips}) == len({clip.path for clip in clips}) == len(names)
 
 
 def test_corpora_do_not_share_files_of_one_name(tmp_path: Path) -> None:

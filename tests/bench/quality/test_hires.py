@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,19 @@ def test_a_recording_is_scored_in_every_case_that_its_rate_allows(tmp_path: Path
     assert abs(restored.levels_db[1]) < 12.0
     assert restored.lsd_new < 0.5 * resampled.lsd_new
     assert "| 48 to 96 | noise | 1 | flat noise |" in hires.table(scores)
+
+
+def test_rows_and_figures_are_of_what_makes_the_octaves(tmp_path: Path) -> None:
+    restorer = hires.Restorer(find_model("small"))
+    names = [list(systems) for _, _, systems in hires._cases(restorer, 192000)]
+    assert names == [["soxr", "small, at once", "octave, in turns"], ["soxr", "octave"]]
+    assert {list(systems)[-1] for _, _, systems in hires._cases(restorer, 96000)} == {"octave"}
+    hires.write_scores(tmp_path / "found.json", restorer, [])
+    found = json.loads((tmp_path / "found.json").read_text())
+    keys = ("model", "octave_model", "two_octaves_model")
+    assert [found[key]["name"] for key in keys] == ["small", "octave", "small"]
+    own = hires.Restorer(find_model("small"), find_model("replicate"))
+    assert [own.maker(octaves).name for octaves in (1, 2)] == ["replicate", "replicate"]
 
 
 def test_the_table_has_medians() -> None:

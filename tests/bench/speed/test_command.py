@@ -21,7 +21,15 @@ from rtsr.runtime.models import find_model
 from rtsr_bench.files import check_writable, write_json
 from rtsr_bench.machine import command_line
 from rtsr_bench.speed.html.plots import latency_plots
-from rtsr_bench.speed.report import doubts, show_page, show_results, three_digits, verdict
+from rtsr_bench.speed.report import (
+    doubts,
+    known_quality,
+    quality_domains,
+    show_page,
+    show_results,
+    three_digits,
+    verdict,
+)
 from rtsr_bench.speed.results import read_results
 
 PUBLISHED = Path(__file__).parents[3] / "bench" / "results" / "bench-2-cores.json"
@@ -272,6 +280,15 @@ def test_what_is_doubtful_is_said(measured: Path) -> None:
     page = show_page(results)
     assert "It &lt;broke&gt;." in page
     assert "not confirmed" in page
+
+
+@pytest.mark.parametrize(
+    "metrics", ["good", {"8 kHz": {"visqol": 3.0}}, {"clips": 5, "8 kHz": {"visqol": [3.0, None]}}]
+)
+def test_cards_that_are_not_as_they_should_be_cost_no_report(metrics: Any) -> None:
+    results = {"quality": {"net fp32": metrics}}
+    assert set(known_quality(results).values()) <= {"3.00 / -"}
+    assert quality_domains(results) == ""
 
 
 def test_a_machine_that_is_busy_meanwhile_is_doubted(measured: Path) -> None:

@@ -503,6 +503,10 @@ def test_a_finished_stream_comes_out_whole_and_takes_no_more(stand_in: Path) -> 
         stream.finish()
         with pytest.raises(RtsrError, match="finished"):
             stream.push(np.zeros(80, np.float32))
+        # Another rate's delay is not what its end was reckoned with.
+        stream.input_rate = stream.input_rate
+        with pytest.raises(RtsrError, match="finished"):
+            stream.input_rate = 16000
         while batch.step():
             pass
         assert stream.is_done
@@ -576,6 +580,27 @@ def test_stream_arguments(
         batch.open(8000)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"expected_cutoff": Fraction(8001, 2)}, None),
+        ({"limiter": np.array([1, 2])}, ValueError),
+    ],
+)
+def test_an_opening_that_fails_takes_no_place(
+    arguments: dict[str, Any], error: type[Exception] | None, stand_in: Path
+) -> None:
+    with BatchUpsampler(2, model=stand_in, overload="wait") as batch:
+        for _ in range(3):
+            if error is None:
+                batch.open(8000, **arguments).close()
+            else:
+                with pytest.raises(error):
+                    batch.open(8000, **arguments)
+            assert batch.free == 2
+        batch.open(8000, channels=2)
+
+
 @pytest.mark.parametrize("most", ["x", 2.5, np.zeros(2)])
 def test_a_number_of_samples_to_pull_is_an_integer(stand_in: Path, most: Any) -> None:
     with BatchUpsampler(1, model=stand_in) as batch:
@@ -584,7 +609,8 @@ def test_a_number_of_samples_to_pull_is_an_integer(stand_in: Path, most: Any) ->
         batch.step()
         with pytest.raises(ArgumentError, match="number of samples to pull must be an integer"):
             stream.pull(most)
-        assert len(stream.pull(np.int64(7))) == 7
+        assert len(stream.pull(np.int64(6))) == 6
+        assert len(stream.pull(True)) == 1
         assert len(stream.pull(-1)) == 0
         with pytest.raises(AudioFormatError, match="not into a list"):
             stream.pull_into([[0.0]] * 480)
@@ -667,6 +693,23 @@ def test_what_is_closed_says_so(stand_in: Path) -> None:
     for use in (batch.step, lambda: batch.open(8000)):
         with pytest.raises(RtsrError, match="BatchUpsampler is closed"):
             use()
+
+
+def test_nobody_opens_a_stream_behind_those_that_are_closed(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = BatchUpsampler(2, model=stand_in)
+    stream, close = batch.open(8000), BatchStream.close
+
+    def close_meanwhile(one: BatchStream) -> None:
+        close(one)
+        with pytest.raises(RtsrError, match="BatchUpsampler is closed"):
+            batch.open(8000)
+
+    monkeypatch.setattr(BatchStream, "close", close_meanwhile)
+    batch.close()
+    assert stream.is_closed
+    assert batch.streams == ()
 
 
 def test_a_closed_stream_does_not_tell_of_the_next_one_in_its_place(stand_in: Path) -> None:

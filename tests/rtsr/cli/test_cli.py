@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,42 @@ def test_models_shows_medians_that_a_card_has_as_integers(
     shown = runner.invoke(application.app, ["models", str(own)]).stdout
     row = [cell.strip() for cell in shown.split("4 kHz")[1].split("│")[1:3]]
     assert row == ["3.00 3.10", "- - -"]
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"metrics": "good"},
+        {"metrics": {"8 kHz": {"visqol": 3.0}}},
+        {"metrics": {"clips": 5, "8 kHz": {"visqol": [3.0]}}},
+        {"training": {"steps": {"a": 1}}},
+        {"training": 7, "machine": ["a"]},
+        {"description": None},
+    ],
+)
+def test_models_shows_what_there_is_of_a_card(
+    card: dict[str, Any], runner: CliRunner, write_model: Callable[..., Path]
+) -> None:
+    own = write_model(card=card)
+    result = runner.invoke(application.app, ["models", str(own)])
+    assert result.exit_code == 0, result.exception
+    assert own.stem in result.stdout
+
+
+def test_models_shows_inputs_with_other_metrics(
+    runner: CliRunner, write_model: Callable[..., Path]
+) -> None:
+    metrics = {"clips": "[/b] ten", "8 kHz": {"[/x]": [3.0]}, "16 kHz": {"lsd": [1.0]}}
+    own = write_model(card={"metrics": metrics}, version="1[/b]")
+    wide = {"COLUMNS": "250"}
+    shown = runner.invoke(application.app, ["models", str(own)], env=wide).stdout
+    for text in ("[/b] ten", "[/x]", "1[/b]"):
+        assert text in shown
+    rows = [
+        [cell.strip() for cell in shown.split(name)[1].split("│")[1:3]]
+        for name in ("8 kHz", "16 kHz")
+    ]
+    assert rows == [["3.00", "-"], ["-", "1.00"]]
 
 
 def test_models_lists_what_is_bundled(runner: CliRunner) -> None:

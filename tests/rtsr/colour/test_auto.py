@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,42 @@ def test_a_start_counts_by_its_seconds(
     old = start.seconds / (start.seconds + found.learnt.seconds)
     wanted = old * 6.0 + (1.0 - old) * np.array(found.learnt.gains_db)
     np.testing.assert_allclose(mixed.learnt.gains_db, wanted)
+
+
+def test_a_colour_that_is_used_in_full_stays_so(
+    stand_in: Path, make_colour: MakeColour, voice: np.ndarray
+) -> None:
+    auto = AutoColour(make_colour(6.0, stand_in), waits=True)
+    _run(voice[: 3 * RATE], model=stand_in, colour=auto)
+    assert auto.learnt_hops > 0
+    assert auto.learnt is not None
+    assert auto.learnt.spectrum_db is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_learns_for_itself(stand_in: Path, voice: np.ndarray) -> None:
+    auto = AutoColour()
+    learner = auto_learner(auto, stand_in)
+    excerpt = Excerpt(voice[: EXCERPT_HOPS * HOP, None], 24000.0)
+    # The parent's thread is at work, and both locks are held.
+    with learner._prediction_lock:
+        auto.take(excerpt)
+        with learner._thread_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if not child:
+            try:
+                own = AutoColour()
+                resolve_colour(own, find_model(stand_in))
+                own.take(excerpt)
+                until = time.monotonic() + 60.0
+                while not own.learnt_hops and time.monotonic() < until:
+                    time.sleep(0.02)
+                os._exit(0 if own.learnt_hops else 1)
+            finally:
+                os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    learner.stop()
 
 
 def test_a_call_learns_beside_it_and_says_what_it_skipped(

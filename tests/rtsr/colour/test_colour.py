@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,20 @@ def test_the_response_goes_through_the_centres_of_bands(make_colour: MakeColour)
 
 def test_half_of_a_colour_is_half_its_gains(make_colour: MakeColour) -> None:
     assert make_colour(6.0).scaled(0.5).gains_at(8000.0) == pytest.approx(np.full(24, 3.0))
-    with pytest.raises(ArgumentError, match="between 0 and 1"):
-        make_colour().scaled(1.5)
+    for share in (1.5, None, "x"):
+        with pytest.raises(ArgumentError, match="between 0 and 1"):
+            make_colour().scaled(share)
+
+
+def test_gains_and_levels_may_be_numbers_of_any_kind(make_colour: MakeColour) -> None:
+    colour = make_colour(0.5, spectrum_db=(-20.0,) * 10)
+    facts = (colour.model, colour.weights_sha256)
+    for kind in (np.float32, np.float64):
+        arrays = np.full((4, 24), 0.5, kind), np.full(10, -20, kind)
+        same = Colour(*facts, kind(12.0), *arrays)
+        assert same == colour
+        assert from_json(json.loads(json.dumps(same.to_json()))) == colour
+    assert Colour(*facts, 12, [[Fraction(1, 2)] * 24] * 4, [-20] * 10) == colour
 
 
 @pytest.mark.parametrize(
@@ -120,8 +133,15 @@ def test_half_of_a_colour_is_half_its_gains(make_colour: MakeColour) -> None:
         (("small", "0" * 64, -1.0, _rows(1.0, 2.0, 3.0, 4.0)), "seconds of sound"),
         (("", "0" * 64, 10.0, _rows(1.0, 2.0, 3.0, 4.0)), "name of a model"),
         (("small", 7, 10.0, _rows(1.0, 2.0, 3.0, 4.0)), "hash"),
+        (("small", "0" * 64, 10.0, None), "24 gains for each of 4 cutoffs"),
+        (("small", "0" * 64, 10.0, (1.0,) * 4), "24 gains for each of 4 cutoffs"),
+        (("small", "0" * 64, 10.0, _rows(1.0, 2.0, 3.0, 4.0), 7), "10 levels, not of 0"),
+        (("small", "0" * 64, 10.0, _rows(1.0, 2.0, 3.0, True)), "not True"),
     ],
-    ids=["cutoffs", "bands", "too loud", "nan", "seconds", "no name", "hash"],
+    ids=[
+        *("cutoffs", "bands", "too loud", "nan", "seconds", "no name", "hash"),
+        *("no gains", "no rows", "no levels", "truth value"),
+    ],
 )
 def test_values_out_of_range_are_refused(values: Any, sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence):

@@ -95,6 +95,16 @@ def test_files_and_arrays_teach_the_same(stand_in: Path, voice: np.ndarray, tmp_
     np.testing.assert_allclose(in_parts, np.array(from_file.gains_db), atol=0.7)
 
 
+def test_channels_that_cancel_each_other_have_the_spectrum_of_one(
+    stand_in: Path, voice: np.ndarray
+) -> None:
+    alone, inverted = (
+        learn_colour([(sound, RATE)], model=stand_in).spectrum_db
+        for sound in (voice, np.stack([voice, -voice], 1))
+    )
+    assert inverted == alone
+
+
 @pytest.mark.parametrize("kind", ["array", "file"])
 @pytest.mark.parametrize("left", [0.02, 0.3, 1.5])
 def test_the_last_recording_is_judged_by_more_than_what_is_left_for_it(

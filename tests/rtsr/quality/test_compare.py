@@ -113,6 +113,28 @@ def test_folders_that_cannot_be_paired(tmp_path: Path) -> None:
         compare_folders(tmp_path / "reference", tmp_path / "nowhere", 4000, FAST)
 
 
+def test_a_pair_that_cannot_be_compared_is_left_out_and_named(tmp_path: Path) -> None:
+    for folder in ("reference", "out"):
+        for name in ("good", "nested/short", "stereo", "text"):
+            write_noise(tmp_path / folder / f"{name}.wav")
+    samples, rate = soundfile.read(tmp_path / "out/good.wav")
+    soundfile.write(tmp_path / "out/nested/short.wav", samples[:200], rate)
+    soundfile.write(tmp_path / "out/stereo.wav", np.stack([samples, samples], 1), rate)
+    (tmp_path / "out/text.wav").write_text("no sound")
+    arguments = (tmp_path / "reference", tmp_path / "out", "--cutoff", 4000, "--metrics", "lsd")
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "1 pair(s)" in result.stdout
+    for name in ("nested/short", "stereo", "text"):
+        assert f"left out '{name}': " in result.stderr
+    found = json.loads(invoke(*arguments, "--json").stdout)
+    assert [one["name"] for one in found["files"]] == ["good"]
+    assert list(found["failed"]) == ["nested/short", "stereo", "text"]
+    (tmp_path / "out/good.wav").unlink()
+    with pytest.raises(RtsrError, match="None of the 3 pairs can be compared; 'nested/short': "):
+        compare_folders(*arguments[:2], 4000, ["lsd"])
+
+
 def test_surround_is_compared_channel_by_channel(tmp_path: Path) -> None:
     voice = soundfile.read(write_noise(tmp_path / "mono.wav"))[0][:48000]
     sound = voice[:, None] * np.array([1.0, 0.0, 0.5, 0.0, 0.0, 0.0])
@@ -193,7 +215,7 @@ def invoke(*arguments: object) -> Any:
     app = typer.Typer()
     app.command("eval")(eval_command)
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None:
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
 

@@ -57,6 +57,7 @@ def test_metadata_is_what_the_runtime_itself_reads(model: str) -> None:
         ({"noise_channels": float("inf")}, "damaged"),
         ({"f_target_default": 1e12}, "f_target_default is 1e\\+12 Hz"),
         ({"f_target_default": 0}, "f_target_default is 0 Hz"),
+        ({"f_target_default": 499}, "f_target_default is 499 Hz"),
         ({"f_target_default": -5}, "f_target_default is -5 Hz"),
         ({"f_target_default": float("nan")}, "f_target_default is nan Hz"),
         ({"states": {"history": [1, 0, 120]}}, "'history' has shape"),
