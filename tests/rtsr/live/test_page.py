@@ -313,8 +313,8 @@ def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk
             await view.send('{"learn": "wet"}')
             await message(view, lambda m: m.get("learning") == "wet")
             await view.send('{"learn": null}')
-            error = await message(view, lambda m: "error" in m)
-            assert error["error"] == "Learning a knob for wet was given up."
+            end = await message(view, lambda m: m.get("kind") == "given_up")
+            assert end["text"] == "Learning a knob for wet was given up."
             await view.send('{"learn": "wet"}')
             await message(view, lambda m: m.get("learning") == "wet")
             started = time.monotonic()
