@@ -185,7 +185,8 @@ export class View {
 
   draw(now) {
     this.cutoff = now.cutoff_hz;
-    const data = [this.about.bands_hz, now.before_db, now.after_db];
+    // What came in is dotted, and drawn upon what goes out, which is the same over most of the chart.
+    const data = [this.about.bands_hz, now.after_db, now.before_db];
     if (this.plot) { this.plot.setData(data); return; }
     const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const axis = { stroke: () => color("--soft"), grid: { stroke: () => color("--line") } };
@@ -215,8 +216,8 @@ export class View {
       ],
       series: [
         {},
-        { stroke: () => color("--before"), width: 2, dash: [3 * devicePixelRatio, 3 * devicePixelRatio], points: { show: false } },
         { stroke: () => color("--after"), width: 2, points: { show: false } },
+        { stroke: () => color("--before"), width: 2, dash: [3 * devicePixelRatio, 3 * devicePixelRatio], points: { show: false } },
       ],
       hooks: { draw: [edge] },
     }, data, $("spectrum"));

@@ -455,8 +455,10 @@ def test_a_call_that_ends_while_its_page_is_cut_off_ends_there_too(stand_in, mic
 # A server that does not answer, until whoever asks it gives up.
 MUTE = """
 answers = fetch;
-fetch = (_, { signal }) => new Promise((_, failed) =>
-  signal.addEventListener('abort', () => failed(signal.reason)));
+fetch = (_, { signal }) => new Promise((_, failed) => {
+  globalThis.asked = signal;
+  signal.addEventListener('abort', () => failed(signal.reason));
+});
 """
 # One that answers, and what is said about the sound meanwhile.
 LISTEN = """
@@ -487,13 +489,15 @@ def test_the_page_before_a_call_while_it_is_made_and_when_it_ends(server, microp
             assert not await browser.run("document.body.innerText.includes('Arrow keys')")
 
             await browser.run(f"{MUTE}; {call}.focus(); {call}.click()")
-            await browser.until(f"{STATE} === 'Calling…'")
+            await browser.until("!!globalThis.asked")
+            assert await browser.run(STATE) == "Calling…"
             assert await browser.run(f"{call}.textContent") == "Hang up"
             # The second half of a double click.
             await browser.run(f"{call}.dispatchEvent(new MouseEvent('click', {{ detail: 2 }}))")
             assert await browser.run(STATE) == "Calling…"
             await browser.key("Enter")
             assert await browser.run(STATE) == "The call was given up."
+            assert await browser.run("asked.aborted")
             assert await browser.run(f"{call}.textContent") == "Call"
             assert not await browser.run("document.getElementById('codec').disabled")
             assert server.metric("rtsr_calls") == 0.0
@@ -503,10 +507,10 @@ def test_the_page_before_a_call_while_it_is_made_and_when_it_ends(server, microp
             await browser.until(f"{STATE} === 'The call is on.'")
             await browser.until("lookedAt && lookedAt.codec_in === 'PCMU'")
             await browser.until("said.some(([cutoff]) => cutoff.startsWith('PCMU comes in'))")
+            nothing = "Nothing comes in yet; opus goes out."
             for cutoff, fallback in await browser.run("said"):
-                if cutoff.startswith("Nothing"):
-                    assert cutoff == "Nothing comes in yet; opus goes out."
-                    assert fallback == "Nothing is added: nothing has come in yet."
+                assert cutoff == nothing or cutoff.startswith("PCMU comes in and ends at ")
+                assert ("nothing has come in yet" in fallback) == (cutoff == nothing)
             await browser.run("document.getElementById('knob-tilt_db').focus()")
             name = await browser.run("answered.call")
             assert (await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}"))[0] == 204
