@@ -300,11 +300,12 @@ def test_a_page_that_has_lost_its_connection_comes_back(page: LivePage) -> None:
             assert await browser.run("document.activeElement.id") == "knob-tilt_db"
             await browser.key("End")
             await browser.until("lookedAt.controls.tilt_db === 6")
+            await asyncio.to_thread(page.program.stop)
+            await browser.until(f"{state}.startsWith('The session is over.')")
             assert await browser.run("sockets.length") == 2
 
     page.start("--model", "dry")
     asyncio.run(look())
-    page.program.stop()
 
 
 def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk) -> None:
