@@ -71,10 +71,14 @@ def talk(subject: Board, conversation: Callable[..., Awaitable[None]], pages: in
 
 
 async def until(socket: Any, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    while True:
-        message: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 30))
-        if condition(message):
-            return message
+    async def wanted() -> dict[str, Any]:
+        while True:
+            message: dict[str, Any] = json.loads(await socket.recv())
+            if condition(message):
+                return message
+
+    # Messages come all the time, so that each by itself is no sign of the wanted one.
+    return await asyncio.wait_for(wanted(), 30)
 
 
 def test_a_binary_message_is_answered_by_a_sentence_and_the_page_goes_on() -> None:
