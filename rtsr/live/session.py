@@ -29,7 +29,7 @@ from rtsr.live.monitor import figures
 from rtsr.live.monitor.colour_state import ColourMonitor, ColourState
 from rtsr.live.monitor.history import FallbackHistory
 from rtsr.live.monitor.meters import Meters, levels_db, spectrum_db
-from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot, percentile
+from rtsr.live.monitor.report import STEP_BIN_MS, WAITING, LiveSnapshot, percentile
 from rtsr.live.settings import LiveSettings
 from rtsr.live.shared.memory import LiveMemory
 from rtsr.live.shared.priority import describe, raised_for_new_threads
@@ -315,7 +315,7 @@ class LiveSession:
 
     def _state(self) -> str:
         if self._device_guard.waiting:
-            return "waiting for the device"
+            return WAITING
         return "restarting the worker" if self._worker_guard.restarting else "playing"
 
     def _priority(self) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 from rtsr.errors import RtsrError
 from rtsr.live.controls.board import ControlBoard
-from rtsr.live.controls.midi.listener import MidiControls
+from rtsr.live.controls.midi.listener import Attempt, MidiControls
 from rtsr.live.controls.midi.map import MidiMap, load_map
 from rtsr.live.controls.midi.ports import MidiPort
 
-__all__ = ["Learning"]
+__all__ = ["KnobToLearn", "Learning"]
 
 
 class Learning:
@@ -41,48 +40,42 @@ class Learning:
         self._midi = midi
         self._own: MidiControls | None = None
         self._opening = threading.Lock()
-        self._begun: weakref.WeakSet[threading.Event] = weakref.WeakSet()
+        self._begun: weakref.WeakSet[Attempt] = weakref.WeakSet()
         self._is_closed = False
+        self._read = self._written()
 
     def listen(self) -> None:
         """Let the knobs that the map knows turn the controls, if the device is there."""
         with contextlib.suppress(RtsrError):
             self._open()
 
-    def begin(self, control: str) -> Callable[[], str]:
-        """Begin to learn a knob; from now on :meth:`give_up` ends it.
+    def begin(self, control: str) -> KnobToLearn:
+        """Begin to learn a knob; from now on it can be given up."""
+        attempt = Attempt()
+        self._begun.add(attempt)
+        return KnobToLearn(self, control, attempt)
 
-        Returns:
-            What opens the device, if need be, and waits for the knob: to be called in a thread. It
-            returns a sentence that says which knob is bound, or raises :class:`RtsrError`: there
-            is no device, or more than one; no knob is moved in time; another control is being
-            learnt; it was given up; or the map cannot be read or written.
-        """
-        given_up = threading.Event()
-        self._begun.add(given_up)
-
-        def wait() -> str:
-            midi = self._open()
-            return midi.learn(control, self._path, given_up=given_up).learnt(self._path)
-
-        return wait
-
-    def give_up(self) -> None:
-        """End all that was begun and has no knob yet; it raises."""
-        for given_up in list(self._begun):
-            given_up.set()
-        if self._midi is not None:
-            self._midi.give_up_learning()
+    def learn(self, control: str, attempt: Attempt) -> str:
+        """Do what :meth:`KnobToLearn.wait` says."""
+        return self._open().learn(control, self._path, attempt=attempt).learnt(self._path)
 
     def bindings(self) -> dict[str, str]:
-        """Return which knob turns each control that has one, in words."""
-        if self._midi is None:
+        """Return which knob turns each control that has one, in words, by the newest map."""
+        midi = self._midi
+        if midi is None:
             return {}
-        return {each.name: f"CC {each.cc}" for each in self._midi.midi_map.bindings}
+        written = self._written()
+        if written is not None and written != self._read:
+            # Another page has learnt a knob, which turns something else here no longer.
+            self._read = written
+            with contextlib.suppress(RtsrError):
+                midi.follow(load_map(self._path))
+        return {each.name: f"CC {each.cc}" for each in midi.midi_map.bindings}
 
     def close(self) -> None:
         """Give up what waits, and close the device if it was opened here."""
-        self.give_up()
+        for attempt in list(self._begun):
+            attempt.give_up()
         with self._opening:
             self._is_closed = True
             self._midi = None
@@ -90,11 +83,56 @@ class Learning:
                 self._own.close()
                 self._own = None
 
+    def _written(self) -> tuple[int, int] | None:
+        """Return what tells one state of the map's file from another; ``None`` without a file."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def _open(self) -> MidiControls:
         with self._opening:
             if self._is_closed:
                 raise RtsrError("The page is closed.")
             if self._midi is None:
+                self._read = self._written()
                 known = load_map(self._path) if self._path.exists() else MidiMap()
                 self._midi = self._own = MidiControls(self._board, known, self._port)
             return self._midi
+
+
+class KnobToLearn:
+    """One knob that is to be learnt, from :meth:`Learning.begin`.
+
+    Args:
+        learning: that began it.
+        control: to be turned by the knob.
+        attempt: by which it is given up.
+    """
+
+    def __init__(self, learning: Learning, control: str, attempt: Attempt) -> None:
+        self._learning = learning
+        self._control = control
+        self._attempt = attempt
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was given up, by the page or because all is over."""
+        return self._attempt.is_given_up
+
+    def wait(self) -> str:
+        """Open the device, if need be, and wait for the knob; to be called in a thread.
+
+        Returns:
+            A sentence that says which knob is bound.
+
+        Raises:
+            RtsrError: there is no device, or more than one; no knob is moved in time; another
+                control is being learnt; it was given up; or the map cannot be read or written.
+        """
+        return self._learning.learn(self._control, self._attempt)
+
+    def give_up(self) -> None:
+        """End it, and nothing that others have begun; :meth:`wait` raises."""
+        self._attempt.give_up()

@@ -16,13 +16,13 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from rtsr.live.monitor.colour_state import ColourState
-from rtsr.live.monitor.report import FallbackChange, LiveSnapshot
+from rtsr.live.monitor.report import WAITING, FallbackChange, LiveSnapshot
 from rtsr.live.session import LiveSession
 from rtsr.page.access import Access
 from rtsr.page.application import Frame, PageApplication
 from rtsr.page.learning import Learning
 from rtsr.page.serve import PageThread
-from rtsr.page.view import about, rounded_parts, show
+from rtsr.page.view import FULL_BAND, NO_AMOUNT, about, rounded_parts, show
 
 __all__ = ["LiveSubject", "live_page"]
 
@@ -83,6 +83,7 @@ class LiveSubject:
             "step_p999_ms": round(now.step_p999_ms, 2),
             "fallback_level": now.fallback_level,
             "fallback": fallback(now, wanted),
+            "nothing_added": nothing_added(now),
             "last_change": None if change is None else _in_words(change),
             "underruns": now.underruns,
             "overruns": now.overruns,
@@ -107,6 +108,8 @@ def fallback(now: LiveSnapshot, wanted: str) -> str | None:
         now: of the session.
         wanted: the fallback level that the control ``model`` asks for.
     """
+    if now.state == WAITING:
+        return f"No sound: {now.state}."
     if now.state != "playing":
         return f"The sound goes out as it came: {now.state}."
     if now.controls["bypass"] > 0.0:
@@ -116,6 +119,22 @@ def fallback(now: LiveSnapshot, wanted: str) -> str | None:
     change = now.last_change
     cause = "" if change is None else f" ({change.cause})"
     return f"{now.fallback_level} in place of {wanted}{cause}."
+
+
+def nothing_added(now: LiveSnapshot) -> str | None:
+    """Say why there is no new band at this moment; ``None`` where there is one."""
+    controls = now.controls
+    if now.state != "playing":
+        return f"Nothing is added: {now.state}."
+    if controls["bypass"] > 0.0:
+        return "Nothing is added: bypass is on."
+    if now.fallback_level == "dry":
+        return "Nothing is added: the fallback level is dry."
+    if controls["wet"] <= 0.0:
+        return NO_AMOUNT
+    if now.cutoff_hz >= now.top_hz:
+        return FULL_BAND
+    return None
 
 
 def _in_words(change: FallbackChange) -> str:

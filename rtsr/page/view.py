@@ -1,17 +1,19 @@
 """The WebSocket of a page: what it shows goes out ten times a second, what is turned comes in.
 
 The server sends ``{"kind": "about", ...}`` once, ``{"kind": "now", ...}`` ten times a second,
-``{"learning": NAME or null}`` and ``{"kind": "learnt", "text": ...}`` while MIDI knobs are learnt,
-and ``{"error": SENTENCE}``. It takes ``{"set": {"wet": 0.5}}``, ``{"learn": "wet"}`` and
-``{"learn": null}``, which gives the learning up.
+``{"learning": NAME or null}``, ``{"kind": "learnt", "text": ...}`` and ``{"kind": "given_up",
+"text": ...}`` while MIDI knobs are learnt, and ``{"error": SENTENCE}``. It takes ``{"set": {"wet":
+0.5}}``, ``{"learn": "wet"}`` and ``{"learn": null}``, which gives up what was begun over the same
+WebSocket. ``taken`` in ``now`` is the number of messages whose effect can be seen in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,14 +23,18 @@ from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.controls.board import ControlBoard, find_control
 from rtsr.live.monitor.meters import LOWEST_BAND_HZ, band_edges_hz
 from rtsr.page.application import PageApplication
-from rtsr.page.learning import Learning
+from rtsr.page.learning import KnobToLearn, Learning
 from rtsr.page.messages import json_object
 from rtsr_kernels.band_limit import FULL_BAND_HZ
 
-__all__ = ["Subject", "about", "rounded_parts", "show"]
+__all__ = ["FULL_BAND", "NO_AMOUNT", "Subject", "about", "rounded_parts", "show"]
 
 _LOOK_SECONDS = 0.1
 UNAUTHORISED, UNKNOWN = 4401, 4404
+
+#: Why no new band is added, where nothing is wrong.
+NO_AMOUNT = "Nothing is added: Amount is 0 %."
+FULL_BAND = "Nothing is added: what comes in leaves nothing above it."
 
 
 class Subject(Protocol):
@@ -132,12 +138,16 @@ async def show(application: PageApplication, socket: WebSocket, subject: Subject
         # Browsers do not tell a page why they were not let in.
         await socket.close(UNKNOWN)
         return
-    reading = asyncio.ensure_future(_listen(socket, subject))
+    said = _Said()
+    reading = asyncio.ensure_future(_listen(socket, subject, said))
     try:
         await socket.send_json(subject.about())
         while not subject.is_over and not reading.done():
+            # What is taken while this is looked at may not be in it yet.
+            taken = said.taken
             # The arithmetic is done beside the event loop, where nothing waits for it.
-            await socket.send_json(await asyncio.to_thread(subject.now))
+            now = await asyncio.to_thread(subject.now)
+            await socket.send_json({**now, "taken": taken})
             await asyncio.sleep(_LOOK_SECONDS)
         await socket.close(1000)
     # The page has gone, or the subject ended while it was looked at.
@@ -148,9 +158,20 @@ async def show(application: PageApplication, socket: WebSocket, subject: Subject
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _listen(socket: WebSocket, subject: Subject) -> None:
+@dataclass
+class _Said:
+    """What a page has said: messages that were taken, and the knobs that it wants to be learnt."""
+
+    taken: int = 0
+    learning: dict[asyncio.Task[None], KnobToLearn] = field(default_factory=dict)
+
+    def give_up(self) -> None:
+        for knob in self.learning.values():
+            knob.give_up()
+
+
+async def _listen(socket: WebSocket, subject: Subject, said: _Said) -> None:
     """Do what the page says until it goes away."""
-    learning: set[asyncio.Task[None]] = set()
     try:
         while True:
             received = await socket.receive()
@@ -159,14 +180,14 @@ async def _listen(socket: WebSocket, subject: Subject) -> None:
             try:
                 message = json_object(_text_of(received))
                 if "learn" in message:
-                    _learn(socket, subject, message["learn"], learning)
+                    _learn(socket, subject, message["learn"], said)
                 else:
                     _turn(subject, message)
             except RtsrError as error:
                 await socket.send_json({"error": str(error)})
+            said.taken += 1
     finally:
-        if learning and subject.learning is not None:
-            subject.learning.give_up()
+        said.give_up()
 
 
 def _text_of(received: Mapping[str, Any]) -> str:
@@ -186,34 +207,34 @@ def _turn(subject: Subject, message: dict[str, Any]) -> None:
         subject.turn(name, value)
 
 
-def _learn(
-    socket: WebSocket, subject: Subject, control: object, tasks: set[asyncio.Task[None]]
-) -> None:
+def _learn(socket: WebSocket, subject: Subject, control: object, said: _Said) -> None:
     knobs = subject.learning
     if knobs is None:
         raise ArgumentError("There are no MIDI knobs here.")
     if control is None:
-        knobs.give_up()
+        said.give_up()
         return
     if not isinstance(control, str) or control not in subject.names:
         raise ArgumentError(
             f"There is no control {control!r} here; there are {', '.join(subject.names)}."
         )
-    task = asyncio.ensure_future(_learnt(socket, control, knobs.begin(control)))
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
+    knob = knobs.begin(control)
+    task = asyncio.ensure_future(_learnt(socket, control, knob))
+    said.learning[task] = knob
+    task.add_done_callback(said.learning.pop)
 
 
-async def _learnt(socket: WebSocket, control: str, wait_for_knob: Callable[[], str]) -> None:
+async def _learnt(socket: WebSocket, control: str, knob: KnobToLearn) -> None:
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
         await socket.send_json({"learning": control})
         # A thread of its own, for it waits for half a minute: calls and pages share the loop's.
         own = ThreadPoolExecutor(1, "rtsr-learn")
         try:
-            text = await asyncio.get_running_loop().run_in_executor(own, wait_for_knob)
+            text = await asyncio.get_running_loop().run_in_executor(own, knob.wait)
             end: dict[str, Any] = {"kind": "learnt", "text": text}
         except RtsrError as error:
-            end = {"error": str(error)}
+            given_up = {"kind": "given_up", "text": str(error)}
+            end = given_up if knob.is_given_up else {"error": str(error)}
         finally:
             own.shutdown(wait=False)
         await socket.send_json({**end, "learning": None})

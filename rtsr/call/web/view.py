@@ -13,8 +13,9 @@ from rtsr.call.engine import CallEngine
 from rtsr.call.path import MediaPath
 from rtsr.call.web.peer import WebCall
 from rtsr.page.learning import Learning
-from rtsr.page.view import about, rounded_parts
+from rtsr.page.view import FULL_BAND, NO_AMOUNT, about, rounded_parts
 from rtsr.timing import SAMPLE_RATE
+from rtsr_kernels.band_limit import FULL_BAND_HZ
 
 __all__ = ["CallSubject", "latency_parts"]
 
@@ -74,7 +75,8 @@ class CallSubject:
             "seconds": call.seconds,
             "codec_in": form.name if form else None,
             "codec_out": call.sending.name,
-            "cutoff_hz": path.stream.cutoff_hz,
+            # Before the first packet there is nothing that could end anywhere.
+            "cutoff_hz": path.stream.cutoff_hz if form else None,
             "before_db": before,
             "after_db": after,
             "controls": path.stream.controls.as_dict(),
@@ -90,6 +92,7 @@ class CallSubject:
             "concealed_seconds": round(counts.concealed_seconds, 2),
             "fallback_seconds": round(path.stream.fallback_seconds, 2),
             "fallback": fallback(path.stream),
+            "nothing_added": nothing_added(path),
             "missed": path.missed,
             "step_p50_ms": round(steps.p50, 2),
             "step_p999_ms": round(steps.p99_9, 2),
@@ -126,3 +129,17 @@ def fallback(stream: CallStream) -> str | None:
     if stream.controls.board.get("bypass") > 0.0:
         return "The sound goes out as it came: bypass is on."
     return None
+
+
+def nothing_added(path: MediaPath) -> str | None:
+    """Why there is no new band at this moment, in words; ``None`` where there is one."""
+    cutoff = path.stream.cutoff_hz
+    if path.receiver.format is None:
+        return "Nothing is added: nothing has come in yet."
+    if path.stream.left_out:
+        return "Nothing is added: the machine did not keep up."
+    if path.stream.controls.board.get("bypass") > 0.0:
+        return "Nothing is added: bypass is on."
+    if path.stream.controls.board.get("wet") <= 0.0:
+        return NO_AMOUNT
+    return FULL_BAND if cutoff is not None and cutoff >= FULL_BAND_HZ else None

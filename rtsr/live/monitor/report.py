@@ -17,6 +17,8 @@ STEP_BIN_MS = 0.01
 CALLBACK_BIN_US = 1.0
 SPECTRUM_BANDS = 64
 HOP_MS = 10.0
+#: The state of a session whose device is away.
+WAITING = "waiting for the device"
 
 
 def cause_name(number: int) -> str:

@@ -2,8 +2,10 @@
 import { $, AGAIN_MS, View, kilohertz, say } from "./view.js";
 
 let peer = null, call = null, microphone = null;
-// While it is called, and while the browser will not play by itself.
-let isCalling = false, isSilent = false;
+// Ends the call that is being made; null while none is.
+let calling = null;
+// While the browser will not play by itself.
+let isSilent = false;
 
 // What browsers say of a connection that ends without a word (RFC 6455, 7.1.5).
 const BROKEN = 1006;
@@ -15,7 +17,8 @@ const MICROPHONE = {
 
 const view = new View({
   sentence: (now) =>
-    `${now.codec_in || "Nothing"} comes in and ends at ${kilohertz(now.cutoff_hz)}; ${now.codec_out} goes out.`,
+    (now.codec_in ? `${now.codec_in} comes in and ends at ${kilohertz(now.cutoff_hz)}` : "Nothing comes in yet")
+      + `; ${now.codec_out} goes out.`,
   facts: (now) => [
     ["Packets lost", `${now.lost} (${(100 * now.lost_share).toFixed(1)} %)`],
     ["Packets too late", now.late],
@@ -43,22 +46,27 @@ function look(name) {
 }
 
 async function begin() {
-  // A button that is disabled would lose the focus.
-  isCalling = true;
+  const own = calling = new AbortController();
   isSilent = false;
-  $("call").setAttribute("aria-disabled", "true");
+  $("call").textContent = "Hang up";
   $("codec").disabled = true;
   try {
     if (!navigator.mediaDevices) {
       throw new Error("Browsers give a microphone only to pages over HTTPS or of this machine; see rtsr call web --certificate.");
     }
     say("Asking for the microphone…");
-    microphone = await navigator.mediaDevices.getUserMedia({
+    const heard = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 },
     });
+    // Given up meanwhile.
+    if (own.signal.aborted) { silence(heard); return; }
+    microphone = heard;
+    const [voice] = microphone.getAudioTracks();
+    // Unplugged, or no longer allowed.
+    voice.addEventListener("ended", () => end("The microphone is gone, and the call is over.", "bad"));
     say("Calling…");
-    peer = new RTCPeerConnection();
-    const sends = peer.addTransceiver(microphone.getAudioTracks()[0], { direction: "sendonly" });
+    const made = peer = new RTCPeerConnection();
+    const sends = peer.addTransceiver(voice, { direction: "sendonly" });
     const hears = peer.addTransceiver("audio", { direction: "recvonly" });
     prefer(sends, $("codec").value);
     prefer(hears, "opus");
@@ -74,27 +82,28 @@ async function begin() {
       if (state === "disconnected") say("Nothing comes through any more; waiting.", "bad");
       if (state === "connected") on();
     };
-    await peer.setLocalDescription(await peer.createOffer());
-    await gathered(peer);
-    const answer = await ask({ type: "offer", sdp: peer.localDescription.sdp });
+    await made.setLocalDescription(await made.createOffer());
+    await gathered(made);
+    own.signal.throwIfAborted();
+    const answer = await ask({ type: "offer", sdp: made.localDescription.sdp }, own.signal);
     call = answer.call;
-    await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+    await made.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+    own.signal.throwIfAborted();
+    calling = null;
     look(call);
-    $("call").textContent = "Hang up";
   } catch (error) {
-    end(MICROPHONE[error.name] || error.message, "bad");
+    // Whoever gives up has ended it already.
+    if (!own.signal.aborted) end(MICROPHONE[error.name] || error.message, "bad");
   }
-  isCalling = false;
-  $("call").removeAttribute("aria-disabled");
 }
 
 function on() {
   say(isSilent ? "The call is on. Press play to hear it." : "The call is on.", isSilent ? "bad" : "good");
 }
 
-async function ask(offer) {
+async function ask(offer, signal) {
   const response = await fetch("/calls", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(offer),
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(offer), signal,
   }).catch(() => { throw new Error("The server does not answer; is rtsr call web still running?"); });
   // A proxy's errors are no JSON.
   const answer = await response.json().catch(() => ({}));
@@ -104,13 +113,23 @@ async function ask(offer) {
 
 function end(sentence = "The call is over.", kind = "") {
   if (call) fetch(`/calls/${call}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  if (calling) calling.abort();
   view.close();
   if (peer) { peer.onconnectionstatechange = null; peer.close(); }
-  if (microphone) microphone.getTracks().forEach((track) => track.stop());
-  peer = call = microphone = null;
+  if (microphone) silence(microphone);
+  peer = call = microphone = calling = null;
+  // What has ended would be shown as if it could be played on.
+  $("out").srcObject = null;
+  // A knob that had the focus has lost it.
+  if ($(view.focused)?.disabled) $("call").focus();
+  view.focused = "";
   $("codec").disabled = false;
   $("call").textContent = "Call";
   say(sentence, kind);
+}
+
+function silence(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 function prefer(transceiver, name) {
@@ -130,9 +149,15 @@ function gathered(connection) {
   });
 }
 
-$("call").addEventListener("click", () => { if (!isCalling) (peer ? end() : begin()); });
+$("call").addEventListener("click", ({ detail }) => {
+  // Of a double click the second half does not take back what the first has begun.
+  if (detail > 1) return;
+  if (calling) end("The call was given up.");
+  else if (peer) end();
+  else begin();
+});
 $("out").addEventListener("playing", () => {
   isSilent = false;
   if (peer && peer.connectionState === "connected") on();
 });
-addEventListener("pagehide", () => { if (peer) end(); });
+addEventListener("pagehide", () => { if (peer || calling) end(); });

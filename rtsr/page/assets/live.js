@@ -1,6 +1,9 @@
 // The page of a live session.
 import { AGAIN_MS, View, kilohertz, say } from "./view.js";
 
+// What a server says that ends: of its own accord, or because it is told to stop (RFC 6455, 7.4.1).
+const ENDED = [1000, 1012];
+
 const db = (values) => values.map((value) => (value > -100 ? value.toFixed(1) : "quiet")).join(", ");
 
 const bars = (gains) => gains.map((gain) => "▁▂▃▄▅▆▇█"[Math.round(7 * (gain / 24 + 0.5))]).join("");
@@ -18,7 +21,8 @@ function colour(now) {
 }
 
 const view = new View({
-  sentence: (now) => `What comes in ends at ${kilohertz(now.cutoff_hz)}; ${now.fallback_level} adds what is above.`,
+  sentence: (now) => `What comes in ends at ${kilohertz(now.cutoff_hz)}; `
+    + (now.nothing_added ? "nothing is added." : `${now.fallback_level} adds what is above.`),
   facts: (now) => [
     ["Fallback level", now.fallback_level],
     ["Last change", now.last_change || "none"],
@@ -40,8 +44,12 @@ const view = new View({
     const good = now.state === "playing";
     say(good ? `Playing from “${now.input}” to “${now.output}”.` : `Now ${now.state}.`, good ? "good" : "bad");
   },
-  // A telephone that slept has lost it, too.
-  onClose: () => {
+  onClose: ({ code }) => {
+    if (ENDED.includes(code)) {
+      say("The session is over. Once rtsr live runs again, open the address that it prints.");
+      return;
+    }
+    // A telephone that slept has lost it, too.
     say("The connection is lost and tried again. If rtsr live was started anew, open the address that it prints.", "bad");
     setTimeout(() => view.open("/view"), AGAIN_MS);
   },

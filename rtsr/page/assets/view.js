@@ -7,9 +7,12 @@ const words = {
   gate_dbfs: "Silent below", model: "Best model", seed: "Texture", colour: "Colour",
   cutoff_hz: "Input ends at",
 };
-const SETTLED_MS = 400;
+// Sentences name controls as programs do; here they go by what stands beside them.
+const NAMED = /Control '(\w+)'|\b(is|be|for) (\w+)/g;
 // What has broken is tried again after this.
 export const AGAIN_MS = 2000;
+// Browsers know since 2025 whether a list is open.
+const OPENS = CSS.supports("selector(:open)");
 // A fact of more characters has a line to itself, and leaves the names of the others their width.
 const SHORT_FACT = 20;
 // The newest message, for whoever looks with the browser's console.
@@ -27,13 +30,21 @@ export class View {
     this.learning = null;
     this.focused = "";
     $("ab").addEventListener("click", () => {
-      this.set("bypass", $("ab").getAttribute("aria-checked") === "true" ? 1 : 0);
+      const wasOn = $("ab").getAttribute("aria-checked") === "true";
+      this.set("bypass", wasOn ? 1 : 0);
+      showSwitch(!wasOn);
     });
+    // The chart takes its colours from the system's when it is drawn.
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.plot?.redraw());
     $("knobs").addEventListener("submit", (event) => event.preventDefault());
   }
 
   open(path) {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
+    // Messages that were sent, and for each control how many must be taken before its value counts:
+    // what was on its way before does not turn back what is being turned.
+    this.sent = 0;
+    this.awaited = {};
     this.socket = new WebSocket(`${scheme}://${location.host}${path}`);
     this.socket.onmessage = (event) => this.take(JSON.parse(event.data));
     this.socket.onclose = (event) => { this.close(); this.onClose(event); };
@@ -41,7 +52,7 @@ export class View {
 
   close() {
     if (this.socket) { this.socket.onclose = null; this.socket.close(); }
-    this.socket = null;
+    this.socket = this.learning = null;
     // What is disabled loses the focus.
     this.focused = document.activeElement.id || this.focused;
     $("ab").disabled = true;
@@ -51,20 +62,24 @@ export class View {
   }
 
   send(message) {
-    if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    if (!this.socket || this.socket.readyState !== WebSocket.OPEN) return;
+    this.socket.send(JSON.stringify(message));
+    this.sent += 1;
   }
 
   set(name, value) {
     // What was wrong with the last one is over.
     if ($("note").className === "bad") this.note("");
     this.send({ set: { [name]: value } });
+    this.awaited[name] = this.sent;
   }
 
   take(message) {
     if (message.kind === "about") this.prepare(message);
     else if (message.kind === "now") this.show(message);
-    else if (message.error) this.note(message.error, "bad");
-    else if (message.kind === "learnt") this.note(message.text, "good");
+    else if (message.error) this.note(labelled(message.error), "bad");
+    else if (message.kind === "learnt") this.note(labelled(message.text), "good");
+    else if (message.kind === "given_up") this.note("No knob was learnt.");
     if (message.learning !== undefined) this.showLearning(message.learning);
   }
 
@@ -77,6 +92,7 @@ export class View {
     this.about = about;
     $("about").textContent = about.text;
     $("ab").disabled = false;
+    for (const section of document.querySelectorAll("main > [hidden]")) section.hidden = false;
     this.note("");
     $("knobs").replaceChildren(...about.controls.filter(({ name }) => name !== "bypass").map((control) => this.knob(control)));
     if (this.focused && document.activeElement === document.body) $(this.focused)?.focus();
@@ -101,14 +117,16 @@ export class View {
       field.addEventListener("change", () => {
         // What it does not take the server says in a sentence.
         if (field.value !== "") this.set(control.name, Number(field.value));
+        delete field.dataset.typed;
       });
+      field.addEventListener("input", () => { field.dataset.typed = ""; });
+      field.addEventListener("blur", () => { delete field.dataset.typed; });
     } else {
       field = element("input", { type: "range", id, ...range(control) });
       shown = element("output", { id: `value-${control.name}`, htmlFor: id });
       // The knob itself says its value; others turn it, too, and would be read aloud all the time.
       shown.setAttribute("aria-live", "off");
       field.addEventListener("input", () => {
-        field.dataset.turned = performance.now();
         const value = fromKnob(control, Number(field.value));
         this.set(control.name, value);
         showKnob(control, value);
@@ -131,8 +149,9 @@ export class View {
 
   show(now) {
     globalThis.lookedAt = now;
+    const counts = (name) => !(this.awaited[name] > now.taken);
     for (const control of this.about.controls) {
-      if (control.name !== "bypass") showKnob(control, now.controls[control.name]);
+      if (control.name !== "bypass" && counts(control.name)) showKnob(control, now.controls[control.name]);
       const learn = $(`learn-${control.name}`);
       if (learn) {
         const label = words[control.name] || control.name;
@@ -140,14 +159,12 @@ export class View {
         learn.setAttribute("aria-label", `${learn.textContent}: MIDI knob for ${label}`);
       }
     }
-    const on = now.controls.bypass === 0;
-    $("ab").setAttribute("aria-checked", String(on));
-    text($("ab").querySelector("b"), on ? "on" : "off");
+    if (counts("bypass")) showSwitch(now.controls.bypass === 0);
     text($("cutoff"), this.sentence(now));
     this.draw(now);
     rows($("latency").tBodies[0], Object.entries(now.latency_ms).filter(([name]) => name !== "total"));
     rows($("latency").tFoot, [["total", now.latency_ms.total]]);
-    text($("fallback"), now.fallback ? now.fallback : "The new band is on.");
+    text($("fallback"), now.fallback || now.nothing_added || "The new band is on.");
     $("fallback").className = now.fallback ? "bad" : "";
     this.list(this.facts(now));
     this.onNow(now);
@@ -168,7 +185,8 @@ export class View {
 
   draw(now) {
     this.cutoff = now.cutoff_hz;
-    const data = [this.about.bands_hz, now.before_db, now.after_db];
+    // What came in is dotted, and drawn upon what goes out, which is the same over most of the chart.
+    const data = [this.about.bands_hz, now.after_db, now.before_db];
     if (this.plot) { this.plot.setData(data); return; }
     const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const axis = { stroke: () => color("--soft"), grid: { stroke: () => color("--line") } };
@@ -188,7 +206,7 @@ export class View {
     };
     this.plot = new uPlot({
       ...size(), legend: { show: false }, cursor: { show: false },
-      scales: { x: { time: false, distr: 3, range: this.about.range_hz }, y: { range: [-110, 0] } },
+      scales: { x: { time: false, distr: 3, range: () => this.about.range_hz }, y: { range: [-110, 0] } },
       axes: [
         { ...axis, filter: (_, all) => all,
           splits: (chart) => (chart.width < 480 ? [100, 500, 2000, 8000, 32000] : [100, 200, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000])
@@ -198,13 +216,18 @@ export class View {
       ],
       series: [
         {},
-        { stroke: () => color("--before"), width: 2, points: { show: false } },
         { stroke: () => color("--after"), width: 2, points: { show: false } },
+        { stroke: () => color("--before"), width: 2, dash: [3 * devicePixelRatio, 3 * devicePixelRatio], points: { show: false } },
       ],
       hooks: { draw: [edge] },
     }, data, $("spectrum"));
     new ResizeObserver(() => this.plot.setSize(size())).observe($("spectrum"));
   }
+}
+
+function labelled(sentence) {
+  return sentence.replace(NAMED, (all, control, before, name) =>
+    words[control] || (words[name] ? `${before} ${words[name]}` : all));
 }
 
 export function kilohertz(hz) {
@@ -232,24 +255,29 @@ function fromKnob({ kind, low, high }, position) {
   return Math.min(high, Math.max(low, Number((low * (high / low) ** (position / 1000)).toPrecision(4))));
 }
 
+function showSwitch(on) {
+  $("ab").setAttribute("aria-checked", String(on));
+  text($("ab").querySelector("b"), on ? "on" : "off");
+}
+
 function showKnob(control, value) {
   const { low, high } = control;
   const knob = $(`knob-${control.name}`);
   if (control.kind === "switch") { knob.checked = value > 0; return; }
   if (control.kind === "choice" || control.kind === "integer") {
-    // Who types is not disturbed.
-    if (document.activeElement !== knob) knob.value = value;
+    // Who types is not disturbed, nor is a list that is open (where the browser tells).
+    const isBusy = "typed" in knob.dataset || (OPENS && knob.matches(":open"));
+    if (!isBusy && knob.value !== String(value)) knob.value = value;
     return;
   }
   const position = control.kind === "log" ? Math.round((1000 * Math.log(value / low)) / Math.log(high / low)) : value;
-  // A message that was on its way does not turn a knob back that is being turned.
-  if (!(performance.now() - knob.dataset.turned < SETTLED_MS)) knob.value = position;
+  knob.value = position;
   const shown = control.at_low && value <= low ? control.at_low
     : control.at_high && value >= high ? control.at_high
     : ["wet", "colour"].includes(control.name) ? `${Math.round(100 * value)} %`
     : `${Number(value.toFixed(control.unit === "Hz" ? 0 : 1))} ${control.unit}`;
   text($(`value-${control.name}`), shown);
-  knob.setAttribute("aria-valuetext", shown);
+  if (knob.getAttribute("aria-valuetext") !== shown) knob.setAttribute("aria-valuetext", shown);
 }
 
 function rows(body, entries) {

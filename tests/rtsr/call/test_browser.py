@@ -276,8 +276,8 @@ def test_a_knob_is_turned_back_by_key_and_what_it_does_not_take_is_said(server, 
                 for node in nodes
                 if node.get("role", {}).get("value") == "status"
             ]
-            assert len(properties) >= 7
-            assert sum(each.get("live") == "polite" for each in properties) == 2
+            assert len(properties) >= 8
+            assert sum(each.get("live") == "polite" for each in properties) == 3
             await hang_up(browser)
             assert await browser.run("document.getElementById('fallback').textContent.trim()") == ""
 
@@ -448,6 +448,85 @@ def test_a_call_that_ends_while_its_page_is_cut_off_ends_there_too(stand_in, mic
                 cut()
                 assert server.ask("DELETE", f"/calls/{name}")[0] == 204
                 await browser.until(f"{STATE} === 'The call was ended by the server.'")
+
+    asyncio.run(run())
+
+
+# A server that does not answer, until whoever asks it gives up.
+MUTE = """
+answers = fetch;
+fetch = (_, { signal }) => new Promise((_, failed) => {
+  globalThis.asked = signal;
+  signal.addEventListener('abort', () => failed(signal.reason));
+});
+"""
+# One that answers, and what is said about the sound meanwhile.
+LISTEN = """
+fetch = async (...given) => {
+  const got = await answers(...given);
+  if (given[0] === '/calls') globalThis.answered = await got.clone().json();
+  return got;
+};
+globalThis.said = [];
+new MutationObserver(() => {
+  said.push(['cutoff', 'fallback'].map((id) => document.getElementById(id).textContent));
+}).observe(document.getElementById('fallback'), { childList: true });
+0
+"""
+
+
+def test_the_page_before_a_call_while_it_is_made_and_when_it_ends(server, microphone):
+    call = "document.getElementById('call')"
+
+    async def run():
+        async with Browser(microphone) as browser:
+            await browser.open(f"{server.address}/?token={TOKEN}")
+            # There is nothing to be seen, switched or turned yet.
+            nodes = (await browser.send("Accessibility.getFullAXTree"))["nodes"]
+            roles = {node.get("role", {}).get("value") for node in nodes if not node["ignored"]}
+            assert "combobox" in roles
+            assert not {"image", "switch", "table"} & roles
+            assert not await browser.run("document.body.innerText.includes('Arrow keys')")
+
+            await browser.run(f"{MUTE}; {call}.focus(); {call}.click()")
+            await browser.until("!!globalThis.asked")
+            assert await browser.run(STATE) == "Calling…"
+            assert await browser.run(f"{call}.textContent") == "Hang up"
+            # The second half of a double click.
+            await browser.run(f"{call}.dispatchEvent(new MouseEvent('click', {{ detail: 2 }}))")
+            assert await browser.run(STATE) == "Calling…"
+            await browser.key("Enter")
+            assert await browser.run(STATE) == "The call was given up."
+            assert await browser.run("asked.aborted")
+            assert await browser.run(f"{call}.textContent") == "Call"
+            assert not await browser.run("document.getElementById('codec').disabled")
+            assert server.metric("rtsr_calls") == 0.0
+
+            await browser.run(LISTEN)
+            await browser.run(f"{call}.click()")
+            await browser.until(f"{STATE} === 'The call is on.'")
+            await browser.until("lookedAt && lookedAt.codec_in === 'PCMU'")
+            await browser.until("said.some(([cutoff]) => cutoff.startsWith('PCMU comes in'))")
+            nothing = "Nothing comes in yet; opus goes out."
+            for cutoff, fallback in await browser.run("said"):
+                assert cutoff == nothing or cutoff.startswith("PCMU comes in and ends at ")
+                assert ("nothing has come in yet" in fallback) == (cutoff == nothing)
+            await browser.run("document.getElementById('knob-tilt_db').focus()")
+            name = await browser.run("answered.call")
+            assert (await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}"))[0] == 204
+            await browser.until(f"{STATE} === 'The call was ended by the server.'")
+            assert await browser.run("document.activeElement.id") == "call"
+            assert await browser.run("document.getElementById('out').srcObject === null")
+
+            await browser.key("Enter")
+            await browser.until(f"{STATE} === 'The call is on.'")
+            await browser.send(
+                "Browser.setPermission",
+                permission={"name": "microphone"}, setting="denied", origin=server.address,
+            )  # fmt: skip
+            await browser.until(f"{STATE} === 'The microphone is gone, and the call is over.'")
+            assert await browser.run("document.getElementById('state').className") == "bad"
+            await browser.until(f"{call}.textContent === 'Call'")
 
     asyncio.run(run())
 

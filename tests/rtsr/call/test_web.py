@@ -39,13 +39,17 @@ from aiortc import (
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import MediaStreamError
 
+from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
 from rtsr.call.engine import CallEngine
 from rtsr.call.formats import OPUS, PCMU
+from rtsr.call.path import MediaPath
+from rtsr.call.receiver import Receiver
 from rtsr.call.web import UpsampledTrack
 from rtsr.call.web import peer as peer_module
 from rtsr.call.web.received_packets import take_packets
 from rtsr.call.web.server import CallServer
+from rtsr.call.web.view import nothing_added
 from rtsr.cli.app import app
 from rtsr.errors import ArgumentError
 from rtsr.page.access import Access
@@ -328,6 +332,24 @@ def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):
             asyncio.run(run(server, desk))
         desk.put_away()
     assert 'name = "wet"' in midi_map.read_text()
+
+
+def test_a_page_says_why_no_new_band_is_added(monkeypatch):
+    path = MediaPath(Receiver({0: PCMU}), CallStream(None), None, lambda packet: None)
+    assert nothing_added(path) == "Nothing is added: nothing has come in yet."
+    path.receive(packets(speech(seconds=0.02))[0], 1.0)
+    path.advance(1.0)
+    assert nothing_added(path) is None
+    monkeypatch.setattr(CallStream, "cutoff_hz", 24000.0)
+    assert nothing_added(path) == "Nothing is added: what comes in leaves nothing above it."
+    for name, value, sentence in (
+        ("wet", 0.0, "Nothing is added: Amount is 0 %."),
+        ("bypass", 1.0, "Nothing is added: bypass is on."),
+    ):
+        path.stream.controls.set(name, value)
+        assert nothing_added(path) == sentence
+    path.stream.left_out = True
+    assert nothing_added(path) == "Nothing is added: the machine did not keep up."
 
 
 @pytest.mark.parametrize(

@@ -300,11 +300,12 @@ def test_a_page_that_has_lost_its_connection_comes_back(page: LivePage) -> None:
             assert await browser.run("document.activeElement.id") == "knob-tilt_db"
             await browser.key("End")
             await browser.until("lookedAt.controls.tilt_db === 6")
+            await asyncio.to_thread(page.program.stop)
+            await browser.until(f"{state}.startsWith('The session is over.')")
             assert await browser.run("sockets.length") == 2
 
     page.start("--model", "dry")
     asyncio.run(look())
-    page.program.stop()
 
 
 def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk) -> None:
@@ -313,8 +314,8 @@ def test_it_ends_at_once_with_a_page_open_that_learns(page: LivePage, desk: Desk
             await view.send('{"learn": "wet"}')
             await message(view, lambda m: m.get("learning") == "wet")
             await view.send('{"learn": null}')
-            error = await message(view, lambda m: "error" in m)
-            assert error["error"] == "Learning a knob for wet was given up."
+            end = await message(view, lambda m: m.get("kind") == "given_up")
+            assert end["text"] == "Learning a knob for wet was given up."
             await view.send('{"learn": "wet"}')
             await message(view, lambda m: m.get("learning") == "wet")
             started = time.monotonic()

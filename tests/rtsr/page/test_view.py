@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +19,7 @@ websockets = pytest.importorskip("websockets", reason="the extra page is not ins
 from desk import Desk, midi_server  # noqa: E402
 from starlette.routing import WebSocketRoute  # noqa: E402
 
+from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.live.controls.board import ControlBoard  # noqa: E402
 from rtsr.page import learning as page_learning  # noqa: E402
 from rtsr.page.access import Access  # noqa: E402
@@ -46,7 +49,7 @@ class Board:
         self.board.set(name, value)
 
 
-def talk(subject: Board, conversation: Callable[[Any], Awaitable[None]]) -> None:
+def talk(subject: Board, conversation: Callable[..., Awaitable[None]], pages: int = 1) -> None:
     bound = bind("127.0.0.1", 0)
     page = PageApplication(Frame("", "live.js", "", ""), Access(("127.0.0.1",), "secret"))
 
@@ -56,8 +59,11 @@ def talk(subject: Board, conversation: Callable[[Any], Awaitable[None]]) -> None
     async def run() -> None:
         address = f"ws://127.0.0.1:{bound.getsockname()[1]}/view"
         bearer = {"Authorization": "Bearer secret"}
-        async with websockets.connect(address, additional_headers=bearer) as socket:
-            await conversation(socket)
+        async with contextlib.AsyncExitStack() as open_ones:
+            connections = [
+                websockets.connect(address, additional_headers=bearer) for _ in range(pages)
+            ]
+            await conversation(*[await open_ones.enter_async_context(c) for c in connections])
 
     with PageThread(page.build([WebSocketRoute("/view", view)]), bound):
         asyncio.run(run())
@@ -65,10 +71,14 @@ def talk(subject: Board, conversation: Callable[[Any], Awaitable[None]]) -> None
 
 
 async def until(socket: Any, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    while True:
-        message: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 30))
-        if condition(message):
-            return message
+    async def wanted() -> dict[str, Any]:
+        while True:
+            message: dict[str, Any] = json.loads(await socket.recv())
+            if condition(message):
+                return message
+
+    # Messages come all the time, so that each by itself is no sign of the wanted one.
+    return await asyncio.wait_for(wanted(), 30)
 
 
 def test_a_binary_message_is_answered_by_a_sentence_and_the_page_goes_on() -> None:
@@ -88,8 +98,13 @@ def test_pages_that_learn_keep_no_other_one_waiting() -> None:
     class Slow:
         """Knobs that nobody moves."""
 
-        def begin(self, control: str) -> Callable[[], str]:
-            return lambda: str(may_end.wait(120))
+        is_given_up = False
+
+        def begin(self, control: str) -> Slow:
+            return self
+
+        def wait(self) -> str:
+            return str(may_end.wait(120))
 
         def give_up(self) -> None:
             may_end.set()
@@ -104,6 +119,60 @@ def test_pages_that_learn_keep_no_other_one_waiting() -> None:
         assert not may_end.is_set()
 
     talk(Board(cast(Learning, Slow())), conversation)
+
+
+def test_a_page_gives_up_what_it_has_begun_and_nothing_of_others() -> None:
+    class Knob:
+        """One that nobody moves."""
+
+        def __init__(self) -> None:
+            self.over = threading.Event()
+
+        @property
+        def is_given_up(self) -> bool:
+            return self.over.is_set()
+
+        def wait(self) -> str:
+            assert self.over.wait(60)
+            raise RtsrError("It was given up.")
+
+        def give_up(self) -> None:
+            self.over.set()
+
+    begun: dict[str, Knob] = {}
+
+    class Knobs:
+        def begin(self, control: str) -> Knob:
+            return begun.setdefault(control, Knob())
+
+    async def conversation(one: Any, other: Any) -> None:
+        for socket, control in ((one, "wet"), (other, "tilt_db")):
+            await socket.send(json.dumps({"learn": control}))
+            await until(socket, lambda m: "learning" in m)
+        await one.send('{"learn": null}')
+        end = await until(one, lambda m: "learning" in m)
+        assert end == {"kind": "given_up", "text": "It was given up.", "learning": None}
+        # A page that has nothing to give up, or goes away, ends nothing either.
+        await one.send('{"learn": null}')
+        await one.send("[]")
+        await until(one, lambda m: "error" in m)
+        await one.close()
+        assert not begun["tilt_db"].is_given_up
+        await other.send('{"learn": null}')
+        await until(other, lambda m: m.get("kind") == "given_up")
+
+    talk(Board(cast(Learning, Knobs())), conversation, pages=2)
+
+
+def test_what_is_shown_says_which_messages_are_in_it() -> None:
+    async def conversation(socket: Any) -> None:
+        assert (await until(socket, lambda m: m.get("kind") == "now"))["taken"] == 0
+        for message in ('{"set": {"wet": 0.5}}', "[]", '{"set": {"wet": 0.25}}'):
+            await socket.send(message)
+        now = await until(socket, lambda m: m.get("taken") == 3)
+        assert now["controls"]["wet"] == 0.25
+
+    talk(Board(), conversation)
 
 
 def test_a_learn_that_is_cancelled_while_the_device_opens_ends(
@@ -132,7 +201,8 @@ def test_a_learn_that_is_cancelled_while_the_device_opens_ends(
         await until(socket, lambda m: "one JSON object" in m.get("error", ""))
         may_open.set()
         end = await until(socket, lambda m: "learning" in m)
-        assert end == {"error": "Learning a knob for wet was given up.", "learning": None}
+        sentence = "Learning a knob for wet was given up."
+        assert end == {"kind": "given_up", "text": sentence, "learning": None}
         # The device is open now, and the next knob is learnt.
         await socket.send('{"learn": "tilt_db"}')
         await until(socket, lambda m: m.get("learning") == "tilt_db")
@@ -140,14 +210,32 @@ def test_a_learn_that_is_cancelled_while_the_device_opens_ends(
             desk.send(0xB0, 30, 64)
             await asyncio.sleep(0.05)
         await until(socket, lambda m: m.get("kind") == "learnt")
+        # The page of another call, which knew that knob for another control, goes by the file.
+        assert others.bindings() == {"tilt_db": "CC 30"}
+        stood = other.get("level_db")
+        desk.send(0xB0, 30, 100)
+        deadline = time.monotonic() + 10
+        while other.get("tilt_db") == 0.0 and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        assert other.get("tilt_db") != 0.0
+        assert other.get("level_db") == stood
 
     path = tmp_path / "map.toml"
+    path.write_text('[[control]]\nname = "level_db"\ncc = 30\n')
     with midi_server():
         desk = Desk("desk")
         subject = Board()
+        other = ControlBoard()
+        others = Learning(other, path)
+        may_open.set()
+        others.listen()
+        assert others.bindings() == {"level_db": "CC 30"}
+        is_opening.clear()
+        may_open.clear()
         subject.learning = Learning(subject.board, path)
         talk(subject, conversation)
         subject.learning.close()
+        others.close()
         desk.put_away()
     assert "tilt_db" in path.read_text()
     assert "wet" not in path.read_text()

@@ -25,6 +25,24 @@ _LOOK_SECONDS = 0.1
 _CONTROL_CHANGE = 0xB0
 
 
+class Attempt:
+    """One learning of a knob; whoever began it may give it up, also before it waits.
+
+    Attributes:
+        moved: MIDI channel and CC number of the knob that was moved, or ``None`` to give up.
+        is_given_up: whether that was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.moved: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        self.is_given_up = False
+
+    def give_up(self) -> None:
+        """End the learning, from any thread; :meth:`MidiControls.learn` raises."""
+        self.is_given_up = True
+        self.moved.put(None)
+
+
 class MidiControls(Closing):
     """Listens to one MIDI device and stores what its knobs say on a control board.
 
@@ -56,7 +74,7 @@ class MidiControls(Closing):
     ) -> None:
         self._board = board
         self._poll_seconds = poll_seconds
-        self._learning: SimpleQueue[tuple[int, int] | None] | None = None
+        self._learning: Attempt | None = None
         chosen = port if isinstance(port, MidiPort) else choose_port(port, system)
         self._reader = PortReader(chosen)
         self._use(midi_map)
@@ -84,7 +102,7 @@ class MidiControls(Closing):
         control: str,
         path: Path,
         timeout: float = 30.0,
-        given_up: threading.Event | None = None,
+        attempt: Attempt | None = None,
     ) -> Binding:
         """Bind the next knob that is moved to a control, and write the map to a file.
 
@@ -94,7 +112,7 @@ class MidiControls(Closing):
             control: to be moved.
             path: of the map.
             timeout: seconds in which the knob must be moved.
-            given_up: set by who gives this up before :meth:`give_up_learning` can know of it.
+            attempt: by which it can be given up.
 
         Returns:
             The new binding, which is in effect at once.
@@ -106,13 +124,9 @@ class MidiControls(Closing):
         find_control(control)
         if self._learning is not None:
             raise RtsrError("Another knob is being learnt; move that one first, or give it up.")
-        moved: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
-        self._learning = moved
-        # Set before that line, it is seen here; after it, giving up finds who waits.
-        if given_up is not None and given_up.is_set():
-            moved.put(None)
+        self._learning = attempt = attempt or Attempt()
         try:
-            knob = moved.get(timeout=timeout)
+            knob = attempt.moved.get(timeout=timeout)
         except Empty:
             raise RtsrError(
                 f"No knob of '{self.port_name}' was moved in {timeout:g} s; move the one that is "
@@ -130,11 +144,16 @@ class MidiControls(Closing):
         self._use(learned)
         return next(binding for binding in learned.bindings if binding.name == control)
 
+    def follow(self, midi_map: MidiMap) -> None:
+        """Take a map that was written by somebody else; knobs of one that is the same go on."""
+        if midi_map != self._map:
+            self._use(midi_map)
+
     def give_up_learning(self) -> None:
-        """End a :meth:`learn` that waits in another thread; it raises."""
+        """End a :meth:`learn` that waits in another thread, whoever began it; it raises."""
         learning = self._learning
         if learning is not None:
-            learning.put(None)
+            learning.give_up()
 
     def close(self) -> None:
         """Stop listening."""
@@ -169,7 +188,7 @@ class MidiControls(Closing):
         channel, cc = (message[0] & 0x0F) + 1, message[1]
         learning = self._learning
         if learning is not None:
-            learning.put((channel, cc))
+            learning.moved.put((channel, cc))
             return
         for knob in self._knobs:
             if knob.binding.is_moved_by(channel, cc):
