@@ -1,9 +1,9 @@
 """The WebSocket of a page: what it shows goes out ten times a second, what is turned comes in.
 
-The server sends ``{"kind": "about", ...}`` once, ``{"kind": "now", ...}`` ten times a second,
-``{"learning": NAME or null}`` and ``{"kind": "learnt", "text": ...}`` while MIDI knobs are learnt,
-and ``{"error": SENTENCE}``. It takes ``{"set": {"wet": 0.5}}``, ``{"learn": "wet"}`` and
-``{"learn": null}``, which gives the learning up.
+The server sends ``{"kind": "about", ...}`` first and where that has changed, ``{"kind": "now",
+...}`` ten times a second, ``{"learning": NAME or null}`` and ``{"kind": "learnt", "text": ...}``
+while MIDI knobs are learnt, and ``{"error": SENTENCE}``. It takes ``{"set": {"wet": 0.5}}``, all of
+it or nothing, ``{"learn": "wet"}`` and ``{"learn": null}``, which gives the learning up.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from rtsr_kernels.band_limit import FULL_BAND_HZ
 __all__ = ["Subject", "about", "rounded_parts", "show"]
 
 _LOOK_SECONDS = 0.1
+# What stays for long, as the length of a block, is looked at once in so many looks.
+_LOOKS_ABOUT = 10
 UNAUTHORISED, UNKNOWN = 4401, 4404
 
 
@@ -58,6 +60,9 @@ class Subject(Protocol):
         Raises:
             ArgumentError: no such control, or a value that it does not take.
         """
+
+    def check(self, name: str, value: float | str) -> None:
+        """Turn nothing, but raise what :meth:`turn` would."""
 
 
 def about(
@@ -134,8 +139,13 @@ async def show(application: PageApplication, socket: WebSocket, subject: Subject
         return
     reading = asyncio.ensure_future(_listen(socket, subject))
     try:
-        await socket.send_json(subject.about())
+        told = subject.about()
+        await socket.send_json(told)
+        looks = 0
         while not subject.is_over and not reading.done():
+            looks += 1
+            if looks % _LOOKS_ABOUT == 0:
+                told = await _tell_if_new(socket, subject, told)
             # The arithmetic is done beside the event loop, where nothing waits for it.
             await socket.send_json(await asyncio.to_thread(subject.now))
             await asyncio.sleep(_LOOK_SECONDS)
@@ -146,6 +156,14 @@ async def show(application: PageApplication, socket: WebSocket, subject: Subject
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _tell_if_new(socket: WebSocket, subject: Subject, told: dict[str, Any]) -> dict[str, Any]:
+    """Send the first message again if it is another one by now; returns the newest."""
+    newest = await asyncio.to_thread(subject.about)
+    if newest != told:
+        await socket.send_json(newest)
+    return newest
 
 
 async def _listen(socket: WebSocket, subject: Subject) -> None:
@@ -183,6 +201,9 @@ def _turn(subject: Subject, message: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ArgumentError(f"Control {name!r} takes a number.")
+        subject.check(name, value)
+    # A message that is refused turns nothing.
+    for name, value in wanted.items():
         subject.turn(name, value)
 
 
