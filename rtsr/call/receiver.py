@@ -184,6 +184,11 @@ class Receiver:
         return 1000.0 * max(0.0, self._offset - self._delay.baseline)
 
     @property
+    def packet_ms(self) -> float:
+        """Milliseconds of sound in the newest packet that was played; 0 before the first."""
+        return 0.0 if self._decoder is None else 1000.0 * self._packet_units / UNITS
+
+    @property
     def format(self) -> PayloadFormat | None:
         """The codec of the newest sound."""
         return self._decoder.format if self._decoder else None
