@@ -35,8 +35,8 @@ class BandControls:
         self._tone = Tone(channels)
         self._gate = SilenceGate(opening_frames=120)
 
-    def set(self, name: str, value: float | str) -> float:
-        """Turn a control; returns the value as it was stored.
+    def check(self, name: str, value: float | str) -> float:
+        """Return what :meth:`set` would store, and turn nothing.
 
         Raises:
             ArgumentError: no such control, or a value that it does not take.
@@ -45,6 +45,15 @@ class BandControls:
             raise ArgumentError(
                 f"There is no control {name!r} in a call; there are {', '.join(NAMES)}."
             )
+        return self.board.check(name, value)
+
+    def set(self, name: str, value: float | str) -> float:
+        """Turn a control; returns the value as it was stored.
+
+        Raises:
+            ArgumentError: no such control, or a value that it does not take.
+        """
+        self.check(name, value)
         return self.board.set(name, value)
 
     def as_dict(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import numpy as np
 
@@ -15,8 +16,7 @@ SHARE_IN_TIME = 0.97
 #: Longer waits make a conversation impossible.
 LONGEST_TARGET = 0.4
 
-_BUCKET_SECONDS = 1.0
-_BUCKETS = 8
+_NEWEST = 50
 _REMEMBERED = 400
 _EVERY = 5
 
@@ -24,8 +24,9 @@ _EVERY = 5
 class DelayEstimator:
     """Follows the transit time of a stream, up to an unknown constant: the difference of clocks.
 
-    The fastest packet of the last 8 s is taken for one that nothing held up; so two clocks that
-    drift apart are followed. Jitter is what the others took more.
+    The fastest of the newest 50 packets is taken for one that nothing held up; so two clocks that
+    drift apart are followed, and a sender that stands still now and then. Jitter is what the others
+    took more.
 
     Attributes:
         baseline: seconds from a packet's media time to its arrival, had nothing held it up.
@@ -36,30 +37,22 @@ class DelayEstimator:
     def __init__(self) -> None:
         self.baseline = 0.0
         self.target = 0.0
-        self._minima = [math.inf] * _BUCKETS
-        self._bucket = -1
+        self._newest = [math.inf] * _NEWEST
         self._transits = np.zeros(_REMEMBERED)
         self._count = 0
 
     @property
     def jitter(self) -> float:
-        """Mean seconds by which packets of the last 8 s came later than the fastest."""
+        """Mean seconds by which the newest 50 packets came later than the fastest of them."""
         if not self._count:
             return 0.0
-        known = self._transits[: min(self._count, _REMEMBERED)]
-        return max(0.0, float(known.mean()) - self.baseline)
+        return fmean(self._newest[: self._count]) - self.baseline
 
     def observe(self, media_time: float, arrival: float) -> None:
         """Take note of a packet; both times in seconds, of the sender's clock and of ours."""
         transit = arrival - media_time
-        bucket = math.floor(arrival / _BUCKET_SECONDS)
-        if bucket != self._bucket:
-            for index in range(max(self._bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
-                self._minima[index % _BUCKETS] = math.inf
-            self._bucket = bucket
-        place = bucket % _BUCKETS
-        self._minima[place] = min(self._minima[place], transit)
-        self.baseline = min(self._minima)
+        self._newest[self._count % _NEWEST] = transit
+        self.baseline = min(self._newest)
         self._transits[self._count % _REMEMBERED] = transit
         self._count += 1
         if self._count % _EVERY == 0 or transit > self.baseline + self.target + SLACK:

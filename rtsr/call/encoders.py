@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Protocol
 
 import av
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from rtsr.call.formats import G722, OPUS, PCMA, PCMU, PayloadFormat
 from rtsr.errors import ArgumentError, AudioFormatError
 
-__all__ = ["DEFAULT_BITRATE", "Encoder", "open_encoder"]
+__all__ = ["DEFAULT_BITRATE", "Encoder", "most_bits", "open_encoder"]
 
 Audio = NDArray[np.float32]
 
@@ -22,6 +23,7 @@ LOWEST_BITRATE, HIGHEST_BITRATE = 6_000, 510_000
 # From here on Opus codes full-band speech with its transform alone, which has a look-ahead of 2.5
 # ms; below, its linear prediction is worth the 4 ms more that it takes.
 _LOW_DELAY_FROM = 48_000
+_MOST_BITS = re.compile(r"(?:^|;)\s*maxaveragebitrate\s*=\s*(\d{1,9})\s*(?:;|$)", re.I | re.ASCII)
 _FFMPEG_NAME = {PCMU: "pcm_mulaw", PCMA: "pcm_alaw"}
 
 
@@ -74,6 +76,17 @@ def check_bitrate(bitrate: int) -> None:
         raise ArgumentError(
             f"Opus takes {LOWEST_BITRATE} to {HIGHEST_BITRATE} bits per second, not {bitrate}."
         )
+
+
+def most_bits(parameters: str) -> int | None:
+    """Return the bits per second of Opus that parameters, as ``a=fmtp`` has them, take at most.
+
+    That is RFC 7587, 6.1. Out of range they count as absent.
+    """
+    found = _MOST_BITS.search(parameters)
+    if found and LOWEST_BITRATE <= int(found[1]) <= HIGHEST_BITRATE:
+        return int(found[1])
+    return None
 
 
 @functools.lru_cache(maxsize=2)

@@ -9,6 +9,7 @@ is stretched or shrunk in pauses.
 
 from __future__ import annotations
 
+import collections
 import enum
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ _STEP = 0.010
 _URGENT = 0.060
 # So many packets in a row that come after their time show that the time is wrong.
 _MOST_LATE = 5
+# Nothing is cut out that one of so many packets, the newest to be played, had no time to spare for.
+_SPARED = 10
 
 
 class Origin(enum.Enum):
@@ -166,6 +169,7 @@ class Receiver:
         self._missing = 0
         self._packet_units = 1
         self._late_in_a_row = 0
+        self._played_transits: collections.deque[float] = collections.deque(maxlen=_SPARED)
         self._is_shortening = False
         self._bandwidth: float | None = None
 
@@ -178,6 +182,11 @@ class Receiver:
     def wait_ms(self) -> float:
         """Milliseconds that a packet which nothing held up waits for its moment."""
         return 1000.0 * max(0.0, self._offset - self._delay.baseline)
+
+    @property
+    def packet_ms(self) -> float:
+        """Milliseconds of sound in the newest packet that was played; 0 before the first."""
+        return 0.0 if self._decoder is None else 1000.0 * self._packet_units / UNITS
 
     @property
     def format(self) -> PayloadFormat | None:
@@ -254,15 +263,18 @@ class Receiver:
         self._made_up = self._missing = 0
 
     def _reconsider(self, at: int) -> None:
-        """Count a packet that came too late: would a longer delay have saved it?"""
+        """Take what was made up for a wait, if the sender goes on from there or from within it.
+
+        It has stood still then, or the network has held everything up. A packet that others have
+        overtaken has lost its place to them.
+        """
         assert self._position is not None
-        passed = (self._position - at) / UNITS
-        wanted = self._delay.baseline + self._delay.target + _STEP
-        # Only what was made up may be said to have been a wait.
-        if self._position - at <= self._made_up and self._offset + passed <= wanted:
-            self._offset += passed
-            self.counts.inserted_seconds += passed
+        passed = self._position - at
+        if passed <= self._made_up:
+            self._offset += passed / UNITS
+            self.counts.inserted_seconds += passed / UNITS
             self._position = at
+            self._made_up -= passed
 
     def _next(self, now: float) -> list[Chunk] | None:
         """Return the next chunk, or ``None`` if nothing is due; an empty list means: ask again."""
@@ -326,6 +338,7 @@ class Receiver:
         self._made_up = self._missing = 0
         self._packet_units = first.units
         self._late_in_a_row = 0
+        self._played_transits.append(first.arrival - first.at / UNITS)
         self._is_dtx = first.form is OPUS and is_opus_silence(queued.packet.payload)
         self._is_silence = self._is_dtx
         sound = self._concealer.accept(sound)
@@ -383,6 +396,9 @@ class Receiver:
     def _adjusted(self, sound: Audio, rate: int) -> Audio:
         """Return the sound, stretched or shrunk a little if the delay should grow or shrink."""
         excess = self._offset - self._delay.baseline - self._delay.target
+        if excess > 0.0:
+            # Where a sender's clock loses time, the newest packets say more than the last seconds.
+            excess = min(excess, self._offset - max(self._played_transits) + SLACK)
         # Whole hops in pauses: what follows then still begins with the packets.
         lag = rate // 100
         # Half a packet less of waiting would be spent on waiting for the packet's other half.

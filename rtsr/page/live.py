@@ -100,6 +100,10 @@ class LiveSubject:
         """Turn a control of the session."""
         self._session.controls.set(name, value)
 
+    def check(self, name: str, value: float | str) -> None:
+        """Raise an error if a control of the session does not take a value."""
+        self._session.controls.check(name, value)
+
 
 def fallback(now: LiveSnapshot, wanted: str) -> str | None:
     """Say why what is heard is not what was asked for; ``None`` where it is.

@@ -35,8 +35,10 @@ def json_object(text: str, longest: int = LONGEST_MESSAGE) -> dict[str, Any]:
     Raises:
         ArgumentError: it is longer than ``longest`` characters, or something else.
     """
+    if len(text) > longest:
+        raise ArgumentError(f"A message has at most {longest} characters.")
     try:
-        value = json.loads(text) if len(text) <= longest else None
+        value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

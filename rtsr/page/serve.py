@@ -79,12 +79,21 @@ def address_of(bound: socket.socket, access: Access, scheme: str = "http", name:
         bound: from :func:`bind`.
         access: whose token is meant.
         scheme: ``http`` or ``https``.
-        name: by which the server is reached, if not by what it is bound to.
+        name: by which the server is reached, if not by what it is bound to. Without a certificate
+            of ours it is that of a proxy in front, which speaks HTTPS at the usual port: over HTTP
+            a browser gives no microphone to a page of another machine.
     """
+    secret = f"?token={quote(access.token, safe='')}"
+    if name and scheme == "http":
+        return f"https://{_in_brackets(name)}/{secret}"
     host, port = bound.getsockname()[:2]
     shown = name or ("127.0.0.1" if host in _ANY else host)
-    shown = f"[{shown}]" if ":" in shown else shown
-    return f"{scheme}://{shown}:{port}/?token={quote(access.token, safe='')}"
+    return f"{scheme}://{_in_brackets(shown)}:{port}/{secret}"
+
+
+def _in_brackets(host: str) -> str:
+    """Return a host as it is written in an address; those of IPv6 have brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def server_for(app: Starlette, certificate: ServerCertificate | None = None) -> uvicorn.Server:

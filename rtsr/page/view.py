@@ -1,10 +1,11 @@
 """The WebSocket of a page: what it shows goes out ten times a second, what is turned comes in.
 
-The server sends ``{"kind": "about", ...}`` once, ``{"kind": "now", ...}`` ten times a second,
-``{"learning": NAME or null}``, ``{"kind": "learnt", "text": ...}`` and ``{"kind": "given_up",
-"text": ...}`` while MIDI knobs are learnt, and ``{"error": SENTENCE}``. It takes ``{"set": {"wet":
-0.5}}``, ``{"learn": "wet"}`` and ``{"learn": null}``, which gives up what was begun over the same
-WebSocket. ``taken`` in ``now`` is the number of messages whose effect can be seen in it.
+The server sends ``{"kind": "about", ...}`` first and where that has changed, ``{"kind": "now",
+...}`` ten times a second, ``{"learning": NAME or null}``, ``{"kind": "learnt", "text": ...}`` and
+``{"kind": "given_up", "text": ...}`` while MIDI knobs are learnt, and ``{"error": SENTENCE}``. It
+takes ``{"set": {"wet": 0.5}}``, all of it or nothing, ``{"learn": "wet"}`` and ``{"learn": null}``,
+which gives up what was begun over the same WebSocket. ``taken`` in ``now`` is the number of
+messages whose effect can be seen in it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from rtsr_kernels.band_limit import FULL_BAND_HZ
 __all__ = ["FULL_BAND", "NO_AMOUNT", "Subject", "about", "rounded_parts", "show"]
 
 _LOOK_SECONDS = 0.1
+# What stays for long, as the length of a block, is looked at once in so many looks.
+_LOOKS_ABOUT = 10
 UNAUTHORISED, UNKNOWN = 4401, 4404
 
 #: Why no new band is added, where nothing is wrong.
@@ -64,6 +67,9 @@ class Subject(Protocol):
         Raises:
             ArgumentError: no such control, or a value that it does not take.
         """
+
+    def check(self, name: str, value: float | str) -> None:
+        """Turn nothing, but raise what :meth:`turn` would."""
 
 
 def about(
@@ -141,8 +147,13 @@ async def show(application: PageApplication, socket: WebSocket, subject: Subject
     said = _Said()
     reading = asyncio.ensure_future(_listen(socket, subject, said))
     try:
-        await socket.send_json(subject.about())
+        told = subject.about()
+        await socket.send_json(told)
+        looks = 0
         while not subject.is_over and not reading.done():
+            looks += 1
+            if looks % _LOOKS_ABOUT == 0:
+                told = await _tell_if_new(socket, subject, told)
             # What is taken while this is looked at may not be in it yet.
             taken = said.taken
             # The arithmetic is done beside the event loop, where nothing waits for it.
@@ -156,6 +167,14 @@ async def show(application: PageApplication, socket: WebSocket, subject: Subject
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _tell_if_new(socket: WebSocket, subject: Subject, told: dict[str, Any]) -> dict[str, Any]:
+    """Send the first message again if it is another one by now; returns the newest."""
+    newest = await asyncio.to_thread(subject.about)
+    if newest != told:
+        await socket.send_json(newest)
+    return newest
 
 
 @dataclass
@@ -204,6 +223,9 @@ def _turn(subject: Subject, message: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ArgumentError(f"Control {name!r} takes a number.")
+        subject.check(name, value)
+    # A message that is refused turns nothing.
+    for name, value in wanted.items():
         subject.turn(name, value)
 
 

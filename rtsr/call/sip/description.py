@@ -6,7 +6,6 @@ import base64
 import binascii
 import contextlib
 import ipaddress
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from aiosipua import (
 from aiosipua.sdp import ConnectionData, Origin
 
 from rtsr.call.dtx import wants_dtx
-from rtsr.call.encoders import HIGHEST_BITRATE, LOWEST_BITRATE
+from rtsr.call.encoders import most_bits
 from rtsr.call.formats import (
     COMFORT_NOISE,
     FORMATS,
@@ -52,8 +51,6 @@ _BY_NAME = {form.name.lower(): form for form in FORMATS}
 _FIRST_DYNAMIC, _FIRST_EVENTS = 96, 101
 _HIGHEST_CLOCK = 192_000
 _MOST_MEDIA = 16
-# Out of range it counts as absent.
-_MOST_BITS = re.compile(r"(?:^|;)\s*maxaveragebitrate\s*=\s*(\d{1,9})\s*(?:;|$)", re.I | re.ASCII)
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _WITHOUT_SENDING_TO = {"sendrecv": "sendonly", "recvonly": "inactive"}
 
@@ -349,9 +346,9 @@ def _read_wishes(parameters: str, payload_type: int, media: Media) -> None:
     """Read how the other end would be sent Opus (RFC 7587, 6.1)."""
     if wants_dtx(parameters):
         media.dtx_types |= {payload_type}
-    found = _MOST_BITS.search(parameters)
-    if found and LOWEST_BITRATE <= int(found[1]) <= HIGHEST_BITRATE:
-        media.bitrates[payload_type] = int(found[1])
+    most = most_bits(parameters)
+    if most is not None:
+        media.bitrates[payload_type] = most
 
 
 def _without_scope(text: str) -> str:

@@ -13,7 +13,7 @@ from aiortc.rtp import RtcpReceiverInfo
 from aiortc.sdp import MediaDescription, SessionDescription
 
 from rtsr.call.dtx import wants_dtx
-from rtsr.call.encoders import DEFAULT_BITRATE, check_bitrate
+from rtsr.call.encoders import DEFAULT_BITRATE, check_bitrate, most_bits
 from rtsr.call.engine import CallEngine, Line
 from rtsr.call.formats import FORMATS, OPUS, PayloadFormat
 from rtsr.call.monitor import Monitor
@@ -31,6 +31,7 @@ __all__ = ["BadOfferError", "WebCall"]
 _log = logging.getLogger(__name__)
 
 LONGEST_OFFER = 64 * 1024
+_MOST_MEDIA = 16
 _CONNECT_SECONDS = 30.0
 _SPEAKS = ("sendonly", "sendrecv")
 _LISTENS = ("recvonly", "sendrecv")
@@ -163,6 +164,9 @@ class WebCall:
             raise BadOfferError("The offer's media cannot be used.")
         self._track = PacketTrack()
         sending.sender.replaceTrack(self._track)
+        for other in by_line.values():
+            # What nobody reads, as of a camera, is not to be sent: aiortc would decode and keep it.
+            other.direction = "inactive"
         receiving.direction = "sendrecv" if receiving is sending else "recvonly"
         if receiving is not sending:
             sending.direction = "sendonly"
@@ -174,8 +178,10 @@ class WebCall:
         if not formats or not spoken:
             raise BadOfferError("No codec fits; PCMU, PCMA, G722 and Opus do.")
         payload_type, self.sending = next(iter(spoken.items()))
+        asked = _parameters(offer.media[listening], payload_type)
         if self._dtx is None:
-            self._dtx = _wants_dtx(offer.media[listening], payload_type)
+            self._dtx = wants_dtx(asked)
+        self._bitrate = min(self._bitrate, most_bits(asked) or self._bitrate)
         await self._open_line(engine, formats, payload_type)
         assert self.line is not None
         take_packets(receiving.receiver, self.line.receive)
@@ -227,6 +233,9 @@ class WebCall:
 def _parsed(sdp: str) -> SessionDescription:
     if len(sdp) > LONGEST_OFFER:
         raise BadOfferError(f"An offer has at most {LONGEST_OFFER // 1024} kB.")
+    if sum(line.startswith("m=") for line in sdp.splitlines()) > _MOST_MEDIA:
+        # Reading and answering hundreds would hold up the packets of all calls.
+        raise BadOfferError(f"An offer has at most {_MOST_MEDIA} media.")
     try:
         return SessionDescription.parse(sdp)
     except Exception as error:
@@ -257,12 +266,13 @@ def _formats(media: MediaDescription) -> dict[int, PayloadFormat]:
     return found
 
 
-def _wants_dtx(media: MediaDescription, payload_type: int) -> bool:
-    """Whether an offer would rather not be sent silence in that codec."""
-    return any(
-        wants_dtx(";".join(f"{name}={value}" for name, value in codec.parameters.items()))
+def _parameters(media: MediaDescription, payload_type: int) -> str:
+    """Return the parameters of a codec in an offer, as ``a=fmtp`` has them."""
+    return ";".join(
+        f"{name}={value}"
         for codec in media.rtp.codecs
         if codec.payloadType == payload_type
+        for name, value in codec.parameters.items()
     )
 
 

@@ -71,6 +71,7 @@ class UpsampledTrack(MediaStreamTrack):
         self._rest: Audio = np.zeros((0, stream.channels), np.float32)
         self._time = 0
         self._source_time: float | None = None
+        self._gap = 0
         self._pause = 0
 
     async def recv(self) -> av.AudioFrame:
@@ -97,8 +98,10 @@ class UpsampledTrack(MediaStreamTrack):
             assert isinstance(frame, av.AudioFrame)
             if frame.sample_rate != self._stream.rate:
                 self._stream.rate = frame.sample_rate
+            # Whoever gives this up while the engine works gets the sound with the next frame.
+            self._gap += self._left_out(frame)
             sound = await self._stream.enhance(_as_sound(frame, self._stream.channels))
-            pause = self._left_out(frame)
+            pause, self._gap = self._gap, 0
             if pause:
                 silence = np.zeros(
                     (min(pause, -len(self._rest) % _FRAME), sound.shape[1]), np.float32

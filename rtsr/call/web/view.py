@@ -19,8 +19,6 @@ from rtsr_kernels.band_limit import FULL_BAND_HZ
 
 __all__ = ["CallSubject", "latency_parts"]
 
-_PACKET_MS = 20.0
-
 
 class CallSubject:
     """Shows and turns one call.
@@ -69,7 +67,9 @@ class CallSubject:
         before, after = monitor.spectra_db() if monitor is not None else ([], [])
         form = path.receiver.format
         steps = engine.batch.statistics.step_ms
-        expected = counts.received + counts.lost
+        # Those that came too late have been received, and have a line of their own.
+        never_came = max(0, counts.lost - counts.late)
+        expected = counts.received + never_came
         return {
             "kind": "now",
             "seconds": call.seconds,
@@ -83,8 +83,8 @@ class CallSubject:
             "midi": {} if self.learning is None else self.learning.bindings(),
             "latency_ms": latency_parts(path),
             "jitter_ms": round(path.receiver.jitter_ms, 1),
-            "lost": counts.lost,
-            "lost_share": round(counts.lost / expected, 4) if expected else 0.0,
+            "lost": never_came,
+            "lost_share": round(never_came / expected, 4) if expected else 0.0,
             "late": counts.late,
             "keys": path.keys,
             "sent": 0 if sender is None else sender.sent,
@@ -104,12 +104,16 @@ class CallSubject:
         """Turn a control of the call."""
         self._path.stream.controls.set(name, value)
 
+    def check(self, name: str, value: float | str) -> None:
+        """Raise an error if a control of the call does not take a value."""
+        self._path.stream.controls.check(name, value)
+
 
 def latency_parts(path: MediaPath) -> dict[str, float]:
     """Milliseconds in the bridge, in the order in which sound meets them, and their sum."""
     processing = path.processing_ms
     parts = {
-        "packet": _PACKET_MS,
+        "packet": path.receiver.packet_ms,
         "jitter buffer": path.receiver.wait_ms,
         "resampler and window": 1000.0 * DELAY_SAMPLES / SAMPLE_RATE,
         "computing": float(np.median(list(processing.copy()))) if processing else 0.0,

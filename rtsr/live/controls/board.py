@@ -239,13 +239,12 @@ class ControlBoard:
             find_control(name)
         return float(self.array[_INDEX[name]])
 
-    def set(self, name: str, value: float | bool | str) -> float:
-        """Turn a control; returns the value as it was stored.
+    def check(self, name: str, value: float | bool | str) -> float:
+        """Return what :meth:`set` would store, and turn nothing.
 
         Args:
             name: of the control.
-            value: in the control's unit. A switch takes ``True`` and ``False`` too, the model also
-                the name of a fallback level; an integer control rounds nothing.
+            value: as for :meth:`set`.
 
         Raises:
             ArgumentError: no such control, or a value that it does not take.
@@ -258,7 +257,20 @@ class ControlBoard:
         if not accepted or (control.takes_whole and number != math.floor(number)):
             raise ArgumentError(f"Control {name!r} takes {self._accepted(control)}, not {value!r}.")
         # A knob laid out for all levels finds the last one, dry, at the end of a shorter list too.
-        number = min(number, high)
+        return min(number, high)
+
+    def set(self, name: str, value: float | bool | str) -> float:
+        """Turn a control; returns the value as it was stored.
+
+        Args:
+            name: of the control.
+            value: in the control's unit. A switch takes ``True`` and ``False`` too, the model also
+                the name of a fallback level; an integer control rounds nothing.
+
+        Raises:
+            ArgumentError: no such control, or a value that it does not take.
+        """
+        number = self.check(name, value)
         self.array[_INDEX[name]] = number
         return number
 

@@ -160,12 +160,38 @@ def test_a_packet_that_comes_late_is_lost_once(late):
     assert (receiver.counts.late, receiver.counts.lost) == (1, 1)
 
 
-@pytest.mark.parametrize("longer", [0.1, 0.35])
-def test_five_packets_in_a_row_that_come_late_show_that_the_time_is_wrong(longer):
-    stream = sent(packets(noise(12.0)))
-    arrivals = [(at + (longer if i > 400 else 0.0), p) for i, (at, p) in enumerate(stream)]
+@pytest.mark.parametrize(
+    ("every", "still"),
+    [(1.0, 0.1), (0.5, 0.03), (0.02, 0.001), (0.02, 0.02), (5.0, 0.35)],
+    ids=str,
+)
+def test_a_sender_that_stands_still_now_and_then_is_heard_whole(every, still):
+    stream = packets(speech(8000, 12.0))
+    arrivals = [
+        (at + still * int(0.02 * index / every + 1e-9), packet)
+        for index, (at, packet) in enumerate(sent(stream))
+    ]
+    stood = arrivals[-1][0] - arrivals[0][0] - 0.02 * (len(stream) - 1)
     receiver = Receiver(FORMATS)
-    played = decoded(heard(receiver, arrivals))
+    played = decoded(heard(receiver, arrivals, after=0.1))
+    counts = receiver.counts
+    assert (counts.late, counts.lost, len(played)) == (0, 0, len(stream))
+    # At the end, when nothing comes any more, sound is made up, too.
+    assert counts.concealed_seconds <= stood + 0.15
+    # Nothing that was said is cut out, and all of it is played soon.
+    assert sum(len(chunk.sound) for _, chunk in played) >= 0.98 * 8000 * 12.0
+    assert max(now - chunk.arrival for now, chunk in played) < 0.05
+
+
+def test_five_packets_in_a_row_that_come_late_show_that_the_time_is_wrong():
+    stream = sent(packets(noise(12.0)))
+    # The clock of the sender goes back by 0.3 s: to times at which other sound has been played.
+    back = [
+        (at, Packet(0, p.sequence_number, (p.timestamp - 2400) % 2**32, p.payload, ssrc=7))
+        for at, p in stream[400:]
+    ]
+    receiver = Receiver(FORMATS)
+    played = decoded(heard(receiver, stream[:400] + back))
     # They were never heard, and none that came behind them is late.
     assert (receiver.counts.late, receiver.counts.lost, len(played)) == (5, 5, len(stream) - 5)
 

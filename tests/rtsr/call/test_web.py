@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -42,14 +43,14 @@ from aiortc.mediastreams import MediaStreamError
 from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
 from rtsr.call.engine import CallEngine
-from rtsr.call.formats import OPUS, PCMU
+from rtsr.call.formats import OPUS, PCMU, Packet
 from rtsr.call.path import MediaPath
 from rtsr.call.receiver import Receiver
 from rtsr.call.web import UpsampledTrack
 from rtsr.call.web import peer as peer_module
 from rtsr.call.web.received_packets import take_packets
 from rtsr.call.web.server import CallServer
-from rtsr.call.web.view import nothing_added
+from rtsr.call.web.view import CallSubject, nothing_added
 from rtsr.cli.app import app
 from rtsr.errors import ArgumentError
 from rtsr.page.access import Access
@@ -286,6 +287,68 @@ def test_a_caller_who_asks_for_dtx_is_not_sent_silence(server, asks):
     assert (unsent() > before) is asks
 
 
+def test_nothing_is_sent_that_nobody_would_read(server):
+    """A camera's picture and a second microphone would be decoded, and kept."""
+
+    async def run():
+        client = Client()
+        client.peer.addTrack(VideoStreamTrack())
+        client.peer.addTransceiver(Voice(speech(8000, 1.0)), direction="sendonly")
+        name = await client.call(server)
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        agreed = [each.currentDirection for each in client.peer.getTransceivers()]
+        await client.close()
+        return agreed
+
+    # As the client has it: what is not read has no direction.
+    assert asyncio.run(run()) == ["sendonly", "recvonly", "inactive", "inactive"]
+
+
+def test_a_browser_is_sent_no_more_bits_than_it_asks_for(server):
+    async def run():
+        client = Client()
+        offer = await client.offer()
+        lines = offer["sdp"].split("\r\n")
+        at = next(i for i, line in enumerate(lines) if "opus/48000" in line)
+        payload_type = lines[at].split(":")[1].split()[0]
+        lines.insert(at + 1, f"a=fmtp:{payload_type} maxaveragebitrate=16000")
+        offer["sdp"] = "\r\n".join(lines)
+        _, _, body = await asyncio.to_thread(server.ask, "POST", "/calls", offer)
+        answer = json.loads(body)
+        description = RTCSessionDescription(answer["sdp"], "answer")
+        await client.peer.setRemoteDescription(description)
+        while len(client.heard) < 75:
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{answer['call']}")
+        await client.close()
+        return client.heard
+
+    heard = asyncio.run(run())
+    rate = sum(8 * len(packet.payload) for packet in heard) / (0.02 * len(heard))
+    # Of speech, which takes more than its share at times.
+    assert rate < 24_000
+
+
+def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(batch):
+    path = MediaPath(Receiver({0: PCMU}), CallStream(batch, 8000), None, print)
+    call = SimpleNamespace(
+        line=SimpleNamespace(path=path), seconds=1.0, sending=OPUS, has_ended=False
+    )
+    subject = CallSubject(call, SimpleNamespace(batch=batch, calls=1, capacity=2))
+    assert subject.now()["latency_ms"]["packet"] == 0.0
+    payloads = [each.payload for each in packets(speech(8000, 0.2))]
+    for index in range(3):
+        payload = b"".join(payloads[3 * index : 3 * index + 3])
+        path.receive(Packet(0, index, 480 * index, payload, ssrc=7), 100.0 + 0.06 * index)
+    path.receiver.counts.received, path.receiver.counts.lost = 980, 146
+    path.receiver.counts.late = 126
+    now = subject.now()
+    path.close()
+    assert now["latency_ms"]["packet"] == 60.0
+    assert (now["lost"], now["late"]) == (20, 126)
+    assert now["lost_share"] == 0.02
+
+
 def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):
     pytest.importorskip("rtmidi", reason="python-rtmidi is not installed")
     if shutil.which("jackd") is None:
@@ -401,6 +464,7 @@ def test_the_token_in_the_address_becomes_a_cookie(server):
         ({"type": "answer", "sdp": ""}, "begins with an offer"),
         ({"type": "offer", "sdp": ""}, "no sound"),
         ({"type": "offer", "sdp": "v=0\r\nm=audio x\r\n"}, "no SDP"),
+        ({"type": "offer", "sdp": "v=0\r\n" + "m=audio 9 x 0\r\n" * 17}, "at most 16 media"),
         ({"type": "offer", "sdp": "v=0", "bitrate": "much"}, "whole number of bits"),
         ({"type": "offer", "sdp": "v=0", "bitrate": 5}, "6000 to 510000"),
         (b"x" * 200_000, "at most"),
@@ -642,6 +706,41 @@ def test_an_upsampled_track_does_not_follow_timestamps_that_waver(stand_in):
 
     frames = passed_on(Wavering(8000), 8000, 50, stand_in)
     assert [frame.pts for frame in frames] == [960 * index for index in range(50)]
+
+
+def test_an_upsampled_track_that_is_given_up_once_goes_on_in_time():
+    class Line:
+        """An engine that stands still once, and keeps what it was given."""
+
+        channels, rate, is_closed = 1, 8000, False
+
+        def __init__(self):
+            self.waiting, self.stands_still = [], False
+
+        async def enhance(self, sound):
+            self.waiting.append(np.repeat(sound, 6, axis=0))
+            if self.stands_still:
+                self.stands_still = False
+                await asyncio.sleep(60)
+            given, self.waiting = np.concatenate(self.waiting), []
+            return given
+
+        def close(self):
+            pass
+
+    async def run():
+        line = Line()
+        track = UpsampledTrack(Frames(8000), line)
+        frames = [await track.recv() for _ in range(10)]
+        line.stands_still = True
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(track.recv(), 0.05)
+        return [*frames, *[await track.recv() for _ in range(30)]]
+
+    frames = asyncio.run(run())
+    assert [frame.pts for frame in frames] == [960 * index for index in range(40)]
+    heard = np.concatenate([frame.to_ndarray()[0] for frame in frames])[::6] / 32768
+    assert np.abs(heard - speech(8000, 2.0)[: len(heard)]).max() < 1e-3
 
 
 def test_an_upsampled_track_of_no_sound_is_refused_and_costs_no_place(stand_in):

@@ -34,6 +34,19 @@ def test_the_printed_address_is_one_that_is_known(host: str) -> None:
         assert not access.knows_host({"host": "elsewhere.example"})
 
 
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [("http", "https://calls.example.org/"), ("https", "https://calls.example.org:{port}/")],
+)
+def test_a_name_without_a_certificate_of_ours_is_that_of_a_proxy(
+    scheme: str, expected: str
+) -> None:
+    with bind("127.0.0.1", 0) as bound:
+        access = access_for("127.0.0.1", bound, "secret", ("calls.example.org",))
+        address = address_of(bound, access, scheme, "calls.example.org")
+        assert address == expected.format(port=bound.getsockname()[1]) + "?token=secret"
+
+
 @pytest.mark.parametrize("token", ["a+b/c==", "a&b", "a#b", "a%41"])
 def test_the_printed_token_is_the_token(token: str) -> None:
     with bind("127.0.0.1", 0) as bound:

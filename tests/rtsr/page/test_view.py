@@ -38,15 +38,19 @@ class Board:
     def __init__(self, learning: Learning | None = None) -> None:
         self.board = ControlBoard()
         self.learning = learning
+        self.text = ""
 
     def about(self) -> dict[str, Any]:
-        return about("", self.board, self.names, learns=self.learning is not None)
+        return about(self.text, self.board, self.names, learns=self.learning is not None)
 
     def now(self) -> dict[str, Any]:
         return {"kind": "now", "controls": {name: self.board.get(name) for name in self.names}}
 
     def turn(self, name: str, value: float | str) -> None:
         self.board.set(name, value)
+
+    def check(self, name: str, value: float | str) -> None:
+        self.board.check(name, value)
 
 
 def talk(subject: Board, conversation: Callable[..., Awaitable[None]], pages: int = 1) -> None:
@@ -90,6 +94,45 @@ def test_a_binary_message_is_answered_by_a_sentence_and_the_page_goes_on() -> No
         await until(socket, lambda m: m.get("controls", {}).get("wet") == 0.25)
 
     talk(Board(), conversation)
+
+
+def test_a_message_that_is_refused_turns_nothing() -> None:
+    async def conversation(socket: Any) -> None:
+        for refused, sentence in (
+            ({"set": {"wet": 0.5, "nosuch": 1}}, "no control 'nosuch'"),
+            ({"set": {"wet": 0.5, "seed": 1.5}}, "'seed' takes"),
+            ({"set": {"wet": 0.5, "tilt_db": True}}, "takes a number"),
+            ({"set": {"wet": 0.5, "pad": "y" * 4100}}, "at most 4096 characters"),
+        ):
+            await socket.send(json.dumps(refused))
+            answer = await until(socket, lambda m: "error" in m)
+            assert sentence in answer["error"]
+        now = await until(socket, lambda m: m.get("kind") == "now")
+        assert now["controls"]["wet"] == 1.0
+
+    talk(Board(), conversation)
+
+
+def test_what_is_told_first_is_told_again_once_it_has_changed() -> None:
+    subject = Board()
+
+    async def conversation(socket: Any) -> None:
+        assert (await until(socket, lambda m: m.get("kind") == "about"))["text"] == ""
+        looks = 0
+        subject.text = "blocks of 1024 frames"
+        while True:
+            message = json.loads(await asyncio.wait_for(socket.recv(), 30))
+            if message["kind"] == "about":
+                break
+            looks += 1
+            assert looks <= 20
+        assert message["text"] == "blocks of 1024 frames"
+        # Once is enough.
+        for _ in range(12):
+            message = json.loads(await asyncio.wait_for(socket.recv(), 30))
+            assert message["kind"] == "now"
+
+    talk(subject, conversation)
 
 
 def test_pages_that_learn_keep_no_other_one_waiting() -> None:
