@@ -133,16 +133,6 @@ def _recur_by_doubling(values: Tensor, decay: Tensor) -> Tensor:
     return values
 
 
-def drop_channels(x: Tensor, share: float) -> Tensor:
-    """Silence a share of the channels ``(batch, frames, channels)``, all frames of a clip alike.
-
-    Single values would be no loss to layers that remember their neighbours (Gal and Ghahramani
-    2016, arXiv 1512.05287). The others become louder, so that sums keep their mean.
-    """
-    kept = x.new_empty(x.shape[0], 1, x.shape[2]).bernoulli_(1.0 - share)
-    return x * kept.div_(1.0 - share)
-
-
 class Values(NamedTuple):
     """What a network gives for one block: all ``(batch, frames, channels)``.
 
@@ -159,11 +149,8 @@ class LevelNetwork(StreamingModule):
     """Base of networks from features of band energies to values per band.
 
     Causal ConvNeXt blocks with a memory between them, and a linear shortcut to the first values, so
-    that the blocks learn only what is not linear in the features. While it trains, ``dropout`` is
-    the share of channels, before and behind the blocks, that the values do without.
+    that the blocks learn only what is not linear in the features.
     """
-
-    dropout = 0.0
 
     def __init__(
         self,
@@ -200,12 +187,8 @@ class LevelNetwork(StreamingModule):
 
     def through(self, features: Tensor, state: State) -> tuple[Values, State]:
         """Return the values of one block, and the blocks' next state."""
-        x = self.enter(features)
-        if is_dropping := self.training and self.dropout > 0.0:
-            x = drop_channels(x, self.dropout)
-        x, blocks = self.blocks.step(x, branch(state, "blocks"))
+        x, blocks = self.blocks.step(self.enter(features), branch(state, "blocks"))
         hidden = self.norm(x)
-        kept = drop_channels(hidden, self.dropout) if is_dropping else hidden
-        values = self.head(kept).float()
+        values = self.head(hidden).float()
         with torch.autocast(features.device.type, enabled=False):
             return Values(values, self.straight(features), hidden), blocks

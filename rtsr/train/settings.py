@@ -51,7 +51,6 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "distribution": _ANY,
     "predictor_alone": _SHARE,
     "predictor_heard": _ANY,
-    "predictor_dropout": (0.0, 0.9),
     "path_alone": _SHARE,
     "levels": _ANY,
     "contours": _ANY,
@@ -81,8 +80,7 @@ class TrainSettings:
 
     Steps that compare levels alone take ``level_batch`` clips of ``level_frames``. In the first
     ``predictor_alone`` of their stage only the band predictor learns, which learns nowhere else;
-    there ``predictor_heard`` weighs how unlike the two would be heard (0 to 1) against decibels,
-    and ``predictor_dropout`` is the share of its channels that each clip does without. In
+    there ``predictor_heard`` weighs how unlike the two would be heard (0 to 1) against decibels. In
     the first ``path_alone`` of what is left learns only the level path, which is quick; then all
     else. In refinement they take turns with whole steps, one in ``levels_every`` (0: never), and
     whole steps add the error of levels in dB with the weight ``levels``. ``contours`` weighs how
@@ -118,7 +116,6 @@ class TrainSettings:
     distribution: float = 0.3
     predictor_alone: float = 0.4
     predictor_heard: float = 60.0
-    predictor_dropout: float = 0.15
     other_sound_alone: bool = False
     path_alone: float = 0.5
     levels: float = 0.1

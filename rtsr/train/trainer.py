@@ -147,8 +147,6 @@ class Trainer:
         self.rng = np.random.default_rng(settings.seed)
         torch.manual_seed(settings.seed)
         self.generator = seeded(settings.model_config(), settings.seed).to(self.device)
-        if self.generator.band_predictor is not None:
-            self.generator.band_predictor.dropout = settings.predictor_dropout
         self.discriminators = Discriminators().to(self.device)
         self.spectral = SpectralLoss(settings.losses).to(self.device)
         bands = self.generator.config.gain_bands

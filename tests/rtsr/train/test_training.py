@@ -19,7 +19,6 @@ from rtsr.cli import _stop  # noqa: E402
 from rtsr.cli.app import app  # noqa: E402
 from rtsr.cli.train import run_until_stopped  # noqa: E402
 from rtsr.errors import ArgumentError, RtsrError  # noqa: E402
-from rtsr.model.level_network import drop_channels  # noqa: E402
 from rtsr.train import schedule, stages  # noqa: E402
 from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint  # noqa: E402
 from rtsr.train.degrade import (  # noqa: E402
@@ -344,7 +343,7 @@ def test_other_sound_alone_changes_nothing_of_what_is_said_of_speech(tmp_path):
 
 
 def test_other_sound_learns_from_what_is_no_speech(tmp_path):
-    trainer = at_levels(tmp_path, predictor_dropout=0.0)
+    trainer = at_levels(tmp_path)
     bands = trainer.draw_bands()
     said = []
     for is_speech in (0.0, 1.0):
@@ -489,38 +488,11 @@ def test_sizes_that_cannot_be_are_refused(change):
 )
 def test_the_predictor_learns(tmp_path, heard, term, share):
     rates = {"warm_up_steps": 1, "learning_rates": (1e-3, 1e-3, 1e-2, 1e-3)}
-    trainer = at_levels(tmp_path, predictor_heard=heard, predictor_dropout=0.0, **rates)
+    trainer = at_levels(tmp_path, predictor_heard=heard, **rates)
     first = float(trainer.take_step(0.0)[term])
     for _ in range(60):
         last = float(trainer.take_step(0.0)[term])
     assert last < share * first
-
-
-def test_the_predictor_does_without_some_channels_while_it_learns(tmp_path):
-    trainer = at_levels(tmp_path, predictor_dropout=0.5)
-    bands = trainer.draw_bands()
-
-    def levels(generator, seed):
-        torch.manual_seed(seed)
-        return generator.predict_from_bands(bands.power, bands.cutoffs).speech
-
-    with torch.no_grad():
-        assert torch.equal(levels(trainer.generator, 1), levels(trainer.generator, 1))
-        assert not torch.equal(levels(trainer.generator, 1), levels(trainer.generator, 2))
-        averaged = trainer.averaged()
-        assert torch.equal(levels(averaged, 1), levels(averaged, 2))
-        trainer.generator.band_predictor.dropout = 0.0
-        assert torch.equal(levels(trainer.generator, 1), levels(averaged, 2))
-
-
-def test_channels_that_are_left_out_are_so_in_all_frames_of_a_clip_and_the_sum_keeps_its_mean():
-    torch.manual_seed(0)
-    x = torch.ones(400, 5, 30)
-    dropped = drop_channels(x, 0.25)
-    assert torch.equal(dropped, dropped[:, :1].expand_as(x))
-    assert dropped.unique().tolist() == pytest.approx([0.0, 4.0 / 3.0])
-    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
-    assert 0.2 < float((dropped == 0.0).float().mean()) < 0.3
 
 
 def test_what_is_heard_is_compared_in_full_precision(tmp_path):
