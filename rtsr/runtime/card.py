@@ -26,16 +26,26 @@ def card_clips(metrics: Any) -> str:
 
 
 def is_shown_whole(metrics: Any) -> bool:
-    """Whether nothing of these metrics would be left out where a card is shown."""
+    """Whether all of these metrics is shown where a card is, and every median as a number."""
     return isinstance(metrics, dict) and all(
-        value == card_medians(metrics).get(name, card_clips(metrics))
+        isinstance(value, str) if name == "clips" else _are_medians(value)
         for name, value in metrics.items()
-        if name == "clips" or isinstance(value, dict)
+    )
+
+
+def _are_medians(values: Any) -> bool:
+    """Whether these are lists of medians by metric; where nothing was measured there is none."""
+    return isinstance(values, dict) and all(
+        isinstance(medians, list) and all(one is None or _is_number(one) for one in medians)
+        for medians in values.values()
     )
 
 
 def write_median(value: Any) -> str:
     """Write a median, or a dash where there is none."""
+    return f"{value:.2f}" if _is_number(value) else "-"
+
+
+def _is_number(value: Any) -> bool:
     # A card's JSON may have 3 for 3.0; to Python, a truth value is an integer, too.
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f"{value:.2f}" if is_number else "-"
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

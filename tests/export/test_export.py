@@ -239,6 +239,11 @@ def test_a_card_does_not_say_otherwise_than_options_and_run(tmp_path, card, said
         {"8 kHz": {"visqol": 3.0}},
         {"clips": 5, "8 kHz": {"visqol": [3.0]}},
         {"clips": "ten", "8 kHz": {"visqol": [3.0], "lsd": None}},
+        {"8 kHz": 3.0},
+        {"8 kHz": [3.0, 2.0]},
+        {"8 kHz": {"visqol": [3.0, "good"]}},
+        {"8 kHz": {"visqol": [True]}},
+        {"clips": "ten", "note": "by hand"},
     ],
 )
 def test_a_card_whose_metrics_cannot_be_shown_is_refused(tmp_path, metrics):
