@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,25 +11,44 @@ from typing import IO
 
 from rtsr.errors import RtsrError
 
-#: held by the system for the process that has it open, so that no crash leaves it locked
+#: locked by the system for as long as the process that locked it has it open, so that no crash
+#: leaves it locked; forked processes close it
 LOCK = ".lock"
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[bytes]) -> None:
+    def lock_file(file: IO[bytes]) -> None:
+        """Lock an open file, or fail at once where another process has."""
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 else:
     import fcntl
 
-    def _lock(file: IO[bytes]) -> None:
+    def lock_file(file: IO[bytes]) -> None:
+        """Lock an open file, or fail at once where another process has."""
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_open: set[IO[bytes]] = set()
+
+
+def _close_in_child() -> None:
+    # A lock of this kind belongs to the open file, which a fork shares: it would outlive its run.
+    for file in _open:
+        file.close()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep a run's folder for this process until the block ends; it is made where it is missing.
+
+    Processes that it forks do not have it, and do not keep it when this one ends.
 
     Raises:
         RtsrError: another run has it, or nothing can be written there.
@@ -39,14 +59,22 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RtsrError(f"Nothing can be written to {folder}: {error.strerror}.") from error
     with file:
+        _open.add(file)
         try:
-            _lock(file)
-        except (BlockingIOError, PermissionError) as error:
-            raise RtsrError(
-                f"Another training writes to {folder}; wait until it ends, or choose another "
-                "--out folder."
-            ) from error
-        except OSError:
-            # A file system without locks.
-            pass
-        yield
+            _take(file, folder)
+            yield
+        finally:
+            _open.discard(file)
+
+
+def _take(file: IO[bytes], folder: Path) -> None:
+    try:
+        lock_file(file)
+    except (BlockingIOError, PermissionError) as error:
+        raise RtsrError(
+            f"Another training writes to {folder}; wait until it ends, or choose another "
+            "--out folder."
+        ) from error
+    except OSError:
+        # A file system without locks.
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,16 @@ import pathlib, sys
 from rtsr.train.lock import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("has it", flush=True)
+    sys.stdin.read()
+"""
+
+FORKS_WITH_IT = """
+import os, pathlib, sys, time
+from rtsr.train.lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    if os.fork():
+        time.sleep(60)
+    print("forked", flush=True)
     sys.stdin.read()
 """
 
@@ -43,6 +54,25 @@ def test_a_second_process_is_refused_until_the_first_one_dies(tmp_path: Path) ->
     take(folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_it_forked_does_not_keep_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS_WITH_IT, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        # Said by the child; the run itself waits to be killed.
+        assert run.stdout.readline() == "forked\n"
+        with pytest.raises(RtsrError, match="Another training writes to"):
+            take(tmp_path)
+        run.kill()
+        assert run.wait() != 0
+        # The child still waits for its input to end.
+        take(tmp_path)
+
+
 def test_it_can_be_taken_again_and_keeps_nobody_out_of_another_folder(tmp_path: Path) -> None:
     for _ in range(2):
         with locked(tmp_path / "one"), locked(tmp_path / "other"):
@@ -56,7 +86,7 @@ def test_a_file_system_without_locks_keeps_nobody_from_training(
     def has_none(file: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock, "_lock", has_none)
+    monkeypatch.setattr(lock, "lock_file", has_none)
     take(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / LOCK]
 
