@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 __all__ = ["ending_signals", "handled", "held_back", "on_ending", "postponed"]
@@ -51,19 +51,18 @@ def handled(handler: Callable[[int, Any], object]) -> Iterator[None]:
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Have them wait until the block has ended; then they do what they would have done.
+    """Have them wait until the block has ended or failed; then they do what they would have done.
 
     Unlike :func:`held_back` it also holds where another thread takes the signal, for Python handles
     it in the main thread; in another thread the block is never interrupted.
     """
-    waiting: list[int] = []
-    if threading.current_thread() is threading.main_thread():
-        with handled(lambda number, _: waiting.append(number)):
+    # Called also where the block fails, or where one of them ends it with an exception.
+    with ExitStack() as afterwards:
+        if threading.current_thread() is threading.main_thread():
+            with handled(lambda number, _: afterwards.callback(signal.raise_signal, number)):
+                yield
+        else:
             yield
-    else:
-        yield
-    for number in waiting:
-        signal.raise_signal(number)
 
 
 def on_ending(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:

@@ -64,6 +64,35 @@ def test_a_signal_waits_until_what_must_be_whole_is_whole():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_is_not_lost_where_the_block_fails():
+    def fails():
+        with postponed():
+            signal.raise_signal(signal.SIGINT)
+            raise OSError("disk full")
+
+    with pytest.raises(KeyboardInterrupt) as ended:
+        fails()
+    assert isinstance(ended.value.__context__, OSError)
+
+
+def test_every_signal_that_waited_comes():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+
+    def interrupted():
+        with postponed():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM] * 2
+
+
 def test_in_another_thread_there_is_nothing_to_wait_for():
     done = []
 
