@@ -58,6 +58,8 @@ class ComfortNoise:
 
     def observe(self, sound: Audio) -> None:
         """Measure real sound ``(samples, channels)``, whose quietest packets give its floor."""
+        if not sound.size:
+            return
         self._described = None
         self._levels[self._block % _BLOCKS] = math.sqrt(float(np.vdot(sound, sound)) / sound.size)
         self._block += 1

@@ -33,6 +33,14 @@ def test_the_quietest_of_what_was_heard_goes_on():
     assert not noise.is_described
 
 
+def test_an_empty_packet_says_nothing():
+    noise = ComfortNoise()
+    noise.describe(bytes([50]))
+    noise.observe(np.zeros((0, 1), np.float32))
+    assert noise.is_described
+    assert dbfs(noise.make(8000)) == pytest.approx(-50.0, abs=1.0)
+
+
 @pytest.mark.parametrize(("level_db", "expected"), [(-46.0, True), (-44.0, False)])
 def test_what_may_be_a_voice_does_not_go_on(level_db, expected):
     noise = ComfortNoise()
