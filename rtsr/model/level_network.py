@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rtsr.model import single_frame
 from rtsr.model.config import ModelConfig
@@ -111,6 +112,7 @@ class _Recurrence(torch.autograd.Function):
         return memory
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """Return the gradients of the three arguments."""
         decay, past, memory = ctx.saved_tensors

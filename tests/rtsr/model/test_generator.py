@@ -266,6 +266,15 @@ def test_gated_memory_is_the_recurrence_frame_by_frame():
     torch.testing.assert_close(state["memory"][:, 0], memory)
 
 
+def test_a_second_derivative_through_a_gated_memory_is_refused_as_such():
+    module = GatedMemory(6, 5)
+    x = torch.randn(1, 8, 6, requires_grad=True)
+    output, _ = module.step(x, module.initial_state(1))
+    (slope,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.square().sum().backward()
+
+
 def test_a_minimum_falls_at_once_and_rises_slowly():
     x = torch.full((1, 12, 1), -3.0)
     x[:, 4] = -10.0
