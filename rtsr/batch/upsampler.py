@@ -348,7 +348,6 @@ class BatchUpsampler(Closing):
     def remove(self, row: int, slots: list[int]) -> None:
         """Free a row and its slots; for its stream, which holds the lock."""
         del self._streams[row]
-        self.engine.set_colour(row, None)
         self._high_bands.leave(row)
         # A device goes on running them.
         for part in self._parts:
@@ -402,6 +401,8 @@ class BatchUpsampler(Closing):
         return self._free_rows.pop(), [self._free.pop() for _ in range(channels)]
 
     def _give_back(self, row: int, slots: list[int]) -> None:
+        # What a colour has learnt need not stay until somebody takes the row again.
+        self.engine.set_colour(row, None)
         self._ports.values["is_open"][row] = False
         self._free.extend(reversed(slots))
         self._free_rows.append(row)

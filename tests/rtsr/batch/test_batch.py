@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,6 +30,7 @@ from rtsr import (
     RtsrError,
     Upsampler,
 )
+from rtsr.colour.auto import AutoColour
 from rtsr.engine import ports
 from rtsr_kernels.resample import SUPPORTED_RATES
 
@@ -599,6 +602,23 @@ def test_an_opening_that_fails_takes_no_place(
                     batch.open(8000, **arguments)
             assert batch.free == 2
         batch.open(8000, channels=2)
+
+
+def test_an_opening_that_fails_keeps_no_colour(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise MemoryError
+
+    with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
+        colour = AutoColour()
+        kept = weakref.ref(colour)
+        monkeypatch.setattr("rtsr.batch.upsampler.start_rows", fail)
+        with pytest.raises(MemoryError):
+            batch.open(8000, colour=colour)
+        del colour
+        gc.collect()
+        assert kept() is None
 
 
 @pytest.mark.parametrize("most", ["x", 2.5, np.zeros(2)])
