@@ -243,21 +243,32 @@ class Trainer:
             raise self._diverged()
 
     def save_before_end(self) -> None:
-        """Save for a program that is told to end, unless :meth:`check_is_finite` says no."""
+        """Save for a program that is told to end.
+
+        Where the last steps were left out, only if a validation is finite, as when it is due.
+
+        Raises:
+            RtsrError: it is not; the checkpoint of before stays.
+        """
         if self._left_out_in_a_row:
             self._validate_and_save()
         else:
             self.save()
 
     def _validate_and_save(self) -> dict[str, Tensor]:
-        """Save what was learnt, unless its validation is not finite; returns that."""
+        """Save what was learnt, unless its validation is not finite; returns that.
+
+        Where the validation fails or is interrupted, an older checkpoint is replaced only if the
+        last step was finite.
+        """
         try:
             validated = self.validate()
             is_finite = _are_finite(validated)
         except BaseException:
             # Whatever else is wrong with it, or whoever ends the program meanwhile, what was learnt
-            # is kept.
-            self.save()
+            # is kept, unless it may be worth less than what it would replace.
+            if not self._left_out_in_a_row or not (self.folder / CHECKPOINT).exists():
+                self.save()
             raise
         if not is_finite:
             raise self._diverged()

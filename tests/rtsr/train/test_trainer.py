@@ -18,7 +18,7 @@ from rtsr.cli.train import run_until_stopped  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import objective, schedule  # noqa: E402
 from rtsr.train import trainer as trainer_module  # noqa: E402
-from rtsr.train.checkpoint import load_checkpoint  # noqa: E402
+from rtsr.train.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, LOG, Trainer  # noqa: E402
 
 
@@ -248,21 +248,24 @@ def test_who_stops_a_run_in_its_last_validation_has_stopped_it(tmp_path, monkeyp
     assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("has_saved", [False, True])
 @pytest.mark.parametrize("comes_while", ["it is saved", "it is asked whether it is finite"])
 def test_a_second_signal_does_not_lose_what_the_first_one_would_save(
-    tmp_path, monkeypatch, comes_while
+    tmp_path, monkeypatch, comes_while, has_saved
 ):
-    trainer = Trainer(replace(TINY, steps=(9, 0, 0, 0)), corpus(), corpus(), tmp_path, "cpu")
-    real_step, real_content, real_validate = (
-        getattr(trainer, name) for name in ("take_step", "_content", "validate")
-    )
+    """Where it is not known whether that is finite, it replaces nothing."""
+    settings = replace(TINY, precision="fp32", steps=(9, 0, 0, 0))
+    trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
+    if has_saved:
+        trainer.save()
+    real_step, real_validate = trainer.take_step, trainer.validate
+    is_odd = comes_while != "it is saved"
+    with_estimates_of(monkeypatch, lambda time: math.nan if is_odd and time == 3 else 1.0)
 
     def told_to_stop(fraction):
         terms = real_step(fraction)
         if trainer.steps[0] == 3:
             signal.raise_signal(signal.SIGINT)
-            if comes_while != "it is saved":
-                trainer._left_out_in_a_row.fill_(1.0)
         return terms
 
     def told_again(real):
@@ -274,19 +277,20 @@ def test_a_second_signal_does_not_lose_what_the_first_one_would_save(
         return does
 
     monkeypatch.setattr(trainer, "take_step", told_to_stop)
-    if comes_while == "it is saved":
-        monkeypatch.setattr(trainer, "_content", told_again(real_content))
-    else:
+    if is_odd:
         monkeypatch.setattr(trainer, "validate", told_again(real_validate))
+    else:
+        monkeypatch.setattr(trainer_module, "save_checkpoint", told_again(save_checkpoint))
     with pytest.raises(KeyboardInterrupt):
         run_until_stopped(trainer, 60.0)
-    assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [3, 0, 0, 0]
+    kept = 0 if is_odd and has_saved else 3
+    assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [kept, 0, 0, 0]
 
 
 def test_who_stops_a_validation_twice_keeps_what_was_learnt(tmp_path, monkeypatch):
     settings = replace(TINY, steps=(9, 0, 0, 0), checkpoint_minutes=0.0)
     trainer = Trainer(settings, corpus(), corpus(), tmp_path, "cpu")
-    real_content, real_validate = trainer._content, trainer.validate
+    real_validate = trainer.validate
 
     def told_to_stop():
         if trainer.steps[0] == 3:
@@ -294,12 +298,13 @@ def test_who_stops_a_validation_twice_keeps_what_was_learnt(tmp_path, monkeypatc
             signal.raise_signal(signal.SIGINT)
         return real_validate()
 
-    def told_again():
-        signal.raise_signal(signal.SIGINT)
-        return real_content()
+    def told_again(*arguments):
+        if trainer.steps[0] == 3:
+            signal.raise_signal(signal.SIGINT)
+        save_checkpoint(*arguments)
 
     monkeypatch.setattr(trainer, "validate", told_to_stop)
-    monkeypatch.setattr(trainer, "_content", lambda: told_again() if trainer.steps[0] == 3 else {})
+    monkeypatch.setattr(trainer_module, "save_checkpoint", told_again)
     with pytest.raises(KeyboardInterrupt):
         run_until_stopped(trainer, 60.0)
     assert load_checkpoint(tmp_path / CHECKPOINT)["steps"] == [3, 0, 0, 0]
