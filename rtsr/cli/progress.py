@@ -13,6 +13,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from rtsr.terminal import plain_console
 
@@ -41,7 +42,7 @@ def waiting(label: str, enabled: bool = True) -> Iterator[None]:
         yield
         return
     # Rarely drawn: where a model runs in a thread it waits meanwhile.
-    with console.status(label, refresh_per_second=2):
+    with console.status(Text(label), refresh_per_second=2):
         yield
 
 

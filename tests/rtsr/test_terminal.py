@@ -74,3 +74,17 @@ def test_nothing_else_is_printed_through_markup() -> None:
                     given = {one.arg: ast.unparse(one.value) for one in call.keywords}
                     assert given.get("markup") == "False", f"{path}:{call.lineno}"
     assert found == {"Console", "TextColumn"}
+
+
+def test_what_is_waited_for_is_no_markup() -> None:
+    """A status takes its text for markup whatever its console says."""
+    found = 0
+    for folder in ("rtsr", "export", "bench", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            for call in ast.walk(ast.parse(text)) if "console.status(" in text else ():
+                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("console.status"):
+                    found += 1
+                    given = ast.unparse(call.args[0])
+                    assert given.startswith("Text("), f"{path}:{call.lineno}"
+    assert found
