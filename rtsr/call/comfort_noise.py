@@ -57,7 +57,12 @@ class ComfortNoise:
         self._state = np.zeros(len(coded))
 
     def observe(self, sound: Audio) -> None:
-        """Measure real sound ``(samples, channels)``, whose quietest packets give its floor."""
+        """Measure real sound ``(samples, channels)``, whose quietest packets give its floor.
+
+        No sound at all says nothing.
+        """
+        if not sound.size:
+            return
         self._described = None
         self._levels[self._block % _BLOCKS] = math.sqrt(float(np.vdot(sound, sound)) / sound.size)
         self._block += 1
