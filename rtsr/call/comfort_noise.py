@@ -57,7 +57,10 @@ class ComfortNoise:
         self._state = np.zeros(len(coded))
 
     def observe(self, sound: Audio) -> None:
-        """Measure real sound ``(samples, channels)``, whose quietest packets give its floor."""
+        """Measure real sound ``(samples, channels)``, whose quietest packets give its floor.
+
+        No sound at all says nothing.
+        """
         if not sound.size:
             return
         self._described = None

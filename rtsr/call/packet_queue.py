@@ -34,6 +34,8 @@ class QueuedPacket:
 class PacketQueue:
     """Sorts packets of one sender; drops those that came twice.
 
+    How many wait is up to whoever takes them.
+
     Attributes:
         duplicates: packets that had been there already.
         restarts: how often the sender began to count anew.
@@ -49,6 +51,11 @@ class PacketQueue:
 
     def __len__(self) -> int:
         return len(self._packets)
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether more packets wait than anybody has a use for."""
+        return len(self._packets) > _MOST_PACKETS
 
     def first(self) -> QueuedPacket | None:
         """Return the packet that was sent first, without removing it."""
@@ -68,8 +75,6 @@ class PacketQueue:
         if len(self._recent) > 4 * _MOST_PACKETS:
             self._recent = {n for n in self._recent if n > queued.number - 2 * _MOST_PACKETS}
         bisect.insort(self._packets, queued, key=lambda other: other.number)
-        if len(self._packets) > _MOST_PACKETS:
-            self._packets.pop(0)
         if self._newest is None or queued.number > self._newest.number:
             self._newest = queued
         return queued

@@ -4,7 +4,8 @@ Every packet has its moment: its media time plus an offset, which the delay esti
 played then, or when it comes if that is a little later; nothing else waits. Where there is none in
 time, sound is made up, and if the estimator wants to wait longer, that is how: what was made up
 then counts as a wait, and the missing packet is still played if it comes. Apart from that the wait
-is stretched or shrunk in pauses.
+is stretched or shrunk in pauses. Where packets that were held up come at once, the newest of them
+are played: nobody converses over a longer wait.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rtsr.call.decoders import (
     opus_bandwidth_hz,
     packet_samples,
 )
-from rtsr.call.delay import SLACK, DelayEstimator
+from rtsr.call.delay import LONGEST_TARGET, SLACK, DelayEstimator
 from rtsr.call.formats import (
     COMFORT_NOISE,
     OPUS,
@@ -230,6 +231,7 @@ class Receiver:
             self._last_number = None
         # Events are stamped with their beginning, and comfort noise has no clock of its own.
         at = self._clock.at(
+            queued.number,
             queued.time,
             self._clock_rate(form),
             now,
@@ -243,6 +245,11 @@ class Receiver:
             self._begin(at, now)
         elif units and at < self._position:
             self._reconsider(at)
+        wait = self._due(at) - now
+        if units and wait > LONGEST_TARGET + _STEP:
+            self._skip(wait - LONGEST_TARGET, now)
+        if self._queue.is_too_long:
+            self._skip(0.0, now)
         self._last_arrival = now
 
     def poll(self, now: float) -> list[Chunk]:
@@ -275,6 +282,30 @@ class Receiver:
             self.counts.inserted_seconds += passed / UNITS
             self._position = at
             self._made_up -= passed
+
+    def _skip(self, seconds: float, now: float) -> None:
+        """Go on with what waits behind so many seconds of sound; what is left out is lost."""
+        assert self._position is not None
+        goal = self._position + round(seconds * UNITS)
+        # Sound that was due while nobody asked for it is due now.
+        due = max(self._due(self._position), now)
+        first = self._first()
+        while first is not None and len(self._queue) > 1:
+            if first.at >= goal and not self._queue.is_too_long:
+                break
+            if first.units:
+                self._drop()
+            else:
+                self._take_what_has_no_time(first)
+            first = self._first()
+        if first is not None:
+            self._position = max(self._position, first.at)
+        change = due - self._due(self._position)
+        self._offset += change
+        if change > 0.0:
+            self.counts.inserted_seconds += change
+        else:
+            self.counts.removed_seconds -= change
 
     def _next(self, now: float) -> list[Chunk] | None:
         """Return the next chunk, or ``None`` if nothing is due; an empty list means: ask again."""
@@ -422,10 +453,16 @@ class Receiver:
         queued = self._queue.first()
         return None if queued is None else self._waiting[queued.number]
 
+    def _drop(self) -> None:
+        """Leave out the first packet; it is counted when the next one is played."""
+        number = self._queue.pop().number
+        del self._waiting[number]
+        if self._last_number is None:
+            self._last_number = number - 1
+
     def _pop(self) -> QueuedPacket:
         queued = self._queue.pop()
-        # The queue may have dropped its oldest, whose notes would stay.
-        self._waiting = {n: packet for n, packet in self._waiting.items() if n > queued.number}
+        del self._waiting[queued.number]
         if self._last_number is None:
             self._last_number = queued.number
         # One that comes late was counted when the next one was played.

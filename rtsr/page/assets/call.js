@@ -85,7 +85,9 @@ async function begin() {
     await made.setLocalDescription(await made.createOffer());
     await gathered(made);
     own.signal.throwIfAborted();
-    const answer = await ask({ type: "offer", sdp: made.localDescription.sdp }, own.signal);
+    const answer = await ask({ type: "offer", sdp: made.localDescription.sdp });
+    // The server has made the call all the same, and would keep its place for it.
+    if (own.signal.aborted) { hangUp(answer.call); return; }
     call = answer.call;
     await made.setRemoteDescription({ type: "answer", sdp: answer.sdp });
     own.signal.throwIfAborted();
@@ -101,9 +103,9 @@ function on() {
   say(isSilent ? "The call is on. Press play to hear it." : "The call is on.", isSilent ? "bad" : "good");
 }
 
-async function ask(offer, signal) {
+async function ask(offer) {
   const response = await fetch("/calls", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(offer), signal,
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(offer),
   }).catch(() => { throw new Error("The server does not answer; is rtsr call web still running?"); });
   // A proxy's errors are no JSON.
   const answer = await response.json().catch(() => ({}));
@@ -112,7 +114,7 @@ async function ask(offer, signal) {
 }
 
 function end(sentence = "The call is over.", kind = "") {
-  if (call) fetch(`/calls/${call}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  if (call) hangUp(call);
   if (calling) calling.abort();
   view.close();
   if (peer) { peer.onconnectionstatechange = null; peer.close(); }
@@ -126,6 +128,10 @@ function end(sentence = "The call is over.", kind = "") {
   $("codec").disabled = false;
   $("call").textContent = "Call";
   say(sentence, kind);
+}
+
+function hangUp(name) {
+  fetch(`/calls/${name}`, { method: "DELETE", keepalive: true }).catch(() => {});
 }
 
 function silence(stream) {

@@ -44,6 +44,7 @@ export class View {
     // Messages that were sent, and for each control how many must be taken before its value counts:
     // what was on its way before does not turn back what is being turned.
     this.sent = 0;
+    this.controls = "";
     this.awaited = {};
     this.socket = new WebSocket(`${scheme}://${location.host}${path}`);
     this.socket.onmessage = (event) => this.take(JSON.parse(event.data));
@@ -93,7 +94,14 @@ export class View {
     $("about").textContent = about.text;
     $("ab").disabled = false;
     for (const section of document.querySelectorAll("main > [hidden]")) section.hidden = false;
-    this.note("");
+    const isFirst = !this.controls;
+    const controls = JSON.stringify([about.controls, about.learns]);
+    // What is being turned, typed or learnt goes on where the controls stay what they are.
+    if (controls === this.controls) return;
+    this.controls = controls;
+    if (isFirst) this.note("");
+    // What is replaced loses the focus, too.
+    this.focused = document.activeElement.id || this.focused;
     $("knobs").replaceChildren(...about.controls.filter(({ name }) => name !== "bypass").map((control) => this.knob(control)));
     if (this.focused && document.activeElement === document.body) $(this.focused)?.focus();
     this.focused = "";

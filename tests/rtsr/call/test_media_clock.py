@@ -7,10 +7,13 @@ import pytest
 from rtsr.call.media_clock import LARGEST_DISAGREEMENT, UNITS, MediaClock
 
 
-def at(clock, seconds, arrival, *, rate=8000, restarted=False, is_event=False):
-    """Media time, in seconds, of a packet with a timestamp in seconds."""
+def at(clock, seconds, arrival, *, number=0, rate=8000, restarted=False, is_event=False):
+    """Media time, in seconds, of a packet with a timestamp in seconds.
+
+    Numbers that stand still prove nothing.
+    """
     ticks = round(seconds * rate)
-    return clock.at(ticks, rate, arrival, restarted, is_event=is_event) / UNITS
+    return clock.at(number, ticks, rate, arrival, restarted, is_event=is_event) / UNITS
 
 
 def test_time_follows_timestamps_and_not_arrivals():
@@ -38,6 +41,22 @@ def test_timestamps_that_jump_are_passed_over_from_a_limit_on(beyond):
     assert at(clock, 7.02 + jump, 100.02) == pytest.approx(expected)
     # What follows goes on from there.
     assert at(clock, 7.04 + jump, 100.04) == pytest.approx(expected + 0.02)
+
+
+@pytest.mark.parametrize("held_up", [0.3, 0.5, 60.0])
+def test_packets_that_were_held_up_keep_their_times(held_up):
+    clock = MediaClock()
+    at(clock, 7.0, 100.0)
+    for number in (1, 2, 5, 6):  # two are lost
+        expected = pytest.approx(0.02 * number)
+        assert at(clock, 7.0 + 0.02 * number, 100.0 + held_up, number=number) == expected
+
+
+def test_numbers_that_go_on_do_not_hide_a_jump_of_the_timestamps():
+    clock = MediaClock()
+    at(clock, 7.0, 100.0)
+    assert at(clock, 7.52, 100.02, number=1) == pytest.approx(0.02)
+    assert at(clock, 3.0, 100.04, number=2) == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("change", ["rate", "restart"])

@@ -72,8 +72,11 @@ def test_doubles_are_counted_also_when_the_first_was_taken():
     assert (queue.duplicates, len(queue)) == (3, 0)
 
 
-def test_of_more_packets_than_anybody_waits_for_the_newest_stay():
+def test_says_when_more_packets_wait_than_anybody_waits_for():
     queue = PacketQueue()
-    for number in range(300):
+    for number in range(128):
         queue.put(packet(number))
-    assert numbers(queue) == list(range(172, 300))
+        assert not queue.is_too_long
+    queue.put(packet(128))
+    assert queue.is_too_long
+    assert numbers(queue) == list(range(129))

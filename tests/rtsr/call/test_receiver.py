@@ -230,6 +230,76 @@ def test_no_wait_is_so_long_that_nobody_could_converse():
     assert estimator.target == 0.4
 
 
+def held_up(stream, begins, lasts, every=1e9, from_second=3.0):
+    """Arrivals of packets; what falls into a stall comes at its end, at once."""
+    arrivals = []
+    for index, packet in enumerate(stream):
+        second = 0.02 * index
+        into = (second - begins) % every if second >= from_second else -1.0
+        waits = lasts - into if 0.0 <= into < lasts - 1e-9 else 0.0
+        arrivals.append((100.0 + second + waits, packet))
+    return arrivals
+
+
+@pytest.mark.parametrize(("still", "milliseconds"), [(0.9, 2.5), (3.0, 10), (3.0, 20)])
+def test_what_comes_behind_a_long_stall_is_heard(still, milliseconds):
+    # Shorter packets fill the queue sooner.
+    size = round(8 * milliseconds)
+    payload = b"".join(packet.payload for packet in packets(speech(8000, still + 6.0)))
+    arrivals = []
+    for index in range(len(payload) // size):
+        second = 0.001 * milliseconds * index
+        part = payload[index * size : (index + 1) * size]
+        waits = 2.0 + still - second if 2.0 <= second < 2.0 + still else 0.0
+        arrivals.append((100.0 + second + waits, Packet(0, index, index * size, part, ssrc=7)))
+    receiver = Receiver(FORMATS)
+    played = decoded(heard(receiver, arrivals, after=0.6))
+    behind = sum(len(c.sound) for _, c in played if c.arrival > 102.5 + still) / 8000
+    assert behind >= 0.95 * 3.5
+    # What is left of the stall is as long as the longest wait, or the queue; the rest is lost.
+    left = min(0.4, 0.128 * milliseconds)
+    assert receiver.counts.lost * milliseconds / 1000 == pytest.approx(still - left, abs=0.03)
+    assert receiver.counts.lost + len(played) == len(arrivals)
+    assert max(now - c.arrival for now, c in played) < 0.415
+
+
+def test_a_bridge_that_stood_still_itself_goes_on_with_the_newest():
+    stream = sent(packets(speech(8000, 9.0)))
+    receiver = Receiver(FORMATS)
+    heard(receiver, stream[:100])
+    # Nobody asked for anything meanwhile, and its sockets kept everything.
+    back = stream[300][0]
+    for _, packet in stream[100:300]:
+        receiver.receive(packet, back - 0.001)
+    played = decoded(heard(receiver, stream[300:], after=0.5))
+    counts = receiver.counts
+    assert sum(len(c.sound) for _, c in played if c.arrival >= back) >= 0.95 * 8000 * 3.0
+    assert counts.lost >= 170
+    assert counts.late == 0
+    assert max(now - c.arrival for now, c in played) < 0.415
+
+
+@pytest.mark.parametrize(("every", "still"), [(1.0, 0.45), (4.0, 2.0)])
+def test_stalls_do_not_add_up(every, still):
+    stream = packets(speech(8000, 15.0))
+    receiver = Receiver(FORMATS)
+    played = decoded(heard(receiver, held_up(stream, 3.0, still, every)))
+    stalls = 12.0 / every
+    assert max(now - c.arrival for now, c in played) < 0.415
+    share = 1.0 - stalls * max(0.0, still - 0.38) / 15.0
+    assert sum(len(c.sound) for _, c in played) >= 0.95 * share * 8000 * 15.0
+    assert receiver.wait_ms < 415.0
+
+
+def test_a_sender_that_stops_its_clock_in_a_pause_is_heard_whole():
+    stream = sent(packets(speech(8000, 6.0)))
+    later = [(at + 5.0, packet) for at, packet in stream[150:]]
+    receiver = Receiver(FORMATS)
+    played = decoded(heard(receiver, stream[:150] + later))
+    assert (receiver.counts.late, receiver.counts.lost, len(played)) == (0, 0, len(stream))
+    assert max(now - c.arrival for now, c in played) < 0.01
+
+
 def test_order_and_doubles_do_not_matter():
     stream = packets(speech(8000, 4.0))
     straight = sound_of(heard(Receiver(FORMATS), sent(stream), after=0.0))

@@ -39,7 +39,14 @@ const later = (act) => (lagMs ? setTimeout(act, lagMs) : act());
 globalThis.WebSocket = class extends WebSocket {
   constructor(...given) { super(...given); sockets.push(this); }
   send(message) { later(() => super.send(message)); }
-  set onmessage(take) { super.onmessage = (event) => later(() => take(event)); }
+  set onmessage(take) {
+    this.taker = take;
+    super.onmessage = (event) => later(() => {
+      const message = JSON.parse(event.data);
+      if (message.kind === 'about') globalThis.toldAbout = message;
+      take(event);
+    });
+  }
 };
 addEventListener('DOMContentLoaded', () => {
   globalThis.uPlot = class extends uPlot {
@@ -277,6 +284,36 @@ def test_nothing_turns_back_while_the_network_takes_its_time(look: Look) -> None
         await browser.until(f"lookedAt.taken === {taken + 2}", 5)
         assert session.controls.get("bypass") == 0.0
         assert await browser.run(f"{switch}.getAttribute('aria-checked')") == "true"
+
+    look(session, visit)
+
+
+def test_what_is_told_again_leaves_what_is_being_turned_alone(look: Look) -> None:
+    session = Session()
+    knob = "document.getElementById('knob-level_db')"
+    about = "document.getElementById('about')"
+    learning = f"{content('note')} === 'Move the MIDI knob for Amount.'"
+
+    async def visit(browser: Browser, _: Served) -> None:
+        await browser.run(
+            "globalThis.again = (change) => { const [socket] = sockets;"
+            " socket.taker({ data: JSON.stringify(change(structuredClone(toldAbout))) }); };"
+            f"document.getElementById('learn-wet').click(); {knob}.focus(); {knob}.was = true"
+        )
+        await browser.until(learning)
+        await browser.run("again((about) => ({ ...about, text: 'Other blocks.' }))")
+        await browser.until(f"{about}.textContent === 'Other blocks.'")
+        assert await browser.run(f"{knob}.was && document.activeElement === {knob}")
+        assert await browser.run(learning)
+        # Other ranges are other knobs, which keep the focus.
+        await browser.run(
+            "again((about) => { about.controls.find(({ name }) => name === 'level_db').high = 3;"
+            " return about; })"
+        )
+        assert not await browser.run(f"{knob}.was")
+        assert await browser.run(f"Number({knob}.max)") == 3
+        assert await browser.run(f"document.activeElement === {knob}")
+        assert await browser.run(learning)
 
     look(session, visit)
 
