@@ -98,10 +98,3 @@ def test_a_described_colour_is_that_of_its_reflection_coefficients(codes):
     )
     for lag in (1, 2, 3):
         assert abs(np.mean(white[lag:] * white[:-lag])) < 0.03 * np.mean(white**2)
-
-
-def test_no_sound_says_nothing_of_the_noise():
-    noise = ComfortNoise()
-    noise.describe(bytes([60]))
-    noise.observe(np.zeros((0, 1), np.float32))
-    assert noise.is_described
