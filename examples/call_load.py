@@ -206,9 +206,8 @@ async def place(engine, orders, sent_at, number, arguments, times) -> None:
     await asyncio.sleep(PERIOD * number / arguments.calls)
     end = time.monotonic() + arguments.seconds
     while (left := end - time.monotonic()) > 0.5:
-        length = (
-            arguments.call_seconds * chance.uniform(0.5, 1.5) if arguments.call_seconds else left
-        )
+        mean = arguments.call_seconds
+        length = left if mean is None else mean * chance.uniform(0.5, 1.5)
         await call(engine, orders, sent_at, number, min(left, length), times)
 
 
@@ -281,7 +280,8 @@ def main() -> None:
     parser.add_argument("--model", default="small-int8")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    if arguments.seconds < 1.0:
+    lengths = arguments.seconds, arguments.call_seconds
+    if not all(length is None or length >= 1.0 for length in lengths):
         parser.error("calls last 1 s or more")
     try:
         asyncio.run(run(arguments))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from example_run import run_example
 from network import speech
 from scipy.signal import resample_poly
 
@@ -112,6 +113,14 @@ def test_load(stand_in):
     whole, without_wait = (float(each) for each in re.findall(r"p50 ([\d.]+)", text))
     assert 0.0 < without_wait <= whole
     assert "0 calls, 2 places free" in text
+
+
+@needs_calls
+@pytest.mark.parametrize("seconds", ["0", "nan"])
+def test_calls_without_a_packet_are_refused(seconds):
+    done = run_example("call_load.py", "--call-seconds", seconds)
+    assert done.returncode == 2
+    assert done.stderr.endswith("calls last 1 s or more\n")
 
 
 def test_livekit(tmp_path):
