@@ -169,6 +169,10 @@ def test_packet_around_the_network(benchmark):
         def step():
             batch.step()
 
-        benchmark.pedantic(take_finished_and_receive, setup=step, rounds=500, warmup_rounds=9)
-    assert len(sent) > 500
+        # By hand, since a run that times nothing has no rounds to warm up in.
+        for _ in range(9):
+            step()
+            take_finished_and_receive()
+        benchmark.pedantic(take_finished_and_receive, setup=step, rounds=500)
+    assert len(sent) >= next(numbers) - 5
     assert path.stream.fallback_seconds == 0.0
