@@ -6,6 +6,8 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,16 +40,23 @@ def take(folder: Path) -> None:
         assert (folder / LOCK).exists()
 
 
-def test_a_second_process_is_refused_until_the_first_one_dies(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "new"
+@contextmanager
+def held_by(program: str, folder: Path, says: str) -> Iterator[subprocess.Popen[str]]:
+    """While another process, which says so, has the folder, until it is killed."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS_IT, folder],
+        [sys.executable, "-c", program, folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == "has it\n"
+        assert other.stdout.readline() == f"{says}\n"
+        yield other
+
+
+def test_a_second_process_is_refused_until_the_first_one_dies(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "new"
+    with held_by(HOLDS_IT, folder, "has it") as other:
         with pytest.raises(RtsrError, match=r"Another training writes to .*new; wait until"):
             take(folder)
         other.kill()
@@ -56,15 +65,8 @@ def test_a_second_process_is_refused_until_the_first_one_dies(tmp_path: Path) ->
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_process_that_it_forked_does_not_keep_it(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", FORKS_WITH_IT, tmp_path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as run:
-        assert run.stdout is not None
-        # Said by the child; the run itself waits to be killed.
-        assert run.stdout.readline() == "forked\n"
+    # Said by the child; the run itself waits to be killed.
+    with held_by(FORKS_WITH_IT, tmp_path, "forked") as run:
         with pytest.raises(RtsrError, match="Another training writes to"):
             take(tmp_path)
         run.kill()
