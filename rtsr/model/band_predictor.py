@@ -24,8 +24,6 @@ from rtsr.model.level_network import LevelNetwork
 from rtsr.model.level_path import Levels
 from rtsr.model.streaming import State, branch
 
-#: by how much the gains of sound that is no speech move from where they are to the predicted level
-OTHER_TRUST = 0.5
 #: mean power of a bin that is added before logarithms; white noise of full scale has one
 LEAST_POWER = 1e-10
 #: initial level of every band in training relative to the input's, and the output's scale, in
@@ -96,6 +94,7 @@ class BandPredictor(LevelNetwork):
         features = 3 * bands + 1
         super().__init__(config, sizes, features, bands + 1)
         self.trust = config.predictor_trust
+        self.other_trust = config.predictor_other_trust
         with torch.no_grad():
             self.head.bias[:bands] = FIRST_LEVEL / LEVEL_SCALE
             self.head.bias[bands:] = 0.0
@@ -131,7 +130,7 @@ class BandPredictor(LevelNetwork):
         trust = self.trust * predicted.logit.sigmoid().square()
         absolute = predicted.speech
         if predicted.other is not None:
-            of_other = OTHER_TRUST * (-predicted.logit).sigmoid().square()
+            of_other = self.other_trust * (-predicted.logit).sigmoid().square()
             speech, trust = trust, trust + of_other
             absolute = (speech * absolute + of_other * predicted.other) / trust
         return Levels(absolute - level.log(), trust), following

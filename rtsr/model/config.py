@@ -46,7 +46,8 @@ class ModelConfig:
     0 there is none. ``predictor_trust`` is the share of the way, above 0 to 1, that the gains of
     what is surely speech move to the levels that it predicts. ``predictor_other`` is the hidden
     width of its part for sound other than speech; with 0, as in older models, it knows the levels
-    of speech alone. It counts only with a band predictor.
+    of speech alone, and ``predictor_other_trust`` the share of the way that the gains of what is
+    surely no speech move to the levels of that part. These count only with a band predictor.
 
     ``decoder_free_bins``, off in the named sizes, lets the decoder also set magnitude and phase of
     every bin. Such phases hardly change from hop to hop, which is audible as lines at multiples of
@@ -85,6 +86,7 @@ class ModelConfig:
     predictor_memory: int = 64
     predictor_trust: float = 0.5
     predictor_other: int = 0
+    predictor_other_trust: float = 0.5
 
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
@@ -92,10 +94,9 @@ class ModelConfig:
         for name, least in _LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be {least:g} or more")
-        if not 0.0 < self.predictor_trust <= 1.0:
-            raise ValueError(
-                f"predictor_trust is {self.predictor_trust:g}; it must be above 0 and at most 1"
-            )
+        for name in ("predictor_trust", "predictor_other_trust"):
+            if not 0.0 < (trust := getattr(self, name)) <= 1.0:
+                raise ValueError(f"{name} is {trust:g}; it must be above 0 and at most 1")
         if self.flow_middle % self.attention_heads:
             raise ValueError("flow_middle must be a multiple of attention_heads")
         for part in ("level", "predictor"):

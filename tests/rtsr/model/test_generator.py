@@ -348,17 +348,25 @@ def test_the_configuration_says_how_far_the_gains_of_speech_move(trust):
     assert_gains_move(seeded(replace(TINY, predictor_trust=trust), 3).eval(), 99.0, trust)
 
 
+@pytest.mark.parametrize("trust", [0.1, 0.3, 1.0])
+def test_the_configuration_says_how_far_the_gains_of_other_sound_move(trust):
+    tiny = replace(TINY, predictor_other=8, predictor_other_trust=trust)
+    assert_gains_move(seeded(tiny, 3).eval(), -99.0, trust)
+
+
 def test_models_that_do_not_say_how_far_move_half_way():
     """As all did before it was a setting: restoring one of them must give what it was."""
-    before = TINY.to_dict()
-    del before["predictor_trust"]
-    assert_gains_move(seeded(ModelConfig.from_dict(before), 3).eval(), 99.0, 0.5)
+    before = replace(TINY, predictor_other=8).to_dict()
+    del before["predictor_trust"], before["predictor_other_trust"]
+    for speech in (99.0, -99.0):
+        assert_gains_move(seeded(ModelConfig.from_dict(before), 3).eval(), speech, 0.5)
 
 
 @pytest.mark.parametrize("trust", [-0.1, 0.0, 1.1, math.nan])
-def test_what_is_no_share_of_the_way_is_refused(trust):
-    with pytest.raises(ValueError, match="predictor_trust is"):
-        replace(TINY, predictor_trust=trust)
+@pytest.mark.parametrize("name", ["predictor_trust", "predictor_other_trust"])
+def test_what_is_no_share_of_the_way_is_refused(name, trust):
+    with pytest.raises(ValueError, match=f"{name} is"):
+        replace(TINY, **{name: trust})
 
 
 def assert_gains_move(tiny, speech, share):

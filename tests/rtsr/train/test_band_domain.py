@@ -7,7 +7,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rtsr.model.band_predictor import OTHER_TRUST  # noqa: E402
 from rtsr.model.config import configuration  # noqa: E402
 from rtsr.model.generator import seeded  # noqa: E402
 from rtsr.train.band_domain import BandDomain  # noqa: E402
@@ -88,7 +87,7 @@ def test_the_powers_are_those_that_the_model_measures():
         said = tiny.predict_from_bands(bands.power, f_prior)
         _, running = tiny.predict_levels(narrow, f_prior, state)
     speech = tiny.config.predictor_trust * said.logit.sigmoid().square()
-    other = OTHER_TRUST * (-said.logit).sigmoid().square()
+    other = tiny.config.predictor_other_trust * (-said.logit).sigmoid().square()
     levels = (speech * said.speech + other * said.other) / (speech + other)
     error = (levels - running.log() - expected)[:, 5:].abs()
     assert error.max() < 0.05
