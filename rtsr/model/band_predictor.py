@@ -111,7 +111,7 @@ class BandPredictor(LevelNetwork):
         f_prior: Tensor,
         path: Tensor | None,
         state: State,
-    ) -> tuple[Levels, State]:
+    ) -> tuple[tuple[Levels, Tensor], State]:
         """Predict the levels of one block.
 
         Args:
@@ -123,17 +123,19 @@ class BandPredictor(LevelNetwork):
 
         Returns:
             The levels of all bands, including the input's, whose trust ``(batch, frames, 1)`` is
-            the share by which the gains follow them, and the next state.
+            the share by which the gains follow them, with how far the sound counts as speech
+            ``(batch, frames, 1)``, 0 to 1, and the next state.
         """
         predicted, following = self.predict(power, f_prior, path, state)
         # Squared, so that a doubt counts for little: other sound is taken for speech by a sixth.
-        trust = self.trust * predicted.logit.sigmoid().square()
+        spoken = predicted.logit.sigmoid().square()
+        trust = self.trust * spoken
         absolute = predicted.speech
         if predicted.other is not None:
             of_other = self.other_trust * (-predicted.logit).sigmoid().square()
             speech, trust = trust, trust + of_other
             absolute = (speech * absolute + of_other * predicted.other) / trust
-        return Levels(absolute - level.log(), trust), following
+        return (Levels(absolute - level.log(), trust), spoken), following
 
     def predict(
         self,

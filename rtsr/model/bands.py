@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-NYQUIST = 24_000.0
+from rtsr.model.config import NYQUIST
 
 
 def _mel(hz: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rtsr.model.bands import NYQUIST
-from rtsr.model.config import ModelConfig
+from rtsr.model.config import NYQUIST, ModelConfig
 from rtsr.model.layers import (
     FrameNorm,
     FrequencyEmbedding,

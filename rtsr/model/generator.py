@@ -16,13 +16,16 @@ from rtsr.model.analysis import (
     SpectralEnergy,
 )
 from rtsr.model.band_predictor import BandPredictor, Prediction
-from rtsr.model.config import ModelConfig
+from rtsr.model.config import NYQUIST, ModelConfig
 from rtsr.model.excitation import BINS, Excitation
 from rtsr.model.flow import VelocityNet, euler, start_point
 from rtsr.model.level_path import LevelPath, Levels
 from rtsr.model.nrae import CarrierGains, Decoder, Encoder
 from rtsr.model.streaming import State, StreamingModule, branch
 from rtsr.model.synthesis import OverlapAdd, SynthesisMask
+
+#: Hz of missing band below which what is added fades with the width of it
+CEILING_FADE_HZ = 100.0
 
 
 @dataclass
@@ -31,7 +34,8 @@ class Conditioning:
 
     ``frames`` ``(batch, frames, 1440)``, ``level`` ``(batch, frames, 1)``, ``z`` ``(batch, frames,
     latent)``, ``hidden`` ``(batch, frames, encoder_width)``; where they are computed, ``levels`` of
-    the level path and ``predicted`` ones of the band predictor, if the model has such.
+    the level path and ``predicted`` ones of the band predictor, if the model has such, and
+    ``spoken`` ``(batch, frames, 1)``, how far the sound counts as speech, 0 to 1.
     """
 
     frames: Tensor
@@ -40,6 +44,7 @@ class Conditioning:
     hidden: Tensor
     levels: Levels | None = None
     predicted: Levels | None = None
+    spoken: Tensor | None = None
 
 
 class Generator(StreamingModule):
@@ -110,8 +115,10 @@ class Generator(StreamingModule):
                 power, level, f_prior, branch(state, "level_path")
             )
         if self.band_predictor is not None and with_prediction:
-            conditioning.predicted, following["band_predictor"] = self.band_predictor.step(
-                power, level, f_prior, heard, branch(state, "band_predictor")
+            (conditioning.predicted, conditioning.spoken), following["band_predictor"] = (
+                self.band_predictor.step(
+                    power, level, f_prior, heard, branch(state, "band_predictor")
+                )
             )
         return conditioning, following
 
@@ -183,6 +190,7 @@ class Generator(StreamingModule):
         ``cutoffs`` are ``f_prior`` and ``f_target`` in Hz.
         """
         levels = [one for one in (conditioning.levels, conditioning.predicted) if one is not None]
+        cutoffs = (cutoffs[0], self._other_target(cutoffs[1]))
         return self.decoder.gains(z, conditioning.hidden, cutoffs, levels, branch(state, "decoder"))
 
     def decode(
@@ -214,9 +222,33 @@ class Generator(StreamingModule):
         of_input = self.excitation(conditioning.frames, conditioning.level, cutoffs[0])
         # A complex bin of unit mean power has parts of variance one half.
         spectrum = noise.unflatten(2, (1, 2, BINS)) * 0.5**0.5
-        mask = self.synthesis_mask(*cutoffs)
+        mask = self._mask(conditioning, *cutoffs)
         frames = self.decoder.synthesise(gains, torch.cat([spectrum, of_input], dim=2), mask)
         return self.overlap_add.step(frames * conditioning.level, branch(state, "overlap_add"))
+
+    def _other_target(self, f_target: Tensor) -> Tensor:
+        """Return where sound that is no speech ends, in Hz.
+
+        Who asks for all of the band, up to 24 kHz, gets all of it.
+        """
+        if self.config.other_ceiling >= NYQUIST:
+            return f_target
+        lower = f_target.clamp(max=self.config.other_ceiling)
+        return torch.where(f_target < NYQUIST, lower, f_target)
+
+    def _mask(self, conditioning: Conditioning, f_prior: Tensor, f_target: Tensor) -> Tensor:
+        """Return the gains of the generated band's bins ``(batch, frames, 301)``.
+
+        Recordings of speech have the noise floor of their microphone up to 24 kHz. Most music and
+        effects were published at 44.1 kHz and end where that does.
+        """
+        if conditioning.spoken is None or self.config.other_ceiling >= NYQUIST:
+            return self.synthesis_mask(f_prior, f_target)
+        of_other = self._other_target(f_target)
+        ceiling = of_other + conditioning.spoken * (f_target - of_other)
+        # What ends at its ceiling already gets nothing of the two ramps, which overlap.
+        is_missing = ((ceiling - f_prior) / CEILING_FADE_HZ).clamp(0.0, 1.0)
+        return self.synthesis_mask(f_prior, ceiling) * is_missing
 
     def step(
         self, audio: Tensor, noise: Tensor, f_prior: Tensor, f_target: Tensor, state: State
@@ -245,7 +277,7 @@ class Generator(StreamingModule):
             z,
             conditioning.z,
             conditioning.hidden,
-            (f_prior, f_target),
+            (f_prior, self._other_target(f_target)),
             [branch(state, name) for name in times],
         )
         following.update(zip(times, velocities, strict=True))

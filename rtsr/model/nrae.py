@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rtsr.model.analysis import Features
-from rtsr.model.bands import NYQUIST, band_interpolation
-from rtsr.model.config import SYNTHESIS_FRAME, ModelConfig
+from rtsr.model.bands import band_interpolation
+from rtsr.model.config import NYQUIST, SYNTHESIS_FRAME, ModelConfig
 from rtsr.model.excitation import BINS
 from rtsr.model.fourier import InverseRealTransform
 from rtsr.model.layers import ConvNeXtBlock, FrameNorm, FrequencyEmbedding, Pointwise
