@@ -34,6 +34,8 @@ class EnhanceReport:
     """What :func:`enhance_file` did.
 
     Attributes:
+        cutoff_hz: where the content of the input's end ends, as given or as measured.
+        highest_cutoff_hz: the highest that it was anywhere in the input.
         block_ms: sound that one step of the engine takes in; of an input above 48 kHz less than was
             asked for, for its engine's clock is as much faster.
         real_time_factor: seconds of audio per second of compute, reading and writing included,
@@ -53,6 +55,7 @@ class EnhanceReport:
     channels: int
     seconds: float
     cutoff_hz: float
+    highest_cutoff_hz: float
     output: Path
     output_rate: int
     model: str
@@ -70,16 +73,15 @@ class EnhanceReport:
     colour: Colour | AutoColour | None
 
     def bandwidth(self) -> str:
-        """Say where the input's content ends and, of a rate above 48 kHz, what that means."""
-        content = f"content of the input up to {self.cutoff_hz:.0f} Hz"
+        """Say up to where the input has content and, of a rate above 48 kHz, what that means."""
+        highest_hz = self.highest_cutoff_hz
+        content = f"content of the input up to {highest_hz:.0f} Hz"
         if self.input_rate not in HIGH_RATES:
             return content
-        if self.cutoff_hz >= FULL_BAND_HZ * self.input_rate / SAMPLE_RATE:
+        if highest_hz >= FULL_BAND_HZ * self.input_rate / SAMPLE_RATE:
             return f"{content}: full band"
         rates = (*SUPPORTED_RATES, *HIGH_RATES)
-        enough = min(
-            (rate for rate in rates if rate >= 2 * self.cutoff_hz), default=self.input_rate
-        )
+        enough = min((rate for rate in rates if rate >= 2 * highest_hz), default=self.input_rate)
         return f"{content}: a rate of {enough} Hz would hold all of it"
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ class EnhanceReport:
                 "channels": self.channels,
                 "seconds": round(self.seconds, 6),
                 "cutoff_hz": round(self.cutoff_hz, 1),
+                "highest_cutoff_hz": round(self.highest_cutoff_hz, 1),
                 "missing_samples": self.missing_samples,
                 "truncated": self.truncated,
             },
@@ -252,7 +255,7 @@ def enhance_file(
                 reader.length_is_stated,
             ) as writer:
                 started = time.perf_counter()
-                received, cutoff_hz = _stream(reader, upsampler, writer, progress)
+                received, cutoff_hz, highest_hz = _stream(reader, upsampler, writer, progress)
                 writer.commit()
                 elapsed = time.perf_counter() - started + scanned
             return EnhanceReport(
@@ -261,6 +264,7 @@ def enhance_file(
                 channels=reader.channels,
                 seconds=received / reader.rate,
                 cutoff_hz=cutoff_hz,
+                highest_cutoff_hz=highest_hz,
                 output=target,
                 output_rate=output_rate,
                 model=upsampler.model.name,
@@ -281,13 +285,16 @@ def enhance_file(
 
 def _stream(
     reader: SoundInput, upsampler: Upsampler, writer: OutputFile, progress: Progress | None
-) -> tuple[int, float]:
-    """Move all blocks; returns the frames read and the cutoff at the end of the input."""
+) -> tuple[int, float, float]:
+    """Move all blocks; returns the frames read, the cutoff at their end and the highest one."""
     early = upsampler.latency.algorithmic_samples
     received = 0
+    highest_hz = 0.0
     for block in reader.blocks():
         received += len(block)
         wide = upsampler.process(block)
+        if upsampler.statistics.steps:  # before the first one nothing is measured
+            highest_hz = max(highest_hz, upsampler.cutoff_hz)
         if early < len(wide):
             writer.write(wide[early:])
         early = max(0, early - len(wide))
@@ -298,7 +305,7 @@ def _stream(
     cutoff_hz = upsampler.cutoff_hz
     rest = upsampler.flush().reshape(-1, upsampler.channels)
     writer.write(rest[early:])
-    return received, cutoff_hz
+    return received, cutoff_hz, max(highest_hz, cutoff_hz)
 
 
 def _scan(source: Path, reader: SoundInput) -> float:

@@ -545,7 +545,16 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
         "clipped_samples",
         "colour",
     }
-    assert {"path", "rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
+    assert set(fields["input"]) == {
+        "path",
+        "rate",
+        "channels",
+        "seconds",
+        "cutoff_hz",
+        "highest_cutoff_hz",
+        "missing_samples",
+        "truncated",
+    }
     assert fields["input"]["path"] == str(tmp_path / "in.wav")
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]
