@@ -40,6 +40,8 @@ class EnhanceReport:
             asked for, for its engine's clock is as much faster.
         real_time_factor: seconds of audio per second of compute, reading and writing included,
             loading the model not.
+        added_steps: steps that added something to the input; 0 where its content reached beyond the
+            ceiling throughout, or ``wet`` is 0.
         degraded_blocks: 10 ms blocks that came out without a high band.
         repaired_samples: input samples that were not usable numbers.
         limited_samples: output samples that the limiter turned down.
@@ -64,6 +66,7 @@ class EnhanceReport:
     latency: Latency
     step_ms: StepTimes
     real_time_factor: float
+    added_steps: int
     degraded_blocks: int
     repaired_samples: int
     limited_samples: int
@@ -109,6 +112,7 @@ class EnhanceReport:
             },
             "step_ms": _rounded(asdict(self.step_ms)),
             "real_time_factor": round(self.real_time_factor, 3),
+            "added_steps": self.added_steps,
             "degraded_blocks": self.degraded_blocks,
             "repaired_samples": self.repaired_samples,
             "limited_samples": self.limited_samples,
@@ -273,6 +277,7 @@ def enhance_file(
                 latency=upsampler.latency,
                 step_ms=upsampler.statistics.step_ms,
                 real_time_factor=received / reader.rate / elapsed,
+                added_steps=upsampler.statistics.added_steps,
                 degraded_blocks=upsampler.statistics.degraded_blocks,
                 repaired_samples=upsampler.statistics.repaired_samples,
                 limited_samples=upsampler.statistics.limited_samples,

@@ -539,6 +539,7 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
         "latency",
         "step_ms",
         "real_time_factor",
+        "added_steps",
         "degraded_blocks",
         "repaired_samples",
         "limited_samples",
