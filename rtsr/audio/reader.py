@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import threading
@@ -234,18 +235,25 @@ def _check_readable(path: Path) -> None:
         raise AudioFormatError(f"Input file '{path}' does not exist.")
     if path.is_dir():
         raise AudioFormatError(f"Input '{path}' is a folder; give one sound file.")
+    if not path.is_file():
+        # A pipe that is opened and closed loses its writer, so that libsndfile alone opens it.
+        if not os.access(path, os.R_OK):
+            raise _unreadable(path, os.strerror(errno.EACCES))
+        return
     try:
         with path.open("rb") as file:
-            empty = path.is_file() and not file.read(1)
+            empty = not file.read(1)
     except OSError as error:
-        raise AudioFormatError(
-            f"Input file '{path}' cannot be read: {error.strerror or error}."
-        ) from None
+        raise _unreadable(path, error.strerror or str(error)) from None
     if empty:
         raise AudioFormatError(f"Input file '{path}' is empty (0 bytes).")
     # libsndfile's MP3 decoder believes the extension and complains on stderr by itself.
-    if path.suffix.lower() == ".mp3" and path.is_file() and not _holds_mpeg_header(path):
+    if path.suffix.lower() == ".mp3" and not _holds_mpeg_header(path):
         raise UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
+
+
+def _unreadable(path: Path, reason: str) -> AudioFormatError:
+    return AudioFormatError(f"Input file '{path}' cannot be read: {reason}.")
 
 
 def _refusal(path: Path, error: Exception) -> AudioFormatError:
@@ -257,6 +265,8 @@ def _refusal(path: Path, error: Exception) -> AudioFormatError:
     reason = str(error).split(": ", 1)[-1].rstrip(".")
     if "not recognised" in reason:
         return UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
+    if "System error" in reason and not path.is_file():  # as of a socket
+        return _unreadable(path, "the system does not open it")
     if "does not exist" in reason:  # what libsndfile says of any MP3 that it cannot decode
         return UnreadableFileError(f"Input file '{path}' is damaged and cannot be read.")
     if "malformed" in reason and path.is_file() and _is_cut_off_ogg(path):
