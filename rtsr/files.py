@@ -217,7 +217,8 @@ def enhance_file(
     if cutoff is None and source.exists() and not (source.is_file() or source.is_dir()):
         raise AudioFormatError(
             f"Input '{source}' is a pipe or a device, and a file is read twice, first to measure "
-            "where its content ends; give the cutoff (--cutoff HZ), or save it as a file first."
+            "where its content ends; give the cutoff (--cutoff HZ), which works for WAV, AIFF, AU, "
+            "MP3 and Ogg, or save it as a file first."
         )
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))

@@ -55,6 +55,9 @@ _MPEG_SEARCH_BYTES = 1 << 16
 # A thread that finds stderr silenced by another would leave it so.
 _STDERR = threading.Lock()
 
+# What libsndfile opens from a pipe, and then reads without its first samples, or not at all.
+_NOT_FROM_PIPES = ("CAF", "RF64")
+
 _NOT_A_SOUND_FILE = (
     "Input file '{path}' is not a sound file that can be read; "
     "accepted: WAV, FLAC, Ogg, Opus, MP3, AIFF and what else libsndfile reads, and with PyAV "
@@ -137,6 +140,12 @@ class InputFile(Closing):
                 self._file: Any = StreamedFile(native_name(path))
         except (soundfile.LibsndfileError, TypeError) as error:
             raise _refusal(path, error) from None
+        if self._file.format in _NOT_FROM_PIPES and not path.is_file():
+            self.close()
+            raise AudioFormatError(
+                f"Input '{path}' is a pipe or a device, and {self._file.format} cannot be read "
+                "from one; save it as a file first."
+            )
         self.rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.frames = int(self._file.frames)
@@ -267,9 +276,14 @@ def _refusal(path: Path, error: Exception) -> AudioFormatError:
         return UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
     if "System error" in reason and not path.is_file():  # as of a socket
         return _unreadable(path, "the system does not open it")
+    if not path.is_file():  # FLAC, for one, has libsndfile seek, and then say that it is damaged
+        return AudioFormatError(
+            f"Input '{path}' cannot be read from a pipe or a device: its format needs a file, or "
+            "it is damaged; save it as a file first."
+        )
     if "does not exist" in reason:  # what libsndfile says of any MP3 that it cannot decode
         return UnreadableFileError(f"Input file '{path}' is damaged and cannot be read.")
-    if "malformed" in reason and path.is_file() and _is_cut_off_ogg(path):
+    if "malformed" in reason and _is_cut_off_ogg(path):
         return UnreadableFileError(
             f"Input file '{path}' ends before its stream does, and no sample of it is whole."
         )

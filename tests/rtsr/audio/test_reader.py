@@ -63,3 +63,23 @@ def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         listener.bind("in.wav")
         with pytest.raises(AudioFormatError, match="cannot be read: the system does not open it"):
             open_input(Path("in.wav"))
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="this system does not name its pipes")
+@pytest.mark.parametrize(
+    ("layout", "subtype"),
+    [("FLAC", "PCM_16"), ("RF64", "PCM_16"), ("CAF", "PCM_16"), ("CAF", "ALAC_16")],
+)
+def test_what_needs_a_file_is_not_called_damaged_in_a_pipe(
+    layout: str, subtype: str, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    soundfile.write(whole, np.full(800, 0.1), 8000, format=layout, subtype=subtype)
+    reading, writing = os.pipe()
+    os.write(writing, whole.read_bytes())
+    os.close(writing)
+    try:
+        with pytest.raises(AudioFormatError, match=r"from .* save it as a file first\.$"):
+            open_input(Path(f"/dev/fd/{reading}"))
+    finally:
+        os.close(reading)
