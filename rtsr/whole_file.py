@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from pathlib import Path
 
 from rtsr.errors import ArgumentError, RtsrError
@@ -44,7 +45,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def name_beside(target: Path) -> Path:
     """Return a hidden name in the same folder, which no other file has, to write under first."""
     # Systems count the bytes of a name, up to 255 of them, and not its letters.
-    begins = os.fsencode(target.name)[:200].decode(errors="ignore")
+    start = os.fsencode(target.name)[:200]
+    begins = start.decode(sys.getfilesystemencoding(), errors="ignore")
     return target.with_name(f".{begins}.{secrets.token_hex(4)}.partial")
 
 
