@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rtsr.arguments import check_stream_format
-from rtsr.audio.reader import SoundInput, open_input
+from rtsr.arguments import check_integer, check_stream_format
+from rtsr.audio.reader import SoundInput, is_stream, open_input
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import FULL_BAND_HZ, measure_cutoff_stream
 from rtsr.colour.auto import AutoColour
@@ -214,12 +214,13 @@ def enhance_file(
         RtsrError: equal paths, nothing in the input, a full disk.
     """
     source, target = Path(input), Path(output)
-    if cutoff is None and source.exists() and not (source.is_file() or source.is_dir()):
+    if cutoff is None and is_stream(source):
         raise AudioFormatError(
             f"Input '{source}' is a pipe or a device, and a file is read twice, first to measure "
             "where its content ends; give the cutoff (--cutoff HZ), which works for WAV, AIFF, AU, "
             "MP3 and Ogg, or save it as a file first."
         )
+    check_integer("block length", block_ms)
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
         raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")

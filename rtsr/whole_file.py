@@ -66,8 +66,17 @@ def check_writable(path: Path) -> None:
 
 
 def check_different(source: Path, target: Path) -> None:
-    """Raise :class:`ArgumentError` where a file would be replaced by what is made of it."""
-    if source.exists() and target.exists() and os.path.samefile(source, target):
+    """Raise :class:`ArgumentError` where a file would be replaced by what is made of it.
+
+    Raises:
+        RtsrError: the system refuses to look, as where a name is too long.
+    """
+    try:
+        same = source.exists() and target.exists() and os.path.samefile(source, target)
+    except OSError as error:
+        name = error.filename or target
+        raise RtsrError(f"'{name}' cannot be opened: {error.strerror or error}.") from None
+    if same:
         raise ArgumentError(
             f"Input and output are the same file '{source}'; give the output another name."
         )

@@ -239,12 +239,25 @@ def native_name(path: Path) -> str | bytes:
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
+def is_stream(path: Path) -> bool:
+    """Return whether a path leads to what is read only once: a pipe or a device.
+
+    Raises:
+        AudioFormatError: the system refuses to look, as where a name is too long.
+    """
+    try:
+        return path.exists() and not (path.is_file() or path.is_dir())
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from None
+
+
 def _check_readable(path: Path) -> None:
+    streams = is_stream(path)
     if not path.exists():
         raise AudioFormatError(f"Input file '{path}' does not exist.")
     if path.is_dir():
         raise AudioFormatError(f"Input '{path}' is a folder; give one sound file.")
-    if not path.is_file():
+    if streams:
         # A pipe that is opened and closed loses its writer, so that libsndfile alone opens it.
         if not os.access(path, os.R_OK):
             raise _unreadable(path, os.strerror(errno.EACCES))
