@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 
 from rtsr import Upsampler
+from rtsr.audio.reader import native_name
 from rtsr.errors import RtsrError
 from rtsr.whole_file import check_different
 
@@ -31,7 +32,7 @@ PACKET = round(RATE * PACKET_SECONDS)
 
 def read_voice(path: Path) -> np.ndarray:
     """Read a mono recording at 8 kHz, 16 bits ``(samples,)``, as a decoder (G.711) gives it."""
-    voice, rate = soundfile.read(path, dtype="int16")
+    voice, rate = soundfile.read(native_name(path), dtype="int16")
     if rate != RATE or voice.ndim != 1 or len(voice) < PACKET:
         raise RtsrError(f"'{path}' must hold at least 20 ms of mono sound at {RATE} Hz.")
     return voice

@@ -21,6 +21,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from rtsr import Colour, RtsrError, enhance_file, learn_colour
+from rtsr.audio.reader import native_name
 from rtsr.colour.bands import NARROW_RATES
 from rtsr.colour.degrade import degrade
 from rtsr.colour.learn import read_recording
@@ -82,12 +83,14 @@ def try_on(
     """
     folder.mkdir(parents=True, exist_ok=True)
     narrow = folder / NARROW
-    soundfile.write(narrow, degrade(sound, rate), rate, subtype="PCM_16")
+    soundfile.write(native_name(narrow), degrade(sound, rate), rate, subtype="PCM_16")
     rows = {}
     for (case, name), used in zip(CASES.items(), (None, colour), strict=True):
         wide = folder / name
         enhance_file(narrow, wide, colour=used)
-        rows[case] = evaluate(sound[:, 0], soundfile.read(wide)[0], rate / 2.0, METRICS)
+        rows[case] = evaluate(
+            sound[:, 0], soundfile.read(native_name(wide))[0], rate / 2.0, METRICS
+        )
     return rows
 
 

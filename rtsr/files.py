@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rtsr.arguments import check_stream_format
-from rtsr.audio.reader import SoundInput, open_input
+from rtsr.arguments import check_integer, check_stream_format
+from rtsr.audio.reader import SoundInput, is_stream, open_input
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import FULL_BAND_HZ, measure_cutoff_stream
 from rtsr.colour.auto import AutoColour
@@ -34,10 +34,14 @@ class EnhanceReport:
     """What :func:`enhance_file` did.
 
     Attributes:
+        cutoff_hz: where the content of the input's end ends, as given or as measured.
+        highest_cutoff_hz: the highest that it was anywhere in the input.
         block_ms: sound that one step of the engine takes in; of an input above 48 kHz less than was
             asked for, for its engine's clock is as much faster.
         real_time_factor: seconds of audio per second of compute, reading and writing included,
             loading the model not.
+        added_steps: steps that added something to the input; 0 where its content reached beyond the
+            ceiling throughout, or ``wet`` is 0.
         degraded_blocks: 10 ms blocks that came out without a high band.
         repaired_samples: input samples that were not usable numbers.
         limited_samples: output samples that the limiter turned down.
@@ -53,6 +57,7 @@ class EnhanceReport:
     channels: int
     seconds: float
     cutoff_hz: float
+    highest_cutoff_hz: float
     output: Path
     output_rate: int
     model: str
@@ -61,6 +66,7 @@ class EnhanceReport:
     latency: Latency
     step_ms: StepTimes
     real_time_factor: float
+    added_steps: int
     degraded_blocks: int
     repaired_samples: int
     limited_samples: int
@@ -70,16 +76,15 @@ class EnhanceReport:
     colour: Colour | AutoColour | None
 
     def bandwidth(self) -> str:
-        """Say where the input's content ends and, of a rate above 48 kHz, what that means."""
-        content = f"content of the input up to {self.cutoff_hz:.0f} Hz"
+        """Say up to where the input has content and, of a rate above 48 kHz, what that means."""
+        highest_hz = self.highest_cutoff_hz
+        content = f"content of the input up to {highest_hz:.0f} Hz"
         if self.input_rate not in HIGH_RATES:
             return content
-        if self.cutoff_hz >= FULL_BAND_HZ * self.input_rate / SAMPLE_RATE:
+        if highest_hz >= FULL_BAND_HZ * self.input_rate / SAMPLE_RATE:
             return f"{content}: full band"
         rates = (*SUPPORTED_RATES, *HIGH_RATES)
-        enough = min(
-            (rate for rate in rates if rate >= 2 * self.cutoff_hz), default=self.input_rate
-        )
+        enough = min((rate for rate in rates if rate >= 2 * highest_hz), default=self.input_rate)
         return f"{content}: a rate of {enough} Hz would hold all of it"
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +96,7 @@ class EnhanceReport:
                 "channels": self.channels,
                 "seconds": round(self.seconds, 6),
                 "cutoff_hz": round(self.cutoff_hz, 1),
+                "highest_cutoff_hz": round(self.highest_cutoff_hz, 1),
                 "missing_samples": self.missing_samples,
                 "truncated": self.truncated,
             },
@@ -106,6 +112,7 @@ class EnhanceReport:
             },
             "step_ms": _rounded(asdict(self.step_ms)),
             "real_time_factor": round(self.real_time_factor, 3),
+            "added_steps": self.added_steps,
             "degraded_blocks": self.degraded_blocks,
             "repaired_samples": self.repaired_samples,
             "limited_samples": self.limited_samples,
@@ -207,11 +214,13 @@ def enhance_file(
         RtsrError: equal paths, nothing in the input, a full disk.
     """
     source, target = Path(input), Path(output)
-    if cutoff is None and source.exists() and not (source.is_file() or source.is_dir()):
+    if cutoff is None and is_stream(source):
         raise AudioFormatError(
             f"Input '{source}' is a pipe or a device, and a file is read twice, first to measure "
-            "where its content ends; give the cutoff (--cutoff HZ), or save it as a file first."
+            "where its content ends; give the cutoff (--cutoff HZ), which works for WAV, AIFF, AU, "
+            "MP3 and Ogg, or save it as a file first."
         )
+    check_integer("block length", block_ms)
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
         raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")
@@ -252,7 +261,7 @@ def enhance_file(
                 reader.length_is_stated,
             ) as writer:
                 started = time.perf_counter()
-                received, cutoff_hz = _stream(reader, upsampler, writer, progress)
+                received, cutoff_hz, highest_hz = _stream(reader, upsampler, writer, progress)
                 writer.commit()
                 elapsed = time.perf_counter() - started + scanned
             return EnhanceReport(
@@ -261,6 +270,7 @@ def enhance_file(
                 channels=reader.channels,
                 seconds=received / reader.rate,
                 cutoff_hz=cutoff_hz,
+                highest_cutoff_hz=highest_hz,
                 output=target,
                 output_rate=output_rate,
                 model=upsampler.model.name,
@@ -269,6 +279,7 @@ def enhance_file(
                 latency=upsampler.latency,
                 step_ms=upsampler.statistics.step_ms,
                 real_time_factor=received / reader.rate / elapsed,
+                added_steps=upsampler.statistics.added_steps,
                 degraded_blocks=upsampler.statistics.degraded_blocks,
                 repaired_samples=upsampler.statistics.repaired_samples,
                 limited_samples=upsampler.statistics.limited_samples,
@@ -281,13 +292,16 @@ def enhance_file(
 
 def _stream(
     reader: SoundInput, upsampler: Upsampler, writer: OutputFile, progress: Progress | None
-) -> tuple[int, float]:
-    """Move all blocks; returns the frames read and the cutoff at the end of the input."""
+) -> tuple[int, float, float]:
+    """Move all blocks; returns the frames read, the cutoff at their end and the highest one."""
     early = upsampler.latency.algorithmic_samples
     received = 0
+    highest_hz = 0.0
     for block in reader.blocks():
         received += len(block)
         wide = upsampler.process(block)
+        if upsampler.statistics.steps:  # before the first one nothing is measured
+            highest_hz = max(highest_hz, upsampler.cutoff_hz)
         if early < len(wide):
             writer.write(wide[early:])
         early = max(0, early - len(wide))
@@ -298,7 +312,7 @@ def _stream(
     cutoff_hz = upsampler.cutoff_hz
     rest = upsampler.flush().reshape(-1, upsampler.channels)
     writer.write(rest[early:])
-    return received, cutoff_hz
+    return received, cutoff_hz, max(highest_hz, cutoff_hz)
 
 
 def _scan(source: Path, reader: SoundInput) -> float:

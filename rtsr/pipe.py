@@ -32,12 +32,15 @@ class PipeReport:
         sent: samples per channel written.
         left_over_bytes: bytes at the end that made no whole sample of all channels.
         clipped_samples: output samples held at full scale.
+        cutoff_hz: where the content of the input's end ends, as given or as measured; 0 where there
+            was no input.
     """
 
     received: int = 0
     sent: int = 0
     left_over_bytes: int = 0
     clipped_samples: int = 0
+    cutoff_hz: float = 0.0
 
 
 def run_pipe(
@@ -92,6 +95,7 @@ def run_pipe(
         data = _read(source)
     report.left_over_bytes = len(rest)
     if report.received:
+        report.cutoff_hz = upsampler.cutoff_hz
         tail = upsampler.flush().reshape(-1, upsampler.channels)
         _send(sink, tail[early:], writing, report)
     return report

@@ -465,6 +465,7 @@ class Upsampler(Closing):
                 finished = octaves.step(finished)
                 self._adds |= octaves.adds
             self.statistics.record_step(time.perf_counter_ns() - started)
+            self.statistics.added_steps += int(self._adds[0])
             np.copyto(self._finished, finished.T)
             emit_rows(self._ports, _ROW, self._finished, self._adds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from pathlib import Path
 
 from rtsr.errors import ArgumentError, RtsrError
@@ -44,7 +45,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def name_beside(target: Path) -> Path:
     """Return a hidden name in the same folder, which no other file has, to write under first."""
     # Systems count the bytes of a name, up to 255 of them, and not its letters.
-    begins = os.fsencode(target.name)[:200].decode(errors="ignore")
+    start = os.fsencode(target.name)[:200]
+    begins = start.decode(sys.getfilesystemencoding(), errors="ignore")
     return target.with_name(f".{begins}.{secrets.token_hex(4)}.partial")
 
 
@@ -64,8 +66,17 @@ def check_writable(path: Path) -> None:
 
 
 def check_different(source: Path, target: Path) -> None:
-    """Raise :class:`ArgumentError` where a file would be replaced by what is made of it."""
-    if source.exists() and target.exists() and os.path.samefile(source, target):
+    """Raise :class:`ArgumentError` where a file would be replaced by what is made of it.
+
+    Raises:
+        RtsrError: the system refuses to look, as where a name is too long.
+    """
+    try:
+        same = source.exists() and target.exists() and os.path.samefile(source, target)
+    except OSError as error:
+        name = error.filename or target
+        raise RtsrError(f"'{name}' cannot be opened: {error.strerror or error}.") from None
+    if same:
         raise ArgumentError(
             f"Input and output are the same file '{source}'; give the output another name."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import threading
@@ -53,6 +54,9 @@ _MPEG_SEARCH_BYTES = 1 << 16
 
 # A thread that finds stderr silenced by another would leave it so.
 _STDERR = threading.Lock()
+
+# What libsndfile opens from a pipe, and then reads without its first samples, or not at all.
+_NOT_FROM_PIPES = ("CAF", "RF64")
 
 _NOT_A_SOUND_FILE = (
     "Input file '{path}' is not a sound file that can be read; "
@@ -136,6 +140,12 @@ class InputFile(Closing):
                 self._file: Any = StreamedFile(native_name(path))
         except (soundfile.LibsndfileError, TypeError) as error:
             raise _refusal(path, error) from None
+        if self._file.format in _NOT_FROM_PIPES and not path.is_file():
+            self.close()
+            raise AudioFormatError(
+                f"Input '{path}' is a pipe or a device, and {self._file.format} cannot be read "
+                "from one; save it as a file first."
+            )
         self.rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.frames = int(self._file.frames)
@@ -229,23 +239,43 @@ def native_name(path: Path) -> str | bytes:
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
+def is_stream(path: Path) -> bool:
+    """Return whether a path leads to what is read only once: a pipe or a device.
+
+    Raises:
+        AudioFormatError: the system refuses to look, as where a name is too long.
+    """
+    try:
+        return path.exists() and not (path.is_file() or path.is_dir())
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from None
+
+
 def _check_readable(path: Path) -> None:
+    streams = is_stream(path)
     if not path.exists():
         raise AudioFormatError(f"Input file '{path}' does not exist.")
     if path.is_dir():
         raise AudioFormatError(f"Input '{path}' is a folder; give one sound file.")
+    if streams:
+        # A pipe that is opened and closed loses its writer, so that libsndfile alone opens it.
+        if not os.access(path, os.R_OK):
+            raise _unreadable(path, os.strerror(errno.EACCES))
+        return
     try:
         with path.open("rb") as file:
-            empty = path.is_file() and not file.read(1)
+            empty = not file.read(1)
     except OSError as error:
-        raise AudioFormatError(
-            f"Input file '{path}' cannot be read: {error.strerror or error}."
-        ) from None
+        raise _unreadable(path, error.strerror or str(error)) from None
     if empty:
         raise AudioFormatError(f"Input file '{path}' is empty (0 bytes).")
     # libsndfile's MP3 decoder believes the extension and complains on stderr by itself.
-    if path.suffix.lower() == ".mp3" and path.is_file() and not _holds_mpeg_header(path):
+    if path.suffix.lower() == ".mp3" and not _holds_mpeg_header(path):
         raise UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
+
+
+def _unreadable(path: Path, reason: str) -> AudioFormatError:
+    return AudioFormatError(f"Input file '{path}' cannot be read: {reason}.")
 
 
 def _refusal(path: Path, error: Exception) -> AudioFormatError:
@@ -257,9 +287,16 @@ def _refusal(path: Path, error: Exception) -> AudioFormatError:
     reason = str(error).split(": ", 1)[-1].rstrip(".")
     if "not recognised" in reason:
         return UnknownFormatError(_NOT_A_SOUND_FILE.format(path=path))
+    if "System error" in reason and not path.is_file():  # as of a socket
+        return _unreadable(path, "the system does not open it")
+    if not path.is_file():  # FLAC, for one, has libsndfile seek, and then say that it is damaged
+        return AudioFormatError(
+            f"Input '{path}' cannot be read from a pipe or a device: its format needs a file, or "
+            "it is damaged; save it as a file first."
+        )
     if "does not exist" in reason:  # what libsndfile says of any MP3 that it cannot decode
         return UnreadableFileError(f"Input file '{path}' is damaged and cannot be read.")
-    if "malformed" in reason and path.is_file() and _is_cut_off_ogg(path):
+    if "malformed" in reason and _is_cut_off_ogg(path):
         return UnreadableFileError(
             f"Input file '{path}' ends before its stream does, and no sample of it is whole."
         )

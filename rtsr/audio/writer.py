@@ -274,18 +274,17 @@ def _choose_subtype(
     soundfile: Any, path: Path, file_format: str, input_subtype: str, wanted: str | None
 ) -> str:
     if wanted is not None:
-        name = wanted.upper()
         known = [
             each
             for each in soundfile.available_subtypes(file_format)
             if not each.startswith(_UNREADABLE)
         ]
-        if name not in known:
+        if not isinstance(wanted, str) or wanted.upper() not in known:
             raise AudioFormatError(
                 f"Sample format {wanted!r} does not exist in {file_format} files; "
                 f"use one of {', '.join(known)}."
             )
-        return name
+        return wanted.upper()
     if path.suffix.lower() == ".opus":
         return "OPUS"
     candidates = [input_subtype] if input_subtype in _KEPT_SUBTYPES else []

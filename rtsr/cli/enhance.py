@@ -145,7 +145,7 @@ def _print_warnings(
 ) -> None:
     sentences = [
         options.cutoff_warning(cutoff, report.input_rate),
-        options.ceiling_warning(ceiling, report.cutoff_hz),
+        options.ceiling_warning(ceiling, report.cutoff_hz, report.added_steps),
         *report.warnings(),
     ]
     for sentence in filter(None, sentences):

@@ -244,9 +244,15 @@ def check_band(cutoff: float | None, ceiling: float | None) -> None:
         )
 
 
-def ceiling_warning(ceiling: float | None, cutoff_hz: float) -> str | None:
-    """Return a warning if the input's content reaches up to the given ceiling, else ``None``."""
-    if ceiling is None or ceiling > cutoff_hz:
+def ceiling_warning(ceiling: float | None, cutoff_hz: float, added_steps: int) -> str | None:
+    """Return a warning if a ceiling within the input's content left nothing to add, else ``None``.
+
+    Args:
+        ceiling: as given.
+        cutoff_hz: where the content of the input's end ends; elsewhere it may have ended lower.
+        added_steps: steps that added something, anywhere.
+    """
+    if ceiling is None or ceiling > cutoff_hz or added_steps:
         return None
     return (
         f"nothing was added: the input's content reaches up to {cutoff_hz:.0f} Hz, beyond "

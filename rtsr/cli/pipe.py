@@ -96,7 +96,8 @@ def pipe_command(
             drop_latency=drop_latency,
         )
         statistics = upsampler.statistics
-        if unused := options.ceiling_warning(ceiling, upsampler.cutoff_hz):
+        unused = options.ceiling_warning(ceiling, report.cutoff_hz, statistics.added_steps)
+        if unused is not None:
             typer.echo(f"rtsr: {unused}", err=True)
         if report.left_over_bytes:
             typer.echo(

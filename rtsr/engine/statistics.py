@@ -32,6 +32,8 @@ class Statistics:
 
     Attributes:
         steps: steps taken.
+        added_steps: those of an `Upsampler` that added something to the dry signal; nothing else
+            counts them.
         repaired_samples: input samples that were not numbers or absurdly large, replaced by 0.
         degraded_blocks: hops that came out without a high band, because the model's output for
             them was unusable.
@@ -48,6 +50,7 @@ class Statistics:
     def clear(self) -> None:
         """Set all counters to zero."""
         self.steps = 0
+        self.added_steps = 0
         self.repaired_samples = 0
         self.degraded_blocks = 0
         self.replicate_hops = 0

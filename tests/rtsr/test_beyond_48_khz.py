@@ -596,7 +596,7 @@ def test_a_file_that_ends_early_is_restored_to_its_own_rate(
     assert report.cutoff_hz == pytest.approx(21000, rel=0.05)
     # The least rate that rtsr takes and that holds the content.
     rates = (*SUPPORTED_RATES, *HIGH_RATES)
-    enough = min(rate for rate in rates if rate >= 2 * report.cutoff_hz)
+    enough = min(rate for rate in rates if rate >= 2 * report.highest_cutoff_hz)
     assert enough < report.input_rate
     assert report.bandwidth().endswith(f"a rate of {enough} Hz would hold all of it")
     assert report.to_json()["block_ms"] == 80.0
@@ -606,6 +606,19 @@ def test_a_file_that_ends_early_is_restored_to_its_own_rate(
     assert _level_db(added, 96000, 20, 17000) < _level_db(sound, 96000, 20, 17000) - 60.0
     above = _level_db(added, 96000, 24000, 40000)
     assert -30.0 < above - _level_db(sound, 96000, 10000, 20000) < 6.0
+
+
+def test_a_file_that_gets_narrow_is_said_to_need_what_its_wide_part_does(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    sound = _full_band(96000, 9.0)[:, 0]
+    narrow = scipy.signal.ellip(12, 0.1, 100.0, 8000.0, fs=96000, output="sos")
+    sound[96000:] = scipy.signal.sosfilt(narrow, sound[96000:])
+    soundfile.write(source, sound, 96000, subtype="PCM_24")
+    report = enhance_file(source, target, model="replicate")
+    assert report.bandwidth() == "content of the input up to 48000 Hz: full band"
+    told = report.to_json()["input"]
+    assert told["cutoff_hz"] == pytest.approx(8000, rel=0.1)
+    assert told["highest_cutoff_hz"] == 48000.0
 
 
 @pytest.mark.parametrize(("rate", "out_rate"), [(8000, 96000), (44100, 192000), (96000, 192000)])

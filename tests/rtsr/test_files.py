@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +181,28 @@ def test_subtype_can_be_chosen(tmp_path: Path, stand_in: Path) -> None:
     assert soundfile.info(tmp_path / "out.wav").subtype == "PCM_24"
     with pytest.raises(RtsrError, match="use one of"):
         enhance_file(tmp_path / "in.wav", tmp_path / "out.flac", model=stand_in, subtype="FLOAT")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("input", "a" * 300 + ".wav", "cannot be read: "),
+        ("output", "a" * 300 + ".wav", "cannot be opened: "),
+        ("subtype", 16, "Sample format 16 does not exist in WAV files; use one of PCM_16"),
+        ("block_ms", [10], "The block length must be an integer, not [10]."),
+        ("block_ms", "10", "The block length must be an integer, not '10'."),
+    ],
+    ids=["long input", "long output", "subtype", "list", "text"],
+)
+def test_what_cannot_be_used_is_refused_in_a_sentence(
+    name: str, value: Any, sentence: str, tmp_path: Path, stand_in: Path
+) -> None:
+    soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
+    settings: dict[str, Any] = {"input": "in.wav", "output": "out.wav", name: value}
+    places = {key: tmp_path / settings.pop(key) for key in ("input", "output")}
+    with pytest.raises(RtsrError, match=re.escape(sentence)):
+        enhance_file(**places, **settings, model=stand_in)
+    assert _names(tmp_path) == {"in.wav"}
 
 
 def test_large_wav_becomes_rf64(
@@ -539,13 +563,23 @@ def test_report_holds_exactly_the_promised_fields(tmp_path: Path, model: str) ->
         "latency",
         "step_ms",
         "real_time_factor",
+        "added_steps",
         "degraded_blocks",
         "repaired_samples",
         "limited_samples",
         "clipped_samples",
         "colour",
     }
-    assert {"path", "rate", "channels", "seconds", "cutoff_hz"} <= set(fields["input"])
+    assert set(fields["input"]) == {
+        "path",
+        "rate",
+        "channels",
+        "seconds",
+        "cutoff_hz",
+        "highest_cutoff_hz",
+        "missing_samples",
+        "truncated",
+    }
     assert fields["input"]["path"] == str(tmp_path / "in.wav")
     assert {"parts", "algorithmic_ms", "algorithmic_samples"} == set(fields["latency"])
     assert list(fields["step_ms"]) == ["first", "p50", "p95", "p99", "p99_9", "max"]

@@ -109,6 +109,15 @@ def test_a_pipe_goes_beyond_48_khz(
     assert report.sent == upsampler.latency.algorithmic_samples + len(sound) * out_rate // rate
 
 
+def test_where_the_content_ended_is_known_behind_the_end(
+    stand_in: Path, make_sound: MakeSound
+) -> None:
+    sound = make_sound(48000, 4.0, cutoff=4000)
+    upsampler = Upsampler(48000, model=stand_in)
+    _, report = _through(upsampler, sound.tobytes(), 1 << 16, input_format="f32")
+    assert report.cutoff_hz == pytest.approx(4000, rel=0.1)
+
+
 def test_nothing_in_nothing_out(stand_in: Path) -> None:
     data, report = _through(Upsampler(8000, model=stand_in), b"")
     assert data == b""
@@ -232,6 +241,15 @@ def test_degraded_blocks_are_said_at_the_end(failing_model: Path, make_sound: Ma
     done = _run(sound, "-r", "8000", "-f", "f32", "--model", str(failing_model))
     assert done.returncode == 0
     assert b"blocks came out without a high band.\n" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_was_added_below_a_ceiling_is_not_denied(
+    stand_in: Path, make_sound: MakeSound
+) -> None:
+    options = ["-r", "48000", "-f", "f32", "--ceiling", "12000", "--model", str(stand_in)]
+    done = _run(make_sound(48000, 4.0, cutoff=4000).tobytes(), *options)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.slow

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,23 @@ def test_a_name_may_be_as_long_as_the_system_allows(letter: str, tmp_path: Path)
     write_whole(path, "{}")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "{}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_name_beyond_the_locale_is_written(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from rtsr.whole_file import write_whole;"
+        "write_whole(Path(sys.argv[1]), '{}')"
+    )
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "grün.json"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr == b""
+    assert list(tmp_path.iterdir()) == [tmp_path / "grün.json"]
 
 
 def test_a_missing_folder_is_named_also_behind_a_link(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import soundfile
 
+from rtsr.audio.reader import native_name
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr_bench.corpus import (
     DOMAINS,
@@ -113,7 +114,7 @@ def prepare_corpus(
 
 def _prepare_reference(clip: Clip, folder: Path, seconds: float) -> Mapping[str, Path]:
     # Looked at first: a file that cannot be used must not become a reference.
-    duration = soundfile.info(clip.path).duration
+    duration = soundfile.info(native_name(clip.path)).duration
     if duration < SHORTEST_SECONDS:
         raise RtsrError(f"{duration:.2f} s long, at least {SHORTEST_SECONDS:g} s are needed")
     return prepare_references([clip], folder, seconds)

@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from rtsr.audio.reader import native_name
 from rtsr.errors import RtsrError
 from rtsr.quality.audio import to_rate
 from rtsr.quality.metrics import lsd, lsd_hf
@@ -94,7 +95,7 @@ def find_recordings(folder: Path) -> list[Path]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in _SUFFIXES and path.is_file():
             try:
-                facts = soundfile.info(path)
+                facts = soundfile.info(native_name(path))
             except soundfile.LibsndfileError as error:
                 raise RtsrError(f"Recording '{path}' cannot be read: {error}") from None
             if facts.samplerate >= LOWEST_RATE and facts.duration >= _SHORTEST_SECONDS:
@@ -186,7 +187,7 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
     """Score every system in every case that a recording's own rate allows."""
     scores = []
     group = path.relative_to(folder).parts[0] if path.parent != folder else folder.name
-    own_rate = soundfile.info(path).samplerate
+    own_rate = soundfile.info(native_name(path)).samplerate
     for rate in (2 * SAMPLE_RATE, 4 * SAMPLE_RATE):
         if own_rate < 0.9 * rate:
             continue

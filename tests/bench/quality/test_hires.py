@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,13 @@ def test_a_folder_without_high_rates_is_refused(tmp_path: Path) -> None:
         hires.find_recordings(tmp_path)
     result = CliRunner().invoke(app, ["hires", str(tmp_path), "--model", "replicate"])
     assert isinstance(result.exception, RtsrError)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"b\xff\xfe.wav")
+    soundfile.write(os.fsencode(path), np.full(2 * 96000, 0.1), 96000)
+    assert hires.find_recordings(tmp_path) == [path]
 
 
 def test_a_damaged_recording_is_named(tmp_path: Path) -> None:

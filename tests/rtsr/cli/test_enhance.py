@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,20 @@ def test_a_ceiling_within_the_measured_band_is_reported(
     assert result.exit_code == 0
     assert "nothing was added" in result.stderr
     assert runner.invoke(application.app, [*arguments, "16000"]).stderr == ""
+
+
+def test_what_was_added_before_the_content_reached_the_ceiling_counts(
+    tmp_path: Path, stand_in: Path, runner: CliRunner, make_sound: Callable[..., np.ndarray]
+) -> None:
+    parts = [make_sound(48000, 4.0, cutoff=4000), make_sound(48000, 2.0, level=0.3)]
+    soundfile.write(tmp_path / "in.wav", np.concatenate(parts), 48000)
+    files = [str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+    arguments = ["enhance", *files, "--model", str(stand_in), "--ceiling", "12000", "--json"]
+    result = runner.invoke(application.app, arguments)
+    report = json.loads(result.stdout)
+    assert report["input"]["cutoff_hz"] > 12000
+    assert report["added_steps"] > 0
+    assert result.stderr == ""
 
 
 def test_what_libsndfile_cannot_read_is_pointed_to_a_pipe(
