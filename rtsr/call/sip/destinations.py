@@ -7,9 +7,10 @@ import ipaddress
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
+from aiosipua import SipRequest, SipResponse, SipUri, stringify_uri
 from aiosipua.headers import parse_via, stringify_via
 
+from rtsr.call.sip.addresses import AddressError, address_in, parse_address
 from rtsr.hosts import look_up
 
 __all__ = [
@@ -29,8 +30,6 @@ _SIP_PORT, _TLS_PORT = 5060, 5061
 # A name server may keep each look-up for half a minute, and asyncio's own pool, which opens calls
 # and looks names up for it, has six threads on two cores.
 _LOOK_UPS = ThreadPoolExecutor(16, thread_name_prefix="names")
-# With or without a name before it (RFC 3261, 20.10).
-_CONTACT = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^<>]*)>|([^\s;<>]+)')
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
@@ -53,14 +52,9 @@ def contact_in(message: SipRequest | SipResponse) -> str | None:
 
     ``None`` without one, or if that is no SIP address with a host: ``*``, a telephone number.
     """
-    values = message.headers.get("contact")
-    found = _CONTACT.match(values[0].strip()) if values else None
-    text = (found[1] or found[2] or "").strip() if found else ""
-    if not text.lower().startswith(("sip:", "sips:")):
-        return None
     try:
-        uri = parse_uri(text)
-    except ValueError:
+        uri = parse_address(address_in(message.headers.get_first("contact") or ""))
+    except AddressError:
         return None
     return stringify_uri(uri) if _HOST.fullmatch(uri.host) else None
 
@@ -178,9 +172,11 @@ def _next_uri(request: SipRequest) -> SipUri | None:
     routes = request.headers.get("route")
     target = routes[0].partition("<")[2].partition(">")[0] if routes else request.uri
     try:
-        return parse_uri(target)
-    except ValueError:
+        uri = parse_address(target)
+    except AddressError:
         return None
+    # A telephone number is nowhere.
+    return uri if uri.host else None
 
 
 def _address(host: str, port: int) -> tuple[str, int] | None:
