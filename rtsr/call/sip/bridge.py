@@ -51,7 +51,7 @@ __all__ = ["Bridge", "BridgeSettings"]
 _log = logging.getLogger(__name__)
 
 # What a message may carry (RFC 3261, 8.2.3).
-_ACCEPTED = {"Accept": "application/sdp"}
+_ACCEPTED = {"Accept": "application/sdp, multipart/mixed"}
 # RFC 3261, 13.3.1.4.
 _ACK_SECONDS = 32.0
 # RFC 3261, 14.2: seconds.
