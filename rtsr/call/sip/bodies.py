@@ -1,4 +1,4 @@
-"""A description of sound among the parts of a message's body (RFC 5621)."""
+"""A description of sound in a message's body: among other parts (RFC 5621), with odd lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import islice, pairwise
 
 from aiosipua import SipRequest, SipResponse
 
-__all__ = ["unwrap"]
+__all__ = ["drop_unreadable", "unwrap"]
 
 # A body has a few parts, and one of them may have parts again, as the same in several forms.
 _MOST_PARTS = 16
@@ -19,6 +19,13 @@ _DEEPEST = 2
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
 _HEADERS = BytesHeaderParser()
 _SDP = "application/sdp"
+# Of no line of these kinds do we need anything, and aiosipua takes their fields for numbers.
+_NOT_NEEDED = ("b=", "t=", "v=")
+_MEDIA = re.compile(r"(m=\s*\S+\s+[0-9]+)/[0-9]+(?=\s)")
+_RTPMAP = re.compile(
+    r"a=rtpmap:\s*([0-9]{1,3})\s+([^\s/]+)(?:/([0-9]{1,9}))?(?:/([0-9]{1,3}))?/?(?:\s.*)?"
+)
+_FMTP = re.compile(r"a=fmtp:\s*([0-9]{1,3})\s+(.*)")
 
 
 def unwrap(message: SipRequest | SipResponse) -> None:
@@ -44,6 +51,39 @@ def unwrap(message: SipRequest | SipResponse) -> None:
         return
     message.body = found
     message.content_type = _SDP
+
+
+def drop_unreadable(message: SipRequest | SipResponse) -> None:
+    """Leave out of a message's description what is not understood (RFC 8866, 5).
+
+    Lines of times and bandwidths say nothing that we need, and a codec with a number or a rate that
+    is none is one that we do not have: only where the sound goes must be readable.
+    """
+    # Media types go by any case, and may have parameters (RFC 3261, 7.3.1 and 20.15).
+    if message.body and (message.content_type or "").partition(";")[0].strip().lower() == _SDP:
+        lines = (_readable(line.strip()) for line in message.text.splitlines())
+        # What describes nothing is still a description.
+        message.text = "v=0\r\n" + "".join(f"{line}\r\n" for line in lines if line)
+
+
+def _readable(line: str) -> str:
+    """Return a line as aiosipua can read it, or "" where it is left out."""
+    if line.startswith(_NOT_NEEDED):
+        return ""
+    if line.startswith("m="):
+        # Several ports in a row (RFC 8866, 5.14): the first has the sound.
+        return _MEDIA.sub(r"\1", line, count=1)
+    if line.startswith("a=rtpmap:"):
+        found = _RTPMAP.fullmatch(line)
+        return (
+            ""
+            if found is None
+            else f"a=rtpmap:{found[1]} {'/'.join(filter(None, found.groups()[1:]))}"
+        )
+    if line.startswith("a=fmtp:"):
+        found = _FMTP.fullmatch(line)
+        return "" if found is None else f"a=fmtp:{found[1]} {found[2]}"
+    return line
 
 
 def _parts(head: Message, body: bytes, depth: int) -> Iterator[tuple[Message, bytes]]:

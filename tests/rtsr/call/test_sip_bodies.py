@@ -1,4 +1,4 @@
-"""Bodies of several parts, one of which describes the sound (RFC 5621)."""
+"""Bodies of several parts, one of which describes the sound (RFC 5621), and odd descriptions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 pytest.importorskip("aiosipua", reason='calls need the extra "call", and Python 3.11 or newer')
 
 from aiosipua import SipMessage
-from sip_ends import OPUS_SDP, SDP, between, hang_up, tag_of
+from sip_ends import OPUS_SDP, SDP, answered, between, hang_up, tag_of
 
-from rtsr.call.sip.bodies import unwrap
+from rtsr.call.formats import OPUS, PCMU, TELEPHONE_EVENT
+from rtsr.call.sip.bodies import drop_unreadable, unwrap
+from rtsr.call.sip.description import description_in, read_offer
 
 SIGNAL = "Content-Type: application/isup;version=itu-t92+\r\n"
 OPTIONAL = "Content-Disposition: signal;handling=optional\r\n"
@@ -120,3 +122,68 @@ def test_a_call_that_needs_another_part_is_refused(running, peer):
     status, text = peer.final()
     assert status == 415
     assert "Accept: application/sdp, multipart/mixed\r\n" in text
+
+
+ODD = [
+    ("t=0 0", "t=now -\r\nb=AS:64.0"),
+    ("v=0", "v=\r\nb=AS:"),
+    ("m=audio 40000 ", "m=audio 40000/1 "),
+    ("a=rtpmap:0 PCMU/8000", "a=rtpmap: 0 PCMU/8000"),
+    ("a=rtpmap:0 PCMU/8000", "a=rtpmap:x\r\na=rtpmap:97 iLBC/8000/\r\na=rtpmap:98 GSM/fast"),
+    ("a=sendrecv", "a=sendrecv\r\na=fmtp:* x\r\na=fmtp: 101 0-15"),
+    ("a=sendrecv", "a=sendrecv\r\nm=text 4002 RTP/AVP 99\r\nb=x:\r\na=rtpmap:t140/1000 t140\r\n"),
+]
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd"),
+    ODD,
+    ids=["times", "version", "ports", "space", "other codecs", "parameters", "other media"],
+)
+def test_lines_that_are_not_understood_are_passed_over(usual, odd):
+    assert usual in SDP
+    message = carrying(SDP.replace(usual, odd), "Application/SDP;x=y")
+    drop_unreadable(message)
+    media = read_offer(description_in(message))
+    assert media.address == ("127.0.0.1", 40000)
+    assert media.formats == {0: PCMU, 101: TELEPHONE_EVENT}
+
+
+@pytest.mark.parametrize("written", ["opus/48000/2", "opus/48000/2/", "opus/48000/2 x", "opus"])
+def test_a_codec_is_read_however_its_line_ends(written):
+    said = OPUS_SDP.replace("a=rtpmap:96 opus/48000/2", f"a=rtpmap:  96\t{written}")
+    message = carrying(said, "application/sdp")
+    drop_unreadable(message)
+    assert read_offer(description_in(message)).form is OPUS
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["a=rtpmap:", "a=fmtp:", "b=", "t=", "v=", "v=0", "o=", "c=IN IP4 1.1.1.1"])
+        | st.text(alphabet="a=:0 1/9\t٣²", max_size=8),
+        max_size=30,
+    )
+)
+def test_no_line_but_that_of_a_medium_makes_a_description_unreadable(pieces):
+    lines = ["".join(pieces[at : at + 2]) for at in range(len(pieces))]
+    message = carrying("\r\n".join(["s=-", *lines]), "application/sdp")
+    drop_unreadable(message)
+    assert description_in(message) is not None
+
+
+def test_a_description_that_says_nothing_is_still_one():
+    message = carrying("t=0 0\r\n", "application/sdp")
+    drop_unreadable(message)
+    assert description_in(message) is not None
+
+
+def test_a_call_with_odd_lines_is_taken_on_both_sides(stand_in):
+    usual, odd = zip(*ODD[:3], strict=True)
+    with between(stand_in) as (peer, _, called):
+        said, answer = SDP, OPUS_SDP.replace("m=audio 40002", "m=audio 40002/1")
+        for there, here in zip(usual, odd, strict=True):
+            said, answer = said.replace(there, here), answer.replace(there, here)
+        _, _, to = answered(peer, called, said, answer)
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
