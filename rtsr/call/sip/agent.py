@@ -544,6 +544,10 @@ def _take_invite(handler: Callable[[IncomingCall], None], call: IncomingCall) ->
     # way round, as aiosipua has them, and a Contact as it comes.
     call.dialog.route_set = call.invite.headers.get("record-route")
     call.dialog.remote_target = contact_in(call.invite) or ""
+    if not call.dialog.remote_target and not call.dialog.route_set:
+        # Whose Contact is missing, or none, is asked where the call came from: the address of the
+        # From may be of a person, on no machine.
+        call.dialog.remote_target = f"sip:{format_addr(*call.source_addr)}"
     # Both ends are named as the call has them, where aiosipua can read them or not.
     call.dialog.remote_uri = _as_written(call.invite, "from") or call.dialog.remote_uri
     call.dialog.local_uri = _as_written(call.invite, "to") or call.dialog.local_uri

@@ -261,6 +261,18 @@ def test_who_calls_from_a_public_address_is_asked_there_and_who_is_called_at_the
         other.close()
 
 
+@pytest.mark.parametrize("contact", ["", "Contact: *\r\n"], ids=["none", "unusable"])
+def test_who_calls_without_a_contact_is_asked_where_the_call_came_from(stand_in, contact):
+    with between(stand_in) as (peer, _, called):
+        own = f"Contact: <sip:me@127.0.0.1:{peer.port}>\r\n".encode()
+        message = peer.request("INVITE", body=SDP).replace(own, contact.encode())
+        invite, _ = connected(peer, called, message)
+        called.request(invite, "BYE", 2)
+        bye = peer.asked("BYE")
+        assert bye.startswith(f"BYE sip:127.0.0.1:{peer.port} SIP/2.0\r\n")
+        peer.answer(bye, 200)
+
+
 _UNUSABLE = [
     "*",
     "<bad",
