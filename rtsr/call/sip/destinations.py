@@ -18,6 +18,7 @@ __all__ = [
     "contact_in",
     "datagram_hop",
     "default_port",
+    "follow_strict_route",
     "is_numeric",
     "is_within_call",
     "next_hop",
@@ -110,6 +111,24 @@ def datagram_hop(
         return known if has_come and address.is_global and not names_a_proxy else hop
     is_reachable = address.version == source.version and address.is_global
     return hop if is_reachable and not address.is_multicast else known
+
+
+def follow_strict_route(request: SipRequest) -> None:
+    """Write a request within a call as its first proxy reads it, if that one is a strict router.
+
+    Such a proxy, which names itself without ``lr``, takes the address that is asked for its own,
+    and goes on to the first of the routes; the end itself is behind the last of them (RFC 3261,
+    12.2.1.1). Where the request goes does not change, but is to be found out before.
+    """
+    routes = request.headers.get("route")
+    first = _next_uri(request) if routes else None
+    if first is None or "lr" in first.params:
+        return
+    first.headers = {}
+    end, request.uri = f"<{request.uri}>", stringify_uri(first)
+    request.headers.remove("Route")
+    for route in (*routes[1:], end):
+        request.headers.append("Route", route)
 
 
 def note_source(request: SipRequest, source: tuple[str, int]) -> None:
