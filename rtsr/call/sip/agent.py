@@ -26,7 +26,6 @@ from aiosipua import (
     SipResponse,
     SipUAS,
     SipUri,
-    parse_uri,
     stringify_uri,
 )
 from aiosipua.dialog import DialogState, dialog_matches
@@ -36,6 +35,7 @@ from aiosipua.transport import SipTransport
 from aiosipua.uas_requests import handle_ack, handle_cancel, handle_update
 from aiosipua.utils import format_addr
 
+from rtsr.call.sip.addresses import AddressError, address_in, parse_address
 from rtsr.call.sip.binding import Binding
 from rtsr.call.sip.checks import refusal
 from rtsr.call.sip.client import Client
@@ -98,8 +98,8 @@ class Target:
             "sip:USER@HOST:PORT;transport=udp, tcp or tls, or sips:USER@HOST."
         )
         try:
-            uri = parse_uri(text)
-        except Exception:
+            uri = parse_address(text)
+        except AddressError:
             raise ArgumentError(complaint) from None
         is_secure = text.lower().startswith("sips:")
         transport = (uri.params.get("transport") or ("tls" if is_secure else "udp")).lower()
@@ -119,7 +119,7 @@ class Target:
     @property
     def person(self) -> str:
         """The address of record: without how it is reached (RFC 3261, 19.1.1, table 1)."""
-        uri = parse_uri(self.uri)
+        uri = parse_address(self.uri)
         uri.params.pop("transport", None)
         uri.port = None
         return stringify_uri(uri)
@@ -127,7 +127,7 @@ class Target:
     @property
     def domain(self) -> str:
         """The address of its host, as registrars have it."""
-        return f"{self.scheme}:{parse_uri(self.uri).host}"
+        return f"{self.scheme}:{parse_address(self.uri).host}"
 
     @property
     def scheme(self) -> str:
@@ -544,7 +544,24 @@ def _take_invite(handler: Callable[[IncomingCall], None], call: IncomingCall) ->
     # way round, as aiosipua has them, and a Contact as it comes.
     call.dialog.route_set = call.invite.headers.get("record-route")
     call.dialog.remote_target = contact_in(call.invite) or ""
+    if not call.dialog.remote_target and not call.dialog.route_set:
+        # Whose Contact is missing, or none, is asked where the call came from: the address of the
+        # From may be of a person, on no machine.
+        call.dialog.remote_target = f"sip:{format_addr(*call.source_addr)}"
+    # Both ends are named as the call has them, where aiosipua can read them or not.
+    call.dialog.remote_uri = _as_written(call.invite, "from") or call.dialog.remote_uri
+    call.dialog.local_uri = _as_written(call.invite, "to") or call.dialog.local_uri
     handler(call)
+
+
+def _as_written(request: SipRequest, name: str) -> str | None:
+    """Return the address in a header as it is written, or ``None`` where that is none."""
+    text = address_in(request.headers.get_first(name) or "")
+    try:
+        parse_address(text)
+    except AddressError:
+        return None
+    return text
 
 
 def _take_cancel(agent: SipUAS, request: SipRequest, address: tuple[str, int]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aiosipua import Registration, SipResponse, SipUri, parse_uri
+from aiosipua import Registration, SipResponse
+
+from rtsr.call.sip.addresses import AddressError, address_in, parse_address
 
 __all__ = ["Binding"]
 
@@ -23,10 +25,10 @@ class Binding(Registration):
 
     def _granted_expires(self, response: SipResponse) -> int:
         """Return how many seconds our Contact is kept; without one of ours, the shortest time."""
-        times, ours = [], _place(parse_uri(self.contact_uri))
-        for contact in response.contact:
+        times, ours = [], _place(self.contact_uri)
+        for value, contact in zip(response.headers.get("contact"), response.contact, strict=True):
             seconds = _seconds(contact.params.get("expires"))
-            if seconds is not None and _place(contact.uri) == ours:
+            if seconds is not None and _place(address_in(value)) == ours:
                 return seconds
             times.append(seconds)
         # What others are told to forget is no time of ours.
@@ -37,8 +39,12 @@ class Binding(Registration):
         return self.expires if seconds is None else seconds
 
 
-def _place(uri: SipUri) -> tuple[str | None, str, int]:
+def _place(text: str) -> tuple[str | None, str, int] | None:
     """Return what names a Contact: the user, the host and the port, whatever its parameters."""
+    try:
+        uri = parse_address(text)
+    except AddressError:
+        return None
     return uri.user, uri.host.strip("[]").lower(), uri.port or 5060
 
 

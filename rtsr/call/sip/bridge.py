@@ -18,7 +18,6 @@ from aiosipua import (
     SdpMessage,
     SipDigestAuth,
     SipRequest,
-    parse_uri,
     serialize_sdp,
 )
 
@@ -27,6 +26,7 @@ from rtsr.call.formats import G722, OPUS, PCMA, PCMU, PayloadFormat
 from rtsr.call.kept_colours import KeptColours
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
+from rtsr.call.sip.addresses import AddressError, parse_address, user_of
 from rtsr.call.sip.agent import USER_AGENT, Agent, Target, cseq_number
 from rtsr.call.sip.client import refresh_target
 from rtsr.call.sip.description import (
@@ -51,7 +51,7 @@ __all__ = ["Bridge", "BridgeSettings"]
 _log = logging.getLogger(__name__)
 
 # What a message may carry (RFC 3261, 8.2.3).
-_ACCEPTED = {"Accept": "application/sdp"}
+_ACCEPTED = {"Accept": "application/sdp, multipart/mixed"}
 # RFC 3261, 13.3.1.4.
 _ACK_SECONDS = 32.0
 # RFC 3261, 14.2: seconds.
@@ -657,7 +657,7 @@ class _BridgedCall:
     def _shown_caller(self) -> str:
         """The caller's name or number as the target sees it; an account's own, if there is one."""
         auth = self._bridge.settings.auth
-        name = auth.username if auth is not None else parse_uri(self.incoming.caller).user
+        name = auth.username if auth is not None else user_of(self.incoming.caller)
         return name if name and _USER.fullmatch(name) else "anonymous"
 
     @property
@@ -734,8 +734,11 @@ def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None 
 
 def _person(uri: str) -> str | None:
     """Return whose address it is, without what changes from call to call; nobody's is ``None``."""
-    found = parse_uri(uri)
-    user, host = found.user or "", found.host.lower()
+    try:
+        host = parse_address(uri).host.lower()
+    except AddressError:
+        return None
+    user = user_of(uri) or ""
     if not user or user.lower() in _NOBODY or f".{host}".endswith(".invalid"):
         return None
     return f"{user}@{host}"

@@ -99,9 +99,10 @@ class Media:
         """Codecs of what comes in, by payload type.
 
         Who answers with numbers of their own sends what we have offered under ours (RFC 3264, 5.1
-        and 6.1), or under theirs all the same.
+        and 6.1), or under theirs all the same. Where both ends name a number for different codecs,
+        as with two that are swapped, it is ours.
         """
-        return {**self.own_formats, **self.formats}
+        return {**self.formats, **self.own_formats}
 
     @property
     def incoming_event_rates(self) -> dict[int, int]:

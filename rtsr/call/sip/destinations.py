@@ -7,9 +7,10 @@ import ipaddress
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from aiosipua import SipRequest, SipResponse, SipUri, parse_uri, stringify_uri
+from aiosipua import SipRequest, SipResponse, SipUri, stringify_uri
 from aiosipua.headers import parse_via, stringify_via
 
+from rtsr.call.sip.addresses import AddressError, address_in, parse_address
 from rtsr.hosts import look_up
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "contact_in",
     "datagram_hop",
     "default_port",
+    "follow_strict_route",
     "is_numeric",
     "is_within_call",
     "next_hop",
@@ -29,8 +31,6 @@ _SIP_PORT, _TLS_PORT = 5060, 5061
 # A name server may keep each look-up for half a minute, and asyncio's own pool, which opens calls
 # and looks names up for it, has six threads on two cores.
 _LOOK_UPS = ThreadPoolExecutor(16, thread_name_prefix="names")
-# With or without a name before it (RFC 3261, 20.10).
-_CONTACT = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^<>]*)>|([^\s;<>]+)')
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
@@ -53,14 +53,9 @@ def contact_in(message: SipRequest | SipResponse) -> str | None:
 
     ``None`` without one, or if that is no SIP address with a host: ``*``, a telephone number.
     """
-    values = message.headers.get("contact")
-    found = _CONTACT.match(values[0].strip()) if values else None
-    text = (found[1] or found[2] or "").strip() if found else ""
-    if not text.lower().startswith(("sip:", "sips:")):
-        return None
     try:
-        uri = parse_uri(text)
-    except ValueError:
+        uri = parse_address(address_in(message.headers.get_first("contact") or ""))
+    except AddressError:
         return None
     return stringify_uri(uri) if _HOST.fullmatch(uri.host) else None
 
@@ -116,6 +111,24 @@ def datagram_hop(
         return known if has_come and address.is_global and not names_a_proxy else hop
     is_reachable = address.version == source.version and address.is_global
     return hop if is_reachable and not address.is_multicast else known
+
+
+def follow_strict_route(request: SipRequest) -> None:
+    """Write a request within a call as its first proxy reads it, if that one is a strict router.
+
+    Such a proxy, which names itself without ``lr``, takes the address that is asked for its own,
+    and goes on to the first of the routes; the end itself is behind the last of them (RFC 3261,
+    12.2.1.1). Where the request goes does not change, but is to be found out before.
+    """
+    routes = request.headers.get("route")
+    first = _next_uri(request) if routes else None
+    if first is None or "lr" in first.params:
+        return
+    first.headers = {}
+    end, request.uri = f"<{request.uri}>", stringify_uri(first)
+    request.headers.remove("Route")
+    for route in (*routes[1:], end):
+        request.headers.append("Route", route)
 
 
 def note_source(request: SipRequest, source: tuple[str, int]) -> None:
@@ -178,9 +191,11 @@ def _next_uri(request: SipRequest) -> SipUri | None:
     routes = request.headers.get("route")
     target = routes[0].partition("<")[2].partition(">")[0] if routes else request.uri
     try:
-        return parse_uri(target)
-    except ValueError:
+        uri = parse_address(target)
+    except AddressError:
         return None
+    # A telephone number is nowhere.
+    return uri if uri.host else None
 
 
 def _address(host: str, port: int) -> tuple[str, int] | None:

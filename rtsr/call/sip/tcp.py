@@ -15,7 +15,13 @@ from aiosipua import SipRequest, SipResponse
 from aiosipua.headers import parse_via, stringify_via
 from aiosipua.transport import TcpSipTransport
 
-from rtsr.call.sip.destinations import is_within_call, next_hop, resolved, sent_by
+from rtsr.call.sip.destinations import (
+    follow_strict_route,
+    is_within_call,
+    next_hop,
+    resolved,
+    sent_by,
+)
 from rtsr.call.sip.framing import read_message
 from rtsr.call.sip.transactions import Transactions, receive
 from rtsr.certificate import reason_of
@@ -251,6 +257,8 @@ class TcpTransport(TcpSipTransport):
             own: tuple[str, int] | None = addr
             is_within = is_within_call(message)
             other = next_hop(message, self.protocol.lower()) if is_within else None
+            if is_within:
+                follow_strict_route(message)
         else:
             own = self.transactions.source_of(message)
             other = None if own is None else sent_by(message)

@@ -19,6 +19,7 @@ from aiosipua.headers import CSeq, stringify_cseq
 from aiosipua.transport import SipTransport
 from aiosipua.utils import generate_tag
 
+from rtsr.call.sip.bodies import drop_unreadable, unwrap
 from rtsr.call.sip.description import has_too_many_media
 from rtsr.call.sip.destinations import asks_for_sips, is_within_call, note_source
 from rtsr.call.sip.framing import LONGEST_BODY, LONGEST_HEAD
@@ -332,11 +333,18 @@ def _misread(request: SipRequest, data: bytes) -> tuple[int, str] | None:
 
 
 def _refusal(message: SipRequest | SipResponse) -> tuple[int, str] | None:
-    """Return the answer to what would take too long to read while all calls wait."""
+    """Return the answer to what would take too long to read while all calls wait.
+
+    Of a body that is not too long its description of sound is left, without what is not needed.
+    """
     longest = max((len(values) for _, values in message.headers.items()), default=0)
     if longest > _MOST_VALUES or len(message.body) > LONGEST_BODY:
         return 513, "Message Too Large"
-    return (488, "Not Acceptable Here") if has_too_many_media(message) else None
+    unwrap(message)
+    if has_too_many_media(message):
+        return 488, "Not Acceptable Here"
+    drop_unreadable(message)
+    return None
 
 
 def _refuse(transport: Any, request: SipRequest, status: int, reason: str) -> None:

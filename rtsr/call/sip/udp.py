@@ -11,7 +11,12 @@ from typing import Any
 from aiosipua import SipRequest, SipResponse
 from aiosipua.transport import UdpSipTransport
 
-from rtsr.call.sip.destinations import datagram_hop, is_numeric, is_within_call
+from rtsr.call.sip.destinations import (
+    datagram_hop,
+    follow_strict_route,
+    is_numeric,
+    is_within_call,
+)
 from rtsr.call.sip.transactions import Transactions, receive
 
 __all__ = ["UdpTransport"]
@@ -63,6 +68,7 @@ class UdpTransport(UdpSipTransport):
             if is_within_call(message):
                 has_come = not self.has_made(message.call_id or "")
                 addr = datagram_hop(message, addr, has_come=has_come)
+                follow_strict_route(message)
             self.transactions.ask(message, addr, repeat=True)
         else:
             self.transactions.answer(message, addr)

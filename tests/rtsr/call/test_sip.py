@@ -602,6 +602,19 @@ def test_who_answers_with_other_payload_types_is_heard_under_ours_too():
     assert ours.incoming_event_rates == {110: 48000, 101: 48000, 102: 16000}
 
 
+def test_numbers_that_an_answer_swaps_mean_what_we_have_offered():
+    made = offer(("192.0.2.1", 4000), [OPUS], None, 64_000, Session())
+    text = (
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+        "m=audio 5000 RTP/AVP 101 96\r\na=rtpmap:101 opus/48000/2\r\n"
+        "a=rtpmap:96 telephone-event/48000\r\n"
+    )
+    media = read_answer(parse_sdp(text), None, made)
+    assert (media.payload_type, media.event_type) == (101, 96)
+    assert media.incoming_formats == {96: OPUS, 101: TELEPHONE_EVENT}
+    assert media.incoming_event_rates[101] == 48000
+
+
 async def registered(
     statuses, expires=60, seconds=0.0, then=lambda registration: None, kept=None, first=()
 ):

@@ -15,6 +15,8 @@ from sip_ends import (
     CalledEnd,
     Peer,
     Running,
+    TcpCalledEnd,
+    TcpPeer,
     answered,
     between,
     hang_up,
@@ -144,6 +146,28 @@ def test_proxies_that_stay_are_named_in_the_answer_and_asked_in_their_order(stan
         far.close()
 
 
+@pytest.mark.parametrize("ends", [(Peer, CalledEnd), (TcpPeer, TcpCalledEnd)], ids=["UDP", "TCP"])
+@pytest.mark.parametrize("who", ["caller", "target"])
+def test_a_strict_router_is_asked_itself_and_the_end_is_the_last_route(stand_in, ends, who):
+    with between(stand_in, *ends) as (peer, _, called):
+        if who == "caller":
+            strict, far = f"sip:strict@127.0.0.1:{peer.port};x=y", "<sip:far.test;lr>"
+            lines = f"Record-Route: <{strict}?a=b>\r\nRecord-Route: {far}\r\n"
+            invite, _, _ = answered(peer, called, asked=lines)
+            called.request(invite, "BYE", 2)
+            bye = peer.asked("BYE")
+            assert f"\r\nRoute: {far}\r\nRoute: <sip:me@127.0.0.1:{peer.port}" in bye
+            peer.answer(bye, 200)
+        else:
+            strict = f"sip:127.0.0.1:{called.port}"
+            _, _, to = answered(peer, called, said=f"Record-Route: <{strict}>\r\n")
+            peer.send(peer.request("BYE", to=to, number=2))
+            bye = called.hear("BYE")
+            assert f"\r\nRoute: <sip:x@127.0.0.1:{called.port}" in bye
+            called.answer(bye, 200)
+        assert bye.startswith(f"BYE {strict} SIP/2.0\r\n")
+
+
 def test_a_ringing_answer_names_the_proxies_and_a_refusal_does_not(stand_in):
     with between(stand_in) as (peer, _, called):
         line = "Record-Route: <sip:127.0.0.1:5999;lr>\r\n"
@@ -259,6 +283,18 @@ def test_who_calls_from_a_public_address_is_asked_there_and_who_is_called_at_the
         assert bye.startswith("BYE sip:me@127.0.0.1:9 SIP/2.0\r\n")
         peer.answer(bye, 200)
         other.close()
+
+
+@pytest.mark.parametrize("contact", ["", "Contact: *\r\n"], ids=["none", "unusable"])
+def test_who_calls_without_a_contact_is_asked_where_the_call_came_from(stand_in, contact):
+    with between(stand_in) as (peer, _, called):
+        own = f"Contact: <sip:me@127.0.0.1:{peer.port}>\r\n".encode()
+        message = peer.request("INVITE", body=SDP).replace(own, contact.encode())
+        invite, _ = connected(peer, called, message)
+        called.request(invite, "BYE", 2)
+        bye = peer.asked("BYE")
+        assert bye.startswith(f"BYE sip:127.0.0.1:{peer.port} SIP/2.0\r\n")
+        peer.answer(bye, 200)
 
 
 _UNUSABLE = [
