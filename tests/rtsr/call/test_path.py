@@ -220,6 +220,16 @@ def test_sound_in_blocks_of_any_length_is_no_later_at_its_end(rate, minutes):
     assert stream._dry.end - stream._dry.start <= DELAY_SAMPLES
 
 
+def test_a_block_that_a_batch_has_no_room_for_goes_out_dry_and_in_time(batch):
+    stream = CallStream(batch)
+    try:
+        stream.push(Chunk(np.zeros((8000, 1), np.float32), 8000, None, Origin.DECODED))
+        assert len(stream.take(everything=True)) == 48000
+        assert stream.waiting == 0
+    finally:
+        stream.close()
+
+
 def test_sound_stays_equally_late_where_a_new_rate_begins_with_single_samples():
     path, out, click = DryPath(1), [], np.zeros((160, 1), np.float32)
     click[0] = 1.0
