@@ -298,7 +298,9 @@ class _BridgedCall:
         self._over = asyncio.Event()
         self._ended = False
         self._started = 0.0
+        # Set when the target has described sound before its answer, each time something else.
         self._early = asyncio.Event()
+        self._early_description: SdpMessage | None = None
         self._early_answer: SdpMessage | None = None
         self._acknowledged = asyncio.Event()
         self._caller_answer: SdpMessage | None = None
@@ -455,18 +457,22 @@ class _BridgedCall:
             outgoing.wait_answered(settings.ring_seconds)
         )
         given_up: asyncio.Future[bool] = asyncio.ensure_future(self._over.wait())
-        early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
-        waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if early.done() and not answered.done() and not self._ended:
-                await self._begin_early(key)
-                await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
+            while not answered.done() and not self._ended:
+                early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
+                waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
+                try:
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    early.cancel()
+                if self._early.is_set() and not answered.done() and not self._ended:
+                    self._early.clear()
+                    await self._connect_early(key)
             if not answered.done():
                 return False
         finally:
-            for each in waiting:
-                each.cancel()
+            answered.cancel()
+            given_up.cancel()
         error = answered.exception()
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
             self._refuse(480, "no answer")
@@ -477,15 +483,15 @@ class _BridgedCall:
         self._callee.begin_session(client.terms_of(outgoing.call_id))
         return True
 
-    async def _begin_early(self, key: bytes | None) -> None:
+    async def _connect_early(self, key: bytes | None) -> None:
         """Let the ends hear each other before the call is answered, as for announcements."""
         try:
             await self._connect_ends(key)
-        except Unacceptable:
-            # The answer may still fit.
+        except (Unacceptable, AudioFormatError):
+            # Another one, or the answer, may still fit.
             self.incoming.ringing()
             return
-        if not self._ended:
+        if not self._ended and self._early_answer is None:
             assert self._caller.media is not None
             self._early_answer = self._answer(self._caller, self._caller.media)
             self.incoming._send_response(
@@ -701,8 +707,10 @@ class _BridgedCall:
         required = ",".join(self.incoming.invite.headers.get("require")).lower()
         if self._ended or self.incoming._answered or "100rel" in required:
             return
-        can_hear = outgoing.sdp_answer is not None and self._caller.media is not None
-        if can_hear and not self._early.is_set():
+        # Where several telephones or servers say something, the newest is heard.
+        is_new = outgoing.sdp_answer not in (None, self._early_description)
+        if is_new and self._caller.media is not None:
+            self._early_description = outgoing.sdp_answer
             self._early.set()
         else:
             self.incoming.ringing()

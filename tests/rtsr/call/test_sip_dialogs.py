@@ -283,12 +283,12 @@ class Media:
     def offer(self, direction="sendrecv", more=""):
         return (SDP + more).replace("40000", str(self.port)).replace("sendrecv", direction)
 
-    def say(self, there, count):
-        """Send so many packets from the called end; what the caller hears of them."""
+    def say(self, there, count, by=None):
+        """Send so many packets from the called end or another; what the caller hears of them."""
         for _ in range(count):
             packet = next(self._stream)
             rtp = RtpPacket(96, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
-            self._callee.sendto(rtp.serialize(), there)
+            (by or self._callee).sendto(rtp.serialize(), there)
             time.sleep(0.02)
         heard = []
         with contextlib.suppress(TimeoutError):
@@ -380,6 +380,44 @@ def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
         hang_up(peer, tag_of(text))
         called.answer(called.hear("BYE"), 200)
     media.close()
+
+
+@pytest.mark.parametrize("first", [OPUS_SDP, OPUS_SDP.replace("opus", "GSM")])
+@pytest.mark.parametrize("status", [181, 182, 183])
+def test_of_several_announcements_the_newest_is_heard(stand_in, first, status):
+    media, other = Media(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.bind(("127.0.0.1", 0))
+    other.settimeout(5.0)
+    second = OPUS_SDP.replace("40002", str(other.getsockname()[1]))
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=media.offer()))
+        invite = called.hear("INVITE")
+        there = media_port(invite)
+        called.answer(invite, status, first, tag="a")
+        while (early := peer.hear())[0] < 180:
+            pass
+        if first is OPUS_SDP:
+            assert early[0] == 183
+            assert len(media.say(there, 12)) >= 8
+        called.answer(invite, status, second, tag="b")
+        if first is not OPUS_SDP:
+            assert early[0] == 180
+            early = peer.hear()
+            assert early[0] == 183
+        # The caller's sound goes to the second server as well, as keys would.
+        for packet in packets(speech(8000, 0.2)):
+            rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 7, packet.payload)
+            media.caller.sendto(rtp.serialize(), media_port(early[1]))
+            time.sleep(0.02)
+        assert RtpPacket.parse(other.recv(2000)).payload_type == 96
+        assert len(media.say(there, 12, other)) >= 8
+        called.answer(invite, 200, second, tag="b")
+        status, text = peer.final()
+        assert status == 200
+        hang_up(peer, tag_of(text))
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+    other.close()
 
 
 def test_a_description_that_cannot_be_read_is_refused_on_both_ends(stand_in):
@@ -708,7 +746,7 @@ def test_an_announcement_that_fails_leaves_nothing_behind(stand_in, monkeypatch)
     async def fail(call, key):
         raise RtsrError("no place")
 
-    monkeypatch.setattr(bridge_module._BridgedCall, "_begin_early", fail)
+    monkeypatch.setattr(bridge_module._BridgedCall, "_connect_early", fail)
     with between(stand_in) as (peer, running, called):
         peer.send(peer.request("INVITE", body=SDP))
         invite = called.hear("INVITE")
