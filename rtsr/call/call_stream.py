@@ -215,6 +215,30 @@ class CallStream:
             self.monitor.see(dry, out)
         return out
 
+    def join(self, other: CallStream) -> None:
+        """Go on with the place of another stream of the same channels, which was given nothing.
+
+        The sound goes on without a seam, and the new band fades in.
+        """
+        self.close()
+        self._batch, self._colour, self._stream = other._batch, other._colour, other._stream
+        other._stream = None
+        self._left_out = False
+        self._cutoff, self._agreeing = None, 0
+        self._wide = _Line(self.channels)
+        self._wide_from = self._wide.start = self._dry.end
+        if self._stream is not None:
+            self._wide.start -= self._stream.delay_samples
+
+    def leave(self) -> None:
+        """Give the place back, and only resample from now on; the new band fades out.
+
+        The colour is kept for another place.
+        """
+        self._collect()
+        self.close()
+        self._batch = None
+
     def close(self) -> None:
         """Leave the batch. May be called twice."""
         if self._stream is not None:

@@ -394,6 +394,43 @@ class CallEngine:
         self.sounds.append(line)
         return line
 
+    async def exchange(
+        self,
+        enhanced: Line,
+        plain: Line,
+        *,
+        rate: int = 8000,
+        colour: Colour | AutoColour | str | None = None,
+    ) -> None:
+        """Enhance a direction that was only transcoded in place of another one, as of its call.
+
+        Both go on without a seam. Nobody else gets the place in between.
+
+        Args:
+            enhanced: has a place, and no other use for it.
+            plain: of as many channels.
+            rate: Hz of the sound that comes there.
+            colour: of the new band; the engine's if ``None``.
+
+        Raises:
+            RtsrError: the engine does not run; both are only transcoded then.
+            ArgumentError: the colour was learnt for another model.
+        """
+        if enhanced not in self.lines or plain not in self._plain:
+            return
+        enhanced.path.stream.leave()
+        self.lines.remove(enhanced)
+        self._plain.append(enhanced)
+        place = await self._take_place(rate, 0, 1.0, colour)
+        # It is no other call.
+        self.taken -= 1
+        if plain.is_closed:
+            place.close()
+            return
+        plain.path.stream.join(place)
+        self._plain.remove(plain)
+        self.lines.append(plain)
+
     def totals(self) -> Totals:
         """Return sums over all lines so far, those that only transcode included."""
         totals = Totals(**{each.name: getattr(self._past, each.name) for each in fields(Totals)})

@@ -304,8 +304,10 @@ class _BridgedCall:
         self._early_answer: SdpMessage | None = None
         self._acknowledged = asyncio.Event()
         self._caller_answer: SdpMessage | None = None
-        # Whose sound is enhanced, and what is learnt of it, where that outlasts the call.
-        self._colour: tuple[str | None, AutoColour] | None = None
+        # Whose sound is enhanced, and what is learnt of people, where that outlasts the call.
+        self._enhanced: Leg | None = None
+        self._turning: asyncio.Task[None] | None = None
+        self._colours: list[tuple[str | None, AutoColour]] = []
         #: Legs that were sent a proposal of ours, by the call's name, with the number of what asked
         #: for it; the answer is in the ACK of that number.
         self._proposed_to: dict[str, tuple[Leg, int]] = {}
@@ -329,7 +331,7 @@ class _BridgedCall:
             # What was opened after the call had been given up.
             self._caller.close()
             self._callee.close()
-            await self._keep_colour()
+            await self._keep_colours()
 
     async def _set_up(self) -> bool:
         """Connect the two ends; return whether it worked, else the caller got the reason."""
@@ -516,9 +518,39 @@ class _BridgedCall:
         caller, callee = self._caller, self._callee
         assert caller.media is not None
         assert callee.media is not None
-        widens = callee.media.form is OPUS
-        await self._connect(caller, callee, enhance=widens)
-        await self._connect(callee, caller, enhance=not widens)
+        self._enhanced = self._narrow_end
+        await self._connect(caller, callee, enhance=self._enhanced is caller)
+        await self._connect(callee, caller, enhance=self._enhanced is callee)
+
+    @property
+    def _narrow_end(self) -> Leg:
+        """The end whose sound is to be enhanced for the other one."""
+        assert self._callee.media is not None
+        return self._caller if self._callee.media.form is OPUS else self._callee
+
+    def _turn(self) -> None:
+        """Have the other direction enhanced where another end is the narrow one now."""
+        # Two channels are for Opus alone: the other direction has one.
+        is_other = self._enhanced is not self._narrow_end and self._engine.channels == 1
+        if is_other and (self._turning is None or self._turning.done()):
+            self._turning = asyncio.ensure_future(self._turned())
+
+    async def _turned(self) -> None:
+        try:
+            while not self._ended and self._enhanced is not (source := self._narrow_end):
+                plain = source.line
+                enhanced = (self._callee if source is self._caller else self._caller).line
+                if plain is None or enhanced is None or source.media is None:
+                    return
+                self._enhanced = source
+                colour = plain.path.stream.colour or await self._known_colour(source)
+                rate = source.media.form.sample_rate
+                await self._engine.exchange(enhanced, plain, rate=rate, colour=colour)
+        except RtsrError as error:
+            reason = {"call": self.name, "reason": str(error)}
+            _log.warning("sip call goes on without a wider band", extra=reason)
+        except Exception:
+            _log.exception("a call goes on without a wider band", extra={"call": self.name})
 
     async def _connect(self, source: Leg, sink: Leg, enhance: bool) -> None:
         assert source.media is not None
@@ -569,13 +601,16 @@ class _BridgedCall:
         else:
             address = _person(self._bridge.settings.target.uri)
         colour = await asyncio.to_thread(kept.of, address, self._engine.batch.model.metadata)
-        self._colour = (address, colour)
+        self._colours.append((address, colour))
         return colour
 
-    async def _keep_colour(self) -> None:
+    async def _keep_colours(self) -> None:
         kept = self._bridge.settings.kept_colours
-        if kept is not None and self._colour is not None:
-            await asyncio.to_thread(kept.keep, *self._colour)
+        if self._turning is not None:
+            await self._turning
+        for address, colour in self._colours:
+            assert kept is not None
+            await asyncio.to_thread(kept.keep, address, colour)
 
     def refresh(self, leg: IncomingCall, terms: SessionTerms | None) -> None:
         """One end says that the call is still on (UPDATE without a description)."""
@@ -658,6 +693,7 @@ class _BridgedCall:
         mine.agree(media)
         mine.line.path.receiver.formats = media.incoming_formats
         mine.line.path.event_rates = media.incoming_event_rates
+        self._turn()
 
     @property
     def _shown_caller(self) -> str:

@@ -264,6 +264,34 @@ def test_the_new_band_goes_on_where_the_codec_changes(batch, wide_first, dip_db)
     assert level[198:215].min() > usual - dip_db
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_place_that_comes_or_goes_within_a_call_leaves_no_seam(batch, leaves):
+    arrivals = sent(packets(speech(8000, 4.0)))
+    dry, ear = Ear(), Ear()
+    call(MediaPath(Receiver(FORMATS), CallStream(None), dry, print), arrivals, batch)
+    stream = CallStream(batch if leaves else None)
+    path = MediaPath(Receiver(FORMATS), stream, ear, print)
+    call(path, arrivals[:100], batch)
+    if leaves:
+        stream.leave()
+        assert batch.free == batch.capacity
+    else:
+        stream.join(CallStream(batch))
+    call(path, arrivals[100:], batch)
+    path.close()
+    count = min(len(dry.sound), len(ear.sound))
+    band = ear.sound[:count] - dry.sound[:count]
+    turn = 2 * 48000
+    quiet, loud = (band[turn + 960 :], band[:turn]) if leaves else (band[:turn], band[turn + 960 :])
+    assert np.abs(quiet).max() < 1e-6
+    # What is added begins or ends within 20 ms, lies above the telephone's band, and is in time.
+    assert band_db(loud, 4500, 8000) > band_db(loud, 200, 3000) + 20.0
+    around = band[turn - 2400 : turn + 2400]
+    assert (
+        band_db(around, 200, 3000) < band_db(dry.sound[turn - 2400 : turn + 2400], 200, 3000) - 30
+    )
+
+
 def test_after_loss_the_new_band_does_not_burst(batch):
     arrivals = sent(packets(speech(8000, 6.0)))
     whole, _ = listen(batch, arrivals)

@@ -19,7 +19,7 @@ from aiortc.rtp import RtcpRrPacket, RtpPacket
 from aiosipua import SipDigestAuth, parse_sdp
 
 from rtsr.call import engine as engine_module
-from rtsr.call.formats import OPUS
+from rtsr.call.formats import OPUS, PCMU
 from rtsr.call.reports import FarReports
 from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import bridge as bridge_module
@@ -380,6 +380,41 @@ def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
         hang_up(peer, tag_of(text))
         called.answer(called.hear("BYE"), 200)
     media.close()
+
+
+# The called end answers in one codec and goes on in others, as an announcement and then a person;
+# the last of them says whose sound is enhanced.
+@pytest.mark.parametrize("status", [183, 200])
+@pytest.mark.parametrize(
+    ("codecs", "end"), [("PO", "opus"), ("OP", "PCMU"), ("POP", "PCMU"), ("OPO", "opus")]
+)
+def test_the_narrow_end_is_enhanced_whichever_that_is_by_now(stand_in, status, codecs, end):
+    answers = [OPUS_SDP if codec == "O" else SDP for codec in codecs]
+    with between(stand_in, calls=1, forms=(OPUS, PCMU)) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, status, answers[0])
+        if status == 183:
+            while peer.hear()[0] < 183:
+                pass
+            called.answer(invite, 200, answers[1])
+            answers.pop(1)
+        final = peer.final()[1]
+        peer.send(peer.request("ACK", to=tag_of(final)))
+        for number, answer in enumerate(answers[1:], 7):
+            called.request(invite, "INVITE", number, answer)
+            called.hear("SIP/2.0 200")
+            called.request(invite, "ACK", number)
+        engine = running.engine
+
+        (call,) = set(running.bridge._calls.values())
+        narrow = call._caller if end == "opus" else call._callee
+        running.until(lambda: engine.lines == [narrow.line] and narrow.line.path.stream.cutoff_hz)
+        assert call._callee.media.form.name == end
+        assert engine.batch.free == 0
+        assert engine.taken == 1
+        hang_up(peer, tag_of(final))
+        called.answer(called.hear("BYE"), 200)
 
 
 @pytest.mark.parametrize("first", [OPUS_SDP, OPUS_SDP.replace("opus", "GSM")])
