@@ -111,7 +111,8 @@ class Line:
     Attributes:
         on_silence: called when no packet has come for :data:`SILENT_SECONDS`, and again after as
             long.
-        is_held: whether it may take :data:`HELD_SECONDS`.
+        is_held: whether it may take :data:`HELD_SECONDS`; the listener, who may not know of it, is
+            sent a packet of silence every second meanwhile.
     """
 
     def __init__(self, engine: CallEngine, path: MediaPath, name: str) -> None:
@@ -151,7 +152,9 @@ class Line:
         self._last_packet = self._engine.loop.time()
 
     def watch(self, now: float) -> None:
-        """Call ``on_silence`` if the far end may have vanished."""
+        """Call ``on_silence`` if the far end may have vanished; fill the pauses of one on hold."""
+        if self.is_held and not self._closed:
+            self._guarded(self.path.fill_pause)
         longest = HELD_SECONDS if self.is_held else SILENT_SECONDS
         if self.on_silence is not None and now - max(self._last_packet, self._last_told) > longest:
             self._last_told = now

@@ -382,6 +382,58 @@ def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
     media.close()
 
 
+@pytest.mark.parametrize("dtx", [False, True])
+@pytest.mark.parametrize("form", ["opus", "PCMU"])
+def test_who_is_put_on_hold_goes_on_getting_packets(stand_in, monkeypatch, form, dtx):
+    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.1)
+    caller, listener = Media(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(("127.0.0.1", 0))
+    listener.settimeout(1.0)
+    port, rate = str(listener.getsockname()[1]), 48000 if form == "opus" else 8000
+    answer = (OPUS_SDP if form == "opus" else SDP).replace("40002", port).replace("40000", port)
+    heard = []
+
+    def hear(count):
+        for _ in range(count):
+            packet = RtpPacket.parse(listener.recv(2000))
+            heard.append((packet, time.monotonic()))
+
+    with between(stand_in, forms=(OPUS, PCMU), dtx=dtx) as (peer, _, called):
+        _, text, to = answered(peer, called, caller.offer(), answer)
+        said = packets(speech(8000, 0.4))
+
+        def speak(some):
+            for packet in some:
+                rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 7, packet.payload)
+                caller.caller.sendto(rtp.serialize(), media_port(text))
+                time.sleep(0.02)
+
+        speak(said[:10])
+        peer.send(peer.request("INVITE", body=caller.offer("inactive"), to=to, number=2))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=2))
+        # Half a second is made up; what comes behind that is more than its last packets.
+        end = time.monotonic() + 0.9
+        while time.monotonic() < end:
+            hear(1)
+        hear(3)
+        peer.send(peer.request("INVITE", body=caller.offer(), to=to, number=3))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=3))
+        speak(said[10:])
+        hear(8)
+        hang_up(peer, to, number=4)
+        called.answer(called.hear("BYE"), 200)
+    (first, began), (last, ended) = heard[0], heard[-1]
+    numbers = [packet.sequence_number for packet, _ in heard]
+    assert numbers == [(numbers[0] + index) % 2**16 for index in range(len(numbers))]
+    # Timestamps say how much time has passed.
+    passed = (last.timestamp - first.timestamp) % 2**32 / rate
+    assert passed == pytest.approx(ended - began, abs=0.3)
+    caller.close()
+    listener.close()
+
+
 # The called end answers in one codec and goes on in others, as an announcement and then a person;
 # the last of them says whose sound is enhanced.
 @pytest.mark.parametrize("status", [183, 200])
