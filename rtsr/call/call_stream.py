@@ -36,7 +36,8 @@ _FADE_OUT = 240
 _FADE_IN = 480
 # Coders try other bandwidths for a moment; one that stays for this many chunks counts.
 _STEADY_CHUNKS = 25
-# A batch that is so far behind is given nothing more; its streams take twice as much.
+# A batch that is so far behind is given nothing more; its streams take twice as much, and refuse
+# what is longer.
 _MOST_WAITING_MS = 250.0
 _FALLING = ((_FADE_OUT - np.arange(_FADE_OUT)) / (_FADE_OUT + 1))[:, None].astype(np.float32)
 
@@ -178,7 +179,9 @@ class CallStream:
             self._cutoff = chunk.cutoff
             self._agreeing = 0
         stream.seed = int(self.controls.board.get("seed"))
-        if self._left_out or stream.waiting_ms > _MOST_WAITING_MS:
+        waiting_ms = stream.waiting_ms
+        has_room = waiting_ms + 1000.0 * len(sound) / SAMPLE_RATE <= 2.0 * _MOST_WAITING_MS
+        if self._left_out or waiting_ms > _MOST_WAITING_MS or not has_room:
             # The sound goes past the batch; what comes after joins on behind it.
             self._collect()
             self._wide.take(self._wide.end - self._wide.start)
@@ -211,6 +214,30 @@ class CallStream:
         if self.monitor is not None:
             self.monitor.see(dry, out)
         return out
+
+    def join(self, other: CallStream) -> None:
+        """Go on with the place of another stream of the same channels, which was given nothing.
+
+        The sound goes on without a seam, and the new band fades in.
+        """
+        self.close()
+        self._batch, self._colour, self._stream = other._batch, other._colour, other._stream
+        other._stream = None
+        self._left_out = False
+        self._cutoff, self._agreeing = None, 0
+        self._wide = _Line(self.channels)
+        self._wide_from = self._wide.start = self._dry.end
+        if self._stream is not None:
+            self._wide.start -= self._stream.delay_samples
+
+    def leave(self) -> None:
+        """Give the place back, and only resample from now on; the new band fades out.
+
+        The colour is kept for another place.
+        """
+        self._collect()
+        self.close()
+        self._batch = None
 
     def close(self) -> None:
         """Leave the batch. May be called twice."""

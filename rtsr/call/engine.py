@@ -111,7 +111,8 @@ class Line:
     Attributes:
         on_silence: called when no packet has come for :data:`SILENT_SECONDS`, and again after as
             long.
-        is_held: whether it may take :data:`HELD_SECONDS`.
+        is_held: whether it may take :data:`HELD_SECONDS`; the listener, who may not know of it, is
+            sent a packet of silence every second meanwhile.
     """
 
     def __init__(self, engine: CallEngine, path: MediaPath, name: str) -> None:
@@ -151,7 +152,9 @@ class Line:
         self._last_packet = self._engine.loop.time()
 
     def watch(self, now: float) -> None:
-        """Call ``on_silence`` if the far end may have vanished."""
+        """Call ``on_silence`` if the far end may have vanished; fill the pauses of one on hold."""
+        if self.is_held and not self._closed:
+            self._guarded(self.path.fill_pause)
         longest = HELD_SECONDS if self.is_held else SILENT_SECONDS
         if self.on_silence is not None and now - max(self._last_packet, self._last_told) > longest:
             self._last_told = now
@@ -393,6 +396,43 @@ class CallEngine:
         line = SoundLine(self, await self._take_place(rate, seed, wet, colour), rate)
         self.sounds.append(line)
         return line
+
+    async def exchange(
+        self,
+        enhanced: Line,
+        plain: Line,
+        *,
+        rate: int = 8000,
+        colour: Colour | AutoColour | str | None = None,
+    ) -> None:
+        """Enhance a direction that was only transcoded in place of another one, as of its call.
+
+        Both go on without a seam. Nobody else gets the place in between.
+
+        Args:
+            enhanced: has a place, and no other use for it.
+            plain: of as many channels.
+            rate: Hz of the sound that comes there.
+            colour: of the new band; the engine's if ``None``.
+
+        Raises:
+            RtsrError: the engine does not run; both are only transcoded then.
+            ArgumentError: the colour was learnt for another model.
+        """
+        if enhanced not in self.lines or plain not in self._plain:
+            return
+        enhanced.path.stream.leave()
+        self.lines.remove(enhanced)
+        self._plain.append(enhanced)
+        place = await self._take_place(rate, 0, 1.0, colour)
+        # It is no other call.
+        self.taken -= 1
+        if plain.is_closed:
+            place.close()
+            return
+        plain.path.stream.join(place)
+        self._plain.remove(plain)
+        self.lines.append(plain)
 
     def totals(self) -> Totals:
         """Return sums over all lines so far, those that only transcode included."""

@@ -89,6 +89,8 @@ class MediaPath:
         self._back_at = 0.0
         self._rest = SHORTEST_REST
         self._vain_waits = 0
+        # Up to when the listener has been sent silence in a pause.
+        self._filled_at: float | None = None
 
     @property
     def wake_at(self) -> float | None:
@@ -109,8 +111,10 @@ class MediaPath:
         if chunks and not self._pushed:
             self._look_for_excess()
         for chunk in chunks:
-            if chunk.pause and self.sender is not None:
-                self.sender.pause(chunk.pause)
+            pause = chunk.pause if self._filled_at is None else now - self._filled_at
+            self._filled_at = None
+            if pause and self.sender is not None:
+                self.sender.pause(pause)
             self.stream.push(chunk)
             if chunk.origin is not Origin.TAIL:
                 self._pushed.append((self.stream.pushed, now))
@@ -144,6 +148,14 @@ class MediaPath:
             self.processing_ms.append(1000.0 * (now - self._pushed.popleft()[1]))
         if is_late and not misses and self._pushed:
             self._pushed.popleft()
+
+    def fill_pause(self, now: float) -> None:
+        """Send a packet of silence if there is no sound at all: the listener knows of no pause."""
+        if self.sender is None or self.receiver.wake_at is not None:
+            return
+        since = self.receiver.paused_at if self._filled_at is None else self._filled_at
+        self._filled_at = now
+        self._hand_on(self.sender.fill(0.0 if since is None else now - since))
 
     def close(self) -> None:
         """Give the place in the batch back, and end the encoder. May be called twice."""

@@ -200,6 +200,11 @@ class Receiver:
         return self._queue.duplicates
 
     @property
+    def paused_at(self) -> float | None:
+        """Since when nothing is made up any more; ``None`` where there is sound, or never was."""
+        return self._paused_at if self._position is None else None
+
+    @property
     def wake_at(self) -> float | None:
         """When :meth:`poll` should be called next, unless a packet comes before."""
         if self._position is None:

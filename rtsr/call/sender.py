@@ -176,6 +176,19 @@ class Sender:
         self._time = (self._time + round(seconds * self.format.clock_rate)) % 2**32
         self._marker = True
 
+    def fill(self, seconds: float) -> list[Packet]:
+        """Say that there was no sound for so long, and send a frame of silence at its end."""
+        if self._encoder is None:
+            return []
+        frame = self._encoder.frame_samples / self.format.sample_rate
+        self.pause(max(0.0, seconds - frame))
+        # It is no beginning of sound; what follows is.
+        self._marker = False
+        silence = np.zeros((round(frame * SAMPLE_RATE), self._channels), np.float32)
+        packets = self.push(silence)
+        self._marker = True
+        return packets
+
     def event(self, packet: Packet, rate: int, reading: KeyReading) -> list[Packet]:
         """Pass on a packet with a telephone event (RFC 4733).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,9 @@ __all__ = ["SoundLine"]
 
 Audio = NDArray[np.float32]
 
+# A batch takes no more at once; longer blocks are passed to it in parts.
+_PARTS_PER_SECOND = 5
+
 
 class SoundLine:
     """A place in the engine's batch that is fed with decoded sound.
@@ -42,6 +46,9 @@ class SoundLine:
         self._stream = stream
         self._stepped = asyncio.Event()
         self._closed = False
+        # What is still to be pushed, and what has come out, where an `enhance` is given up midway.
+        self._parts: collections.deque[Chunk] = collections.deque()
+        self._finished: list[Audio] = []
 
     @property
     def rate(self) -> int:
@@ -82,7 +89,9 @@ class SoundLine:
 
         As much comes out as goes in: six samples for one at 8 kHz. Where a block is no whole number
         of 10 ms, the rest comes with the next one. What the engine's deadline passes is not waited
-        for; the sound is then what came in, resampled.
+        for; the sound is then what came in, resampled. Blocks may have any length; each 200 ms of a
+        longer one have a deadline of their own. Where a call is given up, its sound comes with that
+        of the next one.
 
         Raises:
             AudioFormatError: another shape, or no floating-point samples.
@@ -98,12 +107,25 @@ class SoundLine:
             raise AudioFormatError(
                 f"Sound of shape {block.shape} does not fit a line of {self.channels} channels."
             )
-        stream = self._stream
         frames = np.nan_to_num(frames.astype(np.float32), posinf=0.0, neginf=0.0)
-        stream.push(Chunk(np.clip(frames, -1e3, 1e3), self._rate, None, Origin.DECODED))
+        frames = np.clip(frames, -1e3, 1e3)
+        size = self._rate // _PARTS_PER_SECOND
+        for start in range(0, max(1, len(frames)), size):
+            part = frames[start : start + size]
+            self._parts.append(Chunk(part, self._rate, None, Origin.DECODED))
+        while self._parts:
+            self._stream.push(self._parts.popleft())
+            await self._wait_for_steps()
+            self._finished.append(self._stream.take(everything=self._stream.is_due))
+        out = self._finished[0] if len(self._finished) == 1 else np.concatenate(self._finished)
+        self._finished = []
+        return out[:, 0] if block.ndim == 1 else out
+
+    async def _wait_for_steps(self) -> None:
+        """Wait until the batch has taken what was pushed, or the engine's deadline has passed."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._engine.deadline
-        while stream.is_due and loop.time() < deadline:
+        while self._stream.is_due and loop.time() < deadline:
             self._stepped.clear()
             self._engine.wake()
             try:
@@ -112,8 +134,6 @@ class SoundLine:
                 break
             except asyncio.TimeoutError:
                 break
-        out = stream.take(everything=stream.is_due)
-        return out[:, 0] if block.ndim == 1 else out
 
     def advance(self) -> None:
         """Process the result of a step; called by the engine."""

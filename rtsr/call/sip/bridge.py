@@ -298,12 +298,16 @@ class _BridgedCall:
         self._over = asyncio.Event()
         self._ended = False
         self._started = 0.0
+        # Set when the target has described sound before its answer, each time something else.
         self._early = asyncio.Event()
+        self._early_description: SdpMessage | None = None
         self._early_answer: SdpMessage | None = None
         self._acknowledged = asyncio.Event()
         self._caller_answer: SdpMessage | None = None
-        # Whose sound is enhanced, and what is learnt of it, where that outlasts the call.
-        self._colour: tuple[str | None, AutoColour] | None = None
+        # Whose sound is enhanced, and what is learnt of people, where that outlasts the call.
+        self._enhanced: Leg | None = None
+        self._turning: asyncio.Task[None] | None = None
+        self._colours: list[tuple[str | None, AutoColour]] = []
         #: Legs that were sent a proposal of ours, by the call's name, with the number of what asked
         #: for it; the answer is in the ACK of that number.
         self._proposed_to: dict[str, tuple[Leg, int]] = {}
@@ -327,7 +331,7 @@ class _BridgedCall:
             # What was opened after the call had been given up.
             self._caller.close()
             self._callee.close()
-            await self._keep_colour()
+            await self._keep_colours()
 
     async def _set_up(self) -> bool:
         """Connect the two ends; return whether it worked, else the caller got the reason."""
@@ -455,18 +459,22 @@ class _BridgedCall:
             outgoing.wait_answered(settings.ring_seconds)
         )
         given_up: asyncio.Future[bool] = asyncio.ensure_future(self._over.wait())
-        early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
-        waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if early.done() and not answered.done() and not self._ended:
-                await self._begin_early(key)
-                await asyncio.wait(waiting - {early}, return_when=asyncio.FIRST_COMPLETED)
+            while not answered.done() and not self._ended:
+                early: asyncio.Future[bool] = asyncio.ensure_future(self._early.wait())
+                waiting: set[asyncio.Future[Any]] = {answered, given_up, early}
+                try:
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    early.cancel()
+                if self._early.is_set() and not answered.done() and not self._ended:
+                    self._early.clear()
+                    await self._connect_early(key)
             if not answered.done():
                 return False
         finally:
-            for each in waiting:
-                each.cancel()
+            answered.cancel()
+            given_up.cancel()
         error = answered.exception()
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
             self._refuse(480, "no answer")
@@ -477,15 +485,15 @@ class _BridgedCall:
         self._callee.begin_session(client.terms_of(outgoing.call_id))
         return True
 
-    async def _begin_early(self, key: bytes | None) -> None:
+    async def _connect_early(self, key: bytes | None) -> None:
         """Let the ends hear each other before the call is answered, as for announcements."""
         try:
             await self._connect_ends(key)
-        except Unacceptable:
-            # The answer may still fit.
+        except (Unacceptable, AudioFormatError):
+            # Another one, or the answer, may still fit.
             self.incoming.ringing()
             return
-        if not self._ended:
+        if not self._ended and self._early_answer is None:
             assert self._caller.media is not None
             self._early_answer = self._answer(self._caller, self._caller.media)
             self.incoming._send_response(
@@ -510,9 +518,39 @@ class _BridgedCall:
         caller, callee = self._caller, self._callee
         assert caller.media is not None
         assert callee.media is not None
-        widens = callee.media.form is OPUS
-        await self._connect(caller, callee, enhance=widens)
-        await self._connect(callee, caller, enhance=not widens)
+        self._enhanced = self._narrow_end
+        await self._connect(caller, callee, enhance=self._enhanced is caller)
+        await self._connect(callee, caller, enhance=self._enhanced is callee)
+
+    @property
+    def _narrow_end(self) -> Leg:
+        """The end whose sound is to be enhanced for the other one."""
+        assert self._callee.media is not None
+        return self._caller if self._callee.media.form is OPUS else self._callee
+
+    def _turn(self) -> None:
+        """Have the other direction enhanced where another end is the narrow one now."""
+        # Two channels are for Opus alone: the other direction has one.
+        is_other = self._enhanced is not self._narrow_end and self._engine.channels == 1
+        if is_other and (self._turning is None or self._turning.done()):
+            self._turning = asyncio.ensure_future(self._turned())
+
+    async def _turned(self) -> None:
+        try:
+            while not self._ended and self._enhanced is not (source := self._narrow_end):
+                plain = source.line
+                enhanced = (self._callee if source is self._caller else self._caller).line
+                if plain is None or enhanced is None or source.media is None:
+                    return
+                self._enhanced = source
+                colour = plain.path.stream.colour or await self._known_colour(source)
+                rate = source.media.form.sample_rate
+                await self._engine.exchange(enhanced, plain, rate=rate, colour=colour)
+        except RtsrError as error:
+            reason = {"call": self.name, "reason": str(error)}
+            _log.warning("sip call goes on without a wider band", extra=reason)
+        except Exception:
+            _log.exception("a call goes on without a wider band", extra={"call": self.name})
 
     async def _connect(self, source: Leg, sink: Leg, enhance: bool) -> None:
         assert source.media is not None
@@ -563,13 +601,16 @@ class _BridgedCall:
         else:
             address = _person(self._bridge.settings.target.uri)
         colour = await asyncio.to_thread(kept.of, address, self._engine.batch.model.metadata)
-        self._colour = (address, colour)
+        self._colours.append((address, colour))
         return colour
 
-    async def _keep_colour(self) -> None:
+    async def _keep_colours(self) -> None:
         kept = self._bridge.settings.kept_colours
-        if kept is not None and self._colour is not None:
-            await asyncio.to_thread(kept.keep, *self._colour)
+        if self._turning is not None:
+            await self._turning
+        for address, colour in self._colours:
+            assert kept is not None
+            await asyncio.to_thread(kept.keep, address, colour)
 
     def refresh(self, leg: IncomingCall, terms: SessionTerms | None) -> None:
         """One end says that the call is still on (UPDATE without a description)."""
@@ -652,6 +693,7 @@ class _BridgedCall:
         mine.agree(media)
         mine.line.path.receiver.formats = media.incoming_formats
         mine.line.path.event_rates = media.incoming_event_rates
+        self._turn()
 
     @property
     def _shown_caller(self) -> str:
@@ -701,8 +743,10 @@ class _BridgedCall:
         required = ",".join(self.incoming.invite.headers.get("require")).lower()
         if self._ended or self.incoming._answered or "100rel" in required:
             return
-        can_hear = outgoing.sdp_answer is not None and self._caller.media is not None
-        if can_hear and not self._early.is_set():
+        # Where several telephones or servers say something, the newest is heard.
+        is_new = outgoing.sdp_answer not in (None, self._early_description)
+        if is_new and self._caller.media is not None:
+            self._early_description = outgoing.sdp_answer
             self._early.set()
         else:
             self.incoming.ringing()

@@ -180,6 +180,9 @@ class Client(SipUAC):
                 call._auth_attempts = 2
             else:
                 super().handle_response(response, addr)
+            if response.status_code in (181, 182) and call.on_ringing is not None:
+                # aiosipua tells of 180 and 183 alone.
+                call.on_ringing(call)
             if response.status_code in (401, 407, 422):
                 self._heard_of.discard(name)
         elif response.status_code >= 200:

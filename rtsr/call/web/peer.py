@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,8 @@ LONGEST_OFFER = 64 * 1024
 _MOST_MEDIA = 16
 _CONNECT_SECONDS = 30.0
 _SPEAKS = ("sendonly", "sendrecv")
+# What names no numeric address: by it browsers hide theirs, and across networks it says nothing.
+_HIDDEN = re.compile(r"a=candidate:\S+ \d+ \S+ \d+ (?![\d.]+ |\S*:)", re.ASCII)
 _LISTENS = ("recvonly", "sendrecv")
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
 
@@ -157,6 +160,7 @@ class WebCall:
 
     async def _answer(self, engine: CallEngine, offer: SessionDescription, sdp: str) -> str:
         speaking, listening = _choose(offer)
+        sdp = _with_time_to_be_found(sdp)
         await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         by_line = {each._get_mline_index(): each for each in self._peer.getTransceivers()}
         receiving, sending = by_line.get(speaking), by_line.get(listening)
@@ -187,10 +191,13 @@ class WebCall:
         take_packets(receiving.receiver, self.line.receive)
         take_reports(sending.sender, self._take_report)
         await self._peer.setLocalDescription(answer)
+        described = str(self._peer.localDescription.sdp)
+        if "\na=candidate:" not in described:
+            raise BadOfferError("There is no way on which the browser could reach this machine.")
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(_CONNECT_SECONDS, self._check_connected)
         _log.info("web call taken", extra={"call": self.name, "codec": self.sending.name})
-        return str(self._peer.localDescription.sdp)
+        return described
 
     async def _open_line(
         self, engine: CallEngine, formats: dict[int, PayloadFormat], payload_type: int
@@ -240,6 +247,20 @@ def _parsed(sdp: str) -> SessionDescription:
         return SessionDescription.parse(sdp)
     except Exception as error:
         raise BadOfferError(f"The offer is no SDP: {_reason(error)}.") from None
+
+
+def _with_time_to_be_found(sdp: str) -> str:
+    """Return an offer whose browser may still reach us where we reach none of its addresses.
+
+    Its own checks show where it is, and are to be waited for (RFC 8863). Where it says that its
+    candidates are all there are and none can be tried, aioice would give up at once, and leave out
+    ours; names it would ask the network for.
+    """
+    return "".join(
+        line
+        for line in sdp.splitlines(keepends=True)
+        if line.strip() != "a=end-of-candidates" and not _HIDDEN.match(line)
+    )
 
 
 def _choose(offer: SessionDescription) -> tuple[int, int]:

@@ -378,6 +378,38 @@ def test_decoded_sound_goes_in_and_comes_out_six_times_as_long(quick):
     assert np.corrcoef(late, voice[: len(late)])[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("seconds", [1.0, 3.05])
+def test_a_long_block_is_enhanced_whole_and_the_next_one_is_in_time(quick, seconds):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            line = await engine.open_sound(8000)
+            block = await line.enhance(speech(8000, seconds))
+            assert block.shape == (round(48000 * seconds),)
+            assert line.fallback_seconds == 0.0
+            line.controls.set("wet", 0.0)
+            await line.enhance(np.zeros(160, np.float32))
+            click = np.zeros(160, np.float32)
+            click[20] = 0.5
+            return await line.enhance(click)
+
+    heard = np.abs(asyncio.run(run()))
+    assert abs(int(heard.argmax()) - (6 * 20 + 185)) <= 6
+
+
+def test_a_long_block_that_is_given_up_comes_with_the_next_one(quick):
+    async def run():
+        async with CallEngine(1, **quick) as engine:
+            line = await engine.open_sound(8000)
+            enhancing = asyncio.ensure_future(line.enhance(speech(8000, 1.0)))
+            await asyncio.sleep(0)
+            enhancing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await enhancing
+            return await line.enhance(np.zeros(160, np.float32))
+
+    assert len(asyncio.run(run())) == 48000 + 960
+
+
 def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatch, caplog):
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.2)
     monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.05)

@@ -220,6 +220,16 @@ def test_sound_in_blocks_of_any_length_is_no_later_at_its_end(rate, minutes):
     assert stream._dry.end - stream._dry.start <= DELAY_SAMPLES
 
 
+def test_a_block_that_a_batch_has_no_room_for_goes_out_dry_and_in_time(batch):
+    stream = CallStream(batch)
+    try:
+        stream.push(Chunk(np.zeros((8000, 1), np.float32), 8000, None, Origin.DECODED))
+        assert len(stream.take(everything=True)) == 48000
+        assert stream.waiting == 0
+    finally:
+        stream.close()
+
+
 def test_sound_stays_equally_late_where_a_new_rate_begins_with_single_samples():
     path, out, click = DryPath(1), [], np.zeros((160, 1), np.float32)
     click[0] = 1.0
@@ -252,6 +262,34 @@ def test_the_new_band_goes_on_where_the_codec_changes(batch, wide_first, dip_db)
     level = 10 * np.log10(power[:, 45:].sum(axis=1) + 1e-20)
     usual = min(np.median(level[120:190]), np.median(level[260:]))
     assert level[198:215].min() > usual - dip_db
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_place_that_comes_or_goes_within_a_call_leaves_no_seam(batch, leaves):
+    arrivals = sent(packets(speech(8000, 4.0)))
+    dry, ear = Ear(), Ear()
+    call(MediaPath(Receiver(FORMATS), CallStream(None), dry, print), arrivals, batch)
+    stream = CallStream(batch if leaves else None)
+    path = MediaPath(Receiver(FORMATS), stream, ear, print)
+    call(path, arrivals[:100], batch)
+    if leaves:
+        stream.leave()
+        assert batch.free == batch.capacity
+    else:
+        stream.join(CallStream(batch))
+    call(path, arrivals[100:], batch)
+    path.close()
+    count = min(len(dry.sound), len(ear.sound))
+    band = ear.sound[:count] - dry.sound[:count]
+    turn = 2 * 48000
+    quiet, loud = (band[turn + 960 :], band[:turn]) if leaves else (band[:turn], band[turn + 960 :])
+    assert np.abs(quiet).max() < 1e-6
+    # What is added begins or ends within 20 ms, lies above the telephone's band, and is in time.
+    assert band_db(loud, 4500, 8000) > band_db(loud, 200, 3000) + 20.0
+    around = band[turn - 2400 : turn + 2400]
+    assert (
+        band_db(around, 200, 3000) < band_db(dry.sound[turn - 2400 : turn + 2400], 200, 3000) - 30
+    )
 
 
 def test_after_loss_the_new_band_does_not_burst(batch):

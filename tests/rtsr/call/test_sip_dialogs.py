@@ -19,7 +19,7 @@ from aiortc.rtp import RtcpRrPacket, RtpPacket
 from aiosipua import SipDigestAuth, parse_sdp
 
 from rtsr.call import engine as engine_module
-from rtsr.call.formats import OPUS
+from rtsr.call.formats import OPUS, PCMU
 from rtsr.call.reports import FarReports
 from rtsr.call.sip import agent as agent_module
 from rtsr.call.sip import bridge as bridge_module
@@ -283,12 +283,12 @@ class Media:
     def offer(self, direction="sendrecv", more=""):
         return (SDP + more).replace("40000", str(self.port)).replace("sendrecv", direction)
 
-    def say(self, there, count):
-        """Send so many packets from the called end; what the caller hears of them."""
+    def say(self, there, count, by=None):
+        """Send so many packets from the called end or another; what the caller hears of them."""
         for _ in range(count):
             packet = next(self._stream)
             rtp = RtpPacket(96, 0, packet.sequence_number, packet.timestamp, 5, packet.payload)
-            self._callee.sendto(rtp.serialize(), there)
+            (by or self._callee).sendto(rtp.serialize(), there)
             time.sleep(0.02)
         heard = []
         with contextlib.suppress(TimeoutError):
@@ -380,6 +380,131 @@ def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
         hang_up(peer, tag_of(text))
         called.answer(called.hear("BYE"), 200)
     media.close()
+
+
+@pytest.mark.parametrize("dtx", [False, True])
+@pytest.mark.parametrize("form", ["opus", "PCMU"])
+def test_who_is_put_on_hold_goes_on_getting_packets(stand_in, monkeypatch, form, dtx):
+    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.1)
+    caller, listener = Media(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(("127.0.0.1", 0))
+    listener.settimeout(1.0)
+    port, rate = str(listener.getsockname()[1]), 48000 if form == "opus" else 8000
+    answer = (OPUS_SDP if form == "opus" else SDP).replace("40002", port).replace("40000", port)
+    heard = []
+
+    def hear(count):
+        for _ in range(count):
+            packet = RtpPacket.parse(listener.recv(2000))
+            heard.append((packet, time.monotonic()))
+
+    with between(stand_in, forms=(OPUS, PCMU), dtx=dtx) as (peer, _, called):
+        _, text, to = answered(peer, called, caller.offer(), answer)
+        said = packets(speech(8000, 0.4))
+
+        def speak(some):
+            for packet in some:
+                rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 7, packet.payload)
+                caller.caller.sendto(rtp.serialize(), media_port(text))
+                time.sleep(0.02)
+
+        speak(said[:10])
+        peer.send(peer.request("INVITE", body=caller.offer("inactive"), to=to, number=2))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=2))
+        # Half a second is made up; what comes behind that is more than its last packets.
+        end = time.monotonic() + 0.9
+        while time.monotonic() < end:
+            hear(1)
+        hear(3)
+        peer.send(peer.request("INVITE", body=caller.offer(), to=to, number=3))
+        assert peer.final()[0] == 200
+        peer.send(peer.request("ACK", to=to, number=3))
+        speak(said[10:])
+        hear(8)
+        hang_up(peer, to, number=4)
+        called.answer(called.hear("BYE"), 200)
+    (first, began), (last, ended) = heard[0], heard[-1]
+    numbers = [packet.sequence_number for packet, _ in heard]
+    assert numbers == [(numbers[0] + index) % 2**16 for index in range(len(numbers))]
+    # Timestamps say how much time has passed.
+    passed = (last.timestamp - first.timestamp) % 2**32 / rate
+    assert passed == pytest.approx(ended - began, abs=0.3)
+    caller.close()
+    listener.close()
+
+
+# The called end answers in one codec and goes on in others, as an announcement and then a person;
+# the last of them says whose sound is enhanced.
+@pytest.mark.parametrize("status", [183, 200])
+@pytest.mark.parametrize(
+    ("codecs", "end"), [("PO", "opus"), ("OP", "PCMU"), ("POP", "PCMU"), ("OPO", "opus")]
+)
+def test_the_narrow_end_is_enhanced_whichever_that_is_by_now(stand_in, status, codecs, end):
+    answers = [OPUS_SDP if codec == "O" else SDP for codec in codecs]
+    with between(stand_in, calls=1, forms=(OPUS, PCMU)) as (peer, running, called):
+        peer.send(peer.request("INVITE", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, status, answers[0])
+        if status == 183:
+            while peer.hear()[0] < 183:
+                pass
+            called.answer(invite, 200, answers[1])
+            answers.pop(1)
+        final = peer.final()[1]
+        peer.send(peer.request("ACK", to=tag_of(final)))
+        for number, answer in enumerate(answers[1:], 7):
+            called.request(invite, "INVITE", number, answer)
+            called.hear("SIP/2.0 200")
+            called.request(invite, "ACK", number)
+        engine = running.engine
+
+        (call,) = set(running.bridge._calls.values())
+        narrow = call._caller if end == "opus" else call._callee
+        running.until(lambda: engine.lines == [narrow.line] and narrow.line.path.stream.cutoff_hz)
+        assert call._callee.media.form.name == end
+        assert engine.batch.free == 0
+        assert engine.taken == 1
+        hang_up(peer, tag_of(final))
+        called.answer(called.hear("BYE"), 200)
+
+
+@pytest.mark.parametrize("first", [OPUS_SDP, OPUS_SDP.replace("opus", "GSM")])
+@pytest.mark.parametrize("status", [181, 182, 183])
+def test_of_several_announcements_the_newest_is_heard(stand_in, first, status):
+    media, other = Media(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.bind(("127.0.0.1", 0))
+    other.settimeout(5.0)
+    second = OPUS_SDP.replace("40002", str(other.getsockname()[1]))
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=media.offer()))
+        invite = called.hear("INVITE")
+        there = media_port(invite)
+        called.answer(invite, status, first, tag="a")
+        while (early := peer.hear())[0] < 180:
+            pass
+        if first is OPUS_SDP:
+            assert early[0] == 183
+            assert len(media.say(there, 12)) >= 8
+        called.answer(invite, status, second, tag="b")
+        if first is not OPUS_SDP:
+            assert early[0] == 180
+            early = peer.hear()
+            assert early[0] == 183
+        # The caller's sound goes to the second server as well, as keys would.
+        for packet in packets(speech(8000, 0.2)):
+            rtp = RtpPacket(0, 0, packet.sequence_number, packet.timestamp, 7, packet.payload)
+            media.caller.sendto(rtp.serialize(), media_port(early[1]))
+            time.sleep(0.02)
+        assert RtpPacket.parse(other.recv(2000)).payload_type == 96
+        assert len(media.say(there, 12, other)) >= 8
+        called.answer(invite, 200, second, tag="b")
+        status, text = peer.final()
+        assert status == 200
+        hang_up(peer, tag_of(text))
+        called.answer(called.hear("BYE"), 200)
+    media.close()
+    other.close()
 
 
 def test_a_description_that_cannot_be_read_is_refused_on_both_ends(stand_in):
@@ -708,7 +833,7 @@ def test_an_announcement_that_fails_leaves_nothing_behind(stand_in, monkeypatch)
     async def fail(call, key):
         raise RtsrError("no place")
 
-    monkeypatch.setattr(bridge_module._BridgedCall, "_begin_early", fail)
+    monkeypatch.setattr(bridge_module._BridgedCall, "_connect_early", fail)
     with between(stand_in) as (peer, running, called):
         peer.send(peer.request("INVITE", body=SDP))
         invite = called.hear("INVITE")

@@ -226,6 +226,45 @@ def test_pcmu_goes_in_and_full_band_opus_comes_out(server):
     assert server.metric("rtsr_round_trip_seconds_sum") < 10.0
 
 
+def _hidden(sdp):
+    """The offer of a browser that gives names in place of its addresses."""
+    return re.sub(r"(a=candidate:\S+ \d udp \d+) \S+ ", r"\1 2f0c1c4e-0b27.local ", sdp)
+
+
+def _elsewhere(sdp):
+    """The offer of a browser none of whose addresses, of the other IP version, can be tried."""
+    return re.sub(r"(a=candidate:\S+ \d udp \d+) \S+ ", r"\1 2001:db8::7 ", sdp)
+
+
+def _unsaid(sdp):
+    """The offer of a browser that says of no address."""
+    return re.sub(r"a=candidate:.*\r\n", "", sdp)
+
+
+@pytest.mark.parametrize("seen", [_hidden, _elsewhere, _unsaid])
+def test_a_browser_whose_addresses_cannot_be_reached_reaches_us(server, seen):
+    async def call():
+        client = Client()
+        try:
+            offer = await client.offer()
+            assert "a=end-of-candidates" in offer["sdp"]
+            offer["sdp"] = seen(offer["sdp"])
+            status, _, body = await asyncio.to_thread(server.ask, "POST", "/calls", offer)
+            answer = json.loads(body)
+            assert status == 200, answer
+            assert "a=candidate:" in answer["sdp"]
+            await client.peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
+            end = time.monotonic() + 15.0
+            while len(client.heard) < 10:
+                assert time.monotonic() < end, "nothing is heard"
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(server.ask, "DELETE", f"/calls/{answer['call']}")
+        finally:
+            await client.close()
+
+    asyncio.run(call())
+
+
 def test_a_full_server_says_so_and_a_call_that_ends_makes_room(server):
     async def run():
         first, second = Client(), Client()
