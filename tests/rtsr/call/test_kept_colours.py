@@ -200,20 +200,25 @@ def test_the_next_call_of_a_person_begins_with_what_the_last_has_taught(
 
 
 @pytest.mark.parametrize(
-    ("shown", "asked"),
+    ("shown", "asked", "kept"),
     [
-        ("anonymous@anonymous.invalid", ""),
-        ("x@Anonymous.INVALID", ""),
-        ("Restricted@127.0.0.1", ""),
-        ("me@127.0.0.1", "Privacy: user;id\r\n"),
+        ("sip:anonymous@anonymous.invalid", "", 0),
+        ("sip:x@Anonymous.INVALID", "", 0),
+        ("sip:Restricted@127.0.0.1", "", 0),
+        ("sip:anonymous;cpc=ordinary@gw.example", "", 0),
+        ("sip:me@127.0.0.1", "Privacy: user;id\r\n", 0),
+        ("sip:+4989;cpc=ordinary@gw.example", "", 1),
+        ("tel:+4989;phone-context=x", "", 1),
     ],
 )
-def test_who_does_not_want_to_be_known_is_not(shown, asked, stand_in, tmp_path):
+def test_who_does_not_want_to_be_known_is_not_and_others_are(
+    shown, asked, kept, stand_in, tmp_path
+):
     folder = tmp_path / "colours"
     sound = np.random.default_rng(0).normal(0.0, 0.1, (76800, 1)).astype(np.float32)
     with between(stand_in, kept_colours=KeptColours(folder)) as (peer, running, called):
         request = peer.request("INVITE", body=SDP, more=asked)
-        peer.send(request.replace(b"<sip:me@127.0.0.1>;tag", f"<sip:{shown}>;tag".encode()))
+        peer.send(request.replace(b"<sip:me@127.0.0.1>;tag", f"<{shown}>;tag".encode()))
         called.answer(called.hear("INVITE"), 200, OPUS_SDP)
         called.hear("ACK")
         text = peer.final()[1]
@@ -222,7 +227,7 @@ def test_who_does_not_want_to_be_known_is_not(shown, asked, stand_in, tmp_path):
         assert colour.learnt is not None
         hang_up(peer, tag_of(text))
         running.until(lambda: running.bridge.calls == 0)
-    assert files(folder) == []
+    assert len(files(folder)) == kept
 
 
 def refused(*options):
