@@ -56,6 +56,7 @@ _ACCEPTED = {"Accept": "application/sdp, multipart/mixed"}
 _ACK_SECONDS = 32.0
 # RFC 3261, 14.2: seconds.
 _LONGEST_RETRY = 10
+_LONGEST_REASON = 1000
 # RFC 3261, 20.22.
 _MOST_HOPS = 255
 # Who does not want to be known: what stands for a name then (RFC 3323, 4.1.1.3, and what networks
@@ -228,12 +229,12 @@ class Bridge:
             if leg is call.incoming and not leg._answered:
                 # The INVITE itself waits for an answer, too (RFC 3261, 15.1.2).
                 _refuse(leg, 487)
-            call.end("hung up", by=request.call_id)
+            call.end("hung up", by=request.call_id, why=_reason_in(request))
 
     def _on_cancel(self, request: SipRequest, address: tuple[str, int]) -> None:
         call = self._calls.get(request.call_id or "")
         if call is not None:
-            call.end("given up by the caller", by=request.call_id)
+            call.end("given up by the caller", by=request.call_id, why=_reason_in(request))
 
     def _on_lost(self, leg: IncomingCall) -> None:
         call = self._calls.get(leg.call_id)
@@ -710,8 +711,14 @@ class _BridgedCall:
     def _leg_of(self, call: IncomingCall) -> Leg:
         return self._caller if call.call_id == self.incoming.call_id else self._callee
 
-    def end(self, reason: str, by: str | None = None) -> None:
-        """Hang up both legs but the one that ended it. May be called twice."""
+    def end(self, reason: str, by: str | None = None, why: str = "") -> None:
+        """Hang up both legs but the one that ended it. May be called twice.
+
+        Args:
+            reason: for the log.
+            by: the name of the leg that ended it.
+            why: what that has said of it, for the other one.
+        """
         if self._ended:
             return
         self._ended = True
@@ -722,12 +729,13 @@ class _BridgedCall:
         incoming._stop_retransmissions()
         if by != incoming.call_id:
             if incoming._answered:
-                incoming.hangup()
+                _hang_up(incoming, why)
             elif incoming.dialog.state.value == "early":
                 incoming.reject(480)
         if outgoing is not None and by != outgoing.call_id:
-            client = self._agent.by(self._bridge.settings.target.transport).uac
-            assert client is not None
+            way = self._agent.by(self._bridge.settings.target.transport)
+            client = self._agent.client_of(way.transport)
+            client.explain(outgoing.call_id, why)
             if outgoing.dialog.state.value == "confirmed":
                 outgoing.hangup(client)
             else:
@@ -774,6 +782,24 @@ class _BridgedCall:
 def _refuse(incoming: IncomingCall, status: int, headers: dict[str, str] | None = None) -> None:
     incoming._send_response(status, _REASONS.get(status, "Refused"), extra_headers=headers)
     incoming.dialog.terminate()
+
+
+def _hang_up(incoming: IncomingCall, why: str) -> None:
+    """Hang a caller up, as aiosipua does, and say why."""
+    if incoming.dialog.state is not DialogState.CONFIRMED or incoming.transport is None:
+        return
+    host, port = incoming._signaling_addr()
+    bye = incoming.dialog.create_request("BYE", via_host=host, via_port=port)
+    if why:
+        bye.headers.set_single("Reason", why)
+    incoming.dialog.terminate()
+    incoming.transport.send(bye, incoming.source_addr)
+
+
+def _reason_in(request: SipRequest) -> str:
+    """Return why an end says that it hangs up (RFC 3326); too much of it is not passed on."""
+    reason = ", ".join(each.strip() for each in request.headers.get("reason"))
+    return reason if len(reason) <= _LONGEST_REASON and reason.isprintable() else ""
 
 
 def _person(uri: str) -> str | None:

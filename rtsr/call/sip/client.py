@@ -67,6 +67,7 @@ class Client(SipUAC):
         self._hung_up: set[tuple[str, str]] = set()
         self._terms: dict[str, SessionTerms | None] = {}
         self._questions: dict[tuple[str, int], _Question] = {}
+        self._reasons: dict[str, dict[str, str]] = {}
 
     def call(
         self,
@@ -128,9 +129,11 @@ class Client(SipUAC):
         self._questions[dialog.call_id, dialog.local_cseq] = question
 
     def send_bye(self, dialog: Dialog, remote_addr: Address) -> SipRequest:
-        """Hang a call up."""
-        bye = super().send_bye(dialog, remote_addr)
-        question = _Question(bye, dialog, remote_addr, lambda response: None)
+        """Hang a call up, for the reason that :meth:`explain` has got."""
+        headers = self._reasons.get(dialog.call_id)
+        bye = self._send_in_dialog(dialog, "BYE", remote_addr, extra_headers=headers)
+        self._end(dialog)
+        question = _Question(bye, dialog, remote_addr, lambda response: None, headers or {})
         self._questions[dialog.call_id, dialog.local_cseq] = question
         return bye
 
@@ -144,7 +147,36 @@ class Client(SipUAC):
     def send_cancel(self, call: OutgoingCall) -> SipRequest:
         """Give a call up, now or as soon as the other end is known to know it."""
         self._given_up.add(call.call_id)
-        return super().send_cancel(call) if call.call_id in self._heard_of else call.invite
+        return self._cancel(call) if call.call_id in self._heard_of else call.invite
+
+    def explain(self, call_id: str, reason: str) -> None:
+        """Say why a call is given up or hung up, if at all (RFC 3326), before that is done."""
+        if reason:
+            self._reasons[call_id] = {"Reason": reason}
+
+    def _cancel(self, call: OutgoingCall) -> SipRequest:
+        """Give a call up that the other end knows, as aiosipua does, and say why."""
+        invite, asked = call.invite, call.invite.cseq
+        cancel = SipRequest(method="CANCEL", uri=invite.uri)
+        cancel.headers.append("Via", invite.headers.get_first("via") or "")
+        for name in ("From", "To", "Call-ID"):
+            cancel.headers.set_single(name, invite.headers.get_first(name) or "")
+        cancel.headers.set_single("CSeq", f"{1 if asked is None else asked.seq} CANCEL")
+        cancel.headers.set_single("Max-Forwards", "70")
+        for route in invite.headers.get("route"):
+            cancel.headers.append("Route", route)
+        for name, value in self._reasons.get(call.call_id, {}).items():
+            cancel.headers.set_single(name, value)
+        self.transactions.create_client(cancel)
+        self.transport.send(cancel, call.remote_addr)
+        self._end(call.dialog)
+        return cancel
+
+    def _end(self, dialog: Dialog) -> None:
+        dialog.terminate()
+        call = self._calls.pop(dialog.call_id, None)
+        if call is not None:
+            call._cancel_session_timer()
 
     def handle_response(self, response: SipResponse, addr: Address) -> None:
         """Take a response to one of our requests."""
@@ -190,7 +222,7 @@ class Client(SipUAC):
             call._auth, call._se_retried = None, True
             super().handle_response(response, addr)
         elif name in self._calls:
-            super().send_cancel(call)
+            self._cancel(call)
 
     def _take_call(self, call: OutgoingCall, response: SipResponse, address: Address) -> None:
         """Take the answer of a telephone that was called; of several, the first has the call."""
@@ -219,7 +251,10 @@ class Client(SipUAC):
         _send_ack(self, self._as_call(dialog, call.invite, call.remote_addr), response)
         if (call.call_id, tag) not in self._hung_up:
             self._hung_up.add((call.call_id, tag))
-            self._send_in_dialog(dialog, "BYE", call.remote_addr, contact=False)
+            headers = self._reasons.get(call.call_id)
+            self._send_in_dialog(
+                dialog, "BYE", call.remote_addr, contact=False, extra_headers=headers
+            )
 
     def _take_answer(
         self, key: tuple[str, int], question: _Question, response: SipResponse
@@ -288,6 +323,7 @@ class Client(SipUAC):
         super().remove_call(call_id)
         self._made.pop(call_id, None)
         self._terms.pop(call_id, None)
+        self._reasons.pop(call_id, None)
         self._heard_of.discard(call_id)
         self._given_up.discard(call_id)
         self._hung_up = {each for each in self._hung_up if each[0] != call_id}

@@ -284,7 +284,7 @@ class CalledEnd:
             while True:
                 self.answer(self.hear("OPTIONS", 0.01), 200)
 
-    def request(self, invite, method, number, body=""):
+    def request(self, invite, method, number, body="", more=""):
         """Send a request within the call that an INVITE has opened."""
         header = dict(line.split(": ", 1) for line in invite.split("\r\n\r\n")[0].split("\r\n")[1:])
         kind = "Content-Type: application/sdp\r\n" if body else ""
@@ -293,7 +293,7 @@ class CalledEnd:
             f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bK{self.port}{number}\r\n"
             f"From: {header['To']};tag=t\r\nTo: {header['From']}\r\n"
             f"Call-ID: {header['Call-ID']}\r\nCSeq: {number} {method}\r\nMax-Forwards: 70\r\n"
-            f"Contact: <sip:x@127.0.0.1:{self.port}>\r\n{kind}"
+            f"Contact: <sip:x@127.0.0.1:{self.port}>\r\n{more}{kind}"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
         self._socket.sendto(message.encode(), self._to)
@@ -428,7 +428,7 @@ class TcpCalledEnd(CalledEnd):
         """Close the connection."""
         self._socket.close()
 
-    def request(self, invite, method, number, body=""):
+    def request(self, invite, method, number, body="", more=""):
         send, self._to = self._socket.sendto, None
         self._socket.sendto = lambda data, to: send(_over_tcp(data), to)
         try:

@@ -382,6 +382,53 @@ def test_an_announcement_is_heard_before_the_call_is_answered(stand_in, final):
     media.close()
 
 
+_ELSEWHERE = 'SIP ;cause=200 ;text="Call completed elsewhere"'
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["in-time", "before-it-rings"])
+def test_who_gives_a_call_up_says_why(stand_in, is_known):
+    with between(stand_in) as (peer, _, called):
+        peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKwhy"))
+        invite = called.hear("INVITE")
+        if is_known:
+            called.answer(invite, 180)
+            while peer.hear()[0] < 180:
+                pass
+        peer.send(peer.request("CANCEL", branch="z9hG4bKwhy", more=f"Reason: {_ELSEWHERE}\r\n"))
+        assert {peer.final()[0], peer.final()[0]} == {200, 487}
+        if not is_known:
+            called.answer(invite, 180)
+        cancel = called.hear("CANCEL")
+        assert f"\r\nReason: {_ELSEWHERE}\r\n" in cancel
+        called.answer(cancel, 200)
+        called.answer(invite, 487)
+        called.hear("ACK")
+
+
+@pytest.mark.parametrize("reason", ["Q.850;cause=16", ""])
+def test_who_hangs_up_says_why(stand_in, reason):
+    said = f"Reason: {reason}\r\n" if reason else ""
+    with between(stand_in) as (peer, _, called):
+        _, _, to = answered(peer, called)
+        peer.send(peer.request("BYE", to=to, number=2, more=said))
+        assert peer.final()[0] == 200
+        bye = called.hear("BYE")
+        assert said in bye
+        assert ("\r\nReason:" in bye) == bool(reason)
+        called.answer(bye, 200)
+        peer.send(peer.request("INVITE", call="c2", body=SDP))
+        invite = called.hear("INVITE")
+        called.answer(invite, 200, OPUS_SDP)
+        called.hear("ACK")
+        _, text = peer.final()
+        peer.send(peer.request("ACK", call="c2", to=tag_of(text)))
+        called.request(invite, "BYE", 9, more=said)
+        bye = peer.asked("BYE")
+        assert said in bye
+        assert ("\r\nReason:" in bye) == bool(reason)
+        peer.answer(bye, 200)
+
+
 @pytest.mark.parametrize("dtx", [False, True])
 @pytest.mark.parametrize("form", ["opus", "PCMU"])
 def test_who_is_put_on_hold_goes_on_getting_packets(stand_in, monkeypatch, form, dtx):
