@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rtsr.arguments import check_integer, check_stream_format
+from rtsr.arguments import check_real, check_stream_format
 from rtsr.audio.reader import SoundInput, is_stream, open_input
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import FULL_BAND_HZ, measure_cutoff_stream
@@ -220,7 +220,7 @@ def enhance_file(
             "where its content ends; give the cutoff (--cutoff HZ), which works for WAV, AIFF, AU, "
             "MP3 and Ogg, or save it as a file first."
         )
-    check_integer("block length", block_ms)
+    check_real("block length", block_ms)
     if block_ms not in HOPS_OF_BLOCK_MS:
         accepted = ", ".join(map(str, HOPS_OF_BLOCK_MS))
         raise ArgumentError(f"The block length must be one of {accepted} ms, not {block_ms}.")

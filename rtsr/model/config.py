@@ -48,9 +48,10 @@ class ModelConfig:
     what is surely speech move to the levels that it predicts. ``predictor_other`` is the hidden
     width of its part for sound other than speech; with 0, as in older models, it knows the levels
     of speech alone, and ``predictor_other_trust`` the share of the way that the gains of what is
-    surely no speech move to the levels of that part. ``other_ceiling`` is where the output ends at
-    the latest, in Hz, if the sound is surely no speech, unless all of the band is asked for (24000,
-    which is also the default: no such end). These count only with a band predictor.
+    surely no speech move to the levels of that part. ``speech_ceiling`` is where the output ends,
+    in Hz, if the sound is surely speech and the end that is asked for is ``own_ceiling``, the one
+    that the model is exported with; with 0, as in older models, all sound ends there. These count
+    only with a band predictor.
 
     ``decoder_free_bins``, off in the named sizes, lets the decoder also set magnitude and phase of
     every bin. Such phases hardly change from hop to hop, which is audible as lines at multiples of
@@ -90,7 +91,8 @@ class ModelConfig:
     predictor_trust: float = 0.5
     predictor_other: int = 0
     predictor_other_trust: float = 0.5
-    other_ceiling: float = NYQUIST
+    own_ceiling: float = 22_050.0
+    speech_ceiling: float = 0.0
 
     def __post_init__(self) -> None:
         if self.prior not in ("bridge", "gaussian"):
@@ -101,9 +103,10 @@ class ModelConfig:
         for name in ("predictor_trust", "predictor_other_trust"):
             if not 0.0 < (trust := getattr(self, name)) <= 1.0:
                 raise ValueError(f"{name} is {trust:g}; it must be above 0 and at most 1")
-        if not 0.0 < self.other_ceiling <= NYQUIST:
+        if not (self.speech_ceiling == 0.0 or self.own_ceiling <= self.speech_ceiling <= NYQUIST):
             raise ValueError(
-                f"other_ceiling is {self.other_ceiling:g}; it must be above 0, at most {NYQUIST:g}"
+                f"speech_ceiling is {self.speech_ceiling:g}; it must be 0 or "
+                f"{self.own_ceiling:g}, which is own_ceiling, to {NYQUIST:g}"
             )
         if self.flow_middle % self.attention_heads:
             raise ValueError("flow_middle must be a multiple of attention_heads")
@@ -144,7 +147,7 @@ _SMALL = ModelConfig(
     predictor_width=80,
     predictor_trust=0.75,
     predictor_other=160,
-    other_ceiling=22_050.0,
+    speech_ceiling=23_950.0,
 )
 # Twice as wide everywhere but where levels are predicted, which does not profit from it, so that it
 # can be initialised from a trained `small` (`rtsr.train.grow`).
@@ -163,7 +166,7 @@ _BASE = ModelConfig(
     predictor_width=80,
     predictor_trust=0.75,
     predictor_other=160,
-    other_ceiling=22_050.0,
+    speech_ceiling=23_950.0,
 )
 CONFIGURATIONS = {configuration.name: configuration for configuration in (_SMALL, _BASE)}
 

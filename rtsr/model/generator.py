@@ -16,16 +16,13 @@ from rtsr.model.analysis import (
     SpectralEnergy,
 )
 from rtsr.model.band_predictor import BandPredictor, Prediction
-from rtsr.model.config import NYQUIST, ModelConfig
+from rtsr.model.config import ModelConfig
 from rtsr.model.excitation import BINS, Excitation
 from rtsr.model.flow import VelocityNet, euler, start_point
 from rtsr.model.level_path import LevelPath, Levels
 from rtsr.model.nrae import CarrierGains, Decoder, Encoder
 from rtsr.model.streaming import State, StreamingModule, branch
 from rtsr.model.synthesis import OverlapAdd, SynthesisMask
-
-#: Hz of missing band below which what is added fades with the width of it
-CEILING_FADE_HZ = 100.0
 
 
 @dataclass
@@ -190,7 +187,6 @@ class Generator(StreamingModule):
         ``cutoffs`` are ``f_prior`` and ``f_target`` in Hz.
         """
         levels = [one for one in (conditioning.levels, conditioning.predicted) if one is not None]
-        cutoffs = (cutoffs[0], self._other_target(cutoffs[1]))
         return self.decoder.gains(z, conditioning.hidden, cutoffs, levels, branch(state, "decoder"))
 
     def decode(
@@ -226,29 +222,19 @@ class Generator(StreamingModule):
         frames = self.decoder.synthesise(gains, torch.cat([spectrum, of_input], dim=2), mask)
         return self.overlap_add.step(frames * conditioning.level, branch(state, "overlap_add"))
 
-    def _other_target(self, f_target: Tensor) -> Tensor:
-        """Return where sound that is no speech ends, in Hz.
-
-        Who asks for all of the band, up to 24 kHz, gets all of it.
-        """
-        if self.config.other_ceiling >= NYQUIST:
-            return f_target
-        lower = f_target.clamp(max=self.config.other_ceiling)
-        return torch.where(f_target < NYQUIST, lower, f_target)
-
     def _mask(self, conditioning: Conditioning, f_prior: Tensor, f_target: Tensor) -> Tensor:
         """Return the gains of the generated band's bins ``(batch, frames, 301)``.
 
-        Recordings of speech have the noise floor of their microphone up to 24 kHz. Most music and
-        effects were published at 44.1 kHz and end where that does.
+        Most music and effects were published at 44.1 kHz and end where that does. Recordings of
+        speech have the noise floor of their microphone up to 24 kHz.
         """
-        if conditioning.spoken is None or self.config.other_ceiling >= NYQUIST:
+        config = self.config
+        if conditioning.spoken is None or not config.speech_ceiling:
             return self.synthesis_mask(f_prior, f_target)
-        of_other = self._other_target(f_target)
-        ceiling = of_other + conditioning.spoken * (f_target - of_other)
-        # What ends at its ceiling already gets nothing of the two ramps, which overlap.
-        is_missing = ((ceiling - f_prior) / CEILING_FADE_HZ).clamp(0.0, 1.0)
-        return self.synthesis_mask(f_prior, ceiling) * is_missing
+        # Who asks for another end than the model's own gets just that.
+        is_own = (f_target - config.own_ceiling).abs() < 1.0
+        further = conditioning.spoken * (config.speech_ceiling - config.own_ceiling)
+        return self.synthesis_mask(f_prior, f_target + further * is_own)
 
     def step(
         self, audio: Tensor, noise: Tensor, f_prior: Tensor, f_target: Tensor, state: State
@@ -277,7 +263,7 @@ class Generator(StreamingModule):
             z,
             conditioning.z,
             conditioning.hidden,
-            (f_prior, self._other_target(f_target)),
+            (f_prior, f_target),
             [branch(state, name) for name in times],
         )
         following.update(zip(times, velocities, strict=True))

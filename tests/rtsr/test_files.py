@@ -189,8 +189,8 @@ def test_subtype_can_be_chosen(tmp_path: Path, stand_in: Path) -> None:
         ("input", "a" * 300 + ".wav", "cannot be read: "),
         ("output", "a" * 300 + ".wav", "cannot be opened: "),
         ("subtype", 16, "Sample format 16 does not exist in WAV files; use one of PCM_16"),
-        ("block_ms", [10], "The block length must be an integer, not [10]."),
-        ("block_ms", "10", "The block length must be an integer, not '10'."),
+        ("block_ms", [10], "The block length must be a number, not [10]."),
+        ("block_ms", "10", "The block length must be a number, not '10'."),
     ],
     ids=["long input", "long output", "subtype", "list", "text"],
 )

@@ -383,15 +383,14 @@ def assert_gains_move(tiny, speech, share):
     torch.testing.assert_close(moved.level(), expected, atol=1e-3, rtol=1e-3)
 
 
-def top_of(f_prior=4000.0, f_target=23_950.0, speech=99.0, ceiling=22_050.0):
+def top_of(f_target=22_050.0, speech=99.0, speech_ceiling=23_950.0):
     """Return the levels in dB of 20.5 to 21.5 and 22.6 to 23.5 kHz, relative to 10 to 20 kHz."""
-    config = replace(TINY, other_ceiling=ceiling)
+    config = replace(TINY, speech_ceiling=speech_ceiling)
     tiny = seeded(config, 3).eval()
-    audio, noise, prior, target = signals(config, frames=40)
+    audio, noise, f_prior, target = signals(config, frames=40)
     with torch.no_grad():
         tiny.band_predictor.head.bias[-1] = speech
-        whole = audio, noise, prior.fill_(f_prior), target.fill_(f_target)
-        high_band = run(tiny, whole, [40])[0, 0, 4800:]
+        high_band = run(tiny, (audio, noise, f_prior, target.fill_(f_target)), [40])[0, 0, 4800:]
     power = torch.fft.rfft(high_band * torch.hann_window(len(high_band))).abs().square()
     hz = torch.linspace(0.0, 24_000.0, len(power))
     octave, below, above = (
@@ -404,48 +403,32 @@ def top_of(f_prior=4000.0, f_target=23_950.0, speech=99.0, ceiling=22_050.0):
 @pytest.mark.parametrize(
     ("speech", "f_target", "reaches"),
     [
-        (99.0, 23_950.0, True),
-        (-99.0, 23_950.0, False),
+        (99.0, 22_050.0, True),
+        (-99.0, 22_050.0, False),
+        (99.0, 22_000.0, False),
+        (99.0, 24_000.0, True),
         (-99.0, 24_000.0, True),
-        (99.0, 22_050.0, False),
     ],
-    ids=[
-        "speech",
-        "other sound",
-        "other sound, all of the band asked for",
-        "a ceiling of 22050 Hz",
-    ],
+    ids=["speech", "other sound", "a ceiling", "all of the band", "all of it, other sound"],
 )
-def test_what_is_no_speech_ends_at_its_own_ceiling(speech, f_target, reaches):
-    below, above = top_of(speech=speech, f_target=f_target)
+def test_what_is_speech_goes_on_beyond_the_own_ceiling(speech, f_target, reaches):
+    below, above = top_of(f_target, speech)
     assert below > -15.0
     assert above > -15.0 if reaches else above < -50.0
 
 
-def test_models_without_a_ceiling_for_other_sound_have_one_for_all():
-    _, above = top_of(speech=-99.0, ceiling=24_000.0)
-    assert above > -15.0
-    assert "other_ceiling" in TINY.to_dict()
+def test_models_without_a_ceiling_for_speech_have_one_for_all():
+    _, above = top_of(speech_ceiling=0.0)
+    assert above < -50.0
     before = TINY.to_dict()
-    del before["other_ceiling"]
-    assert ModelConfig.from_dict(before).other_ceiling == 24_000.0
+    del before["speech_ceiling"], before["own_ceiling"]
+    assert ModelConfig.from_dict(before).speech_ceiling == 0.0
 
 
-def test_other_sound_that_reaches_its_ceiling_gets_nothing():
-    tiny = seeded(TINY, 3).eval()
-    audio, noise, f_prior, f_target = signals(TINY)
-    with torch.no_grad():
-        tiny.band_predictor.head.bias[-1] = -99.0
-        given = audio, noise, f_prior.fill_(22_050.0), f_target.fill_(23_950.0)
-        assert float(run(tiny, given, [FRAMES]).abs().max()) == 0.0
-        tiny.band_predictor.head.bias[-1] = 99.0
-        assert float(run(tiny, given, [FRAMES]).abs().max()) > 0.0
-
-
-@pytest.mark.parametrize("ceiling", [0.0, -1.0, 24_001.0, math.nan])
-def test_a_ceiling_of_other_sound_outside_the_band_is_refused(ceiling):
-    with pytest.raises(ValueError, match="other_ceiling is"):
-        replace(TINY, other_ceiling=ceiling)
+@pytest.mark.parametrize("ceiling", [-1.0, 22_000.0, 24_001.0, math.nan])
+def test_a_ceiling_of_speech_below_the_own_or_outside_the_band_is_refused(ceiling):
+    with pytest.raises(ValueError, match="speech_ceiling is"):
+        replace(TINY, speech_ceiling=ceiling)
 
 
 def test_predicted_levels_do_not_depend_on_how_loud_the_input_is(tiny):
