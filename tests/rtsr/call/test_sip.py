@@ -584,14 +584,23 @@ def test_an_offer_and_its_answer_fit(stand_in):
         read_answer(parse_sdp(serialize_sdp(made)), None, None)
 
 
+def answer_of(forms, **names):
+    """Return what is read of an answer to an offer of these forms, of payload types by number."""
+    made = offer(("a.name.example", 4000), forms, None, 64_000, Session())
+    numbers = " ".join(name.removeprefix("of_") for name in names)
+    lines = [f"a=rtpmap:{name.removeprefix('of_')} {form}" for name, form in names.items()]
+    head = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "c=IN IP4 127.0.0.1", "t=0 0"]
+    text = "\r\n".join([*head, f"m=audio 5000 RTP/AVP {numbers}", *lines, ""])
+    return read_answer(parse_sdp(text), None, made)
+
+
 def test_who_answers_with_other_payload_types_is_heard_under_ours_too():
-    made = offer(("a.name.example", 4000), [OPUS, PCMU], None, 64_000, Session())
-    text = (
-        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-        "m=audio 5000 RTP/AVP 111 110 102\r\na=rtpmap:111 opus/48000/2\r\n"
-        "a=rtpmap:110 telephone-event/48000\r\na=rtpmap:102 telephone-event/16000\r\n"
+    ours = answer_of(
+        [OPUS, PCMU],
+        of_111="opus/48000/2",
+        of_110="telephone-event/48000",
+        of_102="telephone-event/16000",
     )
-    ours = read_answer(parse_sdp(text), None, made)
     # What we send goes by theirs alone.
     assert (ours.payload_type, ours.event_type) == (111, 110)
     assert list(ours.formats) == [111, 110, 102]
@@ -603,13 +612,7 @@ def test_who_answers_with_other_payload_types_is_heard_under_ours_too():
 
 
 def test_numbers_that_an_answer_swaps_mean_what_we_have_offered():
-    made = offer(("192.0.2.1", 4000), [OPUS], None, 64_000, Session())
-    text = (
-        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-        "m=audio 5000 RTP/AVP 101 96\r\na=rtpmap:101 opus/48000/2\r\n"
-        "a=rtpmap:96 telephone-event/48000\r\n"
-    )
-    media = read_answer(parse_sdp(text), None, made)
+    media = answer_of([OPUS], of_101="opus/48000/2", of_96="telephone-event/48000")
     assert (media.payload_type, media.event_type) == (101, 96)
     assert media.incoming_formats == {96: OPUS, 101: TELEPHONE_EVENT}
     assert media.incoming_event_rates[101] == 48000
