@@ -14,8 +14,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from rtsr.model.bands import NYQUIST
-from rtsr.model.config import LATENCY_SAMPLES
+from rtsr.model.config import LATENCY_SAMPLES, NYQUIST
 from rtsr.model.generator import Generator, parameter_count
 from rtsr.model.streaming import flatten, unflatten
 from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE

@@ -347,6 +347,7 @@ class CallEngine:
             ArgumentError: the colour was learnt for another model.
         """
         stream = await self._take_place(rate, seed, wet, colour)
+        self.taken += 1
         line = Line(
             self, MediaPath(receiver, stream, sender, send, event_rates, self.deadline), name
         )
@@ -394,6 +395,7 @@ class CallEngine:
             ArgumentError: the colour was learnt for another model.
         """
         line = SoundLine(self, await self._take_place(rate, seed, wet, colour), rate)
+        self.taken += 1
         self.sounds.append(line)
         return line
 
@@ -425,8 +427,6 @@ class CallEngine:
         self.lines.remove(enhanced)
         self._plain.append(enhanced)
         place = await self._take_place(rate, 0, 1.0, colour)
-        # It is no other call.
-        self.taken -= 1
         if plain.is_closed:
             place.close()
             return
@@ -488,7 +488,6 @@ class CallEngine:
         if self._stopping:
             stream.close()
         self._check_runs()
-        self.taken += 1
         return stream
 
     def _check_runs(self) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtsr.model.bands import NYQUIST, band_interpolation
+from rtsr.model.bands import band_interpolation
+from rtsr.model.config import NYQUIST
 
 FILTERS = 32
 LOWEST_HZ = 50.0
