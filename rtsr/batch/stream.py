@@ -44,24 +44,20 @@ class BatchStream:
     One thread may push and another pull while a third steps the batch. Once the stream is closed
     its place may be another's: what is asked of its sound raises
     :class:`~rtsr.errors.RtsrError`, ``statistics`` stay.
-
-    Attributes:
-        output_rate: Hz of what is pulled.
-        channels: of both.
     """
 
     __slots__ = (
         "__weakref__",
         "_alignment",
         "_batch",
+        "_channels",
         "_closed",
         "_ended",
+        "_output_rate",
         "_port",
         "_row",
         "_slots",
         "_statistics",
-        "channels",
-        "output_rate",
     )
 
     def __init__(
@@ -73,8 +69,8 @@ class BatchStream:
         statistics: Statistics,
         alignment: int,
     ) -> None:
-        self.output_rate = port.output_rate
-        self.channels = port.channels
+        self._output_rate = port.output_rate
+        self._channels = port.channels
         self._statistics = statistics
         self._batch = batch
         self._row = row
@@ -83,6 +79,16 @@ class BatchStream:
         self._alignment = alignment
         self._closed = False
         self._ended = False
+
+    @property
+    def output_rate(self) -> int:
+        """Hz of what is pulled."""
+        return self._output_rate
+
+    @property
+    def channels(self) -> int:
+        """Of both, what is pushed and what is pulled."""
+        return self._channels
 
     @property
     def input_rate(self) -> int:
@@ -97,7 +103,7 @@ class BatchStream:
     @input_rate.setter
     def input_rate(self, value: int) -> None:
         self._check_open()
-        check_audio_format(value, self.output_rate, self.channels)
+        check_audio_format(value, self._output_rate, self._channels)
         if value != self.input_rate:
             # The end was reckoned with the old rate's delay.
             self._check_unfinished()
@@ -132,7 +138,7 @@ class BatchStream:
         step: where whole steps are pushed, as packets of 10 or 20 ms are, nothing waits and the
         latency is ``delay_samples``.
         """
-        return self._batch.latency(self.input_rate, self.output_rate, self._alignment)
+        return self._batch.latency(self.input_rate, self._output_rate, self._alignment)
 
     @property
     def delay_samples(self) -> int:
@@ -141,7 +147,7 @@ class BatchStream:
         This is the latency without the wait for a whole step.
         """
         latency = self.latency
-        return latency.algorithmic_samples - latency.hop * self.output_rate // SAMPLE_RATE
+        return latency.algorithmic_samples - latency.hop * self._output_rate // SAMPLE_RATE
 
     @property
     def cutoff_hz(self) -> float:
@@ -325,10 +331,10 @@ class BatchStream:
             RtsrError: the stream is closed.
         """
         self._check_open()
-        accepted = f"Samples are pulled into float32 or int16 (samples, {self.channels}), not into"
+        accepted = f"Samples are pulled into float32 or int16 (samples, {self._channels}), not into"
         if not isinstance(out, np.ndarray):
             raise AudioFormatError(f"{accepted} a {type(out).__name__}.")
-        fits = out.ndim == 2 and out.shape[1] == self.channels and out.flags.writeable
+        fits = out.ndim == 2 and out.shape[1] == self._channels and out.flags.writeable
         if not fits or out.dtype not in (np.float32, np.int16):
             raise AudioFormatError(f"{accepted} {out.dtype} {out.shape}.")
         return self._port.pull_into(out)
@@ -347,7 +353,7 @@ class BatchStream:
         if self._ended:
             return
         self._ended = True
-        tail = np.zeros((self.input_rate * _TAIL_MS // 1000, self.channels), np.float32)
+        tail = np.zeros((self.input_rate * _TAIL_MS // 1000, self._channels), np.float32)
         self._port.finish(self.delay_samples + self._port.whole, tail)
 
     def close(self) -> None:

@@ -78,14 +78,34 @@ class BatchUpsampler(Closing):
             stream's ``statistics``; after a second without arrears the network is tried again.
             ``wait``: it never does, as for files, which have time.
 
-    Attributes:
-        statistics: times of whole steps, all streams together.
-        most_hops: that one step may take of a stream.
-
     Raises:
         ModelError, ProviderError, MissingDependencyError: the model cannot be run.
         RtsrError: any other argument out of range.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_capacity",
+        "_due",
+        "_free",
+        "_free_rows",
+        "_held",
+        "_high_bands",
+        "_model",
+        "_most_hops",
+        "_out",
+        "_parts",
+        "_ports",
+        "_provider",
+        "_shedding",
+        "_spare",
+        "_statistics",
+        "_step",
+        "_step_samples",
+        "_streams",
+        "engine",
+        "lock",
+    )
 
     def __init__(
         self,
@@ -104,49 +124,79 @@ class BatchUpsampler(Closing):
         if overload not in OVERLOAD:
             raise ArgumentError(f"overload must be one of {', '.join(OVERLOAD)}, not {overload!r}.")
         check_up_to_48_khz(model)
-        self.capacity = int(capacity)
-        self.statistics = Statistics()
+        self._capacity = int(capacity)
+        self._statistics = Statistics()
         step = SlotStep(
             model,
-            slots=self.capacity,
+            slots=self._capacity,
             provider=provider,
             hops_per_step=int(hops_per_step),
             threads=int(threads),
         )
         self._step: SlotStep | None = step
-        self.model = step.model
-        self.provider = step.provider
+        self._model = step.model
+        self._provider = step.provider
         self._parts: list[Audio] = [part.audio[:, 0] for part in step.parts]
-        self.step_samples = self._parts[0].shape[1]
-        self.most_hops = len(self._parts) * self.step_samples // HOP
+        self._step_samples = self._parts[0].shape[1]
+        self._most_hops = len(self._parts) * self._step_samples // HOP
         self.engine = HopEngine(
-            self.capacity,
-            self.capacity,
+            self._capacity,
+            self._capacity,
             int(hops_per_step),
             step.metadata.overlap,
             ahead=len(step.parts),
         )
         #: Held during a step; a stream's cutoff is set under it.
         self.lock = threading.Lock()
-        self._high_bands = HighBands(step, self.capacity)
-        waiting = SAMPLE_RATE * int(buffer_ms) // 1000 + 2 * self.step_samples + RESERVED_FRAMES
+        self._high_bands = HighBands(step, self._capacity)
+        waiting = SAMPLE_RATE * int(buffer_ms) // 1000 + 2 * self._step_samples + RESERVED_FRAMES
         self._ports = make_ports(
-            self.capacity, self.capacity, self.step_samples, ring_capacity(waiting)
+            self._capacity, self._capacity, self._step_samples, ring_capacity(waiting)
         )
         self._out: Audio = np.zeros_like(self._parts[0])
-        self._due = np.zeros(self.capacity, np.int64)
-        self._spare = np.zeros(self.capacity, np.int64)
-        self._held = np.zeros(self.capacity, np.int64)
+        self._due = np.zeros(self._capacity, np.int64)
+        self._spare = np.zeros(self._capacity, np.int64)
+        self._held = np.zeros(self._capacity, np.int64)
         self._shedding = Shedding(
             self._high_bands.replicate.ms_per_hop() if overload == "shed" else 0.0,
-            self.capacity,
+            self._capacity,
             int(hops_per_step),
             is_allowed=overload == "shed",
         )
         # The lowest free one last, for pop.
-        self._free = list(range(self.capacity))[::-1]
-        self._free_rows = list(range(self.capacity))[::-1]
+        self._free = list(range(self._capacity))[::-1]
+        self._free_rows = list(range(self._capacity))[::-1]
         self._streams: dict[int, BatchStream] = {}
+
+    @property
+    def capacity(self) -> int:
+        """Slots, one for each channel of each stream."""
+        return self._capacity
+
+    @property
+    def model(self) -> Model:
+        """What makes the high bands."""
+        return self._model
+
+    @property
+    def provider(self) -> str:
+        """What runs the model: ``cpu``, ``cuda`` or ``tensorrt``."""
+        return self._provider
+
+    @property
+    def step_samples(self) -> int:
+        """Samples at 48 kHz of a step."""
+        return self._step_samples
+
+    @property
+    def most_hops(self) -> int:
+        """Hops of 10 ms that one step may take of a stream."""
+        return self._most_hops
+
+    @property
+    def statistics(self) -> Statistics:
+        """Times of whole steps, all streams together."""
+        return self._statistics
 
     @property
     def streams(self) -> tuple[BatchStream, ...]:
@@ -211,7 +261,7 @@ class BatchUpsampler(Closing):
         check_arguments(1, seed, wet, cutoff, ceiling, 1)
         # Else it is the step that fails, and with it those of all other streams.
         check_expected_cutoff(expected_cutoff)
-        found = resolve_colour(colour, self.model)
+        found = resolve_colour(colour, self._model)
         with self.lock:
             step = self._running()
             row, slots = self._take(int(channels))
@@ -266,14 +316,14 @@ class BatchUpsampler(Closing):
         with self.lock:
             self._running()
             started = time.perf_counter_ns()
-            count, held_count = find_due(self._ports, self.step_samples, self._due, self._held)
+            count, held_count = find_due(self._ports, self._step_samples, self._due, self._held)
             if not count:
                 return 0
             due, held = self._due[:count], self._held[:held_count]
             waiting = longest_wait(self._ports, due)
             two = 0
             if len(self._parts) > 1:
-                two = put_two_steps_first(self._ports, self.step_samples, due, self._spare)
+                two = put_two_steps_first(self._ports, self._step_samples, due, self._spare)
             plan = self._shedding.plan(
                 1000.0 * waiting / SAMPLE_RATE,
                 int(self._high_bands.values["channels"][due].sum()),
@@ -285,7 +335,7 @@ class BatchUpsampler(Closing):
                     self._advance(plan, rows, held, steps)
             elapsed = time.perf_counter_ns() - started
             self._shedding.record(elapsed * 1e-6)
-            self.statistics.record_step(elapsed)
+            self._statistics.record_step(elapsed)
             return count
 
     def latency(
@@ -298,7 +348,7 @@ class BatchUpsampler(Closing):
         return stream_latency(
             input_rate,
             output_rate,
-            self.step_samples,
+            self._step_samples,
             self.engine.overlap,
             waits_for_hop=True,
             alignment=alignment,
@@ -343,7 +393,7 @@ class BatchUpsampler(Closing):
 
     def is_due(self, row: int) -> bool:
         """Whether the next step takes a row along; for its stream."""
-        return bool(is_row_due(self._ports, row, self.step_samples))
+        return bool(is_row_due(self._ports, row, self._step_samples))
 
     def remove(self, row: int, slots: list[int]) -> None:
         """Free a row and its slots; for its stream, which holds the lock."""
@@ -395,7 +445,7 @@ class BatchUpsampler(Closing):
         if channels > len(self._free):
             raise BatchFullError(
                 f"A stream of {channels} {_plural('channel', channels)} does not fit: "
-                f"{len(self._free)} of {self.capacity} slots are free; close a stream or make "
+                f"{len(self._free)} of {self._capacity} slots are free; close a stream or make "
                 "a larger batch."
             )
         return self._free_rows.pop(), [self._free.pop() for _ in range(channels)]

@@ -67,6 +67,28 @@ class CallStream:
         RtsrError: the batch has no room.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_agreeing",
+        "_batch",
+        "_colour",
+        "_cutoff",
+        "_dry",
+        "_dry_path",
+        "_gain",
+        "_ghost",
+        "_last_band",
+        "_left_out",
+        "_limiter_gain",
+        "_stream",
+        "_wide",
+        "_wide_from",
+        "channels",
+        "controls",
+        "fallback_seconds",
+        "monitor",
+    )
+
     def __init__(
         self,
         batch: BatchUpsampler | None,

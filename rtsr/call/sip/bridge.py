@@ -208,7 +208,7 @@ class Bridge:
             self._decline(incoming, 415, _ACCEPTED)
             return
         if self.calls >= self._engine.capacity:
-            self._engine.refused += 1
+            self._engine.count_refused()
             self._decline(incoming, 503, {"Retry-After": "10"})
             return
         call = _BridgedCall(self, self._agent, self._engine, incoming)

@@ -508,7 +508,7 @@ def test_the_narrow_end_is_enhanced_whichever_that_is_by_now(stand_in, status, c
 
         (call,) = set(running.bridge._calls.values())
         narrow = call._caller if end == "opus" else call._callee
-        running.until(lambda: engine.lines == [narrow.line] and narrow.line.path.stream.cutoff_hz)
+        running.until(lambda: engine.lines == (narrow.line,) and narrow.line.path.stream.cutoff_hz)
         assert call._callee.media.form.name == end
         assert engine.batch.free == 0
         assert engine.taken == 1
