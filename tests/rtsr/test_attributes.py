@@ -144,6 +144,25 @@ def test_the_rate_of_the_output_goes_on() -> None:
         assert upsampler.latency.output_rate == 48000
 
 
+def test_the_inside_of_a_batch_is_not_published() -> None:
+    assert {name for name in dir(BatchUpsampler) if not name.startswith("_")} == {
+        "capacity",
+        "close",
+        "free",
+        "latency",
+        "level",
+        "model",
+        "most_hops",
+        "open",
+        "prepare_thread",
+        "provider",
+        "statistics",
+        "step",
+        "step_samples",
+        "streams",
+    }
+
+
 def _public_classes() -> list[str]:
     text = "".join(page.read_text(encoding="utf-8") for page in sorted(REFERENCE.glob("*.md")))
     return re.findall(r"^::: (rtsr\.[\w.]*[A-Z]\w*)$", text, re.MULTILINE)

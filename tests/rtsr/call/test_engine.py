@@ -487,7 +487,7 @@ def test_a_call_that_comes_while_the_engine_stops_is_refused(quick):
     async def run():
         async with CallEngine(2, **quick) as engine:
             # The step that is under way holds who wants to join.
-            with engine.batch.lock:
+            with engine.batch._rows.lock:
                 opening = asyncio.create_task(opened(engine))
                 await asyncio.sleep(0.1)
                 stopping = asyncio.create_task(engine.stop())
