@@ -22,7 +22,7 @@ from rtsr.arguments import (
 from rtsr.closing import Closing
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.engine.load_source import load_source
 from rtsr.engine.octaves import Octaves
 from rtsr.engine.ports import BlockPort, stream_latency

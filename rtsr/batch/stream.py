@@ -19,7 +19,7 @@ from rtsr.arguments import (
 from rtsr.batch.rows import RESERVED_FRAMES, TAIL_MS, BatchRows
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError, RtsrError

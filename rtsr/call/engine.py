@@ -29,7 +29,7 @@ from rtsr.call.upsampled import SoundLine
 from rtsr.call.warm_up import warm_up
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model
 from rtsr.timing import HOP, SAMPLE_RATE

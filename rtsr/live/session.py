@@ -11,7 +11,7 @@ from typing import Any
 
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.colour_learning import ColourLearning
 from rtsr.live.controls.board import ControlBoard
