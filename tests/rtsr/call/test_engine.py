@@ -20,6 +20,8 @@ from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 
+pytestmark = pytest.mark.clocked
+
 
 @pytest.fixture
 def quick(stand_in):

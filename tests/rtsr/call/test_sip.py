@@ -46,6 +46,8 @@ from rtsr.call.sip.udp import UdpTransport
 from rtsr.cli.app import app
 from rtsr.errors import RtsrError
 
+pytestmark = pytest.mark.clocked
+
 _REASON = phones.why_not()
 needs_phones = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 

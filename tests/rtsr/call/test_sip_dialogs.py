@@ -29,6 +29,8 @@ from rtsr.call.sip.description import Unacceptable, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.errors import RtsrError
 
+pytestmark = pytest.mark.clocked
+
 
 def test_who_gives_up_before_the_target_is_called_frees_the_place(running, peer, monkeypatch):
     find = running.bridge._agent.find

@@ -18,6 +18,8 @@ from rtsr.call import engine as engine_module
 from rtsr.call.sip import leg as leg_module
 from rtsr.call.sip import tcp
 
+pytestmark = pytest.mark.clocked
+
 
 def origin(text):
     """The line of a description that says which version of it this is."""

@@ -388,6 +388,7 @@ def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(bat
     assert now["lost_share"] == 0.02
 
 
+@pytest.mark.clocked
 def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):
     pytest.importorskip("rtmidi", reason="python-rtmidi is not installed")
     if shutil.which("jackd") is None:
