@@ -226,7 +226,7 @@ class TcpTransport(TcpSipTransport):
         except OSError as error:
             # Over TLS 1.3 an end that wants a certificate of ours says so only now.
             _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
-            self.transactions.hear_of_no_way_to(connection.address)
+            self.transactions.fail_address(connection.address)
         finally:
             connection.writer.transport.abort()
             self._open.discard(connection)
@@ -340,7 +340,7 @@ class TcpTransport(TcpSipTransport):
             elif failed and waiting.others:
                 self.write(waiting.data, *waiting.others)
             elif failed:
-                self.transactions.hear_of_no_way(waiting.data)
+                self.transactions.fail_request(waiting.data)
 
     async def stop(self) -> None:
         """Close all connections."""
