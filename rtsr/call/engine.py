@@ -45,7 +45,7 @@ SILENT_SECONDS = 20.0
 HELD_SECONDS = 1800.0
 _SHORTEST_REST, _LONGEST_REST = 0.0005, 0.002
 _REST = 0.5
-_WATCH_SECONDS = 1.0
+WATCH_SECONDS = 1.0
 
 
 class BusyError(RtsrError):
@@ -402,7 +402,7 @@ class CallEngine:
         gc.freeze()
         self._thread = threading.Thread(target=self._run, name="rtsr-call-engine", daemon=True)
         self._thread.start()
-        self._watch = self._loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+        self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_silence)
 
     async def stop(self) -> None:
         """End all lines and the thread. May be called twice, and without a start."""
@@ -636,7 +636,7 @@ class CallEngine:
         return done
 
     def _look_for_silence(self) -> None:
-        self._watch = self._loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+        self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_silence)
         for line in [*self._lines, *self._plain]:
             try:
                 line.watch(self._loop.time())

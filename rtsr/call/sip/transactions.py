@@ -39,11 +39,11 @@ OWN_EXTENSIONS = ("timer",)
 
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
-_MOST_REMEMBERED = 4096
+MOST_REMEMBERED = 4096
 # An address between angle brackets and a name before it, either of which may hold what looks like a
 # parameter (RFC 3261, 20.10).
 _NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<[^<>]*>')
-_MOST_REMEMBERED_BYTES = 16 << 20
+MOST_REMEMBERED_BYTES = 16 << 20
 # Of one header; there are no more hops than that.
 _MOST_VALUES = 70
 
@@ -264,13 +264,13 @@ class Transactions:
             _log.warning("a SIP message was not sent", extra={"reason": str(error)})
 
     def _forget_old(self) -> None:
-        is_much = self._answered_bytes > _MOST_REMEMBERED_BYTES
-        if is_much or len(self._answered) > _MOST_REMEMBERED:
+        is_much = self._answered_bytes > MOST_REMEMBERED_BYTES
+        if is_much or len(self._answered) > MOST_REMEMBERED:
             for key in list(self._answered)[: len(self._answered) // 2]:
                 known = self._answered.pop(key)
                 known.stop()
                 self._answered_bytes -= known.size
-        if len(self._asked) > _MOST_REMEMBERED:
+        if len(self._asked) > MOST_REMEMBERED:
             for asked in [each for each in self._asked if each not in self._timers]:
                 del self._asked[asked]
 

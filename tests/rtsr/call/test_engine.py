@@ -419,7 +419,7 @@ def test_a_long_block_that_is_given_up_comes_with_the_next_one(quick):
 
 def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatch, caplog):
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.2)
-    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "WATCH_SECONDS", 0.05)
 
     async def run():
         async with CallEngine(2, **quick) as engine:

@@ -240,7 +240,7 @@ def test_who_does_not_know_the_branch_gives_no_call_up(stand_in):
 
 
 def test_the_oldest_transactions_are_forgotten(monkeypatch):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED", 10)
     transport = Transport()
 
     async def run():
@@ -261,7 +261,7 @@ def test_the_oldest_transactions_are_forgotten(monkeypatch):
 
 @pytest.mark.parametrize("what", ["proxies", "answer"])
 def test_the_oldest_of_long_transactions_are_forgotten(monkeypatch, what):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED_BYTES", 100_000)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED_BYTES", 100_000)
     transport = Transport()
 
     async def run():
@@ -293,7 +293,7 @@ def test_proxies_of_what_sets_no_call_up_are_not_kept():
 
 
 def test_a_refusal_that_is_forgotten_is_not_said_again(monkeypatch):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED", 10)
     after = lambda watched: [  # noqa: E731
         watched.receive_request(request("OPTIONS", branch=f"o{number}"), HERE)
         for number in range(40)
@@ -302,7 +302,7 @@ def test_a_refusal_that_is_forgotten_is_not_said_again(monkeypatch):
 
 
 def test_what_we_have_asked_and_was_answered_is_forgotten(monkeypatch):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED", 10)
 
     async def run():
         watched = Transactions(Transport())
