@@ -16,15 +16,12 @@ demo: $(VENV)/.demo
 	$(BIN)/rtsr demo demo
 
 ## test: every room's tests but the slow ones, in a few minutes
-# What keeps time with a sound server, a browser or a telephone runs apart, for most of it waits:
-# three side by side (JACK has room for eight servers, and a test may have two), and one by one what
-# compares or times sound as it plays. The rest shares two cores.
-CLOCKED := $(wildcard tests/rtsr/live/test_*.py) tests/rtsr/live/device tests/rtsr/live/controls/midi \
-  tests/rtsr/live/controls/test_keyboard.py tests/rtsr/live/worker/test_worker.py \
-  $(addprefix tests/rtsr/call/test_,bad_network.py browser.py call_examples.py engine.py firefox.py sip.py sip_dialogs.py sip_sessions.py web.py) tests/bench/soak
-SHARED := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests $(CLOCKED:%=--ignore=%)
+# What keeps time with a sound server, a browser or a telephone is marked `clocked` and runs apart,
+# for most of it waits: three side by side (JACK has room for eight servers, and a test may have
+# two), and one by one what compares or times sound as it plays. The rest shares two cores.
+SHARED := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 test: $(VENV)/.dev
-	$(SHARED) -m "not slow"
+	$(SHARED) -m "not clocked and not slow"
 
 ## test-engine: what notices a fault in the engine and its kernels, within a minute
 # By planted faults: each of some sixty single changes of a line made one of these fail.
@@ -42,9 +39,9 @@ test-engine: $(VENV)/.dev
 # second try, and is listed as RERUN if that is needed: more than a rare one is a defect.
 RETRIED := --reruns 1 -r fER
 test-all: $(VENV)/.dev
-	$(SHARED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal $(RETRIED) $(CLOCKED) -m "not alone"
-	$(BIN)/python -m pytest $(RETRIED) $(CLOCKED) -m alone
+	$(SHARED) -m "not clocked"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal $(RETRIED) tests -m "clocked and not alone"
+	$(BIN)/python -m pytest $(RETRIED) tests -m alone
 
 ## test-gpu-stub: the CUDA provider on stand-ins for NVIDIA's libraries, without a GPU
 # ONNX Runtime's real CUDA provider on stand-ins for NVIDIA's libraries. Its package must not lie

@@ -24,7 +24,7 @@ from rtsr import Colour, RtsrError, enhance_file, learn_colour
 from rtsr.audio.reader import native_name
 from rtsr.colour.bands import NARROW_RATES
 from rtsr.colour.degrade import degrade
-from rtsr.colour.learn import read_recording
+from rtsr.colour_learning import read_recording
 from rtsr.quality.audio import read_native
 from rtsr.quality.evaluation import evaluate
 from rtsr.whole_file import check_different, check_writable

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rtsr.batch.upsampler import BatchUpsampler
     from rtsr.colour.auto import AutoColour
     from rtsr.colour.colour import Colour, read_colour
-    from rtsr.colour.learn import learn_colour
+    from rtsr.colour_learning import learn_colour
     from rtsr.files import EnhanceReport, enhance_file
     from rtsr.timing import Latency
     from rtsr.upsampler import Upsampler
@@ -64,7 +64,7 @@ _LAZY = {
     "enhance_file": "rtsr.files",
     "Latency": "rtsr.timing",
     "Upsampler": "rtsr.upsampler",
-    "learn_colour": "rtsr.colour.learn",
+    "learn_colour": "rtsr.colour_learning",
     "read_colour": "rtsr.colour.colour",
 }
 

@@ -9,10 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.runtime.metadata import LOWEST_TARGET_HZ
-from rtsr.runtime.models import Model
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, engine_rate
 from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
 from rtsr_kernels.ports import OUTPUT_RATES
@@ -166,17 +164,6 @@ def check_wet(wet: float) -> None:
     check_real("wet gain", wet)
     if not 0.0 <= wet <= 1.0:
         raise ArgumentError(f"The wet gain must lie between 0 and 1, not at {shown(wet)}.")
-
-
-def check_colour(colour: Colour | None, model: Model) -> None:
-    """Raise :class:`ArgumentError` unless a colour is one, and was learnt for this model."""
-    if colour is None:
-        return
-    if not isinstance(colour, Colour):
-        raise ArgumentError(
-            f"A colour comes from learn_colour or read_colour; this is a {type(colour).__name__}."
-        )
-    colour.check_weights(model.metadata.name, model.metadata.weights_sha256)
 
 
 def check_integer(name: str, value: Any, error: type[RtsrError] = ArgumentError) -> None:

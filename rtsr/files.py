@@ -16,7 +16,7 @@ from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import FULL_BAND_HZ, measure_cutoff_stream
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import AUTO
+from rtsr.engine.colour_learner import AUTO
 from rtsr.engine.statistics import StepTimes
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.timing import HIGH_RATES, HOPS_PER_STEP, SAMPLE_RATE, Latency, engine_rate

@@ -22,7 +22,7 @@ from rtsr.arguments import (
 from rtsr.closing import Closing
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.engine.load_source import load_source
 from rtsr.engine.octaves import Octaves
 from rtsr.engine.ports import BlockPort, stream_latency
@@ -126,6 +126,7 @@ class Upsampler(Closing):
         "_audio",
         "_blocks_are_hops",
         "_busy",
+        "_channels",
         "_clock",
         "_emitted",
         "_engine",
@@ -133,20 +134,19 @@ class Upsampler(Closing):
         "_factor",
         "_finished",
         "_first_targets",
+        "_latency",
+        "_model",
         "_octaves",
+        "_output_rate",
         "_overlap",
         "_planar",
         "_port",
         "_ports",
-        "channels",
-        "latency",
-        "model",
-        "output_rate",
-        "provider",
-        "statistics",
+        "_provider",
+        "_statistics",
     )
 
-    latency: Latency
+    _latency: Latency
 
     def __init__(
         self,
@@ -169,39 +169,39 @@ class Upsampler(Closing):
         colour: Colour | AutoColour | str | None = None,
         octave_model: Model | str | Path | None = None,
     ) -> None:
-        self.output_rate = check_stream_format(input_rate, output_rate, channels)
+        self._output_rate = check_stream_format(input_rate, output_rate, channels)
         check_arguments(hops_per_step, seed, wet, None, None, threads)
         # How much faster than 48 kHz the engine runs: its 1 Hz stands for so many.
         self._clock = engine_rate(int(input_rate)) / SAMPLE_RATE
         self._check_band(cutoff, ceiling)
         check_expected_cutoff(expected_cutoff, LOWEST_CUTOFF_HZ * self._clock)
-        self.channels = int(channels)
-        self.statistics = Statistics()
+        self._channels = int(channels)
+        self._statistics = Statistics()
         self._blocks_are_hops = bool(blocks_are_hops)
         self._busy = _OneThread()
 
         options: dict[str, Any] = {
             "provider": provider,
-            "channels": self.channels,
+            "channels": self._channels,
             "hops_per_step": int(hops_per_step),
             "threads": int(threads),
             "seed": int(seed),
-            "statistics": self.statistics,
+            "statistics": self._statistics,
         }
-        self._factor = octave_factor(int(input_rate), self.output_rate)
+        self._factor = octave_factor(int(input_rate), self._output_rate)
         octave = self._choose_octave_model(model, octave_model)
         if self._clock == 1.0:
             check_up_to_48_khz(model)
         source = load_source(model if self._clock == 1.0 else octave, **options)
-        self.model = source.model
-        self.provider = source.provider
+        self._model = source.model
+        self._provider = source.provider
         self._overlap = source.overlap
         self._engine: Engine | None = Engine(
             source if self._clock == 1.0 else ProportionateSource(source),
             input_rate / self._clock / 2,
             source.model.metadata.f_target_default,
             float(wet),
-            self.statistics,
+            self._statistics,
             cutoff=self._scaled(cutoff),
             expected_cutoff=self._scaled(expected_cutoff),
             colour=self._resolve_colour(colour),
@@ -214,13 +214,13 @@ class Upsampler(Closing):
                 load_source(octave, **options),
                 step,
                 self._factor,
-                self.output_rate,
+                self._output_rate,
                 float(wet),
-                self.statistics,
+                self._statistics,
             )
         if ceiling is not None:
             self._set_ceiling(float(ceiling))
-        elif self.output_rate > SAMPLE_RATE and (self._clock > 1.0 or source.model.is_network):
+        elif self._output_rate > SAMPLE_RATE and (self._clock > 1.0 or source.model.is_network):
             # Up to 48 kHz `replicate` goes no further than it does by itself.
             self._engine.f_target = MAX_CUTOFF_HZ
         self._first_targets = [engine.f_target for engine in self._engines()]
@@ -231,12 +231,12 @@ class Upsampler(Closing):
         self, model: Model | str | Path, given: Model | str | Path | None
     ) -> Model | str | Path:
         """Return what makes the octaves beyond 48 kHz, where the output has any."""
-        if self.output_rate > SAMPLE_RATE:
+        if self._output_rate > SAMPLE_RATE:
             octaves = 2 if self._factor == 4 else 1
             return find_octave_model(model, octaves) if given is None else given
         if given is not None:
             raise ArgumentError(
-                f"An output of {self.output_rate} Hz has no octave beyond 48 kHz for octave_model "
+                f"An output of {self._output_rate} Hz has no octave beyond 48 kHz for octave_model "
                 "to make; leave it out, or ask for 96000 or 192000 Hz."
             )
         return model
@@ -245,28 +245,61 @@ class Upsampler(Closing):
         self, step: int, input_rate: int, limiter: bool, channels_first: bool
     ) -> None:
         """Make everything that a step of ``step`` samples is computed in, and the port around."""
-        self._audio: Audio = np.zeros((step, self.channels), np.float32)
-        self._enhanced: Audio = np.zeros((step, self.channels), np.float32)
+        self._audio: Audio = np.zeros((step, self._channels), np.float32)
+        self._enhanced: Audio = np.zeros((step, self._channels), np.float32)
         self._adds = np.zeros(1, np.bool_)
-        self._planar: Audio = np.zeros((self.channels, step), np.float32)
+        self._planar: Audio = np.zeros((self._channels, step), np.float32)
         finished = step * self._factor
-        self._finished: Audio = np.zeros((self.channels, finished), np.float32)
+        self._finished: Audio = np.zeros((self._channels, finished), np.float32)
         # What a chunk is worth at 48 kHz, what is left of a step, and padding.
         room = CHUNK_FRAMES * SAMPLE_RATE // min(SUPPORTED_RATES) + 2 * step + SAMPLE_RATE // 100
         capacity = ring_capacity(room * self._factor)
-        self._ports = make_ports(1, self.channels, finished, capacity)
+        self._ports = make_ports(1, self._channels, finished, capacity)
         self._port = BlockPort(
             self._ports,
             0,
-            list(range(self.channels)),
+            list(range(self._channels)),
             round(input_rate / self._clock),
-            round(self.output_rate / self._clock),
-            self.output_rate,
+            round(self._output_rate / self._clock),
+            self._output_rate,
             bool(limiter),
-            self.statistics,
+            self._statistics,
             bool(channels_first),
             "this Upsampler",
         )
+
+    @property
+    def output_rate(self) -> int:
+        """Hz of what comes out."""
+        return self._output_rate
+
+    @property
+    def channels(self) -> int:
+        """Of both, the blocks and what comes out."""
+        return self._channels
+
+    @property
+    def model(self) -> Model:
+        """What makes the high band; of an input above 48 kHz what makes the octaves."""
+        return self._model
+
+    @property
+    def provider(self) -> str:
+        """What runs the model: ``cpu``, ``cuda`` or ``tensorrt``."""
+        return self._provider
+
+    @property
+    def latency(self) -> Latency:
+        """From a sample's arrival to the moment its enhanced twin comes out, in parts.
+
+        The time for computing is not in it.
+        """
+        return self._latency
+
+    @property
+    def statistics(self) -> Statistics:
+        """Times of steps, and what was repaired, limited and degraded."""
+        return self._statistics
 
     @property
     def input_rate(self) -> int:
@@ -282,7 +315,7 @@ class Upsampler(Closing):
     @input_rate.setter
     def input_rate(self, value: int) -> None:
         engine = self._running()
-        check_stream_format(value, self.output_rate, self.channels)
+        check_stream_format(value, self._output_rate, self._channels)
         if value == self.input_rate:
             return
         if engine_rate(value) / SAMPLE_RATE != self._clock or self._clock > 1.0:
@@ -293,7 +326,7 @@ class Upsampler(Closing):
         with self._busy:
             self._port.change_rate(int(value))
             engine.native_hz = value / 2
-            self.latency = self._latency(self.latency.alignment)
+            self._latency = self._find_latency(self._latency.alignment)
 
     @property
     def cutoff_hz(self) -> float:
@@ -387,9 +420,9 @@ class Upsampler(Closing):
         """
         engine = self._running()
         with self._busy:
-            missing = self.latency.algorithmic_samples + self._port.whole - self._emitted
+            missing = self._latency.algorithmic_samples + self._port.whole - self._emitted
             rest, frames = self._port.empty(missing)
-            silence = np.zeros((self.input_rate // 100, self.channels), np.float32)
+            silence = np.zeros((self.input_rate // 100, self._channels), np.float32)
             done = 0
             while done < missing:
                 self._port.push(silence)
@@ -424,10 +457,10 @@ class Upsampler(Closing):
         if self._octaves is not None:
             self._octaves.reset()
         self._port.reset()
-        self.latency = self._latency()
+        self._latency = self._find_latency()
         # Output begins with silence for the latency's parts that no sample has passed.
         waiting = 0 if self._blocks_are_hops else self._audio.shape[0]
-        self._port.emit_silence((self.latency.alignment + waiting) * self._factor)
+        self._port.emit_silence((self._latency.alignment + waiting) * self._factor)
         self._emitted = 0
 
     def _process(self, engine: Engine, audio: NDArray[Any]) -> NDArray[Any]:
@@ -464,16 +497,16 @@ class Upsampler(Closing):
             if octaves is not None:
                 finished = octaves.step(finished)
                 self._adds |= octaves.adds
-            self.statistics.record_step(time.perf_counter_ns() - started)
-            self.statistics.added_steps += int(self._adds[0])
+            self._statistics.record_step(time.perf_counter_ns() - started)
+            self._statistics.added_steps += int(self._adds[0])
             np.copyto(self._finished, finished.T)
             emit_rows(self._ports, _ROW, self._finished, self._adds)
 
-    def _latency(self, alignment: int | None = None) -> Latency:
+    def _find_latency(self, alignment: int | None = None) -> Latency:
         """Of the present input rate, and of the padding that the stream began with."""
         return stream_latency(
             self.input_rate,
-            self.output_rate,
+            self._output_rate,
             self._audio.shape[0],
             self._overlap,
             waits_for_hop=not self._blocks_are_hops,
@@ -510,7 +543,7 @@ class Upsampler(Closing):
             self._check_ceiling(ceiling)
 
     def _check_ceiling(self, hz: float) -> None:
-        highest = max(MAX_CUTOFF_HZ, self.output_rate / 2)
+        highest = max(MAX_CUTOFF_HZ, self._output_rate / 2)
         check_frequency("ceiling", hz, MIN_CUTOFF_HZ * self._clock, highest)
 
     def _resolve_colour(
@@ -520,7 +553,7 @@ class Upsampler(Closing):
             raise ArgumentError(
                 "A colour is learnt for inputs up to 48 kHz; leave it out for one of a higher rate."
             )
-        return resolve_colour(colour, self.model)
+        return resolve_colour(colour, self._model)
 
     def __reduce__(self) -> Any:
         raise RtsrError(

@@ -30,6 +30,19 @@ def pytest_make_parametrize_id(val: Any) -> str | None:
     return None
 
 
+# Their tests keep time with a sound server.
+_CLOCKS = frozenset(("jack_server", "pulse_cables"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what keeps time as ``clocked``, before marks are chosen by."""
+    for item in items:
+        keeps_time = _CLOCKS.intersection(getattr(item, "fixturenames", ()))
+        if keeps_time or item.get_closest_marker("alone"):
+            item.add_marker("clocked")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> Iterator[None]:
     """Interrupts reach the programs that tests start, though shells turn them off for jobs."""

@@ -21,7 +21,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtsr.errors import ModelError, RtsrError
+from rtsr.errors import ArgumentError, ModelError, RtsrError
 from rtsr.runtime.metadata import ModelMetadata
 from rtsr.runtime.models import Model, why_not_on_gpu
 from rtsr.timing import HOP
@@ -61,7 +61,7 @@ class Serving:
         backend: ``onnxruntime`` or ``python``.
 
     Raises:
-        RtsrError: one of them is out of range, or the Python backend is to use a GPU.
+        ArgumentError: one of them is out of range, or the Python backend is to use a GPU.
     """
 
     streams: int = 256
@@ -84,20 +84,22 @@ class Serving:
             ("idle time in microseconds", self.idle_us, 100_000, 3_600_000_000),
         ):
             if not lowest <= value <= highest:
-                raise RtsrError(f"The {name} must lie between {lowest} and {highest}, not {value}.")
+                raise ArgumentError(
+                    f"The {name} must lie between {lowest} and {highest}, not {value}."
+                )
         if self.hops not in HOPS_PER_REQUEST:
             accepted = ", ".join(map(str, HOPS_PER_REQUEST))
-            raise RtsrError(f"A request takes {accepted} hops, not {self.hops}.")
+            raise ArgumentError(f"A request takes {accepted} hops, not {self.hops}.")
         if self.kind not in KINDS:
-            raise RtsrError(
+            raise ArgumentError(
                 f"The kind of device must be one of {', '.join(KINDS)}, not {self.kind!r}."
             )
         if self.backend not in BACKENDS:
-            raise RtsrError(
+            raise ArgumentError(
                 f"The backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}."
             )
         if self.backend == PYTHON and self.kind == "gpu":
-            raise RtsrError(
+            raise ArgumentError(
                 f"Backend {PYTHON!r} runs models on the CPU only; a GPU takes {ONNX_RUNTIME!r}."
             )
 

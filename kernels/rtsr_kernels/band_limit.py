@@ -18,7 +18,7 @@ FULL_BAND_HZ = 24000.0
 
 FRAME = 1024
 BINS = FRAME // 2 + 1
-HZ_PER_BIN = 48000 / FRAME
+HZ_PER_BIN = SAMPLE_RATE / FRAME
 
 #: The highest level that the noise of 16-bit samples reaches in one bin within several seconds, in
 #: dB relative to a full-scale sine.

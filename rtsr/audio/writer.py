@@ -49,7 +49,7 @@ _RATE_TOLERANCE = 3e-4
 # What a WAV header can hold together with the speakers.
 _EXTENSIBLE_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # WAV and AIFF files count their bytes in 32 bits; some room is left for their headers.
-_LARGEST = 2**32 - 2**16
+LARGEST = 2**32 - 2**16
 # The length that a decoder reports may differ by what its encoder pads.
 _LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 
@@ -96,9 +96,9 @@ class OutputFile:
         self.format = _choose_format(soundfile, path)
         self.subtype = _choose_subtype(soundfile, path, self.format, input_subtype, subtype)
         size = frames * channels * _BYTES.get(self.subtype, 1)
-        if self.format == "WAV" and size > _LARGEST:
+        if self.format == "WAV" and size > LARGEST:
             self.format = "RF64"
-        elif self.format == "AIFF" and size > _LARGEST and length_is_stated:
+        elif self.format == "AIFF" and size > LARGEST and length_is_stated:
             raise self._too_large()
         self._speakers = speakers if channels > 2 and self.format in ("WAV", "RF64") else 0
         if self._speakers and self.format == "WAV" and self.subtype in _EXTENSIBLE_SUBTYPES:
@@ -146,7 +146,7 @@ class OutputFile:
             block = stored
         samples = self._as_stored(block)
         held = (self.frames + len(block)) * block.shape[1] * _BYTES.get(self.subtype, 1)
-        if self.format in ("WAV", "WAVEX", "AIFF") and held > _LARGEST:
+        if self.format in ("WAV", "WAVEX", "AIFF") and held > LARGEST:
             raise self._too_large()
         try:
             self._file.write(samples)

@@ -25,13 +25,13 @@ MAX_FRAMES = 3000
 #: exponentially distributed power.
 NOISE_DB = float(10 * np.log10((2.0**-15) ** 2 / 4) + 3.01 + 10 * np.log10(2 * 1.5 / FRAME) + 6.63)
 ABOVE_NOISE_DB = 10.0
-WALL_DB = 20.0
-WALL_WIDTH_HZ = 600.0
+EDGE_DB = 20.0
+EDGE_WIDTH_HZ = 600.0
 #: The band below an edge whose median level is compared with what is left above it.
 PLATEAU_HZ = 1500.0
 #: What must be gone after `PLATEAU_HZ`, by where the edge lies (Hz, dB): formants and resonances
 #: also end in falls of 20-25 dB, and the lower, the steeper; above 16 kHz there are only edges.
-DEEP_WALLS = ((3000.0, 40.0), (5000.0, 26.0), (16000.0, WALL_DB))
+DEEP_EDGES = ((3000.0, 40.0), (5000.0, 26.0), (16000.0, EDGE_DB))
 #: Speech must move by this much in a bin; stationary noise moves by 16 dB between the percentiles.
 SPEECH_RANGE_DB = 22.0
 
@@ -95,23 +95,23 @@ def _cutoff_of_spectra(
         return 0.0
     end = int(above[-1]) + 1
 
-    end = min(end, _foot_of_wall(level, hz_per_bin, end))
+    end = min(end, _foot_of_edge(level, hz_per_bin, end))
     return float(min(end * hz_per_bin, sample_rate / 2))
 
 
-def _foot_of_wall(level: np.ndarray, hz_per_bin: float, otherwise: int) -> int:
+def _foot_of_edge(level: np.ndarray, hz_per_bin: float, otherwise: int) -> int:
     """Find the first bin above the lowest band edge of a spectrum in dB, or return `otherwise`."""
-    step = round(WALL_WIDTH_HZ / hz_per_bin)
+    step = round(EDGE_WIDTH_HZ / hz_per_bin)
     plateau = round(PLATEAU_HZ / hz_per_bin)
     # A partial or a resonance that stands alone also falls by 20 dB on its upper side; below a
     # band edge there is a whole band, so the middle of that band is what must fall.
     below = np.median(np.lib.stride_tricks.sliding_window_view(level, plateau), axis=1)
     loudest_above = np.maximum.accumulate(level[::-1])[::-1]
-    corners = np.arange(int(np.ceil(DEEP_WALLS[0][0] / hz_per_bin)), len(level) - plateau)
+    corners = np.arange(int(np.ceil(DEEP_EDGES[0][0] / hz_per_bin)), len(level) - plateau)
     before = below[corners - plateau + 1]
-    starts, depths = np.array(DEEP_WALLS).T
+    starts, depths = np.array(DEEP_EDGES).T
     deep = depths[np.searchsorted(starts, corners * hz_per_bin, side="right") - 1]
-    is_edge = (before - loudest_above[corners + step] > WALL_DB) & (
+    is_edge = (before - loudest_above[corners + step] > EDGE_DB) & (
         before - loudest_above[corners + plateau] > deep
     )
     edges = corners[is_edge]

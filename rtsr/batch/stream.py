@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,15 @@ from rtsr.arguments import (
     check_seed,
     check_wet,
 )
+from rtsr.batch.rows import RESERVED_FRAMES, TAIL_MS, BatchRows
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.timing import SAMPLE_RATE, Latency
 from rtsr_kernels.highpass import LOWEST_CUTOFF_HZ
-
-if TYPE_CHECKING:
-    from rtsr.batch.upsampler import BatchUpsampler
-
-# Silence behind the last sample: longer than any resampler's memory.
-_TAIL_MS = 20
-RESERVED_FRAMES = 2 * _TAIL_MS * SAMPLE_RATE // 1000
 
 
 class BatchStream:
@@ -44,45 +38,54 @@ class BatchStream:
     One thread may push and another pull while a third steps the batch. Once the stream is closed
     its place may be another's: what is asked of its sound raises
     :class:`~rtsr.errors.RtsrError`, ``statistics`` stay.
-
-    Attributes:
-        output_rate: Hz of what is pulled.
-        channels: of both.
     """
 
     __slots__ = (
         "__weakref__",
         "_alignment",
-        "_batch",
+        "_channels",
         "_closed",
         "_ended",
+        "_forget",
+        "_output_rate",
         "_port",
         "_row",
+        "_rows",
         "_slots",
         "_statistics",
-        "channels",
-        "output_rate",
     )
 
     def __init__(
         self,
-        batch: BatchUpsampler,
+        rows: BatchRows,
         row: int,
         slots: list[int],
         port: BlockPort,
         statistics: Statistics,
         alignment: int,
+        forget: Callable[[int], object],
     ) -> None:
-        self.output_rate = port.output_rate
-        self.channels = port.channels
+        self._output_rate = port.output_rate
+        self._channels = port.channels
         self._statistics = statistics
-        self._batch = batch
+        self._rows = rows
+        self._forget = forget
         self._row = row
         self._slots = slots
         self._port = port
         self._alignment = alignment
         self._closed = False
         self._ended = False
+
+    @property
+    def output_rate(self) -> int:
+        """Hz of what is pulled."""
+        return self._output_rate
+
+    @property
+    def channels(self) -> int:
+        """Of both, what is pushed and what is pulled."""
+        return self._channels
 
     @property
     def input_rate(self) -> int:
@@ -97,13 +100,13 @@ class BatchStream:
     @input_rate.setter
     def input_rate(self, value: int) -> None:
         self._check_open()
-        check_audio_format(value, self.output_rate, self.channels)
+        check_audio_format(value, self._output_rate, self._channels)
         if value != self.input_rate:
             # The end was reckoned with the old rate's delay.
             self._check_unfinished()
             with self._held():
                 self._port.change_rate(int(value))
-                self._batch.engine.set_native(self._row, value / 2)
+                self._rows.engine.set_native(self._row, value / 2)
 
     @property
     def native_rate(self) -> int:
@@ -113,7 +116,7 @@ class BatchStream:
         cutoff lies within half of it, and begins anew from there.
         """
         self._check_open()
-        return round(2.0 * self._batch.engine.native_hz(self._row))
+        return round(2.0 * self._rows.engine.native_hz(self._row))
 
     @native_rate.setter
     def native_rate(self, value: int) -> None:
@@ -122,7 +125,7 @@ class BatchStream:
         check_frequency("native rate", value, 2.0 * LOWEST_CUTOFF_HZ, self.input_rate)
         if value != self.native_rate:
             with self._held():
-                self._batch.engine.set_native(self._row, float(value) / 2)
+                self._rows.engine.set_native(self._row, float(value) / 2)
 
     @property
     def latency(self) -> Latency:
@@ -132,7 +135,7 @@ class BatchStream:
         step: where whole steps are pushed, as packets of 10 or 20 ms are, nothing waits and the
         latency is ``delay_samples``.
         """
-        return self._batch.latency(self.input_rate, self.output_rate, self._alignment)
+        return self._rows.latency(self.input_rate, self._output_rate, self._alignment)
 
     @property
     def delay_samples(self) -> int:
@@ -141,13 +144,13 @@ class BatchStream:
         This is the latency without the wait for a whole step.
         """
         latency = self.latency
-        return latency.algorithmic_samples - latency.hop * self.output_rate // SAMPLE_RATE
+        return latency.algorithmic_samples - latency.hop * self._output_rate // SAMPLE_RATE
 
     @property
     def cutoff_hz(self) -> float:
         """Hz where the content of the newest step ends, as given or as measured."""
         self._check_open()
-        return self._batch.engine.cutoff_hz(self._row)
+        return self._rows.engine.cutoff_hz(self._row)
 
     @property
     def cutoff(self) -> float | None:
@@ -156,7 +159,7 @@ class BatchStream:
         Settable; a change is faded over 10 ms.
         """
         self._check_open()
-        return self._batch.engine.given_cutoff(self._row)
+        return self._rows.engine.given_cutoff(self._row)
 
     @cutoff.setter
     def cutoff(self, value: float | None) -> None:
@@ -164,19 +167,19 @@ class BatchStream:
         if value is not None:
             check_frequency("cutoff", value)
         with self._held():
-            self._batch.engine.set_cutoff(self._row, None if value is None else float(value))
+            self._rows.engine.set_cutoff(self._row, None if value is None else float(value))
 
     @property
     def wet(self) -> float:
         """Gain of the generated band, 0 to 1; a change is faded over 10 ms."""
         self._check_open()
-        return self._batch.engine.wet(self._row)
+        return self._rows.engine.wet(self._row)
 
     @wet.setter
     def wet(self, value: float) -> None:
         self._check_open()
         check_wet(value)
-        self._batch.engine.set_wet(self._row, float(value))
+        self._rows.engine.set_wet(self._row, float(value))
 
     @property
     def colour(self) -> Colour | AutoColour | None:
@@ -185,49 +188,49 @@ class BatchStream:
         Where ``auto`` was given it is an :class:`~rtsr.colour.auto.AutoColour`.
         """
         self._check_open()
-        return self._batch.engine.colour(self._row)
+        return self._rows.engine.colour(self._row)
 
     @colour.setter
     def colour(self, value: Colour | AutoColour | str | None) -> None:
         self._check_open()
-        colour = resolve_colour(value, self._batch.model)
+        colour = resolve_colour(value, self._rows.model)
         with self._held():
-            self._batch.engine.set_colour(self._row, colour)
+            self._rows.engine.set_colour(self._row, colour)
 
     @property
     def colour_share(self) -> float:
         """How much of the colour is used, 0 to 1: as far as the stream resembles its source."""
         self._check_open()
-        return self._batch.engine.colour_share(self._row)
+        return self._rows.engine.colour_share(self._row)
 
     @property
     def ceiling(self) -> float:
         """Hz where the output should end; a change counts from the next step on."""
         self._check_open()
-        return self._batch.engine.target(self._row)
+        return self._rows.engine.target(self._row)
 
     @ceiling.setter
     def ceiling(self, value: float) -> None:
         self._check_open()
         check_frequency("ceiling", value)
-        self._batch.set_target(self._row, float(value))
+        self._rows.set_target(self._row, float(value))
 
     @property
     def seed(self) -> int:
         """Of the noise; a change counts from the next step on."""
         self._check_open()
-        return self._batch.seed_of(self._row)
+        return self._rows.seed_of(self._row)
 
     @seed.setter
     def seed(self, value: int) -> None:
         self._check_open()
         check_seed(value)
-        self._batch.set_seed(self._row, int(value))
+        self._rows.set_seed(self._row, int(value))
 
     @property
     def statistics(self) -> Statistics:
         """Steps taken and what was repaired, limited and degraded; step times are the batch's."""
-        counted = self._batch.counted(self._row)
+        counted = self._rows.counted(self._row)
         if not self._closed:
             self._statistics.steps = int(counted["steps"])
             self._statistics.degraded_blocks = int(counted["degraded_hops"])
@@ -239,7 +242,7 @@ class BatchStream:
     def held_steps(self) -> int:
         """Steps of the batch that this stream sat out, having nothing due."""
         self._check_open()
-        return int(self._batch.counted(self._row)["held_steps"])
+        return int(self._rows.counted(self._row)["held_steps"])
 
     @property
     def waiting_ms(self) -> float:
@@ -254,7 +257,7 @@ class BatchStream:
     @property
     def is_due(self) -> bool:
         """Whether the next step of the batch will take this stream along."""
-        return not self._closed and self._batch.is_due(self._row)
+        return not self._closed and self._rows.is_due(self._row)
 
     @property
     def is_done(self) -> bool:
@@ -325,10 +328,10 @@ class BatchStream:
             RtsrError: the stream is closed.
         """
         self._check_open()
-        accepted = f"Samples are pulled into float32 or int16 (samples, {self.channels}), not into"
+        accepted = f"Samples are pulled into float32 or int16 (samples, {self._channels}), not into"
         if not isinstance(out, np.ndarray):
             raise AudioFormatError(f"{accepted} a {type(out).__name__}.")
-        fits = out.ndim == 2 and out.shape[1] == self.channels and out.flags.writeable
+        fits = out.ndim == 2 and out.shape[1] == self._channels and out.flags.writeable
         if not fits or out.dtype not in (np.float32, np.int16):
             raise AudioFormatError(f"{accepted} {out.dtype} {out.shape}.")
         return self._port.pull_into(out)
@@ -347,18 +350,19 @@ class BatchStream:
         if self._ended:
             return
         self._ended = True
-        tail = np.zeros((self.input_rate * _TAIL_MS // 1000, self.channels), np.float32)
+        tail = np.zeros((self.input_rate * TAIL_MS // 1000, self._channels), np.float32)
         self._port.finish(self.delay_samples + self._port.whole, tail)
 
     def close(self) -> None:
         """Leave the batch: the place is free for another stream, what was not pulled is lost."""
-        with self._batch.lock:
+        with self._rows.lock:
             if self._closed:
                 return
             # Once more, for those who ask later.
             _ = self.statistics
             self._closed = True
-            self._batch.remove(self._row, self._slots)
+            self._forget(self._row)
+            self._rows.remove(self._row, self._slots)
 
     def __reduce__(self) -> Any:
         raise RtsrError(
@@ -369,7 +373,7 @@ class BatchStream:
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
         """Hold the batch; who has waited for it may find the stream closed meanwhile."""
-        with self._batch.lock:
+        with self._rows.lock:
             self._check_open()
             yield
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.arguments import check_arguments, check_audio_format, check_expected_cutoff
-from rtsr.batch.high_bands import HighBands
 from rtsr.batch.row_levels import DRY_INDEX, NETWORK_INDEX, REPLICATE_INDEX, RowStep
+from rtsr.batch.rows import BatchRows
 from rtsr.batch.shedding import Plan, Shedding
 from rtsr.batch.slots import SlotStep
-from rtsr.batch.stream import RESERVED_FRAMES, BatchStream
+from rtsr.batch.stream import BatchStream
 from rtsr.closing import Closing
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
-from rtsr.engine.hop_engine import HopEngine
-from rtsr.engine.network_rows import start_rows
-from rtsr.engine.ports import BlockPort, stream_latency
+from rtsr.engine.colour_learner import resolve_colour
+from rtsr.engine.ports import BlockPort
 from rtsr.engine.statistics import Statistics
-from rtsr.errors import ArgumentError, BatchFullError, RtsrError
+from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model, check_up_to_48_khz
 from rtsr.timing import HOP, SAMPLE_RATE, Latency
 from rtsr_kernels.ports import (
     emit_rows,
     find_due,
-    is_row_due,
     longest_wait,
-    make_ports,
     put_two_steps_first,
-    ring_capacity,
     take_rows,
 )
 
@@ -78,14 +72,30 @@ class BatchUpsampler(Closing):
             stream's ``statistics``; after a second without arrears the network is tried again.
             ``wait``: it never does, as for files, which have time.
 
-    Attributes:
-        statistics: times of whole steps, all streams together.
-        most_hops: that one step may take of a stream.
-
     Raises:
         ModelError, ProviderError, MissingDependencyError: the model cannot be run.
         RtsrError: any other argument out of range.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_capacity",
+        "_due",
+        "_engine",
+        "_held",
+        "_high_bands",
+        "_most_hops",
+        "_out",
+        "_parts",
+        "_ports",
+        "_provider",
+        "_rows",
+        "_shedding",
+        "_spare",
+        "_statistics",
+        "_step",
+        "_streams",
+    )
 
     def __init__(
         self,
@@ -104,49 +114,63 @@ class BatchUpsampler(Closing):
         if overload not in OVERLOAD:
             raise ArgumentError(f"overload must be one of {', '.join(OVERLOAD)}, not {overload!r}.")
         check_up_to_48_khz(model)
-        self.capacity = int(capacity)
-        self.statistics = Statistics()
+        self._capacity = int(capacity)
+        self._statistics = Statistics()
         step = SlotStep(
             model,
-            slots=self.capacity,
+            slots=self._capacity,
             provider=provider,
             hops_per_step=int(hops_per_step),
             threads=int(threads),
         )
         self._step: SlotStep | None = step
-        self.model = step.model
-        self.provider = step.provider
-        self._parts: list[Audio] = [part.audio[:, 0] for part in step.parts]
-        self.step_samples = self._parts[0].shape[1]
-        self.most_hops = len(self._parts) * self.step_samples // HOP
-        self.engine = HopEngine(
-            self.capacity,
-            self.capacity,
-            int(hops_per_step),
-            step.metadata.overlap,
-            ahead=len(step.parts),
-        )
-        #: Held during a step; a stream's cutoff is set under it.
-        self.lock = threading.Lock()
-        self._high_bands = HighBands(step, self.capacity)
-        waiting = SAMPLE_RATE * int(buffer_ms) // 1000 + 2 * self.step_samples + RESERVED_FRAMES
-        self._ports = make_ports(
-            self.capacity, self.capacity, self.step_samples, ring_capacity(waiting)
-        )
+        self._provider = step.provider
+        self._rows = rows = BatchRows(step, int(hops_per_step), int(buffer_ms))
+        self._most_hops = len(rows.parts) * rows.step_samples // HOP
+        # At hand for the step.
+        self._engine, self._high_bands = rows.engine, rows.high_bands
+        self._parts, self._ports = rows.parts, rows.ports
         self._out: Audio = np.zeros_like(self._parts[0])
-        self._due = np.zeros(self.capacity, np.int64)
-        self._spare = np.zeros(self.capacity, np.int64)
-        self._held = np.zeros(self.capacity, np.int64)
+        self._due = np.zeros(self._capacity, np.int64)
+        self._spare = np.zeros(self._capacity, np.int64)
+        self._held = np.zeros(self._capacity, np.int64)
         self._shedding = Shedding(
             self._high_bands.replicate.ms_per_hop() if overload == "shed" else 0.0,
-            self.capacity,
+            self._capacity,
             int(hops_per_step),
             is_allowed=overload == "shed",
         )
-        # The lowest free one last, for pop.
-        self._free = list(range(self.capacity))[::-1]
-        self._free_rows = list(range(self.capacity))[::-1]
         self._streams: dict[int, BatchStream] = {}
+
+    @property
+    def capacity(self) -> int:
+        """Slots, one for each channel of each stream."""
+        return self._capacity
+
+    @property
+    def model(self) -> Model:
+        """What makes the high bands."""
+        return self._rows.model
+
+    @property
+    def provider(self) -> str:
+        """What runs the model: ``cpu``, ``cuda`` or ``tensorrt``."""
+        return self._provider
+
+    @property
+    def step_samples(self) -> int:
+        """Samples at 48 kHz of a step."""
+        return self._rows.step_samples
+
+    @property
+    def most_hops(self) -> int:
+        """Hops of 10 ms that one step may take of a stream."""
+        return self._most_hops
+
+    @property
+    def statistics(self) -> Statistics:
+        """Times of whole steps, all streams together."""
+        return self._statistics
 
     @property
     def streams(self) -> tuple[BatchStream, ...]:
@@ -165,7 +189,7 @@ class BatchUpsampler(Closing):
     @property
     def free(self) -> int:
         """Slots that no stream has: so many more channels can be opened."""
-        return len(self._free)
+        return self._rows.free
 
     def open(
         self,
@@ -212,13 +236,14 @@ class BatchUpsampler(Closing):
         # Else it is the step that fails, and with it those of all other streams.
         check_expected_cutoff(expected_cutoff)
         found = resolve_colour(colour, self.model)
-        with self.lock:
-            step = self._running()
-            row, slots = self._take(int(channels))
+        rows = self._rows
+        with rows.lock:
+            self._running()
+            row, slots = rows.take(int(channels))
             try:
                 statistics = Statistics(_KEPT_STEPS)
                 port = BlockPort(
-                    self._ports,
+                    rows.ports,
                     row,
                     slots,
                     int(input_rate),
@@ -229,26 +254,27 @@ class BatchUpsampler(Closing):
                     bool(channels_first),
                     "this stream",
                 )
-                alignment = self.latency(int(input_rate), int(output_rate)).alignment
+                alignment = rows.latency(int(input_rate), int(output_rate)).alignment
                 port.emit_silence(alignment)
-                f_target = step.metadata.f_target_default if ceiling is None else float(ceiling)
-                self.engine.join(
+                rows.begin(
                     row,
                     slots,
+                    self.level,
                     native_hz=input_rate / 2,
-                    f_target=f_target,
+                    seed=int(seed),
                     wet=float(wet),
                     cutoff=None if cutoff is None else float(cutoff),
+                    ceiling=None if ceiling is None else float(ceiling),
                     expected_cutoff=None if expected_cutoff is None else float(expected_cutoff),
                     colour=found,
                 )
-                start_rows(self._high_bands.network, row, slots, int(seed), f_target)
-                self._high_bands.join(row, slots, self.level)
             except BaseException:
                 # Else nobody could ever have this place again.
-                self._give_back(row, slots)
+                rows.give_back(row, slots)
                 raise
-            stream = BatchStream(self, row, slots, port, statistics, alignment)
+            stream = BatchStream(
+                rows, row, slots, port, statistics, alignment, forget=self._streams.pop
+            )
             self._streams[row] = stream
         return stream
 
@@ -263,17 +289,19 @@ class BatchUpsampler(Closing):
         Raises:
             RtsrError: the batch is closed.
         """
-        with self.lock:
+        with self._rows.lock:
             self._running()
             started = time.perf_counter_ns()
-            count, held_count = find_due(self._ports, self.step_samples, self._due, self._held)
+            count, held_count = find_due(
+                self._ports, self._rows.step_samples, self._due, self._held
+            )
             if not count:
                 return 0
             due, held = self._due[:count], self._held[:held_count]
             waiting = longest_wait(self._ports, due)
             two = 0
             if len(self._parts) > 1:
-                two = put_two_steps_first(self._ports, self.step_samples, due, self._spare)
+                two = put_two_steps_first(self._ports, self._rows.step_samples, due, self._spare)
             plan = self._shedding.plan(
                 1000.0 * waiting / SAMPLE_RATE,
                 int(self._high_bands.values["channels"][due].sum()),
@@ -285,7 +313,7 @@ class BatchUpsampler(Closing):
                     self._advance(plan, rows, held, steps)
             elapsed = time.perf_counter_ns() - started
             self._shedding.record(elapsed * 1e-6)
-            self.statistics.record_step(elapsed)
+            self._statistics.record_step(elapsed)
             return count
 
     def latency(
@@ -295,23 +323,16 @@ class BatchUpsampler(Closing):
 
         ``alignment`` is that of a stream that began with another input rate.
         """
-        return stream_latency(
-            input_rate,
-            output_rate,
-            self.step_samples,
-            self.engine.overlap,
-            waits_for_hop=True,
-            alignment=alignment,
-        )
+        return self._rows.latency(input_rate, output_rate, alignment)
 
     def prepare_thread(self) -> None:
         """Take what is slow in a thread's first step on a GPU; for the thread that will step."""
-        with self.lock:
+        with self._rows.lock:
             self._running().prepare_thread()
 
     def close(self) -> None:
         """Close all streams and let go of the model; the batch cannot be used after that."""
-        with self.lock:
+        with self._rows.lock:
             # First, so that nobody opens another stream behind those that are closed here.
             self._step = None
         for stream in self.streams:
@@ -322,37 +343,6 @@ class BatchUpsampler(Closing):
             "A BatchUpsampler cannot be copied or pickled, for its model runs in this process; "
             "make another one with the same arguments."
         )
-
-    def set_target(self, row: int, f_target: float) -> None:
-        """Set where a row's output should end, in Hz; for its stream."""
-        self.engine.set_target(row, f_target)
-        self._high_bands.values["f_target"][row] = f_target
-
-    def seed_of(self, row: int) -> int:
-        """Return the seed of a row's noise; for its stream."""
-        return int(self._high_bands.values["seed"][row])
-
-    def set_seed(self, row: int, seed: int) -> None:
-        """Set the seed of a row's noise; for its stream."""
-        self._high_bands.values["seed"][row] = seed
-
-    def counted(self, row: int) -> NDArray[Any]:
-        """Return what was counted of a row, see `rtsr_kernels.ports.VALUES`; for its stream."""
-        counted: NDArray[Any] = self._ports.values[row]
-        return counted
-
-    def is_due(self, row: int) -> bool:
-        """Whether the next step takes a row along; for its stream."""
-        return bool(is_row_due(self._ports, row, self.step_samples))
-
-    def remove(self, row: int, slots: list[int]) -> None:
-        """Free a row and its slots; for its stream, which holds the lock."""
-        del self._streams[row]
-        self._high_bands.leave(row)
-        # A device goes on running them.
-        for part in self._parts:
-            part[slots] = 0.0
-        self._give_back(row, slots)
 
     def _running(self) -> SlotStep:
         if self._step is None:
@@ -366,46 +356,30 @@ class BatchUpsampler(Closing):
         parts = self._parts[:steps]
         for number, part in enumerate(parts):
             take_rows(self._ports, rows, part)
-            f_prior = self.engine.begin_rows(rows, part, number)
+            f_prior = self._engine.begin_rows(rows, part, number)
             self._high_bands.prepare(plan, rows, f_prior, number)
         self._high_bands.run(rows, held)
         for number, part in enumerate(parts):
             made = self._high_bands.finish(rows, number)
             for row in made.unusable.tolist():
-                self.engine.clear_filter(row)
-                self._ports.values["degraded_hops"][row] += self.engine.hops
+                self._engine.clear_filter(row)
+                self._ports.values["degraded_hops"][row] += self._engine.hops
             self._say_levels(rows, made.levels)
-            self.engine.finish_rows(rows, part, made.audio, self._out, number)
-            emit_rows(self._ports, rows, self._out, self.engine.adds)
+            self._engine.finish_rows(rows, part, made.audio, self._out, number)
+            emit_rows(self._ports, rows, self._out, self._engine.adds)
 
     def _say_levels(self, rows: NDArray[np.int64], levels: RowStep) -> None:
         """Have the engine, and who counts, know what the streams' high bands are made of."""
         if levels.all_network:
-            self.engine.set_silent(rows, False)
-            self.engine.set_coloured(rows, True)
+            self._engine.set_silent(rows, False)
+            self._engine.set_coloured(rows, True)
             return
         before, after = levels.before, levels.after
         for level, hops in ((REPLICATE_INDEX, "replicate_hops"), (DRY_INDEX, "dry_hops")):
-            self._ports.values[hops][rows[after == level]] += self.engine.hops
-        self.engine.set_silent(rows, (before == DRY_INDEX) & (after == DRY_INDEX))
+            self._ports.values[hops][rows[after == level]] += self._engine.hops
+        self._engine.set_silent(rows, (before == DRY_INDEX) & (after == DRY_INDEX))
         # What another level makes is not what a colour was learnt for.
-        self.engine.set_coloured(rows, after == NETWORK_INDEX)
-
-    def _take(self, channels: int) -> tuple[int, list[int]]:
-        if channels > len(self._free):
-            raise BatchFullError(
-                f"A stream of {channels} {_plural('channel', channels)} does not fit: "
-                f"{len(self._free)} of {self.capacity} slots are free; close a stream or make "
-                "a larger batch."
-            )
-        return self._free_rows.pop(), [self._free.pop() for _ in range(channels)]
-
-    def _give_back(self, row: int, slots: list[int]) -> None:
-        # What a colour has learnt need not stay until somebody takes the row again.
-        self.engine.set_colour(row, None)
-        self._ports.values["is_open"][row] = False
-        self._free.extend(reversed(slots))
-        self._free_rows.append(row)
+        self._engine.set_coloured(rows, after == NETWORK_INDEX)
 
 
 def _check_range(what: str, unit: str, value: int, lowest: int, highest: int) -> None:
@@ -415,7 +389,3 @@ def _check_range(what: str, unit: str, value: int, lowest: int, highest: int) ->
         raise ArgumentError(f"{what} has a whole number of {unit}, not {value!r}.") from None
     if not lowest <= value <= highest:
         raise ArgumentError(f"{what} has {lowest} to {highest} {unit}, not {value}.")
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else noun + "s"

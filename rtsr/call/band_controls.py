@@ -25,15 +25,24 @@ class BandControls:
 
     Args:
         channels: of the sound.
-
-    Attributes:
-        board: what may be turned at any time; controls other than :data:`NAMES` do nothing here.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_board",
+        "_gate",
+        "_tone",
+    )
+
     def __init__(self, channels: int) -> None:
-        self.board = ControlBoard()
+        self._board = ControlBoard()
         self._tone = Tone(channels)
         self._gate = SilenceGate(opening_frames=120)
+
+    @property
+    def board(self) -> ControlBoard:
+        """What may be turned at any time; controls other than :data:`NAMES` do nothing here."""
+        return self._board
 
     def check(self, name: str, value: float | str) -> float:
         """Return what :meth:`set` would store, and turn nothing.
@@ -45,7 +54,7 @@ class BandControls:
             raise ArgumentError(
                 f"There is no control {name!r} in a call; there are {', '.join(NAMES)}."
             )
-        return self.board.check(name, value)
+        return self._board.check(name, value)
 
     def set(self, name: str, value: float | str) -> float:
         """Turn a control; returns the value as it was stored.
@@ -54,11 +63,11 @@ class BandControls:
             ArgumentError: no such control, or a value that it does not take.
         """
         self.check(name, value)
-        return self.board.set(name, value)
+        return self._board.set(name, value)
 
     def as_dict(self) -> dict[str, float]:
         """Return name and value of every control of a call."""
-        return {name: self.board.get(name) for name in NAMES}
+        return {name: self._board.get(name) for name in NAMES}
 
     def shape(self, band: Audio, dry: Audio, cutoff_hz: float) -> None:
         """Change the new band ``(samples, channels)`` in place, by the controls' present values.
@@ -68,7 +77,7 @@ class BandControls:
             dry: the sound that it will be added to.
             cutoff_hz: where the slope is anchored.
         """
-        get = self.board.get
+        get = self._board.get
         level, tilt, ceiling = get("level_db"), get("tilt_db"), get("ceiling_hz")
         gate, around = get("gate_dbfs"), max(500.0, cutoff_hz)
         for start in range(0, len(band), HOP):

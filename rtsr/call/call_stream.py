@@ -22,7 +22,7 @@ from rtsr.call.monitor import Monitor
 from rtsr.call.receiver import Chunk, Origin
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.errors import ArgumentError
 from rtsr.timing import OVERLAP, SAMPLE_RATE
 from rtsr_kernels.limiter import KNEE, limit
@@ -54,7 +54,7 @@ class CallStream:
         channels: of the sound.
         seed: of the generated texture, 0 to 2**32 - 1.
         wet: gain of the generated band, 0 to 1.
-        colour: of the new band, checked by :func:`~rtsr.colour.learner.resolve_colour`.
+        colour: of the new band, checked by :func:`~rtsr.engine.colour_learner.resolve_colour`.
 
     Attributes:
         controls: the knobs of the new band.
@@ -66,6 +66,28 @@ class CallStream:
         AudioFormatError: a rate or a number of channels that is not accepted.
         RtsrError: the batch has no room.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_agreeing",
+        "_batch",
+        "_colour",
+        "_cutoff",
+        "_dry",
+        "_dry_path",
+        "_gain",
+        "_ghost",
+        "_last_band",
+        "_left_out",
+        "_limiter_gain",
+        "_stream",
+        "_wide",
+        "_wide_from",
+        "channels",
+        "controls",
+        "fallback_seconds",
+        "monitor",
+    )
 
     def __init__(
         self,

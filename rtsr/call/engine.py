@@ -29,7 +29,7 @@ from rtsr.call.upsampled import SoundLine
 from rtsr.call.warm_up import warm_up
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model
 from rtsr.timing import HOP, SAMPLE_RATE
@@ -45,7 +45,7 @@ SILENT_SECONDS = 20.0
 HELD_SECONDS = 1800.0
 _SHORTEST_REST, _LONGEST_REST = 0.0005, 0.002
 _REST = 0.5
-_WATCH_SECONDS = 1.0
+WATCH_SECONDS = 1.0
 
 
 class BusyError(RtsrError):
@@ -115,9 +115,23 @@ class Line:
             sent a packet of silence every second meanwhile.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_engine",
+        "_last_packet",
+        "_last_told",
+        "_name",
+        "_path",
+        "_timer",
+        "_wake_at",
+        "is_held",
+        "on_silence",
+    )
+
     def __init__(self, engine: CallEngine, path: MediaPath, name: str) -> None:
-        self.path = path
-        self.name = name
+        self._path = path
+        self._name = name
         self.on_silence: Callable[[], None] | None = None
         self.is_held = False
         self._engine = engine
@@ -125,6 +139,16 @@ class Line:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at: float | None = None
         self._closed = False
+
+    @property
+    def path(self) -> MediaPath:
+        """What its packets go through."""
+        return self._path
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return self._name
 
     @property
     def is_closed(self) -> bool:
@@ -140,12 +164,12 @@ class Line:
         """Take a packet that has just arrived; never raises for what is in it."""
         if not self._closed:
             self.touch()
-            self._guarded(self.path.receive, packet)
+            self._guarded(self._path.receive, packet)
 
     def advance(self) -> None:
         """Poll by the clock: process what is due, finished or late."""
         if not self._closed:
-            self._guarded(self.path.advance)
+            self._guarded(self._path.advance)
 
     def touch(self) -> None:
         """Take note that the far end is there, although it sends no packets."""
@@ -154,7 +178,7 @@ class Line:
     def watch(self, now: float) -> None:
         """Call ``on_silence`` if the far end may have vanished; fill the pauses of one on hold."""
         if self.is_held and not self._closed:
-            self._guarded(self.path.fill_pause)
+            self._guarded(self._path.fill_pause)
         longest = HELD_SECONDS if self.is_held else SILENT_SECONDS
         if self.on_silence is not None and now - max(self._last_packet, self._last_told) > longest:
             self._last_told = now
@@ -175,13 +199,13 @@ class Line:
             step(*arguments, loop.time())
         except Exception:
             # One call's trouble is not the others': it is logged, and its sound goes on.
-            _log.exception("an error in a call was caught", extra={"call": self.name})
-        if self.path.stream.is_due:
+            _log.exception("an error in a call was caught", extra={"call": self._name})
+        if self._path.stream.is_due:
             self._engine.wake()
         self._set_timer(loop)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        wake_at = self.path.wake_at
+        wake_at = self._path.wake_at
         if wake_at == self._wake_at and self._timer is not None and not self._timer.cancelled():
             return
         if self._timer is not None:
@@ -212,16 +236,33 @@ class CallEngine:
         colour: of every call that is given no other: a colour for all, or ``auto``, which each
             learns for itself.
 
-    Attributes:
-        lines: those that are open and enhance; ``sounds`` those with codecs of their own.
-        taken: how many were ever opened.
-        refused: how many found no place.
-        steps: steps of the batch so far, and ``step_seconds`` their time.
-
     Raises:
         ArgumentError: an argument is out of range.
         RtsrError: the model cannot be run.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_batch",
+        "_capacity",
+        "_channels",
+        "_colour",
+        "_deadline",
+        "_lines",
+        "_loop",
+        "_opening",
+        "_past",
+        "_plain",
+        "_refused",
+        "_sounds",
+        "_step_seconds",
+        "_steps",
+        "_stopping",
+        "_taken",
+        "_thread",
+        "_watch",
+        "_work",
+    )
 
     def __init__(
         self,
@@ -243,25 +284,25 @@ class CallEngine:
             raise ArgumentError(f"A call has 1 or 2 channels, not {channels}.")
         if not 5.0 <= deadline_ms <= 200.0:
             raise ArgumentError(f"Sound waits 5 to 200 ms for the batch, not {shown(deadline_ms)}.")
-        self.deadline = float(deadline_ms) / 1000.0
-        self.capacity = capacity
-        self.channels = channels
-        self.lines: list[Line] = []
-        self.sounds: list[SoundLine] = []
-        self.taken = 0
-        self.refused = 0
-        self.steps = 0
-        self.step_seconds = 0.0
-        self.batch = BatchUpsampler(
+        self._deadline = float(deadline_ms) / 1000.0
+        self._capacity = capacity
+        self._channels = channels
+        self._lines: list[Line] = []
+        self._sounds: list[SoundLine] = []
+        self._taken = 0
+        self._refused = 0
+        self._steps = 0
+        self._step_seconds = 0.0
+        self._batch = BatchUpsampler(
             capacity * channels, model=model, provider=provider, threads=threads, buffer_ms=500
         )
         if isinstance(colour, AutoColour):
             raise ArgumentError(
                 "An AutoColour is one caller's; give it to their call, or 'auto' to all of them."
             )
-        resolve_colour(colour, self.batch.model)
+        resolve_colour(colour, self._batch.model)
         self._colour = colour
-        warm_up(self.batch, channels)
+        warm_up(self._batch, channels)
         self._plain: list[Line] = []
         self._past = Totals()
         self._opening = 0
@@ -270,9 +311,70 @@ class CallEngine:
         self._thread: threading.Thread | None = None
 
     @property
+    def capacity(self) -> int:
+        """Calls at a time."""
+        return self._capacity
+
+    @property
+    def channels(self) -> int:
+        """Of every call's sound."""
+        return self._channels
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that sound waits for the batch."""
+        return self._deadline
+
+    @property
+    def batch(self) -> BatchUpsampler:
+        """What all calls share; the engine steps it."""
+        return self._batch
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the calls live on.
+
+        Raises:
+            RtsrError: the engine was never started.
+        """
+        if self._thread is None:
+            self._check_runs()
+        return self._loop
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Those that are open and enhance."""
+        return tuple(self._lines)
+
+    @property
+    def sounds(self) -> tuple[SoundLine, ...]:
+        """Those with codecs of their own."""
+        return tuple(self._sounds)
+
+    @property
+    def taken(self) -> int:
+        """How many were ever opened."""
+        return self._taken
+
+    @property
+    def refused(self) -> int:
+        """How many found no place."""
+        return self._refused
+
+    @property
+    def steps(self) -> int:
+        """Steps of the batch so far."""
+        return self._steps
+
+    @property
+    def step_seconds(self) -> float:
+        """Time spent in steps of the batch."""
+        return self._step_seconds
+
+    @property
     def calls(self) -> int:
         """How many are on."""
-        return len(self.lines) + len(self.sounds)
+        return len(self._lines) + len(self._sounds)
 
     async def __aenter__(self) -> CallEngine:
         self.start()
@@ -294,26 +396,26 @@ class CallEngine:
         """
         if self._thread is not None or self._stopping:
             raise RtsrError("A CallEngine is started once; make another one.")
-        self.loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         # What was made so far stays; the collector need not scan it during calls.
         gc.collect()
         gc.freeze()
         self._thread = threading.Thread(target=self._run, name="rtsr-call-engine", daemon=True)
         self._thread.start()
-        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
+        self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_silence)
 
     async def stop(self) -> None:
         """End all lines and the thread. May be called twice, and without a start."""
-        for line in [*self.lines, *self._plain]:
+        for line in [*self._lines, *self._plain]:
             line.close()
-        for sound in list(self.sounds):
+        for sound in list(self._sounds):
             sound.close()
         self._stopping = True
         self._work.set()
         if self._thread is not None:
             self._watch.cancel()
             await asyncio.to_thread(self._thread.join)
-        self.batch.close()
+        self._batch.close()
 
     async def open(
         self,
@@ -347,11 +449,11 @@ class CallEngine:
             ArgumentError: the colour was learnt for another model.
         """
         stream = await self._take_place(rate, seed, wet, colour)
-        self.taken += 1
+        self._taken += 1
         line = Line(
-            self, MediaPath(receiver, stream, sender, send, event_rates, self.deadline), name
+            self, MediaPath(receiver, stream, sender, send, event_rates, self._deadline), name
         )
-        self.lines.append(line)
+        self._lines.append(line)
         return line
 
     def open_plain(
@@ -367,7 +469,7 @@ class CallEngine:
         self._check_runs()
         stream = CallStream(None, channels=receiver.channels)
         line = Line(
-            self, MediaPath(receiver, stream, sender, send, event_rates, self.deadline), name
+            self, MediaPath(receiver, stream, sender, send, event_rates, self._deadline), name
         )
         self._plain.append(line)
         return line
@@ -395,8 +497,8 @@ class CallEngine:
             ArgumentError: the colour was learnt for another model.
         """
         line = SoundLine(self, await self._take_place(rate, seed, wet, colour), rate)
-        self.taken += 1
-        self.sounds.append(line)
+        self._taken += 1
+        self._sounds.append(line)
         return line
 
     async def exchange(
@@ -421,10 +523,10 @@ class CallEngine:
             RtsrError: the engine does not run; both are only transcoded then.
             ArgumentError: the colour was learnt for another model.
         """
-        if enhanced not in self.lines or plain not in self._plain:
+        if enhanced not in self._lines or plain not in self._plain:
             return
         enhanced.path.stream.leave()
-        self.lines.remove(enhanced)
+        self._lines.remove(enhanced)
         self._plain.append(enhanced)
         place = await self._take_place(rate, 0, 1.0, colour)
         if plain.is_closed:
@@ -432,23 +534,27 @@ class CallEngine:
             return
         plain.path.stream.join(place)
         self._plain.remove(plain)
-        self.lines.append(plain)
+        self._lines.append(plain)
 
     def totals(self) -> Totals:
         """Return sums over all lines so far, those that only transcode included."""
         totals = Totals(**{each.name: getattr(self._past, each.name) for each in fields(Totals)})
-        for line in [*self.lines, *self._plain]:
+        for line in [*self._lines, *self._plain]:
             totals.add(line.path)
         return totals
+
+    def count_refused(self) -> None:
+        """Count a call that was refused before a place was asked for."""
+        self._refused += 1
 
     def forget_sound(self, line: SoundLine) -> None:
         """Forget a line that has ended; called by it."""
         with contextlib.suppress(ValueError):
-            self.sounds.remove(line)
+            self._sounds.remove(line)
 
     def forget(self, line: Line) -> None:
         """Forget a line that has ended; called by it."""
-        for lines in (self.lines, self._plain):
+        for lines in (self._lines, self._plain):
             if line in lines:
                 lines.remove(line)
                 self._past.add(line.path)
@@ -463,15 +569,15 @@ class CallEngine:
     ) -> CallStream:
         self._check_runs()
         # A refusal must not cost a place.
-        found = resolve_colour(self._colour if colour is None else colour, self.batch.model)
-        if len(self.lines) + len(self.sounds) + self._opening >= self.capacity:
-            self.refused += 1
-            raise BusyError(f"All {self.capacity} lines are busy; try again later.")
+        found = resolve_colour(self._colour if colour is None else colour, self._batch.model)
+        if len(self._lines) + len(self._sounds) + self._opening >= self._capacity:
+            self._refused += 1
+            raise BusyError(f"All {self._capacity} lines are busy; try again later.")
         self._opening += 1
         try:
             # Opening waits for a step that is under way, which the event loop should not.
             opening = asyncio.ensure_future(
-                asyncio.to_thread(CallStream, self.batch, rate, self.channels, seed, wet, found)
+                asyncio.to_thread(CallStream, self._batch, rate, self._channels, seed, wet, found)
             )
             try:
                 stream = await asyncio.shield(opening)
@@ -508,7 +614,7 @@ class CallEngine:
                 if self._step():
                     self._work.set()
                     # A packet of 20 ms is two hops, which a device takes one by one.
-                    if self.batch.most_hops == 1 and not self._stopping:
+                    if self._batch.most_hops == 1 and not self._stopping:
                         self._step()
             except Exception:
                 if self._stopping:
@@ -517,32 +623,32 @@ class CallEngine:
                 _log.exception("the batch could not step")
             if self._stopping:
                 return
-            self.loop.call_soon_threadsafe(self._deliver)
+            self._loop.call_soon_threadsafe(self._deliver)
             rest = _REST * (time.perf_counter() - started)
             time.sleep(min(max(rest, _SHORTEST_REST), _LONGEST_REST))
 
     def _step(self) -> int:
         started = time.perf_counter()
-        done = self.batch.step()
+        done = self._batch.step()
         if done:
-            self.steps += 1
-            self.step_seconds += time.perf_counter() - started
+            self._steps += 1
+            self._step_seconds += time.perf_counter() - started
         return done
 
     def _look_for_silence(self) -> None:
-        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_for_silence)
-        for line in [*self.lines, *self._plain]:
+        self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_silence)
+        for line in [*self._lines, *self._plain]:
             try:
-                line.watch(self.loop.time())
+                line.watch(self._loop.time())
             except Exception:
                 # Who cannot be hung up properly must not keep the others' places taken.
                 _log.exception("a silent call was not ended whole", extra={"call": line.name})
 
     def _deliver(self) -> None:
-        for line in list(self.lines):
+        for line in list(self._lines):
             if line.path.stream.has_finished:
                 line.advance()
-        for sound in self.sounds:
+        for sound in self._sounds:
             sound.advance()
 
 

@@ -12,9 +12,9 @@ from rtsr.listening import cannot_listen
 __all__ = ["MetricsServer"]
 
 _LONGEST_LINE = 16384
-_PATIENCE = 5.0
+PATIENCE = 5.0
 # Who asks for counters is answered at once; connections beyond these take files from the calls.
-_MOST_CONNECTIONS = 16
+MOST_CONNECTIONS = 16
 
 
 class MetricsServer:
@@ -56,7 +56,7 @@ class MetricsServer:
             await asyncio.wait(serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= _MOST_CONNECTIONS:
+        if len(self._open) >= MOST_CONNECTIONS:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.transport.abort()
@@ -70,9 +70,9 @@ class MetricsServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await asyncio.wait_for(_request(reader), _PATIENCE)
+            line = await asyncio.wait_for(_request(reader), PATIENCE)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_headers(reader), _PATIENCE)
+                await asyncio.wait_for(_headers(reader), PATIENCE)
             method, path, *_ = [*line.split(), b"", b""]
             if method in (b"GET", b"HEAD") and path.partition(b"?")[0] == b"/metrics":
                 body = exposition(self._engine)

@@ -61,6 +61,30 @@ class MediaPath:
             the call's sound waits for it. What it raises is logged.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_back_at",
+        "_deadline",
+        "_filled_at",
+        "_key_reader",
+        "_pushed",
+        "_recent_misses",
+        "_rest",
+        "_send",
+        "_taken",
+        "_vain_waits",
+        "event_rates",
+        "far",
+        "keys",
+        "missed",
+        "on_key",
+        "processing_ms",
+        "receiver",
+        "sender",
+        "sheds",
+        "stream",
+    )
+
     def __init__(
         self,
         receiver: Receiver,

@@ -146,6 +146,36 @@ class Receiver:
         events: packets with telephone events whose time has come, for the caller to take.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_bandwidth",
+        "_clock",
+        "_comfort",
+        "_concealer",
+        "_decoder",
+        "_delay",
+        "_is_dtx",
+        "_is_shortening",
+        "_is_silence",
+        "_last_arrival",
+        "_last_number",
+        "_late_in_a_row",
+        "_made_up",
+        "_missing",
+        "_offset",
+        "_packet_units",
+        "_pause",
+        "_paused_at",
+        "_played_transits",
+        "_position",
+        "_queue",
+        "_waiting",
+        "channels",
+        "counts",
+        "events",
+        "formats",
+    )
+
     def __init__(self, formats: PayloadMap, channels: int = 1) -> None:
         self.formats = formats
         self.channels = channels

@@ -49,6 +49,31 @@ class Sender:
         AudioFormatError, RtsrError: as :func:`~rtsr.call.encoders.open_encoder`.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_bitrate",
+        "_channels",
+        "_encoder",
+        "_event_rate",
+        "_event_time",
+        "_event_type",
+        "_marker",
+        "_number",
+        "_payload_type",
+        "_resampler",
+        "_segment",
+        "_silence",
+        "_ticks",
+        "_time",
+        "_waiting",
+        "excess",
+        "format",
+        "is_held",
+        "sent",
+        "ssrc",
+        "unsent_seconds",
+    )
+
     def __init__(
         self,
         form: PayloadFormat,

@@ -34,14 +34,23 @@ class SoundLine:
 
     Made by :meth:`~rtsr.call.engine.CallEngine.open_sound`. What comes out is
     ``rtsr.call.dry_path.DELAY_SAMPLES`` (185 at 48 kHz, 3.85 ms) later than what goes in.
-
-    Attributes:
-        channels: of what goes in and of what comes out.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_channels",
+        "_closed",
+        "_engine",
+        "_finished",
+        "_parts",
+        "_rate",
+        "_stepped",
+        "_stream",
+    )
 
     def __init__(self, engine: CallEngine, stream: CallStream, rate: int) -> None:
         self._rate = rate
-        self.channels = stream.channels
+        self._channels = stream.channels
         self._engine = engine
         self._stream = stream
         self._stepped = asyncio.Event()
@@ -51,13 +60,18 @@ class SoundLine:
         self._finished: list[Audio] = []
 
     @property
+    def channels(self) -> int:
+        """Of what goes in and of what comes out."""
+        return self._channels
+
+    @property
     def rate(self) -> int:
         """Hz of what goes in; 48000 comes out. Settable, where a codec changes."""
         return self._rate
 
     @rate.setter
     def rate(self, value: int) -> None:
-        check_audio_format(value, SAMPLE_RATE, self.channels)
+        check_audio_format(value, SAMPLE_RATE, self._channels)
         self._rate = value
 
     @property
@@ -103,9 +117,9 @@ class SoundLine:
         if block.dtype.kind != "f":
             raise AudioFormatError(f"Sound is floating-point in [-1, 1] here, not {block.dtype}.")
         frames = block[:, None] if block.ndim == 1 else block
-        if frames.ndim != 2 or frames.shape[1] != self.channels:
+        if frames.ndim != 2 or frames.shape[1] != self._channels:
             raise AudioFormatError(
-                f"Sound of shape {block.shape} does not fit a line of {self.channels} channels."
+                f"Sound of shape {block.shape} does not fit a line of {self._channels} channels."
             )
         frames = np.nan_to_num(frames.astype(np.float32), posinf=0.0, neginf=0.0)
         frames = np.clip(frames, -1e3, 1e3)

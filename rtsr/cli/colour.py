@@ -47,7 +47,7 @@ def learn_command(
     its own on the whole becomes a gain. The file holds band gains and no sound.
     """
     from rtsr.cli.progress import counting
-    from rtsr.colour.learn import learn_colour
+    from rtsr.colour_learning import learn_colour
     from rtsr.errors import RtsrError
     from rtsr.whole_file import check_writable
 

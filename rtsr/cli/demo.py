@@ -15,6 +15,7 @@ import typer
 from rtsr.cli import options
 from rtsr.cli.enhance_files import make_folder
 from rtsr.errors import ArgumentError, MissingDependencyError
+from rtsr.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,7 @@ def _stream(upsampler: Upsampler, narrow: NDArray[np.float32], label: str, show:
 def _write(path: Path, audio: NDArray[np.float32]) -> Path:
     from rtsr.audio.writer import OutputFile
 
-    with OutputFile(path, 48000, 1, len(audio)) as file:
+    with OutputFile(path, SAMPLE_RATE, 1, len(audio)) as file:
         file.write(audio[:, None])
         file.commit()
     return path
@@ -207,8 +208,8 @@ def _picture(
     from rtsr.quality.spectrogram import save_spectrograms
 
     panels = [
-        ("input", _at_48_khz(untouched.audio, 48000)),
-        ("enhanced", _at_48_khz(enhanced.audio, 48000)),
+        ("input", _at_48_khz(untouched.audio, SAMPLE_RATE)),
+        ("enhanced", _at_48_khz(enhanced.audio, SAMPLE_RATE)),
         ("original", _at_48_khz(reference, reference_rate)),
     ]
     save_spectrograms(

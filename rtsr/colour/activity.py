@@ -27,7 +27,7 @@ class SoundActivity:
         self._loudest_db = self._brief_db = _SILENCE_DB + _SOUND_RANGE_DB
         self._last_db = self._last_but_one_db = _SILENCE_DB
 
-    def hears(self, hop: NDArray[np.float32]) -> bool:
+    def hop_has_sound(self, hop: NDArray[np.float32]) -> bool:
         """Return whether the next hop ``(samples,)`` has sound."""
         return self.has_sound(10.0 * math.log10(float(np.dot(hop, hop)) / len(hop) + 1e-20))
 

@@ -99,6 +99,23 @@ class AutoColour:
         ArgumentError: ``start`` is no colour.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_learner",
+        "_learnt",
+        "_lock",
+        "_loudest_db",
+        "_seconds",
+        "_spectrum",
+        "_start",
+        "_sums",
+        "_waits",
+        "heard",
+        "heard_hops",
+        "learnt_hops",
+        "skipped_hops",
+    )
+
     def __init__(self, start: Colour | None = None, *, waits: bool = False) -> None:
         if start is not None and not isinstance(start, Colour):
             raise ArgumentError(

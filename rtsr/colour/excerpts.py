@@ -40,7 +40,7 @@ class ExcerptCollector:
         self._sound_hops = 0
         self._own_hz = math.inf
 
-    def hear(self, hop: Audio, cutoff_hz: float, has_sound: bool) -> None:
+    def add(self, hop: Audio, cutoff_hz: float, has_sound: bool) -> None:
         """Take the next hop ``(480,)`` of the stream.
 
         Args:

@@ -101,8 +101,8 @@ def spectrum_of(sound: Audio) -> LongTermSpectrum:
 def agreement(
     learnt_db: Levels,
     learnt_seconds: float,
-    heard_db: Levels,
-    heard_seconds: float,
+    stream_db: Levels,
+    stream_seconds: float,
     cutoff_hz: float = SAMPLE_RATE / 2,
 ) -> float:
     """Return how probable it is, 0 to 1, that two spectra are of one source; 0.5 knows nothing.
@@ -110,17 +110,17 @@ def agreement(
     Args:
         learnt_db: levels ``(10,)`` of one.
         learnt_seconds: of sound that it rests on.
-        heard_db: levels of the other.
-        heard_seconds: likewise.
+        stream_db: levels of the other.
+        stream_seconds: likewise.
         cutoff_hz: what lies above is not compared.
     """
     count = bisect.bisect_right(_UPPER_EDGES_HZ, cutoff_hz * _CUTOFF_TOLERANCE)
-    if count < _LEAST_BANDS or min(learnt_seconds, heard_seconds) < _LEAST_SECONDS:
+    if count < _LEAST_BANDS or min(learnt_seconds, stream_seconds) < _LEAST_SECONDS:
         return 0.5
-    difference = learnt_db[:count] - heard_db[:count]
+    difference = learnt_db[:count] - stream_db[:count]
     # The variance over bands: a difference in level alone is none.
     distance = float(difference @ difference) / count - (float(difference.sum()) / count) ** 2
-    same = _SAME_DB2 + _SHORT_DB2 * (1.0 / learnt_seconds + 1.0 / heard_seconds)
+    same = _SAME_DB2 + _SHORT_DB2 * (1.0 / learnt_seconds + 1.0 / stream_seconds)
     other = same + _OTHER_DB2
     # The logarithm of the ratio of two densities of Student's t in six dimensions.
     surprise = _INDEPENDENT_BANDS * distance / _DEGREES_OF_FREEDOM

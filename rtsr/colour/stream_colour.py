@@ -82,12 +82,12 @@ class StreamColour:
         changed = False
         for number, cutoff_hz in enumerate(cutoffs_hz):
             hop = mono[number * HOP : (number + 1) * HOP]
-            changed |= self._hear_hop(hop, float(cutoff_hz))
+            changed |= self._take_hop(hop, float(cutoff_hz))
         return changed
 
-    def _hear_hop(self, hop: Audio, cutoff_hz: float) -> bool:
+    def _take_hop(self, hop: Audio, cutoff_hz: float) -> bool:
         if self._collector is not None:
-            self._collector.hear(hop, cutoff_hz, self._activity.hears(hop))
+            self._collector.add(hop, cutoff_hz, self._activity.hop_has_sound(hop))
         every = self._every
         self._hops += 1
         is_newer = self._auto is not None and self._auto.learnt is not self._source

@@ -251,7 +251,7 @@ class HopEngine:
         # Looked up once: another thread may take it away meanwhile.
         colour = self._colours.get(0)
         if colour is not None and not colour.may_skip(self.hops):
-            self._hear(0, colour, audio, begun.f_prior[0])
+            self._update_colour(0, colour, audio, begun.f_prior[0])
         self._plan(self._first, begun)
         if self._equalises:
             self._equalise(self._first, high_band.T)
@@ -286,7 +286,7 @@ class HopEngine:
                 colour = self._colours.get(row)
                 if colour is not None and not colour.may_skip(self.hops):
                     slots = self.slots[row, : self._mixing["channels"][row]]
-                    self._hear(row, colour, audio[slots].T, begun.f_prior[row])
+                    self._update_colour(row, colour, audio[slots].T, begun.f_prior[row])
         self._plan(rows, begun)
         if self._equalises:
             self._equalise(rows, high_band)
@@ -323,7 +323,7 @@ class HopEngine:
             if state.hz[row, 0] == self._mixing["mixed_hz"][row]:
                 state.sos[row, 0] = state.sos[row, 1]
 
-    def _hear(self, row: int, colour: StreamColour, audio: Audio, f_prior: Audio) -> None:
+    def _update_colour(self, row: int, colour: StreamColour, audio: Audio, f_prior: Audio) -> None:
         """Let a row's colour listen to the input ``(480 * hops, channels)`` of its step."""
         if colour.hear(audio, f_prior):
             self._recoloured.add(row)

@@ -22,7 +22,7 @@ class HighBandSource(Protocol):
     Every source has the same timing, so that one can take over from another: the step that takes
     input up to sample ``480 k`` returns content for the input time
     ``[480 (k - hops) - overlap, 480 k - overlap)``. What it returns may still reach below the
-    cutoff; the crossover of the mixer removes that.
+    cutoff; the crossover behind it removes that.
     """
 
     #: Of the noise; may be changed between two steps.

@@ -43,6 +43,22 @@ class Statistics:
         clipped_samples: 16-bit output samples that were held at full scale.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_first",
+        "_longest",
+        "_nanoseconds",
+        "_total",
+        "added_steps",
+        "clipped_samples",
+        "degraded_blocks",
+        "dry_hops",
+        "limited_samples",
+        "repaired_samples",
+        "replicate_hops",
+        "steps",
+    )
+
     def __init__(self, kept_steps: int = _KEPT_STEPS) -> None:
         self._nanoseconds = np.zeros(kept_steps, np.int64)
         self.clear()

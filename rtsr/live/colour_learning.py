@@ -63,7 +63,7 @@ class ColourLearning(Guard):
             mono = self._audio.mean(axis=1)
             if self._narrow is not None:
                 mono = self._narrow.process(mono[:, None])[:, 0]
-            self._collector.hear(mono, cutoff_hz, self._activity.hears(mono))
+            self._collector.add(mono, cutoff_hz, self._activity.hop_has_sound(mono))
             self._next_hop += 1
         learnt = self._auto.learnt
         if learnt is not None and learnt is not self._given:

@@ -30,7 +30,7 @@ _QUIET_HOPS = 50
 # Beyond the way round twice, for devices that take longer than they state.
 _LISTEN_HOPS = 50
 # A second each or more: time to connect programs by hand, which have no ports before they run.
-_TRIALS = 8
+TRIALS = 8
 # Of the click's own energy: below it is noise, or another sound.
 _ALIKE = 0.5
 _HOP_SECONDS = HOP / SAMPLE_RATE
@@ -151,7 +151,7 @@ def measure_latency(settings: LiveSettings) -> LatencyResult:
     arrivals: list[int] = []
     levels: list[float] = []
     with LiveSession(wanted, on_hop=clicker) as session:
-        for _ in range(_TRIALS):
+        for _ in range(TRIALS):
             # JACK's latencies change when somebody connects the ports.
             stated = session.latency
             rate = stated.clock.rate

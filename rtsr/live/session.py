@@ -11,7 +11,7 @@ from typing import Any
 
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.colour_learning import ColourLearning
 from rtsr.live.controls.board import ControlBoard
@@ -65,11 +65,35 @@ class LiveSession:
         ModelError: an unknown model.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_board",
+        "_colour",
+        "_colour_monitor",
+        "_cpu_before",
+        "_device_guard",
+        "_fallback_levels",
+        "_final",
+        "_history",
+        "_host",
+        "_latency_polling",
+        "_looking",
+        "_memory",
+        "_meters",
+        "_on_hop",
+        "_request",
+        "_settings",
+        "_started_ns",
+        "_stream",
+        "_undo",
+        "_worker_guard",
+    )
+
     def __init__(self, settings: LiveSettings, *, on_hop: HopListener | None = None) -> None:
         settings.check()
         if on_hop is not None and settings.worker != "thread":
             raise ArgumentError("Only a worker in a thread calls back; use worker='thread'.")
-        self.settings = settings
+        self._settings = settings
         self._request = StreamRequest(
             input_device=settings.input_device,
             output_device=settings.output_device,
@@ -80,14 +104,14 @@ class LiveSession:
             allowance_ms=settings.allowance_ms,
         )
         self._request.check()
-        self.fallback_levels = fallback_levels_of(str(settings.model))
+        self._fallback_levels = fallback_levels_of(str(settings.model))
         self._colour: Colour | AutoColour | None = None
         if settings.colour is not None:
             self._colour = resolve_colour(settings.colour, find_model(settings.model))
         self._on_hop = on_hop
         self._looking = threading.Lock()
         # Checked before anything is opened, as far as that can be without a device's rate.
-        self._turn_controls(ControlBoard(None, self.fallback_levels, TIMELINE_RATES[-1] / 2))
+        self._turn_controls(ControlBoard(None, self._fallback_levels, TIMELINE_RATES[-1] / 2))
         # Set while the session runs.
         self._memory: LiveMemory | None = None
         self._final: dict[str, Any] | None = None
@@ -103,14 +127,16 @@ class LiveSession:
             raise RtsrError("This live session runs already; call stop() first.")
         chosen = self._choose_format()
         rate = timeline_rate(chosen.rates[1])
-        self.settings = replace(self.settings, channels=chosen.channels)
+        self._settings = replace(self._settings, channels=chosen.channels)
         with contextlib.ExitStack() as undo:
             memory = undo.enter_context(LiveMemory.create(chosen.channels, rate))
-            self.fallback_levels = fallback_levels_of(str(self.settings.model), memory.clock.factor)
-            self._board = ControlBoard(memory.controls, self.fallback_levels, rate / 2)
+            self._fallback_levels = fallback_levels_of(
+                str(self._settings.model), memory.clock.factor
+            )
+            self._board = ControlBoard(memory.controls, self._fallback_levels, rate / 2)
             self._board.reset()
             self._turn_controls(self._board)
-            memory.worker["fallback_level"] = self.fallback_levels.index(self._board.highest_level)
+            memory.worker["fallback_level"] = self._fallback_levels.index(self._board.highest_level)
             known = self._known_colour()
             if known is not None:
                 memory.colour.write(known)
@@ -119,7 +145,7 @@ class LiveSession:
             undo.callback(memory.worker.__setitem__, "stop", 1)
             self._host.prepare()
             self._stream = _RaisedStream(
-                memory, self._request, chosen, raised=self.settings.raise_priority
+                memory, self._request, chosen, raised=self._settings.raise_priority
             )
             undo.callback(self._stream.close)
             self._worker_guard = WorkerGuard(memory, self._host, self._for_worker())
@@ -129,7 +155,7 @@ class LiveSession:
             self._cpu_before = time.process_time()
             self._started_ns = time.monotonic_ns()
             self._history = FallbackHistory(
-                memory.events, self.fallback_levels, self._started_ns, self._board.highest_level
+                memory.events, self._fallback_levels, self._started_ns, self._board.highest_level
             )
             self._stream.start()
             self._latency_polling = LatencyPolling(self._stream)
@@ -138,7 +164,7 @@ class LiveSession:
             self._colour_monitor = None if self._colour is None else ColourMonitor(self._colour)
             if isinstance(self._colour, AutoColour):
                 guards.append(ColourLearning(memory, self._colour))
-            if self.settings.watchdog:
+            if self._settings.watchdog:
                 guards += [self._worker_guard, self._device_guard]
             for guard in guards:
                 guard.start()
@@ -155,6 +181,16 @@ class LiveSession:
         finally:
             self._memory = None
             self._undo.close()
+
+    @property
+    def settings(self) -> LiveSettings:
+        """As they were given; with the number of channels that was chosen, once it has started."""
+        return self._settings
+
+    @property
+    def fallback_levels(self) -> tuple[str, ...]:
+        """Names of the fallback levels, best first."""
+        return self._fallback_levels
 
     @property
     def controls(self) -> ControlBoard:
@@ -221,8 +257,8 @@ class LiveSession:
             step_p99_ms=min(percentile(histogram, 99.0, STEP_BIN_MS), longest),
             step_p999_ms=min(percentile(histogram, 99.9, STEP_BIN_MS), longest),
             step_max_ms=longest,
-            fallback_level=self.fallback_levels[int(memory.worker["fallback_level"])],
-            fallback_levels=self.fallback_levels,
+            fallback_level=self._fallback_levels[int(memory.worker["fallback_level"])],
+            fallback_levels=self._fallback_levels,
             fallback_level_changes=self._history.changes[-_SHOWN_CHANGES:],
             underruns=counters["underruns"],
             overruns=counters["overruns"],
@@ -273,17 +309,17 @@ class LiveSession:
         return self._memory
 
     def _turn_controls(self, board: ControlBoard) -> None:
-        if self.settings.cutoff_hz is not None:
-            board.set("cutoff_hz", self.settings.cutoff_hz)
-        for name, value in self.settings.controls.items():
+        if self._settings.cutoff_hz is not None:
+            board.set("cutoff_hz", self._settings.cutoff_hz)
+        for name, value in self._settings.controls.items():
             board.set(name, value)
 
     def _choose_format(self) -> StreamFormat:
-        with _raising(self.settings.raise_priority), portaudio.undisturbed():
+        with _raising(self._settings.raise_priority), portaudio.undisturbed():
             devices = find_devices(self._request)
-            chosen = choose_format(self._request, devices, self.settings.channels)
+            chosen = choose_format(self._request, devices, self._settings.channels)
         played = chosen.rates[1]
-        if self.settings.octave_model is not None and played <= SAMPLE_RATE:
+        if self._settings.octave_model is not None and played <= SAMPLE_RATE:
             raise ArgumentError(
                 f"{devices.sink.label} plays at {played} Hz, with no octave beyond 48 kHz for the "
                 "octave model to make; leave it out, or ask for an output rate of 96000 or "
@@ -295,7 +331,7 @@ class LiveSession:
         latency = self._stream.latency
         reserve = latency.block + latency.look_ahead
         delay_hops = latency.delay // latency.hop
-        return self.settings.for_worker(self._stream.rates[0] / 2.0, reserve, delay_hops)
+        return self._settings.for_worker(self._stream.rates[0] / 2.0, reserve, delay_hops)
 
     def _reopened(self) -> None:
         self._latency_polling.restart()
@@ -306,7 +342,7 @@ class LiveSession:
         def worker_ended() -> None:
             self._worker_guard.nudge()
 
-        if self.settings.worker == "thread":
+        if self._settings.worker == "thread":
             return WorkerThread(memory, worker_ended, self._on_hop)
         return WorkerProcess(worker_ended)
 
@@ -324,7 +360,7 @@ class LiveSession:
     def _cpu_percent(self) -> float:
         """Of one core: this program, its audio callback included, and the worker."""
         own = time.process_time() - self._cpu_before
-        if self.settings.worker == "process":
+        if self._settings.worker == "process":
             own += int(self._running().worker["cpu_ns"]) * 1e-9
         return round(100.0 * own / max(self._seconds(), 1e-3), 2)
 
@@ -349,11 +385,11 @@ class LiveSession:
             "output_rate": self._stream.rates[1],
             "block": latency.block,
             "channels": memory.channels,
-            "worker": self.settings.worker,
+            "worker": self._settings.worker,
             "worker_pid": int(memory.worker["pid"]),
-            "fallback_levels": list(self.fallback_levels),
+            "fallback_levels": list(self._fallback_levels),
             **figures.counters(memory),
-            "fallback_level": self.fallback_levels[int(memory.worker["fallback_level"])],
+            "fallback_level": self._fallback_levels[int(memory.worker["fallback_level"])],
             "fallback_level_seconds": self._history.seconds(time.monotonic_ns()),
             "fallback_level_changes": [change.as_dict() for change in self._history.changes],
             "step_ms": figures.step_ms(memory),

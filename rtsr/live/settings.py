@@ -68,7 +68,7 @@ class LiveSettings:
     def check(self) -> None:
         """Raise :class:`ArgumentError` if a value cannot be used on any machine."""
         from rtsr.arguments import MAX_CHANNELS, check_arguments, check_integer
-        from rtsr.colour.learner import resolve_colour
+        from rtsr.engine.colour_learner import resolve_colour
         from rtsr.live.device.devices import check_rate
         from rtsr.live.worker.fallback_levels import DRY
         from rtsr.runtime.models import check_up_to_48_khz, find_model

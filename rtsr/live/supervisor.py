@@ -20,16 +20,16 @@ from rtsr.live.worker.settings import WorkerSettings
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 0.03
-_AFTER_ERROR_SECONDS = 1.0
+AFTER_ERROR_SECONDS = 1.0
 # Longer than any stall that a worker gets over by itself, shorter than anybody's patience.
 _SILENT_NS = 2_000_000_000
 _STARTING_NS = 60_000_000_000
 # A worker that dies as soon as it has started would be started for ever.
-_BACK_OFF_SECONDS = (0.0, 0.0, 0.0, 0.5, 2.0, 10.0)
+BACK_OFF_SECONDS = (0.0, 0.0, 0.0, 0.5, 2.0, 10.0)
 _STEADY_NS = 10_000_000_000
 
 _NO_CALLBACKS_SECONDS = 1.0
-_REOPEN_SECONDS = 0.5
+REOPEN_SECONDS = 0.5
 
 
 class WorkerHost(Protocol):
@@ -111,7 +111,7 @@ class Guard:
             except Exception:
                 # Whatever a library or the system has run into: without a guard it would be final.
                 _log.exception("%s failed; it goes on", self._thread.name)
-                self._closing.wait(_AFTER_ERROR_SECONDS)
+                self._closing.wait(AFTER_ERROR_SECONDS)
             self._nudged.wait(self._seconds)
             self._nudged.clear()
 
@@ -199,7 +199,7 @@ class WorkerGuard(Guard):
     def _replace(self, now: int) -> None:
         self.error = self._host.error
         self._failures = 0 if now - self._started_ns > _STEADY_NS else self._failures + 1
-        pause = _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS) - 1)]
+        pause = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
         if pause and self._closing.wait(pause):
             return
         self.restarts += 1
@@ -227,7 +227,7 @@ class DeviceGuard(Guard):
     def check(self) -> None:
         """See whether the device still calls as it did; if not, let go of it and wait for it."""
         stream = self._stream
-        pause = _REOPEN_SECONDS
+        pause = REOPEN_SECONDS
         if stream.active and stream.silent_seconds < _NO_CALLBACKS_SECONDS:
             stream.remember_connections()
             if not stream.has_other_block:
@@ -236,7 +236,7 @@ class DeviceGuard(Guard):
         self.waiting = True
         stream.close()
         while not self._closing.wait(pause):
-            pause = _REOPEN_SECONDS
+            pause = REOPEN_SECONDS
             try:
                 stream.reopen()
             except RtsrError:

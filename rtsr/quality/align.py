@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from rtsr.spectra.stft import Signal
+from rtsr.timing import SAMPLE_RATE
 
 MAX_LAG_SECONDS = 0.1
 # Lags whose correlation is this close to the best are equal but for rounding (a steady tone has one
@@ -41,7 +42,7 @@ def find_lag(
     reference: Signal,
     estimate: Signal,
     cutoff_hz: float,
-    sample_rate: int = 48000,
+    sample_rate: int = SAMPLE_RATE,
 ) -> int:
     """Return by how many samples ``estimate`` comes later than ``reference`` (negative: earlier).
 
@@ -70,7 +71,7 @@ def find_lag(
 
 
 def align(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> tuple[Signal, Signal, int]:
     """Cut both signals to the part they share once the estimate's lag is taken out.
 

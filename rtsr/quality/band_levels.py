@@ -22,6 +22,7 @@ from rtsr.spectra.band_powers import (
     level_errors,
 )
 from rtsr.spectra.stft import Signal
+from rtsr.timing import SAMPLE_RATE
 
 #: what :func:`band_levels` tells, in the order in which tables show it
 BAND_LEVELS = (
@@ -43,7 +44,7 @@ Mask = NDArray[np.bool_]
 
 
 def band_levels(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> dict[str, float]:
     """Measure the errors of the levels of 24 bands above the cutoff, in dB; negative is too quiet.
 
@@ -121,7 +122,7 @@ def band_levels(
     }
 
 
-def band_edges(cutoff_hz: float, sample_rate: int = 48000) -> Signal:
+def band_edges(cutoff_hz: float, sample_rate: int = SAMPLE_RATE) -> Signal:
     """Edges in Hz of the bands between the cutoff and 24 kHz or half the rate: (25,), rising."""
     ends = np.array([cutoff_hz, max(min(_TOP_HZ, sample_rate / 2.0), cutoff_hz)])
     low, high = 2595.0 * np.log10(1.0 + ends / 700.0)

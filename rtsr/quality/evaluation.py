@@ -14,6 +14,7 @@ from rtsr.quality.align import align
 from rtsr.quality.band_levels import BAND_LEVELS, band_levels
 from rtsr.quality.visqol import visqol, visqol_available
 from rtsr.spectra.stft import Signal
+from rtsr.timing import SAMPLE_RATE
 
 MIN_CUTOFF_HZ = 500.0
 MAX_CUTOFF_HZ = 23000.0
@@ -84,7 +85,7 @@ def evaluate(
     estimate: NDArray[np.floating],
     cutoff_hz: float,
     metrics: Sequence[str] | None = None,
-    sample_rate: int = 48000,
+    sample_rate: int = SAMPLE_RATE,
 ) -> dict[str, float]:
     """Align an estimate with its reference and compute metrics, without changing any gain.
 
@@ -121,7 +122,7 @@ def aligned_pair(
     reference: NDArray[np.floating],
     estimate: NDArray[np.floating],
     cutoff_hz: float,
-    sample_rate: int = 48000,
+    sample_rate: int = SAMPLE_RATE,
 ) -> tuple[Signal, Signal]:
     """Check two signals and cut them to the part they share, the estimate's lag taken out.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from rtsr.quality.align import band_limit
 from rtsr.spectra.stft import Signal, bin_frequencies, paired_power_chunks, power_chunks
+from rtsr.timing import SAMPLE_RATE
 
 _LSD_FFT, _LSD_HOP = 2048, 512
 _LSD_LEAST = 1e-8
@@ -28,7 +29,7 @@ _SILENCE_GUARD_SECONDS = 0.01
 SILENCE_FLOOR_DB = -120.0
 
 
-def lsd(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> float:
+def lsd(reference: Signal, estimate: Signal, sample_rate: int = SAMPLE_RATE) -> float:
     """Log-spectral distance over all frequencies.
 
     ``mean_t sqrt(mean_f (log10 max(|X|^2, 1e-8) - log10 max(|Y|^2, 1e-8))^2)`` with n_fft 2048,
@@ -38,21 +39,21 @@ def lsd(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> float:
 
 
 def lsd_lf(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """:func:`lsd` with the mean over the bins below the cutoff only."""
     return _band_distance(reference, estimate, 0.0, cutoff_hz, sample_rate)
 
 
 def lsd_hf(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """:func:`lsd` with the mean over the bins at and above the cutoff only."""
     return _band_distance(reference, estimate, cutoff_hz, math.inf, sample_rate)
 
 
 def lsd_near(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """:func:`lsd` with the mean over the bins from the cutoff up to twice the cutoff.
 
@@ -62,7 +63,7 @@ def lsd_near(
 
 
 def mel_hf(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """Mean absolute difference of log10 mel magnitudes above the cutoff. 20 dB of gain: 1.0.
 
@@ -87,7 +88,7 @@ def mel_hf(
 
 
 def lf_sisdr(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """Scale-invariant signal-to-distortion ratio of the low band in dB: did we harm the input?
 
@@ -106,7 +107,7 @@ def lf_sisdr(
 
 
 def lf_gain_db(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """Level of the estimate's low band against the reference's, in dB; 0 is unharmed.
 
@@ -120,7 +121,7 @@ def lf_gain_db(
 
 
 def hf_bias_db(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """Mean level of the estimate's high band against the reference's, in dB; negative is too dull.
 
@@ -133,7 +134,7 @@ def hf_bias_db(
 
 
 def hf_envelope_db(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> float:
     """Mean absolute deviation of the high band's level ratio from its mean, in dB: time smearing.
 
@@ -143,7 +144,7 @@ def hf_envelope_db(
     return float(np.mean(np.abs(ratios - np.mean(ratios))))
 
 
-def silence_dbfs(reference: Signal, estimate: Signal, sample_rate: int = 48000) -> float:
+def silence_dbfs(reference: Signal, estimate: Signal, sample_rate: int = SAMPLE_RATE) -> float:
     """Level of the estimate where the reference is digitally silent, in dB of full scale.
 
     ``10 log10(mean e^2)`` over every stretch of at least 50 ms in which the reference stays within

@@ -8,6 +8,7 @@ import numpy as np
 
 from rtsr.quality.align import align, band_limit
 from rtsr.spectra.stft import Signal
+from rtsr.timing import SAMPLE_RATE
 
 # A delay and the tail of a coder or a resampler explain this much.
 _LENGTH_SECONDS = 0.25
@@ -16,7 +17,7 @@ _LEAST_CORRELATION = 0.5
 
 
 def find_mismatches(
-    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = 48000
+    reference: Signal, estimate: Signal, cutoff_hz: float, sample_rate: int = SAMPLE_RATE
 ) -> list[str]:
     """Say why the metrics of a pair may be meaningless: one phrase each, none for a pair that fits.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from rtsr.errors import MissingDependencyError, RtsrError
 from rtsr.spectra.stft import Signal, power_chunks
+from rtsr.timing import SAMPLE_RATE
 
 _FFT = 2048
 _FINEST_HOP = 256
@@ -37,7 +38,7 @@ def save_spectrograms(
     *,
     title: str,
     cutoff_hz: float | None = None,
-    sample_rate: int = 48000,
+    sample_rate: int = SAMPLE_RATE,
 ) -> None:
     """Write a PNG with one spectrogram per panel: 0 Hz to half the rate, -100 to 0 dB.
 

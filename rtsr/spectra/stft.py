@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Signal = NDArray[np.float64]
 
 # Spectra are handed out in chunks of frames, so that a long file needs little memory.
-_CHUNK_FRAMES = 2048
+CHUNK_FRAMES = 2048
 
 
 def periodic_hann(length: int) -> Signal:
@@ -48,8 +48,8 @@ def power_chunks(signal: Signal, n_fft: int, hop: int) -> Iterator[Signal]:
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
     frames = frames[: frame_count(signal.size, hop)]
     window = periodic_hann(n_fft)
-    for start in range(0, frames.shape[0], _CHUNK_FRAMES):
-        spectrum = np.fft.rfft(frames[start : start + _CHUNK_FRAMES] * window, axis=-1)
+    for start in range(0, frames.shape[0], CHUNK_FRAMES):
+        spectrum = np.fft.rfft(frames[start : start + CHUNK_FRAMES] * window, axis=-1)
         yield spectrum.real**2 + spectrum.imag**2
 
 

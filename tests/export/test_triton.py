@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rtsr import ModelError, RtsrError, Upsampler
+from rtsr import ArgumentError, ModelError, RtsrError, Upsampler
 from rtsr.cli.app import app
 from rtsr.runtime.models import Model, bundled, find_model, why_not_on_gpu
 from rtsr_export.text_format import Symbol, to_text
@@ -310,7 +310,7 @@ def test_a_name_that_is_no_folder_is_refused(write_model: Any, tmp_path: Path) -
     ],
 )
 def test_serving_out_of_range(arguments: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(RtsrError, match=sentence):
+    with pytest.raises(ArgumentError, match=sentence):
         Serving(**arguments)
 
 

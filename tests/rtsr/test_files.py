@@ -208,7 +208,7 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
 def test_large_wav_becomes_rf64(
     tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    monkeypatch.setattr(output_file, "LARGEST", 5000)
     soundfile.write(tmp_path / "in.wav", np.full(800, 0.1), 8000)
     enhance_file(tmp_path / "in.wav", tmp_path / "out.wav", model=stand_in)
     assert soundfile.info(tmp_path / "out.wav").format == "RF64"
@@ -404,7 +404,7 @@ def test_speakers_of_a_wav_are_kept(
     data[40:44] = (0x107).to_bytes(4, "little")  # left, right, centre, one behind
     source.write_bytes(bytes(data))
     if rf64:
-        monkeypatch.setattr(output_file, "_LARGEST", 5000)
+        monkeypatch.setattr(output_file, "LARGEST", 5000)
     enhance_file(source, target, model=stand_in, wet=0.0)
     with soundfile.SoundFile(target) as file:
         assert "Channel Mask  : 0x107" in file.extra_info
@@ -470,7 +470,7 @@ def test_an_empty_sound_with_something_behind_it_is_empty(tmp_path: Path, stand_
 def test_a_guessed_length_is_no_reason_to_refuse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    monkeypatch.setattr(output_file, "LARGEST", 5000)
     with output_file.OutputFile(
         tmp_path / "out.aiff", 48000, 1, 9000, length_is_stated=False
     ) as file:
@@ -483,7 +483,7 @@ def test_what_a_format_cannot_count_is_refused_before_the_work(
     tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "in.wav", np.full(8000, 0.1), 8000)
-    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    monkeypatch.setattr(output_file, "LARGEST", 5000)
     with pytest.raises(RtsrError, match="larger than 4 GiB"):
         enhance_file(tmp_path / "in.wav", tmp_path / "out.aiff", model=stand_in)
     assert _names(tmp_path) == {"in.wav"}
@@ -492,7 +492,7 @@ def test_what_a_format_cannot_count_is_refused_before_the_work(
 def test_a_wav_of_unknown_length_does_not_outgrow_its_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_file, "_LARGEST", 5000)
+    monkeypatch.setattr(output_file, "LARGEST", 5000)
     half = np.zeros((2000, 1), np.float32)
     with output_file.OutputFile(tmp_path / "out.wav", 48000, 1, 0) as file:
         file.write(half)

@@ -43,9 +43,11 @@ KINDS = pytest.mark.parametrize("kind", ["upsampler", "batch"])
 def test_integers_of_any_kind_are_taken(kind: str, one: Any, stand_in: Path) -> None:
     settings: dict[str, Any] = {"hops_per_step": one, "threads": one}
     if kind == "upsampler":
-        Upsampler(8000, model=stand_in, **settings).close()
+        with Upsampler(8000, model=stand_in, **settings) as upsampler:
+            assert upsampler.latency.hop == 480
     else:
-        BatchUpsampler(one, model=stand_in, **settings).close()
+        with BatchUpsampler(one, model=stand_in, **settings) as batch:
+            assert (batch.capacity, batch.step_samples) == (1, 480)
 
 
 @KINDS

@@ -24,11 +24,11 @@ from rtsr.colour.bands import CUTOFFS_HZ, MAX_GAIN_DB, NARROW_RATES
 from rtsr.colour.colour import Colour
 from rtsr.colour.degrade import degrade
 from rtsr.colour.estimate import ErrorSums, estimate_gains
-from rtsr.colour.learn import read_recording
-from rtsr.colour.learner import resolve_colour
 from rtsr.colour.reference import Reference
 from rtsr.colour.spectrum import spectrum_of
 from rtsr.colour.stream_colour import StreamColour
+from rtsr.colour_learning import read_recording
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError, warn
 from rtsr.quality.evaluation import evaluate
 from rtsr.runtime.models import Model

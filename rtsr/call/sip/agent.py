@@ -61,9 +61,9 @@ __all__ = [
 ]
 
 USER_AGENT = "rtsr"
-_TIMER_H = 32.0
+TIMER_H = 32.0
 _FIRST_ANSWER_SECONDS = 35.0
-_REGISTER_AGAIN_SECONDS = 30.0
+REGISTER_AGAIN_SECONDS = 30.0
 _UNREGISTER_SECONDS = 1.0
 # A port that is free over UDP may be taken over TCP, as by somebody's connection.
 _PORTS_TRIED = 16
@@ -349,7 +349,7 @@ class Agent:
             # One that expires and is refused fails twice, and is asked again once.
             if self._again is not None:
                 self._again.cancel()
-            self._again = loop.call_later(_REGISTER_AGAIN_SECONDS, ask_again)
+            self._again = loop.call_later(REGISTER_AGAIN_SECONDS, ask_again)
 
         def ask_again() -> None:
             if self._asking is None or self._asking.done():
@@ -403,7 +403,7 @@ class Agent:
         """
         # Who is refused may call again under the same name meanwhile.
         known = self._came.get(call_id)
-        asyncio.get_running_loop().call_later(_TIMER_H, self._drop, call_id, known)
+        asyncio.get_running_loop().call_later(TIMER_H, self._drop, call_id, known)
 
     def _drop(self, call_id: str, known: IncomingCall | None) -> None:
         if known is not None and self._came.get(call_id) is known:

@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 # What a message may carry (RFC 3261, 8.2.3).
 _ACCEPTED = {"Accept": "application/sdp, multipart/mixed"}
 # RFC 3261, 13.3.1.4.
-_ACK_SECONDS = 32.0
+ACK_SECONDS = 32.0
 # RFC 3261, 14.2: seconds.
 _LONGEST_RETRY = 10
 _LONGEST_REASON = 1000
@@ -127,13 +127,16 @@ class Bridge:
         agent: not started yet.
         engine: running; a call takes one of its places.
         settings: where to, and how.
+
+    Attributes:
+        agent: likewise.
+        ports: where sound comes in; ``None`` leaves it to the system.
     """
 
     def __init__(self, agent: Agent, engine: CallEngine, settings: BridgeSettings) -> None:
-        self._agent = agent
+        self.agent = agent
         self._engine = engine
         self.settings = settings
-        #: Where sound comes in; ``None`` leaves it to the system.
         self.ports = None if settings.ports is None else PortRange(settings.ports)
         self._calls: dict[str, _BridgedCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +144,12 @@ class Bridge:
     @property
     def calls(self) -> int:
         """Calls that are on or being set up."""
-        return len(set(map(id, self._calls.values())))
+        return len(self.open_calls)
+
+    @property
+    def open_calls(self) -> tuple[_BridgedCall, ...]:
+        """Those calls, oldest first; one has a name for each of its dialogs."""
+        return tuple(dict.fromkeys(self._calls.values()))
 
     async def start(self) -> None:
         """Listen.
@@ -149,7 +157,7 @@ class Bridge:
         Raises:
             RtsrError: the address is not available.
         """
-        await self._agent.start(
+        await self.agent.start(
             {
                 "on_invite": self._on_invite,
                 "on_bye": self._on_bye,
@@ -158,16 +166,16 @@ class Bridge:
                 "on_ack_timeout": self._on_lost,
             }
         )
-        self._agent.on_update(self._on_update)
-        self._agent.on_ack(self._on_ack)
+        self.agent.on_update(self._on_update)
+        self.agent.on_ack(self._on_ack)
 
     async def stop(self) -> None:
         """Hang up everywhere."""
-        for call in set(self._calls.values()):
+        for call in self.open_calls:
             call.end("the bridge stops")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
-        await self._agent.stop()
+        await self.agent.stop()
 
     def _on_invite(self, incoming: IncomingCall) -> None:
         known = self._calls.get(incoming.call_id)
@@ -179,13 +187,13 @@ class Bridge:
             else:
                 # The same call over another way (RFC 3261, 8.2.2.2); the first one stays.
                 _refuse(incoming, 482)
-            self._agent.keep(known.incoming, incoming)
+            self.agent.keep(known.incoming, incoming)
             return
         try:
             self._take(incoming)
         except Exception:
             # What cannot be read is answered where it was received.
-            self._agent.drop_later(incoming.call_id)
+            self.agent.drop_later(incoming.call_id)
             raise
 
     def _take(self, incoming: IncomingCall) -> None:
@@ -208,10 +216,10 @@ class Bridge:
             self._decline(incoming, 415, _ACCEPTED)
             return
         if self.calls >= self._engine.capacity:
-            self._engine.refused += 1
+            self._engine.count_refused()
             self._decline(incoming, 503, {"Retry-After": "10"})
             return
-        call = _BridgedCall(self, self._agent, self._engine, incoming)
+        call = _BridgedCall(self, self.agent, self._engine, incoming)
         self._calls[incoming.call_id] = call
         task = asyncio.get_running_loop().create_task(call.run())
         self._tasks.add(task)
@@ -221,7 +229,7 @@ class Bridge:
         self, incoming: IncomingCall, status: int, headers: dict[str, str] | None = None
     ) -> None:
         _refuse(incoming, status, headers)
-        self._agent.drop_later(incoming.call_id)
+        self.agent.drop_later(incoming.call_id)
 
     def _on_bye(self, leg: IncomingCall, request: SipRequest) -> None:
         call = self._calls.get(request.call_id or "")
@@ -278,7 +286,7 @@ class Bridge:
         """Forget a call that is over."""
         for call_id in [name for name, each in self._calls.items() if each is call]:
             del self._calls[call_id]
-            self._agent.drop_later(call_id)
+            self.agent.drop_later(call_id)
 
 
 class _BridgedCall:
@@ -292,10 +300,10 @@ class _BridgedCall:
         self.incoming = incoming
         self._number = cseq_number(incoming.invite)
         self._outgoing: OutgoingCall | None = None
-        self._caller = Leg(self.end, self._take_answer)
-        self._callee = Leg(self.end, self._take_answer)
+        self.caller = Leg(self.end, self._take_answer)
+        self.callee = Leg(self.end, self._take_answer)
         client = agent.client_of(incoming.transport)
-        self._caller.reach(client, lambda: incoming.dialog, lambda: incoming.source_addr)
+        self.caller.reach(client, lambda: incoming.dialog, lambda: incoming.source_addr)
         self._over = asyncio.Event()
         self._ended = False
         self._started = 0.0
@@ -330,8 +338,8 @@ class _BridgedCall:
         finally:
             self.end("over")
             # What was opened after the call had been given up.
-            self._caller.close()
-            self._callee.close()
+            self.caller.close()
+            self.callee.close()
             await self._keep_colours()
 
     async def _set_up(self) -> bool:
@@ -343,13 +351,13 @@ class _BridgedCall:
         if has_offer:
             media = read_offer(self.incoming.sdp_offer, preferred)
         host = settings.bind or self._agent.host
-        for leg in (self._caller, self._callee):
+        for leg in (self.caller, self.callee):
             try:
                 leg.socket = await MediaSocket.open(host, leg.take, leg.reports, ports)
             except OSError as error:
                 raise BusyError(f"There is no port left for sound: {error}.") from None
         if has_offer:
-            self._caller.agree(media)
+            self.caller.agree(media)
         key = secrets.token_bytes(KEY_BYTES) if settings.secure else None
         if not await self._call(key):
             return False
@@ -358,16 +366,16 @@ class _BridgedCall:
         await self._connect_ends(key)
         if self._ended:
             return False
-        assert self._caller.media is not None
-        assert self._callee.media is not None
+        assert self.caller.media is not None
+        assert self.callee.media is not None
         if has_offer:
             # What the caller was told before the answer stays true (RFC 3261, 13.2.1).
-            description = self._early_answer or self._answer(self._caller, media)
-            self._caller.accept(self.incoming, description, requested(self.incoming.invite))
-        self._caller.watch()
-        self._callee.watch()
+            description = self._early_answer or self._answer(self.caller, media)
+            self.caller.accept(self.incoming, description, requested(self.incoming.invite))
+        self.caller.watch()
+        self.callee.watch()
         self._started = asyncio.get_running_loop().time()
-        ends = self._caller.media.form, self._callee.media.form
+        ends = self.caller.media.form, self.callee.media.form
         codecs = {"call": self.name, "codec": " ".join(form.name for form in ends)}
         _log.info("sip call taken", extra=codecs)
         if all(form.sample_rate == PCMU.sample_rate for form in ends):
@@ -376,25 +384,25 @@ class _BridgedCall:
 
     async def _offer_to_caller(self, preferred: Sequence[PayloadFormat]) -> bool:
         """Propose codecs to a caller who has proposed none; return whether there was an answer."""
-        assert self._caller.socket is not None
+        assert self.caller.socket is not None
         forms = dict.fromkeys((*preferred, PCMU, PCMA, G722, OPUS))
         proposal = offer(
-            self._shown(self._caller.socket),
+            self._shown(self.caller.socket),
             tuple(forms),
             None,
             self._bridge.settings.bitrate,
-            self._caller.session,
-            self._caller.socket.control_port,
+            self.caller.session,
+            self.caller.socket.control_port,
         )
-        self._caller.described = proposal
-        self._caller.accept(self.incoming, proposal, requested(self.incoming.invite))
+        self.caller.described = proposal
+        self.caller.accept(self.incoming, proposal, requested(self.incoming.invite))
         waiting = [asyncio.ensure_future(e.wait()) for e in (self._acknowledged, self._over)]
-        await asyncio.wait(waiting, timeout=_ACK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, timeout=ACK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()
         if self._ended or not self._acknowledged.is_set():
             return False
-        self._caller.agree(read_answer(self._caller_answer, None, proposal))
+        self.caller.agree(read_answer(self._caller_answer, None, proposal))
         return True
 
     def acknowledged(self, call_id: str, number: int, sdp: SdpMessage | None) -> None:
@@ -432,17 +440,17 @@ class _BridgedCall:
             # Given up while the ports were opened or the name was looked up.
             return False
         client = self._agent.client_of(self._agent.by(target.transport).transport)
-        assert self._callee.socket is not None
+        assert self.callee.socket is not None
         description = offer(
-            self._shown(self._callee.socket),
+            self._shown(self.callee.socket),
             settings.forms,
             key,
             settings.bitrate,
-            self._callee.session,
-            self._callee.socket.control_port,
+            self.callee.session,
+            self.callee.socket.control_port,
         )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
-        self._callee.described = description
+        self.callee.described = description
         outgoing = client.call(
             f"{target.scheme}:{self._shown_caller}@{user}",
             target.uri,
@@ -453,7 +461,7 @@ class _BridgedCall:
             headers={"Max-Forwards": str(_hops_left(self.incoming) - 1)},
         )
         self._outgoing = outgoing
-        self._callee.reach(client, lambda: outgoing.dialog, lambda: outgoing.remote_addr)
+        self.callee.reach(client, lambda: outgoing.dialog, lambda: outgoing.remote_addr)
         self._bridge.remember(outgoing.call_id, self)
         outgoing.on_ringing = self._ringing
         answered: asyncio.Future[None] = asyncio.ensure_future(
@@ -483,7 +491,7 @@ class _BridgedCall:
         if error is not None:
             self._refuse(_passed_on(outgoing._reject_code), "refused by the other end")
             return False
-        self._callee.begin_session(client.terms_of(outgoing.call_id))
+        self.callee.begin_session(client.terms_of(outgoing.call_id))
         return True
 
     async def _connect_early(self, key: bytes | None) -> None:
@@ -495,8 +503,8 @@ class _BridgedCall:
             self.incoming.ringing()
             return
         if not self._ended and self._early_answer is None:
-            assert self._caller.media is not None
-            self._early_answer = self._answer(self._caller, self._caller.media)
+            assert self.caller.media is not None
+            self._early_answer = self._answer(self.caller, self.caller.media)
             self.incoming._send_response(
                 183,
                 "Session Progress",
@@ -507,16 +515,16 @@ class _BridgedCall:
     async def _connect_ends(self, key: bytes | None) -> None:
         """Connect the two legs by the target's newest answer."""
         assert self._outgoing is not None
-        media = read_answer(self._outgoing.sdp_answer, key, self._callee.described)
-        if self._caller.line is not None and self._callee.line is not None:
-            self._agree(self._callee, media)
+        media = read_answer(self._outgoing.sdp_answer, key, self.callee.described)
+        if self.caller.line is not None and self.callee.line is not None:
+            self._agree(self.callee, media)
             return
-        self._callee.agree(media)
+        self.callee.agree(media)
         await self._open_lines()
 
     async def _open_lines(self) -> None:
         """Connect the two legs: what goes from narrow to wide is enhanced."""
-        caller, callee = self._caller, self._callee
+        caller, callee = self.caller, self.callee
         assert caller.media is not None
         assert callee.media is not None
         self._enhanced = self._narrow_end
@@ -526,8 +534,8 @@ class _BridgedCall:
     @property
     def _narrow_end(self) -> Leg:
         """The end whose sound is to be enhanced for the other one."""
-        assert self._callee.media is not None
-        return self._caller if self._callee.media.form is OPUS else self._callee
+        assert self.callee.media is not None
+        return self.caller if self.callee.media.form is OPUS else self.callee
 
     def _turn(self) -> None:
         """Have the other direction enhanced where another end is the narrow one now."""
@@ -540,7 +548,7 @@ class _BridgedCall:
         try:
             while not self._ended and self._enhanced is not (source := self._narrow_end):
                 plain = source.line
-                enhanced = (self._callee if source is self._caller else self._caller).line
+                enhanced = (self.callee if source is self.caller else self.caller).line
                 if plain is None or enhanced is None or source.media is None:
                     return
                 self._enhanced = source
@@ -595,7 +603,7 @@ class _BridgedCall:
         kept = self._bridge.settings.kept_colours
         if kept is None:
             return None
-        if leg is self._caller:
+        if leg is self.caller:
             wishes = ",".join(self.incoming.invite.headers.get("privacy")).lower()
             hidden = _HIDDEN & set(re.split(r"[;,\s]+", wishes))
             address = None if hidden else _person(self.incoming.caller)
@@ -623,7 +631,7 @@ class _BridgedCall:
         """One end wants something else within the call: other codecs, another address, a pause."""
         mine = self._leg_of(leg)
         old = mine.media
-        is_set_up = self._caller.line is not None and self._callee.line is not None
+        is_set_up = self.caller.line is not None and self.callee.line is not None
         if old is None or not is_set_up or mine.waits_for_an_answer:
             # The call is not yet set up whole, or ours is under way (RFC 3261, 14.2).
             leg._send_response(491, "Request Pending")
@@ -666,7 +674,7 @@ class _BridgedCall:
         """
         mine.accept(leg, description, terms)
         refresh_target(
-            self.incoming.dialog if mine is self._caller else self._callee_dialog, leg.invite
+            self.incoming.dialog if mine is self.caller else self._callee_dialog, leg.invite
         )
 
     def _agree(self, mine: Leg, media: Media) -> None:
@@ -677,7 +685,7 @@ class _BridgedCall:
             Unacceptable: our packets do not reach its address.
         """
         mine.check(media)
-        other = self._callee if mine is self._caller else self._caller
+        other = self.callee if mine is self.caller else self.caller
         assert mine.line is not None
         assert other.line is not None
         sender = other.line.path.sender
@@ -709,7 +717,7 @@ class _BridgedCall:
         return self._outgoing.dialog
 
     def _leg_of(self, call: IncomingCall) -> Leg:
-        return self._caller if call.call_id == self.incoming.call_id else self._callee
+        return self.caller if call.call_id == self.incoming.call_id else self.callee
 
     def end(self, reason: str, by: str | None = None, why: str = "") -> None:
         """Hang up both legs but the one that ended it. May be called twice.
@@ -723,8 +731,8 @@ class _BridgedCall:
             return
         self._ended = True
         self._over.set()
-        self._caller.close()
-        self._callee.close()
+        self.caller.close()
+        self.callee.close()
         incoming, outgoing = self.incoming, self._outgoing
         incoming._stop_retransmissions()
         if by != incoming.call_id:
@@ -753,7 +761,7 @@ class _BridgedCall:
             return
         # Where several telephones or servers say something, the newest is heard.
         is_new = outgoing.sdp_answer not in (None, self._early_description)
-        if is_new and self._caller.media is not None:
+        if is_new and self.caller.media is not None:
             self._early_description = outgoing.sdp_answer
             self._early.set()
         else:

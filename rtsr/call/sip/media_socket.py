@@ -18,7 +18,7 @@ from rtsr.call.sip.source import Address, Source
 __all__ = ["MediaSocket"]
 
 # RFC 3550, 6.2: so often, and not all at once.
-_REPORT_SECONDS = 5.0
+REPORT_SECONDS = 5.0
 _TRIES = 8
 
 
@@ -253,7 +253,7 @@ class MediaSocket(asyncio.DatagramProtocol):
             self.on_unusable()
 
     def _report_later(self) -> None:
-        wait = _REPORT_SECONDS * random.uniform(0.5, 1.5)
+        wait = REPORT_SECONDS * random.uniform(0.5, 1.5)
         self._timer = asyncio.get_running_loop().call_later(wait, self._report)
 
     def _report(self) -> None:

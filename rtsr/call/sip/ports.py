@@ -13,7 +13,7 @@ REST_SECONDS = 30.0
 
 
 class PortRange:
-    """Goes round through a range of ports, and keeps those that were in use a moment ago for last.
+    """Gives the ports of a range in turn, and keeps those that were in use a moment ago for last.
 
     Args:
         ports: the range.

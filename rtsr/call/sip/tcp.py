@@ -38,9 +38,9 @@ SHARE_OF_FILES = 0.25
 IDLE_SECONDS = 600.0
 #: How long a new one may take for its first message.
 FIRST_MESSAGE_SECONDS = 30.0
-_SWEEP_SECONDS = 5.0
+SWEEP_SECONDS = 5.0
 # Who asks and does not read the answers.
-_MOST_UNREAD_BYTES = 1 << 20
+MOST_UNREAD_BYTES = 1 << 20
 _CONNECT_SECONDS = 10.0
 _LAST_ANSWERS_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
@@ -201,7 +201,7 @@ class TcpTransport(TcpSipTransport):
 
     def _sweep_later(self) -> None:
         loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
         self._sweep_later()
@@ -226,7 +226,7 @@ class TcpTransport(TcpSipTransport):
         except OSError as error:
             # Over TLS 1.3 an end that wants a certificate of ours says so only now.
             _log.info("a SIP connection broke", extra={"reason": reason_of(error)})
-            self.transactions.hear_of_no_way_to(connection.address)
+            self.transactions.fail_address(connection.address)
         finally:
             connection.writer.transport.abort()
             self._open.discard(connection)
@@ -286,7 +286,7 @@ class TcpTransport(TcpSipTransport):
         addr, *others = dict.fromkeys(ways)
         if self._lives(addr):
             writer = self._connections[addr][1]
-            if writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+            if writer.transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
                 writer.transport.abort()
                 return
             writer.write(data)
@@ -340,7 +340,7 @@ class TcpTransport(TcpSipTransport):
             elif failed and waiting.others:
                 self.write(waiting.data, *waiting.others)
             elif failed:
-                self.transactions.hear_of_no_way(waiting.data)
+                self.transactions.fail_request(waiting.data)
 
     async def stop(self) -> None:
         """Close all connections."""

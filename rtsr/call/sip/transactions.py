@@ -39,11 +39,11 @@ OWN_EXTENSIONS = ("timer",)
 
 # RFC 3261, 17.1.1.1.
 _T1, _T2, _TIMEOUT = 0.5, 4.0, 32.0
-_MOST_REMEMBERED = 4096
+MOST_REMEMBERED = 4096
 # An address between angle brackets and a name before it, either of which may hold what looks like a
 # parameter (RFC 3261, 20.10).
 _NAMED = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<[^<>]*>')
-_MOST_REMEMBERED_BYTES = 16 << 20
+MOST_REMEMBERED_BYTES = 16 << 20
 # Of one header; there are no more hops than that.
 _MOST_VALUES = 70
 
@@ -135,7 +135,7 @@ class Transactions:
         left = max(0.1, deadline - time.monotonic())
         self._set_timer(key, min(wait, left), deadline, repeat)
 
-    def hear_answer(self, response: SipResponse, source: tuple[str, int]) -> None:
+    def receive_response(self, response: SipResponse, source: tuple[str, int]) -> None:
         """Stop repeating the request of a response that came, and acknowledge a refusal.
 
         An answer before the final one (1xx) is enough for an INVITE alone. Other requests are still
@@ -156,7 +156,7 @@ class Transactions:
             to = source if self._transport.reliable else known.to
             self._write(bytes(_acknowledgement(known.request, response)), to)
 
-    def hear_of_no_way(self, data: bytes) -> None:
+    def fail_request(self, data: bytes) -> None:
         """Answer for the other end where a request cannot be sent.
 
         Outside a call that is 503 (RFC 3261, 8.1.3.1). Within one the end is as good as gone, which
@@ -171,7 +171,7 @@ class Transactions:
         if key is not None:
             self._give_up(key)
 
-    def hear_of_no_way_to(self, address: tuple[str, int]) -> None:
+    def fail_address(self, address: tuple[str, int]) -> None:
         """Answer so for all requests that wait for an answer from an address."""
         for key in list(self._timers):
             known = self._asked.get(key)
@@ -188,7 +188,7 @@ class Transactions:
             answer = _no_answer(known.request, status, "No Connection")
             self._transport.on_message(answer, known.to)
 
-    def hear_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
+    def receive_request(self, request: SipRequest, source: tuple[str, int]) -> bool:
         """Whether a request is new; one that was answered gets the same answer again."""
         key = served_key(request)
         if key is not None and key[2] == "ACK":
@@ -264,13 +264,13 @@ class Transactions:
             _log.warning("a SIP message was not sent", extra={"reason": str(error)})
 
     def _forget_old(self) -> None:
-        is_much = self._answered_bytes > _MOST_REMEMBERED_BYTES
-        if is_much or len(self._answered) > _MOST_REMEMBERED:
+        is_much = self._answered_bytes > MOST_REMEMBERED_BYTES
+        if is_much or len(self._answered) > MOST_REMEMBERED:
             for key in list(self._answered)[: len(self._answered) // 2]:
                 known = self._answered.pop(key)
                 known.stop()
                 self._answered_bytes -= known.size
-        if len(self._asked) > _MOST_REMEMBERED:
+        if len(self._asked) > MOST_REMEMBERED:
             for asked in [each for each in self._asked if each not in self._timers]:
                 del self._asked[asked]
 
@@ -301,12 +301,12 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
         if transport.reliable:
             transport.on_heard(message, address)
         if isinstance(message, SipResponse):
-            transactions.hear_answer(message, address)
+            transactions.receive_response(message, address)
         elif (misread := _misread(message, data)) is not None:
             if message.method != "ACK":
                 _refuse(transport, message, *misread)
             return
-        elif not transactions.hear_request(message, address):
+        elif not transactions.receive_request(message, address):
             return
         elif refusal is not None:
             _refuse(transport, message, *refusal)

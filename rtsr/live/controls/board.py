@@ -177,6 +177,13 @@ class ControlBoard:
         ArgumentError: the array is too short or of another type, or there is no fallback level.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_array",
+        "_fallback_levels",
+        "_top_hz",
+    )
+
     def __init__(
         self,
         array: NDArray[np.float64] | None = None,
@@ -185,7 +192,7 @@ class ControlBoard:
     ) -> None:
         if not fallback_levels:
             raise ArgumentError("Fallback levels must not be empty; 'dry' needs no model.")
-        self.fallback_levels = tuple(fallback_levels)
+        self._fallback_levels = tuple(fallback_levels)
         self._top_hz = float(top_hz)
         own = array is None
         values = np.zeros(len(CONTROLS)) if array is None else array
@@ -194,9 +201,19 @@ class ControlBoard:
                 f"A control board needs {len(CONTROLS)} float64 values in one dimension, "
                 f"not {values.dtype} {values.shape}."
             )
-        self.array = values[: len(CONTROLS)]
+        self._array = values[: len(CONTROLS)]
         if own:
             self.reset()
+
+    @property
+    def array(self) -> NDArray[np.float64]:
+        """The values, in the order of :data:`CONTROLS`."""
+        return self._array
+
+    @property
+    def fallback_levels(self) -> tuple[str, ...]:
+        """Names of the levels that the control ``model`` chooses from, best first."""
+        return self._fallback_levels
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -206,8 +223,8 @@ class ControlBoard:
     @property
     def highest_level(self) -> str:
         """Name of the highest fallback level that is wanted, the control ``model`` in words."""
-        index = int(self.array[_INDEX["model"]])
-        return self.fallback_levels[min(max(index, 0), len(self.fallback_levels) - 1)]
+        index = int(self._array[_INDEX["model"]])
+        return self._fallback_levels[min(max(index, 0), len(self._fallback_levels) - 1)]
 
     def limits(self, name: str) -> tuple[float, float]:
         """Smallest and largest value of a control on this board.
@@ -217,7 +234,7 @@ class ControlBoard:
         """
         control = find_control(name)
         if control.kind == "choice":
-            return control.low, float(len(self.fallback_levels) - 1)
+            return control.low, float(len(self._fallback_levels) - 1)
         return control.low, self._top_hz if name == _CEILING else control.high
 
     def default(self, name: str) -> float:
@@ -237,7 +254,7 @@ class ControlBoard:
         """
         if name not in _INDEX:
             find_control(name)
-        return float(self.array[_INDEX[name]])
+        return float(self._array[_INDEX[name]])
 
     def check(self, name: str, value: float | bool | str) -> float:
         """Return what :meth:`set` would store, and turn nothing.
@@ -271,7 +288,7 @@ class ControlBoard:
             ArgumentError: no such control, or a value that it does not take.
         """
         number = self.check(name, value)
-        self.array[_INDEX[name]] = number
+        self._array[_INDEX[name]] = number
         return number
 
     def from_unit(
@@ -329,19 +346,19 @@ class ControlBoard:
 
     def reset(self) -> None:
         """Turn everything back to its default."""
-        self.array[:] = [self.default(name) for name in _INDEX]
+        self._array[:] = [self.default(name) for name in _INDEX]
 
     def as_dict(self) -> dict[str, float]:
         """Name and value of every control."""
-        return dict(zip(_INDEX, self.array.tolist(), strict=True))
+        return dict(zip(_INDEX, self._array.tolist(), strict=True))
 
     def _number(self, control: Control, value: Any) -> float:
         if isinstance(value, str) and control.kind == "choice":
-            if value not in self.fallback_levels:
+            if value not in self._fallback_levels:
                 raise ArgumentError(
                     f"Control {control.name!r} takes {self._accepted(control)}, not {value!r}."
                 )
-            return float(self.fallback_levels.index(value))
+            return float(self._fallback_levels.index(value))
         if isinstance(value, np.bool_):
             value = bool(value)
         if not isinstance(value, numbers.Real):
@@ -359,7 +376,7 @@ class ControlBoard:
         if control.kind == "switch":
             return "0 (off) or 1 (on)"
         if control.kind == "choice":
-            return f"one of {', '.join(self.fallback_levels)} or an index from 0 to {high:.0f}"
+            return f"one of {', '.join(self._fallback_levels)} or an index from 0 to {high:.0f}"
         if control.kind == "integer":
             return f"whole numbers from {low:.0f} to {high:.0f}"
         unit = f" {control.unit}" if control.unit else ""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from rtsr.live.controls.board import CONTROLS, ControlBoard
-from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.timing import HOP_MS
 
 __all__ = ["SmoothedControls"]
-
-_HOP_MS = 1000.0 * HOP / SAMPLE_RATE
 
 
 class SmoothedControls:
@@ -20,7 +18,7 @@ class SmoothedControls:
     def __init__(self, board: ControlBoard) -> None:
         self._array = board.array
         self._hops = [
-            max(1, round(control.smoothing_ms / _HOP_MS))
+            max(1, round(control.smoothing_ms / HOP_MS))
             if control.kind in ("linear", "log", "switch")
             else 1
             for control in CONTROLS

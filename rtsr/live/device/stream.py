@@ -27,7 +27,7 @@ from rtsr.live.shared.memory import LiveMemory
 # The fade to silence before a stream closes: 64 frames at the device's slowest, and its buffers.
 _FADE_SECONDS = 0.02
 # Without a fixed block the device's own is not known before it calls.
-_LARGEST_EXPECTED_BLOCK = 1024
+LARGEST_EXPECTED_BLOCK = 1024
 # Less, and a server's client library falls behind real time (seen with PulseAudio 16's null sink).
 _SERVER_BLOCK = 512
 _SERVER_LATENCY = 0.05
@@ -361,7 +361,7 @@ class DeviceStream:
         if block:
             return block
         suggested = max(device.input_latency_ms, device.output_latency_ms) * rate / 1000.0
-        expected = int(min(max(suggested, 128.0), _LARGEST_EXPECTED_BLOCK))
+        expected = int(min(max(suggested, 128.0), LARGEST_EXPECTED_BLOCK))
         return max(expected, self._longest_block)
 
     def _block(self, device: Device) -> int:

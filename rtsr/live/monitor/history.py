@@ -8,7 +8,7 @@ from collections import deque
 from rtsr.live.monitor.report import FallbackChange, cause_name
 from rtsr.live.shared.events import Event, EventKind, EventLog
 
-_KEPT_CHANGES = 10_000
+KEPT_CHANGES = 10_000
 
 
 class FallbackHistory:
@@ -32,7 +32,7 @@ class FallbackHistory:
         self._lock = threading.Lock()
         self._since_ns = started_ns
         self._seconds = dict.fromkeys(levels, 0.0)
-        self._changes: deque[FallbackChange] = deque(maxlen=_KEPT_CHANGES)
+        self._changes: deque[FallbackChange] = deque(maxlen=KEPT_CHANGES)
 
     @property
     def changes(self) -> tuple[FallbackChange, ...]:

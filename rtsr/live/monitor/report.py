@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from rtsr.live.monitor.colour_state import ColourState
 from rtsr.live.shared.events import RESTART
 from rtsr.live.worker.governor import Cause
+from rtsr.timing import SAMPLE_RATE
 
 # One bin of the histograms in shared memory.
 STEP_BIN_MS = 0.01
 CALLBACK_BIN_US = 1.0
 SPECTRUM_BANDS = 64
-HOP_MS = 10.0
 #: The state of a session whose device is away.
 WAITING = "waiting for the device"
 
@@ -94,7 +94,7 @@ class LiveSnapshot:
     state: str = "playing"
     input_name: str = ""
     output_name: str = ""
-    rate: int = 48000
+    rate: int = SAMPLE_RATE
     output_rate: int = 48000
     block: int = 128
     channels: int = 1

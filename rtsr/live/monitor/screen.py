@@ -23,8 +23,9 @@ from rtsr.live.monitor.drawing import (
     spectrum_rows,
     step_rows,
 )
-from rtsr.live.monitor.report import HOP_MS, STEP_BIN_MS, LiveSnapshot
+from rtsr.live.monitor.report import STEP_BIN_MS, LiveSnapshot
 from rtsr.terminal import plain_console
+from rtsr.timing import HOP_MS
 
 #: Pictures per second: what an eye needs of a level, and little work.
 PICTURES_PER_SECOND = 10

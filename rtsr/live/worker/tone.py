@@ -21,8 +21,6 @@ __all__ = ["SilenceGate", "Tone"]
 
 Audio = NDArray[np.float32]
 
-HOP_MS = 10.0
-
 #: From here on the ceiling is the end of the band, and no filter runs.
 OPEN_CEILING_HZ = 24000.0
 # Nearer to half of the sample rate the filter's coefficients run away and its effect is nil.

@@ -229,6 +229,7 @@ def test_a_soak_with_the_screen_and_a_colour_that_is_learnt(tmp_path: Path) -> N
     assert "colour learnt from" in words
 
 
+@pytest.mark.clocked
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("jackd") is None, reason="jackd is not installed (Debian: jackd2)")
 def test_a_soak_with_the_page_open(tmp_path: Path) -> None:

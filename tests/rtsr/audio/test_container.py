@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from rtsr.audio.container import ContainerFile
 from rtsr.audio.reader import InputFile, open_input
 from rtsr.cli import app as application
-from rtsr.colour.learn import learn_colour
+from rtsr.colour_learning import learn_colour
 from rtsr.errors import AudioFormatError, RtsrError
 from rtsr.files import enhance_file
 from rtsr.quality import compare_files

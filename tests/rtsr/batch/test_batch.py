@@ -613,7 +613,7 @@ def test_an_opening_that_fails_keeps_no_colour(
     with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
         colour = AutoColour()
         kept = weakref.ref(colour)
-        monkeypatch.setattr("rtsr.batch.upsampler.start_rows", fail)
+        monkeypatch.setattr("rtsr.batch.rows.start_rows", fail)
         with pytest.raises(MemoryError):
             batch.open(8000, colour=colour)
         del colour
@@ -769,13 +769,13 @@ def test_what_was_closed_while_a_change_waited_is_not_changed(
 ) -> None:
     with BatchUpsampler(1, model=stand_in, overload="wait") as batch:
         first = batch.open(8000)
-        lock, opened = batch.lock, []
+        lock, opened = batch._rows.lock, []
 
         class Meanwhile:
             """The lock, which is had only when another thread is done with the stream."""
 
             def __enter__(self) -> None:
-                batch.lock = lock
+                batch._rows.lock = lock
                 first.close()
                 opened.append(batch.open(8000, cutoff=3000.0))
                 lock.acquire()
@@ -783,7 +783,7 @@ def test_what_was_closed_while_a_change_waited_is_not_changed(
             def __exit__(self, *failure: object) -> None:
                 lock.release()
 
-        batch.lock = Meanwhile()  # type: ignore[assignment]
+        batch._rows.lock = Meanwhile()  # type: ignore[assignment]
         with pytest.raises(RtsrError, match="stream is closed"):
             setattr(first, name, value)
         (second,) = opened

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 pytestmark = [
+    pytest.mark.clocked,
     pytest.mark.slow,
     pytest.mark.skipif(bad_network.why_not() is not None, reason=bad_network.why_not() or ""),
 ]

@@ -16,6 +16,8 @@ from example_run import run_example
 from network import speech
 from scipy.signal import resample_poly
 
+pytestmark = pytest.mark.clocked
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 needs_calls = pytest.mark.skipif(
     importlib.util.find_spec("aiortc") is None or importlib.util.find_spec("aiosipua") is None,

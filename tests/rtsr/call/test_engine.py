@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from network import packets, speech
 
+from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call import engine as engine_module
 from rtsr.call.engine import BusyError, CallEngine
 from rtsr.call.formats import OPUS, PCMU, TELEPHONE_EVENT, Packet
 from rtsr.call.metrics import exposition
+from rtsr.call.path import MediaPath
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
+
+pytestmark = pytest.mark.clocked
 
 
 @pytest.fixture
@@ -176,16 +180,20 @@ def test_a_call_with_broken_packets_leaves_its_neighbour_alone(quick):
     assert sent >= 49
 
 
-def test_an_error_within_one_line_is_logged_and_ends_nothing(quick, caplog):
+def test_an_error_within_one_line_is_logged_and_ends_nothing(quick, caplog, monkeypatch):
+    receive = MediaPath.receive
+
     async def run():
         async with CallEngine(2, **quick) as engine:
             out = []
             good, bad = await opened(engine, out), await opened(engine, name="broken")
 
-            def fail(packet, now):
-                raise ZeroDivisionError("on purpose")
+            def fail(path, packet, now):
+                if path is bad.path:
+                    raise ZeroDivisionError("on purpose")
+                receive(path, packet, now)
 
-            bad.path.receive = fail
+            monkeypatch.setattr(MediaPath, "receive", fail)
             await asyncio.gather(talk(good, 0.5), talk(bad, 0.5))
             await asyncio.sleep(0.1)
             assert len(out) >= 24
@@ -194,21 +202,20 @@ def test_an_error_within_one_line_is_logged_and_ends_nothing(quick, caplog):
     assert "an error in a call was caught" in caplog.text
 
 
-def test_a_step_that_fails_is_logged_and_the_next_ones_are_taken(quick, caplog):
+def test_a_step_that_fails_is_logged_and_the_next_ones_are_taken(quick, caplog, monkeypatch):
     async def run():
         async with CallEngine(1, **quick) as engine:
             out, failed = [], []
             line = await opened(engine, out)
-            step = engine.batch.step
 
-            def fail():
-                failed.append(1)
+            def fail(batch):
+                failed.append(batch)
                 raise ZeroDivisionError("on purpose")
 
-            engine.batch.step = fail
-            await talk(line, 0.2)
-            await until(lambda: failed)
-            engine.batch.step = step
+            with monkeypatch.context() as failing:
+                failing.setattr(BatchUpsampler, "step", fail)
+                await talk(line, 0.2)
+                await until(lambda: failed)
             before = engine.steps
             await talk(line, 1.0)
             await asyncio.sleep(0.3)
@@ -324,16 +331,16 @@ def test_refuses_what_no_engine_can_be(options, sentence):
         CallEngine(**{"capacity": 1, **options})
 
 
-def test_an_engine_that_cannot_keep_up_still_lets_callers_in_and_out(quick):
+def test_an_engine_that_cannot_keep_up_still_lets_callers_in_and_out(quick, monkeypatch):
+    step = BatchUpsampler.step
+
+    def slow_step(batch):
+        time.sleep(0.025)
+        return step(batch)
+
     async def run():
         async with CallEngine(4, **quick) as engine:
-            step = engine.batch.step
-
-            def slow_step():
-                time.sleep(0.025)
-                return step()
-
-            engine.batch.step = slow_step
+            monkeypatch.setattr(BatchUpsampler, "step", slow_step)
             outs = [[] for _ in range(3)]
             lines = [await opened(engine, out) for out in outs]
             talking = asyncio.gather(*(talk(line, 2.0) for line in lines))
@@ -412,7 +419,7 @@ def test_a_long_block_that_is_given_up_comes_with_the_next_one(quick):
 
 def test_a_silent_call_that_cannot_be_ended_keeps_no_other_one(quick, monkeypatch, caplog):
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.2)
-    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "WATCH_SECONDS", 0.05)
 
     async def run():
         async with CallEngine(2, **quick) as engine:
@@ -482,7 +489,7 @@ def test_a_call_that_comes_while_the_engine_stops_is_refused(quick):
     async def run():
         async with CallEngine(2, **quick) as engine:
             # The step that is under way holds who wants to join.
-            with engine.batch.lock:
+            with engine.batch._rows.lock:
                 opening = asyncio.create_task(opened(engine))
                 await asyncio.sleep(0.1)
                 stopping = asyncio.create_task(engine.stop())
@@ -490,6 +497,6 @@ def test_a_call_that_comes_while_the_engine_stops_is_refused(quick):
             with pytest.raises(RtsrError, match="does not run"):
                 await opening
             await stopping
-            assert engine.lines == []
+            assert engine.lines == ()
 
     asyncio.run(run())

@@ -17,7 +17,7 @@ def answer_to(data, patience, monkeypatch, *later):
 
     What is sent later is sent piece by piece.
     """
-    monkeypatch.setattr(metrics_server, "_PATIENCE", patience)
+    monkeypatch.setattr(metrics_server, "PATIENCE", patience)
 
     async def run():
         # Only a request for /metrics asks the engine.
@@ -77,7 +77,7 @@ def test_connections_that_ask_for_nothing_make_room_and_end_with_the_server(capl
     async def run():
         server = MetricsServer(None)
         await server.start("127.0.0.1", 0)
-        most = metrics_server._MOST_CONNECTIONS
+        most = metrics_server.MOST_CONNECTIONS
         idle = [await asyncio.open_connection(*server.address) for _ in range(most + 3)]
         # The oldest have made room.
         for reader, _ in idle[:3]:

@@ -146,7 +146,7 @@ def test_option_out_of_range(
 
 
 @pytest.mark.parametrize("text", [None, "{}"], ids=["no metadata", "foreign metadata"])
-def test_foreign_model(text: str | None, good: Path, write_model: WriteModel) -> None:
+def test_a_model_of_other_makers(text: str | None, good: Path, write_model: WriteModel) -> None:
     foreign = write_model(text=text)
     _refused(
         ["enhance", good, good.parent / "out.wav", "--model", foreign], good.parent, "Model file"

@@ -10,7 +10,7 @@ from rtsr.colour.activity import SoundActivity
 
 def test_sound_is_within_40_db_of_the_loudest_hop() -> None:
     activity = SoundActivity()
-    assert activity.hears(np.full(480, 1.0, np.float32))
+    assert activity.hop_has_sound(np.full(480, 1.0, np.float32))
     assert activity.has_sound(-39.9)
     assert not activity.has_sound(-40.1)
 

@@ -31,9 +31,9 @@ from rtsr.colour.auto import EXCERPT_HOPS, LEAD_IN_HOPS, Excerpt
 from rtsr.colour.bands import CUTOFFS_HZ, colour_edges
 from rtsr.colour.colour import from_json
 from rtsr.colour.degrade import convert_rate, degrade
-from rtsr.colour.learner import ModelLearner, resolve_colour
 from rtsr.colour.spectrum import spectrum_of
 from rtsr.colour.stream_colour import StreamColour
+from rtsr.engine.colour_learner import ModelLearner, resolve_colour
 from rtsr.runtime.models import find_model
 
 MakeColour = Callable[..., Colour]

@@ -39,7 +39,7 @@ class Stream:
         """Go on; returns where each excerpt so far begins, and its band."""
         for _ in range(hops):
             hop = np.full(480, self._number, np.float32)
-            self._collector.hear(hop, cutoff_hz, has_sound)
+            self._collector.add(hop, cutoff_hz, has_sound)
             self._number += 1
         return [(int(one.sound[0, 0]), one.own_hz) for one in self.auto.excerpts]
 

@@ -12,9 +12,15 @@ import soundfile
 from scipy import signal
 from typer.testing import CliRunner
 
-from rtsr import ArgumentError, AudioFormatError, RtsrError, learn_colour, read_colour
+from rtsr import (
+    ArgumentError,
+    AudioFormatError,
+    RtsrError,
+    colour_learning,
+    learn_colour,
+    read_colour,
+)
 from rtsr.cli.app import app
-from rtsr.colour import learn
 from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES, colour_centres
 from rtsr.colour.degrade import degrade
 from rtsr.colour.reference import Reference
@@ -116,7 +122,7 @@ def test_the_last_recording_is_judged_by_more_than_what_is_left_for_it(
     kind: str,
 ) -> None:
     alone = learn_colour([(voice, RATE)], model=stand_in)
-    monkeypatch.setattr(learn, "MOST_SECONDS", len(voice) / RATE + left)
+    monkeypatch.setattr(colour_learning, "MOST_SECONDS", len(voice) / RATE + left)
     second: Any = (np.append(np.zeros(2 * RATE, np.float32), voice), RATE)
     if kind == "file":
         soundfile.write(tmp_path / "second.wav", *second, "FLOAT")

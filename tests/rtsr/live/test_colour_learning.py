@@ -11,7 +11,7 @@ import soxr
 
 import rtsr
 from rtsr import AutoColour, Colour
-from rtsr.colour.learner import resolve_colour
+from rtsr.engine.colour_learner import resolve_colour
 from rtsr.live.colour_learning import ColourLearning
 from rtsr.live.monitor.colour_state import ColourMonitor
 from rtsr.live.shared.memory import LiveMemory

@@ -57,6 +57,7 @@ def test_call_path_refuses_in_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_ffmpeg_pipe(tmp_path: Path) -> None:
     script = EXAMPLES / "ffmpeg_pipe.sh"
@@ -75,6 +76,7 @@ def test_ffmpeg_pipe(tmp_path: Path) -> None:
     assert "'out2.flac' is not complete" in failed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_ffmpeg_pipe_keeps_what_is_there(tmp_path: Path) -> None:
     script = EXAMPLES / "ffmpeg_pipe.sh"

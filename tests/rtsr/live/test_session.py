@@ -235,7 +235,7 @@ def test_a_click_measures_what_the_engine_states(jack_server: Any) -> None:
 def test_without_a_cable_the_test_says_what_to_connect(
     jack_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency_test, "_TRIALS", 1)
+    monkeypatch.setattr(latency_test, "TRIALS", 1)
     with pytest.raises(RtsrError, match="did not come back; connect the output to the input"):
         measure_latency(QUIET)
 

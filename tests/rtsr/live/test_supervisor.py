@@ -160,7 +160,7 @@ def test_a_worker_that_hangs_while_it_starts_is_replaced(
 def test_one_that_always_dies_is_not_started_in_a_circle(
     guard: WorkerGuard, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_BACK_OFF_SECONDS", (0.0, 0.0, 0.3))
+    monkeypatch.setattr(supervisor, "BACK_OFF_SECONDS", (0.0, 0.0, 0.3))
     began = time.monotonic()
     for _ in range(3):
         host.ended = True
@@ -223,7 +223,7 @@ def test_a_nudge_is_acted_on_at_once(guard: WorkerGuard, host: Host) -> None:
 def test_a_device_is_opened_again_when_it_is_back(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_REOPEN_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "REOPEN_SECONDS", 0.02)
     device = Device()
     guard = DeviceGuard(device)
     guard.start()
@@ -246,7 +246,7 @@ def test_a_device_is_opened_again_when_it_is_back(
 def test_a_device_whose_blocks_have_changed_is_opened_again_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervisor, "_REOPEN_SECONDS", 60.0)
+    monkeypatch.setattr(supervisor, "REOPEN_SECONDS", 60.0)
     device = Device()
     reopened = []
     guard = DeviceGuard(device, lambda: reopened.append(True))
@@ -262,7 +262,7 @@ def test_a_device_whose_blocks_have_changed_is_opened_again_at_once(
 def test_a_worker_is_replaced_when_the_device_has_come_back_as_another(
     guard: WorkerGuard, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_REOPEN_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "REOPEN_SECONDS", 0.02)
     settings = [WorkerSettings(), WorkerSettings(reserve_frames=1088)]
     for wanted, started in zip(settings, (1, 2), strict=True):
         device = Device()
@@ -278,8 +278,8 @@ def test_a_worker_is_replaced_when_the_device_has_come_back_as_another(
 def test_a_guard_outlives_what_it_did_not_foresee(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(supervisor, "_REOPEN_SECONDS", 0.02)
-    monkeypatch.setattr(supervisor, "_AFTER_ERROR_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "REOPEN_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "AFTER_ERROR_SECONDS", 0.02)
     device = Device()
     reopen = device.reopen
     attempts = []

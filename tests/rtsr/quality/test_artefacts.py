@@ -82,7 +82,7 @@ MAKE: dict[str, Callable[[], Sound]] = {
 
 
 @pytest.mark.parametrize("name", ARTEFACTS)
-def test_the_truth_itself_has_no_artefact(name: str) -> None:
+def test_the_reference_itself_has_no_artefact(name: str) -> None:
     reference = MAKE[name]()
     value = measure(name, reference, reference)
     expected = -120.0 if name == "channel_difference_db" else 0.0
@@ -110,14 +110,14 @@ def test_hiss_in_digital_silence(added_dbfs: float) -> None:
     )
 
 
-def test_hiss_where_the_truth_is_silent_throughout() -> None:
+def test_hiss_where_the_reference_is_silent_throughout() -> None:
     hiss = band(noise(seed=7, level=1.0), CUTOFF)
     hiss *= gain(-50.0) * math.sqrt(0.5) / hiss.std()
     assert measure("hiss_db", np.zeros_like(hiss), hiss) == pytest.approx(30.0, abs=0.3)
     assert measure("hiss_db", np.zeros_like(hiss), np.zeros_like(hiss)) == 0.0
 
 
-def test_hiss_over_a_floor_that_the_truth_has() -> None:
+def test_hiss_over_a_floor_that_the_reference_has() -> None:
     sound = noise(level=0.2)
     fall = np.where(np.arange(4 * RATE) < 2 * RATE, 1.0, 0.003)
     for decibel in (12.0, -6.0):

@@ -205,7 +205,7 @@ def test_channels_are_averaged() -> None:
 def test_a_chunked_transform_equals_one_in_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     reference, estimate = noise(seed=1), noise(seed=2)
     whole = evaluate(reference, estimate, CUTOFF, ["lsd", "mel_hf", "hf_envelope_db"])
-    monkeypatch.setattr("rtsr.spectra.stft._CHUNK_FRAMES", 7)
+    monkeypatch.setattr("rtsr.spectra.stft.CHUNK_FRAMES", 7)
     assert evaluate(reference, estimate, CUTOFF, list(whole)) == pytest.approx(whole)
 
 

@@ -260,7 +260,7 @@ def test_not_a_number_is_no_parity(failing_model: Path) -> None:
         require_parity(parity, "A graph")
 
 
-def test_foreign_states_are_refused_on_a_gpu(fake_gpu: Any, write_model: Any) -> None:
+def test_states_of_another_model_are_refused_on_a_gpu(fake_gpu: Any, write_model: Any) -> None:
     with pytest.raises(ModelError, match="does not match its metadata"):
         OnnxStep(write_model(states={"other": [1, 1, 120]}), provider="cuda")
 

@@ -271,3 +271,4 @@ def test_closing_twice(keys: KeyControls) -> None:
     keyboard = Keyboard(keys)
     keyboard.close()
     keyboard.close()
+    assert not keyboard.active

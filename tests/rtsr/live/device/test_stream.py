@@ -229,7 +229,7 @@ def test_the_latency_follows_a_device_whose_own_blocks_are_longer_than_expected(
 ) -> None:
     # As of a device that is no server, of which only PortAudio's calls tell.
     monkeypatch.setattr(stream_module.portaudio, "JACK", "another")
-    monkeypatch.setattr(stream_module, "_LARGEST_EXPECTED_BLOCK", 96)
+    monkeypatch.setattr(stream_module, "LARGEST_EXPECTED_BLOCK", 96)
     with kind(memory, block=0) as stream:
         assert stream.latency.block == 96
         assert wait_for(lambda: stream.has_other_block)

@@ -115,7 +115,7 @@ def test_levels_are_followed_over_more_events_than_the_log_holds(memory: LiveMem
 
 
 def test_the_newest_changes_are_kept(memory: LiveMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "_KEPT_CHANGES", 20)
+    monkeypatch.setattr(history_module, "KEPT_CHANGES", 20)
     history = FallbackHistory(memory.events, ("small", "dry"), 0, "small")
     for turn in range(50):
         time = (turn + 1) * 1_000_000_000

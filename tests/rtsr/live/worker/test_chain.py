@@ -212,7 +212,7 @@ def test_way_down_replays_the_past_at_once():
     rig.run(5, "small")
     assert rig.small.resets == resets + 1
     assert rig.small.calls == list(range(17, 25))
-    # The dear one runs for the fade and no longer.
+    # The expensive one runs for the fade and no longer.
     assert rig.base.calls == list(range(21))
 
 

@@ -30,6 +30,8 @@ from rtsr.live.worker.worker import Worker
 from rtsr.runtime.models import find_model
 from rtsr.upsampler import Upsampler
 
+pytestmark = pytest.mark.clocked
+
 HOP, OVERLAP = 480, 120
 CUTOFF = 4000.0
 

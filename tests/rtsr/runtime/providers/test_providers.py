@@ -191,7 +191,9 @@ def test_libraries_that_are_there_are_no_obstacle(
     provider_file: ProviderFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(provider_libraries._OPENED_LATER, "cuda", ())
-    provider_libraries.require_libraries(provider_file("cuda"), "cuda")
+    runtime = provider_file("cuda")
+    provider_libraries.require_libraries(runtime, "cuda")
+    assert provider_libraries.missing_libraries(runtime, "cuda") == []
 
 
 def test_loading_libraries_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

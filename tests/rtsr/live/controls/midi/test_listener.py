@@ -22,6 +22,8 @@ from rtsr.live.controls.midi.ports import MidiPort, choose_port, list_ports
 
 rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed")
 
+pytestmark = pytest.mark.clocked
+
 MAP = """\
 # kept
 [[control]]

@@ -117,9 +117,9 @@ def test_how_much_opus_the_other_end_takes(parameters, bitrate):
 
 def test_an_end_is_sent_no_more_opus_than_it_takes(stand_in):
     def bits_per_second(running):
-        (call,) = set(running.bridge._calls.values())
+        (call,) = running.bridge.open_calls
         noise = np.random.default_rng(0).uniform(-0.3, 0.3, (48000, 1)).astype(np.float32)
-        packets = call._caller.line.path.sender.push(noise)
+        packets = call.caller.line.path.sender.push(noise)
         return 8 * sum(len(packet.payload) for packet in packets)
 
     limit = OPUS_SDP + "a=fmtp:96 maxaveragebitrate={}\r\n"
@@ -141,13 +141,13 @@ def test_an_address_that_packets_do_not_reach_is_refused_and_the_call_goes_on(st
         assert peer.final()[0] == 488
         peer.send(peer.request("ACK", call="c0"))
         _, _, to = answered(peer, called)
-        (call,) = set(running.bridge._calls.values())
-        before = call._caller.media
+        (call,) = running.bridge.open_calls
+        before = call.caller.media
         peer.send(peer.request("INVITE", to=to, number=2, body=elsewhere))
         assert peer.final()[0] == 488
         peer.send(peer.request("ACK", to=to, number=2))
-        assert call._caller.media is before
-        assert call._callee.line.path.sender.format.name == "PCMU"
+        assert call.caller.media is before
+        assert call.callee.line.path.sender.format.name == "PCMU"
         # An end that holds may say that it is nowhere, in either version.
         nowhere = SDP.replace("c=IN IP4 127.0.0.1", "c=IN IP6 ::")
         peer.send(peer.request("INVITE", to=to, number=3, body=nowhere))

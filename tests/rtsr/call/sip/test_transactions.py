@@ -58,7 +58,7 @@ def said_again(monkeypatch, seconds, asked, status, transport=None, after=None):
 
     async def run():
         watched = Transactions(transport)
-        assert watched.hear_request(asked, HERE)
+        assert watched.receive_request(asked, HERE)
         watched.answer(answer(asked, status), HERE)
         if after is not None:
             after(watched)
@@ -79,13 +79,13 @@ def test_a_refusal_is_said_again_until_there_can_be_no_answer(monkeypatch):
 
 def test_a_refusal_that_is_acknowledged_is_not_said_again(monkeypatch):
     ack = request("ACK")
-    after = lambda watched: watched.hear_request(ack, HERE)  # noqa: E731
+    after = lambda watched: watched.receive_request(ack, HERE)  # noqa: E731
     assert said_again(monkeypatch, 20.0, request(), 486, after=after) == 0
 
 
 def test_another_calls_acknowledgement_does_not_count(monkeypatch):
     ack = request("ACK", branch="b2")
-    after = lambda watched: watched.hear_request(ack, HERE)  # noqa: E731
+    after = lambda watched: watched.receive_request(ack, HERE)  # noqa: E731
     assert said_again(monkeypatch, 20.0, request(), 486, after=after) > 0
 
 
@@ -115,7 +115,7 @@ def asked_again(monkeypatch, method, provisional, transport=None, seconds=50.0):
         asked = request(method)
         watched.ask(asked, HERE, repeat=not transport.reliable)
         if provisional:
-            watched.hear_answer(answer(asked, provisional), HERE)
+            watched.receive_response(answer(asked, provisional), HERE)
         await asyncio.sleep(seconds / 100)
         watched.close()
 
@@ -147,8 +147,8 @@ def test_a_final_answer_after_a_first_one_ends_the_request(monkeypatch):
         watched = Transactions(transport)
         asked = request("BYE")
         watched.ask(asked, HERE, repeat=True)
-        watched.hear_answer(answer(asked, 100), HERE)
-        watched.hear_answer(answer(asked, 200), HERE)
+        watched.receive_response(answer(asked, 100), HERE)
+        watched.receive_response(answer(asked, 200), HERE)
         await asyncio.sleep(0.1)
         watched.close()
 
@@ -240,20 +240,20 @@ def test_who_does_not_know_the_branch_gives_no_call_up(stand_in):
 
 
 def test_the_oldest_transactions_are_forgotten(monkeypatch):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED", 10)
     transport = Transport()
 
     async def run():
         watched = Transactions(transport)
         requests = [request("OPTIONS", branch=f"b{number}") for number in range(40)]
         for each in requests:
-            assert watched.hear_request(each, HERE)
+            assert watched.receive_request(each, HERE)
             watched.answer(answer(each, 200), HERE)
         assert len(watched._answered) <= 10
         # A copy of a new one gets its answer again; one of the oldest is new.
-        assert not watched.hear_request(requests[-1], HERE)
+        assert not watched.receive_request(requests[-1], HERE)
         assert len(transport.written) == 1
-        assert watched.hear_request(requests[0], HERE)
+        assert watched.receive_request(requests[0], HERE)
         watched.close()
 
     asyncio.run(run())
@@ -261,7 +261,7 @@ def test_the_oldest_transactions_are_forgotten(monkeypatch):
 
 @pytest.mark.parametrize("what", ["proxies", "answer"])
 def test_the_oldest_of_long_transactions_are_forgotten(monkeypatch, what):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED_BYTES", 100_000)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED_BYTES", 100_000)
     transport = Transport()
 
     async def run():
@@ -269,15 +269,15 @@ def test_the_oldest_of_long_transactions_are_forgotten(monkeypatch, what):
         proxies = f"Record-Route: <sip:{'p' * 10_000}>\r\n" if what == "proxies" else ""
         requests = [request("INVITE", branch=f"b{number}", more=proxies) for number in range(40)]
         for each in requests:
-            assert watched.hear_request(each, HERE)
+            assert watched.receive_request(each, HERE)
             response = answer(each, 200)
             response.body = b"a" * 10_000 if what == "answer" else b""
             watched.answer(response, HERE)
         kept = list(watched._answered.values())
         assert 4 <= len(kept) <= 11
         assert sum(known.size for known in kept) == watched._answered_bytes <= 120_000
-        assert not watched.hear_request(requests[-1], HERE)
-        assert watched.hear_request(requests[0], HERE)
+        assert not watched.receive_request(requests[-1], HERE)
+        assert watched.receive_request(requests[0], HERE)
         watched.close()
 
     asyncio.run(run())
@@ -286,22 +286,23 @@ def test_the_oldest_of_long_transactions_are_forgotten(monkeypatch, what):
 def test_proxies_of_what_sets_no_call_up_are_not_kept():
     async def run():
         watched = Transactions(Transport())
-        watched.hear_request(request("OPTIONS", more="Record-Route: <sip:p>\r\n"), HERE)
+        watched.receive_request(request("OPTIONS", more="Record-Route: <sip:p>\r\n"), HERE)
         assert [known.proxies for known in watched._answered.values()] == [[]]
 
     asyncio.run(run())
 
 
 def test_a_refusal_that_is_forgotten_is_not_said_again(monkeypatch):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED", 10)
     after = lambda watched: [  # noqa: E731
-        watched.hear_request(request("OPTIONS", branch=f"o{number}"), HERE) for number in range(40)
+        watched.receive_request(request("OPTIONS", branch=f"o{number}"), HERE)
+        for number in range(40)
     ]
     assert said_again(monkeypatch, 20.0, request(), 486, after=after) == 0
 
 
 def test_what_we_have_asked_and_was_answered_is_forgotten(monkeypatch):
-    monkeypatch.setattr(transactions, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(transactions, "MOST_REMEMBERED", 10)
 
     async def run():
         watched = Transactions(Transport())
@@ -310,7 +311,7 @@ def test_what_we_have_asked_and_was_answered_is_forgotten(monkeypatch):
         for number in range(40):
             asked = request("OPTIONS", branch=f"b{number}")
             watched.ask(asked, HERE, repeat=False)
-            watched.hear_answer(answer(asked, 200), HERE)
+            watched.receive_response(answer(asked, 200), HERE)
         assert len(watched._asked) <= 12
         # What still waits stays, however old it is.
         assert any(known.request is waiting for known in watched._asked.values())
@@ -324,6 +325,6 @@ def test_a_second_refusal_takes_the_place_of_the_first(monkeypatch):
 
     def after(watched):
         watched.answer(answer(asked, 487), HERE)
-        watched.hear_request(request("ACK"), HERE)
+        watched.receive_request(request("ACK"), HERE)
 
     assert said_again(monkeypatch, 20.0, asked, 486, after=after) == 0

@@ -37,10 +37,10 @@ def test_a_call_that_is_encrypted_stays_so(stand_in):
     secure = OPUS_SDP.replace("RTP/AVP", "RTP/SAVP") + line
     with between(stand_in, secure=True) as (peer, running, called):
         invite, _, to = answered(peer, called, answer=secure)
-        (bridged,) = set(running.bridge._calls.values())
+        (bridged,) = running.bridge.open_calls
         called.request(invite, "INVITE", 1, body=OPUS_SDP)
         assert "SIP/2.0 488 " in called.hear("SIP")
-        assert bridged._callee.socket._is_secure
+        assert bridged.callee.socket._is_secure
         # The refusal is of that change alone.
         called.request(invite, "INVITE", 2, body=secure)
         assert "RTP/SAVP" in called.hear("SIP/2.0 200")
@@ -50,12 +50,12 @@ def test_a_call_that_is_encrypted_stays_so(stand_in):
 def test_what_is_too_long_for_udp_comes_over_tcp_and_belongs_to_the_call(stand_in):
     with between(stand_in) as (peer, running, called), over_tcp(running) as ask:
         invite, _, to = answered(peer, called)
-        (bridged,) = set(running.bridge._calls.values())
+        (bridged,) = running.bridge.open_calls
         moved = SDP.replace("40000", "40002") + f"a=x:{'y' * 1400}\r\n"
         change = peer.request("INVITE", body=moved, to=to, number=2)
         assert ask(change) == "SIP/2.0 200 OK"
         ask(peer.request("ACK", to=to, number=2), is_answered=False)
-        assert bridged._caller.media.address == ("127.0.0.1", 40002)
+        assert bridged.caller.media.address == ("127.0.0.1", 40002)
         # That of another call is refused, and so is the call itself by another way.
         change = peer.request("INVITE", body=moved, to=";tag=other", number=3)
         assert ask(change) == "SIP/2.0 481 Call/Transaction Does Not Exist"
@@ -123,7 +123,7 @@ def test_a_refusal_stays_when_the_call_is_given_up_behind_it(running, peer):
 def test_a_late_copy_of_an_older_acknowledgement_says_nothing_of_a_newer_answer(stand_in):
     with between(stand_in) as (peer, running, called):
         _, _, to = answered(peer, called)
-        (bridged,) = set(running.bridge._calls.values())
+        (bridged,) = running.bridge.open_calls
         for number, port, late in ((2, 41000, 1), (3, 41002, 2)):
             # It asks for what we propose; its answer is in the ACK.
             peer.send(peer.request("INVITE", to=to, number=number))
@@ -133,6 +133,6 @@ def test_a_late_copy_of_an_older_acknowledgement_says_nothing_of_a_newer_answer(
             # Until its own comes, the answer is said again.
             assert peer.final()[0] == 200
             peer.send(peer.request("ACK", to=to, number=number, body=moved))
-            running.until(lambda there=port: bridged._caller.media.address[1] == there)
+            running.until(lambda there=port: bridged.caller.media.address[1] == there)
         hang_up(peer, to, number=4)
         called.answer(called.hear("BYE"), 200)

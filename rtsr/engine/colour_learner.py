@@ -14,7 +14,6 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.arguments import check_colour
 from rtsr.colour.auto import LEAD_IN_HOPS, AutoColour, Excerpt, Lesson
 from rtsr.colour.bands import CUTOFFS_HZ, NARROW_RATES
 from rtsr.colour.colour import Colour
@@ -211,8 +210,19 @@ def resolve_colour(
             )
         colour.bind(_learner_of(model))
     else:
-        check_colour(colour, model)
+        _check_colour(colour, model)
     return colour
+
+
+def _check_colour(colour: Colour | None, model: Model) -> None:
+    """Raise :class:`ArgumentError` unless a colour is one, and was learnt for this model."""
+    if colour is None:
+        return
+    if not isinstance(colour, Colour):
+        raise ArgumentError(
+            f"A colour comes from learn_colour or read_colour; this is a {type(colour).__name__}."
+        )
+    colour.check_weights(model.metadata.name, model.metadata.weights_sha256)
 
 
 _learners: weakref.WeakValueDictionary[str, ModelLearner] = weakref.WeakValueDictionary()

@@ -96,7 +96,7 @@ def test_without_a_connection_requests_go_to_the_callers_contact(stand_in):
     with between(stand_in, caller=TcpPeer) as (peer, running, called):
         invite, _, _ = answered(peer, called)
         peer.drop()
-        running.until(lambda: not running.bridge._agent.tcp.transport._open)
+        running.until(lambda: not running.bridge.agent.tcp.transport._open)
         called.request(invite, "BYE", 2)
         peer.accept()
         bye = peer.asked("BYE")
@@ -106,7 +106,7 @@ def test_without_a_connection_requests_go_to_the_callers_contact(stand_in):
 
 def test_a_connection_to_which_a_call_has_moved_stays(stand_in, monkeypatch):
     monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.4)
-    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.1)
     with between(stand_in, caller=TcpPeer) as (peer, _, called):
         invite, _, to = answered(peer, called)
         peer.drop()
@@ -126,7 +126,7 @@ def test_a_called_end_that_has_closed_is_reached_at_its_contact(stand_in):
         _, _, to = answered(peer, called)
         called.port = port
         called.drop()
-        running.until(lambda: not running.bridge._agent.tcp.transport._connections)
+        running.until(lambda: not running.bridge.agent.tcp.transport._connections)
         peer.send(peer.request("BYE", to=to, number=2))
         other.accept()
         other.answer(other.hear("BYE"), 200)
@@ -140,7 +140,7 @@ def test_a_called_end_whose_contact_does_not_answer_is_reached_where_it_was_call
         _, _, to = answered(peer, called)
         called.port = port
         called.drop()
-        running.until(lambda: not running.bridge._agent.tcp.transport._connections)
+        running.until(lambda: not running.bridge.agent.tcp.transport._connections)
         peer.send(peer.request("BYE", to=to, number=2))
         called.accept()
         called.answer(called.hear("BYE"), 200)
@@ -191,7 +191,7 @@ def test_an_answer_takes_the_newest_connection_of_its_call_where_its_own_is_gone
     with between(stand_in, caller=TcpPeer) as (peer, running, called):
         invite, to = ring(peer, called)
         peer.drop()
-        running.until(lambda: not running.bridge._agent.tcp.transport._open)
+        running.until(lambda: not running.bridge.agent.tcp.transport._open)
         peer.connect()
         peer.send(peer.request("OPTIONS", to=to, number=2))
         assert peer.final()[0] == 200
@@ -212,7 +212,7 @@ def test_a_called_end_that_answers_on_another_connection_is_reached_there(stand_
         called.accept()
         invite = called.hear("INVITE")
         called.drop()
-        running.until(lambda: not running.bridge._agent.tcp.transport._connections)
+        running.until(lambda: not running.bridge.agent.tcp.transport._connections)
         called.connect(running.port)
         called.answer(invite, 200, OPUS_SDP)
         called.hear("ACK")
@@ -290,7 +290,7 @@ def test_connections_that_we_have_opened_are_closed_once_they_are_idle(
 ):
     monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.5)
     monkeypatch.setattr(tcp, "FIRST_MESSAGE_SECONDS", 0.1)
-    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
 
     async def run():
         async with reaching(1) as (transport, (there,), ends):
@@ -351,7 +351,7 @@ def test_many_connections_that_we_open_at_once_are_limited(monkeypatch):
 
 def test_the_connection_to_a_registrar_stays_though_nothing_comes(monkeypatch):
     monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
 
     async def run():
         async def take(reader, writer):

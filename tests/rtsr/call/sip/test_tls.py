@@ -202,7 +202,7 @@ def test_without_a_certificate_calls_go_out_over_tls_and_none_come(stand_in, aut
 def test_a_certificate_that_was_renewed_is_shown_and_half_of_one_is_not(
     stand_in, authority, monkeypatch, caplog, before, after
 ):
-    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
     files = authority.certificate("127.0.0.1", name="bridge", kind=before)
     with Running(str(stand_in), tls=TlsSettings(ServerCertificate(*files), 0)) as running:
         port = running.tls_port

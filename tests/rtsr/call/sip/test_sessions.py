@@ -18,6 +18,8 @@ from rtsr.call import engine as engine_module
 from rtsr.call.sip import leg as leg_module
 from rtsr.call.sip import tcp
 
+pytestmark = pytest.mark.clocked
+
 
 def origin(text):
     """The line of a description that says which version of it this is."""
@@ -99,8 +101,8 @@ def test_we_refresh_a_callers_session_by_what_it_takes(stand_in, short):
                 peer.asked("ACK").split("CSeq: ")[1].split()[0]
                 == (invite.split("CSeq: ")[1].split()[0])
             )
-        (bridged,) = set(running.bridge._calls.values())
-        assert bridged._caller.media.address == ("127.0.0.1", 40002)
+        (bridged,) = running.bridge.open_calls
+        assert bridged.caller.media.address == ("127.0.0.1", 40002)
         peer.answer(peer.asked("INVITE"), 491)
         hang_up(peer, to, number=3)
         called.answer(called.hear("BYE"), 200)
@@ -191,7 +193,7 @@ def test_who_asks_within_a_call_hears_whether_it_is_still_on(running, peer):
 @pytest.fixture
 def impatient(monkeypatch):
     """Who is silent for 0.2 s is asked whether it is there."""
-    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "WATCH_SECONDS", 0.05)
     monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.2)
     monkeypatch.setattr(leg_module, "ANSWER_SECONDS", 0.8)
 
@@ -344,7 +346,7 @@ def over_tcp(stream, message):
 def test_connections_that_bring_no_message_are_closed_those_of_calls_are_not(stand_in, monkeypatch):
     monkeypatch.setattr(tcp, "FIRST_MESSAGE_SECONDS", 0.3)
     monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.6)
-    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.1)
     with between(stand_in) as (peer, running, called):
 
         def connected():
@@ -391,7 +393,7 @@ def test_connections_are_limited_and_the_one_idle_for_longest_makes_room(
     streams.append(socket.create_connection(("127.0.0.1", running.port), 5.0))
     assert over_tcp(streams[4], peer.request("OPTIONS")) == "SIP/2.0 200 OK"
     assert is_closed(streams[2], 1.0)
-    monkeypatch.setattr(running.bridge._agent.tcp.transport, "carries_call", lambda address: True)
+    monkeypatch.setattr(running.bridge.agent.tcp.transport, "carries_call", lambda address: True)
     with socket.create_connection(("127.0.0.1", running.port), 5.0) as refused:
         assert is_closed(refused, 1.0)
     assert over_tcp(streams[3], peer.request("OPTIONS")) == "SIP/2.0 200 OK"
@@ -401,14 +403,14 @@ def test_connections_are_limited_and_the_one_idle_for_longest_makes_room(
 
 def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypatch):
     monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(tcp, "_SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr(tcp, "_MOST_UNREAD_BYTES", 1 << 30)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "MOST_UNREAD_BYTES", 1 << 30)
     with between(stand_in) as (peer, running, _), socket.socket() as stream:
         request = peer.request("OPTIONS").replace(b"/UDP", b"/TCP")
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stream.connect(("127.0.0.1", running.port))
         stream.sendall(request)
-        accepted = running.bridge._agent.tcp.transport._open
+        accepted = running.bridge.agent.tcp.transport._open
         running.until(lambda: accepted)
         (connected,) = accepted
         connection = connected.writer.transport
@@ -422,7 +424,7 @@ def test_who_has_left_answers_unread_keeps_no_connection_open(stand_in, monkeypa
 
 
 def test_who_asks_without_reading_the_answers_is_cut_off(running, peer, monkeypatch):
-    monkeypatch.setattr(tcp, "_MOST_UNREAD_BYTES", 1 << 16)
+    monkeypatch.setattr(tcp, "MOST_UNREAD_BYTES", 1 << 16)
     requests = 100 * peer.request("OPTIONS").replace(b"/UDP", b"/TCP")
     with socket.socket() as stream:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

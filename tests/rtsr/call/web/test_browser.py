@@ -24,7 +24,10 @@ from turns import beginning_db, in_turns, onsets
 
 pytest.importorskip("aiortc", reason='calls need the extra "call", and Python 3.11 or newer')
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+pytestmark = [
+    pytest.mark.clocked,
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
+]
 
 RECORD = """
 new Promise((done) => {

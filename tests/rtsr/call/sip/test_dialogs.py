@@ -29,15 +29,17 @@ from rtsr.call.sip.description import Unacceptable, read_answer, read_offer
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.errors import RtsrError
 
+pytestmark = pytest.mark.clocked
+
 
 def test_who_gives_up_before_the_target_is_called_frees_the_place(running, peer, monkeypatch):
-    find = running.bridge._agent.find
+    find = running.bridge.agent.find
 
     async def slow(target):
         await asyncio.sleep(0.4)
         return await find(target)
 
-    monkeypatch.setattr(running.bridge._agent, "find", slow)
+    monkeypatch.setattr(running.bridge.agent, "find", slow)
     before = len(running.callee.calls)
     peer.send(peer.request("INVITE", body=SDP, branch="z9hG4bKsoon"))
     running.until(lambda: running.bridge.calls == 1)
@@ -141,11 +143,11 @@ def test_a_call_that_cannot_be_taken_is_forgotten(running, peer, monkeypatch):
     def fail(incoming):
         raise ValueError("no number")
 
-    monkeypatch.setattr(agent_module, "_TIMER_H", 0.2)
+    monkeypatch.setattr(agent_module, "TIMER_H", 0.2)
     monkeypatch.setattr(bridge_module, "_hops_left", fail)
     peer.send(peer.request("INVITE", body=SDP))
     assert peer.final()[0] == 400
-    agent = running.bridge._agent.udp
+    agent = running.bridge.agent.udp
     running.until(lambda: agent.get_call(f"c1-{peer.port}") is None)
 
 
@@ -432,7 +434,7 @@ def test_who_hangs_up_says_why(stand_in, reason):
 @pytest.mark.parametrize("dtx", [False, True])
 @pytest.mark.parametrize("form", ["opus", "PCMU"])
 def test_who_is_put_on_hold_goes_on_getting_packets(stand_in, monkeypatch, form, dtx):
-    monkeypatch.setattr(engine_module, "_WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(engine_module, "WATCH_SECONDS", 0.1)
     caller, listener = Media(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener.bind(("127.0.0.1", 0))
     listener.settimeout(1.0)
@@ -506,10 +508,10 @@ def test_the_narrow_end_is_enhanced_whichever_that_is_by_now(stand_in, status, c
             called.request(invite, "ACK", number)
         engine = running.engine
 
-        (call,) = set(running.bridge._calls.values())
-        narrow = call._caller if end == "opus" else call._callee
-        running.until(lambda: engine.lines == [narrow.line] and narrow.line.path.stream.cutoff_hz)
-        assert call._callee.media.form.name == end
+        (call,) = running.bridge.open_calls
+        narrow = call.caller if end == "opus" else call.callee
+        running.until(lambda: engine.lines == (narrow.line,) and narrow.line.path.stream.cutoff_hz)
+        assert call.callee.media.form.name == end
         assert engine.batch.free == 0
         assert engine.taken == 1
         hang_up(peer, tag_of(final))
@@ -569,7 +571,7 @@ def test_a_description_that_cannot_be_read_is_refused_on_both_ends(stand_in):
 
 
 def test_who_was_refused_may_call_again_under_the_same_name(stand_in, monkeypatch):
-    monkeypatch.setattr(agent_module, "_TIMER_H", 0.3)
+    monkeypatch.setattr(agent_module, "TIMER_H", 0.3)
     with between(stand_in, calls=1) as (peer, _, called):
         peer.send(peer.request("INVITE", body=SDP.replace("PCMU", "GSM").replace(" 0 ", " 3 ")))
         status, _ = peer.final()
@@ -701,10 +703,10 @@ def test_an_end_that_answers_with_another_number_is_heard_under_both(stand_in, n
         while (rtp := RtpPacket.parse(media.caller.recv(2000))).payload_type != 101:
             pass
         assert struct.unpack("!BBH", rtp.payload)[2] == 800
-        (call,) = set(running.bridge._calls.values())
-        assert call._callee.line.path.receiver.counts.malformed == 0
-        assert call._callee.line.path.receiver.counts.received > 10
-        assert call._callee.reports._reception is not None
+        (call,) = running.bridge.open_calls
+        assert call.callee.line.path.receiver.counts.malformed == 0
+        assert call.callee.line.path.receiver.counts.received > 10
+        assert call.callee.reports._reception is not None
         hang_up(peer, to)
         called.answer(called.hear("BYE"), 200)
         sound.close()
@@ -722,9 +724,9 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         other = OPUS_SDP.replace("40002", "40004").replace("AVP 96 101", "AVP 111 112")
         other = other.replace("rtpmap:96", "rtpmap:111").replace("rtpmap:101", "rtpmap:112")
         called.request(invite, "ACK", 5, other)
-        (call,) = set(running.bridge._calls.values())
-        running.until(lambda: call._callee.socket._source.address == ("127.0.0.1", 40004))
-        path = call._callee.line.path
+        (call,) = running.bridge.open_calls
+        running.until(lambda: call.callee.socket._source.address == ("127.0.0.1", 40004))
+        path = call.callee.line.path
         running.until(lambda: path.event_rates == {101: 48000, 112: 48000})
         assert set(path.receiver.formats) == {96, 101, 111, 112}
         called.request(invite, "UPDATE", 6)
@@ -737,7 +739,7 @@ def test_the_called_end_asks_for_our_proposal_pauses_and_keeps_the_session_alive
         called.request(invite, "INVITE", 77, old)
         assert "a=recvonly" in called.hear("SIP/2.0 200")
         called.request(invite, "ACK", 77)
-        assert call._callee.socket._source.address == ("127.0.0.1", 40002)
+        assert call.callee.socket._source.address == ("127.0.0.1", 40002)
         # What cannot be is refused; the call goes on.
         called.request(invite, "UPDATE", 78, OPUS_SDP.replace("opus", "GSM"))
         called.hear("SIP/2.0 488")
@@ -761,9 +763,9 @@ def test_a_caller_who_proposes_nothing_is_asked(stand_in):
         to = tag_of(text)
         peer.send(peer.request("ACK", to=to, body=media.offer()))
         running.until(lambda: running.engine.calls == 1)
-        (call,) = set(running.bridge._calls.values())
+        (call,) = running.bridge.open_calls
         # What we have proposed may come, too.
-        assert {0, 8, 9, 96, 101, 102} <= set(call._caller.line.path.receiver.formats)
+        assert {0, 8, 9, 96, 101, 102} <= set(call.caller.line.path.receiver.formats)
         assert len(media.say(media_port(invite), 12)) >= 8
         # On hold, and back with an INVITE that asks what we propose.
         peer.send(peer.request("INVITE", body=media.offer("sendonly"), to=to, number=2))
@@ -783,7 +785,7 @@ def test_a_caller_who_proposes_nothing_is_asked(stand_in):
 
 @pytest.mark.parametrize("answer", ["", SDP.replace("PCMU", "GSM"), "v=0\r\nm=audio x\r\n", None])
 def test_a_caller_who_proposes_and_answers_nothing_is_hung_up(stand_in, monkeypatch, answer):
-    monkeypatch.setattr(bridge_module, "_ACK_SECONDS", 0.3)
+    monkeypatch.setattr(bridge_module, "ACK_SECONDS", 0.3)
     with between(stand_in) as (peer, _, called):
         peer.send(peer.request("INVITE"))
         called.answer(called.hear("INVITE"), 200, OPUS_SDP)

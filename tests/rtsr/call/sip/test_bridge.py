@@ -46,6 +46,8 @@ from rtsr.call.sip.udp import UdpTransport
 from rtsr.cli.app import app
 from rtsr.errors import RtsrError
 
+pytestmark = pytest.mark.clocked
+
 _REASON = phones.why_not()
 needs_phones = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 
@@ -169,7 +171,7 @@ def pair_of_ports():
 
 @pytest.mark.parametrize("shares_port", [False, True], ids=["next port", "same port"])
 def test_both_ends_are_told_what_was_lost_and_tell_it(running, peer, monkeypatch, shares_port):
-    monkeypatch.setattr(media_socket, "_REPORT_SECONDS", 0.3)
+    monkeypatch.setattr(media_socket, "REPORT_SECONDS", 0.3)
     before = running.engine.totals()
     heard = len(running.callee.heard)
     media, control, port = pair_of_ports()
@@ -373,7 +375,7 @@ def test_a_full_bridge_says_503(running, peer):
 
 
 def test_nothing_stays_of_calls_that_are_over(stand_in, monkeypatch):
-    monkeypatch.setattr(agent_module, "_TIMER_H", 0.2)
+    monkeypatch.setattr(agent_module, "TIMER_H", 0.2)
     with Running(str(stand_in), calls=1) as running:
         peer = Peer(running.port)
         for number in range(5):
@@ -385,11 +387,11 @@ def test_nothing_stays_of_calls_that_are_over(stand_in, monkeypatch):
                 hang_up(peer, to, call)
             else:  # we hang up
                 peer.send(peer.request("ACK", to=to, call=call))
-                for each in set(running.bridge._calls.values()):
+                for each in running.bridge.open_calls:
                     running.loop.call_soon_threadsafe(each.end, "the test is over")
                 running.until(lambda: running.bridge.calls == 0)
                 assert peer._socket.recv(65535).startswith(b"BYE")
-        agents = running.bridge._agent.agents
+        agents = running.bridge.agent.agents
         running.until(lambda: not any(each._calls or each.uac._calls for each in agents))
         running.until(lambda: running.engine.batch.free == 1)
         peer.close()
@@ -543,7 +545,7 @@ def test_messages_that_are_none_harm_nobody(running, data):
                 peer.send(peer.request("ACK", to=f";tag={tag}"))
                 peer.send(peer.request("BYE", to=f";tag={tag}", number=2))
     peer.close()
-    for call in set(running.bridge._calls.values()):
+    for call in running.bridge.open_calls:
         running.loop.call_soon_threadsafe(call.end, "the test is over")
     running.until(lambda: running.bridge.calls == 0)
     well = Peer(running.port)
@@ -724,7 +726,7 @@ def test_a_registrar_that_keeps_nothing_refuses(kept):
 
 def test_a_registrar_that_was_away_is_asked_again(monkeypatch, caplog):
     caplog.set_level("INFO", "rtsr.call")
-    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(agent_module, "REGISTER_AGAIN_SECONDS", 0.1)
     seen = asyncio.run(registered([200, 503, 503, 200], expires=1, seconds=1.6))
     # Twice for each answer, as it asks for the password.
     assert len([1 for _, expires in seen if expires == "1"]) >= 8
@@ -735,7 +737,7 @@ def test_a_registrar_that_was_away_is_asked_again(monkeypatch, caplog):
 
 
 def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch):
-    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(agent_module, "REGISTER_AGAIN_SECONDS", 0.1)
 
     def fail(registration):
         registration.on_expired(registration)
@@ -747,7 +749,7 @@ def test_a_registration_that_fails_twice_at_once_is_asked_again_once(monkeypatch
 
 
 def test_a_registrar_that_has_moved_is_asked_where_it_is_now(monkeypatch):
-    monkeypatch.setattr(agent_module, "_REGISTER_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(agent_module, "REGISTER_AGAIN_SECONDS", 0.1)
 
     def move(registration):
         # Its name led there before.

@@ -199,6 +199,7 @@ def _new_peer():
     return asyncio.run(make())
 
 
+@pytest.mark.clocked
 def test_pcmu_goes_in_and_full_band_opus_comes_out(server):
     reports = [f"rtsr_{name}_seconds_count" for name in ("far_jitter", "round_trip")]
     before = [server.metric(name) for name in reports]
@@ -301,6 +302,7 @@ def test_a_client_that_hangs_up_by_itself_makes_room(server):
     asyncio.run(run())
 
 
+@pytest.mark.clocked
 @pytest.mark.parametrize("asks", [True, False], ids=["asks", "does not ask"])
 def test_a_caller_who_asks_for_dtx_is_not_sent_silence(server, asks):
     def unsent():
@@ -326,6 +328,7 @@ def test_a_caller_who_asks_for_dtx_is_not_sent_silence(server, asks):
     assert (unsent() > before) is asks
 
 
+@pytest.mark.clocked
 def test_nothing_is_sent_that_nobody_would_read(server):
     """A camera's picture and a second microphone would be decoded, and kept."""
 
@@ -343,6 +346,7 @@ def test_nothing_is_sent_that_nobody_would_read(server):
     assert asyncio.run(run()) == ["sendonly", "recvonly", "inactive", "inactive"]
 
 
+@pytest.mark.clocked
 def test_a_browser_is_sent_no_more_bits_than_it_asks_for(server):
     async def run():
         client = Client()
@@ -388,6 +392,7 @@ def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(bat
     assert now["lost_share"] == 0.02
 
 
+@pytest.mark.clocked
 def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):
     pytest.importorskip("rtmidi", reason="python-rtmidi is not installed")
     if shutil.which("jackd") is None:

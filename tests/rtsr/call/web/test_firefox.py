@@ -11,7 +11,10 @@ from server import TOKEN, running_server
 
 pytest.importorskip("aiortc", reason='calls need the extra "call", and Python 3.11 or newer')
 
-pytestmark = pytest.mark.skipif(firefox() is None, reason="there is no Firefox here")
+pytestmark = [
+    pytest.mark.clocked,
+    pytest.mark.skipif(firefox() is None, reason="there is no Firefox here"),
+]
 
 STATE = "document.getElementById('state').textContent"
 
