@@ -67,7 +67,7 @@ def quality_command(
     ] = False,
     tables_only: Annotated[
         bool,
-        typer.Option("--tables-only", help="No timing, no probes, no pictures: the quickest."),
+        typer.Option("--tables-only", help="No timing, no pictures: the quickest."),
     ] = False,
     picture: Annotated[
         list[str] | None,

@@ -31,7 +31,6 @@ from rtsr.train.replicate import frame_matrix
 from rtsr_bench.corpus import read_first_channel
 from rtsr_bench.files import write_text
 from rtsr_bench.processes import environment, thread_limits
-from rtsr_bench.quality import probes
 from rtsr_bench.quality.baseline import RidgeBaseline
 from rtsr_bench.quality.systems import BASELINE, MODEL, System, digest_of
 
@@ -74,28 +73,8 @@ class ClipJob:
             return compare_files(self.reference, output, self.cutoff_hz, self.metrics).metrics
 
 
-@dataclass(frozen=True)
-class ProbeJob:
-    """See :func:`rtsr_bench.quality.probes.probe`."""
-
-    system: System
-    sources: tuple[Path, ...]
-
-    def key(self) -> str:
-        """Return a digest of everything that the result depends on."""
-        return _key(MODEL, "probe", self.system.digest, *map(digest_of, self.sources))
-
-    def run(self) -> Values:
-        """Differences by block length, and the level in silence."""
-        return probes.probe(self.system.source, self.sources)
-
-
-#: one piece of work whose result is a row of numbers
-Job = ClipJob | ProbeJob
-
-
 def run_all(
-    jobs: Sequence[Job],
+    jobs: Sequence[ClipJob],
     results: Path,
     workers: int,
     progress: Callable[[int], None] | None = None,
@@ -137,7 +116,7 @@ def run_all(
 
 
 def _run_in_processes(
-    jobs: Sequence[Job], waiting: Sequence[int], workers: int
+    jobs: Sequence[ClipJob], waiting: Sequence[int], workers: int
 ) -> Iterator[tuple[int, Values | Failed]]:
     if not waiting:
         return
@@ -169,7 +148,7 @@ def _run_in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(job: Job) -> Values | Failed:
+def _run(job: ClipJob) -> Values | Failed:
     """Return a job's result, or what stopped it: not every error can be sent home."""
     # ViSQOL says for every clip which of its patches it left out.
     logging.getLogger("visqol").setLevel(logging.ERROR)
@@ -212,7 +191,7 @@ def source_digest(kind: str) -> str:
     for room in _OF_METRICS:
         files |= {*(package / room).rglob("*.py")}
     if kind == MODEL:
-        files |= {*kernels.glob("*.py"), _source_of(probes.probe)}
+        files |= {*kernels.glob("*.py")}
         files |= {
             file
             for file in package.rglob("*.py")

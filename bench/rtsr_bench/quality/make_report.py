@@ -2,7 +2,7 @@
 
 Results are kept in the work folder as they come, so that a report which was interrupted goes on
 where it stopped, and a later one with one more model computes only what is new. Of several corpora
-all get tables; speed, probes, conditions and spectrograms are of the first.
+all get tables; speed, streaming, conditions and spectrograms are of the first.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from rtsr_bench.quality import conditions, pictures, report
 from rtsr_bench.quality.baseline import BASELINES, baseline_path
 from rtsr_bench.quality.card import check_enough, write_cards
 from rtsr_bench.quality.corpora import Corpus, check_names, prepare_corpus
-from rtsr_bench.quality.plan import CLIPS, CONDITIONS, PROBES, degrade, score_everything
-from rtsr_bench.quality.probes import real_time_factor
+from rtsr_bench.quality.plan import CLIPS, CONDITIONS, degrade, score_everything
 from rtsr_bench.quality.results import conditions_part, cutoffs_part, plain
 from rtsr_bench.quality.systems import (
     MODEL,
@@ -32,10 +31,11 @@ from rtsr_bench.quality.systems import (
     SystemFacts,
     choose_systems,
     describe_system,
+    stream_part,
 )
 from rtsr_kernels.resample import SUPPORTED_RATES
 
-FORMAT = 3
+FORMAT = 4
 CUTOFFS = (4000.0, 8000.0, 12000.0)
 CONDITION_SECONDS = 3.0
 
@@ -144,7 +144,6 @@ def _score(
         asked.jobs,
         show,
         degraded=degrade(corpora[0], part, show) if asked.conditions else None,
-        is_probed=not asked.tables_only,
     )
     content: dict[str, Any] = plain(
         {
@@ -166,7 +165,6 @@ def _score(
                 for corpus in corpora
             ],
             "failed": failed,
-            "probes": found.get(PROBES, {}),
             "conditions": conditions_part(found.get(CONDITIONS, {}), names, part),
             "pictures": [],
         }
@@ -214,10 +212,14 @@ def _describe(
         show("timing" if is_timed else "describing", done, len(systems))
         described = describe_system(system, list(corpus.inputs))
         if is_timed and system.kind == MODEL:
-            speed = {
-                round(2.0 * hz): real_time_factor(system.source, next(iter(files.values())))
+            found = {
+                round(2.0 * hz): stream_part(system.source, next(iter(files.values())))
                 for hz, files in corpus.inputs.items()
             }
-            described = replace(described, real_time=speed)
+            described = replace(
+                described,
+                real_time={rate: speed for rate, (speed, _) in found.items()},
+                streaming={rate: difference for rate, (_, difference) in found.items()},
+            )
         facts[system.name] = described
     return facts

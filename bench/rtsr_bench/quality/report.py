@@ -1,4 +1,4 @@
-"""The quality report as text: tables of medians, what each system costs, what was probed."""
+"""The quality report as text: tables of medians, and what each system costs."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines += against_baselines(report)
     lines += _precisions(report)
     lines += ["", "Metrics:", "", *_legend(report["metrics"])]
-    if report["probes"]:
-        lines += ["", "## Streaming minus offline, and silence", "", *_probe_table(report)]
     if report["conditions"]:
         lines += ["", "## The same sound, degraded in other ways", "", *_conditions(report)]
     if report["pictures"]:
@@ -194,14 +192,17 @@ def _systems_table(report: Mapping[str, Any]) -> Table:
                 NOTHING if facts["file_bytes"] is None else f"{facts['file_bytes'] / 1e6:.2f}",
                 NOTHING if facts["parameters"] is None else f"{facts['parameters']:,}",
                 _each(facts["real_time"], "{:.1f}"),
+                # Reports of format 3 and before have a table of it instead.
+                _each(facts.get("streaming", {}), "{:g}"),
                 _each(facts["latency_ms"], "{:.2f}"),
             ]
         )
-    head = ["system", "precision", "file, MB", "parameters", "x real time", "latency, ms"]
+    costs = ["x real time", "streaming", "latency, ms"]
+    head = ["system", "precision", "file, MB", "parameters", *costs]
     note = (
-        f"The last two depend on the input rate ({kilohertz} kHz). Times are those of the whole "
-        "chain with one thread and blocks of 10 ms. Latency is algorithmic: "
-        "resampler, hop and overlap."
+        f"The last three depend on the input rate ({kilohertz} kHz). Times are those of the whole "
+        "chain with one thread and blocks of 10 ms. Streaming: the largest difference of a sample "
+        "between odd blocks and one long one. Latency is algorithmic: resampler, hop and overlap."
     )
     return [*table(head, rows), "", note]
 
@@ -219,25 +220,6 @@ def _domain_tables(rows: Mapping[str, Any], metrics: Sequence[str]) -> Table:
             ]
             lines += [*table(["system", *part], cells), ""]
     return lines[:-1]
-
-
-def _probe_table(report: Mapping[str, Any]) -> Table:
-    rows = []
-    names = list(next(iter(next(iter(report["probes"].values())).values())))
-    for cutoff, systems in report["probes"].items():
-        for system, values in systems.items():
-            cells = [
-                number(name, values[name]) if name == "silence_dbfs" else _figure(values[name])
-                for name in names
-            ]
-            rows.append([_kilohertz(cutoff), system, *cells])
-    note = (
-        "Largest absolute difference of any output sample between one long block and blocks of "
-        "so many samples; and the level in a second of digital silence between two loud parts, "
-        "without its first and last 10 ms (-120 is the least that is told). The worst clip of one "
-        "per domain, one second of each."
-    )
-    return [*table(["cutoff", "system", *names], rows), "", note]
 
 
 def _conditions(report: Mapping[str, Any]) -> Table:
@@ -291,11 +273,10 @@ def _legend(metrics: Sequence[str]) -> Table:
     return table(["metric", "meaning", "better"], rows)
 
 
-def _each(values: Mapping[Any, float | None], form: str) -> str:
+def _each(values: Mapping[Any, float | str | None], form: str) -> str:
     """All figures, or one where all are the same."""
-    texts = [NOTHING if value is None else form.format(value) for value in values.values()]
+    texts = [
+        value if isinstance(value, str) else NOTHING if value is None else form.format(value)
+        for value in values.values()
+    ]
     return " / ".join(texts if len(set(texts)) > 1 else texts[:1]) or NOTHING
-
-
-def _figure(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"

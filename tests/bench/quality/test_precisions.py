@@ -65,7 +65,6 @@ def test_the_report_says_where_quality_does_not_hold(worse: float, verdict: str)
             {"name": "c", "clips": {"speech": 1}, "left_out": {}, "cutoffs": {"4000": scored}}
         ],
         "failed": [],
-        "probes": {},
         "conditions": {},
         "pictures": [],
     }
