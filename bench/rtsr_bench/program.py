@@ -20,7 +20,6 @@ _COMMANDS = {
     "baseline": "rtsr_bench.quality.command:baseline_command",
     "artefacts": "rtsr_bench.quality.command:artefacts_command",
     "colour": "rtsr_bench.quality.command:colour_command",
-    "hires": "rtsr_bench.quality.command:hires_command",
     "bandwidth": "rtsr_bench.bandwidth.command:bandwidth_command",
     "soak": "rtsr_bench.soak.command:soak_command",
     "stalls": "rtsr_bench.soak.command:stalls_command",
