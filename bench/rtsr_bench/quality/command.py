@@ -69,12 +69,6 @@ def quality_command(
         bool,
         typer.Option("--tables-only", help="No timing, no pictures: the quickest."),
     ] = False,
-    picture: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--picture", help="Draw clips with this in their names; else one of each domain."
-        ),
-    ] = None,
     into_cards: Annotated[
         bool,
         typer.Option(
@@ -120,7 +114,6 @@ def quality_command(
         seconds=seconds,
         conditions=conditions,
         tables_only=tables_only,
-        pictures=tuple(picture or ()),
         into_cards=into_cards,
         tuned_on=tuned_on,
         jobs=jobs,

@@ -55,7 +55,6 @@ class Request:
     seconds: float = MAX_SECONDS
     conditions: bool = False
     tables_only: bool = False
-    pictures: Sequence[str] = ()
     into_cards: bool = False
     tuned_on: bool = False
     jobs: int = 1
@@ -90,15 +89,12 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
             for source in asked.data
         ]
         first, lowest = corpora[0], min(cutoffs)
-        drawn = []
-        if not asked.tables_only:
-            drawn = pictures.choose_clips(first.references, lowest, asked.pictures)
         content = _score(asked, systems, corpora, names, show)
         # From here on the report's files are replaced one by one; it is whole when this is back.
         (asked.out / "quality.md").unlink(missing_ok=True)
         if not asked.tables_only:
             content["pictures"] = pictures.save_spectrograms_of_clips(
-                asked.out, drawn, systems, first.references, first.inputs[lowest], lowest, show
+                asked.out, systems, first.references, first.inputs[lowest], lowest, show
             )
     page = report.markdown(content)
     write_json(asked.out / "quality.json", content)
@@ -110,10 +106,6 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
 
 def _check(asked: Request) -> None:
     """Refuse what contradicts itself before anything takes time."""
-    if asked.tables_only and asked.pictures:
-        raise ArgumentError(
-            "With --tables-only nothing is drawn; leave out --picture or --tables-only."
-        )
     check_names(asked.data)
     cards = _files(asked.models)
     if asked.into_cards and not (cards and all(file.is_file() for file in cards)):
