@@ -16,7 +16,6 @@ import pytest
         (["baseline", ".", "--seconds-per-file", "nan"], "'--seconds-per-file'"),
         (["bandwidth", ".", "--minutes", "inf"], "'--minutes'"),
         (["train-step", "--frames", "19"], "'--frames'"),
-        (["colour", "found.json", "--print", "--json", "again.json"], "leave out --json"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

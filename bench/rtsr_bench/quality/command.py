@@ -16,9 +16,7 @@ _Work = Annotated[Path, typer.Option("--work", help="Folder for inputs and resul
 _Cutoffs = Annotated[
     list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
 ]
-_Model = Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")]
 _Json = Annotated[Path | None, typer.Option("--json", help="Also write all values.")]
-_Plot = partial(typer.Option, "--plot", metavar="PNG")
 
 
 def quality_command(
@@ -222,46 +220,3 @@ def artefacts_command(
         typer.echo(f"not scored: {clip}: {why}")
     if json_file is not None:
         write_json(json_file, report)
-
-
-def colour_command(
-    corpus: Annotated[
-        Path, typer.Argument(help="Folder of recordings, or with --print a file of --json.")
-    ],
-    model: _Model = "small",
-    rate: Annotated[
-        int, typer.Option("--rate", metavar="HZ", help="Sample rate of the input.")
-    ] = 8000,
-    per_domain: Annotated[
-        int | None,
-        typer.Option("--per-domain", min=1, metavar="N", help="Only N recordings of each domain."),
-    ] = None,
-    print_again: Annotated[
-        bool, typer.Option("--print", help="Print the table of a file of --json once more.")
-    ] = False,
-    picture: Annotated[Path | None, _Plot(help="Also draw the changes of ViSQOL.")] = None,
-    json_file: _Json = None,
-) -> None:
-    """Say what a colour is worth: learnt of the beginning, by itself, of a wrong source, oracle."""
-    from rtsr.errors import ArgumentError
-    from rtsr.runtime.models import find_model
-    from rtsr_bench.files import check_writable
-    from rtsr_bench.progress import progress_bar
-    from rtsr_bench.quality import colour
-    from rtsr_bench.quality.pictures import check_picture
-
-    check_picture(picture)
-    check_writable(picture, json_file)
-    if print_again and json_file is not None:
-        raise ArgumentError("--print reads a file of --json and writes none; leave out --json.")
-    if print_again:
-        recordings = colour.recorded(corpus)
-    else:
-        found = find_model(model)
-        with progress_bar() as bar:
-            recordings = colour.measure_corpus(corpus, found, rate, per_domain, bar)
-        if json_file is not None:
-            colour.record(json_file, found, rate, recordings)
-    typer.echo(colour.table(colour.summarise(recordings)))
-    if picture is not None:
-        colour.plot(recordings, picture)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsr.errors import ArgumentError, MissingDependencyError
+from rtsr.errors import MissingDependencyError
 from rtsr.quality.audio import read_audio
 from rtsr.quality.spectrogram import save_spectrograms
 from rtsr.spectra.stft import Signal
@@ -30,20 +30,6 @@ def check_drawing() -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingDependencyError("Drawing pictures", "eval")
-
-
-def check_picture(path: Path | None) -> None:
-    """Raise before the work where no picture of that name can be drawn; ``None`` is none.
-
-    Raises:
-        ArgumentError: the name does not end in ``.png``.
-        MissingDependencyError: matplotlib is not installed.
-    """
-    if path is None:
-        return
-    if path.suffix.lower() != ".png":
-        raise ArgumentError(f"--plot draws a PNG; give a name that ends in .png, not '{path}'.")
-    check_drawing()
 
 
 def choose_clips(references: Mapping[str, Path], cutoff_hz: float) -> list[str]:
