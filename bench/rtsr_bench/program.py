@@ -15,7 +15,6 @@ from typer.core import TyperGroup
 _COMMANDS = {
     "speed": "rtsr_bench.speed.command:speed_command",
     "calls": "rtsr_bench.speed.command:calls_command",
-    "train-step": "rtsr_bench.speed.command:train_step_command",
     "quality": "rtsr_bench.quality.command:quality_command",
     "baseline": "rtsr_bench.quality.command:baseline_command",
     "artefacts": "rtsr_bench.quality.command:artefacts_command",

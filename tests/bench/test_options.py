@@ -15,7 +15,6 @@ import pytest
         (["baseline", ".", "--seconds-per-file", "0"], "'--seconds-per-file'"),
         (["baseline", ".", "--seconds-per-file", "nan"], "'--seconds-per-file'"),
         (["bandwidth", ".", "--minutes", "inf"], "'--minutes'"),
-        (["train-step", "--frames", "19"], "'--frames'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -1,4 +1,4 @@
-"""``rtsr bench speed``, ``calls`` and ``train-step``: the options of each."""
+"""``rtsr bench speed`` and ``calls``: the options of each."""
 
 from __future__ import annotations
 
@@ -222,30 +222,3 @@ def calls_command(
     from rtsr_bench.speed.calls import build_table, run_benchmarks
 
     plain_console().print(build_table(run_benchmarks(arguments or [])))
-
-
-def train_step_command(
-    stage: Annotated[
-        _Texts, typer.Option("--stage", help="Only this stage; several times; all of them.")
-    ] = None,
-    model: Annotated[str, typer.Option("--model", help="small or base.")] = "small",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each.")] = 5,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips per step.")] = None,
-    frames: Annotated[int | None, typer.Option("--frames", min=20, help="Hops per clip.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-) -> None:
-    """Say what a training step costs, stage by stage: launches and milliseconds.
-
-    Synthetic recordings, the default settings. Launches are those of
-    kernels on a GPU, elsewhere of operators that would be launched there.
-    """
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        from rtsr.errors import MissingDependencyError
-
-        raise MissingDependencyError("Timing a training step", "train") from error
-    from rtsr_bench.speed.train_step import measure_stages
-
-    for line in measure_stages(stage or [], model, steps, batch, frames, device):
-        typer.echo(line)
