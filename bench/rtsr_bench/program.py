@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 
 _COMMANDS = {
     "speed": "rtsr_bench.speed.command:speed_command",
-    "calls": "rtsr_bench.speed.command:calls_command",
     "quality": "rtsr_bench.quality.command:quality_command",
     "baseline": "rtsr_bench.quality.command:baseline_command",
     "artefacts": "rtsr_bench.quality.command:artefacts_command",

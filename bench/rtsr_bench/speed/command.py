@@ -1,4 +1,4 @@
-"""``rtsr bench speed`` and ``calls``: the options of each."""
+"""``rtsr bench speed``: its options."""
 
 from __future__ import annotations
 
@@ -204,21 +204,3 @@ def _compare(sides: tuple[Path, Path], json_file: Path | None, html_file: Path |
         parts = comparison_parts(found, " against ".join(side.name for side in sides))
         write_text(html_file, document.page("rtsr bench speed: what changed", parts))
     document.show(comparison_parts(found))
-
-
-def calls_command(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PYTEST...", help="What pytest takes, after --; else all of bench."),
-    ] = None,
-) -> None:
-    """Time single calls and kernels in one process, and print p50, p99 and p99.9 of each.
-
-    Runs the files bench/test_*.py of the source tree with pytest-benchmark.
-
-    [bold]rtsr bench calls -- bench/test_kernels.py -k resampler[/bold]
-    """
-    from rtsr.terminal import plain_console
-    from rtsr_bench.speed.calls import build_table, run_benchmarks
-
-    plain_console().print(build_table(run_benchmarks(arguments or [])))
