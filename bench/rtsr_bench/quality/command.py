@@ -67,16 +67,6 @@ def quality_command(
         bool,
         typer.Option("--tables-only", help="No timing, no pictures: the quickest."),
     ] = False,
-    into_cards: Annotated[
-        bool,
-        typer.Option(
-            "--into-cards", help="Also write the medians into the cards of the files of --model."
-        ),
-    ] = False,
-    tuned_on: Annotated[
-        bool,
-        typer.Option("--tuned-on", help="Say in the cards that these clips also served to tune."),
-    ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Processes, each with one thread.")
     ] = min(2, os.cpu_count() or 1),
@@ -112,8 +102,6 @@ def quality_command(
         seconds=seconds,
         conditions=conditions,
         tables_only=tables_only,
-        into_cards=into_cards,
-        tuned_on=tuned_on,
         jobs=jobs,
         work=work,
         command=command_line(),

@@ -21,7 +21,6 @@ from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.progress import Show, shown_progress
 from rtsr_bench.quality import conditions, pictures, report
 from rtsr_bench.quality.baseline import BASELINES, baseline_path
-from rtsr_bench.quality.card import check_enough, write_cards
 from rtsr_bench.quality.corpora import Corpus, check_names, prepare_corpus
 from rtsr_bench.quality.plan import CLIPS, CONDITIONS, degrade, score_everything
 from rtsr_bench.quality.results import conditions_part, cutoffs_part, plain
@@ -55,8 +54,6 @@ class Request:
     seconds: float = MAX_SECONDS
     conditions: bool = False
     tables_only: bool = False
-    into_cards: bool = False
-    tuned_on: bool = False
     jobs: int = 1
     work: Path = Path("validation")
     command: str = ""
@@ -72,9 +69,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
     cutoffs = _check_cutoffs(asked.cutoffs)
     given = asked.metrics
     names = check_metrics(None if given is None else [m.strip() for m in given.split(",")])
-    _check(asked)
-    if asked.into_cards:
-        check_enough(cutoffs, names)
+    check_names(asked.data)
     needed = [*cutoffs, conditions.CUTOFF_HZ] if asked.conditions else cutoffs
     needed = list(dict.fromkeys(needed))
     systems = choose_systems(asked.models, asked.baselines or _usual_baselines(needed), needed)
@@ -99,23 +94,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
     page = report.markdown(content)
     write_json(asked.out / "quality.json", content)
     write_text(asked.out / "quality.md", page)
-    if asked.into_cards:
-        write_cards(content, _files(asked.models), is_tuned_on=asked.tuned_on)
     return content, page
-
-
-def _check(asked: Request) -> None:
-    """Refuse what contradicts itself before anything takes time."""
-    check_names(asked.data)
-    cards = _files(asked.models)
-    if asked.into_cards and not (cards and all(file.is_file() for file in cards)):
-        raise ArgumentError("--into-cards writes into files; name them with --model FILE.onnx.")
-    if asked.tuned_on and not asked.into_cards:
-        raise ArgumentError("--tuned-on is said in cards; add --into-cards, or leave it out.")
-
-
-def _files(models: Sequence[str] | None) -> list[Path]:
-    return [Path(one) for one in models or ()]
 
 
 def _score(

@@ -255,11 +255,6 @@ def test_conditions_are_judged(corpus: Path, made: Path, stand_in: Path) -> None
         (["--baselines", "nowhere"], "is not a baseline"),
         (["--metrics", "loudness"], "no metric named 'loudness'"),
         (["--domain", "effects"], "has no valid clips of effects"),
-        (["--into-cards"], "name them with --model FILE.onnx"),
-        (["--into-cards", "--model", "small"], "name them with --model FILE.onnx"),
-        (["--into-cards", "--model", "FILE", "--cutoff", "4000"], "would be without 8000 Hz"),
-        (["--into-cards", "--model", "FILE", "--metrics", "lsd"], "would be without visqol"),
-        (["--tuned-on"], "add --into-cards"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(
