@@ -17,7 +17,6 @@ _COMMANDS = {
     "quality": "rtsr_bench.quality.command:quality_command",
     "baseline": "rtsr_bench.quality.command:baseline_command",
     "artefacts": "rtsr_bench.quality.command:artefacts_command",
-    "bandwidth": "rtsr_bench.bandwidth.command:bandwidth_command",
     "soak": "rtsr_bench.soak.command:soak_command",
     "stalls": "rtsr_bench.soak.command:stalls_command",
 }
