@@ -16,7 +16,6 @@ _COMMANDS = {
     "speed": "rtsr_bench.speed.command:speed_command",
     "quality": "rtsr_bench.quality.command:quality_command",
     "baseline": "rtsr_bench.quality.command:baseline_command",
-    "artefacts": "rtsr_bench.quality.command:artefacts_command",
     "soak": "rtsr_bench.soak.command:soak_command",
     "stalls": "rtsr_bench.soak.command:stalls_command",
 }

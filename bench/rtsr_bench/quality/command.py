@@ -1,22 +1,12 @@
-"""``rtsr bench quality``, ``baseline`` and ``artefacts``: the options of each."""
+"""``rtsr bench quality`` and ``baseline``: the options of each."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-_Corpus = Annotated[
-    Path, typer.Argument(metavar="CORPUS", help="A folder of recordings, as for rtsr train.")
-]
-_Work = Annotated[Path, typer.Option("--work", help="Folder for inputs and results.")]
-_Cutoffs = Annotated[
-    list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
-]
-_Json = Annotated[Path | None, typer.Option("--json", help="Also write all values.")]
 
 
 def quality_command(
@@ -63,6 +53,10 @@ def quality_command(
             "--conditions", help="Also 4 kHz content in other files, codecs and bit depths."
         ),
     ] = False,
+    artefacts: Annotated[
+        bool,
+        typer.Option("--artefacts", help="Also what averages hide: hiss, buzz, pre-echo, a hole."),
+    ] = False,
     tables_only: Annotated[
         bool,
         typer.Option("--tables-only", help="No timing, no pictures: the quickest."),
@@ -70,7 +64,9 @@ def quality_command(
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Processes, each with one thread.")
     ] = min(2, os.cpu_count() or 1),
-    work: _Work = Path("validation"),
+    work: Annotated[Path, typer.Option("--work", help="Folder for inputs and results.")] = Path(
+        "validation"
+    ),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON instead of Markdown.")
     ] = False,
@@ -101,6 +97,7 @@ def quality_command(
         limit=limit,
         seconds=seconds,
         conditions=conditions,
+        artefacts=artefacts,
         tables_only=tables_only,
         jobs=jobs,
         work=work,
@@ -111,8 +108,12 @@ def quality_command(
 
 
 def baseline_command(
-    data: _Corpus,
-    cutoff: _Cutoffs = [4000.0, 8000.0, 12000.0],  # noqa: B006 - typer copies it
+    data: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A folder of recordings, as for rtsr train.")
+    ],
+    cutoff: Annotated[
+        list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
+    ] = [4000.0, 8000.0, 12000.0],  # noqa: B006 - typer copies it
     baselines: Annotated[
         Path, typer.Option("--baselines", help="Folder for the fitted baselines.")
     ] = Path("baselines"),
@@ -149,62 +150,3 @@ def baseline_command(
             f"{cutoff_hz:g} Hz: {baseline.weights.size} numbers from {len(clips)} files "
             f"in {time.perf_counter() - start:.0f} s -> {target}"
         )
-
-
-def artefacts_command(
-    data: _Corpus,
-    model: Annotated[
-        list[str], typer.Option("--model", help="A bundled name or an .onnx file; several times.")
-    ] = ["small"],  # noqa: B006 - typer copies it
-    cutoff: _Cutoffs = [4000.0, 8000.0],  # noqa: B006 - typer copies it
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Only N clips of each domain.")
-    ] = None,
-    work: _Work = Path("validation"),
-    json_file: _Json = None,
-) -> None:
-    """Look for what averages hide: hiss, buzz, pre-echo, a hole at the cutoff.
-
-    Each artefact per domain: median (worst; clips beyond the limit / clips scored).
-    """
-    from rtsr import enhance_file
-    from rtsr.errors import ArgumentError
-    from rtsr.quality.evaluation import check_cutoff
-    from rtsr.runtime.models import find_model
-    from rtsr_bench.corpus import MAX_SECONDS
-    from rtsr_bench.files import check_writable, write_json
-    from rtsr_bench.progress import progress_bar, shown_progress
-    from rtsr_bench.quality.artefacts import find_in_clips, markdown_table
-    from rtsr_bench.quality.corpora import prepare_corpus
-    from rtsr_bench.quality.results import plain
-
-    for cutoff_hz in cutoff:
-        check_cutoff(cutoff_hz)
-    check_writable(json_file)
-    labels = {Path(name).stem: name for name in model}
-    if len(labels) < len(model):
-        raise ArgumentError("Two models have one name; rename one of the files.")
-    for name in model:
-        find_model(name)
-    with shown_progress() as show:
-        corpus = prepare_corpus(data, cutoff, work, MAX_SECONDS, limit=limit, show=show)
-    clips = corpus.clips
-    report: dict[str, dict[str, object]] = {}
-    for cutoff_hz in cutoff:
-        for label, name in labels.items():
-            with progress_bar() as bar:
-                found = find_in_clips(
-                    partial(enhance_file, model=name),
-                    bar.track(clips, description=f"{label} at {cutoff_hz:g} Hz"),
-                    corpus.folder,
-                    cutoff_hz,
-                    name=label,
-                )
-            typer.echo(f"\n{label}, input cutoff {cutoff_hz:g} Hz, {len(clips)} clips\n")
-            typer.echo(markdown_table(found))
-            report.setdefault(f"{cutoff_hz:g}", {})[label] = plain(found)
-    typer.echo("\nmedian (worst; clips beyond the limit / clips scored); ! median beyond the limit")
-    for clip, why in corpus.left_out.items():
-        typer.echo(f"not scored: {clip}: {why}")
-    if json_file is not None:
-        write_json(json_file, report)

@@ -31,6 +31,7 @@ from rtsr.train.replicate import frame_matrix
 from rtsr_bench.corpus import read_first_channel
 from rtsr_bench.files import write_text
 from rtsr_bench.processes import environment, thread_limits
+from rtsr_bench.quality.artefacts import find_in_clip
 from rtsr_bench.quality.baseline import RidgeBaseline
 from rtsr_bench.quality.systems import BASELINE, MODEL, System, digest_of
 
@@ -47,6 +48,30 @@ class Failed:
     """In place of values: a sentence of what stopped a job."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class ArtefactJob:
+    """Look for artefacts in what a system makes of one input."""
+
+    system: System
+    reference: Path
+    source: Path
+    cutoff_hz: float
+
+    def key(self) -> str:
+        """Return a digest of everything that the result depends on."""
+        files = (digest_of(self.reference), digest_of(self.source))
+        return _key(self.system.kind, "artefacts", self.system.digest, *files, self.cutoff_hz)
+
+    def run(self) -> Values:
+        """Return the artefacts of one clip, by name."""
+
+        def enhance(file: Path, folder: Path) -> Path:
+            return self.system.enhance(file, folder, self.cutoff_hz)
+
+        with tempfile.TemporaryDirectory() as folder:
+            return find_in_clip(enhance, self.reference, self.source, self.cutoff_hz, Path(folder))
 
 
 @dataclass(frozen=True)
@@ -73,8 +98,12 @@ class ClipJob:
             return compare_files(self.reference, output, self.cutoff_hz, self.metrics).metrics
 
 
+#: one piece of work whose result is a row of numbers
+Job = ClipJob | ArtefactJob
+
+
 def run_all(
-    jobs: Sequence[ClipJob],
+    jobs: Sequence[Job],
     results: Path,
     workers: int,
     progress: Callable[[int], None] | None = None,
@@ -116,7 +145,7 @@ def run_all(
 
 
 def _run_in_processes(
-    jobs: Sequence[ClipJob], waiting: Sequence[int], workers: int
+    jobs: Sequence[Job], waiting: Sequence[int], workers: int
 ) -> Iterator[tuple[int, Values | Failed]]:
     if not waiting:
         return
@@ -148,7 +177,7 @@ def _run_in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(job: ClipJob) -> Values | Failed:
+def _run(job: Job) -> Values | Failed:
     """Return a job's result, or what stopped it: not every error can be sent home."""
     # ViSQOL says for every clip which of its patches it left out.
     logging.getLogger("visqol").setLevel(logging.ERROR)
@@ -191,7 +220,7 @@ def source_digest(kind: str) -> str:
     for room in _OF_METRICS:
         files |= {*(package / room).rglob("*.py")}
     if kind == MODEL:
-        files |= {*kernels.glob("*.py")}
+        files |= {*kernels.glob("*.py"), _source_of(find_in_clip)}
         files |= {
             file
             for file in package.rglob("*.py")

@@ -22,7 +22,7 @@ from rtsr_bench.progress import Show, shown_progress
 from rtsr_bench.quality import conditions, pictures, report
 from rtsr_bench.quality.baseline import BASELINES, baseline_path
 from rtsr_bench.quality.corpora import Corpus, check_names, prepare_corpus
-from rtsr_bench.quality.plan import CLIPS, CONDITIONS, degrade, score_everything
+from rtsr_bench.quality.plan import ARTEFACTS, CLIPS, CONDITIONS, degrade, score_everything
 from rtsr_bench.quality.results import conditions_part, cutoffs_part, plain
 from rtsr_bench.quality.systems import (
     MODEL,
@@ -53,6 +53,7 @@ class Request:
     limit: int | None = None
     seconds: float = MAX_SECONDS
     conditions: bool = False
+    artefacts: bool = False
     tables_only: bool = False
     jobs: int = 1
     work: Path = Path("validation")
@@ -115,6 +116,7 @@ def _score(
         asked.jobs,
         show,
         degraded=degrade(corpora[0], part, show) if asked.conditions else None,
+        with_artefacts=asked.artefacts,
     )
     content: dict[str, Any] = plain(
         {
@@ -136,6 +138,7 @@ def _score(
                 for corpus in corpora
             ],
             "failed": failed,
+            "artefacts": found.get(ARTEFACTS, {}),
             "conditions": conditions_part(found.get(CONDITIONS, {}), names, part),
             "pictures": [],
         }

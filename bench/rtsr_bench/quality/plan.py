@@ -11,21 +11,21 @@ from rtsr_bench.corpus import prepare_references
 from rtsr_bench.progress import Show
 from rtsr_bench.quality import conditions
 from rtsr_bench.quality.corpora import Corpus
-from rtsr_bench.quality.jobs import ClipJob, Failed, run_all
+from rtsr_bench.quality.jobs import ArtefactJob, ClipJob, Failed, Job, run_all
 from rtsr_bench.quality.results import CONDITION_METRICS, known, nest
-from rtsr_bench.quality.systems import System, at_full_precision
+from rtsr_bench.quality.systems import MODEL, System, at_full_precision
 
 #: Reference and input of every clip, by condition and clip.
 Degraded = Mapping[str, Mapping[str, tuple[Path, Path]]]
 
-CLIPS, CONDITIONS = "clips", "conditions"
+CLIPS, CONDITIONS, ARTEFACTS = "clips", "conditions", "artefacts"
 
 
 @dataclass(frozen=True)
 class _Entry:
     """A job, where its result belongs, and what it is called where it has none."""
 
-    job: ClipJob
+    job: Job
     place: tuple[str, ...]
     name: str
 
@@ -39,6 +39,7 @@ def score_everything(
     show: Show,
     *,
     degraded: Degraded | None = None,
+    with_artefacts: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Run all systems over all inputs.
 
@@ -50,16 +51,19 @@ def score_everything(
         processes: to work in.
         show: told of the progress.
         degraded: from :func:`degrade`; its clips belong to the first corpus.
+        with_artefacts: also look for artefacts of the models.
 
     Returns:
-        what was measured: ``CLIPS`` by corpus, cutoff in Hz, system and clip, ``CONDITIONS`` by
-        system, condition and clip; and a sentence for each job that has no result.
+        what was measured: ``CLIPS`` and ``ARTEFACTS`` by corpus, cutoff in Hz, system and clip,
+        ``CONDITIONS`` by system, condition and clip; and a sentence for each job that has no
+        result.
 
     Raises:
         RtsrError: nothing could be scored, or a process died.
     """
     queue = [
         *_of_clips(systems, corpora, metrics),
+        *(_of_artefacts(systems, corpora) if with_artefacts else ()),
         *_of_conditions(systems, corpora[0].name, degraded or {}, metrics),
     ]
     answers = run_all(
@@ -83,6 +87,18 @@ def _of_clips(
                     job = ClipJob(system, clip, corpus.references[clip], source, hz, metrics)
                     name = f"`{system.name}` at {hz:g}, `{clip}` of {corpus.name}"
                     yield _Entry(job, (CLIPS, corpus.name, f"{hz:g}", system.name, clip), name)
+
+
+def _of_artefacts(systems: Sequence[System], corpora: Sequence[Corpus]) -> Iterator[_Entry]:
+    for corpus in corpora:
+        for hz, files in corpus.inputs.items():
+            for system in systems:
+                if system.kind != MODEL:
+                    continue
+                for clip, source in files.items():
+                    job = ArtefactJob(system, corpus.references[clip], source, hz)
+                    name = f"artefacts of `{system.name}` at {hz:g}, `{clip}` of {corpus.name}"
+                    yield _Entry(job, (ARTEFACTS, corpus.name, f"{hz:g}", system.name, clip), name)
 
 
 def _of_conditions(

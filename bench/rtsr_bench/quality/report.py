@@ -9,6 +9,7 @@ from typing import Any
 from rtsr.cli.metric_meanings import HIGHER, LOWER, MEANINGS, NEAR_ZERO, Meaning
 from rtsr.quality.band_levels import BAND_LEVELS
 from rtsr_bench.markdown import table
+from rtsr_bench.quality.artefacts import markdown_table
 from rtsr_bench.quality.systems import BASELINE, MODEL, original_of
 
 _UNKNOWN = Meaning("", LOWER, 3)
@@ -40,6 +41,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines += against_baselines(report)
     lines += _precisions(report)
     lines += ["", "Metrics:", "", *_legend(report["metrics"])]
+    lines += _artefacts(report.get("artefacts", {}))
     if report["conditions"]:
         lines += ["", "## The same sound, degraded in other ways", "", *_conditions(report)]
     if report["pictures"]:
@@ -220,6 +222,17 @@ def _domain_tables(rows: Mapping[str, Any], metrics: Sequence[str]) -> Table:
             ]
             lines += [*table(["system", *part], cells), ""]
     return lines[:-1]
+
+
+def _artefacts(found: Mapping[str, Any]) -> Table:
+    lines: Table = []
+    for corpus, by_cutoff in found.items():
+        for cutoff, systems in by_cutoff.items():
+            lines += ["", f"## Artefacts, {corpus}, input cutoff {_kilohertz(cutoff)}"]
+            for system, clips in systems.items():
+                lines += ["", f"**{system}**", "", *markdown_table(clips)]
+    note = "median (worst; clips beyond the limit / clips scored); ! median beyond the limit"
+    return [*lines, "", note] if lines else []
 
 
 def _conditions(report: Mapping[str, Any]) -> Table:

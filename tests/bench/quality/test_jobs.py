@@ -118,8 +118,9 @@ def test_a_result_belongs_to_all_that_it_depends_on(
         replace(job, reference=louder).key(),
         replace(job, cutoff_hz=8000.0).key(),
         replace(job, metrics=("lsd",)).key(),
+        runs.ArtefactJob(job.system, job.reference, job.source, 4000.0).key(),
     }
-    assert len(keys) == 7
+    assert len(keys) == 8
     assert replace(job, clip="speech/b").key() == job.key()
     monkeypatch.setattr(runs, "source_digest", lambda kind: f"another source of {kind}")
     assert job.key() not in keys
