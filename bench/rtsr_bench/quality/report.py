@@ -10,12 +10,10 @@ from rtsr.cli.metric_meanings import HIGHER, LOWER, MEANINGS, NEAR_ZERO, Meaning
 from rtsr.quality.band_levels import BAND_LEVELS
 from rtsr_bench.markdown import table
 from rtsr_bench.quality.artefacts import markdown_table
-from rtsr_bench.quality.systems import BASELINE, MODEL, original_of
+from rtsr_bench.quality.systems import BASELINE, MODEL
 
 _UNKNOWN = Meaning("", LOWER, 3)
 NOTHING = "-"
-#: what a model of less precision may lose, in any domain
-MOST_LSD_GROWTH = 0.02
 
 Table = list[str]
 
@@ -39,7 +37,6 @@ def markdown(report: Mapping[str, Any]) -> str:
             lines += _domain_tables(rows, report["metrics"])
     lines += not_scored(report)
     lines += against_baselines(report)
-    lines += _precisions(report)
     lines += ["", "Metrics:", "", *_legend(report["metrics"])]
     lines += _artefacts(report.get("artefacts", {}))
     if report["conditions"]:
@@ -128,38 +125,6 @@ def _wins(
         won = sum(better_by(metric, a, b) > 0.0 for a, b in known)
         cells.append(f"{won}/{len(known)}" if known else NOTHING)
     return cells
-
-
-def _precisions(report: Mapping[str, Any]) -> Table:
-    """Say by how much models of less precision lose LSD against the same in full."""
-    rows = []
-    for place, name, row, scored in _scored(report):
-        original = original_of(name, list(scored))
-        if original is not None and "lsd" in report["metrics"]:
-            growth = lsd_growth(row["by_domain"], scored[original]["by_domain"])
-            if growth is None:
-                rows.append([*place, name, NOTHING, "not scored"])
-                continue
-            verdict = "ship" if growth <= MOST_LSD_GROWTH else "**do not ship**"
-            rows.append([*place, name, f"{growth:+.4f}", verdict])
-    if not rows:
-        return []
-    note = (
-        "The largest growth of a domain's median LSD over the same model in full precision; more "
-        f"than {MOST_LSD_GROWTH:g} is not to be shipped."
-    )
-    head = ["corpus", "cutoff", "system", "LSD grew by", ""]
-    return ["", "## Less precision", "", note, "", *table(head, rows)]
-
-
-def lsd_growth(ours: Mapping[str, Any], full: Mapping[str, Any]) -> float | None:
-    """Return the largest growth of a domain's median LSD over that in full precision.
-
-    Only domains count of which both have clips that were scored; ``None`` if there is none.
-    """
-    pairs = [(values["lsd"], full.get(domain, {}).get("lsd")) for domain, values in ours.items()]
-    known = [one - other for one, other in pairs if one is not None and other is not None]
-    return max(known, default=None)
 
 
 def _kilohertz(cutoff: str) -> str:
