@@ -12,6 +12,7 @@ __all__ = [
     "HIGH_RATES",
     "HOP",
     "HOPS_PER_STEP",
+    "HOP_MS",
     "OVERLAP",
     "SAMPLE_RATE",
     "Latency",
@@ -20,6 +21,8 @@ __all__ = [
     "octave_factor",
 ]
 
+#: milliseconds of one step
+HOP_MS = 1000.0 * HOP / SAMPLE_RATE
 #: how many hops one step of a model may take
 HOPS_PER_STEP = (1, 2, 4, 8, 16)
 #: rates in Hz beyond the engine's own, which it takes by running on a faster clock

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.timing import HOP_MS
 
 NETWORK, REPLICATE, DRY = "network", "replicate", "dry"
 LEVELS = (NETWORK, REPLICATE, DRY)
@@ -21,7 +21,6 @@ Rows = NDArray[np.int64]
 #: A network that starts from nothing is 2 dB too quiet at first; after 20 hops it is right within
 #: 0.7 dB. So many hops of a stream it takes before it is faded in there.
 PREROLL_HOPS = 20
-HOP_MS = 1000.0 * HOP / SAMPLE_RATE
 #: Sound that may wait, in ms, before steps are shed.
 BEHIND_MS = 60.0
 #: Sound that waits while the batch keeps up, in ms.

@@ -130,6 +130,7 @@ def speed_command(
     [bold]rtsr bench speed --against other.onnx --against-input audio:1x1x480[/bold]
     """
     began = time.monotonic()
+    from rtsr.timing import HOP_MS
     from rtsr_bench.files import check_writable, write_json, write_text
     from rtsr_bench.speed import matrix, options, order
     from rtsr_bench.speed.report import show_page, show_results
@@ -163,7 +164,7 @@ def speed_command(
         if against is not None:
             peers = options.peer_cases(
                 against, against_input or [], against_output or [], against_state or [],
-                matrix.HOP_MS if against_ms is None else against_ms, axes,
+                HOP_MS if against_ms is None else against_ms, axes,
             )  # fmt: skip
         elif against_input or against_output or against_state or against_ms is not None:
             raise ArgumentError(
