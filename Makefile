@@ -73,7 +73,7 @@ gpu-rehearse: $(VENV)/.dev $(GPU_RUNTIME)/.installed
 
 ## bench: time steps, kernels and the start of a process
 bench: $(VENV)/.dev
-	$(BIN)/rtsr bench calls
+	$(BIN)/python -m pytest bench -q --benchmark-only --benchmark-quiet
 
 ## smoke: run every benchmark once, as short as it gets
 # Both benchmarks once, as short as they get: that they run, not how fast.

@@ -14,6 +14,7 @@ from rtsr.call.decoders import open_decoder
 from rtsr.call.encoders import open_encoder
 from rtsr.call.formats import G722, OPUS, PCMU, Packet
 from rtsr.call.receiver import Receiver
+from rtsr.timing import HOP, SAMPLE_RATE
 
 CODECS = pytest.mark.parametrize("form", [PCMU, G722, OPUS], ids=lambda form: form.name)
 
@@ -76,8 +77,8 @@ def test_step_of_those_due(benchmark, model, due):
     from rtsr import BatchUpsampler
 
     with BatchUpsampler(16, model=model, provider="cpu", overload="wait") as batch:
-        streams = [batch.open(48000) for _ in range(16)]
-        hop = (0.05 * np.random.default_rng(0).standard_normal(480)).astype(np.float32)
+        streams = [batch.open(SAMPLE_RATE) for _ in range(16)]
+        hop = (0.05 * np.random.default_rng(0).standard_normal(HOP)).astype(np.float32)
 
         def push():
             for stream in streams[:due]:
@@ -128,8 +129,8 @@ def test_step_full_batches(benchmark, models, places):
     batches = [
         BatchUpsampler(places, model=model, provider="cpu", overload="wait") for model in models
     ]
-    streams = [batches[i % len(batches)].open(48000) for i in range(places)]
-    hop = (0.05 * np.random.default_rng(0).standard_normal(480)).astype(np.float32)
+    streams = [batches[i % len(batches)].open(SAMPLE_RATE) for i in range(places)]
+    hop = (0.05 * np.random.default_rng(0).standard_normal(HOP)).astype(np.float32)
 
     def push():
         for stream in streams:

@@ -9,6 +9,7 @@ pytest.importorskip("onnxruntime")
 
 from rtsr import BatchUpsampler, Colour, Upsampler
 from rtsr.runtime.models import find_model
+from rtsr.timing import HOP_MS
 
 MODEL = "small-int8"
 STREAMS = 64
@@ -26,7 +27,7 @@ def test_block_with_a_colour(benchmark, monkeypatch, is_coloured):
     block = (np.random.default_rng(0).standard_normal(80) * 0.1).astype(np.float32)
     benchmark.group = "Upsampler.process beside the network, 10 ms blocks of 8 kHz"
     benchmark.name = "with a colour" if is_coloured else "without a colour"
-    benchmark.extra_info["budget_ms"] = 10.0
+    benchmark.extra_info["budget_ms"] = HOP_MS
     colour = _colour() if is_coloured else None
     with Upsampler(8000, model=MODEL, provider="cpu", cutoff=4000.0, colour=colour) as upsampler:
         monkeypatch.setattr(upsampler._engine._source._session, "run", lambda: None)
@@ -39,7 +40,7 @@ def test_step_of_many_streams_with_colours(benchmark, monkeypatch, is_coloured):
     block = (np.random.default_rng(0).standard_normal(80) * 0.1).astype(np.float32)
     benchmark.group = "BatchUpsampler.step beside the network"
     benchmark.name = f"{STREAMS} streams {'with' if is_coloured else 'without'} colours"
-    benchmark.extra_info["budget_ms"] = 10.0
+    benchmark.extra_info["budget_ms"] = HOP_MS
     colour = _colour() if is_coloured else None
     with BatchUpsampler(STREAMS, model=MODEL, provider="cpu", overload="wait") as batch:
         monkeypatch.setattr(batch._step, "run", lambda due, held, steps: None)

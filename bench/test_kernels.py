@@ -25,8 +25,8 @@ from rtsr_kernels.bandwidth import (
     start_bandwidth,
 )
 from rtsr_kernels.resample_design import phase_table
+from rtsr_kernels.timing import HOP, OVERLAP, SAMPLE_RATE
 
-HOP = 480
 EACH_WIDTH = pytest.mark.parametrize("channels", [1, 2, 8])
 
 
@@ -84,7 +84,8 @@ def test_crossfade(benchmark: Any, kind: str, channels: int) -> None:
 @EACH_WIDTH
 def test_overlap_add(benchmark: Any, channels: int) -> None:
     label(benchmark, "overlap-add", channels)
-    frame, tail, out = noise(600, channels), noise(120, channels), noise(HOP, channels)
+    lengths = (HOP + OVERLAP, OVERLAP, HOP)
+    frame, tail, out = (noise(length, channels) for length in lengths)
     benchmark(overlap_add, frame, tail, out)
 
 
@@ -118,7 +119,7 @@ def test_bandwidth_detector(benchmark: Any, cutoff_hz: float, channels: int) -> 
     start_bandwidth(state, 0, cutoff_hz, 24000.0)
     sound = noise(700 * HOP, channels)
     spectrum = np.fft.rfft(sound, axis=0)
-    spectrum[np.fft.rfftfreq(len(sound), 1 / 48000) > cutoff_hz] = 0.0
+    spectrum[np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE) > cutoff_hz] = 0.0
     hops = (0.1 * np.fft.irfft(spectrum, axis=0)).astype(np.float32).reshape(-1, HOP, channels)
 
     def five() -> None:

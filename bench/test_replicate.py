@@ -9,6 +9,7 @@ import pytest
 
 from rtsr import Upsampler
 from rtsr.engine.replicate import ReplicateSource
+from rtsr.timing import HOP, HOP_MS
 
 BUDGET_MS = 0.15
 
@@ -21,7 +22,7 @@ def test_hop(benchmark: Any, cutoff: float, channels: int) -> None:
     benchmark.extra_info["budget_ms"] = BUDGET_MS * channels
     source = ReplicateSource(channels, 0)
     random = np.random.default_rng(0)
-    audio = (0.1 * random.standard_normal((480, channels))).astype(np.float32)
+    audio = (0.1 * random.standard_normal((HOP, channels))).astype(np.float32)
     prior = np.full(1, cutoff, np.float32)
     benchmark.pedantic(source.generate, args=(audio, prior, 20000.0), rounds=1500, warmup_rounds=50)
 
@@ -31,8 +32,8 @@ def test_hop_of_silence(benchmark: Any) -> None:
     benchmark.group = "replicate, one 10 ms hop"
     benchmark.name = "silence after sound"
     source, prior = ReplicateSource(1, 0), np.full(1, 4000.0, np.float32)
-    source.generate(np.full((480, 1), 0.1, np.float32), prior, 20000.0)
-    audio = np.full((480, 1), 1e-39, np.float32)
+    source.generate(np.full((HOP, 1), 0.1, np.float32), prior, 20000.0)
+    audio = np.full((HOP, 1), 1e-39, np.float32)
     benchmark.pedantic(source.generate, args=(audio, prior, 20000.0), rounds=1500, warmup_rounds=50)
 
 
@@ -41,6 +42,6 @@ def test_upsampler_block(benchmark: Any, rate: int) -> None:
     block = (np.random.default_rng(0).standard_normal(rate // 100) * 0.1).astype(np.float32)
     benchmark.group = "Upsampler.process, replicate, 10 ms blocks"
     benchmark.name = f"from {rate} Hz"
-    benchmark.extra_info["budget_ms"] = 10.0
+    benchmark.extra_info["budget_ms"] = HOP_MS
     with Upsampler(rate, model="replicate", cutoff=4000.0) as upsampler:
         benchmark.pedantic(upsampler.process, args=(block,), rounds=1500, warmup_rounds=100)

@@ -21,7 +21,7 @@ __all__ = [
     "octave_factor",
 ]
 
-#: of sound in a hop
+#: milliseconds of one step
 HOP_MS = 1000.0 * HOP / SAMPLE_RATE
 #: how many hops one step of a model may take
 HOPS_PER_STEP = (1, 2, 4, 8, 16)

@@ -8,7 +8,7 @@ mkdir -p "$OUT"
 unpack "$1" train
 DEVICE=${DEVICE:-cuda}
 if [ "${STEPS:-1}" = 1 ]; then
-  timeout 60 "$PYTHON" -m rtsr bench train-step --stage refinement --device "$DEVICE" \
+  timeout 60 "$PYTHON" examples/train_step_cost.py --stage refinement --device "$DEVICE" \
     --steps "${TIMED_STEPS:-20}" --batch "${BATCH:-24}" > "$OUT/steps.txt" || true
 fi
 bring_back() {

@@ -26,9 +26,6 @@ from rtsr.spectra.stft import Signal
 from rtsr.train.excerpt import loudest_part
 from rtsr.train.listing import list_recordings
 
-#: called with (input path, output path to write)
-Enhancer = Callable[[Path, Path], object]
-
 #: ViSQOL costs about 0.1 s per second of audio, so a report scores this much of each clip
 MAX_SECONDS = 6.0
 DOMAINS = ("speech", "effects", "music", "unknown")

@@ -14,14 +14,8 @@ from typer.core import TyperGroup
 
 _COMMANDS = {
     "speed": "rtsr_bench.speed.command:speed_command",
-    "calls": "rtsr_bench.speed.command:calls_command",
-    "train-step": "rtsr_bench.speed.command:train_step_command",
     "quality": "rtsr_bench.quality.command:quality_command",
     "baseline": "rtsr_bench.quality.command:baseline_command",
-    "artefacts": "rtsr_bench.quality.command:artefacts_command",
-    "colour": "rtsr_bench.quality.command:colour_command",
-    "hires": "rtsr_bench.quality.command:hires_command",
-    "bandwidth": "rtsr_bench.bandwidth.command:bandwidth_command",
     "soak": "rtsr_bench.soak.command:soak_command",
     "stalls": "rtsr_bench.soak.command:stalls_command",
 }

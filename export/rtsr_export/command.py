@@ -45,6 +45,15 @@ def export_command(
     card: Annotated[
         Path | None, typer.Option("--card", help="JSON file with more facts for the model card.")
     ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics", metavar="quality.json", help="Medians for the card of an .onnx file."
+        ),
+    ] = None,
+    tuned_on: Annotated[
+        bool, typer.Option("--tuned-on", help="For --metrics: say that its clips served to tune.")
+    ] = False,
     mean_with: Annotated[
         list[Path] | None,
         typer.Option(
@@ -110,6 +119,9 @@ def export_command(
     for NAME-fp16.onnx and NAME-int8.onnx beside NAME.onnx. It is only written when LSD of the
     packaged recordings grows by no more than 0.02. int8 is for CPUs: GPUs have no kernels for it.
 
+    --metrics writes the medians that rtsr bench quality found into the card of the .onnx file given
+    in place of CHECKPOINT, from where rtsr models shows them; there is no OUTPUT.
+
     A bundled model or an .onnx file and an OUTPUT that ends in .pt go the other way: a checkpoint
     for rtsr train --grow-from.
 
@@ -127,6 +139,11 @@ def export_command(
             "Say what to export: CHECKPOINT OUTPUT, or --triton DIR, or --engine tensorrt."
         )
     _check_that_all_apply(context, checkpoint, output, triton is not None, engine is not None)
+    if metrics is not None and checkpoint is not None:
+        from rtsr_export.report_metrics import report_into_card
+
+        report_into_card(metrics, checkpoint, is_tuned_on=tuned_on)
+        return
     serving = None
     if triton is not None:
         from rtsr_export.triton import Serving
@@ -175,7 +192,10 @@ def _check_that_all_apply(
     from rtsr_export.model_command import CHECKPOINT_SUFFIX, is_graph
 
     applying = {"checkpoint", "output", "triton", "engine"}
-    if checkpoint is None:
+    if checkpoint is not None and context.params["metrics"] is not None:
+        applying = {"checkpoint", "metrics", "tuned_on"}
+        what = f"writes metrics into the card of {checkpoint}"
+    elif checkpoint is None:
         applying.add("model")
         what = "exports a graph that is there already"
     elif output is not None and output.suffix == CHECKPOINT_SUFFIX:

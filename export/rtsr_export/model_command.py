@@ -60,7 +60,7 @@ def export_model(source: Path, output: Path, precision: str, facts: Facts) -> No
             f"{output} must end in {SUFFIX}, or in {CHECKPOINT_SUFFIX} to be restored."
         )
     _require_folder(output)
-    _require("onnx", "Exporting a model")
+    require("onnx", "Exporting a model")
     from rtsr_export.graph_file import read_graph, write_graph
     from rtsr_export.precision import check_precision
 
@@ -105,7 +105,7 @@ def restore_model(source: Path, output: Path) -> None:
     if output.exists():
         raise RtsrError(f"{output} is there already and may be a run; name another file.")
     for package in ("onnx", "torch"):
-        _require(package, "Restoring a checkpoint")
+        require(package, "Restoring a checkpoint")
     from rtsr_export.restore import restore_checkpoint
 
     model = find_model(source)
@@ -128,7 +128,8 @@ def _require_folder(output: Path) -> None:
         raise RtsrError(f"There is no folder {output.parent}; make it first.")
 
 
-def _require(package: str, purpose: str) -> None:
+def require(package: str, purpose: str) -> None:
+    """Raise MissingDependencyError where a package that a purpose needs is not installed."""
     try:
         importlib.import_module(package)
     except ImportError as error:
@@ -136,7 +137,7 @@ def _require(package: str, purpose: str) -> None:
 
 
 def _from_checkpoint(checkpoint: Path, facts: Facts) -> tuple[onnx.ModelProto, list[str]]:
-    _require("torch", "Exporting a checkpoint")
+    require("torch", "Exporting a checkpoint")
     from rtsr.train.checkpoint import load_generator
     from rtsr_export.graph import build_graph
     from rtsr_export.parity import measure_parity, require_parity

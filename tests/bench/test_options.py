@@ -14,9 +14,6 @@ import pytest
         (["quality", ".", "--out", "report", "--seconds", "inf"], "'--seconds'"),
         (["baseline", ".", "--seconds-per-file", "0"], "'--seconds-per-file'"),
         (["baseline", ".", "--seconds-per-file", "nan"], "'--seconds-per-file'"),
-        (["bandwidth", ".", "--minutes", "inf"], "'--minutes'"),
-        (["train-step", "--frames", "19"], "'--frames'"),
-        (["colour", "found.json", "--print", "--json", "again.json"], "leave out --json"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

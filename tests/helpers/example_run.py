@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load_example(name: str) -> ModuleType:
+    """Import ``examples/NAME.py`` without running it."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Where dataclasses look for the names in their annotations.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_example(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from scipy import signal as filters
 
 from rtsr.errors import ArgumentError, RtsrError
-from rtsr.timing import HOP, SAMPLE_RATE
+from rtsr.timing import HOP, OVERLAP, SAMPLE_RATE
 from rtsr.train.replicate import frame_matrix, solve_bands
 from rtsr.whole_file import write_whole
 from rtsr_bench.corpus import fit_length, narrow_band, read_first_channel, read_loudest, resampled
 
 ANALYSIS = 1024
-SYNTHESIS = 600
-OVERLAP = SYNTHESIS - HOP
+SYNTHESIS = HOP + OVERLAP
 
 # Mean-square density per bin at which a band counts as empty: the clamp of the metric `lsd`.
 _EMPTY = 1.3e-11

@@ -1,24 +1,12 @@
-"""``rtsr bench quality``, ``baseline`` and ``artefacts``: the options of each."""
+"""``rtsr bench quality`` and ``baseline``: the options of each."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-_Corpus = Annotated[
-    Path, typer.Argument(metavar="CORPUS", help="A folder of recordings, as for rtsr train.")
-]
-_Work = Annotated[Path, typer.Option("--work", help="Folder for inputs and results.")]
-_Cutoffs = Annotated[
-    list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
-]
-_Model = Annotated[str, typer.Option("--model", metavar="MODEL", help="Name or file.")]
-_Json = Annotated[Path | None, typer.Option("--json", help="Also write all values.")]
-_Plot = partial(typer.Option, "--plot", metavar="PNG")
 
 
 def quality_command(
@@ -65,30 +53,20 @@ def quality_command(
             "--conditions", help="Also 4 kHz content in other files, codecs and bit depths."
         ),
     ] = False,
+    artefacts: Annotated[
+        bool,
+        typer.Option("--artefacts", help="Also what averages hide: hiss, buzz, pre-echo, a hole."),
+    ] = False,
     tables_only: Annotated[
         bool,
-        typer.Option("--tables-only", help="No timing, no probes, no pictures: the quickest."),
-    ] = False,
-    picture: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--picture", help="Draw clips with this in their names; else one of each domain."
-        ),
-    ] = None,
-    into_cards: Annotated[
-        bool,
-        typer.Option(
-            "--into-cards", help="Also write the medians into the cards of the files of --model."
-        ),
-    ] = False,
-    tuned_on: Annotated[
-        bool,
-        typer.Option("--tuned-on", help="Say in the cards that these clips also served to tune."),
+        typer.Option("--tables-only", help="No timing, no pictures: the quickest."),
     ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Processes, each with one thread.")
     ] = min(2, os.cpu_count() or 1),
-    work: _Work = Path("validation"),
+    work: Annotated[Path, typer.Option("--work", help="Folder for inputs and results.")] = Path(
+        "validation"
+    ),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON instead of Markdown.")
     ] = False,
@@ -119,10 +97,8 @@ def quality_command(
         limit=limit,
         seconds=seconds,
         conditions=conditions,
+        artefacts=artefacts,
         tables_only=tables_only,
-        pictures=tuple(picture or ()),
-        into_cards=into_cards,
-        tuned_on=tuned_on,
         jobs=jobs,
         work=work,
         command=command_line(),
@@ -132,8 +108,12 @@ def quality_command(
 
 
 def baseline_command(
-    data: _Corpus,
-    cutoff: _Cutoffs = [4000.0, 8000.0, 12000.0],  # noqa: B006 - typer copies it
+    data: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A folder of recordings, as for rtsr train.")
+    ],
+    cutoff: Annotated[
+        list[float], typer.Option("--cutoff", metavar="HZ", help="May be given several times.")
+    ] = [4000.0, 8000.0, 12000.0],  # noqa: B006 - typer copies it
     baselines: Annotated[
         Path, typer.Option("--baselines", help="Folder for the fitted baselines.")
     ] = Path("baselines"),
@@ -170,145 +150,3 @@ def baseline_command(
             f"{cutoff_hz:g} Hz: {baseline.weights.size} numbers from {len(clips)} files "
             f"in {time.perf_counter() - start:.0f} s -> {target}"
         )
-
-
-def artefacts_command(
-    data: _Corpus,
-    model: Annotated[
-        list[str], typer.Option("--model", help="A bundled name or an .onnx file; several times.")
-    ] = ["small"],  # noqa: B006 - typer copies it
-    cutoff: _Cutoffs = [4000.0, 8000.0],  # noqa: B006 - typer copies it
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Only N clips of each domain.")
-    ] = None,
-    work: _Work = Path("validation"),
-    json_file: _Json = None,
-) -> None:
-    """Look for what averages hide: hiss, buzz, pre-echo, a hole at the cutoff.
-
-    Each artefact per domain: median (worst; clips beyond the limit / clips scored).
-    """
-    from rtsr import enhance_file
-    from rtsr.errors import ArgumentError
-    from rtsr.quality.evaluation import check_cutoff
-    from rtsr.runtime.models import find_model
-    from rtsr_bench.corpus import MAX_SECONDS
-    from rtsr_bench.files import check_writable, write_json
-    from rtsr_bench.progress import progress_bar, shown_progress
-    from rtsr_bench.quality.artefacts import find_in_clips, markdown_table
-    from rtsr_bench.quality.corpora import prepare_corpus
-    from rtsr_bench.quality.results import plain
-
-    for cutoff_hz in cutoff:
-        check_cutoff(cutoff_hz)
-    check_writable(json_file)
-    labels = {Path(name).stem: name for name in model}
-    if len(labels) < len(model):
-        raise ArgumentError("Two models have one name; rename one of the files.")
-    for name in model:
-        find_model(name)
-    with shown_progress() as show:
-        corpus = prepare_corpus(data, cutoff, work, MAX_SECONDS, limit=limit, show=show)
-    clips = corpus.clips
-    report: dict[str, dict[str, object]] = {}
-    for cutoff_hz in cutoff:
-        for label, name in labels.items():
-            with progress_bar() as bar:
-                found = find_in_clips(
-                    partial(enhance_file, model=name),
-                    bar.track(clips, description=f"{label} at {cutoff_hz:g} Hz"),
-                    corpus.folder,
-                    cutoff_hz,
-                    name=label,
-                )
-            typer.echo(f"\n{label}, input cutoff {cutoff_hz:g} Hz, {len(clips)} clips\n")
-            typer.echo(markdown_table(found))
-            report.setdefault(f"{cutoff_hz:g}", {})[label] = plain(found)
-    typer.echo("\nmedian (worst; clips beyond the limit / clips scored); ! median beyond the limit")
-    for clip, why in corpus.left_out.items():
-        typer.echo(f"not scored: {clip}: {why}")
-    if json_file is not None:
-        write_json(json_file, report)
-
-
-def colour_command(
-    corpus: Annotated[
-        Path, typer.Argument(help="Folder of recordings, or with --print a file of --json.")
-    ],
-    model: _Model = "small",
-    rate: Annotated[
-        int, typer.Option("--rate", metavar="HZ", help="Sample rate of the input.")
-    ] = 8000,
-    per_domain: Annotated[
-        int | None,
-        typer.Option("--per-domain", min=1, metavar="N", help="Only N recordings of each domain."),
-    ] = None,
-    print_again: Annotated[
-        bool, typer.Option("--print", help="Print the table of a file of --json once more.")
-    ] = False,
-    picture: Annotated[Path | None, _Plot(help="Also draw the changes of ViSQOL.")] = None,
-    json_file: _Json = None,
-) -> None:
-    """Say what a colour is worth: learnt of the beginning, by itself, of a wrong source, oracle."""
-    from rtsr.errors import ArgumentError
-    from rtsr.runtime.models import find_model
-    from rtsr_bench.files import check_writable
-    from rtsr_bench.progress import progress_bar
-    from rtsr_bench.quality import colour
-    from rtsr_bench.quality.pictures import check_picture
-
-    check_picture(picture)
-    check_writable(picture, json_file)
-    if print_again and json_file is not None:
-        raise ArgumentError("--print reads a file of --json and writes none; leave out --json.")
-    if print_again:
-        recordings = colour.recorded(corpus)
-    else:
-        found = find_model(model)
-        with progress_bar() as bar:
-            recordings = colour.measure_corpus(corpus, found, rate, per_domain, bar)
-        if json_file is not None:
-            colour.record(json_file, found, rate, recordings)
-    typer.echo(colour.table(colour.summarise(recordings)))
-    if picture is not None:
-        colour.plot(recordings, picture)
-
-
-def hires_command(
-    folder: Annotated[
-        Path, typer.Argument(help="Recordings of 88.2 kHz and more, in a folder for each kind.")
-    ],
-    model: _Model = "small",
-    octave_model: Annotated[
-        str | None,
-        typer.Option(
-            "--octave-model", metavar="MODEL", help="Makes the octaves; as in `rtsr enhance`."
-        ),
-    ] = None,
-    every: Annotated[
-        int, typer.Option("--every", min=1, metavar="N", help="Only every N-th recording.")
-    ] = 1,
-    picture: Annotated[Path | None, _Plot(help="Also draw the first recording.")] = None,
-    json_file: _Json = None,
-) -> None:
-    """Say what octaves beyond 48 kHz are worth on recordings that have them."""
-    from rtsr.runtime.models import find_model
-    from rtsr_bench.files import check_writable
-    from rtsr_bench.progress import progress_bar
-    from rtsr_bench.quality import hires
-    from rtsr_bench.quality.pictures import check_picture
-
-    check_picture(picture)
-    check_writable(picture, json_file)
-    found = find_model(model)
-    restorer = hires.Restorer(found, find_model(octave_model) if octave_model else None)
-    recordings = hires.find_recordings(folder)[::every]
-    scores = []
-    with progress_bar() as bar:
-        for path in bar.track(recordings, description="scoring"):
-            scores += hires.score_recording(path, folder, restorer)
-    typer.echo(hires.table(scores))
-    if json_file is not None:
-        hires.write_scores(json_file, restorer, scores)
-    if picture is not None:
-        hires.plot(recordings[0], restorer, picture)

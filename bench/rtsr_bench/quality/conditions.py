@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.codecs import MP3_24K, MP3_64K, OPUS_16K, Coder, Signal, through_coder
 from rtsr_bench.corpus import narrow_band, prepare, quantized, read_first_channel, resampled
 
 CUTOFF_HZ = 4000.0
-_LOW_RATE, _FULL_RATE = 8000, 48000
+_LOW_RATE = 8000
 
 #: From 16-bit samples at 8 kHz to what is written: samples, their rate, the file's sample format.
 Degradation = Callable[[Signal], tuple[Signal, int, str]]
@@ -31,7 +32,7 @@ def _as_it_is(narrow: Signal) -> tuple[Signal, int, str]:
 
 
 def _at_full_rate(narrow: Signal) -> tuple[Signal, int, str]:
-    return resampled(narrow, _LOW_RATE, _FULL_RATE), _FULL_RATE, "PCM_16"
+    return resampled(narrow, _LOW_RATE, SAMPLE_RATE), SAMPLE_RATE, "PCM_16"
 
 
 def _companded(narrow: Signal, law: str) -> tuple[Signal, int, str]:

@@ -31,7 +31,7 @@ from rtsr.train.replicate import frame_matrix
 from rtsr_bench.corpus import read_first_channel
 from rtsr_bench.files import write_text
 from rtsr_bench.processes import environment, thread_limits
-from rtsr_bench.quality import probes
+from rtsr_bench.quality.artefacts import find_in_clip
 from rtsr_bench.quality.baseline import RidgeBaseline
 from rtsr_bench.quality.systems import BASELINE, MODEL, System, digest_of
 
@@ -48,6 +48,30 @@ class Failed:
     """In place of values: a sentence of what stopped a job."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class ArtefactJob:
+    """Look for artefacts in what a system makes of one input."""
+
+    system: System
+    reference: Path
+    source: Path
+    cutoff_hz: float
+
+    def key(self) -> str:
+        """Return a digest of everything that the result depends on."""
+        files = (digest_of(self.reference), digest_of(self.source))
+        return _key(self.system.kind, "artefacts", self.system.digest, *files, self.cutoff_hz)
+
+    def run(self) -> Values:
+        """Return the artefacts of one clip, by name."""
+
+        def enhance(file: Path, folder: Path) -> Path:
+            return self.system.enhance(file, folder, self.cutoff_hz)
+
+        with tempfile.TemporaryDirectory() as folder:
+            return find_in_clip(enhance, self.reference, self.source, self.cutoff_hz, Path(folder))
 
 
 @dataclass(frozen=True)
@@ -74,24 +98,8 @@ class ClipJob:
             return compare_files(self.reference, output, self.cutoff_hz, self.metrics).metrics
 
 
-@dataclass(frozen=True)
-class ProbeJob:
-    """See :func:`rtsr_bench.quality.probes.probe`."""
-
-    system: System
-    sources: tuple[Path, ...]
-
-    def key(self) -> str:
-        """Return a digest of everything that the result depends on."""
-        return _key(MODEL, "probe", self.system.digest, *map(digest_of, self.sources))
-
-    def run(self) -> Values:
-        """Differences by block length, and the level in silence."""
-        return probes.probe(self.system.source, self.sources)
-
-
 #: one piece of work whose result is a row of numbers
-Job = ClipJob | ProbeJob
+Job = ClipJob | ArtefactJob
 
 
 def run_all(
@@ -212,7 +220,7 @@ def source_digest(kind: str) -> str:
     for room in _OF_METRICS:
         files |= {*(package / room).rglob("*.py")}
     if kind == MODEL:
-        files |= {*kernels.glob("*.py"), _source_of(probes.probe)}
+        files |= {*kernels.glob("*.py"), _source_of(find_in_clip)}
         files |= {
             file
             for file in package.rglob("*.py")

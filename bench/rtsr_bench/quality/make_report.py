@@ -2,7 +2,7 @@
 
 Results are kept in the work folder as they come, so that a report which was interrupted goes on
 where it stopped, and a later one with one more model computes only what is new. Of several corpora
-all get tables; speed, probes, conditions and spectrograms are of the first.
+all get tables; speed, streaming, conditions and spectrograms are of the first.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.progress import Show, shown_progress
 from rtsr_bench.quality import conditions, pictures, report
 from rtsr_bench.quality.baseline import BASELINES, baseline_path
-from rtsr_bench.quality.card import check_enough, write_cards
 from rtsr_bench.quality.corpora import Corpus, check_names, prepare_corpus
-from rtsr_bench.quality.plan import CLIPS, CONDITIONS, PROBES, degrade, score_everything
-from rtsr_bench.quality.probes import real_time_factor
+from rtsr_bench.quality.plan import ARTEFACTS, CLIPS, CONDITIONS, degrade, score_everything
 from rtsr_bench.quality.results import conditions_part, cutoffs_part, plain
 from rtsr_bench.quality.systems import (
     MODEL,
@@ -32,10 +30,11 @@ from rtsr_bench.quality.systems import (
     SystemFacts,
     choose_systems,
     describe_system,
+    stream_part,
 )
 from rtsr_kernels.resample import SUPPORTED_RATES
 
-FORMAT = 3
+FORMAT = 4
 CUTOFFS = (4000.0, 8000.0, 12000.0)
 CONDITION_SECONDS = 3.0
 
@@ -54,10 +53,8 @@ class Request:
     limit: int | None = None
     seconds: float = MAX_SECONDS
     conditions: bool = False
+    artefacts: bool = False
     tables_only: bool = False
-    pictures: Sequence[str] = ()
-    into_cards: bool = False
-    tuned_on: bool = False
     jobs: int = 1
     work: Path = Path("validation")
     command: str = ""
@@ -73,9 +70,7 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
     cutoffs = _check_cutoffs(asked.cutoffs)
     given = asked.metrics
     names = check_metrics(None if given is None else [m.strip() for m in given.split(",")])
-    _check(asked)
-    if asked.into_cards:
-        check_enough(cutoffs, names)
+    check_names(asked.data)
     needed = [*cutoffs, conditions.CUTOFF_HZ] if asked.conditions else cutoffs
     needed = list(dict.fromkeys(needed))
     systems = choose_systems(asked.models, asked.baselines or _usual_baselines(needed), needed)
@@ -90,40 +85,17 @@ def make_report(asked: Request) -> tuple[dict[str, Any], str]:
             for source in asked.data
         ]
         first, lowest = corpora[0], min(cutoffs)
-        drawn = []
-        if not asked.tables_only:
-            drawn = pictures.choose_clips(first.references, lowest, asked.pictures)
         content = _score(asked, systems, corpora, names, show)
         # From here on the report's files are replaced one by one; it is whole when this is back.
         (asked.out / "quality.md").unlink(missing_ok=True)
         if not asked.tables_only:
             content["pictures"] = pictures.save_spectrograms_of_clips(
-                asked.out, drawn, systems, first.references, first.inputs[lowest], lowest, show
+                asked.out, systems, first.references, first.inputs[lowest], lowest, show
             )
     page = report.markdown(content)
     write_json(asked.out / "quality.json", content)
     write_text(asked.out / "quality.md", page)
-    if asked.into_cards:
-        write_cards(content, _files(asked.models), is_tuned_on=asked.tuned_on)
     return content, page
-
-
-def _check(asked: Request) -> None:
-    """Refuse what contradicts itself before anything takes time."""
-    if asked.tables_only and asked.pictures:
-        raise ArgumentError(
-            "With --tables-only nothing is drawn; leave out --picture or --tables-only."
-        )
-    check_names(asked.data)
-    cards = _files(asked.models)
-    if asked.into_cards and not (cards and all(file.is_file() for file in cards)):
-        raise ArgumentError("--into-cards writes into files; name them with --model FILE.onnx.")
-    if asked.tuned_on and not asked.into_cards:
-        raise ArgumentError("--tuned-on is said in cards; add --into-cards, or leave it out.")
-
-
-def _files(models: Sequence[str] | None) -> list[Path]:
-    return [Path(one) for one in models or ()]
 
 
 def _score(
@@ -144,7 +116,7 @@ def _score(
         asked.jobs,
         show,
         degraded=degrade(corpora[0], part, show) if asked.conditions else None,
-        is_probed=not asked.tables_only,
+        with_artefacts=asked.artefacts,
     )
     content: dict[str, Any] = plain(
         {
@@ -166,7 +138,7 @@ def _score(
                 for corpus in corpora
             ],
             "failed": failed,
-            "probes": found.get(PROBES, {}),
+            "artefacts": found.get(ARTEFACTS, {}),
             "conditions": conditions_part(found.get(CONDITIONS, {}), names, part),
             "pictures": [],
         }
@@ -214,10 +186,14 @@ def _describe(
         show("timing" if is_timed else "describing", done, len(systems))
         described = describe_system(system, list(corpus.inputs))
         if is_timed and system.kind == MODEL:
-            speed = {
-                round(2.0 * hz): real_time_factor(system.source, next(iter(files.values())))
+            found = {
+                round(2.0 * hz): stream_part(system.source, next(iter(files.values())))
                 for hz, files in corpus.inputs.items()
             }
-            described = replace(described, real_time=speed)
+            described = replace(
+                described,
+                real_time={rate: speed for rate, (speed, _) in found.items()},
+                streaming={rate: difference for rate, (_, difference) in found.items()},
+            )
         facts[system.name] = described
     return facts

@@ -11,14 +11,14 @@ from rtsr_bench.corpus import prepare_references
 from rtsr_bench.progress import Show
 from rtsr_bench.quality import conditions
 from rtsr_bench.quality.corpora import Corpus
-from rtsr_bench.quality.jobs import ClipJob, Failed, Job, ProbeJob, run_all
+from rtsr_bench.quality.jobs import ArtefactJob, ClipJob, Failed, Job, run_all
 from rtsr_bench.quality.results import CONDITION_METRICS, known, nest
 from rtsr_bench.quality.systems import MODEL, System, at_full_precision
 
 #: Reference and input of every clip, by condition and clip.
 Degraded = Mapping[str, Mapping[str, tuple[Path, Path]]]
 
-CLIPS, PROBES, CONDITIONS = "clips", "probes", "conditions"
+CLIPS, CONDITIONS, ARTEFACTS = "clips", "conditions", "artefacts"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def score_everything(
     show: Show,
     *,
     degraded: Degraded | None = None,
-    is_probed: bool = True,
+    with_artefacts: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Run all systems over all inputs.
 
@@ -51,19 +51,19 @@ def score_everything(
         processes: to work in.
         show: told of the progress.
         degraded: from :func:`degrade`; its clips belong to the first corpus.
-        is_probed: also probe the models, on inputs of the first corpus.
+        with_artefacts: also look for artefacts of the models.
 
     Returns:
-        what was measured: ``CLIPS`` by corpus, cutoff in Hz, system and clip, ``PROBES`` by cutoff
-        and system, ``CONDITIONS`` by system, condition and clip; and a sentence for each job that
-        has no result.
+        what was measured: ``CLIPS`` and ``ARTEFACTS`` by corpus, cutoff in Hz, system and clip,
+        ``CONDITIONS`` by system, condition and clip; and a sentence for each job that has no
+        result.
 
     Raises:
         RtsrError: nothing could be scored, or a process died.
     """
     queue = [
         *_of_clips(systems, corpora, metrics),
-        *(_of_probes(systems, corpora[0]) if is_probed else ()),
+        *(_of_artefacts(systems, corpora) if with_artefacts else ()),
         *_of_conditions(systems, corpora[0].name, degraded or {}, metrics),
     ]
     answers = run_all(
@@ -89,13 +89,16 @@ def _of_clips(
                     yield _Entry(job, (CLIPS, corpus.name, f"{hz:g}", system.name, clip), name)
 
 
-def _of_probes(systems: Sequence[System], corpus: Corpus) -> Iterator[_Entry]:
-    for hz, files in corpus.inputs.items():
-        for system in systems:
-            if system.kind == MODEL:
-                job = ProbeJob(system, _one_of_each_domain(files))
-                name = f"`{system.name}` at {hz:g}, the probes"
-                yield _Entry(job, (PROBES, f"{hz:g}", system.name), name)
+def _of_artefacts(systems: Sequence[System], corpora: Sequence[Corpus]) -> Iterator[_Entry]:
+    for corpus in corpora:
+        for hz, files in corpus.inputs.items():
+            for system in systems:
+                if system.kind != MODEL:
+                    continue
+                for clip, source in files.items():
+                    job = ArtefactJob(system, corpus.references[clip], source, hz)
+                    name = f"artefacts of `{system.name}` at {hz:g}, `{clip}` of {corpus.name}"
+                    yield _Entry(job, (ARTEFACTS, corpus.name, f"{hz:g}", system.name, clip), name)
 
 
 def _of_conditions(
@@ -108,10 +111,6 @@ def _of_conditions(
                 job = ClipJob(system, clip, reference, source, hz, few)
                 name = f"`{system.name}` at {key}, `{clip}` of {corpus}"
                 yield _Entry(job, (CONDITIONS, system.name, key, clip), name)
-
-
-def _one_of_each_domain(files: Mapping[str, Path]) -> tuple[Path, ...]:
-    return tuple({name.split("/")[0]: files[name] for name in reversed(list(files))}.values())
 
 
 def degrade(corpus: Corpus, seconds: float, show: Show) -> dict[str, dict[str, tuple[Path, Path]]]:

@@ -1,4 +1,4 @@
-"""The quality report as text: tables of medians, what each system costs, what was probed."""
+"""The quality report as text: tables of medians, and what each system costs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 from rtsr.cli.metric_meanings import HIGHER, LOWER, MEANINGS, NEAR_ZERO, Meaning
 from rtsr.quality.band_levels import BAND_LEVELS
 from rtsr_bench.markdown import table
-from rtsr_bench.quality.systems import BASELINE, MODEL, original_of
+from rtsr_bench.quality.artefacts import markdown_table
+from rtsr_bench.quality.systems import BASELINE, MODEL
 
 _UNKNOWN = Meaning("", LOWER, 3)
 NOTHING = "-"
-#: what a model of less precision may lose, in any domain
-MOST_LSD_GROWTH = 0.02
 
 Table = list[str]
 
@@ -38,10 +37,8 @@ def markdown(report: Mapping[str, Any]) -> str:
             lines += _domain_tables(rows, report["metrics"])
     lines += not_scored(report)
     lines += against_baselines(report)
-    lines += _precisions(report)
     lines += ["", "Metrics:", "", *_legend(report["metrics"])]
-    if report["probes"]:
-        lines += ["", "## Streaming minus offline, and silence", "", *_probe_table(report)]
+    lines += _artefacts(report.get("artefacts", {}))
     if report["conditions"]:
         lines += ["", "## The same sound, degraded in other ways", "", *_conditions(report)]
     if report["pictures"]:
@@ -130,38 +127,6 @@ def _wins(
     return cells
 
 
-def _precisions(report: Mapping[str, Any]) -> Table:
-    """Say by how much models of less precision lose LSD against the same in full."""
-    rows = []
-    for place, name, row, scored in _scored(report):
-        original = original_of(name, list(scored))
-        if original is not None and "lsd" in report["metrics"]:
-            growth = lsd_growth(row["by_domain"], scored[original]["by_domain"])
-            if growth is None:
-                rows.append([*place, name, NOTHING, "not scored"])
-                continue
-            verdict = "ship" if growth <= MOST_LSD_GROWTH else "**do not ship**"
-            rows.append([*place, name, f"{growth:+.4f}", verdict])
-    if not rows:
-        return []
-    note = (
-        "The largest growth of a domain's median LSD over the same model in full precision; more "
-        f"than {MOST_LSD_GROWTH:g} is not to be shipped."
-    )
-    head = ["corpus", "cutoff", "system", "LSD grew by", ""]
-    return ["", "## Less precision", "", note, "", *table(head, rows)]
-
-
-def lsd_growth(ours: Mapping[str, Any], full: Mapping[str, Any]) -> float | None:
-    """Return the largest growth of a domain's median LSD over that in full precision.
-
-    Only domains count of which both have clips that were scored; ``None`` if there is none.
-    """
-    pairs = [(values["lsd"], full.get(domain, {}).get("lsd")) for domain, values in ours.items()]
-    known = [one - other for one, other in pairs if one is not None and other is not None]
-    return max(known, default=None)
-
-
 def _kilohertz(cutoff: str) -> str:
     return f"{float(cutoff) / 1000:g} kHz"
 
@@ -194,14 +159,17 @@ def _systems_table(report: Mapping[str, Any]) -> Table:
                 NOTHING if facts["file_bytes"] is None else f"{facts['file_bytes'] / 1e6:.2f}",
                 NOTHING if facts["parameters"] is None else f"{facts['parameters']:,}",
                 _each(facts["real_time"], "{:.1f}"),
+                # Reports of format 3 and before have a table of it instead.
+                _each(facts.get("streaming", {}), "{:g}"),
                 _each(facts["latency_ms"], "{:.2f}"),
             ]
         )
-    head = ["system", "precision", "file, MB", "parameters", "x real time", "latency, ms"]
+    costs = ["x real time", "streaming", "latency, ms"]
+    head = ["system", "precision", "file, MB", "parameters", *costs]
     note = (
-        f"The last two depend on the input rate ({kilohertz} kHz). Times are those of the whole "
-        "chain with one thread and blocks of 10 ms. Latency is algorithmic: "
-        "resampler, hop and overlap."
+        f"The last three depend on the input rate ({kilohertz} kHz). Times are those of the whole "
+        "chain with one thread and blocks of 10 ms. Streaming: the largest difference of a sample "
+        "between odd blocks and one long one. Latency is algorithmic: resampler, hop and overlap."
     )
     return [*table(head, rows), "", note]
 
@@ -221,23 +189,15 @@ def _domain_tables(rows: Mapping[str, Any], metrics: Sequence[str]) -> Table:
     return lines[:-1]
 
 
-def _probe_table(report: Mapping[str, Any]) -> Table:
-    rows = []
-    names = list(next(iter(next(iter(report["probes"].values())).values())))
-    for cutoff, systems in report["probes"].items():
-        for system, values in systems.items():
-            cells = [
-                number(name, values[name]) if name == "silence_dbfs" else _figure(values[name])
-                for name in names
-            ]
-            rows.append([_kilohertz(cutoff), system, *cells])
-    note = (
-        "Largest absolute difference of any output sample between one long block and blocks of "
-        "so many samples; and the level in a second of digital silence between two loud parts, "
-        "without its first and last 10 ms (-120 is the least that is told). The worst clip of one "
-        "per domain, one second of each."
-    )
-    return [*table(["cutoff", "system", *names], rows), "", note]
+def _artefacts(found: Mapping[str, Any]) -> Table:
+    lines: Table = []
+    for corpus, by_cutoff in found.items():
+        for cutoff, systems in by_cutoff.items():
+            lines += ["", f"## Artefacts, {corpus}, input cutoff {_kilohertz(cutoff)}"]
+            for system, clips in systems.items():
+                lines += ["", f"**{system}**", "", *markdown_table(clips)]
+    note = "median (worst; clips beyond the limit / clips scored); ! median beyond the limit"
+    return [*lines, "", note] if lines else []
 
 
 def _conditions(report: Mapping[str, Any]) -> Table:
@@ -291,11 +251,10 @@ def _legend(metrics: Sequence[str]) -> Table:
     return table(["metric", "meaning", "better"], rows)
 
 
-def _each(values: Mapping[Any, float | None], form: str) -> str:
+def _each(values: Mapping[Any, float | str | None], form: str) -> str:
     """All figures, or one where all are the same."""
-    texts = [NOTHING if value is None else form.format(value) for value in values.values()]
+    texts = [
+        value if isinstance(value, str) else NOTHING if value is None else form.format(value)
+        for value in values.values()
+    ]
     return " / ".join(texts if len(set(texts)) > 1 else texts[:1]) or NOTHING
-
-
-def _figure(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"

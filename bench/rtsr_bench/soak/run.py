@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from rtsr.timing import SAMPLE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr_bench.machine import describe_machine, describe_software
 from rtsr_bench.soak.player import SoakPlayer
 from rtsr_bench.soak.protocol import Protocol
@@ -29,7 +29,6 @@ from rtsr_bench.soak.usage import Usage, usage_of
 
 # Half of the packaged recordings' rate.
 _CUTOFF_HZ = 4000.0
-_FADE = 480
 # What a session still loads and learns is over by then.
 _WARM_SECONDS = 3.0
 #: what a session counts from its start on
@@ -53,9 +52,9 @@ def load_clip(name: str, in_full_band: bool = False) -> NDArray[np.float32]:
     path = Path(rtsr.__file__).parent / "demo_data" / file
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     clip = StreamingResampler(rate, SAMPLE_RATE).process(np.ascontiguousarray(audio[:, :1]))[:, 0]
-    ramp = np.linspace(0.0, 1.0, _FADE, dtype=np.float32)
-    clip[:_FADE] *= ramp
-    clip[-_FADE:] *= ramp[::-1]
+    ramp = np.linspace(0.0, 1.0, HOP, dtype=np.float32)
+    clip[:HOP] *= ramp
+    clip[-HOP:] *= ramp[::-1]
     return clip
 
 
@@ -187,7 +186,7 @@ def _of_the_sound(results: dict[str, Any]) -> list[list[tuple[str, str]]]:
             ("callbacks", f"{figures['callbacks']}"),
             ("late callbacks", f"{figures['late_callbacks']}"),
             ("under-runs", f"{figures['underrun_events']}"),
-            ("played dry", f"{figures['dry_frames'] / 48.0:.1f} ms"),
+            ("played dry", f"{figures['dry_frames'] * 1000.0 / SAMPLE_RATE:.1f} ms"),
             ("hops skipped", f"{figures['overruns']}"),
             ("xruns of the server", f"{server['xruns']}"),
             ("cycles lost by the player", f"{server['lost_by_the_player']}"),
@@ -225,7 +224,7 @@ def _of_the_engine(results: dict[str, Any]) -> list[list[tuple[str, str]]]:
             ("workers, devices restarted", restarts),
         ],
         [
-            ("latency stated", f"{stated:g} samples, {stated / 48.0:.2f} ms"),
+            ("latency stated", f"{stated:g} samples, {stated * 1000.0 / SAMPLE_RATE:.2f} ms"),
             ("latency measured", f"{sound.latency_samples} samples"),
             ("at the end", f"{sound.latency_end_samples} samples"),
             ("ear to ear with the dummy card", f"{results['card_latency_ms']:.2f} ms"),

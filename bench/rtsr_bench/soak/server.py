@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsr.errors import RtsrError
+from rtsr.timing import SAMPLE_RATE
 from rtsr_bench.processes import environment
 from rtsr_bench.soak.protocol import Protocol
 
@@ -38,7 +39,7 @@ def jack_server(period: int, realtime: bool, log: Path) -> Iterator[subprocess.P
         raise RtsrError("jackd is not installed; on Debian it is the package jackd2.")
     name = f"rtsr-soak-{uuid.uuid4().hex[:8]}"
     command = ["jackd", "-n", name, "--realtime" if realtime else "--no-realtime"]
-    command += ["-d", "dummy", "-r", "48000", "-p", str(period), "-C", "1", "-P", "1"]
+    command += ["-d", "dummy", "-r", str(SAMPLE_RATE), "-p", str(period), "-C", "1", "-P", "1"]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:

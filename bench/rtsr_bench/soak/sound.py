@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsr.errors import RtsrError
-from rtsr.timing import SAMPLE_RATE
+from rtsr.timing import HOP, SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 
-WINDOW = 480
-"""Frames of a scored window: 10 ms."""
+#: frames of a scored window: 10 ms
+WINDOW = HOP
 # Every fallback level leaves alone what lies below the clip's cutoff; a generated band begins 15 %
 # below what is taken for it.
 _LOW_SHARE = 0.6

@@ -1,4 +1,4 @@
-"""``rtsr bench speed``, ``calls`` and ``train-step``: the options of each."""
+"""``rtsr bench speed``: its options."""
 
 from __future__ import annotations
 
@@ -130,6 +130,7 @@ def speed_command(
     [bold]rtsr bench speed --against other.onnx --against-input audio:1x1x480[/bold]
     """
     began = time.monotonic()
+    from rtsr.timing import HOP_MS
     from rtsr_bench.files import check_writable, write_json, write_text
     from rtsr_bench.speed import matrix, options, order
     from rtsr_bench.speed.report import show_page, show_results
@@ -163,7 +164,7 @@ def speed_command(
         if against is not None:
             peers = options.peer_cases(
                 against, against_input or [], against_output or [], against_state or [],
-                matrix.HOP_MS if against_ms is None else against_ms, axes,
+                HOP_MS if against_ms is None else against_ms, axes,
             )  # fmt: skip
         elif against_input or against_output or against_state or against_ms is not None:
             raise ArgumentError(
@@ -204,48 +205,3 @@ def _compare(sides: tuple[Path, Path], json_file: Path | None, html_file: Path |
         parts = comparison_parts(found, " against ".join(side.name for side in sides))
         write_text(html_file, document.page("rtsr bench speed: what changed", parts))
     document.show(comparison_parts(found))
-
-
-def calls_command(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PYTEST...", help="What pytest takes, after --; else all of bench."),
-    ] = None,
-) -> None:
-    """Time single calls and kernels in one process, and print p50, p99 and p99.9 of each.
-
-    Runs the files bench/test_*.py of the source tree with pytest-benchmark.
-
-    [bold]rtsr bench calls -- bench/test_kernels.py -k resampler[/bold]
-    """
-    from rtsr.terminal import plain_console
-    from rtsr_bench.speed.calls import build_table, run_benchmarks
-
-    plain_console().print(build_table(run_benchmarks(arguments or [])))
-
-
-def train_step_command(
-    stage: Annotated[
-        _Texts, typer.Option("--stage", help="Only this stage; several times; all of them.")
-    ] = None,
-    model: Annotated[str, typer.Option("--model", help="small or base.")] = "small",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each.")] = 5,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Clips per step.")] = None,
-    frames: Annotated[int | None, typer.Option("--frames", min=20, help="Hops per clip.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-) -> None:
-    """Say what a training step costs, stage by stage: launches and milliseconds.
-
-    Synthetic recordings, the default settings. Launches are those of
-    kernels on a GPU, elsewhere of operators that would be launched there.
-    """
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        from rtsr.errors import MissingDependencyError
-
-        raise MissingDependencyError("Timing a training step", "train") from error
-    from rtsr_bench.speed.train_step import measure_stages
-
-    for line in measure_stages(stage or [], model, steps, batch, frames, device):
-        typer.echo(line)

@@ -10,9 +10,8 @@ from rtsr.arguments import MAX_CHANNELS, check_arguments
 from rtsr.errors import ArgumentError, ProviderError, RtsrError
 from rtsr.runtime.models import SUFFIX, Model, bundled, find_model, find_octave_model
 from rtsr.runtime.providers import select as providers
-from rtsr.timing import HOPS_PER_STEP, SAMPLE_RATE
+from rtsr.timing import HOP_MS, HOPS_PER_STEP, SAMPLE_RATE
 
-HOP_MS = 10.0
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Single precision with products in TF32, an option of CUDA and no file of its own.
 TF32 = "tf32"

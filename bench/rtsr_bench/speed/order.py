@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rtsr.runtime.providers.options import CUDA
-from rtsr_bench.speed.matrix import HOP_MS, TF32, Case
+from rtsr.timing import HOP_MS
+from rtsr_bench.speed.matrix import TF32, Case
 
 PARITY, STEPS, SEARCH = "parity", "steps", "search"
 #: Streams that a budget is spent on.

@@ -19,7 +19,6 @@ from rtsr_bench.speed.workload import Audio, Blocks, Workload
 
 CUTOFF_HZ = 4000.0
 _INPUT_RATE = 8000
-_OUTPUT_RATE = 48000
 
 
 def make_workload(case: Case) -> Workload:
@@ -155,7 +154,7 @@ class ResamplerStep(Workload):
 
         frames = round(_INPUT_RATE * case.period_ms / 1000.0)
         self.provider = case.provider
-        self._resampler = StreamingResampler(_INPUT_RATE, _OUTPUT_RATE, case.streams)
+        self._resampler = StreamingResampler(_INPUT_RATE, SAMPLE_RATE, case.streams)
         self._audio = Blocks(frames, case.streams)
         self._out = np.empty((self._resampler.output_frames(frames) + 1, case.streams), np.float32)
 
@@ -174,7 +173,7 @@ class SoxrStep(Workload):
             raise MissingDependencyError("Timing soxr", "eval") from None
         self.provider = case.provider
         self._stream = soxr.ResampleStream(
-            _INPUT_RATE, _OUTPUT_RATE, case.streams, dtype="float32", quality="HQ"
+            _INPUT_RATE, SAMPLE_RATE, case.streams, dtype="float32", quality="HQ"
         )
         self._audio = Blocks(round(_INPUT_RATE * case.period_ms / 1000.0), case.streams)
 

@@ -1,4 +1,4 @@
-"""The hunt over a corpus: a small one is made, a real model runs over it, tables come out."""
+"""Artefacts of clips: a small corpus is made, a real model runs over it, tables come out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from rtsr.quality.artefacts import ARTEFACTS
-from rtsr_bench.corpus import list_clips
+from rtsr_bench.corpus import list_clips, prepare_inputs, prepare_references
 from rtsr_bench.quality import artefacts
 
 RATE = 48000
@@ -46,71 +46,48 @@ def hissing(source: Path, target: Path) -> None:
     soundfile.write(target, wide + hiss, RATE, subtype="PCM_16")
 
 
-def test_every_clip_is_judged_by_every_artefact(corpus: Path, tmp_path: Path) -> None:
-    clips = list_clips(corpus)
-    found = artefacts.find_in_clips(hissing, clips, tmp_path / "work", 4000.0)
-    assert {domain: len(clips) for domain, clips in found.items()} == {"effects": 2, "music": 1}
-    for clips in found.values():
-        for values in clips.values():
-            assert list(values) == list(ARTEFACTS)
-            assert values["hiss_db"] > 20
-            assert values["channel_difference_db"] > -30
-            assert values["coherence_loss"] > 0.01
+def test_hiss_and_differing_channels_are_found(corpus: Path, tmp_path: Path) -> None:
+    (clip, *_) = (one for one in list_clips(corpus) if one.domain == "music")
+    references = prepare_references([clip], tmp_path / "references")
+    inputs = prepare_inputs(references, tmp_path / "inputs", 4000.0)
 
+    def enhance(source: Path, folder: Path) -> Path:
+        hissing(source, folder / "out.wav")
+        return folder / "out.wav"
 
-def test_a_model_is_measured_and_written(bench: Any, corpus: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    done = bench(
-        "artefacts",
-        corpus,
-        *("--model", "replicate", "--cutoff", 4000, "--limit", 1),
-        *("--work", tmp_path / "work", "--json", report),
+    (tmp_path / "work").mkdir()
+    values = artefacts.find_in_clip(
+        enhance, references[clip.name], inputs[clip.name], 4000.0, tmp_path / "work"
     )
-    assert done.exit_code == 0, done.stderr
-    printed = done.stdout
-    assert "replicate, input cutoff 4000 Hz, 2 clips" in printed
+    assert list(values) == list(ARTEFACTS)
+    assert values["hiss_db"] > 20
+    assert values["channel_difference_db"] > -30
+    assert values["coherence_loss"] > 0.01
+
+
+def test_a_report_has_the_artefacts_of_models(bench: Any, corpus: Path, tmp_path: Path) -> None:
+    def run() -> Any:
+        options = ("--model", "replicate", "--cutoff", 4000, "--limit", 1, "--metrics", "lsd")
+        places = ("--work", tmp_path / "work", "--out", tmp_path / "report", "--jobs", 1)
+        done = bench("quality", corpus, *options, *places, "--artefacts", "--tables-only")
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    printed = run()
+    assert "## Artefacts, corpus, input cutoff 4 kHz" in printed
+    assert "**input**" not in printed
     (row,) = (line for line in printed.splitlines() if line.startswith("| channel_difference_db"))
     assert row.count("-120.00 (-120.00; 0/1)") == 2
-    written = json.loads(report.read_text())["4000"]["replicate"]
-    assert set(written) == {"effects", "music"}
-    (values,) = written["music"].values()
-    assert values["hiss_db"] <= 6.0
-    assert values["sibilant_smear_db"] is None or isinstance(values["sibilant_smear_db"], float)
-    assert not list(tmp_path.glob(".partial*"))
-
-
-def test_another_corpus_with_the_same_names_has_files_of_its_own(
-    bench: Any, corpus: Path, tmp_path: Path
-) -> None:
-    def measure() -> str:
-        options = ("--model", "replicate", "--cutoff", 4000, "--limit", 1)
-        return str(bench("artefacts", corpus, *options, "--work", tmp_path / "work").stdout)
-
-    first = measure()
+    found = json.loads((tmp_path / "report" / "quality.json").read_text())["artefacts"]
+    clips = found["corpus"]["4000"]["replicate"]
+    assert list(clips) == ["effects/clip0", "music/clip2"]
+    assert clips["music/clip2"]["hiss_db"] <= 6.0
+    assert clips["music/clip2"]["buzz_index"] is None
+    # Another sound under the same name is another clip.
     for clip in corpus.rglob("*.flac"):
         samples, _ = soundfile.read(clip)
         soundfile.write(clip, samples[::-1] * np.linspace(0.0, 1.0, samples.size), RATE)
-    assert measure() != first
-
-
-def test_clips_that_cannot_be_judged_stop_nothing_and_are_named(
-    bench: Any, corpus: Path, tmp_path: Path
-) -> None:
-    (corpus / "valid/effects/clip0.flac").write_text("no sound")
-    (corpus / "valid/music/clip2.flac").unlink()
-    report = tmp_path / "report.json"
-    options = ("--model", "replicate", "--cutoff", 4000, "--json", report)
-    done = bench("artefacts", corpus, *options, "--work", tmp_path / "work")
-    assert done.exit_code == 0, done.stderr
-    assert "not scored: effects/clip0: the file cannot be read as audio" in done.stdout
-    assert "not scored: music/clip2: the file is missing" in done.stdout
-    assert list(json.loads(report.read_text())["4000"]["replicate"]["effects"]) == ["effects/clip1"]
-
-
-def test_models_of_one_name_are_refused(bench: Any, corpus: Path, tmp_path: Path) -> None:
-    done = bench("artefacts", corpus, "--model", "small", "--model", tmp_path / "small.onnx")
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "Two models have one name" in done.stderr
+    assert run() != printed
 
 
 def test_the_table_says_median_worst_and_how_many() -> None:
@@ -119,35 +96,7 @@ def test_the_table_says_median_worst_and_how_many() -> None:
         f"speech/{number}": clean | {"hiss_db": hiss, "edge_below_db": edge}
         for number, (hiss, edge) in enumerate([(1.0, 0.5), (7.0, -4.0), (9.0, 1.0)])
     }
-    lines = {
-        line.split("|")[1].strip(): line
-        for line in artefacts.markdown_table({"speech": clips}).splitlines()
-    }
+    lines = {line.split("|")[1].strip(): line for line in artefacts.markdown_table(clips)}
     assert "| at most 6 | 7.00 ! (9.00; 2/3) |" in lines["hiss_db"]
     assert "| -2 to 2 | 0.50 (-4.00; 1/3) |" in lines["edge_below_db"]
     assert lines["buzz_index"].endswith("| - |")
-
-
-def test_what_cannot_be_done_is_said_in_one_sentence(
-    bench: Any, corpus: Path, tmp_path: Path
-) -> None:
-    for arguments, reason in (
-        ((tmp_path / "none", "--cutoff", 4000), "is not a folder"),
-        ((corpus, "--cutoff", 100), "must lie between"),
-        ((corpus, "--limit", 0), "greater than or equal to 1"),
-        ((corpus, "--model", "nonsense", "--work", tmp_path / "w"), "nonsense"),
-    ):
-        done = bench("artefacts", *arguments)
-        assert done.exit_code == 2
-        assert reason in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_a_report_without_a_folder_is_refused_before_the_work(
-    bench: Any, corpus: Path, tmp_path: Path
-) -> None:
-    target = tmp_path / "nowhere" / "report.json"
-    done = bench("artefacts", corpus, "--work", tmp_path / "work", "--json", target)
-    assert done.exit_code == 2
-    assert "no folder" in done.stderr
-    assert not (tmp_path / "work").exists()

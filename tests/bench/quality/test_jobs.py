@@ -118,7 +118,7 @@ def test_a_result_belongs_to_all_that_it_depends_on(
         replace(job, reference=louder).key(),
         replace(job, cutoff_hz=8000.0).key(),
         replace(job, metrics=("lsd",)).key(),
-        runs.ProbeJob(job.system, (job.source,)).key(),
+        runs.ArtefactJob(job.system, job.reference, job.source, 4000.0).key(),
     }
     assert len(keys) == 8
     assert replace(job, clip="speech/b").key() == job.key()

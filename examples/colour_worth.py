@@ -1,12 +1,16 @@
-"""What a colour is worth: nothing, learnt from the beginning, by itself, of a wrong source, oracle.
+"""What a colour is worth: none, learnt from the beginning, by itself, of a wrong source, oracle.
 
-``rtsr bench colour CORPUS`` prints a table for a corpus. Each recording is scored on what comes
-behind its first 10 s, or behind its first half where it is shorter than 20 s, and nothing of that
-part is learnt from but by the oracle.
+    python examples/colour_worth.py CORPUS --json colour.json
+    python examples/colour_worth.py colour.json --print --plot colour.png
+
+Each recording is scored on what comes behind its first 10 s, or behind its first half where it is
+shorter than 20 s, and nothing of that part is learnt from but by the oracle.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,15 +33,16 @@ from rtsr.colour.spectrum import spectrum_of
 from rtsr.colour.stream_colour import StreamColour
 from rtsr.colour_learning import read_recording
 from rtsr.engine.colour_learner import resolve_colour
-from rtsr.errors import ArgumentError, AudioFormatError, RtsrError, warn
+from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 from rtsr.quality.evaluation import evaluate
-from rtsr.runtime.models import Model
+from rtsr.runtime.models import Model, find_model
 from rtsr.spectra.band_powers import FRAMES_PER_SECOND
 from rtsr.timing import HOP, SAMPLE_RATE
 from rtsr.train.listing import list_recordings
-from rtsr_bench import markdown
 from rtsr_bench.corpus import read_first_channel
-from rtsr_bench.files import read_json, write_json
+from rtsr_bench.files import check_writable, read_json, write_json
+from rtsr_bench.markdown import table
+from rtsr_bench.progress import progress_bar
 from rtsr_bench.quality.results import plain
 from rtsr_kernels.resample import SUPPORTED_RATES
 
@@ -51,12 +56,11 @@ WRONG, FORCED, ORACLE = "wrong source", "wrong source in full", "oracle"
 CASES = (NONE, BEGINNING, ITSELF, SAME, WRONG, FORCED, ORACLE)
 METRICS = ("visqol", "lsd", "level_bias_db")
 
-_LEARNT_SECONDS = 10.0
-# What learns by itself hears the beginning so often that it has heard so much, as a stream.
-_HEARD_SECONDS = 20.0
-_MOST_SECONDS = 20.0
-_SHORTEST_SECONDS = 2.5
-_SLOTS = 16
+LEARNT_SECONDS = 10.0
+#: what learns by itself is given the beginning so often that it lasts as long, as a stream
+STREAMED_SECONDS = 20.0
+SHORTEST_SECONDS, MOST_SECONDS = 2.5, 20.0
+SLOTS = 16
 
 
 @dataclass
@@ -71,8 +75,8 @@ class Item:
 
     @property
     def learnt_seconds(self) -> float:
-        """How much of its beginning is learnt from; the rest is judged."""
-        return min(_LEARNT_SECONDS, len(self.sound) / SAMPLE_RATE / 2.0)
+        """How much of its beginning is learnt from; the rest is scored."""
+        return min(LEARNT_SECONDS, len(self.sound) / SAMPLE_RATE / 2.0)
 
 
 def read_corpus(folder: Path, per_domain: int | None) -> tuple[list[Item], list[str]]:
@@ -109,12 +113,12 @@ def _read(folder: Path, path: str, domain: str, group: str) -> Item:
         raise AudioFormatError(
             f"'{path}' has a rate of {rate} Hz, and recordings up to 48000 Hz are needed."
         )
-    if len(samples) < _SHORTEST_SECONDS * rate:
+    if len(samples) < SHORTEST_SECONDS * rate:
         raise AudioFormatError(
-            f"'{path}' is {len(samples) / rate:.2f} s long, and at least {_SHORTEST_SECONDS:g} s "
+            f"'{path}' is {len(samples) / rate:.2f} s long, and at least {SHORTEST_SECONDS:g} s "
             "are needed to be halved."
         )
-    part = samples[: round(_MOST_SECONDS * rate), None].astype(np.float32)
+    part = samples[: round(MOST_SECONDS * rate), None].astype(np.float32)
     sound, own_hz = read_recording(part, rate, f"'{path}'", narrowest_hz=0.0)
     return Item(domain, group, path, sound, own_hz)
 
@@ -127,10 +131,10 @@ def enhance_all(
     results: dict[int, Audio] = {}
     running: dict[int, tuple[BatchStream, list[Audio]]] = {}
     with BatchUpsampler(
-        _SLOTS, model=model, hops_per_step=4, overload="wait", buffer_ms=60_000
+        SLOTS, model=model, hops_per_step=4, overload="wait", buffer_ms=60_000
     ) as batch:
         while waiting or running:
-            while waiting and len(running) < _SLOTS:
+            while waiting and len(running) < SLOTS:
                 number, (narrow, colour) = waiting.pop()
                 stream = batch.open(rate, cutoff=rate / 2, limiter=False, colour=colour)
                 stream.push(narrow)
@@ -161,7 +165,7 @@ def measure(
     jobs: list[tuple[int, str, Colour | None]] = []
     for place, item in enumerate(bar.track(items, description="learning")):
         same = [i for i, other in enumerate(items) if other.group == item.group and i != place]
-        foreign = [
+        others = [
             i
             for i, other in enumerate(items)
             if other.domain == item.domain and other.group != item.group
@@ -171,9 +175,9 @@ def measure(
         jobs.append((place, ORACLE, oracles[place]))
         if same:
             jobs.append((place, SAME, learnt[same[0]]))
-        if foreign:
+        if others:
             # The next one behind it, so that all serve once.
-            wrong = learnt[next((i for i in foreign if i > place), foreign[0])]
+            wrong = learnt[next((i for i in others if i > place), others[0])]
             jobs.append((place, WRONG, wrong))
             jobs.append((place, FORCED, replace(wrong, spectrum_db=None)))
     coloured = enhance_all([(narrow[place], colour) for place, _, colour in jobs], model, rate)
@@ -196,7 +200,7 @@ def learn_by_itself(item: Item, model: Model) -> Colour | None:
     resolve_colour(auto, model)
     stream, detector = StreamColour(auto), BandwidthDetector()
     part = item.sound[: round(item.learnt_seconds * SAMPLE_RATE)]
-    for number in range(round(_HEARD_SECONDS * FRAMES_PER_SECOND)):
+    for number in range(round(STREAMED_SECONDS * FRAMES_PER_SECOND)):
         hop = np.take(part, range(number * HOP, (number + 1) * HOP), axis=0, mode="wrap")
         stream.hear(hop, np.array([detector.update(hop)], np.float32))
     return auto.learnt
@@ -256,7 +260,7 @@ def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(known)) if known.size else np.nan
 
 
-def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
+def medians(summary: dict[str, dict[str, dict[str, float]]]) -> str:
     """Return a Markdown table: a row per case, medians of speech / effects / music.
 
     Those of ``unknown`` stand behind them where there are any.
@@ -275,7 +279,7 @@ def table(summary: dict[str, dict[str, dict[str, float]]]) -> str:
             for name, form in ({"recordings": ".0f"} | columns).items()
         ]
         rows.append([case, *cells])
-    return "\n".join(markdown.table(["colour", "recordings", *columns], rows))
+    return "\n".join(table(["colour", "recordings", *columns], rows))
 
 
 def _shown(found: Iterable[str]) -> tuple[str, ...]:
@@ -311,7 +315,7 @@ def recorded(path: Path) -> list[dict[str, Any]]:
     Raises:
         RtsrError: it is no such file.
     """
-    found = read_json(path, "`rtsr bench colour --json`")
+    found = read_json(path, "`colour_worth.py --json`")
     try:
         recordings = list(found["recordings"])
         if not recordings or not all(isinstance(one["cases"], dict) for one in recordings):
@@ -319,7 +323,7 @@ def recorded(path: Path) -> list[dict[str, Any]]:
         # Only to see that all is there that a table or a picture needs.
         summarise(recordings)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise RtsrError(f"'{path}' is no file of `rtsr bench colour --json`.") from None
+        raise RtsrError(f"'{path}' is no file of `colour_worth.py --json`.") from None
     return recordings
 
 
@@ -345,7 +349,8 @@ def measure_corpus(
     if not items:
         raise RtsrError(f"'{corpus}' has no valid recording that can be scored: {left_out[0]}")
     if left_out:
-        warn(f"{len(left_out)} of the recordings cannot be scored: {' '.join(left_out)}")
+        said = f"{len(left_out)} of the recordings cannot be scored: {' '.join(left_out)}"
+        print(f"colour_worth: {said}", file=sys.stderr)
     return [
         {"name": item.name, "domain": item.domain, "cases": result}
         for item, result in zip(items, measure(items, model, rate, bar), strict=True)
@@ -356,3 +361,41 @@ def record(path: Path, model: Model, rate: int, recordings: list[dict[str, Any]]
     """Write every figure as JSON; a figure that there is not is ``null``."""
     facts = {"model": model.name, "version": model.metadata.version, "rate": rate}
     write_json(path, plain({**facts, "recordings": recordings}))
+
+
+def main() -> None:
+    """Print medians by what was known of the colour."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("corpus", type=Path, help="recordings, or with --print a file of --json")
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--rate", type=int, default=8000, metavar="HZ", help="of the input")
+    parser.add_argument("--per-domain", type=int, metavar="N", help="only N recordings of each")
+    parser.add_argument("--print", action="store_true", help="print a file of --json once more")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw changes of ViSQOL")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all values")
+    asked = parser.parse_args()
+    if asked.per_domain is not None and asked.per_domain < 1:
+        parser.error(f"--per-domain must be at least 1, not {asked.per_domain}")
+    if asked.plot is not None and asked.plot.suffix.lower() != ".png":
+        parser.error(f"--plot draws a PNG; give a name that ends in .png, not '{asked.plot}'")
+    if asked.print and asked.json is not None:
+        parser.error("--print reads a file of --json and writes none; leave out --json")
+    try:
+        check_writable(asked.plot, asked.json)
+        if asked.print:
+            recordings = recorded(asked.corpus)
+        else:
+            model = find_model(asked.model)
+            with progress_bar() as bar:
+                recordings = measure_corpus(asked.corpus, model, asked.rate, asked.per_domain, bar)
+            if asked.json is not None:
+                record(asked.json, model, asked.rate, recordings)
+        print(medians(summarise(recordings)))
+        if asked.plot is not None:
+            plot(recordings, asked.plot)
+    except RtsrError as error:
+        parser.exit(2, f"colour_worth: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

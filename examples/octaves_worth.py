@@ -1,15 +1,17 @@
 """What octaves beyond 48 kHz are worth on recordings that have them.
 
-``rtsr bench hires FOLDER`` scores recordings of 88.2 kHz and more. Each is brought to 96 kHz (one
-of 176.4 kHz and more to 192 kHz as well), taken to 48 kHz or less as a file of 24 bits, and
-restored.
+    python examples/octaves_worth.py RECORDINGS --model small
 
-Metrics are those of :mod:`rtsr.quality.metrics` on a clock twice (or four times) as fast: samples
-at 96 kHz count as 48 kHz sound, so 24 kHz is what 12 kHz is there.
+Scores recordings of 88.2 kHz and more, in a folder for each kind. Each is brought to 96 kHz (one of
+176.4 kHz and more to 192 kHz as well), taken to 48 kHz or less as a file of 24 bits, and restored.
+
+Metrics are those of `rtsr.quality.metrics` on a clock twice (or four times) as fast: samples at
+96 kHz count as 48 kHz sound, so 24 kHz is what 12 kHz is there.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,12 +26,15 @@ from rtsr.audio.reader import native_name
 from rtsr.errors import RtsrError
 from rtsr.quality.audio import to_rate
 from rtsr.quality.metrics import lsd, lsd_hf
+from rtsr.quality.spectrogram import save_spectrograms
 from rtsr.runtime.models import Model, find_model, find_octave_model
 from rtsr.timing import SAMPLE_RATE
+from rtsr.train.excerpt import loudest_start
 from rtsr.upsampler import Upsampler
-from rtsr_bench import markdown
 from rtsr_bench.corpus import fit_length, quantized, read_loudest
-from rtsr_bench.files import write_json
+from rtsr_bench.files import check_writable, write_json
+from rtsr_bench.markdown import table
+from rtsr_bench.progress import progress_bar
 from rtsr_bench.quality.baseline import RidgeBaseline, high_edges, low_edges
 
 Array = NDArray[np.float64]
@@ -37,11 +42,10 @@ Systems = Mapping[str, Callable[[Array], Array]]
 
 RESAMPLED, FLAT_NOISE = "soxr", "flat noise"
 LOWEST_RATE = 88200
-MOST_SECONDS = 5.0
-_SHORTEST_SECONDS = 0.25
+MOST_SECONDS, SHORTEST_SECONDS, SHOWN_SECONDS = 5.0, 0.25, 2.5
 #: Hz where 48 kHz sound ends when it is played at half its speed
-_SLOW_PRIOR_HZ = 12000.0
-_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf")
+SLOW_PRIOR_HZ = 12000.0
+SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf")
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,12 @@ def find_recordings(folder: Path) -> list[Path]:
     """
     found = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and path.is_file():
+        if path.suffix.lower() in SUFFIXES and path.is_file():
             try:
                 facts = soundfile.info(native_name(path))
             except soundfile.LibsndfileError as error:
                 raise RtsrError(f"Recording '{path}' cannot be read: {error}") from None
-            if facts.samplerate >= LOWEST_RATE and facts.duration >= _SHORTEST_SECONDS:
+            if facts.samplerate >= LOWEST_RATE and facts.duration >= SHORTEST_SECONDS:
                 found.append(path)
     if not found:
         raise RtsrError(
@@ -141,14 +145,14 @@ def restore_in_turns(restorer: Restorer, samples: Array) -> Array:
 
 def flat_noise() -> RidgeBaseline:
     """Make the baseline that continues the spectrum's end: noise as dense as the topmost band."""
-    bands = low_edges(_SLOW_PRIOR_HZ).size - 1
-    weights = np.zeros((1 + 5 * bands, high_edges(_SLOW_PRIOR_HZ).size - 1))
+    bands = low_edges(SLOW_PRIOR_HZ).size - 1
+    weights = np.zeros((1 + 5 * bands, high_edges(SLOW_PRIOR_HZ).size - 1))
     # Row 0 is a constant, and the newest frame's bands come first.
     weights[bands] = 1.0
-    return RidgeBaseline(_SLOW_PRIOR_HZ, weights)
+    return RidgeBaseline(SLOW_PRIOR_HZ, weights)
 
 
-def _cases(restorer: Restorer, rate: int) -> Iterator[tuple[str, int, Systems]]:
+def cases(restorer: Restorer, rate: int) -> Iterator[tuple[str, int, Systems]]:
     """Yield the name, the narrow rate in Hz and the systems of each case at one full rate."""
 
     def systems(narrow_rate: int, octaves: int = 1) -> dict[str, Callable[[Array], Array]]:
@@ -194,7 +198,7 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
         reference = read_at(path, rate)
         clock = rate / SAMPLE_RATE
         levels = octave_levels_db(reference, rate)
-        for case, narrow_rate, systems in _cases(restorer, rate):
+        for case, narrow_rate, systems in cases(restorer, rate):
             narrow = narrowed(reference, rate, narrow_rate)
             for system, enhance in systems.items():
                 estimate = fit_length(enhance(narrow), reference.size)
@@ -205,7 +209,7 @@ def score_recording(path: Path, folder: Path, restorer: Restorer) -> list[Score]
     return scores
 
 
-def table(scores: list[Score]) -> str:
+def medians(scores: list[Score]) -> str:
     """Return a Markdown table of medians: a row per case, group and system."""
     head = ["case (kHz)", "group", "recordings", "system", "LSD", "LSD of the new band"]
     rows = []
@@ -216,31 +220,67 @@ def table(scores: list[Score]) -> str:
         cells = [*(f"{value:.2f}" for value in distances), ", ".join(f"{x:+.1f}" for x in levels)]
         case, group, system = key
         rows.append([case, group, len(chosen), system, *cells])
-    lines = markdown.table([*head, "level of 12-24, 24-48, 48-96 kHz in dB"], rows)
-    return "\n".join(lines)
+    return "\n".join(table([*head, "level of 12-24, 24-48, 48-96 kHz in dB"], rows))
 
 
 def plot(path: Path, restorer: Restorer, picture: Path) -> None:
-    """Draw a recording at 96 kHz: resampled, restored by the baseline and the model, and itself."""
-    from rtsr_bench.quality.pictures import save_excerpts
-
+    """Draw the loudest moments at 96 kHz: resampled, with noise, by the model, the recording."""
     rate = 2 * SAMPLE_RATE
     reference = read_at(path, rate)
-    _, narrow_rate, systems = next(_cases(restorer, rate))
+    _, narrow_rate, systems = next(cases(restorer, rate))
     narrow = narrowed(reference, rate, narrow_rate)
+    length = round(SHOWN_SECONDS * rate)
+    start = loudest_start(reference, length)
     panels = [
-        (name, fit_length(enhance(narrow), reference.size)) for name, enhance in systems.items()
+        *((name, fit_length(enhance(narrow), reference.size)) for name, enhance in systems.items()),
+        ("recording", reference),
     ]
-    save_excerpts(
-        picture, [*panels, ("recording", reference)], path.stem, narrow_rate / 2, sample_rate=rate
+    excerpts = [(label, signal[start : start + length]) for label, signal in panels]
+    save_spectrograms(
+        picture, excerpts, title=path.stem, cutoff_hz=narrow_rate / 2, sample_rate=rate
     )
 
 
-def write_scores(path: Path, restorer: Restorer, scores: list[Score]) -> None:
-    """Write every figure as JSON, and what made one octave and two at once."""
+def facts(restorer: Restorer) -> dict[str, dict[str, str]]:
+    """Return what made one octave and two at once."""
     makers = (restorer.model, restorer.maker(1), restorer.maker(2))
-    facts = {
+    return {
         key: {"name": model.name, "version": model.metadata.version}
         for key, model in zip(("model", "octave_model", "two_octaves_model"), makers, strict=True)
     }
-    write_json(path, {**facts, "scores": [asdict(one) for one in scores]})
+
+
+def main() -> None:
+    """Print medians per kind of recording, by what restored it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", metavar="RECORDINGS", type=Path)
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--octave-model", metavar="MODEL", help="makes the octaves")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th one")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw the first recording")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all values")
+    asked = parser.parse_args()
+    if asked.every < 1:
+        parser.error(f"--every must be at least 1, not {asked.every}")
+    if asked.plot is not None and asked.plot.suffix.lower() != ".png":
+        parser.error(f"--plot draws a PNG; give a name that ends in .png, not '{asked.plot}'")
+    try:
+        check_writable(asked.plot, asked.json)
+        octave_model = find_model(asked.octave_model) if asked.octave_model else None
+        restorer = Restorer(find_model(asked.model), octave_model)
+        recordings = find_recordings(asked.folder)[:: asked.every]
+        scores: list[Score] = []
+        with progress_bar() as bar:
+            for path in bar.track(recordings, description="scoring"):
+                scores += score_recording(path, asked.folder, restorer)
+        print(medians(scores))
+        if asked.json is not None:
+            write_json(asked.json, {**facts(restorer), "scores": [asdict(one) for one in scores]})
+        if asked.plot is not None:
+            plot(recordings[0], restorer, asked.plot)
+    except RtsrError as error:
+        parser.exit(2, f"octaves_worth: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,34 +12,33 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from example_run import load_example, run_example
 from rich.progress import Progress
-from typer.testing import CliRunner
 
 from rtsr import ArgumentError, RtsrError
-from rtsr.cli.app import app
-from rtsr.errors import RtsrWarning
 from rtsr.runtime.models import find_model
-from rtsr_bench.quality import colour as colour_evidence
+
+worth = load_example("colour_worth")
 
 RATE = 48000
 
 
 def _run(*arguments: str) -> str:
-    done = CliRunner().invoke(app, ["bench", "colour", *arguments])
-    assert done.exit_code == 0, done.output
+    done = run_example("colour_worth.py", *arguments)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_another_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for text, sentence in (
-        ("[1]", r"is no file of `rtsr bench colour --json`"),
-        ('{"recordings": [1]}', r"is no file of `rtsr bench colour --json`"),
-        ('{"recordings": [{"domain": "music"}]}', r"is no file of `rtsr bench colour --json`"),
-        ("{", r"is not JSON; `rtsr bench colour --json` writes such files"),
+        ("[1]", r"is no file of `colour_worth.py --json`"),
+        ('{"recordings": [1]}', r"is no file of `colour_worth.py --json`"),
+        ('{"recordings": [{"domain": "music"}]}', r"is no file of `colour_worth.py --json`"),
+        ("{", r"is not JSON; `colour_worth.py --json` writes such files"),
     ):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(RtsrError, match=sentence):
-            colour_evidence.recorded(tmp_path / "other.json")
+            worth.recorded(tmp_path / "other.json")
 
 
 @pytest.fixture
@@ -69,16 +68,16 @@ def test_the_beginning_helps_the_rest_and_the_oracle_more(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(colour_evidence, "METRICS", ("lsd", "level_bias_db"))
+    monkeypatch.setattr(worth, "METRICS", ("lsd", "level_bias_db"))
     found = tmp_path / "found.json"
     printed = _run(str(corpus), "--json", str(found))
     recordings = json.loads(found.read_text())["recordings"]
-    summary = colour_evidence.summarise(recordings)
-    assert list(summary) == list(colour_evidence.CASES)
+    summary = worth.summarise(recordings)
+    assert list(summary) == list(worth.CASES)
     assert summary["none"]["speech"]["recordings"] == 3
     assert summary["same source"]["speech"]["recordings"] == 2
     assert "music" not in summary["same source"]
-    for domain in colour_evidence.DOMAINS:
+    for domain in worth.DOMAINS:
         bias = {
             case: domains[domain]["level_bias_db"]
             for case, domains in summary.items()
@@ -86,20 +85,20 @@ def test_the_beginning_helps_the_rest_and_the_oracle_more(
         }
         assert bias["oracle"] < bias["beginning"] < bias["none"]
     assert _run(str(found), "--print") == printed
-    assert printed.count("\n") == 2 + len(colour_evidence.CASES)
+    assert printed.count("\n") == 2 + len(worth.CASES)
 
 
 def test_a_corpus_of_nothing_that_can_be_scored_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.full(RATE, 0.1), RATE)
     columns = "path,split,domain,speaker_or_group,seconds"
     (tmp_path / "manifest.csv").write_text(f"{columns}\nshort.wav,valid,speech,a,1.0\n")
-    done = CliRunner().invoke(app, ["bench", "colour", str(tmp_path)])
-    assert done.exit_code == 2
+    done = run_example("colour_worth.py", tmp_path)
+    assert done.returncode == 2
     assert "can be scored: 'short.wav' is 1.00 s long" in done.stderr
 
 
 def test_recordings_of_no_known_domain_count_and_bad_ones_are_named(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     folder = tmp_path / "plain"
     folder.mkdir()
@@ -109,21 +108,21 @@ def test_recordings_of_no_known_domain_count_and_bad_ones_are_named(
     (folder / "text.wav").write_text("no sound")
     rows = [f"{name},valid" for name in ("0.wav", "1.wav", "silent.wav", "text.wav", "lost.wav")]
     (folder / "manifest.csv").write_text("\n".join(["path,split", *rows]))
-    scores = {"none": dict.fromkeys(colour_evidence.METRICS, 1.0)}
-    monkeypatch.setattr(colour_evidence, "measure", lambda items, *_: [scores for _ in items])
-    with pytest.warns(RtsrWarning, match="3 of the recordings cannot be scored") as said:
-        found = colour_evidence.measure_corpus(folder, find_model("small"), 8000, None, Progress())
+    scores = {"none": dict.fromkeys(worth.METRICS, 1.0)}
+    monkeypatch.setattr(worth, "measure", lambda items, *_: [scores for _ in items])
+    found = worth.measure_corpus(folder, find_model("small"), 8000, None, Progress())
     assert [(one["name"], one["domain"]) for one in found] == [
         ("0.wav", "unknown"),
         ("1.wav", "unknown"),
     ]
-    text = str(said[0].message)
+    text = capsys.readouterr().err
+    assert "3 of the recordings cannot be scored" in text
     assert "'silent.wav' is silent" in text
     assert "text.wav" in text
     assert "lost.wav" in text
-    shown = colour_evidence.table(colour_evidence.summarise(found))
+    shown = worth.medians(worth.summarise(found))
     assert "| none | - / - / - / 2 |" in shown
-    colour_evidence.plot(found, tmp_path / "colour.png")
+    worth.plot(found, tmp_path / "colour.png")
 
 
 @pytest.mark.parametrize("group", ["", "ann"])
@@ -134,14 +133,14 @@ def test_who_is_the_same_source_is_stated(
     rows = [f"{number}.wav,valid,speech,{group}" for number in range(3)]
     (corpus / "manifest.csv").write_text("\n".join(["path,split,domain,speaker_or_group", *rows]))
     monkeypatch.setattr(
-        colour_evidence,
+        worth,
         "enhance_all",
         lambda jobs, *_: [np.zeros((3 * RATE, 1), np.float32) for _ in jobs],
     )
-    monkeypatch.setattr(colour_evidence, "learn_by_itself", lambda *_: None)
-    monkeypatch.setattr(colour_evidence, "evaluate", lambda *_: {})
-    items, _ = colour_evidence.read_corpus(corpus, None)
-    for cases in colour_evidence.measure(items, find_model("small"), 8000, Progress(disable=True)):
+    monkeypatch.setattr(worth, "learn_by_itself", lambda *_: None)
+    monkeypatch.setattr(worth, "evaluate", lambda *_: {})
+    items, _ = worth.read_corpus(corpus, None)
+    for cases in worth.measure(items, find_model("small"), 8000, Progress(disable=True)):
         assert ("same source" in cases, "wrong source" in cases) == (group != "", group == "")
 
 
@@ -153,32 +152,40 @@ def test_what_has_no_value_is_a_dash(recwarn: pytest.WarningsRecorder) -> None:
         return {"domain": domain, "cases": {"none": values, "beginning": values}}
 
     scores = [scored("speech", None), scored("music", 3.0), scored("music", None)]
-    rows = colour_evidence.table(colour_evidence.summarise(scores)).splitlines()
+    rows = worth.medians(worth.summarise(scores)).splitlines()
     assert rows[-1].startswith("| beginning | 1 / - / 2 | - / - / 3.00 | 1.00 / - / 1.00 |")
     assert "nan" not in rows[-1]
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("command", ["colour", "hires"])
-def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(
-    tmp_path: Path, command: str
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--plot", "out.txt"], "give a name that ends in .png"),
+        (["--per-domain", "0"], "--per-domain must be at least 1, not 0"),
+        (["--print", "--json", "out.json"], "leave out --json"),
+        (["--model", "large"], "'large' is unknown"),
+        (["--json", "nowhere/out.json"], "nowhere"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_the_work(
+    tmp_path: Path, options: list[str], sentence: str
 ) -> None:
-    words = ["bench", command, str(tmp_path / "missing"), "--plot", str(tmp_path / "out.txt")]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2
-    assert "give a name that ends in .png" in done.stderr
+    done = run_example("colour_worth.py", tmp_path / "missing", *options)
+    assert done.returncode == 2
+    assert sentence in done.stderr
 
 
 def test_a_picture_is_drawn_of_what_was_found(tmp_path: Path) -> None:
     recordings = [
         {"domain": domain, "cases": {"none": {"visqol": 2.0}, "oracle": {"visqol": 2.0 + shift}}}
-        for domain in colour_evidence.DOMAINS
+        for domain in worth.DOMAINS
         for shift in (0.1, 0.3)
     ]
-    colour_evidence.plot(recordings, tmp_path / "colour.png")
+    worth.plot(recordings, tmp_path / "colour.png")
     assert (tmp_path / "colour.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_other_rates_are_refused(corpus: Path) -> None:
     with pytest.raises(ArgumentError, match="8000, 11025, 16000, 24000"):
-        colour_evidence.measure_corpus(corpus, find_model("small"), 44100, None, Progress())
+        worth.measure_corpus(corpus, find_model("small"), 44100, None, Progress())

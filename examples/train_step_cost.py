@@ -1,4 +1,6 @@
-"""What a training step costs, stage by stage.
+"""What a training step costs, stage by stage: launches and milliseconds.
+
+    python examples/train_step_cost.py --stage refinement
 
 A GPU executes what a CPU launches, one kernel after another, and a model of this size gives each so
 little to do that launching is what takes the time. So launches are counted: those of kernels on a
@@ -7,6 +9,7 @@ GPU, and elsewhere the operators that would launch one. Synthetic recordings, th
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rtsr.errors import ArgumentError
+from rtsr.errors import RtsrError
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train.corpus import Corpus
 from rtsr.train.objective import Moment
@@ -27,11 +30,11 @@ from rtsr.train.schedule import AUTOENCODER, LEVELS, REFINEMENT, STAGES
 from rtsr.train.settings import TrainSettings
 from rtsr.train.trainer import Trainer
 
-_KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
-_COUNTED_STEPS = 4
-_COPY_CALLS = ("cudaMemcpyAsync", "cudaMemsetAsync")
+KERNEL_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
+COPY_CALLS = ("cudaMemcpyAsync", "cudaMemsetAsync")
+COUNTED_STEPS = 4
 #: Operators beside views that launch nothing: memory without content, a number for the host.
-_NO_KERNEL = (
+NO_KERNEL = (
     *("aten::empty", "aten::new_empty", "aten::resize_"),
     *("aten::_unsafe_view", "aten::_local_scalar_dense"),
 )
@@ -145,7 +148,7 @@ class _Launches(TorchDispatchMode):
         self, operator: Any, _: Any, arguments: Any = (), named: Any = None
     ) -> Any:
         is_view = operator.is_view or torch.Tag.inplace_view in operator.tags
-        self.count += not (is_view or operator.name().startswith(_NO_KERNEL))
+        self.count += not (is_view or operator.name().startswith(NO_KERNEL))
         return operator(*arguments, **(named or {}))
 
 
@@ -154,12 +157,12 @@ def count_launches(trainer: Trainer, fraction: float) -> float:
     on_gpu = trainer.device.type == "cuda"
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     with profile(activities=activities) if on_gpu else _Launches() as seen:
-        for _ in range(_COUNTED_STEPS):
+        for _ in range(COUNTED_STEPS):
             trainer.take_step(fraction)
     if isinstance(seen, _Launches):
-        return seen.count / _COUNTED_STEPS
-    wanted = (*_KERNEL_CALLS, *_COPY_CALLS)
-    return sum(event.name in wanted for event in seen.events()) / _COUNTED_STEPS
+        return seen.count / COUNTED_STEPS
+    wanted = (*KERNEL_CALLS, *COPY_CALLS)
+    return sum(event.name in wanted for event in seen.events()) / COUNTED_STEPS
 
 
 def step_kinds(stage: str, settings: TrainSettings) -> dict[float, str]:
@@ -192,13 +195,7 @@ def measure_stages(
         batch: clips per step; as the settings say if ``None``.
         frames: hops per clip, likewise.
         device: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ArgumentError: a stage is unknown.
     """
-    for name in stages:
-        if name not in STAGES:
-            raise ArgumentError(f"There is no stage {name!r}; choose among {', '.join(STAGES)}.")
     settings = TrainSettings(model=model)
     if batch is not None:
         settings = replace(settings, batch=batch, level_batch=batch)
@@ -218,3 +215,30 @@ def measure_stages(
                     f"{cost.milliseconds:.1f} ms, of that {cost.data_ms:.1f} for data"
                     f"{waits[cost.waits]}"
                 )
+
+
+def main() -> None:
+    """Print a line for each kind of step."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stage", choices=STAGES, action="append", help="all if left out")
+    parser.add_argument("--model", default="small", help="small or base")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each kind")
+    parser.add_argument("--batch", type=int, help="clips per step")
+    parser.add_argument("--frames", type=int, help="hops per clip")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    asked = parser.parse_args()
+    for name, least in (("steps", 1), ("batch", 1), ("frames", 20)):
+        given = getattr(asked, name)
+        if given is not None and given < least:
+            parser.error(f"--{name} must be at least {least}, not {given}")
+    try:
+        for line in measure_stages(
+            asked.stage or [], asked.model, asked.steps, asked.batch, asked.frames, asked.device
+        ):
+            print(line, flush=True)
+    except RtsrError as error:
+        parser.exit(2, f"train_step_cost: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,26 +1,42 @@
-"""How the bandwidth detector follows streams.
+"""How soon the bandwidth detector notices a change of bandwidth, and how often it errs.
 
-Two things are counted: the time from a change of bandwidth within a stream until the detector says
-so, and how often it moves though nothing has changed.
+    python examples/bandwidth_tracking.py CORPUS --every 8 --minutes 10
+
+Every full-band recording of speech and music becomes a stream that changes between resamplers,
+Opus, G.711 and MP3, and the time is counted until the detector says so. Besides there are streams
+that do not change: there every move is a false one.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+from bandwidth_streams import (
+    DEGRADATIONS,
+    STEADY,
+    SWITCHES,
+    Degradation,
+    full_band_clips,
+    hops,
+    one_voice,
+    programme,
+)
 
 from rtsr.bandwidth.detector import BandwidthDetector
+from rtsr.errors import RtsrError
 from rtsr.spectra.band_powers import FRAMES_PER_SECOND
+from rtsr.spectra.stft import Signal
 from rtsr.timing import SAMPLE_RATE
-from rtsr_bench.bandwidth.degradations import DEGRADATIONS, STEADY, SWITCHES, Degradation
-from rtsr_bench.bandwidth.streams import hops, one_voice, programme
-from rtsr_bench.codecs import Signal
-from rtsr_bench.corpus import Clip
+from rtsr_bench.corpus import Clip, list_clips
+from rtsr_bench.files import check_writable, write_json
 from rtsr_bench.markdown import table
-from rtsr_bench.progress import Show
+from rtsr_bench.progress import Show, shown_progress
 
 SECONDS_BEFORE, SECONDS_AFTER = 8.0, 16.0
 #: Of one unchanging stream.
@@ -176,7 +192,9 @@ def switch_table(results: Sequence[Switched]) -> str:
     for key, some in (*rows.items(), *sums.items()):
         seconds = np.array([math.inf if one.seconds is None else one.seconds for one in some])
         # The next one up: between two values, one of which may be infinite, there is no middle.
-        told = [_seconds(np.quantile(seconds, share, method="higher")) for share in (0.5, 0.9, 1.0)]
+        told = [
+            as_seconds(np.quantile(seconds, share, method="higher")) for share in (0.5, 0.9, 1.0)
+        ]
         false_moves = sum(one.false_moves for one in some)
         cells.append([*key, len(some), *told, int(np.isinf(seconds).sum()), false_moves])
     head = ["domain", "from", "to", "streams", "median s", "90 % s", "longest s", "not noticed"]
@@ -203,5 +221,67 @@ def unchanged_table(results: Sequence[Unchanged]) -> str:
     return "\n".join(table(head, cells))
 
 
-def _seconds(value: float) -> str:
+def as_seconds(value: float) -> str:
     return "never" if math.isinf(value) else f"{value:.2f}"
+
+
+def track(
+    corpora: Sequence[Path], every: int, minutes: float
+) -> tuple[list[Switched], list[Unchanged]]:
+    """Let a detector follow the full-band recordings of some corpora, and streams of them.
+
+    Raises:
+        RtsrError: a corpus cannot be read, or none has such a recording.
+    """
+    clips = [clip for folder in corpora for clip in list_clips(folder)]
+    wanted, left_out = {}, []
+    for domain in DOMAINS:
+        wanted[domain], sentences = full_band_clips(clips, domain)
+        left_out += sentences
+    if left_out:
+        said = f"{len(left_out)} of the recordings are left out: {' '.join(left_out)}"
+        print(f"bandwidth_tracking: {said}", file=sys.stderr)
+    if not any(wanted.values()):
+        raise RtsrError("No valid recording of speech or music in these corpora reaches 18 kHz.")
+    switched: list[Switched] = []
+    unchanged: list[Unchanged] = []
+    with shown_progress() as show:
+        for domain, some in wanted.items():
+            if some:
+                switched += track_switches(some[::every], domain, show=show)
+                unchanged += track_unchanged(some, domain, minutes, show=show)
+    return switched, unchanged
+
+
+def main() -> None:
+    """Print seconds until a change is noticed, and false moves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("corpora", nargs="+", metavar="CORPUS", type=Path)
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="that do not change, in each domain"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="change only every N-th recording"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all values")
+    asked = parser.parse_args()
+    if not 0.5 <= asked.minutes <= 1440.0:
+        parser.error(f"--minutes must lie between 0.5 and 1440, not at {asked.minutes:g}")
+    if asked.every < 1:
+        parser.error(f"--every must be at least 1, not {asked.every}")
+    try:
+        check_writable(asked.json)
+        switched, unchanged = track(asked.corpora, asked.every, asked.minutes)
+        print(f"Seconds until a change is noticed\n\n{switch_table(switched)}\n")
+        print(f"Streams that do not change\n\n{unchanged_table(unchanged)}")
+        if asked.json is not None:
+            values = {"switched": switched, "unchanged": unchanged}
+            write_json(
+                asked.json, {key: [asdict(one) for one in some] for key, some in values.items()}
+            )
+    except RtsrError as error:
+        parser.exit(2, f"bandwidth_tracking: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

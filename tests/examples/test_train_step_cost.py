@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from example_run import load_example, run_example
 
 torch = pytest.importorskip("torch")
 
 from rtsr.train.schedule import STAGES  # noqa: E402
 from rtsr.train.settings import TrainSettings  # noqa: E402
-from rtsr_bench.speed import train_step  # noqa: E402
+
+train_step = load_example("train_step_cost")
 
 
 def _count(step: Any) -> float:
@@ -114,3 +116,27 @@ def test_each_kind_of_step_of_the_levels_stage_is_taken_with_its_own_data(
             {"draw_batch", "draw_bands", "all_levels"},
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--stage", "sleep"], "invalid choice: 'sleep'"),
+        (["--frames", "19"], "--frames must be at least 20, not 19"),
+        (["--model", "large"], "large"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: list[str], sentence: str) -> None:
+    done = run_example("train_step_cost.py", *options)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_the_program_prints_a_line_for_each_kind_of_step() -> None:
+    options = ["--stage", "flow", "--steps", "1", "--batch", "1", "--frames", "20"]
+    done = run_example("train_step_cost.py", *options, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("flow: ")
+    assert " launches, " in line

@@ -1,1 +1,0 @@
-"""How soon and how often the bandwidth detector moves."""
