@@ -10,6 +10,7 @@ unpack "$1" evidence
 nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1 || true
 rtsr bench speed --provider "${PROVIDER:-cuda}" --evidence "$OUT/evidence.json" --budget "${3:-230}" \
   --model "$WORK/models/small.onnx,$WORK/models/base.onnx"
-timeout 60 "$PYTHON" -m pytest -m gpu -p no:cacheprovider tests/rtsr/runtime/test_real_gpu.py \
-  > "$OUT/gpu-tests.txt" 2>&1 || true
+# Interrupted and not killed, pytest says what it has found until then.
+timeout -s INT -k 10 60 "$PYTHON" -m pytest -v -m gpu -p no:cacheprovider \
+  tests/rtsr/runtime/test_real_gpu.py > "$OUT/gpu-tests.txt" 2>&1 || true
 tail -n 1 "$OUT/gpu-tests.txt"
