@@ -84,17 +84,14 @@ class WholeBatch(Workload):
         )
         self.provider = self._batch.provider
         self._streams = [self._batch.open(_INPUT_RATE, seed=seed) for seed in range(case.streams)]
-        self._packets = Blocks(round(_INPUT_RATE * case.period_ms / 1000.0), case.streams)
-        self._out = np.empty((2 * self._batch.step_samples, 1), np.float32)
+        self._packets = Blocks(case.streams, round(_INPUT_RATE * case.period_ms / 1000.0))
+        self._out = np.empty((case.streams, 2 * self._batch.step_samples), np.float32)
 
     def step(self) -> None:
         """Every stream pushes a packet, the batch steps once, every stream pulls."""
-        packets = np.ascontiguousarray(self._packets.next().T)
-        for stream, packet in zip(self._streams, packets, strict=True):
-            stream.push(packet)
+        self._batch.push_many(self._streams, self._packets.next())
         self._batch.step()
-        for stream in self._streams:
-            stream.pull_into(self._out)
+        self._batch.pull_many(self._streams, self._out)
 
     def close(self) -> None:
         """Let go of streams and model."""
