@@ -66,6 +66,10 @@ class ModelStep(Workload):
         return self._step.step(self._audio.next(), self._noise, self._f_prior, self._f_target)
 
 
+#: Streams whose packets are sooner pushed and pulled in one call than one by one.
+_AT_ONCE_FROM = 8
+
+
 class WholeBatch(Workload):
     """Streams through ``BatchUpsampler``: a packet of 8 kHz each in, its enhanced twin out.
 
@@ -89,9 +93,17 @@ class WholeBatch(Workload):
 
     def step(self) -> None:
         """Every stream pushes a packet, the batch steps once, every stream pulls."""
-        self._batch.push_many(self._streams, self._packets.next())
-        self._batch.step()
-        self._batch.pull_many(self._streams, self._out)
+        packets, batch = self._packets.next(), self._batch
+        if len(packets) >= _AT_ONCE_FROM:
+            batch.push_many(self._streams, packets)
+            batch.step()
+            batch.pull_many(self._streams, self._out)
+            return
+        for stream, packet in zip(self._streams, packets, strict=True):
+            stream.push(packet)
+        batch.step()
+        for stream, out in zip(self._streams, self._out, strict=True):
+            stream.pull_into(out[:, None])
 
     def close(self) -> None:
         """Let go of streams and model."""
