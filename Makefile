@@ -28,7 +28,7 @@ test: $(VENV)/.dev
 ENGINE := $(addprefix tests/kernels/test_,bandwidth_streams.py bandwidth_thresholds.py crossover.py cutoffs.py \
   decibels.py equaliser.py limiter.py many_streams.py network_rows.py ports.py replicate_rows.py) \
   tests/rtsr/bandwidth tests/rtsr/engine tests/rtsr/batch/test_shedding.py tests/rtsr/live/worker/test_chain_preroll.py \
-  tests/rtsr/batch/test_batch.py::test_a_stalled_stream_keeps_its_state \
+  tests/rtsr/batch/test_batch.py::test_a_stalled_stream_keeps_its_state tests/rtsr/batch/test_many.py \
   $(addprefix tests/rtsr/test_,controls.py integers_and_layouts.py one_thread.py packets.py)
 test-engine: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ENGINE) -m "not slow"

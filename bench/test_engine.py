@@ -54,21 +54,30 @@ def test_step_of_many_streams_beside_the_network(benchmark, monkeypatch, streams
         benchmark.pedantic(batch.step, setup=feed, rounds=200, warmup_rounds=10)
 
 
+@pytest.mark.parametrize("is_at_once", [False, True], ids=["one_by_one", "at_once"])
 @pytest.mark.parametrize("streams", STREAMS)
-def test_push_and_pull_of_many_streams(benchmark, monkeypatch, streams):
+def test_push_and_pull_of_many_streams(benchmark, monkeypatch, streams, is_at_once):
     """What the callers of so many streams do for one 10 ms packet each, the step not included."""
     sound = _sound(streams, 80)
+    out = np.empty((streams, 960), np.float32)
     benchmark.group = "push and pull of a batch's streams, 10 ms packets of 8 kHz"
-    benchmark.name = f"{streams} streams"
+    benchmark.name = f"{streams} streams, {'at once' if is_at_once else 'one by one'}"
     with BatchUpsampler(streams, model="small-int8", provider="cpu", overload="wait") as batch:
         monkeypatch.setattr(batch._step, "run", lambda due, held, steps: None)
         calls = [batch.open(8000, seed=seed, cutoff=4000.0) for seed in range(streams)]
 
-        def packets() -> None:
+        def one_by_one() -> None:
             for call, block in zip(calls, sound, strict=True):
                 call.pull()
                 call.push(block)
 
+        def at_once() -> None:
+            batch.pull_many(calls, out)
+            batch.push_many(calls, sound)
+
         benchmark.pedantic(
-            packets, setup=lambda: batch.step() and None, rounds=200, warmup_rounds=10
+            at_once if is_at_once else one_by_one,
+            setup=lambda: batch.step() and None,
+            rounds=200,
+            warmup_rounds=10,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from rtsr.arguments import check_real, check_stream_format
-from rtsr.audio.reader import SoundInput, is_stream, open_input
+from rtsr.audio.reader import Audio, SoundInput, is_stream, open_input
 from rtsr.audio.writer import OutputFile
 from rtsr.bandwidth.detector import FULL_BAND_HZ, measure_cutoff_stream
+from rtsr.bandwidth.file_cutoff import find_band_edge
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.engine.colour_learner import AUTO
@@ -25,6 +26,10 @@ from rtsr.whole_file import check_different
 from rtsr_kernels.resample import SUPPORTED_RATES, StreamingResampler
 
 HOPS_OF_BLOCK_MS = {10 * hops: hops for hops in HOPS_PER_STEP}
+
+#: Of half the rate. A file above 48 kHz with a band edge beyond counts as full band: converters
+#: have theirs there.
+_HIGHEST_EDGE = 0.7
 
 Progress = Callable[[int, int], None]
 
@@ -194,7 +199,8 @@ def enhance_file(
             cutoff once per block. Nobody waits for a file, so the largest is the default.
         seed: of the noise.
         wet: gain of the generated band, 0 to 1.
-        cutoff: Hz where the content ends; ``None`` measures it, in advance in the first 20 s.
+        cutoff: Hz where the content ends; ``None`` measures it, in advance in the first 20 s, and
+            above 48 kHz, where they show no limit, in the whole file.
         ceiling: Hz where the output ends; ``None`` leaves that to the model.
         threads: within one step.
         output_rate: Hz of the output; ``None`` is 48000, or the input's own rate where that is
@@ -316,16 +322,29 @@ def _stream(
 
 
 def _scan(source: Path, reader: SoundInput) -> float:
-    """Look through the beginning, so that the high band is right from the first sample on."""
+    """Look through the beginning, so that the high band is right from the first sample on.
+
+    Of a rate above 48 kHz, look through the whole file where that shows no limit: most such files
+    have one, and in some it is too faint or too rare to be told within a stream.
+    """
     measured_rate = engine_rate(reader.rate)
     # What is not converted is as it would be at any rate.
     resampler = StreamingResampler(min(reader.rate, SAMPLE_RATE), SAMPLE_RATE, reader.channels)
     with open_input(source) as file:
-        wide = (
-            resampler.process(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0))
-            for block in file.blocks()
-        )
-        return measure_cutoff_stream(wide, measured_rate, native_hz=reader.rate / 2)
+        wide = (resampler.process(block) for block in _usable(file))
+        found_hz = measure_cutoff_stream(wide, measured_rate, native_hz=reader.rate / 2)
+    if reader.rate in HIGH_RATES and found_hz == reader.rate / 2:
+        with open_input(source) as file:
+            edge_hz = find_band_edge(_usable(file), reader.rate)
+        if edge_hz is not None and edge_hz < _HIGHEST_EDGE * reader.rate / 2:
+            return edge_hz
+    return found_hz
+
+
+def _usable(file: SoundInput) -> Iterator[Audio]:
+    """Yield the blocks of a file, zero where they hold no usable numbers."""
+    for block in file.blocks():
+        yield np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -13,9 +13,9 @@ if [ "${STEPS:-1}" = 1 ]; then
 fi
 bring_back() {
   for file in slim.pt log.jsonl; do
-    [ -f "$WORK/run/$file" ] && split -b 16M -d "$WORK/run/$file" "$OUT/$file."
+    [ ! -f "$WORK/run/$file" ] || split -b 16M -d "$WORK/run/$file" "$OUT/$file."
   done
-  echo "cat slim.pt.* > slim.pt puts it together."
+  [ ! -f "$WORK/run/slim.pt" ] || echo "cat slim.pt.* > slim.pt puts it together."
 }
 trap bring_back EXIT
 rtsr train "$WORK/audio" --out "$WORK/run" --config "$WORK/train.toml" --device "$DEVICE" \

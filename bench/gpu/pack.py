@@ -40,6 +40,8 @@ _LEFT_OUT = ("transformers", "quantization", "tools", "datasets", "backend")
 _PACKAGES = (
     *("soundfile", "soxr", "typer", "rich", "click", "shellingham", "pygments"),
     *("markdown-it-py", "mdurl", "annotated-doc", "typing-extensions"),
+    # For the tests that only a GPU can answer; the last two for Python 3.10.
+    *("pytest", "pluggy", "iniconfig", "packaging", "exceptiongroup", "tomli"),
 )
 _VALID_CLIPS = 6
 MANIFEST = "manifest.csv"
@@ -241,6 +243,10 @@ def _command(
     """Pack what a GPU machine without a network needs."""
     parts = () if only_training else ("evidence",)
     try:
+        if only_training and recordings is None:
+            raise PackError(
+                "--only-training packs recordings; say where they are: --recordings DIR."
+            )
         pack(python, architecture or None, recordings, start, settings, out, most_mib, parts)
     except (PackError, TrimError) as error:
         print(error, file=sys.stderr)

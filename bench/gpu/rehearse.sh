@@ -25,6 +25,11 @@ tar -xf "$WORKSHOP/whole.tar.xz" -C "$WORK" site
   "$WORK/site/onnxruntime/capi/libonnxruntime_providers_cuda.so" "$WORKSHOP/stand-ins"
 LD_LIBRARY_PATH=$WORKSHOP/stand-ins bash bench/gpu/1-evidence.sh \
   "$WORKSHOP/pack/1-evidence.tar.xz" "$WORKSHOP/out" "${SECONDS_OF_EVIDENCE:-40}"
+# Whether they find what they need and run; on stand-ins they cannot pass.
+grep -E "test_real_gpu.py::.* (PASSED|FAILED)" "$WORKSHOP/out/gpu-tests.txt" || {
+  cat "$WORKSHOP/out/gpu-tests.txt"
+  exit 1
+}
 bash bench/gpu/2-audio.sh "$WORKSHOP/pack/2-audio.tar"
 DEVICE=cpu BATCH=2 TIMED_STEPS=1 bash bench/gpu/3-train.sh \
   "$WORKSHOP/pack/3-train.tar" "$WORKSHOP/out" "${MINUTES:-0.5}"

@@ -292,14 +292,29 @@ class BatchStream:
             )
         audio = port.frames(block)
         if port.conversion.output_frames(len(audio)) + RESERVED_FRAMES > port.room:
-            raise RtsrError(
-                f"A block of {1000.0 * len(audio) / self.input_rate:.0f} ms has no room behind "
-                f"{self.waiting_ms:.0f} ms that wait for a step; step the batch and pull more "
-                f"often, check that the sound has {self.input_rate} Hz, or give the batch a larger "
-                "buffer_ms."
-            )
+            raise self.no_room(len(audio))
         port.accept()
         port.push(audio)
+
+    def no_room(self, samples: int) -> RtsrError:
+        """Return what is raised where a block of so many samples has no room."""
+        return RtsrError(
+            f"A block of {1000.0 * samples / self.input_rate:.0f} ms has no room behind "
+            f"{self.waiting_ms:.0f} ms that wait for a step; step the batch and pull more "
+            f"often, check that the sound has {self.input_rate} Hz, or give the batch a larger "
+            "buffer_ms."
+        )
+
+    def port_to_push(self) -> BlockPort:
+        """Return the way in, for its batch; raises RtsrError where nothing may be pushed."""
+        self._check_open()
+        self._check_unfinished()
+        return self._port
+
+    def port_to_pull(self) -> BlockPort:
+        """Return the way out, for its batch; raises RtsrError where nothing may be pulled."""
+        self._check_open()
+        return self._port
 
     def pull(self, most: int | None = None) -> NDArray[Any]:
         """Take finished samples, at most ``most``: rank, layout and kind are the last block's.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import operator
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rtsr.arguments import check_arguments, check_audio_format, check_expected_cutoff
+from rtsr.batch.many import Packets
 from rtsr.batch.row_levels import DRY_INDEX, NETWORK_INDEX, REPLICATE_INDEX, RowStep
 from rtsr.batch.rows import BatchRows
 from rtsr.batch.shedding import Plan, Shedding
@@ -20,7 +22,7 @@ from rtsr.closing import Closing
 from rtsr.colour.auto import AutoColour
 from rtsr.colour.colour import Colour
 from rtsr.engine.colour_learner import resolve_colour
-from rtsr.engine.ports import BlockPort
+from rtsr.engine.ports import INPUT_HISTORY, BlockPort
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.runtime.models import Model, check_up_to_48_khz
@@ -84,8 +86,10 @@ class BatchUpsampler(Closing):
         "_engine",
         "_held",
         "_high_bands",
+        "_histories",
         "_most_hops",
         "_out",
+        "_packets",
         "_parts",
         "_ports",
         "_provider",
@@ -130,6 +134,9 @@ class BatchUpsampler(Closing):
         # At hand for the step.
         self._engine, self._high_bands = rows.engine, rows.high_bands
         self._parts, self._ports = rows.parts, rows.ports
+        # Of the conversions of streams of one channel, side by side so that one call serves many.
+        self._histories: Audio = np.zeros((self._capacity, INPUT_HISTORY), np.float32)
+        self._packets = Packets(self._ports, self._histories)
         self._out: Audio = np.zeros_like(self._parts[0])
         self._due = np.zeros(self._capacity, np.int64)
         self._spare = np.zeros(self._capacity, np.int64)
@@ -253,6 +260,7 @@ class BatchUpsampler(Closing):
                     statistics,
                     bool(channels_first),
                     "this stream",
+                    self._histories[slots[0] : slots[0] + 1] if channels == 1 else None,
                 )
                 alignment = rows.latency(int(input_rate), int(output_rate)).alignment
                 port.emit_silence(alignment)
@@ -315,6 +323,44 @@ class BatchUpsampler(Closing):
             self._shedding.record(elapsed * 1e-6)
             self._statistics.record_step(elapsed)
             return count
+
+    def push_many(self, streams: Sequence[BatchStream], blocks: ArrayLike) -> None:
+        """Push a packet into each of many streams, which have one channel, in one compiled call.
+
+        It does what ``stream.push(block)`` would do for each, to the bit, in a fraction of the
+        time: a server with hundreds of calls spends longer on those than on their steps.
+
+        Args:
+            streams: of this batch, each once; of one rate or several.
+            blocks: ``(streams, samples)`` float32 in [-1, 1] or int16, or a sequence of as long
+                packets; an array is read where it lies.
+
+        Raises:
+            ArgumentError: a stream of another batch or of several channels, or one twice.
+            AudioFormatError: the blocks have another shape, or hold other integers.
+            RtsrError: a stream is closed or finished, or has no room for its block; nothing was
+                taken of any then.
+        """
+        self._packets.push(streams, blocks)
+
+    def pull_many(self, streams: Sequence[BatchStream], out: NDArray[Any]) -> NDArray[np.int64]:
+        """Move finished samples of each of many streams into the front of its row of ``out``.
+
+        It does what ``stream.pull_into`` would do for each.
+
+        Args:
+            streams: of this batch, with one channel.
+            out: ``(streams, samples)`` float32 or int16.
+
+        Returns:
+            how many samples each of them gave, ``(streams,)``.
+
+        Raises:
+            ArgumentError: a stream of another batch or of several channels, or one twice.
+            AudioFormatError: ``out`` has another shape or type.
+            RtsrError: a stream is closed.
+        """
+        return self._packets.pull(streams, out)
 
     def latency(
         self, input_rate: int, output_rate: int = SAMPLE_RATE, alignment: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rtsr.engine.statistics import Statistics
 from rtsr.errors import AudioFormatError
@@ -23,6 +23,7 @@ from rtsr_kernels.ports import (
 )
 from rtsr_kernels.resample import (
     CHUNK_FRAMES,
+    SUPPORTED_RATES,
     StreamingResampler,
     history_length,
     resample_block,
@@ -37,21 +38,41 @@ Block = NDArray[Any]
 _FADE_FRAMES = 120
 _PRIMING_FRAMES = 1024
 _NO_TAPS = np.zeros((1, 0), np.float32)
+#: Samples that the conversion of any input rate remembers of a channel.
+INPUT_HISTORY = max(
+    history_length(phase_table(rate, SAMPLE_RATE).shape[1])
+    for rate in SUPPORTED_RATES
+    if rate != SAMPLE_RATE
+)
 _INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
 
 
 class InputConversion:
-    """What a stream's blocks go through on their way to 48 kHz; of one rate."""
+    """What a stream's blocks go through on their way to 48 kHz; of one rate.
 
-    def __init__(self, rate: int, channels: int) -> None:
+    Args:
+        rate: of the blocks, in Hz.
+        channels: of them.
+        histories: memory of `INPUT_HISTORY` samples per channel for what the conversion remembers,
+            where it is to lie beside that of other streams.
+    """
+
+    def __init__(self, rate: int, channels: int, histories: Audio | None = None) -> None:
         self.rate = rate
         self.up, self.down = conversion_ratio(rate, SAMPLE_RATE)
         self.delay = delay_samples(rate, SAMPLE_RATE)
         passes = rate == SAMPLE_RATE
         self.table = _NO_TAPS if passes else phase_table(rate, SAMPLE_RATE)
         length = 0 if passes else history_length(self.table.shape[1])
-        self.histories: Audio = np.zeros((channels, length), np.float32)
-        self.position = self.down - 1
+        if histories is None:
+            histories = np.zeros((channels, length), np.float32)
+        self.histories: Audio = histories
+        self.reset()
+
+    def move_to(self, histories: Audio) -> None:
+        """Go on in other memory of `INPUT_HISTORY` samples per channel."""
+        histories[:, : self.histories.shape[1]] = self.histories
+        self.histories = histories
 
     def reset(self) -> None:
         """Forget the past: the next block is the first."""
@@ -115,6 +136,7 @@ class BlockPort:
         statistics: where repaired, limited and clipped samples are counted.
         channels_first: whether blocks are ``(channels, samples)``.
         taker: what takes the blocks, for errors: "this Upsampler".
+        histories: ``(channels, INPUT_HISTORY)``, as of `InputConversion`.
     """
 
     def __init__(
@@ -129,12 +151,13 @@ class BlockPort:
         statistics: Statistics,
         channels_first: bool,
         taker: str,
+        histories: Audio | None = None,
     ) -> None:
         self.channels = len(slots)
         self.output_rate = output_rate
         self.statistics = statistics
-        self._ports = ports
-        self._row = row
+        self.ports = ports
+        self.row = row
         self._played_rate = played_rate
         self._limits = limits
         self._channels_first = channels_first
@@ -147,7 +170,8 @@ class BlockPort:
         ports.slots[row, : self.channels] = slots
         ports.values["channels"][row] = self.channels
         self._slots = ports.slots[row]
-        self.conversion = InputConversion(input_rate, self.channels)
+        self._histories = histories
+        self.conversion = InputConversion(input_rate, self.channels, histories)
         self._line = np.zeros(CHUNK_FRAMES, np.float32)
         self._wide = np.zeros(CHUNK_FRAMES * SAMPLE_RATE // 8000 + 8, np.float32)
         # A view: looking a field up in an array costs more than reading it.
@@ -165,13 +189,13 @@ class BlockPort:
         # At the output's rate, from before a change of the input's.
         self._due_before = 0.0
         converted_rate = min(self.output_rate, SAMPLE_RATE)
-        start_port(self._ports, self._row, converted_rate, self._limits, self._played_rate)
+        start_port(self.ports, self.row, converted_rate, self._limits, self._played_rate)
 
     def emit_silence(self, frames: int) -> None:
         """Let so many samples of silence come out next, at the rate of the steps."""
-        most = self._ports.block.shape[1] - 1
+        most = self.ports.block.shape[1] - 1
         while frames > 0:
-            emit_silence(self._ports, self._row, min(frames, most))
+            emit_silence(self.ports, self.row, min(frames, most))
             frames -= most
 
     @property
@@ -192,7 +216,7 @@ class BlockPort:
     @property
     def room(self) -> int:
         """Samples at 48 kHz that may still be pushed."""
-        return self._ports.waiting_data.shape[1] - self.waiting
+        return self.ports.waiting_data.shape[1] - self.waiting
 
     @property
     def ready(self) -> int:
@@ -208,14 +232,7 @@ class BlockPort:
         Raises:
             AudioFormatError: another shape, or another kind of number.
         """
-        audio = np.asarray(block)
-        kind = audio.dtype
-        # In either order of bytes: RTP's and AIFF's samples begin with the upper one.
-        integers = kind.kind == "i" and kind.itemsize == _INT16.itemsize
-        if not integers and kind.kind != "f":
-            raise AudioFormatError(
-                f"Blocks are floating-point samples in [-1, 1] or 16-bit integers, not {kind}."
-            )
+        audio, integers = as_samples(block)
         flat = audio.ndim == 1 and self.channels == 1
         if flat:
             audio = audio[:, None]
@@ -229,11 +246,7 @@ class BlockPort:
                 f"{self._taker} takes {one}{order.format(self.channels)}."
             )
         self._offered = integers, flat
-        wanted = _INT16 if integers else _FLOAT32
-        if kind == wanted:
-            return audio
-        with np.errstate(over="ignore"):
-            return audio.astype(wanted)
+        return audio
 
     def accept(self) -> None:
         """Let what comes out have the layout and kind of number of the last block."""
@@ -248,7 +261,7 @@ class BlockPort:
         position, repaired = push_block(
             audio,
             self._waiting,
-            self._ports.waiting_data,
+            self.ports.waiting_data,
             self._slots,
             conversion.histories,
             conversion.table,
@@ -261,6 +274,24 @@ class BlockPort:
             conversion.position = position
         if repaired:
             self.statistics.repaired_samples += repaired
+
+    @property
+    def is_fading(self) -> bool:
+        """Whether the next block is faded in over what one of another rate has left."""
+        return self._faded < _FADE_FRAMES
+
+    def has_pushed(self, frames: int, position: int, repaired: int, integers: bool) -> None:
+        """Take note of a block of one dimension that was pushed together with other streams'."""
+        self._received += frames
+        self.conversion.position = position
+        self._layout = self._offered = integers, True
+        if repaired:
+            self.statistics.repaired_samples += repaired
+
+    def has_pulled(self, clipped: int) -> None:
+        """Take note of samples that were pulled together with other streams'."""
+        self.statistics.clipped_samples += clipped
+        self.statistics.limited_samples = self._limited + int(self._limited_now[0])
 
     def change_rate(self, rate: int) -> None:
         """Take blocks of another rate from now on, without a gap and without a click.
@@ -284,6 +315,8 @@ class BlockPort:
         self._received = 0
         self._ahead = ahead
         self._faded = 0
+        if self._histories is not None:
+            new.move_to(self._histories)
         self.conversion = new
 
     def _faded_in(self, audio: Block) -> Audio:
@@ -306,8 +339,8 @@ class BlockPort:
     def _newest_waiting(self, count: int) -> Audio:
         """Return the newest ``(count, channels)`` at 48 kHz, stepped already or not."""
         places = self.pushed - count + np.arange(count)
-        capacity = self._ports.waiting_data.shape[1]
-        newest = self._ports.waiting_data[self._slots[: self.channels]][:, places % capacity].T
+        capacity = self.ports.waiting_data.shape[1]
+        newest = self.ports.waiting_data[self._slots[: self.channels]][:, places % capacity].T
         newest[places < 0] = 0.0
         return newest
 
@@ -321,10 +354,8 @@ class BlockPort:
 
     def pull_into(self, out: Block) -> int:
         """Move finished samples into the front of ``out`` ``(samples, channels)``; how many."""
-        count, clipped = pull_block(self._finished, self._ports.finished_data, self._slots, out)
-        if clipped:
-            self.statistics.clipped_samples += clipped
-        self.statistics.limited_samples = self._limited + int(self._limited_now[0])
+        count, clipped = pull_block(self._finished, self.ports.finished_data, self._slots, out)
+        self.has_pulled(clipped)
         return count
 
     def finish(self, samples: int, tail: Audio) -> None:
@@ -341,7 +372,28 @@ class BlockPort:
     def is_done(self) -> bool:
         """Whether all samples that are to come out have come out of steps."""
         end = get_end(self._waiting)
-        return end >= 0 and bool(self._ports.values["emitted"][self._row] >= end)
+        return end >= 0 and bool(self.ports.values["emitted"][self.row] >= end)
+
+
+def as_samples(block: ArrayLike) -> tuple[Block, bool]:
+    """Return an array as float32 or int16, copied only if it must be, and whether it has integers.
+
+    Raises:
+        AudioFormatError: it has another kind of number.
+    """
+    audio = np.asarray(block)
+    kind = audio.dtype
+    # In either order of bytes: RTP's and AIFF's samples begin with the upper one.
+    integers = kind.kind == "i" and kind.itemsize == _INT16.itemsize
+    if not integers and kind.kind != "f":
+        raise AudioFormatError(
+            f"Blocks are floating-point samples in [-1, 1] or 16-bit integers, not {kind}."
+        )
+    wanted = _INT16 if integers else _FLOAT32
+    if kind == wanted:
+        return audio, integers
+    with np.errstate(over="ignore"):
+        return audio.astype(wanted), integers
 
 
 def stream_latency(

@@ -12,6 +12,7 @@ from torch import Tensor
 from rtsr.errors import RtsrError
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train.codec_versions import CodecRows, CodecVersions
+from rtsr.train.device import sent
 from rtsr.train.speed import change_speed, draw_speed
 
 #: Suffixes of lossy coders, which leave out what is masked.
@@ -69,11 +70,11 @@ class Crops:
         audio = torch.empty(len(self.pieces), self.samples, device=device)
         for speed in dict.fromkeys(self.speeds):
             rows = [row for row, other in enumerate(self.speeds) if other == speed]
-            pieces = [self.pieces[row].to(device, non_blocking=True) for row in rows]
+            pieces = [sent(self.pieces[row], device) for row in rows]
             group = torch.stack(pieces).float()
             if speed != 1.0:
                 group = change_speed(group, self.samples)
-            audio[torch.from_numpy(np.array(rows)).to(device, non_blocking=True)] = group
+            audio[sent(torch.from_numpy(np.array(rows)), device)] = group
         return audio * (1.0 / 32768.0)
 
 

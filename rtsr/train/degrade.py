@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rtsr.timing import SAMPLE_RATE
 from rtsr.train.codec_versions import CodecRows
-from rtsr.train.device import placed
+from rtsr.train.device import placed, sent
 from rtsr.train.g711 import telephone
 from rtsr.train.low_passes import analog_responses, draw_low_passes, low_pass_gains
 from rtsr.train.room import draw_rooms
@@ -286,7 +286,7 @@ def _narrowed(
     rounded = _quantise(narrow, placed(bits, device), dither)
     if is_call.any():
         calls = _rows(np.flatnonzero(is_call), device)
-        is_a_law = torch.from_numpy(rng.random(len(calls)) < 0.5).to(device, non_blocking=True)
+        is_a_law = sent(torch.from_numpy(rng.random(len(calls)) < 0.5), device)
         rounded[calls] = telephone(narrow[calls], is_a_law)
     if coded is not None:
         rounded[coded.rows] = coded.audio
@@ -294,7 +294,7 @@ def _narrowed(
 
 
 def _rows(places: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(places).to(device, non_blocking=True)
+    return sent(torch.from_numpy(places), device)
 
 
 def _peak(audio: Tensor) -> Tensor:

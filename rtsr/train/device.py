@@ -39,8 +39,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
 
 def placed(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """Bring numbers to the device as float32 without waiting for it."""
-    numbers = torch.from_numpy(np.ascontiguousarray(values, np.float32))
-    return numbers.to(device, non_blocking=True)
+    return sent(torch.from_numpy(np.ascontiguousarray(values, np.float32)), device)
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a tensor to the device without waiting for it.
+
+    A GPU fetches by itself only from pinned memory: of any other the host waits for all that was
+    launched before. What is on the device already stays as it is.
+    """
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -160,12 +160,72 @@ def test_a_pack_that_is_too_large_comes_in_parts(tmp_path: Path) -> None:
     assert (tmp_path / "work" / "audio" / "noise").read_bytes() == noise
 
 
-def _unpack(folder: Path) -> subprocess.CompletedProcess[str]:
+def _unpack(folder: Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", str(SCRIPTS / "2-audio.sh"), str(folder / "2-audio.tar")],
-        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "WORK": str(folder / "work")},
+        env={"PATH": "/usr/bin:/bin", "PYTHON": python, "WORK": str(folder / "work")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("lost", [".00", ".01", ".02"])
+def test_a_pack_that_lacks_a_part_is_one_sentence(tmp_path: Path, lost: str) -> None:
+    content = tmp_path / "content"
+    content.mkdir()
+    (content / "noise").write_bytes(np.random.default_rng(0).bytes(1 << 20))
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    (content / "pack.json").write_text(json.dumps({"part": "audio", "python": here}))
+    pack.write_tar(content, tmp_path / "2-audio.tar", 0.4)
+    (tmp_path / f"2-audio.tar{lost}").unlink()
+    # What another one has left is no answer.
+    (tmp_path / "work").mkdir()
+    shutil.copy(content / "pack.json", tmp_path / "work")
+    done = _unpack(tmp_path)
+    assert done.returncode == 2
+    assert "is damaged or lacks a part (found: 2-audio.tar.0" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+    assert not (tmp_path / "work" / "pack.tar").exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_python_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    done = _unpack(tmp_path, python="python3.99")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "There is no Python python3.99; set PYTHON to the right one.\n"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_training_that_failed_brings_nothing_back_and_says_nothing_of_it(tmp_path: Path) -> None:
+    content = tmp_path / "content"
+    content.mkdir()
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    (content / "pack.json").write_text(json.dumps({"part": "train", "python": here}))
+    (content / "train.toml").write_text("")
+    pack.write_tar(content, tmp_path / "3-train.tar", 1.0)
+    done = subprocess.run(
+        ["bash", str(SCRIPTS / "3-train.sh"), str(tmp_path / "3-train.tar"), str(tmp_path / "out")],
+        env={
+            "PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "WORK": str(tmp_path / "work"),
+            "DEVICE": "cpu", "STEPS": "0",
+        },
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "slim.pt" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_training_alone_needs_recordings(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "pack.py"), "--only-training", "--out", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "--only-training packs recordings; say where they are: --recordings DIR.\n"
+    )
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -17,16 +17,19 @@ import pytest
 
 from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.errors import ProviderError, RtsrWarning
-from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.models import OCTAVE, bundled, find_model
 from rtsr.runtime.providers import select as providers
 from rtsr.runtime.providers.open_session import SessionShape, gpu_session_options
 from rtsr.runtime.session import OnnxStep, check_graph
 from rtsr.upsampler import Upsampler
 
 ON_GPUS = [
-    name
-    for name in bundled()
-    if find_model(name).is_network and not find_model(name).metadata.is_for_cpu
+    *(
+        name
+        for name in bundled()
+        if find_model(name).is_network and not find_model(name).metadata.is_for_cpu
+    ),
+    OCTAVE,
 ]
 
 

@@ -156,6 +156,8 @@ def test_the_inside_of_a_batch_is_not_published() -> None:
         "open",
         "prepare_thread",
         "provider",
+        "pull_many",
+        "push_many",
         "statistics",
         "step",
         "step_samples",

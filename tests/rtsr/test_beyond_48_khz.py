@@ -608,6 +608,29 @@ def test_a_file_that_ends_early_is_restored_to_its_own_rate(
     assert -30.0 < above - _level_db(sound, 96000, 10000, 20000) < 6.0
 
 
+@pytest.mark.parametrize(("rate", "bits"), [(88200, 24), (96000, 16), (96000, 24), (192000, 24)])
+def test_a_short_quiet_file_is_not_taken_for_full_band(
+    rate: int, bits: int, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    with resources.as_file(resources.files("rtsr") / "demo_data/speech_reference.flac") as path:
+        voice, own_rate = soundfile.read(path)
+    quiet = 0.1 * soxr.resample(voice[: 3 * own_rate], own_rate, rate, "VHQ")
+    soundfile.write(source, quiet, rate, subtype=f"PCM_{bits}")
+    report = enhance_file(source, target, model="replicate")
+    assert report.highest_cutoff_hz == pytest.approx(20000, rel=0.03)
+    assert report.added_steps > 0
+
+
+def test_a_file_that_reaches_beyond_seven_tenths_of_its_band_is_full_band(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    sound = soxr.resample(_full_band(72000, 3.0), 72000, 96000)
+    soundfile.write(source, sound, 96000, subtype="PCM_24")
+    report = enhance_file(source, target, model="replicate")
+    assert report.bandwidth() == "content of the input up to 48000 Hz: full band"
+    assert np.array_equal(soundfile.read(source)[0], soundfile.read(target)[0])
+
+
 def test_a_file_that_gets_narrow_is_said_to_need_what_its_wide_part_does(tmp_path: Path) -> None:
     source, target = tmp_path / "in.wav", tmp_path / "out.wav"
     sound = _full_band(96000, 9.0)[:, 0]

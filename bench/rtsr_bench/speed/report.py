@@ -113,7 +113,7 @@ def verdict(results: Entry) -> list[Line]:
     The latter at its fewest hops and streams, step alone, back to back where there is that.
     """
     lines = []
-    checked = [entry for entry in results.get("parity", ()) if entry["error"] is None]
+    checked = _compared(results)
     for entry in checked:
         if not holds(entry):
             lines.append(_verdict(f"{entry['label']}: parity FAILED, so do not use it.", BAD))
@@ -330,8 +330,14 @@ def _searches(searches: Sequence[Entry]) -> Table:
     return Table("streams in one batch with p99.9 below the limit", headings, rows)
 
 
+def _compared(results: Entry) -> list[Entry]:
+    """Return what was compared with another provider or way; the CPU alone has none."""
+    parity = results.get("parity", ())
+    return [entry for entry in parity if entry["error"] is None and "to_eager" in entry]
+
+
 def _parity(results: Entry) -> Iterable[Part]:
-    checked = [entry for entry in results.get("parity", ()) if entry["error"] is None]
+    checked = _compared(results)
     if not checked:
         return
     rows = [

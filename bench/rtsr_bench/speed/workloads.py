@@ -65,6 +65,10 @@ class ModelStep(Workload):
         return self._step.step(self._audio.next(), self._noise, self._f_prior, self._f_target)
 
 
+#: Streams whose packets are sooner pushed and pulled in one call than one by one.
+_AT_ONCE_FROM = 8
+
+
 class WholeBatch(Workload):
     """Streams through ``BatchUpsampler``: a packet of 8 kHz each in, its enhanced twin out.
 
@@ -83,17 +87,22 @@ class WholeBatch(Workload):
         )
         self.provider = self._batch.provider
         self._streams = [self._batch.open(_INPUT_RATE, seed=seed) for seed in range(case.streams)]
-        self._packets = Blocks(round(_INPUT_RATE * case.period_ms / 1000.0), case.streams)
-        self._out = np.empty((2 * self._batch.step_samples, 1), np.float32)
+        self._packets = Blocks(case.streams, round(_INPUT_RATE * case.period_ms / 1000.0))
+        self._out = np.empty((case.streams, 2 * self._batch.step_samples), np.float32)
 
     def step(self) -> None:
         """Every stream pushes a packet, the batch steps once, every stream pulls."""
-        packets = np.ascontiguousarray(self._packets.next().T)
+        packets, batch = self._packets.next(), self._batch
+        if len(packets) >= _AT_ONCE_FROM:
+            batch.push_many(self._streams, packets)
+            batch.step()
+            batch.pull_many(self._streams, self._out)
+            return
         for stream, packet in zip(self._streams, packets, strict=True):
             stream.push(packet)
-        self._batch.step()
-        for stream in self._streams:
-            stream.pull_into(self._out)
+        batch.step()
+        for stream, out in zip(self._streams, self._out, strict=True):
+            stream.pull_into(out[:, None])
 
     def close(self) -> None:
         """Let go of streams and model."""

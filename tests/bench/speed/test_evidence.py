@@ -56,7 +56,7 @@ def test_a_run_has_every_item(measured: Path) -> None:
     assert all(case["figures"]["steps"] > 0 for case in results["cases"])
     assert results["seconds"] < 60.0
     (parity,) = results["parity"]
-    assert (parity["to_eager"], parity["parity_hops"]) == (0.0, 200)
+    assert not parity["captured"]
     assert [search["whole"] for search in results["searches"]] == [False, True]
     # How many fit is up to the machine and what else it does.
     assert all(search["trials"] for search in results["searches"])
@@ -65,8 +65,10 @@ def test_a_run_has_every_item(measured: Path) -> None:
 
 def test_the_verdict_stands_at_the_top_of_the_page(measured: Path) -> None:
     page = measured.with_suffix(".html").read_text()
-    for sentence in ("Parity holds", "stand-in fp32 on cpu ", " whole."):
+    for sentence in ("stand-in fp32 on cpu ", " whole."):
         assert page.index(sentence) < page.index("<h2>")
+    assert "Parity" not in page, "a CPU alone has nothing to compare with"
+    assert "single launches" not in page
     text = measured.with_suffix(".txt").read_text()
     assert "stand-in fp32 whole paced" in text
     assert "in one process" in " ".join(text.split())

@@ -7,7 +7,7 @@ import pytest
 
 from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.errors import RtsrError
-from rtsr.runtime.models import bundled, find_model
+from rtsr.runtime.models import OCTAVE, bundled, find_model
 from rtsr.runtime.session import OnnxStep
 from rtsr.upsampler import Upsampler
 from rtsr_export.step_parity import (
@@ -30,7 +30,10 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not _gpu_starts(), reason="there is no GPU that ONNX Runtime can use"),
 ]
-ON_GPUS = [name for name in bundled() if not find_model(name).metadata.is_for_cpu]
+ON_GPUS = [
+    *(name for name in bundled() if not find_model(name).metadata.is_for_cpu),
+    OCTAVE,
+]
 
 
 @pytest.mark.parametrize("hops", [1, 4])

@@ -21,6 +21,7 @@ from rtsr.cli.app import app  # noqa: E402
 from rtsr.errors import RtsrError  # noqa: E402
 from rtsr.train import low_passes  # noqa: E402
 from rtsr.train.checkpoint import load_generator  # noqa: E402
+from rtsr.train.device import placed  # noqa: E402
 from rtsr.train.trainer import CHECKPOINT, Trainer  # noqa: E402
 
 
@@ -150,3 +151,27 @@ def test_a_number_of_workers_that_cannot_be(tmp_path: Path, workers: str) -> Non
     )
     assert done.exit_code == 2
     assert f"--workers is {workers}; it must be 1 to 256" in done.stderr
+
+
+def test_a_gpu_is_sent_pinned_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies out of other memory are waited for, `non_blocking` or not."""
+    pinned: list[torch.Tensor] = []
+    arrived: list[tuple[torch.Tensor, bool]] = []
+
+    def pin(values: torch.Tensor) -> torch.Tensor:
+        pinned.append(values.clone())
+        return pinned[-1]
+
+    def to(values: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        arrived.append((values, non_blocking))
+        return values
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for device, is_pinned in (("cuda", True), ("cpu", False)):
+        pinned.clear()
+        arrived.clear()
+        placed(np.arange(3), torch.device(device))
+        ((values, non_blocking),) = arrived
+        assert non_blocking
+        assert any(values is one for one in pinned) is is_pinned
