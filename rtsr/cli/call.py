@@ -61,7 +61,13 @@ Dtx = Annotated[
     ),
 ]
 Channels = Annotated[
-    int, typer.Option("--channels", help="Of the Opus side, 1 or 2.", rich_help_panel=_CALLS)
+    int,
+    typer.Option(
+        "--channels",
+        help="Of what is enhanced, 1 or 2; with 2, Opus goes out in stereo, is asked for in "
+        "stereo, and a call takes two of the model's places.",
+        rich_help_panel=_CALLS,
+    ),
 ]
 DeadlineMs = Annotated[
     float,

@@ -31,6 +31,8 @@ from rtsr.call.sip.agent import USER_AGENT, Agent, Target, cseq_number
 from rtsr.call.sip.client import refresh_target
 from rtsr.call.sip.description import (
     KEY_BYTES,
+    SENT_IN_STEREO,
+    TAKEN_IN_STEREO,
     Media,
     Unacceptable,
     answer,
@@ -385,6 +387,7 @@ class _BridgedCall:
             self._bridge.settings.bitrate,
             self._caller.session,
             self._caller.socket.control_port,
+            self._stereo(self._caller),
         )
         self._caller.described = proposal
         self._caller.accept(self.incoming, proposal, requested(self.incoming.invite))
@@ -440,6 +443,7 @@ class _BridgedCall:
             settings.bitrate,
             self._callee.session,
             self._callee.socket.control_port,
+            self._stereo(self._callee),
         )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
         self._callee.described = description
@@ -763,9 +767,22 @@ class _BridgedCall:
         assert leg.socket is not None
         shown = self._shown(leg.socket)
         leg.described = answer(
-            shown, media, self._bridge.settings.bitrate, leg.session, leg.socket.control_port
+            shown,
+            media,
+            self._bridge.settings.bitrate,
+            leg.session,
+            leg.socket.control_port,
+            self._stereo(leg),
         )
         return leg.described
+
+    def _stereo(self, leg: Leg) -> str:
+        """Return what an end is told of two channels: that they come there, or are taken."""
+        if self._engine.channels == 1:
+            return ""
+        other = self._callee.media
+        is_narrow = leg is self._caller and (other is None or other.form is OPUS)
+        return TAKEN_IN_STEREO if is_narrow else SENT_IN_STEREO
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
         return self._bridge.settings.shown or self._agent.host, socket.address[1]

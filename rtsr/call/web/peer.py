@@ -37,6 +37,8 @@ _CONNECT_SECONDS = 30.0
 _SPEAKS = ("sendonly", "sendrecv")
 # What names no numeric address: by it browsers hide theirs, and across networks it says nothing.
 _HIDDEN = re.compile(r"a=candidate:\S+ \d+ \S+ \d+ (?![\d.]+ |\S*:)", re.ASCII)
+# aiortc says nothing more of Opus.
+_OPUS_LINE = re.compile(r"a=rtpmap:(\d+) opus/48000/2\r\n", re.ASCII | re.IGNORECASE)
 _LISTENS = ("recvonly", "sendrecv")
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
 
@@ -194,6 +196,8 @@ class WebCall:
         described = str(self._peer.localDescription.sdp)
         if "\na=candidate:" not in described:
             raise BadOfferError("There is no way on which the browser could reach this machine.")
+        if engine.channels == 2:
+            described = _in_stereo(described)
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(_CONNECT_SECONDS, self._check_connected)
         _log.info("web call taken", extra={"call": self.name, "codec": self.sending.name})
@@ -261,6 +265,11 @@ def _with_time_to_be_found(sdp: str) -> str:
         for line in sdp.splitlines(keepends=True)
         if line.strip() != "a=end-of-candidates" and not _HIDDEN.match(line)
     )
+
+
+def _in_stereo(sdp: str) -> str:
+    """Return an answer that says that two channels are taken and sent (RFC 7587, 6.1)."""
+    return _OPUS_LINE.sub(r"\g<0>a=fmtp:\1 stereo=1;sprop-stereo=1\r\n", sdp)
 
 
 def _choose(offer: SessionDescription) -> tuple[int, int]:

@@ -368,6 +368,35 @@ def test_a_browser_is_sent_no_more_bits_than_it_asks_for(server):
     assert rate < 24_000
 
 
+def _wishes(sdp):
+    """Of Opus, ``a=fmtp`` of each section of a description that has it."""
+    numbers = re.findall(r"a=rtpmap:(\d+) opus", sdp)
+    return [re.findall(rf"a=fmtp:{number} (.*)", sdp) for number in dict.fromkeys(numbers)]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_who_hears_two_channels_is_told(stand_in, channels):
+    async def run(server):
+        client = Client()
+        client._speaks.setCodecPreferences([])
+        name = await client.call(server)
+        while len(client.heard) < 5:
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        described = client.peer.remoteDescription.sdp
+        await client.close()
+        return described, client.heard
+
+    options = ("--channels", str(channels), "--calls", "1", "--model", str(stand_in))
+    with running_server(*options) as server:
+        described, heard = asyncio.run(run(server))
+    (wishes,) = _wishes(described)
+    # One for each of the two media.
+    assert [wish.strip() for wish in wishes] == 2 * (channels - 1) * ["stereo=1;sprop-stereo=1"]
+    # RFC 6716, 3.1: a bit of the first byte says that there are two channels.
+    assert {bool(packet.payload[0] & 4) for packet in heard} == {channels == 2}
+
+
 def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(batch):
     path = MediaPath(Receiver({0: PCMU}), CallStream(batch, 8000), None, print)
     call = SimpleNamespace(
