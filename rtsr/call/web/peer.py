@@ -26,6 +26,7 @@ from rtsr.call.web.received_reports import take_reports
 from rtsr.call.web.telephone_events import accept_events
 from rtsr.call.web.track import PacketTrack
 from rtsr.errors import RtsrError
+from rtsr.live.monitor.colour_state import ColourMonitor
 
 __all__ = ["BadOfferError", "WebCall"]
 
@@ -56,6 +57,7 @@ class WebCall:
     Attributes:
         name: for logs and addresses; says nothing about who calls.
         line: the call's direction through the engine.
+        colour: tells what is known of the caller's colour; ``None`` where there is none.
         started: seconds, by :func:`time.monotonic`.
     """
 
@@ -71,6 +73,7 @@ class WebCall:
         self.started = time.monotonic()
         self.sending: PayloadFormat = OPUS
         self.line: Line | None = None
+        self.colour: ColourMonitor | None = None
         self._bitrate = bitrate
         self._dtx = dtx
         self._on_end = on_end
@@ -220,7 +223,9 @@ class WebCall:
             rate=first.sample_rate,
         )
         self.line.on_silence = self._hang_up
-        self.line.path.stream.monitor = Monitor(channels)
+        stream = self.line.path.stream
+        stream.monitor = Monitor(channels)
+        self.colour = None if stream.colour is None else ColourMonitor(stream.colour)
 
     def _take_report(self, report: RtcpReceiverInfo) -> None:
         assert self.line is not None

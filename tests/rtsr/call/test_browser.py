@@ -198,6 +198,20 @@ def test_a_knob_and_the_switch_change_what_the_browser_hears(server, microphone)
     assert server.metric("rtsr_calls") == 0.0
 
 
+def test_the_page_shows_what_is_learnt_of_the_callers_colour(stand_in, microphone):
+    async def run(server):
+        async with Browser(microphone) as browser:
+            await called(browser, server)
+            shown = await browser.run("document.getElementById('health').innerText")
+            await hang_up(browser)
+            return shown.split()
+
+    for colour in ((), ("--colour", "auto")):
+        with running_server("--model", str(stand_in), *colour) as server:
+            shown = asyncio.run(run(server))
+        assert ("Colour" in shown) is bool(colour)
+
+
 def test_without_a_microphone_the_page_says_so(server):
     async def run():
         async with Browser(None, "--deny-permission-prompts") as browser:

@@ -52,8 +52,10 @@ from rtsr.call.web.received_packets import take_packets
 from rtsr.call.web.server import CallServer
 from rtsr.call.web.view import CallSubject, nothing_added
 from rtsr.cli.app import app
+from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError
 from rtsr.page.access import Access
+from rtsr.runtime.models import find_model
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +402,7 @@ def test_who_hears_two_channels_is_told(stand_in, channels):
 def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(batch):
     path = MediaPath(Receiver({0: PCMU}), CallStream(batch, 8000), None, print)
     call = SimpleNamespace(
-        line=SimpleNamespace(path=path), seconds=1.0, sending=OPUS, has_ended=False
+        line=SimpleNamespace(path=path), seconds=1.0, sending=OPUS, has_ended=False, colour=None
     )
     subject = CallSubject(call, SimpleNamespace(batch=batch, calls=1, capacity=2))
     assert subject.now()["latency_ms"]["packet"] == 0.0
@@ -415,6 +417,43 @@ def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(bat
     assert now["latency_ms"]["packet"] == 60.0
     assert (now["lost"], now["late"]) == (20, 126)
     assert now["lost_share"] == 0.02
+
+
+@pytest.mark.parametrize("given", ["none", "auto", "file"])
+def test_a_page_shows_the_callers_colour(stand_in, tmp_path, given):
+    facts = find_model(stand_in).metadata
+    known = Colour(facts.name, facts.weights_sha256, 12.0, ((3.0,) * 24,) * 4)
+    known.save(tmp_path / "me.json")
+
+    async def run(server):
+        client = Client()
+        name = await client.call(server)
+        while len(client.heard) < 20:
+            await asyncio.sleep(0.05)
+        address = f"ws://{server.netloc}/calls/{name}/view"
+        async with websockets.connect(address, additional_headers=BEARER) as view:
+            while True:
+                message = json.loads(await asyncio.wait_for(view.recv(), 20))
+                if message["kind"] == "now":
+                    break
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        await client.close()
+        return message["colour"]
+
+    colour = {
+        "none": (),
+        "auto": ("--colour", "auto"),
+        "file": ("--colour", str(tmp_path / "me.json")),
+    }
+    with running_server("--calls", "1", "--model", str(stand_in), *colour[given]) as server:
+        shown = asyncio.run(run(server))
+    nothing = {"text": "nothing learnt yet", "gains_db": [], "bands_hz": []}
+    if given == "file":
+        assert shown["text"] == "12.0 s learnt, 100 % used"
+        assert shown["gains_db"] == [3.0] * 24
+        assert (shown["bands_hz"][0], shown["bands_hz"][-1]) == (4000, 24000)
+    else:
+        assert shown == (nothing if given == "auto" else None)
 
 
 def test_midi_knobs_of_the_machine_turn_the_call_that_a_page_shows(tmp_path):
