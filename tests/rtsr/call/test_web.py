@@ -22,7 +22,7 @@ import websockets
 from desk import Desk, midi_server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from network import packets, speech
+from network import TICK, packets, sent, speech
 from server import BEARER, TOKEN, running_server
 
 pytest.importorskip("aiortc")
@@ -46,11 +46,12 @@ from rtsr.call.engine import CallEngine
 from rtsr.call.formats import OPUS, PCMU, Packet
 from rtsr.call.path import MediaPath
 from rtsr.call.receiver import Receiver
+from rtsr.call.sender import Sender
 from rtsr.call.web import UpsampledTrack
 from rtsr.call.web import peer as peer_module
 from rtsr.call.web.received_packets import take_packets
 from rtsr.call.web.server import CallServer
-from rtsr.call.web.view import CallSubject, nothing_added
+from rtsr.call.web.view import CallSubject, latency_parts, nothing_added
 from rtsr.cli.app import app
 from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError
@@ -417,6 +418,60 @@ def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(bat
     assert now["latency_ms"]["packet"] == 60.0
     assert (now["lost"], now["late"]) == (20, 126)
     assert now["lost_share"] == 0.02
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["whole packets", "half of one"])
+@pytest.mark.parametrize("computing", [0.0, 0.006])
+@pytest.mark.parametrize("jitter", [0.0, 0.03])
+def test_the_parts_of_the_delay_add_up_to_what_a_click_takes(batch, jitter, computing, half):
+    class Kept(Sender):
+        sound = ()
+
+        def push(self, sound):
+            self.sound = np.append(self.sound, sound[:, 0])
+            return super().push(sound)
+
+    # Noise, so that there is no pause in which what waits would be cut out.
+    sound = 0.05 * np.random.default_rng(0).standard_normal(6 * 8000).astype(np.float32)
+    click = 4 * 8000
+    sound[click] = 0.95
+    stream = packets(np.clip(sound, -0.95, 0.95))
+    arrivals = sent(stream, start=100.0, jitter=lambda chance: jitter * chance.random())
+    if half:
+        first = stream[0]
+        arrivals.insert(0, (99.99, Packet(
+            0, first.sequence_number - 1, first.timestamp - 80, first.payload[:80], ssrc=7
+        )))  # fmt: skip
+    left, sender = [], Kept(OPUS, 96)
+    path = MediaPath(
+        Receiver({0: PCMU}),
+        CallStream(batch),
+        sender,
+        lambda packet: left.append((now, latency_parts(path))),
+    )
+    now, steps_at = arrivals[0][0], None
+    while arrivals:
+        while arrivals and arrivals[0][0] <= now:
+            path.receive(arrivals.pop(0)[1], now)
+        path.advance(now)
+        if path.stream.is_due and steps_at is None:
+            steps_at = now + computing - 1e-6
+        if steps_at is not None and now >= steps_at:
+            steps_at = None
+            while batch.step():
+                pass
+            path.deliver(now)
+        now += TICK
+    path.close()
+    index = int(np.argmax(np.abs(sender.sound)))
+    sent_at, parts = left[index // 960]
+    # The first sample of a packet was spoken when the one before it was sent.
+    spoken = 100.0 - 0.02 + click / 8000
+    took_ms = 1000.0 * (sent_at + index % 960 / 48000 - spoken)
+    # The clock is looked at every millisecond.
+    assert parts["total"] == pytest.approx(took_ms, abs=1.5)
+    assert parts["computing"] == pytest.approx(1000.0 * computing, abs=0.1)
+    assert (parts["jitter buffer"] > 20.0) is bool(jitter)
 
 
 @pytest.mark.parametrize("given", ["none", "auto", "file"])
