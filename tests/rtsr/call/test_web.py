@@ -40,6 +40,7 @@ from aiortc import (
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import MediaStreamError
 
+from rtsr.call import engine as engine_module
 from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
 from rtsr.call.engine import CallEngine
@@ -300,6 +301,36 @@ def test_a_client_that_hangs_up_by_itself_makes_room(server):
                 break
             await asyncio.sleep(0.1)
         assert calls == 0.0
+
+    asyncio.run(run())
+
+
+def test_a_client_that_vanishes_without_a_word_makes_room(stand_in, monkeypatch):
+    class Gone(Voice):
+        async def recv(self):
+            if self._index == 50:
+                await asyncio.Event().wait()
+            return await super().recv()
+
+    async def run():
+        async with CallEngine(1, model=str(stand_in), provider="cpu", deadline_ms=200) as engine:
+            client = Client()
+            client._speaks.sender.replaceTrack(Gone(speech(8000, 1.0)))
+            sdp = (await client.offer())["sdp"]
+            ended = []
+            call, answer = await peer_module.WebCall.answer(engine, "a", sdp, ended.append)
+            await client.peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+            async with asyncio.timeout(20):
+                while not client.heard:
+                    await asyncio.sleep(0.05)
+            assert engine.calls == 1
+            monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
+            async with asyncio.timeout(10):
+                while engine.calls:
+                    await asyncio.sleep(0.05)
+            assert ended == [call]
+            assert engine.batch.free == 1
+            await client.close()
 
     asyncio.run(run())
 
