@@ -45,6 +45,7 @@ from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
 from rtsr.call.engine import CallEngine
 from rtsr.call.formats import OPUS, PCMU, Packet
+from rtsr.call.monitor import Monitor
 from rtsr.call.path import MediaPath
 from rtsr.call.receiver import Receiver
 from rtsr.call.sender import Sender
@@ -449,6 +450,42 @@ def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(bat
     assert now["latency_ms"]["packet"] == 60.0
     assert (now["lost"], now["late"]) == (20, 126)
     assert now["lost_share"] == 0.02
+
+
+def test_a_page_shows_the_spectrum_before_and_after(batch):
+    path = MediaPath(Receiver({0: PCMU}), CallStream(batch), None, print)
+    path.stream.monitor = Monitor(1)
+    call = SimpleNamespace(
+        line=SimpleNamespace(path=path), seconds=1.0, sending=OPUS, has_ended=False, colour=None
+    )
+    subject = CallSubject(call, SimpleNamespace(batch=batch, calls=1, capacity=2))
+    noise = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    for now, packet in sent(packets(noise)):
+        path.receive(packet, now)
+        while batch.step():
+            pass
+        path.deliver(now)
+    shown, hz = subject.now(), np.array(subject.about()["bands_hz"])
+    path.close()
+    before, after = np.array(shown["before_db"]), np.array(shown["after_db"])
+    new = (hz > 5000) & (hz < 12000)
+    assert (after[new] > before[new] + 20.0).all()
+    old = (hz > 300) & (hz < 3400)
+    assert before[old] == pytest.approx(after[old], abs=0.5)
+    assert before[old].min() > -60.0
+
+
+def test_a_page_may_load_and_be_framed_by_nothing_foreign(server):
+    for path in ("/", "/page/call.js", "/metrics"):
+        status, headers, _ = server.ask("GET", path)
+        assert status == 200
+        policy = dict(
+            rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";")
+        )
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert policy["script-src"] == policy["connect-src"] == "'self'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["whole packets", "half of one"])
