@@ -45,6 +45,7 @@ from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
+from rtsr.call.sip.warning import warning
 from rtsr.colour.auto import AutoColour
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -789,7 +790,8 @@ class _BridgedCall:
 
     def _refuse(self, status: int, reason: str) -> None:
         if not self._ended and not self.incoming._answered:
-            _refuse(self.incoming, status)
+            # Whoever looks for the fault in a telephone has no log of ours.
+            _refuse(self.incoming, status, {"Warning": warning(reason)} if status == 488 else None)
             _log.info(
                 "sip call refused",
                 extra={"call": self.name, "status": status, "reason": reason},

@@ -346,20 +346,38 @@ def test_a_copy_of_an_invite_makes_no_second_call(running, peer):
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("body", "status", "why"),
     [
-        (SDP.replace("PCMU/8000", "GSM/8000").replace(" 0 101", " 3 101"), 488),
-        (SDP.replace("m=audio 40000", "m=video 40000"), 488),
-        (SDP.replace("m=audio 40000", "m=audio 0"), 488),
-        (SDP.replace("RTP/AVP", "RTP/SAVP"), 488),
-        (SDP.replace("m=audio 40000", "m=audio many"), 400),
+        (
+            SDP.replace("PCMU/8000", "GSM/8000").replace(" 0 101", " 3 101"),
+            488,
+            "No codec fits; PCMU, PCMA, G722 and opus do.",
+        ),
+        (SDP.replace("m=audio 40000", "m=video 40000"), 488, "There is no audio."),
+        (SDP.replace("m=audio 40000", "m=audio 0"), 488, "There is no audio."),
+        (
+            SDP.replace("RTP/AVP", "RTP/SAVP"),
+            488,
+            "Encrypted sound needs a key for AES_CM_128_HMAC_SHA1_80.",
+        ),
+        (
+            SDP.replace("RTP/AVP", 'RTP/"\\é'),
+            488,
+            "Sound comes as RTP/AVP or RTP/SAVP, not RTP/???.",
+        ),
+        (
+            SDP.replace("m=audio 40000", "m=audio many"),
+            400,
+            "The description of sound (SDP) cannot be read.",
+        ),
     ],
-    ids=["codec", "video", "port 0", "no key", "no number"],
+    ids=["codec", "video", "port 0", "no key", "quotes", "no number"],
 )
-def test_an_offer_that_cannot_be_met_is_refused(running, peer, body, status):
-    got, _, to = set_up(peer, body)
+def test_an_offer_that_cannot_be_met_is_refused_and_told_why(running, peer, body, status, why):
+    got, text, to = set_up(peer, body)
     peer.send(peer.request("ACK", to=to))
     assert got == status
+    assert f'\r\nWarning: 399 rtsr "{why}"\r\n' in text
 
 
 def test_a_full_bridge_says_503(running, peer):

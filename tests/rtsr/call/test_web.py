@@ -783,6 +783,7 @@ def test_a_browser_asks_whether_a_script_is_still_the_same(server):
     ("options", "sentence"),
     [
         (["--listen", "nowhere"], "write HOST:PORT"),
+        (["--listen", "127.0.0.1:0", "--stun", "127.0.0.1:0"], "has a port from 1 to 65535"),
         (["--listen", "127.0.0.1:99999"], "write HOST:PORT"),
         (["--listen", "203.0.113.9:80"], "Cannot listen on 203.0.113.9:80"),
         (["--bitrate", "1"], "6000 to 510000"),
