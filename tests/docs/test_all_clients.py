@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,77 +16,64 @@ pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="there are no packages for calls then"
 )
 
-TEST = """
+TESTS = """
 import pytest
-pytest.importorskip({package!r}, reason={module!r})
-{mark}
-def test_it():
-    {body}
+
+@pytest.mark.skipif(True, reason="there is no Chromium here")
+def test_browser(): pass
+
+@pytest.mark.skipif(True, reason="network namespaces are refused here")
+def test_right(): pass
+
+def test_program(): pytest.skip("jackd is not installed (Debian: jackd2)")
+
+def test_package(): pytest.skip("the pipecat-ai package is not installed")
+
+def test_import(): pytest.importorskip("not_there")
+
+def test_stays_windows(): pytest.skip("signals")
+
+def test_stays_gpu(): pytest.skip("there is no GPU that ONNX Runtime can use")
+
+def test_stays_server(): pytest.skip("there is no Triton server here; see `make`")
 """
-SKIP = "pytest.skip({!r})"
-MARK = "@pytest.mark.skipif(True, reason={!r})"
+MODULE = """
+import pytest
+
+pytest.importorskip("not_there", reason='calls need the extra "call", and Python 3.11 or newer')
+"""
 
 
-def run(
-    folder: Path,
-    *,
-    package: str = "sys",
-    module: str = "?",
-    body: str = "pass",
-    mark: str = "",
-    **more: str,
-) -> tuple[int, str]:
-    """Exit code and output of pytest for a test of its own."""
-    text = TEST.format(package=package, module=module, body=body, mark=mark)
-    (folder / "test_one.py").write_text(text)
-    (folder / "conftest.py").write_text(
+@pytest.fixture
+def outcomes(tmp_path: Path) -> dict[bool, str]:
+    """What pytest says of such tests where all clients are wanted, and where they are not."""
+    (tmp_path / "test_each.py").write_text(TESTS)
+    (tmp_path / "test_module.py").write_text(MODULE)
+    (tmp_path / "conftest.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'tests' / 'helpers')!r})\n"
         "from all_clients import *\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "RTSR_ALL_CLIENTS": "", **more},
-    )
-    return done.returncode, done.stdout
+    command = [sys.executable, "-m", "pytest", "-rsfE", "-p", "no:cacheprovider"]
+    return {
+        wanted: subprocess.run(
+            [*command, "--continue-on-collection-errors", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "RTSR_ALL_CLIENTS": "1" if wanted else ""},
+        ).stdout
+        for wanted in (False, True)
+    }
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"package": "not_there", "module": 'calls need the extra "call"'},
-        {"mark": MARK.format("there is no Chromium here")},
-        {"mark": MARK.format("network namespaces are refused here")},
-        {"body": SKIP.format("jackd is not installed (Debian: jackd2)")},
-        {"body": SKIP.format("the pipecat-ai package is not installed")},
-        {"body": "pytest.importorskip('not_there')"},
-    ],
-    ids=["module", "mark", "right", "program", "package", "import"],
-)
 def test_a_client_that_is_missing_is_a_failure_where_all_are_wanted(
-    tmp_path: Path, given: dict[str, str]
+    outcomes: dict[bool, str],
 ) -> None:
-    assert "1 skipped" in run(tmp_path, **given)[1]
-    code, output = run(tmp_path, **given, RTSR_ALL_CLIENTS="1")
-    assert code != 0
-    assert "with RTSR_ALL_CLIENTS=1 this is a failure" in output
-
-
-@pytest.mark.parametrize(
-    "reason",
-    [
-        "signals",
-        "there is no GPU that ONNX Runtime can use",
-        "there is no Triton server here; `make test-triton` installs one",
-    ],
-)
-def test_other_skips_stay(tmp_path: Path, reason: str) -> None:
-    code, output = run(tmp_path, body=SKIP.format(reason), RTSR_ALL_CLIENTS="1")
-    assert code == 0
-    assert "1 skipped" in output
+    assert re.search(r"=+ 9 skipped in ", outcomes[False])
+    assert re.search(r"=+ 3 failed, 3 skipped, 3 errors in ", outcomes[True])
+    assert "ERROR test_module.py" in outcomes[True]
+    assert "FAILED test_each.py::test_stays" not in outcomes[True]
+    assert outcomes[True].count("with RTSR_ALL_CLIENTS=1 this is a failure") >= 6
 
 
 def test_ci_wants_all_clients() -> None:
