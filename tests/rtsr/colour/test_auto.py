@@ -217,7 +217,8 @@ def test_learning_waits_for_everything_else(
     stand_in: Path, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auto, seen = AutoColour(), []
-    learner = auto_learner(auto, stand_in)
+    learner = ModelLearner(find_model(stand_in))
+    auto.bind(learner)
 
     def learn(excerpt: Excerpt) -> None:
         seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
