@@ -117,10 +117,16 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[cpu,eval]"
 	touch $@
 
+# For its example's test what that imports, 16 MB: of what is here already Pipecat wants other versions, and
+# of what it brings for services of others nothing is needed.
+PIPECAT := pipecat-ai aiohappyeyeballs aiohttp aiosignal attrs docstring_parser frozenlist loguru loudness \
+  multidict propcache sentencex wait_for2 yarl "audioop-lts; python_version >= '3.13'"
+
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
 	# For its example's test, without the type stubs that it brings for a package of others.
 	$(INSTALL) --no-deps livekit aiofiles
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))' || $(INSTALL) --no-deps $(PIPECAT)
 	touch $@
 
 $(GPU_RUNTIME)/.installed: constraints.txt $(BIN)/python

@@ -39,6 +39,10 @@ _LEAST_SOUND_SECONDS = 2.0
 _LEAST_LEFT = 0.1
 # What is left of two minutes for one more recording; less is too little to be of use.
 _SHORTEST_REST_SECONDS = 1.0
+# Beyond this a sample is no sound, but of another scale or broken.
+_HIGHEST_SAMPLE = 8.0
+# Single broken samples are passed over; with more of them the rest is not to be trusted either.
+_MOST_UNUSABLE = 0.01
 
 
 def learn_colour(
@@ -63,7 +67,8 @@ def learn_colour(
         progress: called with the steps done and the steps in total.
 
     Raises:
-        AudioFormatError: a recording cannot be read, or has no full band.
+        AudioFormatError: a recording cannot be read, has no full band, or more than 1 % of its
+            samples are beyond 8 or no numbers.
         ArgumentError: less than 10 s, silence, or nothing at all is given.
         ModelError, ProviderError, MissingDependencyError: the model cannot be run.
     """
@@ -185,7 +190,7 @@ def _read_file(path: Path, most_seconds: float) -> tuple[Audio, int]:
                 break
         if not blocks:
             raise AudioFormatError(f"Recording '{path}' is damaged: nothing of it can be decoded.")
-        return _usable(np.concatenate(blocks)), file.rate
+        return _usable(np.concatenate(blocks), f"Recording '{path}'"), file.rate
 
 
 def _check_samples(recording: Any, name: str) -> tuple[Audio, int]:
@@ -206,12 +211,23 @@ def _check_samples(recording: Any, name: str) -> tuple[Audio, int]:
             f"not {array.dtype} {array.shape}."
         )
     check_audio_format(rate, SAMPLE_RATE, array.shape[1])
-    return _usable(array.astype(np.float32)), int(rate)
+    return _usable(array, name), int(rate)
 
 
-def _usable(samples: Audio) -> Audio:
-    """Return the samples, those that are no usable numbers as silence."""
-    return np.where(np.abs(samples) <= 8.0, samples, np.float32(0.0))
+def _usable(samples: NDArray[np.floating], name: str) -> Audio:
+    """Return the samples as float32, single ones that are no usable numbers as silence.
+
+    Raises:
+        AudioFormatError: there are too many of them; ``name`` is the subject of the sentence.
+    """
+    is_usable = np.abs(samples) <= _HIGHEST_SAMPLE
+    share = 1.0 - float(is_usable.mean()) if is_usable.size else 0.0
+    if share > _MOST_UNUSABLE:
+        raise AudioFormatError(
+            f"{name} has samples beyond full scale, or that are no numbers "
+            f"({100.0 * share:.0f} %); full scale is 1.0."
+        )
+    return np.where(is_usable, samples, 0.0).astype(np.float32)
 
 
 def _enhance(upsampler: Upsampler, narrow: Audio, length: int) -> Audio:

@@ -17,6 +17,8 @@ import pytest
 # What the tests of several folders share.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
+from all_clients import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
+
 HISTORY = 120
 NOISE_CHANNELS = 4
 

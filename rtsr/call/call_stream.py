@@ -177,6 +177,11 @@ class CallStream:
         self._colour = colour
 
     @property
+    def colour_share(self) -> float:
+        """How much of the colour is used, 0 to 1: as far as the caller resembles its source."""
+        return 0.0 if self._stream is None else self._stream.colour_share
+
+    @property
     def left_out(self) -> bool:
         """Whether the batch is spared this stream, as under too much load."""
         return self._left_out

@@ -61,7 +61,13 @@ Dtx = Annotated[
     ),
 ]
 Channels = Annotated[
-    int, typer.Option("--channels", help="Of the Opus side, 1 or 2.", rich_help_panel=_CALLS)
+    int,
+    typer.Option(
+        "--channels",
+        help="Of what is enhanced, 1 or 2; with 2, Opus goes out in stereo, is asked for in "
+        "stereo, and a call takes two of the model's places.",
+        rich_help_panel=_CALLS,
+    ),
 ]
 DeadlineMs = Annotated[
     float,
@@ -135,7 +141,7 @@ def web_command(
     bitrate: Bitrate = 64_000,
     dtx: Dtx = None,
     channels: Channels = 1,
-    model: options.Model = "small",
+    model: options.Network = "small",
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     deadline_ms: DeadlineMs = 40.0,
@@ -297,7 +303,7 @@ def sip_command(
     bitrate: Bitrate = 64_000,
     dtx: Dtx = None,
     channels: Channels = 1,
-    model: options.Model = "small",
+    model: options.Network = "small",
     provider: options.Provider = "auto",
     threads: options.Threads = 1,
     deadline_ms: DeadlineMs = 40.0,
@@ -347,7 +353,7 @@ def _engine(
     return CallEngine(
         calls,
         channels=channels,
-        model=model,
+        model=options.find_network(model),
         provider=provider,
         threads=threads,
         deadline_ms=deadline_ms,

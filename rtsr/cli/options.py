@@ -14,6 +14,7 @@ from rtsr.errors import ArgumentError, RtsrError
 if TYPE_CHECKING:
     from rtsr.colour.auto import AutoColour
     from rtsr.colour.colour import Colour as LearntColour
+    from rtsr.runtime.models import Model as FoundModel
 
 _ENGINE = "Engine"
 _SOUND = "Sound"
@@ -25,6 +26,15 @@ Model = Annotated[
         "--model",
         "-m",
         help="A bundled model (see `rtsr models`), `replicate`, or the path of an .onnx file.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Network = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A bundled network (see `rtsr models`), or the path of an .onnx file.",
         rich_help_panel=_ENGINE,
     ),
 ]
@@ -217,6 +227,24 @@ def describe_learning(colour: LearntColour | AutoColour | None) -> str | None:
         f"{colour.skipped_hops / 100:.1f} s skipped, of {colour.heard_hops / 100:.1f} s of wide "
         "input"
     )
+
+
+def find_network(model: str) -> FoundModel:
+    """Return the network that ``--model`` names, for commands that run nothing else.
+
+    Raises:
+        ArgumentError: ``model`` is no network.
+        ModelError: it cannot be read.
+    """
+    from rtsr.runtime.models import bundled, find_model
+
+    found = find_model(model)
+    if not found.is_network:
+        raise ArgumentError(
+            f"Calls need a network, and {model!r} is none: {', '.join(bundled())}, or the path of "
+            "an .onnx file."
+        )
+    return found
 
 
 def check_stdout() -> None:

@@ -15,14 +15,13 @@ from typing import Any
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from rtsr.live.monitor.colour_state import ColourState
 from rtsr.live.monitor.report import WAITING, FallbackChange, LiveSnapshot
 from rtsr.live.session import LiveSession
 from rtsr.page.access import Access
 from rtsr.page.application import Frame, PageApplication
 from rtsr.page.learning import Learning
 from rtsr.page.serve import PageThread
-from rtsr.page.view import FULL_BAND, NO_AMOUNT, about, rounded_parts, show
+from rtsr.page.view import FULL_BAND, NO_AMOUNT, about, colour_facts, rounded_parts, show
 
 __all__ = ["LiveSubject", "live_page"]
 
@@ -93,7 +92,7 @@ class LiveSubject:
             "device_restarts": now.device_restarts,
             "ahead_ms": round(now.ahead_ms, 1),
             "cpu_percent": now.cpu_percent,
-            "colour": None if now.colour is None else _colour(now.colour),
+            "colour": None if now.colour is None else colour_facts(now.colour),
         }
 
     def turn(self, name: str, value: float | str) -> None:
@@ -143,14 +142,6 @@ def nothing_added(now: LiveSnapshot) -> str | None:
 
 def _in_words(change: FallbackChange) -> str:
     return f"{change.from_level} to {change.to_level} at {change.time_s:.0f} s: {change.cause}"
-
-
-def _colour(colour: ColourState) -> dict[str, Any]:
-    return {
-        "text": colour.in_words(),
-        "gains_db": _tenths(colour.gains_db),
-        "bands_hz": [round(edge) for edge in colour.bands_hz],
-    }
 
 
 def _tenths(values: list[float] | tuple[float, ...]) -> list[float]:

@@ -22,13 +22,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rtsr.errors import ArgumentError, RtsrError
 from rtsr.live.controls.board import ControlBoard, find_control
+from rtsr.live.monitor.colour_state import ColourState
 from rtsr.live.monitor.meters import LOWEST_BAND_HZ, band_edges_hz
 from rtsr.page.application import PageApplication
 from rtsr.page.learning import KnobToLearn, Learning
 from rtsr.page.messages import json_object
 from rtsr_kernels.band_limit import FULL_BAND_HZ
 
-__all__ = ["FULL_BAND", "NO_AMOUNT", "Subject", "about", "rounded_parts", "show"]
+__all__ = ["FULL_BAND", "NO_AMOUNT", "Subject", "about", "colour_facts", "rounded_parts", "show"]
 
 _LOOK_SECONDS = 0.1
 # What stays for long, as the length of a block, is looked at once in so many looks.
@@ -125,6 +126,15 @@ def rounded_parts(parts: dict[str, float]) -> dict[str, float]:
     """Return milliseconds to two places, and their sum, which adds up as it is shown."""
     rounded = {name: round(value, 2) for name, value in parts.items()}
     return {**rounded, "total": round(sum(rounded.values()), 2)}
+
+
+def colour_facts(colour: ColourState) -> dict[str, Any]:
+    """Return what a page shows of a colour: a line of text, and gains in dB of bands in Hz."""
+    return {
+        "text": colour.in_words(),
+        "gains_db": [round(gain, 1) for gain in colour.gains_db],
+        "bands_hz": [round(edge) for edge in colour.bands_hz],
+    }
 
 
 async def show(application: PageApplication, socket: WebSocket, subject: Subject | None) -> None:

@@ -44,7 +44,9 @@ def test_a_recording_is_not_replaced_by_what_is_made_of_it(
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode in (1, 2)
     assert "are the same file" in done.stderr
-    assert done.stderr.count("\n") == 1
+    # Pipecat says that it is there.
+    said = [line for line in done.stderr.splitlines() if "| INFO " not in line]
+    assert len(said) == 1
     assert call.read_bytes() == before
 
 

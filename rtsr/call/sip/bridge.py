@@ -31,6 +31,8 @@ from rtsr.call.sip.agent import USER_AGENT, Agent, Target, cseq_number
 from rtsr.call.sip.client import refresh_target
 from rtsr.call.sip.description import (
     KEY_BYTES,
+    SENT_IN_STEREO,
+    TAKEN_IN_STEREO,
     Media,
     Unacceptable,
     answer,
@@ -43,6 +45,7 @@ from rtsr.call.sip.leg import Leg
 from rtsr.call.sip.media_socket import MediaSocket
 from rtsr.call.sip.ports import PortRange
 from rtsr.call.sip.session_timer import SessionTerms, TooShort, requested
+from rtsr.call.sip.warning import warning
 from rtsr.colour.auto import AutoColour
 from rtsr.errors import AudioFormatError, RtsrError
 
@@ -393,6 +396,7 @@ class _BridgedCall:
             self._bridge.settings.bitrate,
             self.caller.session,
             self.caller.socket.control_port,
+            self._stereo(self.caller),
         )
         self.caller.described = proposal
         self.caller.accept(self.incoming, proposal, requested(self.incoming.invite))
@@ -448,6 +452,7 @@ class _BridgedCall:
             settings.bitrate,
             self.callee.session,
             self.callee.socket.control_port,
+            self._stereo(self.callee),
         )
         user = self._agent.host if ":" not in self._agent.host else f"[{self._agent.host}]"
         self.callee.described = description
@@ -771,16 +776,30 @@ class _BridgedCall:
         assert leg.socket is not None
         shown = self._shown(leg.socket)
         leg.described = answer(
-            shown, media, self._bridge.settings.bitrate, leg.session, leg.socket.control_port
+            shown,
+            media,
+            self._bridge.settings.bitrate,
+            leg.session,
+            leg.socket.control_port,
+            self._stereo(leg),
         )
         return leg.described
+
+    def _stereo(self, leg: Leg) -> str:
+        """Return what an end is told of two channels: that they come there, or are taken."""
+        if self._engine.channels == 1:
+            return ""
+        other = self.callee.media
+        is_narrow = leg is self.caller and (other is None or other.form is OPUS)
+        return TAKEN_IN_STEREO if is_narrow else SENT_IN_STEREO
 
     def _shown(self, socket: MediaSocket) -> tuple[str, int]:
         return self._bridge.settings.shown or self._agent.host, socket.address[1]
 
     def _refuse(self, status: int, reason: str) -> None:
         if not self._ended and not self.incoming._answered:
-            _refuse(self.incoming, status)
+            # Whoever looks for the fault in a telephone has no log of ours.
+            _refuse(self.incoming, status, {"Warning": warning(reason)} if status == 488 else None)
             _log.info(
                 "sip call refused",
                 extra={"call": self.name, "status": status, "reason": reason},

@@ -33,6 +33,8 @@ from rtsr.call.formats import (
 from rtsr.errors import RtsrError
 
 __all__ = [
+    "SENT_IN_STEREO",
+    "TAKEN_IN_STEREO",
     "Media",
     "Session",
     "Unacceptable",
@@ -43,6 +45,9 @@ __all__ = [
     "read_answer",
     "read_offer",
 ]
+
+#: Of Opus (RFC 7587, 6.1): two channels are sent, or would rather be taken than one.
+SENT_IN_STEREO, TAKEN_IN_STEREO = ";sprop-stereo=1", ";stereo=1"
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
 KEY_BYTES = 30
@@ -245,10 +250,12 @@ def offer(
     bitrate: int,
     session: Session,
     control_port: int | None = None,
+    more_of_opus: str = "",
 ) -> SdpMessage:
     """Make an offer of these codecs, with telephone events.
 
-    ``control_port`` is where reports are taken, if they do not come with the packets.
+    ``control_port`` is where reports are taken, if they do not come with the packets;
+    ``more_of_opus`` are further parameters, as :data:`SENT_IN_STEREO`.
     """
     formats: dict[int, PayloadFormat] = {}
     dynamic = _FIRST_DYNAMIC
@@ -263,7 +270,7 @@ def offer(
     rates = dict.fromkeys(form.clock_rate for form in forms)
     event_rates = {_FIRST_EVENTS + place: rate for place, rate in enumerate(rates)}
     media = Media(address, formats, event_rates, our_key=our_key, shares_port=True)
-    return _written(address, media, bitrate, session, control_port)
+    return _written(address, media, bitrate, session, control_port, more_of_opus)
 
 
 def answer(
@@ -272,9 +279,10 @@ def answer(
     bitrate: int,
     session: Session,
     control_port: int | None = None,
+    more_of_opus: str = "",
 ) -> SdpMessage:
     """Make the answer to a :func:`read_offer`; ``address`` is where packets are received."""
-    return _written(address, media, bitrate, session, control_port)
+    return _written(address, media, bitrate, session, control_port, more_of_opus)
 
 
 def _read(sdp: SdpMessage | None) -> Media:
@@ -417,6 +425,7 @@ def _written(
     bitrate: int,
     session: Session,
     control_port: int | None,
+    more_of_opus: str,
 ) -> SdpMessage:
     host, port = address
     family = "IP6" if ":" in host else "IP4"
@@ -431,7 +440,8 @@ def _written(
         rtpmap.append(f"{payload_type} {form.rtpmap}")
         if form is OPUS:
             # The other end's encoder is asked for full band, too.
-            fmtp.append(f"{payload_type} maxplaybackrate=48000;maxaveragebitrate={bitrate}")
+            wishes = f"maxplaybackrate=48000;maxaveragebitrate={bitrate}{more_of_opus}"
+            fmtp.append(f"{payload_type} {wishes}")
     for event_type, rate in media.event_rates.items():
         audio.formats.append(str(event_type))
         rtpmap.append(f"{event_type} telephone-event/{rate}")

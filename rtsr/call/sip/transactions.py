@@ -20,9 +20,10 @@ from aiosipua.transport import SipTransport
 from aiosipua.utils import generate_tag
 
 from rtsr.call.sip.bodies import drop_unreadable, unwrap
-from rtsr.call.sip.description import has_too_many_media
+from rtsr.call.sip.description import description_in, has_too_many_media
 from rtsr.call.sip.destinations import asks_for_sips, is_within_call, note_source
 from rtsr.call.sip.framing import LONGEST_BODY, LONGEST_HEAD
+from rtsr.call.sip.warning import warning
 
 __all__ = ["EXTENSIONS", "METHODS", "Transactions", "receive", "served_key"]
 
@@ -316,7 +317,16 @@ def receive(transport: Any, data: bytes, address: tuple[str, int]) -> None:
     except Exception as error:
         _log.info("a SIP message was not usable", extra={"reason": type(error).__name__})
         if isinstance(message, SipRequest) and message.method != "ACK":
-            _refuse(transport, message, 400, "Bad Request")
+            _refuse(transport, message, 400, "Bad Request", _trouble(message))
+
+
+def _trouble(request: SipRequest) -> str:
+    """Say what about a request is not usable."""
+    try:
+        description_in(request)
+    except Exception:
+        return "The description of sound (SDP) cannot be read."
+    return "The request cannot be read."
 
 
 def _misread(request: SipRequest, data: bytes) -> tuple[int, str] | None:
@@ -347,8 +357,12 @@ def _refusal(message: SipRequest | SipResponse) -> tuple[int, str] | None:
     return None
 
 
-def _refuse(transport: Any, request: SipRequest, status: int, reason: str) -> None:
+def _refuse(
+    transport: Any, request: SipRequest, status: int, reason: str, trouble: str = ""
+) -> None:
     response = SipResponse(status_code=status, reason_phrase=reason)
+    if trouble:
+        response.headers.set_single("Warning", warning(trouble))
     for value in request.headers.get("via"):
         response.headers.append("Via", value)
     _copy_headers(request, response)

@@ -26,6 +26,7 @@ from rtsr.call.web.received_reports import take_reports
 from rtsr.call.web.telephone_events import accept_events
 from rtsr.call.web.track import PacketTrack
 from rtsr.errors import RtsrError
+from rtsr.live.monitor.colour_state import ColourMonitor
 
 __all__ = ["BadOfferError", "WebCall"]
 
@@ -37,6 +38,8 @@ _CONNECT_SECONDS = 30.0
 _SPEAKS = ("sendonly", "sendrecv")
 # What names no numeric address: by it browsers hide theirs, and across networks it says nothing.
 _HIDDEN = re.compile(r"a=candidate:\S+ \d+ \S+ \d+ (?![\d.]+ |\S*:)", re.ASCII)
+# aiortc says nothing more of Opus.
+_OPUS_LINE = re.compile(r"a=rtpmap:(\d+) opus/48000/2\r\n", re.ASCII | re.IGNORECASE)
 _LISTENS = ("recvonly", "sendrecv")
 _BY_NAME = {form.name.lower(): form for form in FORMATS}
 
@@ -54,6 +57,7 @@ class WebCall:
     Attributes:
         name: for logs and addresses; says nothing about who calls.
         line: the call's direction through the engine.
+        colour: tells what is known of the caller's colour; ``None`` where there is none.
         started: seconds, by :func:`time.monotonic`.
     """
 
@@ -69,6 +73,7 @@ class WebCall:
         self.started = time.monotonic()
         self.sending: PayloadFormat = OPUS
         self.line: Line | None = None
+        self.colour: ColourMonitor | None = None
         self._bitrate = bitrate
         self._dtx = dtx
         self._on_end = on_end
@@ -194,6 +199,8 @@ class WebCall:
         described = str(self._peer.localDescription.sdp)
         if "\na=candidate:" not in described:
             raise BadOfferError("There is no way on which the browser could reach this machine.")
+        if engine.channels == 2:
+            described = _in_stereo(described)
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(_CONNECT_SECONDS, self._check_connected)
         _log.info("web call taken", extra={"call": self.name, "codec": self.sending.name})
@@ -216,7 +223,9 @@ class WebCall:
             rate=first.sample_rate,
         )
         self.line.on_silence = self._hang_up
-        self.line.path.stream.monitor = Monitor(channels)
+        stream = self.line.path.stream
+        stream.monitor = Monitor(channels)
+        self.colour = None if stream.colour is None else ColourMonitor(stream.colour)
 
     def _take_report(self, report: RtcpReceiverInfo) -> None:
         assert self.line is not None
@@ -261,6 +270,11 @@ def _with_time_to_be_found(sdp: str) -> str:
         for line in sdp.splitlines(keepends=True)
         if line.strip() != "a=end-of-candidates" and not _HIDDEN.match(line)
     )
+
+
+def _in_stereo(sdp: str) -> str:
+    """Return an answer that says that two channels are taken and sent (RFC 7587, 6.1)."""
+    return _OPUS_LINE.sub(r"\g<0>a=fmtp:\1 stereo=1;sprop-stereo=1\r\n", sdp)
 
 
 def _choose(offer: SessionDescription) -> tuple[int, int]:

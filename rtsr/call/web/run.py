@@ -50,13 +50,15 @@ def serve(
 
     Raises:
         ArgumentError: certificate or key is missing, the bitrate is out of range, or the STUN
-            server has an address of IPv6.
+            server has an address of IPv6 or no port.
         RtsrError: the address is not available, or a file cannot be used.
     """
     check_bitrate(bitrate)
     own = server_certificate(certificate, key)
     if stun is not None and ":" in stun[0]:
         raise ArgumentError("A STUN server is named by a host name or an IPv4 address.")
+    if stun is not None and not stun[1]:
+        raise ArgumentError("A STUN server has a port from 1 to 65535, most often 3478; 0 is none.")
     host, port = listen
     bound = bind(host, port)
     access = access_for(host, bound, token, names)

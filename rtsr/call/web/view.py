@@ -13,7 +13,7 @@ from rtsr.call.engine import CallEngine
 from rtsr.call.path import MediaPath
 from rtsr.call.web.peer import WebCall
 from rtsr.page.learning import Learning
-from rtsr.page.view import FULL_BAND, NO_AMOUNT, about, rounded_parts
+from rtsr.page.view import FULL_BAND, NO_AMOUNT, about, colour_facts, rounded_parts
 from rtsr.timing import SAMPLE_RATE
 from rtsr_kernels.band_limit import FULL_BAND_HZ
 
@@ -96,9 +96,16 @@ class CallSubject:
             "missed": path.missed,
             "step_p50_ms": round(steps.p50, 2),
             "step_p999_ms": round(steps.p99_9, 2),
+            "colour": self._colour(),
             "calls": engine.calls,
             "capacity": engine.capacity,
         }
+
+    def _colour(self) -> dict[str, Any] | None:
+        colour, stream = self._call.colour, self._path.stream
+        if colour is None:
+            return None
+        return colour_facts(colour.state(stream.cutoff_hz or FULL_BAND_HZ, stream.colour_share))
 
     def turn(self, name: str, value: float | str) -> None:
         """Turn a control of the call."""

@@ -1,5 +1,5 @@
 // The page of a call, with a microphone to try it.
-import { $, AGAIN_MS, View, kilohertz, say } from "./view.js";
+import { $, AGAIN_MS, View, colour, kilohertz, say } from "./view.js";
 
 let peer = null, call = null, microphone = null;
 // Ends the call that is being made; null while none is.
@@ -31,6 +31,7 @@ const view = new View({
     ["Deadlines missed", now.missed],
     ["Model step, median", `${now.step_p50_ms} ms`],
     ["Model step, 1 in 1000", `${now.step_p999_ms} ms`],
+    ...colour(now),
     ["Calls", `${now.calls} of ${now.capacity}`],
     ["Duration", `${Math.floor(now.seconds)} s`],
   ],

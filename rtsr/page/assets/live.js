@@ -1,24 +1,10 @@
 // The page of a live session.
-import { AGAIN_MS, View, kilohertz, say } from "./view.js";
+import { AGAIN_MS, View, colour, kilohertz, say } from "./view.js";
 
 // What a server says that ends: of its own accord, or because it is told to stop (RFC 6455, 7.4.1).
 const ENDED = [1000, 1012];
 
 const db = (values) => values.map((value) => (value > -100 ? value.toFixed(1) : "quiet")).join(", ");
-
-const bars = (gains) => gains.map((gain) => "▁▂▃▄▅▆▇█"[Math.round(7 * (gain / 24 + 0.5))]).join("");
-const signed = (gain) => (gain < 0 ? "" : "+") + gain.toFixed(1);
-
-function colour(now) {
-  if (!now.colour) return [];
-  const { text, gains_db: gains, bands_hz: edges } = now.colour;
-  if (!gains.length) return [["Colour", text]];
-  const range = `${signed(Math.min(...gains))} to ${signed(Math.max(...gains))} dB`;
-  return [
-    ["Colour", text],
-    [`Colour, ${kilohertz(edges[0])} to ${kilohertz(edges[edges.length - 1])}`, `${bars(gains)} ${range}`],
-  ];
-}
 
 const view = new View({
   sentence: (now) => `What comes in ends at ${kilohertz(now.cutoff_hz)}; `

@@ -242,6 +242,21 @@ export function kilohertz(hz) {
   return hz ? `${(hz / 1000).toFixed(1)} kHz` : "an unknown frequency";
 }
 
+const bars = (gains) => gains.map((gain) => "▁▂▃▄▅▆▇█"[Math.round(7 * (gain / 24 + 0.5))]).join("");
+const signed = (gain) => (gain < 0 ? "" : "+") + gain.toFixed(1);
+
+// Facts about what is known of the voice's colour; none where there is none.
+export function colour(now) {
+  if (!now.colour) return [];
+  const { text, gains_db: gains, bands_hz: edges } = now.colour;
+  if (!gains.length) return [["Colour", text]];
+  const range = `${signed(Math.min(...gains))} to ${signed(Math.max(...gains))} dB`;
+  return [
+    ["Colour", text],
+    [`Colour, ${kilohertz(edges[0])} to ${kilohertz(edges[edges.length - 1])}`, `${bars(gains)} ${range}`],
+  ];
+}
+
 function element(kind, properties) {
   return Object.assign(document.createElement(kind), properties);
 }

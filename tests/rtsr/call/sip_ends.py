@@ -152,8 +152,10 @@ class Callee:
 class Running:
     """A bridge, its engine and a callee on an event loop of their own."""
 
-    def __init__(self, model, calls=2, callee=None, host="127.0.0.1", tls=None, **options):
-        self.callee, self._host = callee or Callee(), host
+    def __init__(
+        self, model, calls=2, callee=None, host="127.0.0.1", tls=None, channels=1, **options
+    ):
+        self.callee, self._host, self._channels = callee or Callee(), host, channels
         self._options, self._calls, self._model, self._tls = options, calls, model, tls
 
     def __enter__(self):
@@ -164,7 +166,13 @@ class Running:
             self.loop = asyncio.get_running_loop()
             port = await self.callee.start()
             options = {"target": Target.parse(f"sip:x@127.0.0.1:{port}"), **self._options}
-            engine = CallEngine(self._calls, model=self._model, provider="cpu", deadline_ms=200)
+            engine = CallEngine(
+                self._calls,
+                channels=self._channels,
+                model=self._model,
+                provider="cpu",
+                deadline_ms=200,
+            )
             async with engine:
                 self.engine = engine
                 agent = Agent(self._host, 0, tls=self._tls)
@@ -318,7 +326,7 @@ def between(stand_in, caller=Peer, called=CalledEnd, **options):
         yield peer, running, called
         peer.close()
         running.until(lambda: running.bridge.calls == 0)
-        assert running.engine.batch.free == running.engine.capacity
+        assert running.engine.batch.free == running.engine.capacity * running.engine.channels
     called.close()
 
 

@@ -154,6 +154,31 @@ def test_an_engine_gives_each_call_a_colour_of_its_own(stand_in):
         CallEngine(1, provider="cpu", colour=colour)
 
 
+def test_who_is_enhanced_in_place_of_another_has_their_own_colour(stand_in):
+    facts = find_model(stand_in).metadata
+    first, second, all_others = (
+        Colour(facts.name, facts.weights_sha256, 10.0, ((gain,) * 24,) * 4)
+        for gain in (-9.0, -6.0, -3.0)
+    )
+
+    async def run():
+        async with CallEngine(1, model=stand_in, provider="cpu", colour=all_others) as engine:
+            one = await engine.open(Receiver(FORMATS), None, print, colour=first)
+            other = engine.open_plain(Receiver(FORMATS), None, print)
+            await engine.exchange(one, other, colour=second)
+            assert engine.lines == (other,)
+            assert other.path.stream.colour is second
+            # For when the first is enhanced again.
+            assert one.path.stream.colour is first
+            await engine.exchange(other, one, colour=first)
+            assert engine.lines == (one,)
+            assert one.path.stream.colour is first
+            await engine.exchange(one, other)
+            assert other.path.stream.colour is all_others
+
+    asyncio.run(run())
+
+
 def test_a_colour_of_another_model_is_refused_at_once(batch):
     stream = CallStream(batch)
     try:

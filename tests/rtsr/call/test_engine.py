@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from network import packets, speech
 
 from rtsr.batch.upsampler import BatchUpsampler
 from rtsr.call import engine as engine_module
-from rtsr.call.engine import BusyError, CallEngine
+from rtsr.call.engine import BusyError, CallEngine, Totals
 from rtsr.call.formats import OPUS, PCMU, TELEPHONE_EVENT, Packet
 from rtsr.call.metrics import exposition
 from rtsr.call.path import MediaPath
 from rtsr.call.receiver import Receiver
+from rtsr.call.reports import FarReports
 from rtsr.call.sender import Sender
+from rtsr.colour.auto import AutoColour
 from rtsr.errors import ArgumentError, AudioFormatError, RtsrError
 
 pytestmark = pytest.mark.clocked
@@ -27,6 +30,57 @@ pytestmark = pytest.mark.clocked
 def quick(stand_in):
     """Options of an engine whose model takes no time, on a machine that may be busy."""
     return {"model": str(stand_in), "provider": "cpu", "deadline_ms": 200}
+
+
+def test_each_metric_counts_what_it_is_called_by():
+    """Every fact of a call has a value of its own, so that none can stand for another."""
+    counts = SimpleNamespace(received=101, lost=102, late=103, malformed=104, concealed_seconds=105)
+    colour = AutoColour()
+    colour.learnt_hops, colour.skipped_hops = 10600, 10700
+    path = SimpleNamespace(
+        receiver=SimpleNamespace(counts=counts, duplicates=108),
+        sender=SimpleNamespace(sent=109, unsent_seconds=110),
+        stream=SimpleNamespace(colour=colour, fallback_seconds=111),
+        missed=112,
+        sheds=113,
+        keys=114,
+        far=FarReports(115, 116, 0.5, 117.0, 0.5, 118, 119.0),
+    )
+    totals = Totals()
+    for _ in range(2):
+        totals.add(path)
+    engine = SimpleNamespace(
+        calls=120, capacity=121, taken=122, refused=123, steps=124, step_seconds=125,
+        totals=lambda: totals,
+    )  # fmt: skip
+    assert values_of(exposition(engine)) == {
+        "rtsr_calls": 120,
+        "rtsr_calls_capacity": 121,
+        "rtsr_calls_taken_total": 122,
+        "rtsr_calls_refused_total": 123,
+        "rtsr_steps_total": 124,
+        "rtsr_step_seconds_count": 124,
+        "rtsr_step_seconds_sum": 125,
+        "rtsr_packets_received_total": 2 * 101,
+        "rtsr_packets_lost_total": 2 * 102,
+        "rtsr_packets_late_total": 2 * 103,
+        "rtsr_packets_malformed_total": 2 * 104,
+        "rtsr_concealed_seconds_total": 2 * 105,
+        "rtsr_colour_learnt_seconds_total": 2 * 106,
+        "rtsr_colour_skipped_seconds_total": 2 * 107,
+        "rtsr_packets_duplicate_total": 2 * 108,
+        "rtsr_packets_sent_total": 2 * 109,
+        "rtsr_dtx_seconds_total": 2 * 110,
+        "rtsr_fallback_seconds_total": 2 * 111,
+        "rtsr_deadlines_missed_total": 2 * 112,
+        "rtsr_calls_shed_total": 2 * 113,
+        "rtsr_keys_total": 2 * 114,
+        "rtsr_far_jitter_seconds_count": 2 * 115,
+        "rtsr_far_packets_lost_total": 2 * 116,
+        "rtsr_far_jitter_seconds_sum": 2 * 117,
+        "rtsr_round_trip_seconds_count": 2 * 118,
+        "rtsr_round_trip_seconds_sum": 2 * 119,
+    }
 
 
 async def opened(engine, out=None, **options):
@@ -243,21 +297,25 @@ def test_who_vanishes_is_noticed(quick, monkeypatch):
     asyncio.run(run())
 
 
+def values_of(text):
+    """Each value of ``/metrics`` by its name."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
 def test_metrics_are_what_prometheus_reads(quick):
     async def run():
         async with CallEngine(2, **quick) as engine:
             line = await opened(engine)
             await talk(line, 0.5)
-            return exposition(engine).decode()
+            return exposition(engine)
 
-    text = asyncio.run(run())
-    from prometheus_client.parser import text_string_to_metric_families
-
-    values = {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    values = values_of(asyncio.run(run()))
     assert values["rtsr_calls"] == 1
     assert values["rtsr_calls_capacity"] == 2
     assert values["rtsr_packets_received_total"] == 25

@@ -199,6 +199,31 @@ def test_the_next_call_of_a_person_begins_with_what_the_last_has_taught(
         hang_up(peer, tag_of(text), call="c2")
 
 
+def test_whose_sound_is_enhanced_by_now_has_their_own_colour(stand_in, tmp_path, facts):
+    folder = tmp_path / "colours"
+    kept = KeptColours(folder)
+    kept.keep("me@127.0.0.1", taught(facts, -6.0))
+    kept.keep("x@127.0.0.1", taught(facts, -3.0))
+    with between(stand_in, kept_colours=kept, forms=(OPUS, PCMU)) as (peer, running, called):
+        invite, _, to = answered(peer, called)
+        first = colour_of_the_call(running)
+        assert first.learnt.gains_db[0][0] == -6.0
+        # The called end, a telephone now, is the narrow one and then is not again.
+        for number, answer, gain_db in ((7, SDP, -3.0), (8, OPUS_SDP, -6.0)):
+            called.request(invite, "INVITE", number, answer)
+            called.hear("SIP/2.0 200")
+            called.request(invite, "ACK", number)
+            running.until(lambda gain_db=gain_db: gain_of_the_call(running) == gain_db)
+        assert colour_of_the_call(running) is first
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+
+
+def gain_of_the_call(running):
+    colour = colour_of_the_call(running)
+    return colour and colour.learnt and colour.learnt.gains_db[0][0]
+
+
 @pytest.mark.parametrize(
     ("shown", "asked", "kept"),
     [

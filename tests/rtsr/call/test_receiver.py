@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from network import heard, packets, sent, sound_of, speech
 
+from rtsr.call.decoders import open_decoder
 from rtsr.call.delay import DelayEstimator
 from rtsr.call.formats import COMFORT_NOISE, G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Packet
 from rtsr.call.receiver import Origin, Receiver
@@ -62,28 +63,49 @@ def test_fills_the_time_of_lost_packets_without_a_click(form, payload_type, loss
     assert np.abs(np.diff(got)).max() <= 1.3 * np.abs(np.diff(said)).max()
 
 
-def test_made_up_sound_resembles_what_was_lost():
-    time = np.arange(8000 * 3) / 8000
-    voice = 0.2 * sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 12))
-    stream = packets(voice.astype(np.float32))
+@CODECS
+def test_made_up_sound_resembles_what_was_lost(form, payload_type):
+    stream = packets(vowel(form.sample_rate), form, payload_type)
+    whole = sound_of(heard(Receiver(FORMATS), sent(stream), after=0.0))
     del stream[70]
     got = sound_of(heard(Receiver(FORMATS), sent_with_gap(stream, 70), after=0.0))
-    lost = slice(70 * 160, 71 * 160)
-    error = got[lost] - voice[lost]
-    assert np.sqrt(np.mean(error**2) / np.mean(voice[lost] ** 2)) < 0.35
+    size = form.sample_rate // 50
+    lost = slice(70 * size, 71 * size)
+    error = got[lost] - whole[lost]
+    assert np.sqrt(np.mean(error**2) / np.mean(whole[lost] ** 2)) < 0.35
+
+
+def vowel(rate):
+    time = np.arange(3 * rate) / rate
+    voice = 0.2 * sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 12))
+    return voice.astype(np.float32)
+
+
+def test_what_opus_has_lost_its_own_decoder_makes_up():
+    stream = packets(vowel(48000), OPUS, 96)
+    decoder = open_decoder(OPUS)
+    parts = [decoder.decode(packet.payload) for packet in stream[:70]]
+    wanted = decoder.conceal(960)
+    del stream[70]
+    got = sound_of(heard(Receiver(FORMATS), sent_with_gap(stream, 70), after=0.0))
+    assert np.array_equal(got[: 70 * 960], np.concatenate(parts)[:, 0])
+    assert np.array_equal(got[70 * 960 : 71 * 960], wanted[:, 0])
 
 
 def sent_with_gap(stream, index):
     return [(100.0 + 0.02 * (i + (i >= index)), packet) for i, packet in enumerate(stream)]
 
 
-def test_made_up_sound_fades_to_silence_within_60_ms():
-    loud = 0.3 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    stream = sent(packets(np.clip(loud, -0.9, 0.9)))
+@pytest.mark.parametrize(("form", "payload_type"), [(PCMU, 0), (G722, 9)])
+def test_made_up_sound_fades_to_silence_within_60_ms(form, payload_type):
+    """That of codecs which make up nothing themselves."""
+    rate = form.sample_rate
+    loud = 0.3 * np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+    stream = sent(packets(np.clip(loud, -0.9, 0.9), form, payload_type))
     got = sound_of(heard(Receiver(FORMATS), stream, after=0.45))
-    made_up = got[8000:]
-    assert np.abs(made_up[: 8 * 10]).max() > 0.1
-    assert np.abs(made_up[8 * 60 :]).max() < 1e-3
+    made_up = got[rate:]
+    assert np.abs(made_up[: rate // 100]).max() > 0.1
+    assert np.abs(made_up[6 * rate // 100 :]).max() < 1e-3
 
 
 def test_waits_as_long_as_the_network_needs_and_no_longer():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -207,6 +209,27 @@ def test_a_call_learns_beside_it_and_says_what_it_skipped(
             auto.take(excerpt)
         # Sixteen wait, and the thread may hold one more.
         assert 22 * hops <= auto.skipped_hops - skipped <= 24 * hops
+    learner.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_learning_waits_for_everything_else(
+    stand_in: Path, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto, seen = AutoColour(), []
+    learner = ModelLearner(find_model(stand_in))
+    auto.bind(learner)
+
+    def learn(self: AutoColour, excerpt: Excerpt) -> None:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    monkeypatch.setattr(AutoColour, "learn", learn)
+    auto.take(Excerpt(voice[: EXCERPT_HOPS * HOP, None], 24000.0))
+    until = time.monotonic() + 20.0
+    while not seen and time.monotonic() < until:
+        time.sleep(0.02)
+    assert seen == [19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) < 19
     learner.stop()
 
 

@@ -147,7 +147,18 @@ def test_the_last_recording_is_judged_by_more_than_what_is_left_for_it(
         (lambda one: [(one.astype(int), RATE)], AudioFormatError, "floating-point or 16-bit"),
         (lambda one: [(one[: 2 * RATE], RATE)], ArgumentError, "at least 10 s .* not 2.0 s"),
         (lambda one: [(np.zeros_like(one), RATE)], ArgumentError, "Recording 1 is silent"),
-        (lambda one: [(np.full_like(one, np.nan), RATE)], ArgumentError, "is silent"),
+        (
+            lambda one: [(np.full_like(one, np.nan), RATE)],
+            AudioFormatError,
+            r"Recording 1 has samples beyond full scale, or that are no numbers \(100 %\)",
+        ),
+        (
+            lambda one: [(np.where(np.arange(len(one)) % 2, one, np.nan), RATE)],
+            AudioFormatError,
+            r"\(50 %\); full scale is 1\.0",
+        ),
+        (lambda one: [(32768.0 * one, RATE)], AudioFormatError, "beyond full scale"),
+        (lambda one: [(1e300 * one.astype(float), RATE)], AudioFormatError, "beyond full scale"),
         (
             lambda one: [(one, RATE), (_low_pass(one, 7600.0), RATE)],
             AudioFormatError,
@@ -168,6 +179,9 @@ def test_the_last_recording_is_judged_by_more_than_what_is_left_for_it(
         "short",
         "silent",
         "nan",
+        "half nan",
+        "scale of 16 bits",
+        "beyond float32",
         "narrow",
         "one word",
     ],
@@ -177,6 +191,24 @@ def test_samples_that_teach_nothing_are_refused(
 ) -> None:
     with pytest.raises(error, match=sentence):
         learn_colour(change(voice), model=stand_in)
+
+
+def test_single_broken_samples_are_passed_over(stand_in: Path, voice: np.ndarray) -> None:
+    mute, broken = voice.copy(), voice.copy()
+    mute[1000::5000] = 0.0
+    broken[1000::5000] = np.nan
+    broken[6000::10000] = 1e4
+    learnt = [learn_colour([(one, RATE)], model=stand_in) for one in (mute, broken)]
+    assert learnt[0] == learnt[1]
+
+
+def test_a_file_of_another_scale_is_refused(
+    stand_in: Path, voice: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "scaled.wav"
+    soundfile.write(path, 32768.0 * voice, RATE, "FLOAT")
+    with pytest.raises(AudioFormatError, match=f"Recording '{path}' has samples beyond full"):
+        learn_colour([path], model=stand_in)
 
 
 def test_sound_is_degraded_like_a_16_bit_file_of_the_rate(voice: np.ndarray) -> None:

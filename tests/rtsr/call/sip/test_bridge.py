@@ -22,6 +22,7 @@ from authority import Authority
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import packets, speech
+from resemblance import resemblance
 from scipy.signal import fftconvolve, resample_poly
 from sip_ends import SDP, Callee, Peer, Running, answered, between, hang_up, set_up, tag_of
 
@@ -73,13 +74,13 @@ def best_match(recording, reference):
 def test_one_baresip_calls_another_through_the_bridge(tmp_path, way):
     from rtsr import enhance_file
 
-    voice = speech(8000, 8.0)
+    voice = speech(8000, 14.0)
     soundfile.write(tmp_path / "8k.wav", voice, 8000, subtype="PCM_16")
-    both = np.stack([speech(48000, 8.0)] * 2, axis=1)
+    both = np.stack([speech(48000, 14.0)] * 2, axis=1)
     soundfile.write(tmp_path / "48k.wav", both, 48000, subtype="PCM_16")
     is_encrypted = way != "RTP"
     account = ";mediaenc=srtp-mand" if is_encrypted else ""
-    seconds = 4.0 if is_encrypted else 7.0
+    seconds = 4.0 if is_encrypted else 12.0
     options, port, transport, more = [], 5060, "", ""
     if is_encrypted:
         options = ["--srtp"]
@@ -123,6 +124,7 @@ def test_one_baresip_calls_another_through_the_bridge(tmp_path, way):
     wide, _ = soundfile.read(tmp_path / "wide.wav")
     got, expected = best_match(heard, wide)
     assert len(got) > 0.8 * (seconds - 1.5) * rate
+    assert resemblance(got, expected) > 0.9
     assert abs(band_db(got, 300, 3000) - band_db(expected, 300, 3000)) < 2.0
     assert abs(band_db(got, 4000, 8000) - band_db(expected, 4000, 8000)) < 6.0
     back, rate = soundfile.read(caller.recording("dec"))
@@ -346,20 +348,38 @@ def test_a_copy_of_an_invite_makes_no_second_call(running, peer):
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("body", "status", "why"),
     [
-        (SDP.replace("PCMU/8000", "GSM/8000").replace(" 0 101", " 3 101"), 488),
-        (SDP.replace("m=audio 40000", "m=video 40000"), 488),
-        (SDP.replace("m=audio 40000", "m=audio 0"), 488),
-        (SDP.replace("RTP/AVP", "RTP/SAVP"), 488),
-        (SDP.replace("m=audio 40000", "m=audio many"), 400),
+        (
+            SDP.replace("PCMU/8000", "GSM/8000").replace(" 0 101", " 3 101"),
+            488,
+            "No codec fits; PCMU, PCMA, G722 and opus do.",
+        ),
+        (SDP.replace("m=audio 40000", "m=video 40000"), 488, "There is no audio."),
+        (SDP.replace("m=audio 40000", "m=audio 0"), 488, "There is no audio."),
+        (
+            SDP.replace("RTP/AVP", "RTP/SAVP"),
+            488,
+            "Encrypted sound needs a key for AES_CM_128_HMAC_SHA1_80.",
+        ),
+        (
+            SDP.replace("RTP/AVP", 'RTP/"\\é'),
+            488,
+            "Sound comes as RTP/AVP or RTP/SAVP, not RTP/???.",
+        ),
+        (
+            SDP.replace("m=audio 40000", "m=audio many"),
+            400,
+            "The description of sound (SDP) cannot be read.",
+        ),
     ],
-    ids=["codec", "video", "port 0", "no key", "no number"],
+    ids=["codec", "video", "port 0", "no key", "quotes", "no number"],
 )
-def test_an_offer_that_cannot_be_met_is_refused(running, peer, body, status):
-    got, _, to = set_up(peer, body)
+def test_an_offer_that_cannot_be_met_is_refused_and_told_why(running, peer, body, status, why):
+    got, text, to = set_up(peer, body)
     peer.send(peer.request("ACK", to=to))
     assert got == status
+    assert f'\r\nWarning: 399 rtsr "{why}"\r\n' in text
 
 
 def test_a_full_bridge_says_503(running, peer):

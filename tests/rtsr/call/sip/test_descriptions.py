@@ -12,7 +12,7 @@ pytest.importorskip("aiosipua")
 
 from aiosipua import parse_sdp, serialize_sdp
 
-from rtsr.call.formats import PCMA, PCMU
+from rtsr.call.formats import OPUS, PCMA, PCMU
 from rtsr.call.sip.description import Session, Unacceptable, answer, read_answer, read_offer
 
 KEY = base64.b64encode(bytes(range(30))).decode()
@@ -130,6 +130,38 @@ def test_an_end_is_sent_no_more_opus_than_it_takes(stand_in):
         called.request(invite, "INVITE", 1, limit.format(40000))
         called.hear("SIP/2.0 200")
         assert 36000 < bits_per_second(running) < 44000
+        hang_up(peer, to)
+        called.answer(called.hear("BYE"), 200)
+
+
+@pytest.mark.parametrize(
+    ("channels", "body", "target", "to_caller"),
+    [
+        (1, OPUS_SDP, OPUS_SDP, None),
+        (2, OPUS_SDP, OPUS_SDP, "stereo=1"),
+        (2, OPUS_SDP, SDP, "sprop-stereo=1"),
+        (2, SDP, OPUS_SDP, None),
+    ],
+    ids=["mono", "opus to opus", "opus to pcmu", "pcmu to opus"],
+)
+def test_who_hears_or_sends_two_channels_is_told(stand_in, channels, body, target, to_caller):
+    def said(text):
+        wishes = [line for line in text.splitlines() if "maxplaybackrate" in line]
+        assert len(wishes) <= 1
+        parts = wishes[0].split(";") if wishes else []
+        return next((part for part in parts if "stereo" in part), None)
+
+    forms = (OPUS,) if target == OPUS_SDP else (PCMU,)
+    with between(stand_in, channels=channels, forms=forms) as (peer, running, called):
+        invite, text, to = answered(peer, called, body, target)
+        is_sent = channels == 2 and target == OPUS_SDP
+        assert said(invite) == ("sprop-stereo=1" if is_sent else None)
+        assert said(text) == to_caller
+        (enhanced,) = running.engine.lines
+        noise = np.random.default_rng(0).uniform(-0.3, 0.3, (4800, channels)).astype(np.float32)
+        payloads = [packet.payload for packet in enhanced.path.sender.push(noise)]
+        # RFC 6716, 3.1: a bit of the first byte says that there are two channels.
+        assert {bool(payload[0] & 4) for payload in payloads} == {channels == 2}
         hang_up(peer, to)
         called.answer(called.hear("BYE"), 200)
 

@@ -22,7 +22,7 @@ import websockets
 from desk import Desk, midi_server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from network import packets, speech
+from network import TICK, packets, sent, speech
 from server import BEARER, TOKEN, running_server
 
 pytest.importorskip("aiortc")
@@ -40,20 +40,25 @@ from aiortc import (
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import MediaStreamError
 
+from rtsr.call import engine as engine_module
 from rtsr.call.call_stream import CallStream
 from rtsr.call.decoders import open_decoder
 from rtsr.call.engine import CallEngine
 from rtsr.call.formats import OPUS, PCMU, Packet
+from rtsr.call.monitor import Monitor
 from rtsr.call.path import MediaPath
 from rtsr.call.receiver import Receiver
+from rtsr.call.sender import Sender
 from rtsr.call.web import UpsampledTrack
 from rtsr.call.web import peer as peer_module
 from rtsr.call.web.received_packets import take_packets
 from rtsr.call.web.server import CallServer
-from rtsr.call.web.view import CallSubject, nothing_added
+from rtsr.call.web.view import CallSubject, latency_parts, nothing_added
 from rtsr.cli.app import app
+from rtsr.colour.colour import Colour
 from rtsr.errors import ArgumentError
 from rtsr.page.access import Access
+from rtsr.runtime.models import find_model
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +308,37 @@ def test_a_client_that_hangs_up_by_itself_makes_room(server):
 
 
 @pytest.mark.clocked
+def test_a_client_that_vanishes_without_a_word_makes_room(stand_in, monkeypatch):
+    class Gone(Voice):
+        async def recv(self):
+            if self._index == 50:
+                await asyncio.Event().wait()
+            return await super().recv()
+
+    async def run():
+        async with CallEngine(1, model=str(stand_in), provider="cpu", deadline_ms=200) as engine:
+            client = Client()
+            client._speaks.sender.replaceTrack(Gone(speech(8000, 1.0)))
+            sdp = (await client.offer())["sdp"]
+            ended = []
+            call, answer = await peer_module.WebCall.answer(engine, "a", sdp, ended.append)
+            await client.peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+            async with asyncio.timeout(20):
+                while not client.heard:
+                    await asyncio.sleep(0.05)
+            assert engine.calls == 1
+            monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
+            async with asyncio.timeout(10):
+                while engine.calls:
+                    await asyncio.sleep(0.05)
+            assert ended == [call]
+            assert engine.batch.free == 1
+            await client.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.clocked
 @pytest.mark.parametrize("asks", [True, False], ids=["asks", "does not ask"])
 def test_a_caller_who_asks_for_dtx_is_not_sent_silence(server, asks):
     def unsent():
@@ -372,10 +408,39 @@ def test_a_browser_is_sent_no_more_bits_than_it_asks_for(server):
     assert rate < 24_000
 
 
+def _wishes(sdp):
+    """Of Opus, ``a=fmtp`` of each section of a description that has it."""
+    numbers = re.findall(r"a=rtpmap:(\d+) opus", sdp)
+    return [re.findall(rf"a=fmtp:{number} (.*)", sdp) for number in dict.fromkeys(numbers)]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_who_hears_two_channels_is_told(stand_in, channels):
+    async def run(server):
+        client = Client()
+        client._speaks.setCodecPreferences([])
+        name = await client.call(server)
+        while len(client.heard) < 5:
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        described = client.peer.remoteDescription.sdp
+        await client.close()
+        return described, client.heard
+
+    options = ("--channels", str(channels), "--calls", "1", "--model", str(stand_in))
+    with running_server(*options) as server:
+        described, heard = asyncio.run(run(server))
+    (wishes,) = _wishes(described)
+    # One for each of the two media.
+    assert [wish.strip() for wish in wishes] == 2 * (channels - 1) * ["stereo=1;sprop-stereo=1"]
+    # RFC 6716, 3.1: a bit of the first byte says that there are two channels.
+    assert {bool(packet.payload[0] & 4) for packet in heard} == {channels == 2}
+
+
 def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(batch):
     path = MediaPath(Receiver({0: PCMU}), CallStream(batch, 8000), None, print)
     call = SimpleNamespace(
-        line=SimpleNamespace(path=path), seconds=1.0, sending=OPUS, has_ended=False
+        line=SimpleNamespace(path=path), seconds=1.0, sending=OPUS, has_ended=False, colour=None
     )
     subject = CallSubject(call, SimpleNamespace(batch=batch, calls=1, capacity=2))
     assert subject.now()["latency_ms"]["packet"] == 0.0
@@ -390,6 +455,133 @@ def test_a_page_counts_each_packet_in_one_line_and_says_how_long_packets_are(bat
     assert now["latency_ms"]["packet"] == 60.0
     assert (now["lost"], now["late"]) == (20, 126)
     assert now["lost_share"] == 0.02
+
+
+def test_a_page_shows_the_spectrum_before_and_after(batch):
+    path = MediaPath(Receiver({0: PCMU}), CallStream(batch), None, print)
+    path.stream.monitor = Monitor(1)
+    call = SimpleNamespace(
+        line=SimpleNamespace(path=path), seconds=1.0, sending=OPUS, has_ended=False, colour=None
+    )
+    subject = CallSubject(call, SimpleNamespace(batch=batch, calls=1, capacity=2))
+    noise = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    for now, packet in sent(packets(noise)):
+        path.receive(packet, now)
+        while batch.step():
+            pass
+        path.deliver(now)
+    shown, hz = subject.now(), np.array(subject.about()["bands_hz"])
+    path.close()
+    before, after = np.array(shown["before_db"]), np.array(shown["after_db"])
+    new = (hz > 5000) & (hz < 12000)
+    assert (after[new] > before[new] + 20.0).all()
+    old = (hz > 300) & (hz < 3400)
+    assert before[old] == pytest.approx(after[old], abs=0.5)
+    assert before[old].min() > -60.0
+
+
+def test_a_page_may_load_and_be_framed_by_nothing_foreign(server):
+    for path in ("/", "/page/call.js", "/metrics"):
+        status, headers, _ = server.ask("GET", path)
+        assert status == 200
+        policy = dict(
+            rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";")
+        )
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert policy["script-src"] == policy["connect-src"] == "'self'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["whole packets", "half of one"])
+@pytest.mark.parametrize("computing", [0.0, 0.006])
+@pytest.mark.parametrize("jitter", [0.0, 0.03])
+def test_the_parts_of_the_delay_add_up_to_what_a_click_takes(batch, jitter, computing, half):
+    class Kept(Sender):
+        sound = ()
+
+        def push(self, sound):
+            self.sound = np.append(self.sound, sound[:, 0])
+            return super().push(sound)
+
+    # Noise, so that there is no pause in which what waits would be cut out.
+    sound = 0.05 * np.random.default_rng(0).standard_normal(6 * 8000).astype(np.float32)
+    click = 4 * 8000
+    sound[click] = 0.95
+    stream = packets(np.clip(sound, -0.95, 0.95))
+    arrivals = sent(stream, start=100.0, jitter=lambda chance: jitter * chance.random())
+    if half:
+        first = stream[0]
+        arrivals.insert(0, (99.99, Packet(
+            0, first.sequence_number - 1, first.timestamp - 80, first.payload[:80], ssrc=7
+        )))  # fmt: skip
+    left, sender = [], Kept(OPUS, 96)
+    path = MediaPath(
+        Receiver({0: PCMU}),
+        CallStream(batch),
+        sender,
+        lambda packet: left.append((now, latency_parts(path))),
+    )
+    now, steps_at = arrivals[0][0], None
+    while arrivals:
+        while arrivals and arrivals[0][0] <= now:
+            path.receive(arrivals.pop(0)[1], now)
+        path.advance(now)
+        if path.stream.is_due and steps_at is None:
+            steps_at = now + computing - 1e-6
+        if steps_at is not None and now >= steps_at:
+            steps_at = None
+            while batch.step():
+                pass
+            path.deliver(now)
+        now += TICK
+    path.close()
+    index = int(np.argmax(np.abs(sender.sound)))
+    sent_at, parts = left[index // 960]
+    # The first sample of a packet was spoken when the one before it was sent.
+    spoken = 100.0 - 0.02 + click / 8000
+    took_ms = 1000.0 * (sent_at + index % 960 / 48000 - spoken)
+    # The clock is looked at every millisecond.
+    assert parts["total"] == pytest.approx(took_ms, abs=1.5)
+    assert parts["computing"] == pytest.approx(1000.0 * computing, abs=0.1)
+    assert (parts["jitter buffer"] > 20.0) is bool(jitter)
+
+
+@pytest.mark.parametrize("given", ["none", "auto", "file"])
+def test_a_page_shows_the_callers_colour(stand_in, tmp_path, given):
+    facts = find_model(stand_in).metadata
+    known = Colour(facts.name, facts.weights_sha256, 12.0, ((3.0,) * 24,) * 4)
+    known.save(tmp_path / "me.json")
+
+    async def run(server):
+        client = Client()
+        name = await client.call(server)
+        while len(client.heard) < 20:
+            await asyncio.sleep(0.05)
+        address = f"ws://{server.netloc}/calls/{name}/view"
+        async with websockets.connect(address, additional_headers=BEARER) as view:
+            while True:
+                message = json.loads(await asyncio.wait_for(view.recv(), 20))
+                if message["kind"] == "now":
+                    break
+        await asyncio.to_thread(server.ask, "DELETE", f"/calls/{name}")
+        await client.close()
+        return message["colour"]
+
+    colour = {
+        "none": (),
+        "auto": ("--colour", "auto"),
+        "file": ("--colour", str(tmp_path / "me.json")),
+    }
+    with running_server("--calls", "1", "--model", str(stand_in), *colour[given]) as server:
+        shown = asyncio.run(run(server))
+    nothing = {"text": "nothing learnt yet", "gains_db": [], "bands_hz": []}
+    if given == "file":
+        assert shown["text"] == "12.0 s learnt, 100 % used"
+        assert shown["gains_db"] == [3.0] * 24
+        assert (shown["bands_hz"][0], shown["bands_hz"][-1]) == (4000, 24000)
+    else:
+        assert shown == (nothing if given == "auto" else None)
 
 
 @pytest.mark.clocked
@@ -597,6 +789,7 @@ def test_a_browser_asks_whether_a_script_is_still_the_same(server):
     ("options", "sentence"),
     [
         (["--listen", "nowhere"], "write HOST:PORT"),
+        (["--listen", "127.0.0.1:0", "--stun", "127.0.0.1:0"], "has a port from 1 to 65535"),
         (["--listen", "127.0.0.1:99999"], "write HOST:PORT"),
         (["--listen", "203.0.113.9:80"], "Cannot listen on 203.0.113.9:80"),
         (["--bitrate", "1"], "6000 to 510000"),
