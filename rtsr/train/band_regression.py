@@ -1,8 +1,7 @@
 """Fitting the band regression of a trained model, in closed form, on powers of bands.
 
 Its inputs come from the model's own module, and batches from where those of the band predictor
-come from, so that it sees the same equalisers, noise floors and filters. Fit it with ``python -m
-rtsr.train.fit_band_regression CHECKPOINT CORPUS``.
+come from. Fit it with ``python -m rtsr.train.fit_band_regression CHECKPOINT CORPUS``.
 """
 
 from __future__ import annotations
@@ -28,10 +27,15 @@ from rtsr.train.replicate import solve_bands
 
 Array = NDArray[np.float64]
 
+#: Inputs are filtered, but colour, speed and noise floor stay as they were recorded: where these are
+#: drawn at random, less follows from the bands below, and the regression gains half as much.
+AS_RECORDED = DegradeConfig(
+    equalizer_share=0.0, mix_share=0.0, speed_share=0.0, floor_share=0.0, cutoff_jitter=0.0
+)
 #: clips and frames of a batch; the first frames are passed over, as their past is not known
 BATCH, FRAMES, FRESH_FRAMES = 16, 400, 16
 #: of the ridge, relative to the mean variance of an input
-PENALTY = 1e-3
+PENALTY = 4e-3
 #: by how many dB what is fitted is raised: a mean of logarithms is quieter than the power that it
 #: stands for
 LIFT_DB = 2.0
@@ -186,7 +190,7 @@ def collect(
 
     Args:
         regression: the module to be fitted.
-        domain: degrades.
+        domain: degrades, :data:`AS_RECORDED`.
         corpus: recordings of sound other than speech.
         batches: how many, of 64 s each.
         seed: of all that is drawn.
@@ -225,7 +229,7 @@ def add_batch(found: NormalEquations, bands: Bands) -> None:
         regression = found.regression
         state = regression.initial_state(energy.shape[0])
         inputs, _ = regression.observe(energy, loudness, is_input, state)
-        levels = (bands.reference + bands.noise_floor).log() - loudness
+        levels = (bands.reference + LEAST_POWER).log() - loudness
         loudest = loudness.quantile(LOUDEST, dim=1, keepdim=True)
         quieter = _DECIBEL * (loudest - loudness)
         weights = (1.0 - quieter / QUIET_RANGE_DB).clamp(LEAST_WEIGHT, 1.0)

@@ -17,15 +17,14 @@ from rtsr.model.config import ModelConfig
 from rtsr.model.generator import Generator
 from rtsr.terminal import plain_console
 from rtsr.train.band_domain import BandDomain
-from rtsr.train.band_regression import BATCH, FRAMES, collect
+from rtsr.train.band_regression import AS_RECORDED, BATCH, FRAMES, collect
 from rtsr.train.checkpoint import load_checkpoint, save_checkpoint, slim
 from rtsr.train.data import load_corpus
-from rtsr.train.degrade import DegradeConfig
 from rtsr.train.levels import LevelLoss
 from rtsr.whole_file import check_writable
 
 #: shares in which the domains are drawn
-SHARES = {"music": 0.6, "effects": 0.4}
+SHARES = {"music": 0.5, "effects": 0.5}
 
 
 def fit_command(
@@ -63,7 +62,7 @@ def fit_command(
         raise ArgumentError(f"{checkpoint} cannot have a band regression: {error}.") from error
     start = time.perf_counter()
     domain = BandDomain(
-        LevelLoss(config.gain_bands), config.gain_bands, DegradeConfig(), torch.device("cpu")
+        LevelLoss(config.gain_bands), config.gain_bands, AS_RECORDED, torch.device("cpu")
     )
     console = plain_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
