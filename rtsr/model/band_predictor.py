@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtsr.model.analysis import below
+from rtsr.model.band_regression import BandRegression
 from rtsr.model.bands import band_centres
 from rtsr.model.config import ModelConfig
 from rtsr.model.level_network import LevelNetwork
@@ -37,13 +38,23 @@ class Prediction(NamedTuple):
 
     ``speech`` and ``other`` ``(batch, frames, bands)`` are the natural logarithm of the mean
     amplitude of a bin in each band if the sound is speech, and if it is not; the latter is ``None``
-    where the model does not know. ``logit`` ``(batch, frames, 1)`` is that of the probability of
-    speech.
+    where the model does not know. ``regression`` is what a band regression says of the latter, or
+    ``None``. ``logit`` ``(batch, frames, 1)`` is that of the probability of speech.
     """
 
     speech: Tensor
     other: Tensor | None
+    regression: Tensor | None
     logit: Tensor
+
+    def of_other_sound(self, share: float) -> Tensor | None:
+        """Return the mean of both opinions on sound other than speech.
+
+        ``share`` is the weight of the regression, where there is one.
+        """
+        if self.other is None or self.regression is None:
+            return self.other
+        return self.other + share * (self.regression - self.other)
 
 
 class OtherSound(nn.Module):
@@ -99,6 +110,8 @@ class BandPredictor(LevelNetwork):
             self.head.bias[:bands] = FIRST_LEVEL / LEVEL_SCALE
             self.head.bias[bands:] = 0.0
         self.other = OtherSound(config, features) if config.predictor_other else None
+        self.regression = BandRegression(config) if config.predictor_rank else None
+        self.regression_share = config.predictor_regression_share
         self.register_buffer("centres", band_centres(bands), persistent=False)
         # A minimum lies below its energy: by one scale more to the same mean.
         centre = torch.tensor([1.0, 2.0]).repeat_interleave(bands)
@@ -131,10 +144,11 @@ class BandPredictor(LevelNetwork):
         spoken = predicted.logit.sigmoid().square()
         trust = self.trust * spoken
         absolute = predicted.speech
-        if predicted.other is not None:
+        other = predicted.of_other_sound(self.regression_share)
+        if other is not None:
             of_other = self.other_trust * (-predicted.logit).sigmoid().square()
             speech, trust = trust, trust + of_other
-            absolute = (speech * absolute + of_other * predicted.other) / trust
+            absolute = (speech * absolute + of_other * other) / trust
         return (Levels(absolute - level.log(), trust), spoken), following
 
     def predict(
@@ -172,7 +186,14 @@ class BandPredictor(LevelNetwork):
         if self.other is not None:
             heard = [hidden.detach()] + ([] if path is None else [path.detach()])
             other = self._absolute(self.other(heard, features), loudness)
-        return Prediction(speech, other, logit), {"minimum": minimum, "blocks": blocks}
+        following: State = {"minimum": minimum, "blocks": blocks}
+        regression = None
+        if self.regression is not None:
+            relative, following["regression"] = self.regression.step(
+                energy, loudness, is_input, branch(state, "regression")
+            )
+            regression = 0.5 * (relative + loudness)
+        return Prediction(speech, other, regression, logit), following
 
     @staticmethod
     def _absolute(values: Tensor, loudness: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ _LEAST: Mapping[str, float] = {
     **dict.fromkeys(("latent", "encoder_width", "flow_width", "flow_middle", "attention_heads"), 1),
     **dict.fromkeys(("decoder_width", "expansion", "gain_bands", "envelope_points"), 1),
     **dict.fromkeys(("encoder_blocks", "flow_blocks", "decoder_blocks"), 0),
-    **dict.fromkeys(("level_width", "predictor_width", "predictor_other"), 0),
+    **dict.fromkeys(("level_width", "predictor_width", "predictor_other", "predictor_rank"), 0),
     **dict.fromkeys(("prior_scale", "decoder_noise"), 0.0),
 }
 
@@ -48,7 +48,10 @@ class ModelConfig:
     what is surely speech move to the levels that it predicts. ``predictor_other`` is the hidden
     width of its part for sound other than speech; with 0, as in older models, it knows the levels
     of speech alone, and ``predictor_other_trust`` the share of the way that the gains of what is
-    surely no speech move to the levels of that part. ``speech_ceiling`` is where the output ends,
+    surely no speech move to the levels of that part. ``predictor_rank`` is the rank of the band
+    regression (:mod:`rtsr.model.band_regression`), which such a part may have beside it and which
+    is fitted to a trained model; with 0 there is none. ``predictor_regression_share`` is its
+    weight in the mean of both. ``speech_ceiling`` is where the output ends,
     in Hz, if the sound is surely speech and the end that is asked for is ``own_ceiling``, the one
     that the model is exported with; with 0, as in older models, all sound ends there. These count
     only with a band predictor.
@@ -91,6 +94,8 @@ class ModelConfig:
     predictor_trust: float = 0.5
     predictor_other: int = 0
     predictor_other_trust: float = 0.5
+    predictor_rank: int = 0
+    predictor_regression_share: float = 0.6
     own_ceiling: float = 22_050.0
     speech_ceiling: float = 0.0
 
@@ -100,7 +105,7 @@ class ModelConfig:
         for name, least in _LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be {least:g} or more")
-        for name in ("predictor_trust", "predictor_other_trust"):
+        for name in ("predictor_trust", "predictor_other_trust", "predictor_regression_share"):
             if not 0.0 < (trust := getattr(self, name)) <= 1.0:
                 raise ValueError(f"{name} is {trust:g}; it must be above 0 and at most 1")
         if not (self.speech_ceiling == 0.0 or self.own_ceiling <= self.speech_ceiling <= NYQUIST):
@@ -108,6 +113,8 @@ class ModelConfig:
                 f"speech_ceiling is {self.speech_ceiling:g}; it must be 0 or "
                 f"{self.own_ceiling:g}, which is own_ceiling, to {NYQUIST:g}"
             )
+        if self.predictor_rank and not (self.predictor_width and self.predictor_other):
+            raise ValueError("predictor_rank needs predictor_width and predictor_other")
         if self.flow_middle % self.attention_heads:
             raise ValueError("flow_middle must be a multiple of attention_heads")
         for part in ("level", "predictor"):

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from rtsr.model import single_frame
 from rtsr.model.config import ModelConfig
 from rtsr.model.layers import ConvNeXtBlock, Pointwise
+from rtsr.model.recurrence import recur_by_doubling
 from rtsr.model.streaming import (
     Layer,
     State,
@@ -107,7 +108,7 @@ class _Recurrence(torch.autograd.Function):
     def forward(ctx: Any, decay: Tensor, drive: Tensor, past: Tensor) -> Tensor:
         """Return ``h``; ``past`` ``(batch, 1, channels)`` is that before the first frame."""
         first = torch.addcmul(drive[:, :1], decay[:, :1], past)
-        memory = _recur_by_doubling(torch.cat([first, drive[:, 1:]], dim=1), decay[:, 1:])
+        memory = recur_by_doubling(torch.cat([first, drive[:, 1:]], dim=1), decay[:, 1:])
         ctx.save_for_backward(decay, past, memory)
         return memory
 
@@ -116,23 +117,9 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """Return the gradients of the three arguments."""
         decay, past, memory = ctx.saved_tensors
-        slope = _recur_by_doubling(slope.flip(1), decay[:, 1:].flip(1)).flip(1)
+        slope = recur_by_doubling(slope.flip(1), decay[:, 1:].flip(1)).flip(1)
         before = torch.cat([past, memory[:, :-1]], dim=1)
         return slope * before, slope, slope[:, :1] * decay[:, :1]
-
-
-def _recur_by_doubling(values: Tensor, decay: Tensor) -> Tensor:
-    """Add to every frame of ``values``, in place, what is left of the one before it.
-
-    ``decay`` is what is left, of the second frame and all later ones. The span of each partial
-    result doubles (Hillis and Steele 1986, "Data parallel algorithms").
-    """
-    span = 1
-    while span < values.shape[1]:
-        values[:, span:] = torch.addcmul(values[:, span:], decay, values[:, :-span])
-        decay = decay[:, span:] * decay[:, :-span]
-        span *= 2
-    return values
 
 
 class Values(NamedTuple):

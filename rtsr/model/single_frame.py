@@ -110,6 +110,24 @@ def gated_memory(gate: Tensor, candidate: Tensor, past: Tensor) -> Tensor:
         return (between.exp() * drive[:, None]).sum(2) + log_decay.exp() * past
 
 
+@torch.jit.script
+def decaying_sum(x: Tensor, past: Tensor, decays: Tensor) -> Tensor:
+    """Return ``s[t] = decays s[t - 1] + x[t]``.
+
+    ``x`` is ``(batch, frames, channels)``, ``past`` ``(batch, 1, channels)`` is ``s`` before the
+    first frame, ``decays`` ``(channels,)``.
+    """
+    if x.shape[1] == 1:
+        return past * decays + x
+    else:
+        # A sum over pairs of frames, of which the first is the past.
+        values = torch.cat([past, x], dim=1)
+        position = torch.arange(values.shape[1], device=x.device)
+        age = (position[:, None] - position[None])[:, :, None]
+        weights = (decays.log() * age).masked_fill(age < 0, -1e4).exp()
+        return (weights * values[:, None]).sum(2)[:, 1:]
+
+
 @scripted_in_a_trace
 def frames_of_hops(past: Tensor, hop: int) -> Tensor:
     """Cut ``(batch, (2 + frames) * hop)`` samples into frames of three hops, newest last."""

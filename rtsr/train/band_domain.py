@@ -7,6 +7,7 @@ What depends on phase, or on the order of samples, is left to :mod:`rtsr.train.d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,8 @@ ROUNDING_SHARES = (0.2, 0.7, 0.1)
 HIGH_PASS_HZ = (120.0, 320.0)
 HIGH_PASS_SLOPES = (12.0, 24.0, 48.0)
 COMPANDING_DB = (30.0, 42.0)
+
+DrawCutoffs = Callable[[np.ndarray, DegradeConfig, np.random.Generator], np.ndarray]
 
 
 @dataclass
@@ -99,10 +102,15 @@ class BandDomain:
         spectrum = torch.fft.rfft(padded.unfold(1, ANALYSIS_FRAME, HOP) * self.window)
         return spectrum.real.square() + spectrum.imag.square()
 
-    def degrade(self, crops: Crops, rng: np.random.Generator) -> Bands:
+    def degrade(
+        self, crops: Crops, rng: np.random.Generator, draw: DrawCutoffs = draw_cutoffs
+    ) -> Bands:
         """Degrade a drawn batch, whose coded versions are not used.
 
-        ``rng`` is the only source of randomness, apart from torch's for noise.
+        Args:
+            crops: the batch.
+            rng: the only source of randomness, apart from torch's for noise.
+            draw: gives each clip's cutoff in Hz, from where its own content ends.
         """
         config, count = self.config, len(crops.pieces)
         everywhere = np.ones(count, bool)
@@ -113,7 +121,7 @@ class BandDomain:
         reference = self.levels.powers(clips[:, None]) * (colour @ self.means)
         reference = reference + self._noise(floor, reference.shape)
 
-        cutoffs = draw_cutoffs(ends, config, rng)
+        cutoffs = draw(ends, config, rng)
         jitter = 1.0 + rng.uniform(-config.cutoff_jitter, config.cutoff_jitter, count)
         floors = np.where(lossy, LOSSY_NOISE_FLOOR, LOSSLESS_NOISE_FLOOR)
         f_prior, f_end, unreliable, is_speech = placed(

@@ -158,6 +158,11 @@ class TrainSettings:
                 "recording's own, and lie within 0.5 and 2."
             )
         config = self.model_config()
+        if config.predictor_rank:
+            raise ArgumentError(
+                "Training does not teach a band regression ('predictor_rank'): "
+                "`python -m rtsr.train.fit_band_regression` adds one to a trained model."
+            )
         if self.other_sound_alone:
             taken = self.shares if self.steps is None else self.steps
             has_part = bool(config.predictor_width and config.predictor_other)

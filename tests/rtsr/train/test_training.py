@@ -458,6 +458,11 @@ def test_parts_of_a_stage_are_shares(name, value):
         TrainSettings(**{name: value})
 
 
+def test_a_band_regression_is_not_trained():
+    with pytest.raises(ArgumentError, match="fit_band_regression` adds one to a trained model"):
+        TrainSettings(model_changes={"predictor_rank": 12})
+
+
 @pytest.mark.parametrize(
     "change",
     [
