@@ -27,8 +27,8 @@ from rtsr.train.replicate import solve_bands
 
 Array = NDArray[np.float64]
 
-#: Inputs are filtered, but colour, speed and noise floor stay as they were recorded: where these are
-#: drawn at random, less follows from the bands below, and the regression gains half as much.
+#: Inputs are filtered, but colour, speed and noise floor stay as they were recorded: where these
+#: are drawn at random, less follows from the bands below, and the regression gains half as much.
 AS_RECORDED = DegradeConfig(
     equalizer_share=0.0, mix_share=0.0, speed_share=0.0, floor_share=0.0, cutoff_jitter=0.0
 )
