@@ -5,6 +5,7 @@ pytest-benchmark's own table stops at quartiles, and stalls hide above them.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from rich.table import Table
 
 from rtsr.terminal import plain_console
+from rtsr_bench.machine import describe_machine
 
 PERCENTILES = (50.0, 99.0, 99.9)
 #: group, name and the time of each call in seconds
@@ -33,7 +35,7 @@ def keep_times(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_terminal_summary(config: pytest.Config) -> None:
-    """Print a row for each benchmark, by group."""
+    """Print a row for each benchmark, by group, and what machine it ran on."""
     rows = sorted(config.stash.get(_TIMED, []), key=lambda row: row[0])
     if not rows:
         return
@@ -46,4 +48,7 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
         for _, name, seconds in members:
             times = (*np.percentile(seconds, PERCENTILES), seconds.max())
             table.add_row(f"  {name}", str(seconds.size), *(f"{1e6 * time:,.1f}" for time in times))
+    machine = describe_machine()["cpu"]
+    model = machine["model"] or machine["architecture"]
+    table.caption = f"{model}, {machine['threads']} threads, Python {platform.python_version()}"
     plain_console().print(table)
