@@ -15,7 +15,6 @@ import typer
 from rtsr.cli import options
 from rtsr.cli.enhance_files import make_folder
 from rtsr.errors import ArgumentError, MissingDependencyError
-from rtsr.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,6 +166,7 @@ def _stream(upsampler: Upsampler, narrow: NDArray[np.float32], label: str, show:
 
 def _write(path: Path, audio: NDArray[np.float32]) -> Path:
     from rtsr.audio.writer import OutputFile
+    from rtsr.timing import SAMPLE_RATE
 
     with OutputFile(path, SAMPLE_RATE, 1, len(audio)) as file:
         file.write(audio[:, None])
@@ -206,6 +206,7 @@ def _picture(
     cutoff_hz: float,
 ) -> Path:
     from rtsr.quality.spectrogram import save_spectrograms
+    from rtsr.timing import SAMPLE_RATE
 
     panels = [
         ("input", _at_48_khz(untouched.audio, SAMPLE_RATE)),
