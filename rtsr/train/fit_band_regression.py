@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,7 @@ from rtsr.train.band_regression import AS_RECORDED, BATCH, FRAMES, collect
 from rtsr.train.checkpoint import load_checkpoint, save_checkpoint, slim
 from rtsr.train.data import load_corpus
 from rtsr.train.levels import LevelLoss
+from rtsr.train.standalone import run
 from rtsr.whole_file import check_writable
 
 #: shares in which the domains are drawn
@@ -108,14 +108,5 @@ def fit_command(
     )
 
 
-def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        typer.run(fit_command)
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    run(fit_command)

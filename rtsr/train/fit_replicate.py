@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from rtsr.errors import RtsrError
 from rtsr.runtime import replicate_file
 from rtsr.terminal import plain_console
 from rtsr.train.data import DEMO_SOURCES
 from rtsr.train.listing import list_recordings
 from rtsr.train.replicate import fit, load_passages
+from rtsr.train.standalone import run
 from rtsr.whole_file import check_writable
 
 #: Of the first copy's power. By the metrics any share is as good; harmonics are continued by a copy
@@ -66,14 +65,5 @@ def fit_command(
     )
 
 
-def main() -> None:
-    """Run the command; errors that rtsr raises on purpose are one sentence and exit code 2."""
-    try:
-        typer.run(fit_command)
-    except RtsrError as error:
-        typer.echo(f"rtsr: {error}", err=True)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    run(fit_command)

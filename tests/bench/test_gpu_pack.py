@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import shutil
 import struct
@@ -11,26 +10,16 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from example_run import load_script
 
 SCRIPTS = Path(__file__).parents[2] / "bench" / "gpu"
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-trim_provider = _load("trim_provider")
-pack = _load("pack")
+trim_provider = load_script(SCRIPTS / "trim_provider.py")
+pack = load_script(SCRIPTS / "pack.py")
 
 
 def _entry(architecture: int, code: bytes) -> bytes:

@@ -17,7 +17,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def load_example(name: str) -> ModuleType:
     """Import ``examples/NAME.py`` without running it."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    return load_script(EXAMPLES / f"{name}.py")
+
+
+def load_script(path: Path) -> ModuleType:
+    """Import a file that is in no package, under its own name, without running it."""
+    name = path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
