@@ -57,6 +57,16 @@ class Prediction(NamedTuple):
         return self.other + share * (self.regression - self.other)
 
 
+def log_powers(power: Tensor, is_input: Tensor) -> tuple[Tensor, Tensor]:
+    """Return natural logarithms of power: of each band, and of the mean of the input's bands.
+
+    ``power`` and ``is_input``, which is one for each band that the input has, are ``(batch, frames,
+    bands)``, as is the first; the second is ``(batch, frames, 1)``.
+    """
+    own = (power * is_input).mean(dim=2, keepdim=True)
+    return (power + LEAST_POWER).log(), (own + LEAST_POWER).log()
+
+
 class OtherSound(nn.Module):
     """Layers from what both level networks have heard to the levels of sound that is no speech.
 
@@ -171,9 +181,7 @@ class BandPredictor(LevelNetwork):
         """
         with torch.autocast(power.device.type, enabled=False):
             is_input = below(f_prior, self.centres)
-            own = (power * is_input).mean(dim=2, keepdim=True)
-            loudness = (own + LEAST_POWER).log()
-            energy = (power + LEAST_POWER).log()
+            energy, loudness = log_powers(power, is_input)
             least, minimum = self.minimum.step(energy, branch(state, "minimum"))
             relative = (torch.cat([energy, least], dim=2) - loudness) / LEVEL_SCALE + self.centre
             relative = relative * torch.cat([is_input, is_input], dim=2)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rtsr.errors import RtsrError
 from rtsr.model.analysis import below
-from rtsr.model.band_predictor import LEAST_POWER
+from rtsr.model.band_predictor import LEAST_POWER, log_powers
 from rtsr.model.band_regression import BandRegression
 from rtsr.model.bands import band_centres
 from rtsr.timing import HOP
@@ -223,9 +223,7 @@ def add_batch(found: NormalEquations, bands: Bands) -> None:
     centres = band_centres(bands.power.shape[2])
     with torch.no_grad():
         is_input = below(bands.cutoffs, centres)
-        own = (bands.power * is_input).mean(dim=2, keepdim=True)
-        loudness = (own + LEAST_POWER).log()
-        energy = (bands.power + LEAST_POWER).log()
+        energy, loudness = log_powers(bands.power, is_input)
         regression = found.regression
         state = regression.initial_state(energy.shape[0])
         inputs, _ = regression.observe(energy, loudness, is_input, state)

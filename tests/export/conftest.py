@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "triton_client.py"
-
-
-def _load(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+from example_run import load_example, load_script
 
 
 @pytest.fixture(scope="session")
@@ -32,13 +20,13 @@ def schema() -> ModuleType:
     if package is None or not package.submodule_search_locations:
         pytest.skip("tritonclient, which brings the schema, is not installed")
     folder = Path(next(iter(package.submodule_search_locations)))
-    return _load("model_config_pb2", folder / "grpc" / "model_config_pb2.py")
+    return load_script(folder / "grpc" / "model_config_pb2.py")
 
 
 @pytest.fixture(scope="session")
 def client() -> ModuleType:
     """The example."""
-    return _load("triton_client", EXAMPLE)
+    return load_example("triton_client")
 
 
 @pytest.fixture(scope="session")
