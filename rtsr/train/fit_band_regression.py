@@ -10,14 +10,13 @@ import torch
 import typer
 from rich.progress import Progress
 
-from rtsr.errors import ArgumentError, RtsrError
+from rtsr.errors import ArgumentError
 from rtsr.model.band_regression import BandRegression
 from rtsr.model.config import ModelConfig
-from rtsr.model.generator import Generator
 from rtsr.terminal import plain_console
 from rtsr.train.band_domain import BandDomain
 from rtsr.train.band_regression import AS_RECORDED, BATCH, FRAMES, collect
-from rtsr.train.checkpoint import load_checkpoint, save_checkpoint, slim
+from rtsr.train.checkpoint import load_checkpoint, load_generator, save_checkpoint, slim
 from rtsr.train.data import load_corpus
 from rtsr.train.levels import LevelLoss
 from rtsr.train.standalone import run
@@ -56,6 +55,8 @@ def fit_command(
         "predictor_other_trust": trust,
     }
     changes = {name: value for name, value in given.items() if value is not None}
+    # Refuses what is no model of this version before anything takes long.
+    load_generator(checkpoint)
     try:
         config = ModelConfig.from_dict({**content["model_config"], **changes})
     except ValueError as error:
@@ -87,12 +88,6 @@ def fit_command(
     weights = content["ema"]["values"]
     weights["band_predictor.regression.maps"] = maps
     weights["band_predictor.regression.basis"] = basis
-    try:
-        Generator(config).load_state_dict(weights)
-    except RuntimeError as error:
-        raise RtsrError(
-            f"{checkpoint} is not a checkpoint of this version of rtsr train."
-        ) from error
     content["model_config"] = config.to_dict()
     content["facts"]["band_regression"] = {
         "rank": rank,

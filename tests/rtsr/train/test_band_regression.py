@@ -253,6 +253,14 @@ def test_models_without_a_part_for_other_sound_are_refused(corpus, tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_weights_of_another_model_are_refused_before_the_corpus_is_read(checkpoint, tmp_path):
+    content = load_checkpoint(checkpoint)
+    content["model_config"]["latent"] = 6
+    save_checkpoint(checkpoint, content)
+    with pytest.raises(RtsrError, match="is not a checkpoint of this version"):
+        fit(checkpoint, tmp_path / "none", tmp_path / "out.pt")
+
+
 def test_a_corpus_of_speech_alone_is_refused(checkpoint, corpus, tmp_path):
     manifest = corpus / "manifest.csv"
     lines = manifest.read_text().splitlines()
